@@ -1,0 +1,1 @@
+//! Meaning: from a tree to checked rules.

@@ -1,0 +1,132 @@
+//! The registry of diagnostic codes. A code is never reused; each has an entry in `docs/diagnostics.md`.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// A code, as `RG101`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Code(pub u16);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RG{:03}", self.0)
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal;)*) => {
+        $($(#[$doc])* pub const $name: Code = Code($number);)*
+
+        /// Every code with its name, in order.
+        pub const ALL: &[(Code, &str)] = &[$((Code($number), stringify!($name))),*];
+    };
+}
+
+codes! {
+    // 1xx: the text
+    /// The text doesn't parse.
+    SYNTAX = 101;
+    /// A statement, clause or word that the language doesn't have.
+    UNKNOWN_STATEMENT = 102;
+    /// An op that the language doesn't have.
+    UNKNOWN_OP = 103;
+    /// An op with the wrong number or kind of arguments.
+    OP_ARGUMENTS = 104;
+    /// An op, or a use of it, that this version doesn't support yet.
+    NOT_SUPPORTED = 105;
+    /// A regular expression that doesn't compile.
+    BAD_REGEX = 106;
+    /// A pattern that can't mean anything.
+    BAD_PATTERN = 107;
+    /// A rule file that can't be found.
+    UNKNOWN_RULES = 108;
+    /// A rule file that includes itself.
+    INCLUDE_CYCLE = 109;
+    /// Nesting, includes or expansion beyond the limits.
+    LIMIT = 110;
+
+    // 2xx: what the rules mean
+    /// A capture that only one side of `<->` has.
+    CAPTURE_UNBOUND = 201;
+    /// A capture written differently at two places of one rule.
+    CAPTURE_CONFLICT = 202;
+    /// Arithmetic on an index that can't be inverted.
+    NOT_INVERTIBLE_ARITHMETIC = 203;
+    /// A step that can't be read backwards.
+    NOT_INVERTIBLE = 204;
+    /// Two rules that can give one key.
+    SAME_IMAGE = 205;
+    /// A rule that can never fire, as earlier ones take its keys.
+    DEAD_RULE = 206;
+    /// A name without a definition.
+    UNKNOWN_NAME = 207;
+    /// A layout that the rule file doesn't have.
+    UNKNOWN_LAYOUT = 208;
+    /// A config field that isn't there.
+    MISSING_CONFIG = 209;
+    /// A value of the wrong type, or arithmetic that fails.
+    BAD_VALUE = 210;
+    /// The same thing defined twice.
+    DUPLICATE = 211;
+    /// An `example` that the rules don't meet.
+    EXAMPLE_FAILED = 212;
+    /// A parameter that must be given.
+    MISSING_PARAMETER = 213;
+    /// How many sources or targets the joint ops take and give.
+    ARITY = 214;
+    /// Ties that go round in a circle.
+    TIE_CYCLE = 215;
+
+    // 3xx: rules against a checkpoint
+    /// Two sources give one key.
+    COLLISION = 301;
+    /// An instance of a rule that lacks some of its sources.
+    INCOMPLETE = 302;
+    /// Shapes or dtypes that don't fit an op.
+    SHAPE = 303;
+    /// A rule that matched nothing.
+    UNMATCHED_RULE = 304;
+    /// A key of the target manifest that nothing gives.
+    MISSING_KEY = 305;
+    /// A key that the target manifest doesn't know.
+    UNEXPECTED_KEY = 306;
+    /// A key whose shape or dtype isn't what the target manifest says.
+    MISMATCHED_KEY = 307;
+    /// An `expect` that doesn't hold.
+    EXPECTATION = 308;
+    /// Keys in the target layout already, among keys that are not.
+    MIXED_LAYOUT = 309;
+    /// The checkpoint is in the target layout already.
+    ALREADY_THERE = 310;
+    /// Keys were dropped by a rule.
+    DROPPED = 311;
+    /// A lossy step.
+    LOSSY = 312;
+    /// Wrapper segments were stripped.
+    STRIPPED = 313;
+    /// FSDP1 flat parameters: one key stands for many tensors.
+    FLAT_PARAMETER = 314;
+    /// A tied key that is there and differs from its source.
+    TIE_DIFFERS = 315;
+    /// A tied key that can't be taken from its source.
+    TIE_REFUSED = 316;
+    /// A tied key that is missing along with all its sources.
+    TIE_ABSENT = 317;
+    /// A tie was made or dropped.
+    TIE_APPLIED = 318;
+    /// A base prefix was added or stripped so that keys meet the target manifest.
+    PREFIX_CHANGED = 319;
+    /// A step of a two-way rule file that can't be undone was left out while reading backwards.
+    NOT_REVERSED = 320;
+    /// None of the rules fits any key.
+    NEITHER_LAYOUT = 321;
+    /// A condition that can't be decided.
+    UNDECIDED = 322;
+}

@@ -1,0 +1,195 @@
+//! [`Diagnostic`]: rules are wrong, or don't fit this checkpoint.
+//!
+//! Many come at once; one points at rule text, at keys, or at both. Rendering for a terminal is in [`render`], the list of codes in [`codes`].
+
+pub mod codes;
+pub mod render;
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use codes::Code;
+pub use render::{render, render_all};
+
+/// A named rule text. Spans point into it.
+#[derive(Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct SourceText {
+    /// What the user calls it: a file, or the name of an embedded rule file.
+    pub name: String,
+    /// The whole text.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// A range of bytes in a rule text.
+///
+/// Two spans are always equal, so that trees that differ only in layout compare equal.
+#[derive(Clone, Copy, Debug, Default, Eq, Serialize)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl PartialEq for Span {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Span {
+    /// The span from the start of this one to the end of another.
+    #[must_use]
+    pub fn to(self, end: Span) -> Span {
+        Span { start: self.start, end: end.end }
+    }
+
+    /// As a range of bytes.
+    pub fn range(self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
+/// A span and the text it points into.
+#[derive(Clone, Debug, Serialize)]
+pub struct Place {
+    /// The rule text.
+    pub source: Arc<SourceText>,
+    /// Where in it.
+    pub span: Span,
+}
+
+impl Place {
+    /// Line number, from 1.
+    pub fn line(&self) -> usize {
+        let start = (self.span.start as usize).min(self.source.text.len());
+        self.source.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing; nothing is wrong. Exit code 0.
+    Note,
+    /// A finding: the work is done, but look at this. Exit code 1.
+    Warning,
+    /// The work is not done. Exit code 1 for a checkpoint that doesn't fit, 2 for rules.
+    Error,
+}
+
+/// A message about rules, or about how rules fit a checkpoint.
+#[derive(Clone, Debug, Serialize)]
+pub struct Diagnostic {
+    /// Its code, as `RG101`.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found: lower case, no full stop.
+    pub message: String,
+    /// Where in the rule text, with what to say there.
+    pub primary: Option<(Place, String)>,
+    /// Further places in rule text.
+    pub labels: Vec<(Place, String)>,
+    /// The keys concerned, all of them; rendering shows the first five.
+    pub keys: Vec<String>,
+    /// What to do about it.
+    pub hints: Vec<String>,
+}
+
+impl Diagnostic {
+    fn new(severity: Severity, code: Code, message: impl Into<String>) -> Self {
+        Self { code, severity, message: message.into(), primary: None, labels: Vec::new(), keys: Vec::new(), hints: Vec::new() }
+    }
+
+    /// An error.
+    pub fn error(code: Code, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, code, message)
+    }
+
+    /// A warning.
+    pub fn warning(code: Code, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, code, message)
+    }
+
+    /// A note.
+    pub fn note(code: Code, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, code, message)
+    }
+
+    /// Points at rule text.
+    #[must_use]
+    pub fn at(mut self, place: Place, label: impl Into<String>) -> Self {
+        self.primary = Some((place, label.into()));
+        self
+    }
+
+    /// Points at a further place in rule text.
+    #[must_use]
+    pub fn label(mut self, place: Place, label: impl Into<String>) -> Self {
+        self.labels.push((place, label.into()));
+        self
+    }
+
+    /// Names keys.
+    #[must_use]
+    pub fn keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
+        self.keys.extend(keys.into_iter().map(Into::into));
+        self
+    }
+
+    /// Says what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Whether it is an error.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        write!(f, "{severity}[{}]: {}", self.code, self.message)
+    }
+}
+
+/// Several diagnostics, at least one of which is an error: what a failed phase returns.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, diagnostic) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// The known word closest to a misspelt one, if any is close.
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,17 @@
+//! regraft rewrites state dicts.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+
+pub mod key;
+
+pub mod diagnostic;
+pub mod error;
+pub mod tensor;
+
+pub mod store;
+pub mod syntax;
+
+pub mod check;
+
+pub mod plan;
+
+pub mod execute;

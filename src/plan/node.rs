@@ -1,0 +1,182 @@
+//! The key graph: nodes, targets, ties and drops. Plain data (serde): it can be printed, drawn, compared, stored and run elsewhere.
+//!
+//! Ops of the language lower to few primitive nodes. [`Op::Narrow`], [`Op::Permute`], [`Op::Reshape`] and [`Op::Concat`] only move
+//! elements (index maps); the others compute values, element by element.
+
+use serde::{Deserialize, Serialize};
+
+use crate::diagnostic::Diagnostic;
+use crate::key::Key;
+use crate::tensor::TensorInfo;
+
+/// Which node; inputs always have smaller numbers than the node that uses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub u32);
+
+/// Which rule, an index into [`Plan::rules`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RuleId(pub u32);
+
+/// A step of the key graph and the tensor that it gives.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// What is done.
+    pub op: Op,
+    /// To what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<NodeId>,
+    /// dtype and shape of the result.
+    pub info: TensorInfo,
+}
+
+/// The primitive ops of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Op {
+    /// A tensor of the checkpoint. No inputs.
+    Source {
+        /// Its key there.
+        key: Key,
+    },
+    /// A made tensor, every element the same. No inputs.
+    Fill {
+        /// The value, converted to the node's dtype.
+        value: f64,
+    },
+    /// Elements `start..start+len` of one dimension. Index map.
+    Narrow {
+        /// Which dimension.
+        dim: usize,
+        /// First element.
+        start: u64,
+        /// How many.
+        len: u64,
+    },
+    /// Dimensions in another order: result dim `i` is input dim `dims[i]`. Index map.
+    Permute {
+        /// A permutation of `0..rank`.
+        dims: Vec<usize>,
+    },
+    /// The same elements in row-major order under the node's shape. Index map.
+    Reshape,
+    /// All inputs, one after the other along a dimension. Index map.
+    Concat {
+        /// Which dimension.
+        dim: usize,
+    },
+    /// Elements converted to the node's dtype, rounded to nearest even.
+    Cast,
+    /// `x + value`, in the dtype's own arithmetic.
+    Add {
+        /// What is added.
+        value: f64,
+    },
+    /// `x * value`
+    Mul {
+        /// The factor.
+        value: f64,
+    },
+    /// `-x`
+    Neg,
+    /// `e^x`
+    Exp,
+    /// Natural logarithm.
+    Log,
+    /// Inputs: a matrix (last two dims), and its scales, one for each block; the product, in the node's dtype.
+    DequantBlocks {
+        /// Rows and columns of a block; blocks at the edges may be smaller.
+        block: [u64; 2],
+    },
+    /// Inputs: U8 blocks (`[..., groups, 16]`, two FP4 values a byte, low nibble first) and U8 scales (`[..., groups]`, power of two with bias 127).
+    DequantMxfp4,
+}
+
+/// A key of the result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// The key.
+    pub key: Key,
+    /// The tensor.
+    pub node: NodeId,
+    /// The rules that made it, in the order in which they applied; empty if it passed through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleId>,
+    /// The key of this plan that it is one tensor with, by a tie: this one need not be written to a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tied_to: Option<Key>,
+}
+
+/// A key of the checkpoint that no target uses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The key, as it is in the checkpoint.
+    pub key: Key,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// Why a source tensor isn't used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// A `drop` or `keep` rule says so.
+    Rule(RuleId),
+    /// It is one tensor with this key, which stays.
+    TiedTo(Key),
+    /// The target manifest doesn't ask for what it gives.
+    NotWanted,
+}
+
+/// A rule as a plan names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RuleInfo {
+    /// The rule file.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// The rule in one line, as the formatter prints it.
+    pub text: String,
+    /// How many keys or instances it applied to.
+    pub count: u64,
+}
+
+/// The key graph: how each key of the result is made from the keys of the checkpoint.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Plan {
+    /// Every step, inputs first.
+    pub nodes: Vec<Node>,
+    /// The result's keys in natural order.
+    pub targets: Vec<Target>,
+    /// Source tensors that no target uses, in natural order.
+    pub dropped: Vec<Dropped>,
+    /// The rules of the program.
+    pub rules: Vec<RuleInfo>,
+    /// What was found while planning: notes and warnings, no errors.
+    pub findings: Vec<Diagnostic>,
+}
+
+impl Plan {
+    /// A node.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    /// dtype and shape of a target.
+    pub fn info(&self, target: &Target) -> &TensorInfo {
+        &self.node(target.node).info
+    }
+
+    /// The target of a key.
+    pub fn target(&self, key: &str) -> Option<&Target> {
+        self.targets.binary_search_by(|target| crate::key::natural_order(&target.key, key)).ok().map(|i| &self.targets[i])
+    }
+}
+
+impl Op {
+    /// Whether it only moves elements.
+    pub fn is_index_map(&self) -> bool {
+        matches!(self, Op::Narrow { .. } | Op::Permute { .. } | Op::Reshape | Op::Concat { .. })
+    }
+}

@@ -1,0 +1,493 @@
+//! The tree of a rule file. Each node says what it looks like in text.
+//!
+//! Spans don't take part in equality, so that `parse(print(tree)) == tree`. Names here are as written; nothing is resolved.
+
+use crate::diagnostic::Span;
+
+/// A name as written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ident {
+    /// The text.
+    pub text: String,
+    /// Where.
+    pub span: Span,
+}
+
+/// A whole rule file: comments and statements.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuleFile {
+    /// The statements in order.
+    pub statements: Vec<Statement>,
+    /// Comments after the last statement.
+    pub trailing_comments: Vec<Comment>,
+}
+
+/// `# text` or `## text`, without the end of line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comment {
+    /// With its `#`s, trimmed at the right.
+    pub text: String,
+    /// Whether an empty line stood before it.
+    pub blank_before: bool,
+}
+
+/// What stands around a statement or a group's rule and has no meaning.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trivia {
+    /// Comments on lines before it, and those that stood inside it.
+    pub leading: Vec<Comment>,
+    /// A comment at the end of its last line.
+    pub trailing: Option<Comment>,
+    /// Whether an empty line stood before it (after its leading comments, if it has any).
+    pub blank_before: bool,
+}
+
+/// A statement with what stands around it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statement {
+    /// Comments and blank lines.
+    pub trivia: Trivia,
+    /// What it says.
+    pub kind: StatementKind,
+    /// Where.
+    pub span: Span,
+}
+
+/// The statements of the language.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StatementKind {
+    /// `ruleset mixtral: hub <-> packed`, `ruleset wrappers`
+    Ruleset {
+        /// `mixtral`
+        name: Ident,
+        /// `hub <-> packed`
+        layouts: Option<(Ident, Arrow, Ident)>,
+    },
+    /// `models mixtral, MixtralForCausalLM`
+    Models(Vec<Ident>),
+    /// `use detr under "model.detr"`
+    Use {
+        /// `detr`, `transformers/detr`, or in quotes a file beside this one: `"./detr.graft"`
+        path: Ident,
+        /// Whether the path was in quotes: a file, never an embedded name.
+        is_file: bool,
+        /// The subtree it is scoped to: literal segments only.
+        under: Option<Pattern>,
+    },
+    /// `let heads = config.num_attention_heads`; without a value it is a parameter that `--set heads=32` must give
+    Let {
+        /// `heads`
+        name: Ident,
+        /// What stands after `=`.
+        value: Option<Expr>,
+    },
+    /// `strip anywhere "_orig_mod", "_fsdp_wrapped_module"`, `strip leading "model" if wanted`
+    Strip {
+        /// `anywhere` or `leading`
+        place: StripPlace,
+        /// The segments, each a literal (one or more whole segments).
+        wrappers: Vec<Pattern>,
+        /// `if wanted`: only where a target manifest asks for it.
+        if_wanted: bool,
+    },
+    /// `prefix "model"`: added or stripped so that keys meet the target manifest
+    Prefix(Pattern),
+    /// `rename "a" <-> "b"`, `rename { … }`
+    Rename(Group),
+    /// `map "a", "b" <-> "c" via concat(0)`, `map { … }`
+    Map(Group),
+    /// `drop "rope.freqs", "**._extra_state"`
+    Drop(Selection),
+    /// `keep "model.**"`: everything else is dropped
+    Keep(Selection),
+    /// `cast "**.norm.weight" to F32`, `cast "**" to BF16 lossy`
+    Cast {
+        /// Which keys.
+        keys: Selection,
+        /// `F32`
+        dtype: Ident,
+        /// `lossy`: rounding is meant
+        lossy: bool,
+    },
+    /// `tie "lm_head.weight" from "model.embed_tokens.weight" when tied if present keep if absent skip`
+    Tie(Tie),
+    /// `create "model.rotary.inv_freq" = zeros([64], F32)`
+    Create {
+        /// The key that is made.
+        target: Pattern,
+        /// `zeros([64], F32)`, `ones(…)`
+        value: OpCall,
+        /// `unless …`
+        tail: Tail,
+    },
+    /// `expect "model.layers.{l}.**" count config.num_hidden_layers`; counts the different values of the captures, or the keys if there are none
+    Expect {
+        /// What must be there.
+        pattern: Pattern,
+        /// How many; at least one if absent.
+        count: Option<Expr>,
+    },
+    /// `trust "nvidia/*"`
+    Trust(Vec<StringLit>),
+    /// `example "a.3.x", "a.3.y" <-> "b.3.z"`; `example "a" -> dropped` is written `example "a" ->`
+    Example {
+        /// Keys of the left layout.
+        left: Vec<StringLit>,
+        /// `<->` or `->`
+        arrow: Arrow,
+        /// Keys of the right layout; empty when the left ones are dropped.
+        right: Vec<StringLit>,
+    },
+    /// `when config.tie { … } else { … }`; `else when … { … }` nests
+    When {
+        /// The condition.
+        condition: Expr,
+        /// If it holds.
+        then: Vec<Statement>,
+        /// If not.
+        otherwise: Vec<Statement>,
+        /// Comments before the `}` of the first block, and of the second.
+        closing_comments: [Vec<Comment>; 2],
+    },
+}
+
+/// `"text"` with its escapes resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StringLit {
+    /// The text.
+    pub text: String,
+    /// Where.
+    pub span: Span,
+}
+
+/// `anywhere` or `leading`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StripPlace {
+    /// At any position, repeated.
+    Anywhere,
+    /// At the front, repeated, when every key carries it.
+    Leading,
+}
+
+/// `<->` or `->`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrow {
+    /// `<->`: a checked promise that it can be read backwards.
+    TwoWay,
+    /// `->`
+    OneWay,
+}
+
+/// The rules of one `rename` or `map`: they apply at once, and the first that matches a key wins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Whether it is written with braces.
+    pub braces: bool,
+    /// The rules; one if there are no braces.
+    pub rules: Vec<Rule>,
+    /// Comments before the `}`.
+    pub closing_comments: Vec<Comment>,
+}
+
+/// `"a", "b" | transpose(0, 1) <-> "c" via concat(0) unless "x" where l > 3 optional`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Comments and blank lines (in a group with braces; else the statement has them).
+    pub trivia: Trivia,
+    /// Left of the arrow.
+    pub sources: Vec<Side>,
+    /// The arrow.
+    pub arrow: Arrow,
+    /// Right of the arrow.
+    pub targets: Vec<Side>,
+    /// The joint ops after `via`.
+    pub via: Vec<OpCall>,
+    /// The clauses at the end.
+    pub tail: Tail,
+    /// Where.
+    pub span: Span,
+}
+
+/// One source or target with its own ops: `"layers.{l}.wq.weight" | rope_halves(heads)`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Side {
+    /// The key's pattern.
+    pub item: SideItem,
+    /// The ops that follow it.
+    pub ops: Vec<OpCall>,
+    /// `optional` right after the item and its ops: this source may be missing.
+    pub optional: bool,
+    /// Where.
+    pub span: Span,
+}
+
+/// What a side can be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SideItem {
+    /// `"model.layers.{l}.weight"`
+    Pattern(Pattern),
+    /// `/layers\.(\d+)\.fc/`: one-way, a source only; matches a whole key
+    Regex(StringLit),
+    /// `zeros([4], F32)`: a source that is made
+    Made(OpCall),
+}
+
+/// The clauses that may end a rule or a selection.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tail {
+    /// `unless "pattern", …`: source keys left alone; `unless target "pattern"`: left alone if the result would match.
+    pub unless: Vec<Unless>,
+    /// `where l % 4 == 3`
+    pub condition: Option<Expr>,
+    /// `optional`: no finding if nothing matches.
+    pub optional: bool,
+}
+
+/// One pattern of `unless`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unless {
+    /// `target` stood before it.
+    pub target: bool,
+    /// The pattern.
+    pub pattern: Pattern,
+}
+
+/// `"a.**", "b.**" unless "a.c" where l > 2 optional`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection {
+    /// Any of these.
+    pub patterns: Vec<Pattern>,
+    /// The clauses.
+    pub tail: Tail,
+}
+
+/// `tie "a", "b" from "c", "d" when tied if present keep if absent skip`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tie {
+    /// Keys that are one tensor with the source.
+    pub targets: Vec<Pattern>,
+    /// Candidates for the source, in order.
+    pub sources: Vec<Pattern>,
+    /// `when tied`
+    pub condition: Option<Expr>,
+    /// `if present …`; `keep` if not written
+    pub present: Option<IfPresent>,
+    /// `if absent …`; `skip` if not written
+    pub absent: Option<IfAbsent>,
+}
+
+/// What to do with a tied target that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfPresent {
+    /// Leave it, report if it differs.
+    Keep,
+    /// Alias it when it is equal byte for byte, else keep and report.
+    Alias,
+    /// It must be equal, else an error.
+    Require,
+}
+
+/// What to do when a target and every source is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfAbsent {
+    /// Nothing.
+    Skip,
+    /// Use the target that the model holds now (in memory only).
+    Fallback,
+    /// An error.
+    Error,
+}
+
+/// `stack(e)`, `concat(0, over s)`, `zeros([4, 8], F32)`
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpCall {
+    /// `stack`
+    pub name: Ident,
+    /// What stands in the parentheses.
+    pub args: Vec<Arg>,
+    /// Where.
+    pub span: Span,
+}
+
+/// An argument of an op.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Arg {
+    /// `1`, `heads`, `e`, `F32`, `[4, 8]`
+    Value(Expr),
+    /// `over s`
+    Over(Ident),
+    /// `2..8`, `..8`, `2..`
+    Range(Option<Expr>, Option<Expr>),
+}
+
+/// A key pattern in quotes: segments between dots.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pattern {
+    /// The segments.
+    pub segments: Vec<Segment>,
+    /// Where, with the quotes.
+    pub span: Span,
+}
+
+/// One segment of a pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Segment {
+    /// `**`, or with a name `{path**}`: zero or more whole segments
+    Rest {
+        /// `path`
+        name: Option<Ident>,
+        /// Where.
+        span: Span,
+    },
+    /// Text and captures within one segment: `w{x: v|o}`, `layers`, `{l}`; never empty
+    Atoms(Vec<Atom>),
+}
+
+/// A part of a segment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Atom {
+    /// Literal text, escapes resolved (`\{`, `\"`, `\\`, `\*`, `\.` for a dot inside a segment).
+    Text(String),
+    /// `{…}`
+    Capture(Capture),
+}
+
+/// `{…}` within a segment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capture {
+    /// What it is.
+    pub kind: CaptureKind,
+    /// Where, with the braces.
+    pub span: Span,
+}
+
+/// The forms of a capture within a segment.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CaptureKind {
+    /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`; a bare `{x}` may also refer to words or text that another place declares.
+    /// The group of a regex is `{1}` or `{name}`.
+    Index {
+        /// `l`
+        name: Ident,
+        /// Factor, 1 if not written.
+        mul: i64,
+        /// Summand, 0 if not written.
+        add: i64,
+        /// `0..n`, where it is declared.
+        range: Option<(Expr, Expr)>,
+    },
+    /// `{name*}`: one or more characters inside a segment
+    Text {
+        /// `name`
+        name: Ident,
+    },
+    /// `{x: q|k|v}`, `{x: q=>query | k=>key}`
+    Words {
+        /// `x`
+        name: Ident,
+        /// Each word on this side, and its partner on the other side if it has one.
+        words: Vec<(String, Option<String>)>,
+    },
+    /// Arithmetic that isn't affine in one capture, `{l*l}`, `{l+m}`: kept so that `check` can say why it can't be inverted.
+    Other(Expr),
+}
+
+/// An expression.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expr {
+    /// What it is.
+    pub kind: ExprKind,
+    /// Where.
+    pub span: Span,
+}
+
+/// The forms of an expression, loosest binding last: `or`, `and`, `not`, comparisons, `??`, `+ -`, `* / %`, unary `-`, primary.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExprKind {
+    /// `null`
+    Null,
+    /// `true`
+    Bool(bool),
+    /// `32`
+    Int(i64),
+    /// `0.5`
+    Float(f64),
+    /// `"gelu"`
+    Text(String),
+    /// `[4, 8]`
+    List(Vec<Expr>),
+    /// `heads`, `F32`, `e`
+    Name(String),
+    /// `config.text_config.num_heads`, `config.layer_types[0]`; `config` alone is the whole
+    Config(Vec<ConfigStep>),
+    /// `tied`
+    Tied,
+    /// `exists("pattern")`
+    Exists(Pattern),
+    /// `-x`, `not x`
+    Unary(UnaryOp, Box<Expr>),
+    /// `a + b`, `a ?? b`, `a and b`, …
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    /// `(x)`; kept, so that the formatter leaves it
+    Paren(Box<Expr>),
+}
+
+/// A step into config.json.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConfigStep {
+    /// `.num_heads`
+    Field(String),
+    /// `[0]`
+    Item(u64),
+}
+
+/// Operators with one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnaryOp {
+    /// `-`
+    Neg,
+    /// `not`
+    Not,
+}
+
+/// Operators with two operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum BinaryOp {
+    Or,
+    And,
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+    Default,
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Rem,
+}
+
+impl BinaryOp {
+    /// As written.
+    pub fn text(self) -> &'static str {
+        match self {
+            BinaryOp::Or => "or",
+            BinaryOp::And => "and",
+            BinaryOp::Eq => "==",
+            BinaryOp::Ne => "!=",
+            BinaryOp::Lt => "<",
+            BinaryOp::Le => "<=",
+            BinaryOp::Gt => ">",
+            BinaryOp::Ge => ">=",
+            BinaryOp::Default => "??",
+            BinaryOp::Add => "+",
+            BinaryOp::Sub => "-",
+            BinaryOp::Mul => "*",
+            BinaryOp::Div => "/",
+            BinaryOp::Rem => "%",
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The rule language's surface: text to tree and back. No meaning is attached here; that is `check`.
+
+pub mod ast;
+mod parse;
+mod print;
+
+pub use parse::{Parsed, parse};
+pub use print::print;

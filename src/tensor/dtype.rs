@@ -1,0 +1,95 @@
+//! The 22 dtypes of the safetensors format.
+//!
+//! Source: the `Dtype` enumeration of the `safetensors` crate 0.8 (`safetensors/src/tensor.rs`); a test holds the two together.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! dtypes {
+    ($($(#[$doc:meta])* $name:ident $text:literal $bits:literal;)*) => {
+        /// What one element is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[allow(non_camel_case_types)]
+        pub enum Dtype {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)*
+        }
+
+        impl Dtype {
+            /// Every dtype.
+            pub const ALL: [Dtype; 22] = [$(Dtype::$name),*];
+
+            /// Bits of one element: 4, 6, 8, 16, 32 or 64.
+            pub const fn bits(self) -> u32 {
+                match self { $(Dtype::$name => $bits,)* }
+            }
+
+            /// Its name in a safetensors header.
+            pub const fn name(self) -> &'static str {
+                match self { $(Dtype::$name => $text,)* }
+            }
+        }
+
+        impl FromStr for Dtype {
+            type Err = ();
+
+            fn from_str(text: &str) -> Result<Self, ()> {
+                match text { $($text => Ok(Dtype::$name),)* _ => Err(()) }
+            }
+        }
+    };
+}
+
+dtypes! {
+    /// A boolean, one byte.
+    Bool "BOOL" 8;
+    /// MXFP4: 4-bit float, two a byte.
+    F4 "F4" 4;
+    /// MXFP6: 6-bit float, 2 exponent and 3 mantissa bits.
+    F6_E2M3 "F6_E2M3" 6;
+    /// MXFP6: 6-bit float, 3 exponent and 2 mantissa bits.
+    F6_E3M2 "F6_E3M2" 6;
+    /// Unsigned byte.
+    U8 "U8" 8;
+    /// Signed byte.
+    I8 "I8" 8;
+    /// 8-bit float, 5 exponent and 2 mantissa bits.
+    F8_E5M2 "F8_E5M2" 8;
+    /// 8-bit float, 4 exponent and 3 mantissa bits (finite values and NaN only).
+    F8_E4M3 "F8_E4M3" 8;
+    /// 8-bit exponent alone, a block scale.
+    F8_E8M0 "F8_E8M0" 8;
+    /// 8-bit float, 4 exponent and 3 mantissa bits, no negative zero.
+    F8_E4M3FNUZ "F8_E4M3FNUZ" 8;
+    /// 8-bit float, 5 exponent and 2 mantissa bits, no negative zero.
+    F8_E5M2FNUZ "F8_E5M2FNUZ" 8;
+    /// Signed 16-bit integer.
+    I16 "I16" 16;
+    /// Unsigned 16-bit integer.
+    U16 "U16" 16;
+    /// IEEE half precision.
+    F16 "F16" 16;
+    /// Brain float.
+    BF16 "BF16" 16;
+    /// Signed 32-bit integer.
+    I32 "I32" 32;
+    /// Unsigned 32-bit integer.
+    U32 "U32" 32;
+    /// IEEE single precision.
+    F32 "F32" 32;
+    /// Complex of two F32.
+    C64 "C64" 64;
+    /// IEEE double precision.
+    F64 "F64" 64;
+    /// Signed 64-bit integer.
+    I64 "I64" 64;
+    /// Unsigned 64-bit integer.
+    U64 "U64" 64;
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,11 @@
+//! Tensors without their bytes: dtype, shape, strides, header; and [`TensorView`], a tensor over shared storage.
+
+mod dtype;
+mod header;
+mod shape;
+mod view;
+
+pub use dtype::Dtype;
+pub use header::{Entry, Header, Location};
+pub use shape::{Shape, TensorInfo};
+pub use view::{Storage, TensorView};

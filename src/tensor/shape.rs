@@ -1,0 +1,95 @@
+//! [`Shape`] and [`TensorInfo`]: sizes with checked arithmetic, since a header is hostile input.
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::{Deserialize, Serialize};
+
+use super::Dtype;
+
+/// The size of each dimension; empty for a zero-dim tensor, which has one element.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Shape(Vec<u64>);
+
+impl Shape {
+    /// The number of elements, or `None` where it exceeds 64 bits.
+    pub fn numel(&self) -> Option<u64> {
+        self.0.iter().try_fold(1u64, |product, size| product.checked_mul(*size))
+    }
+
+    /// Row-major strides, in elements.
+    pub fn contiguous_strides(&self) -> Vec<u64> {
+        let mut strides = vec![1u64; self.0.len()];
+        for dim in (1..self.0.len()).rev() {
+            strides[dim - 1] = strides[dim].saturating_mul(self.0[dim]);
+        }
+        strides
+    }
+}
+
+impl Deref for Shape {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        &self.0
+    }
+}
+
+impl From<Vec<u64>> for Shape {
+    fn from(sizes: Vec<u64>) -> Self {
+        Self(sizes)
+    }
+}
+
+impl From<&[u64]> for Shape {
+    fn from(sizes: &[u64]) -> Self {
+        Self(sizes.to_vec())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, size) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{size}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// What a header says of a tensor: its dtype and shape.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TensorInfo {
+    /// What one element is.
+    pub dtype: Dtype,
+    /// The size of each dimension.
+    pub shape: Shape,
+}
+
+impl TensorInfo {
+    /// From dtype and shape.
+    pub fn new(dtype: Dtype, shape: impl Into<Shape>) -> Self {
+        Self { dtype, shape: shape.into() }
+    }
+
+    /// The number of elements, or `None` where it exceeds 64 bits.
+    pub fn numel(&self) -> Option<u64> {
+        self.shape.numel()
+    }
+
+    /// Size in bytes, or `None` where it exceeds 64 bits or is no whole number of bytes.
+    pub fn nbytes(&self) -> Option<u64> {
+        let bits = self.numel()?.checked_mul(u64::from(self.dtype.bits()))?;
+        bits.is_multiple_of(8).then_some(bits / 8)
+    }
+}
+
+impl fmt::Display for TensorInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.dtype, self.shape)
+    }
+}
