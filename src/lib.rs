@@ -3,6 +3,7 @@
 
 pub mod key;
 
+pub mod config;
 pub mod diagnostic;
 pub mod error;
 pub mod tensor;
