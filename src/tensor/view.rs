@@ -37,6 +37,35 @@ pub struct TensorView {
 }
 
 impl TensorView {
+    /// A row-major tensor whose first byte is `offset_bytes` into the storage.
+    ///
+    /// # Errors
+    /// If the tensor has no whole number of bytes or leaves the storage.
+    pub fn contiguous(storage: Storage, info: TensorInfo, offset_bytes: u64) -> Result<TensorView, crate::error::Error> {
+        let end = info.nbytes().and_then(|len| offset_bytes.checked_add(len));
+        let offset_bits = offset_bytes.checked_mul(8);
+        let (Some(end), Some(offset_bits)) = (end, offset_bits) else {
+            return Err(crate::error::Error::corrupt(format!("{info} has no size in whole bytes")));
+        };
+        if end > storage.bytes().len() as u64 {
+            return Err(crate::error::Error::corrupt(format!("{info} at byte {offset_bytes} leaves its storage")));
+        }
+        let strides = info.shape.contiguous_strides();
+        Ok(Self { storage, info, strides, offset_bits })
+    }
+
+    /// The storage that it shares.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Its bytes in row-major order, if they lie so in the storage.
+    pub fn contiguous_bytes(&self) -> Option<&[u8]> {
+        let start = usize::try_from(self.offset_bits / 8).ok()?;
+        let len = usize::try_from(self.info.nbytes()?).ok()?;
+        self.storage.bytes().get(start..start.checked_add(len)?)
+    }
+
     /// dtype.
     pub fn dtype(&self) -> Dtype {
         self.info.dtype
