@@ -195,6 +195,21 @@ impl Pattern {
         Self { parts }
     }
 
+    /// The pattern with the range of each index capture set, by slot.
+    #[must_use]
+    pub fn with_ranges(&self, ranges: &[Option<Range<u64>>]) -> Self {
+        let mut pattern = self.clone();
+        for part in &mut pattern.parts {
+            let Part::Segment(atoms) = part else { continue };
+            for atom in atoms.iter_mut() {
+                if let Atom::Index { slot, range, .. } = atom {
+                    *range = ranges.get(usize::from(slot.0)).cloned().flatten();
+                }
+            }
+        }
+        pattern
+    }
+
     /// Its parts.
     pub fn parts(&self) -> &[Part] {
         &self.parts
