@@ -53,7 +53,7 @@ impl Builder<'_, '_> {
         let mut items = Vec::new();
         for part in pair.into_inner() {
             if part.as_rule() == Rule::infix {
-                items.push(Item::Infix(infix(part.as_str())?, self.span(&part)));
+                items.push(Item::Infix(infix(part.as_str().trim_end())?, self.span(&part)));
                 continue;
             }
             for part in part.into_inner() {

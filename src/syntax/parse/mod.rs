@@ -367,7 +367,8 @@ impl<'s> Reader<'s> {
 
     /// Where a rule of a group ends at the latest.
     fn rule_limit(&self, start: usize) -> usize {
-        let stops = |index: &usize| self.lexed.word(*index) == "}" || self.lexed.begins_rule(*index) || self.lexed.begins_statement(*index, false);
+        let stops =
+            |index: &usize| self.lexed.word(*index) == "}" || self.lexed.begins_rule(*index) || self.lexed.begins_statement(*index, false);
         let next = (start + 1..self.lexed.tokens.len()).find(stops);
         next.and_then(|index| self.lexed.get(index)).map_or(self.lexed.text.len(), |token| token.start)
     }

@@ -27,7 +27,8 @@ impl Builder<'_, '_> {
             }
         };
         let outer = std::mem::replace(&mut self.base, base);
-        let segments: Option<Vec<Segment>> = pair.into_inner().filter(|part| part.as_rule() == Rule::segment).map(|segment| self.segment(segment)).collect();
+        let segments: Option<Vec<Segment>> =
+            pair.into_inner().filter(|part| part.as_rule() == Rule::segment).map(|segment| self.segment(segment)).collect();
         self.base = outer;
         let segments = segments?;
         self.unnamed_rests(&segments)?;
@@ -213,9 +214,9 @@ impl Misplaced {
             Misplaced::NamedRest(from, to) => error("a capture of whole segments inside a segment")
                 .at(place((from, to)), "not a segment of its own")
                 .hint("write it between dots; `{name*}` matches text inside a segment"),
-            Misplaced::EmptyCapture(at) => {
-                error("a capture without a name").at(place((at, at + 2)), "empty").hint("name it, as in `{l}`; a brace in a key is written `\\{`")
-            }
+            Misplaced::EmptyCapture(at) => error("a capture without a name")
+                .at(place((at, at + 2)), "empty")
+                .hint("name it, as in `{l}`; a brace in a key is written `\\{`"),
         }
     }
 }

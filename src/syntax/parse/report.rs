@@ -83,7 +83,8 @@ impl<'r> Found<'r> {
             return diagnostic;
         }
         let candidates = self.expected.iter().filter_map(|word| word.strip_prefix('`')?.strip_suffix('`'));
-        let candidates: Vec<&str> = candidates.chain(["present", "absent"].into_iter().filter(|_| self.expects(Rule::tie_clause))).collect();
+        let candidates: Vec<&str> =
+            candidates.chain(["present", "absent"].into_iter().filter(|_| self.expects(Rule::tie_clause))).collect();
         if token.kind == Kind::Word
             && let Some(meant) = did_you_mean(word, words_in(&candidates).into_iter().filter(|known| *known != word))
         {
@@ -128,7 +129,10 @@ impl<'r> Found<'r> {
         match word {
             "'" => Some(error("single quotes don't quote".to_owned(), "unknown sign").hint("write `\"…\"`")),
             ";" => Some(error("statements end without a `;`".to_owned(), "not needed").hint("leave it out")),
-            "<-" => Some(error("`<-` is not an arrow".to_owned(), "read as one sign").hint("a comparison with a negative number needs a space: `< -1`")),
+            "<-" => Some(
+                error("`<-` is not an arrow".to_owned(), "read as one sign")
+                    .hint("a comparison with a negative number needs a space: `< -1`"),
+            ),
             _ => None,
         }
     }
@@ -210,7 +214,9 @@ pub(super) fn not_a_statement(place: Place, word: &str, kind: Kind) -> Diagnosti
     }
     let diagnostic = Diagnostic::error(codes::SYNTAX, format!("expected a statement, found {}", described(kind, word)));
     match kind {
-        Kind::Text | Kind::Regex => diagnostic.at(place, "no statement begins so").hint("write `rename`, `map`, `drop` or the like before it"),
+        Kind::Text | Kind::Regex => {
+            diagnostic.at(place, "no statement begins so").hint("write `rename`, `map`, `drop` or the like before it")
+        }
         _ if word == ";" => diagnostic.at(place, "not needed").hint("statements end without a `;`"),
         _ if word == "/" => diagnostic.at(place, "no statement begins so").hint("comments begin with `#`"),
         _ => diagnostic.at(place, "no statement begins so"),

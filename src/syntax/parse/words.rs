@@ -4,8 +4,8 @@ use super::Rule;
 
 /// The keywords that begin a statement.
 pub(super) const STATEMENTS: &[&str] = &[
-    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast", "tie", "create", "expect", "trust", "example",
-    "when",
+    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast", "tie", "create", "expect", "trust",
+    "example", "when",
 ];
 
 /// The grammar rule of a statement without braces.
