@@ -63,7 +63,8 @@ pub(super) fn bind<'a>(
             )),
         })?;
         let op = if inverted {
-            op.inverse().map_err(|why| Box::new(Diagnostic::error(crate::diagnostic::codes::NOT_INVERTIBLE, why).at(used.place.clone(), "here")))?
+            op.inverse()
+                .map_err(|why| Box::new(Diagnostic::error(crate::diagnostic::codes::NOT_INVERTIBLE, why).at(used.place.clone(), "here")))?
         } else {
             op
         };

@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::Planner;
 use super::node::{DropReason, Dropped, Node, NodeId, Op, Plan, Target, Verdict};
 use super::state::Entry;
-use super::Planner;
 use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, SHAPE, UNEXPECTED_KEY};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, did_you_mean};
 use crate::key::{Key, natural_order};
@@ -53,7 +53,8 @@ impl Planner<'_> {
                 Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
                 None if self.options.wanted.is_some() => dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted }),
                 None => {
-                    let finding = Diagnostic::error(SHAPE, "a tensor of the checkpoint would be lost: no target uses it and no rule drops it");
+                    let finding =
+                        Diagnostic::error(SHAPE, "a tensor of the checkpoint would be lost: no target uses it and no rule drops it");
                     self.findings.push(finding.keys([key.as_str()]).hint("this is a fault of regraft, please report it"));
                 }
             }
@@ -83,7 +84,7 @@ impl Planner<'_> {
         report.missing.sort_by(|a, b| natural_order(a, b));
         report.unexpected = entries.iter().filter(|entry| !wanted.contains(&entry.key)).map(|entry| entry.key.clone()).collect();
         let severity = if self.options.not_strict { Severity::Warning } else { Severity::Error };
-        let mut closest = |keys: &[Key], others: &[Key]| -> Vec<String> {
+        let closest = |keys: &[Key], others: &[Key]| -> Vec<String> {
             keys.iter()
                 .take(3)
                 .filter_map(|key| {

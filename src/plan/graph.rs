@@ -230,7 +230,8 @@ impl Graph {
                 if !inverted {
                     return self.permute(input, &dims);
                 }
-                let inverse = (0..dims.len()).map(|dim| dims.iter().position(|at| *at == dim).ok_or_else(|| format!("dimension {dim} is not named")));
+                let inverse =
+                    (0..dims.len()).map(|dim| dims.iter().position(|at| *at == dim).ok_or_else(|| format!("dimension {dim} is not named")));
                 let inverse = inverse.collect::<Fit<Vec<_>>>()?;
                 self.permute(input, &inverse)
             }
@@ -384,9 +385,10 @@ impl Graph {
                 }
                 let parts = parts.iter().map(|part| part.positive("a proportion")).collect::<Fit<Vec<_>>>()?;
                 let sizes: Vec<u64> = inputs.iter().map(|input| self.info(*input).shape.get(dim).copied().unwrap_or(0)).collect();
-                let proportional = sizes.iter().zip(&parts).all(|(size, part)| {
-                    u128::from(*size) * u128::from(parts[0]) == u128::from(sizes[0]) * u128::from(*part)
-                });
+                let proportional = sizes
+                    .iter()
+                    .zip(&parts)
+                    .all(|(size, part)| u128::from(*size) * u128::from(parts[0]) == u128::from(sizes[0]) * u128::from(*part));
                 if !proportional {
                     return Err(format!("sizes {sizes:?} along dimension {dim} are not in the proportion {parts:?}"));
                 }
@@ -441,7 +443,10 @@ impl Graph {
                 let size = self.info(input).shape[dim];
                 let whole = parts.iter().try_fold(0u64, |sum, part| sum.checked_add(*part)).ok_or("the proportions are too large")?;
                 if size % whole != 0 {
-                    return Err(format!("dimension {dim} of {} can't be split {parts:?}: {size} is not a multiple of {whole}", self.info(input)));
+                    return Err(format!(
+                        "dimension {dim} of {} can't be split {parts:?}: {size} is not a multiple of {whole}",
+                        self.info(input)
+                    ));
                 }
                 let mut start = 0;
                 parts

@@ -68,6 +68,9 @@ pub struct PlanOptions<'a> {
     pub equal: Option<&'a EqualFn<'a>>,
 }
 
+/// Keys that are searched for the nearest miss of a rule.
+const SEARCHED: usize = 2000;
+
 /// The most segments a key may have.
 const MAX_SEGMENTS: usize = 1024;
 
@@ -212,7 +215,10 @@ impl<'a> Planner<'a> {
                 let count = evidence.already.len();
                 let finding = Diagnostic::warning(
                     MIXED_LAYOUT,
-                    format!("mixed layout: {count} {} like the layout `{target}` of `{name}` already, among keys of `{source}`", look(count)),
+                    format!(
+                        "mixed layout: {count} {} like the layout `{target}` of `{name}` already, among keys of `{source}`",
+                        look(count)
+                    ),
                 );
                 let finding = finding.keys(evidence.already.into_iter().map(String::from));
                 self.findings.push(finding.hint("reading backwards would rename these too"));
@@ -223,7 +229,8 @@ impl<'a> Planner<'a> {
                 for miss in self.nearest_misses(stage).into_iter().take(3) {
                     finding = finding.hint(miss);
                 }
-                self.findings.push(finding.hint("are these rules for this checkpoint, and is the direction right? `regraft explain` says more"));
+                self.findings
+                    .push(finding.hint("are these rules for this checkpoint, and is the direction right? `regraft explain` says more"));
             }
             _ => {}
         }
@@ -235,6 +242,31 @@ impl<'a> Planner<'a> {
                 self.findings.push(finding);
             }
         }
+    }
+
+    /// For each rule of a stage, the key on which its sources got furthest, and where that stopped.
+    fn nearest_misses(&self, stage: &Stage<'_>) -> Vec<String> {
+        let mut misses = Vec::new();
+        let mut segments = Segments::default();
+        for step in &stage.rules.steps {
+            let StepKind::Rewrite(rules) = &step.kind else { continue };
+            for rule in rules {
+                let sides = if stage.direction == Direction::Forward { &rule.left } else { &rule.right };
+                for side in sides {
+                    let crate::check::SideItem::Pattern(pattern) = &side.item else { continue };
+                    let nearest = self.state.iter().take(SEARCHED).map(|(_, entry)| {
+                        segments.split(&entry.key);
+                        (pattern.reach(&entry.key, &segments, rule.captures.len()), entry.key.clone())
+                    });
+                    let Some((reach, key)) = nearest.max_by_key(|(reach, _)| *reach) else { continue };
+                    segments.split(&key);
+                    let stopped = if reach.segment < segments.len() { segments.get(&key, reach.segment) } else { "its end" };
+                    misses.push((reach, format!("`{}` got furthest on `{key}`, up to `{stopped}`", rule.text)));
+                }
+            }
+        }
+        misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
+        misses.into_iter().map(|(_, miss)| miss).collect()
     }
 
     /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come first both ways.
@@ -258,7 +290,7 @@ impl<'a> Planner<'a> {
     fn step(&mut self, step: &Step, stage: &Stage<'_>) {
         let Some(scope) = stage.rules.scopes.get(step.scope) else { return };
         let result = match &step.kind {
-            StepKind::Rewrite(rules) => self.rewrite(step, rules, scope, stage.direction),
+            StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
             StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
             StepKind::StripLeading { wrappers, if_wanted } => self.strip_leading(step, wrappers, *if_wanted, scope),
             StepKind::Prefix(prefix) => self.prefix(step, prefix, scope, stage.direction),

@@ -9,7 +9,13 @@ use crate::key::Key;
 use crate::plan::Planner;
 
 impl Planner<'_> {
-    pub(in crate::plan) fn prefix(&mut self, step: &Step, prefix: &[String], scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
+    pub(in crate::plan) fn prefix(
+        &mut self,
+        step: &Step,
+        prefix: &[String],
+        scope: &Scope,
+        direction: Direction,
+    ) -> Result<(), Box<Diagnostic>> {
         let (Some(wanted), Direction::Forward) = (self.options.wanted, direction) else { return Ok(()) };
         let mut changes = Vec::new();
         let (mut added, mut stripped) = (0usize, 0usize);
@@ -54,7 +60,8 @@ impl Planner<'_> {
             .filter(|(count, _)| *count > 0)
             .map(|(count, what)| format!("{what} {count} keys"))
             .collect();
-        self.findings.push(Diagnostic::note(PREFIX_CHANGED, format!("the prefix `{name}` was {}, as the target manifest asks", what.join(" and "))));
+        self.findings
+            .push(Diagnostic::note(PREFIX_CHANGED, format!("the prefix `{name}` was {}, as the target manifest asks", what.join(" and "))));
         Ok(())
     }
 }

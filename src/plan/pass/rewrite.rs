@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 
 use crate::check::op::{Arity, Op};
 use crate::check::value::Scope;
-use crate::check::{CaptureKind, Direction, Rule, Step};
+use crate::check::{CaptureKind, Direction, Rule};
 use crate::diagnostic::codes::{INCOMPLETE, SHAPE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Atom, Binding, Bindings, Key, Part, Pattern, PatternSet, Segments, Slot};
@@ -38,15 +38,12 @@ struct Family {
 }
 
 impl Planner<'_> {
-    pub(in crate::plan) fn rewrite(&mut self, step: &Step, rules: &[Rule], scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
+    pub(in crate::plan) fn rewrite(&mut self, rules: &[Rule], scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
         use crate::syntax::ast::Arrow;
         self.evidence.rewrites += 1;
         // A one-way rule isn't read backwards; what it would have to undo stays as it is.
-        let readable: Vec<(usize, &Rule)> = rules
-            .iter()
-            .enumerate()
-            .filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay)
-            .collect();
+        let readable: Vec<(usize, &Rule)> =
+            rules.iter().enumerate().filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay).collect();
         let bound = self.with_environment(|environment| {
             readable.iter().map(|(_, rule)| bind(rule, scope, environment, direction)).collect::<Result<Vec<_>, _>>()
         })?;
@@ -106,9 +103,10 @@ impl Planner<'_> {
     /// Hundreds of layers fail alike: the first failure of a rule is told whole, the keys of the others are added to it.
     fn report_instance(&mut self, diagnostic: Diagnostic) {
         let start = |diagnostic: &Diagnostic| diagnostic.primary.as_ref().map(|(place, _)| place.span.start);
-        let same = self.findings.iter_mut().find(|finding| {
-            finding.code == diagnostic.code && diagnostic.primary.is_some() && start(finding) == start(&diagnostic)
-        });
+        let same = self
+            .findings
+            .iter_mut()
+            .find(|finding| finding.code == diagnostic.code && diagnostic.primary.is_some() && start(finding) == start(&diagnostic));
         match same {
             Some(first) => first.keys.extend(diagnostic.keys),
             None => self.findings.push(diagnostic),
@@ -124,9 +122,8 @@ impl Planner<'_> {
             return Ok(());
         }
         if rule.optional {
-            self.findings.push(
-                Diagnostic::note(NOT_REVERSED, "a one-way map is left out when reading backwards").at(rule.place.clone(), "one way"),
-            );
+            self.findings
+                .push(Diagnostic::note(NOT_REVERSED, "a one-way map is left out when reading backwards").at(rule.place.clone(), "one way"));
             return Ok(());
         }
         Err(Box::new(
@@ -163,10 +160,8 @@ impl Planner<'_> {
                     } else {
                         let own = own_slots(bound, source);
                         let values = |slots: &[Slot]| slots.iter().map(|slot| owned(&bindings, *slot, &entry.key)).collect::<Vec<_>>();
-                        let members = taken[rule]
-                            .instances
-                            .entry(values(&bound.shared))
-                            .or_insert_with(|| vec![Members::new(); bound.sources.len()]);
+                        let members =
+                            taken[rule].instances.entry(values(&bound.shared)).or_insert_with(|| vec![Members::new(); bound.sources.len()]);
                         members[source].insert(values(&own), place);
                     }
                     hit = true;
@@ -205,11 +200,8 @@ impl Planner<'_> {
         for (slot, value) in bound.shared.iter().zip(shared) {
             bindings.set(*slot, value);
         }
-        let keys: Vec<String> = members
-            .iter()
-            .flat_map(BTreeMap::values)
-            .filter_map(|place| Some(String::from(self.state.at(*place)?.key.clone())))
-            .collect();
+        let keys: Vec<String> =
+            members.iter().flat_map(BTreeMap::values).filter_map(|place| Some(String::from(self.state.at(*place)?.key.clone()))).collect();
         let unfit = |why: String, place: &Place| {
             Box::new(Diagnostic::error(SHAPE, why).at(place.clone(), "doesn't fit these tensors").keys(keys.iter().take(8).cloned()))
         };
@@ -258,7 +250,10 @@ impl Planner<'_> {
                             bindings.set(*slot, value);
                         }
                         let Some(key) = pattern.render("", &bindings) else {
-                            return Err(unfit("the target key can't be made from these captures: an index leaves its range".to_owned(), &side.side.place));
+                            return Err(unfit(
+                                "the target key can't be made from these captures: an index leaves its range".to_owned(),
+                                &side.side.place,
+                            ));
                         };
                         made.push(Entry { key: Key::from(key), node, origin: origin.clone(), rules: rules.clone(), tied: false });
                     }
@@ -347,11 +342,15 @@ impl Planner<'_> {
                     let range = bound.ranges.get(usize::from(over.0)).cloned().flatten();
                     for (values, node) in family.nodes {
                         let count = range.as_ref().map_or(0, |range| range.end.saturating_sub(range.start));
-                        let parts = self.graph.part(node, op, usize::try_from(count).unwrap_or(usize::MAX)).map_err(|why| unfit(why, place))?;
+                        let parts =
+                            self.graph.part(node, op, usize::try_from(count).unwrap_or(usize::MAX)).map_err(|why| unfit(why, place))?;
                         if let Some(range) = &range
                             && parts.len() as u64 != count
                         {
-                            return Err(unfit(format!("{} parts come out of this, for the range {}..{}", parts.len(), range.start, range.end), place));
+                            return Err(unfit(
+                                format!("{} parts come out of this, for the range {}..{}", parts.len(), range.start, range.end),
+                                place,
+                            ));
                         }
                         let start = range.as_ref().map_or(0, |range| range.start);
                         for (at, part) in (start..).zip(parts) {
@@ -436,7 +435,14 @@ impl Planner<'_> {
     }
 
     /// An instance that lacks a source, or some values of a gathered capture.
-    fn incomplete(&self, bound: &BoundRule<'_>, bindings: &Bindings, source: usize, missing: &[(Slot, Binding)], keys: &[String]) -> Box<Diagnostic> {
+    fn incomplete(
+        &self,
+        bound: &BoundRule<'_>,
+        bindings: &Bindings,
+        source: usize,
+        missing: &[(Slot, Binding)],
+        keys: &[String],
+    ) -> Box<Diagnostic> {
         let side = &bound.sources[source.min(bound.sources.len().saturating_sub(1))];
         let lacking: Vec<String> = match &side.item {
             BoundItem::Pattern(pattern) if missing.is_empty() => vec![sketch(pattern, bindings, bound)],
@@ -452,10 +458,13 @@ impl Planner<'_> {
         };
         let there = keys.len();
         Box::new(
-            Diagnostic::error(INCOMPLETE, format!("incomplete: {} {} missing", lacking.len(), if lacking.len() == 1 { "source is" } else { "sources are" }))
-                .at(side.side.place.clone(), format!("{there} other {} there", if there == 1 { "source is" } else { "sources are" }))
-                .keys(lacking)
-                .hint("is a shard missing? A source that may be missing is marked `optional`"),
+            Diagnostic::error(
+                INCOMPLETE,
+                format!("incomplete: {} {} missing", lacking.len(), if lacking.len() == 1 { "source is" } else { "sources are" }),
+            )
+            .at(side.side.place.clone(), format!("{there} other {} there", if there == 1 { "source is" } else { "sources are" }))
+            .keys(lacking)
+            .hint("is a shard missing? A source that may be missing is marked `optional`"),
         )
     }
 }
@@ -514,7 +523,8 @@ struct Index {
 
 impl Index {
     fn new(bound: &[BoundRule<'_>]) -> Self {
-        let sides = || bound.iter().enumerate().flat_map(|(rule, bound)| bound.sources.iter().enumerate().map(move |(at, side)| (rule, at, side)));
+        let sides =
+            || bound.iter().enumerate().flat_map(|(rule, bound)| bound.sources.iter().enumerate().map(move |(at, side)| (rule, at, side)));
         let mut patterns: Vec<(&Pattern, (usize, usize))> = Vec::new();
         let mut regexes: Vec<(usize, usize)> = Vec::new();
         for (rule, at, side) in sides() {

@@ -108,8 +108,11 @@ impl Planner<'_> {
     ) -> Result<(), Box<Diagnostic>> {
         if direction == Direction::Reverse {
             self.findings.push(
-                Diagnostic::note(NOT_REVERSED, "a `cast` statement isn't undone when reading backwards: which dtypes were there isn't known")
-                    .at(step.place.clone(), "one way"),
+                Diagnostic::note(
+                    NOT_REVERSED,
+                    "a `cast` statement isn't undone when reading backwards: which dtypes were there isn't known",
+                )
+                .at(step.place.clone(), "one way"),
             );
             return Ok(());
         }

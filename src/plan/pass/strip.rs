@@ -104,15 +104,19 @@ impl Planner<'_> {
             let leaf = key.rsplit('.').next().unwrap_or(key);
             FLAT.iter().any(|flat| leaf == *flat || leaf.strip_prefix(flat).is_some_and(|rest| rest.starts_with('_')))
         };
-        let flat: Vec<String> = self.state.iter().filter(|(_, entry)| is_flat(&entry.key)).map(|(_, entry)| entry.key.clone().into()).collect();
+        let flat: Vec<String> =
+            self.state.iter().filter(|(_, entry)| is_flat(&entry.key)).map(|(_, entry)| entry.key.clone().into()).collect();
         if flat.is_empty() {
             return Ok(());
         }
         Err(Box::new(
-            Diagnostic::error(FLAT_PARAMETER, "FSDP1 flat parameters: one key stands for many tensors, whose names are not in the checkpoint")
-                .at(step.place.clone(), "wrappers can't be stripped from these")
-                .keys(flat)
-                .hint("save it again with StateDictType.FULL_STATE_DICT (or SHARDED_STATE_DICT), which gives each tensor its own key"),
+            Diagnostic::error(
+                FLAT_PARAMETER,
+                "FSDP1 flat parameters: one key stands for many tensors, whose names are not in the checkpoint",
+            )
+            .at(step.place.clone(), "wrappers can't be stripped from these")
+            .keys(flat)
+            .hint("save it again with StateDictType.FULL_STATE_DICT (or SHARDED_STATE_DICT), which gives each tensor its own key"),
         ))
     }
 }

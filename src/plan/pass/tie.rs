@@ -164,7 +164,8 @@ impl Planner<'_> {
             }
             (Relation::Equal, IfPresent::Keep) => {}
             (Relation::Unknown, _) => {
-                let finding = Diagnostic::note(UNDECIDED, format!("`{target}` and `{root}` are both there; their bytes are not compared here"));
+                let finding =
+                    Diagnostic::note(UNDECIDED, format!("`{target}` and `{root}` are both there; their bytes are not compared here"));
                 self.findings.push(finding.at(step.place.clone(), "tied here").keys([target.as_str(), root.as_str()]));
             }
             (Relation::Differ(bytes), present) => {
