@@ -91,8 +91,8 @@ pub(super) fn list(text: &str) -> Result<Vec<Key>> {
     parse(text, "the list of keys", |context, json| json.deserialize_seq(ListVisitor { context })).map(|set| set.into_keys().collect())
 }
 
-/// Tells what a document is, by its first level; `None` for JSON that is neither an object nor an array.
-pub(super) fn kind(text: &str) -> Result<Option<Kind>> {
+/// Tells what a document is, by its first level.
+pub(super) fn kind(text: &str) -> Result<Kind> {
     parse(text, "the file", |_, json| json.deserialize_any(KindVisitor))
 }
 
@@ -472,7 +472,7 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
 struct KindVisitor;
 
 impl<'de> Visitor<'de> for KindVisitor {
-    type Value = Option<Kind>;
+    type Value = Kind;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an index, a manifest or a list of keys")
@@ -495,12 +495,12 @@ impl<'de> Visitor<'de> for KindVisitor {
                 _ => map.next_value::<IgnoredAny>().map(|_| ())?,
             }
         }
-        Ok(Some(kind))
+        Ok(kind)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Some(Kind::List))
+        Ok(Kind::List)
     }
 }
 

@@ -198,10 +198,8 @@ pub(super) fn content(path: &Path) -> Result<Content> {
     if !is_json {
         return Ok(Content::Text(text));
     }
-    match json::kind(&text).map_err(|error| error.in_file(path))? {
-        Some(kind) => Ok(Content::Json(kind, text)),
-        None => Err(Error::corrupt("neither an index nor a manifest").in_file(path)),
-    }
+    let kind = json::kind(&text).map_err(|error| error.in_file(path))?;
+    Ok(Content::Json(kind, text))
 }
 
 pub(super) fn metadata(path: &Path) -> Result<std::fs::Metadata> {
