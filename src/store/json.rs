@@ -21,6 +21,8 @@ use crate::tensor::{Dtype, TensorInfo};
 pub(super) const MAX_KEY_LEN: usize = 64 * 1024;
 /// How many keys one document may have.
 pub(super) const MAX_KEYS: usize = 10_000_000;
+/// The most dimensions of a tensor; PyTorch and NumPy have the same limit.
+pub(super) const MAX_RANK: usize = 64;
 /// The one name in a header that is no key.
 pub(super) const METADATA: &str = "__metadata__";
 
@@ -355,7 +357,7 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                     let text = self.field("dtype", || map.next_value::<String>())?;
                     dtype = Some(self.dtype(&text)?);
                 }
-                "shape" => shape = Some(self.field("shape", || map.next_value::<Vec<u64>>())?),
+                "shape" => shape = Some(self.field("shape", || map.next_value::<Sizes>())?.0),
                 "data_offsets" if self.form == Form::Header => {
                     offsets = Some(self.field("data_offsets", || map.next_value::<[u64; 2]>())?);
                 }
@@ -377,11 +379,41 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         }
         let text = self.field("dtype", || seq.next_element::<String>())?.ok_or_else(|| self.missing("dtype"))?;
         let dtype = self.dtype(&text)?;
-        let shape = self.field("shape", || seq.next_element::<Vec<u64>>())?.ok_or_else(|| self.missing("shape"))?;
+        let shape = self.field("shape", || seq.next_element::<Sizes>())?.ok_or_else(|| self.missing("shape"))?.0;
         if seq.next_element::<Skip>()?.is_some() {
             return Err(self.context.refuse(Error::corrupt("the entry has more than dtype and shape")));
         }
         Ok((TensorInfo::new(dtype, shape), [0, 0]))
+    }
+}
+
+/// A shape of limited rank.
+struct Sizes(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Sizes {
+    fn deserialize<D: serde::Deserializer<'de>>(json: D) -> std::result::Result<Self, D::Error> {
+        json.deserialize_seq(SizesVisitor)
+    }
+}
+
+struct SizesVisitor;
+
+impl<'de> Visitor<'de> for SizesVisitor {
+    type Value = Sizes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of sizes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Sizes, A::Error> {
+        let mut sizes = Vec::new();
+        while let Some(size) = seq.next_element()? {
+            if sizes.len() == MAX_RANK {
+                return Err(A::Error::custom(format!("more than {MAX_RANK} dimensions")));
+            }
+            sizes.push(size);
+        }
+        Ok(Sizes(sizes))
     }
 }
 

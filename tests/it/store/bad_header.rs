@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regraft::error::ErrorKind;
 use regraft::key::Key;
-use regraft::store::{StateDict, safetensors_header};
+use regraft::store::{StateDict, Store, safetensors_header};
 use regraft::tensor::{Dtype, TensorInfo};
 
 use super::{bytes_of, fails, file};
@@ -176,6 +176,15 @@ fn deep_nesting_is_an_error_not_an_overflow() {
 }
 
 #[test]
+fn rank_is_limited() {
+    let header = |rank: usize| format!(r#"{{"a":{{"dtype":"U8","shape":[1{}],"data_offsets":[0,1]}}}}"#, ",1".repeat(rank - 1));
+    assert_eq!(StateDict::from_bytes(file(&header(64), &[0])).unwrap().header().get("a").unwrap().shape.len(), 64);
+    let error = fails(StateDict::from_bytes(file(&header(65), &[0])));
+    assert_eq!(error.key(), Some("a"));
+    assert!(error.message().contains("more than 64 dimensions"), "{error}");
+}
+
+#[test]
 fn long_keys_are_refused() {
     let header = |len: usize| format!(r#"{{"{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#, "k".repeat(len));
     assert_eq!(StateDict::from_bytes(file(&header(65536), &[])).unwrap().len(), 1);
@@ -200,6 +209,7 @@ fn a_header_that_the_format_cannot_hold_is_not_written() {
     let largest = keys.map(|key| (key, Dtype::U8, &[(1 << 61) - 1][..]));
     refused(&largest, "the file would exceed 64 bits");
     refused(&largest[..8], "the file would exceed 64 bits");
+    refused(&[("a", Dtype::U8, &[1; 65])], "more than 64 dimensions");
     refused(&[(&"k".repeat(65537), Dtype::U8, &[1])], "the limit is 65536");
     let metadata = BTreeMap::from([("x".to_owned(), "y".repeat(100_000_000))]);
     assert_eq!(fails(safetensors_header(&[], &metadata)).kind(), ErrorKind::Limit);

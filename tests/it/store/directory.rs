@@ -321,8 +321,11 @@ fn views_share_one_map_and_copy_nothing() {
 
 #[test]
 fn a_state_dicts_header_follows_it() {
-    let mut dict = StateDict::from_bytes(bytes_of(&[("a", b"1"), ("b", b"22"), ("c", b"333")])).unwrap();
+    let bytes = bytes_of(&[("a", b"1"), ("b", b"22"), ("c", b"333")]);
+    let place = bytes.as_ptr();
+    let mut dict = StateDict::from_bytes(bytes).unwrap();
     let storage = dict.get("a").unwrap().storage().clone();
+    assert_eq!(storage.bytes().as_ptr(), place, "the bytes are shared, not copied");
     assert!(dict.iter().all(|(_, view)| view.storage().same(&storage)));
     let b = dict.remove("b").unwrap();
     assert!(dict.insert("a".into(), b).is_some());
