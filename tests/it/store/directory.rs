@@ -339,6 +339,29 @@ fn a_state_dicts_header_follows_it() {
 }
 
 #[test]
+fn any_part_of_a_transposed_tensor_can_be_read() {
+    let header = r#"{"a":{"dtype":"U16","shape":[3,4,2],"data_offsets":[0,48]}}"#;
+    let data: Vec<u8> = (0..48).collect();
+    let mut dict = StateDict::from_bytes(super::file(header, &data)).unwrap();
+    let turned = dict.get("a").unwrap().permute(&[2, 0, 1]).unwrap();
+    dict.insert("a".into(), turned);
+    // Element [i, j, k] of the turned tensor is [j, k, i] of the first.
+    let mut expected = Vec::new();
+    for (i, j, k) in (0..2).flat_map(|i| (0..3).flat_map(move |j| (0..4).map(move |k| (i, j, k)))) {
+        let at = ((j * 4 + k) * 2 + i) * 2;
+        expected.extend_from_slice(&data[at..at + 2]);
+    }
+    assert_eq!(dict.header().get("a").unwrap().shape.to_vec(), [2, 3, 4]);
+    for start in 0..=48 {
+        for end in start..=48 {
+            let mut part = vec![0; end - start];
+            dict.read_at("a", start as u64, &mut part).unwrap();
+            assert_eq!(part, expected[start..end], "{start}..{end}");
+        }
+    }
+}
+
+#[test]
 fn metadata_of_files_is_merged_and_the_first_stands() {
     let directory = tempdir().unwrap();
     for (name, key, metadata) in [("1.safetensors", "a", r#"{"format":"pt"}"#), ("2.safetensors", "b", r#"{"format":"np","by":"x"}"#)] {
