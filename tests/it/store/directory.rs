@@ -305,6 +305,22 @@ fn a_file_that_shrinks_meanwhile_is_an_error() {
 }
 
 #[test]
+fn a_file_that_was_replaced_meanwhile_is_an_error() {
+    let directory = sharded();
+    let checkpoint = open(directory.path(), &STRICT).unwrap();
+    let path = directory.path().join("model-10.safetensors");
+    // As long as before, but another tensor.
+    write(directory.path(), "model-10.safetensors", bytes_of(&[("z", b"zzz")]));
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    File::new().write(true).open(&path).unwrap().set_modified(later).unwrap();
+    for error in [fails(checkpoint.read_at("a", 0, &mut [0; 3])), fails(checkpoint.view("a"))] {
+        assert!(error.message().contains("changed after its header was read"), "{error}");
+        assert_eq!(error.file().unwrap(), path);
+    }
+    assert_eq!(read(&checkpoint, "b"), b"bb", "the other file is as it was");
+}
+
+#[test]
 fn views_share_one_map_and_copy_nothing() {
     let directory = sharded();
     let checkpoint = open(directory.path(), &STRICT).unwrap();
