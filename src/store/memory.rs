@@ -8,9 +8,9 @@ use indexmap::IndexMap;
 
 use super::safetensors::read_header;
 use super::{Checkpoint, Store, range_in};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::tensor::{Entry, Header, Storage, TensorInfo, TensorView};
+use crate::tensor::{Entry, Header, Storage, TensorView};
 
 /// Key -> tensor, in order, with metadata. Cloning shares the tensors' storage.
 #[derive(Clone, Default)]
@@ -65,7 +65,7 @@ impl StateDict {
 
     /// Puts a tensor under a key; gives the one that was there, whose place in the order it takes.
     pub fn insert(&mut self, key: Key, view: TensorView) -> Option<TensorView> {
-        let info = TensorInfo::new(view.dtype(), view.shape().clone());
+        let info = view.info().clone();
         self.header.tensors.insert(key.clone(), Entry { info, location: None });
         self.tensors.insert(key, view)
     }
@@ -136,18 +136,43 @@ impl Store for StateDict {
     }
 
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let bytes = self.find(key)?.contiguous_bytes().ok_or_else(|| {
-            let error = Error::new(ErrorKind::Unsupported, "the tensor is not contiguous, so its bytes can't be read in place").at_key(key);
-            error.hint("materialize it first")
-        })?;
-        let start = range_in(bytes.len() as u64, offset, buffer.len()).map_err(|error| error.at_key(key))?;
-        let start = usize::try_from(start).map_err(|_| Error::corrupt("the offset exceeds the address space").at_key(key))?;
-        let source = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
-        buffer.copy_from_slice(source.ok_or_else(|| Error::corrupt("the range leaves the tensor").at_key(key))?);
-        Ok(())
+        let view = self.find(key)?;
+        range_in(view.nbytes(), offset, buffer.len()).and_then(|offset| read_part(view, offset, buffer)).map_err(|error| error.at_key(key))
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {
         self.find(key).cloned()
     }
+}
+
+/// Reads bytes of a view's row-major order from `offset`; the range is known to lie within.
+fn read_part(view: &TensorView, offset: u64, buffer: &mut [u8]) -> Result<()> {
+    let outside = || Error::corrupt("the range leaves the tensor");
+    if buffer.is_empty() {
+        return Ok(());
+    }
+    if let Some(bytes) = view.bytes() {
+        let start = usize::try_from(offset).map_err(|_| outside())?;
+        let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(outside)?;
+        buffer.copy_from_slice(part);
+        return Ok(());
+    }
+    // Not contiguous, so of at least one dimension and not empty. Whole rows are copied at once; of the first and the last, parts may be asked.
+    let rows = view.shape().first().copied().unwrap_or(1);
+    let row = view.nbytes().checked_div(rows).filter(|row| *row > 0).ok_or_else(outside)?;
+    let (mut at, mut rest) = (offset, buffer);
+    while !rest.is_empty() {
+        let (first, skip) = (at / row, at % row);
+        let whole = rest.len() as u64 / row;
+        let part = if skip == 0 && whole > 0 { whole * row } else { (row - skip).min(rest.len() as u64) };
+        let (now, later) = rest.split_at_mut_checked(usize::try_from(part).map_err(|_| outside())?).ok_or_else(outside)?;
+        if skip == 0 && whole > 0 {
+            view.narrow(0, first, whole)?.copy_into(now)?;
+        } else {
+            read_part(&view.select(0, first)?, skip, now)?;
+        }
+        at += part;
+        rest = later;
+    }
+    Ok(())
 }

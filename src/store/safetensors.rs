@@ -4,7 +4,7 @@
 //! no hole, no overlap, nothing before or after. Source: the format section of the safetensors README, and `SafeTensors::read_metadata` of
 //! its Rust crate 0.8, which is the oracle of the tests. What is accepted here, that crate accepts with the same meaning. It is stricter in what the
 //! README forbids and the crate lets pass: a key that is there twice, and a header that doesn't begin with `{`; and it refuses an entry
-//! written as an array, keys beyond 64 KiB, and more than 10 million keys.
+//! written as an array, a dtype written as an object, more than 64 dimensions, keys beyond 64 KiB, and more than 10 million keys.
 //!
 //! Nothing is allocated before the header's length is known to fit the file and the limit.
 
@@ -13,7 +13,7 @@ use std::io::Read;
 
 use indexmap::IndexMap;
 
-use super::json::{self, MAX_KEY_LEN, METADATA, Row};
+use super::json::{self, MAX_KEY_LEN, MAX_RANK, METADATA, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::tensor::TensorInfo;
@@ -132,7 +132,7 @@ fn check_cover(tensors: &IndexMap<Key, Row>, data_len: u64) -> Result<()> {
 /// A tensor's size in bytes, or why it has none.
 pub(super) fn whole_bytes(info: &TensorInfo) -> Result<u64> {
     info.nbytes().ok_or_else(|| match info.numel().and_then(|numel| numel.checked_mul(u64::from(info.dtype.bits()))) {
-        None => Error::corrupt(format!("the size of {info} exceeds 64 bits")),
+        None => Error::corrupt(format!("the size of {info}, in bits, exceeds 64 bits")),
         Some(bits) => Error::corrupt(format!("{info} takes {bits} bits, which is no whole number of bytes")),
     })
 }
@@ -196,6 +196,9 @@ pub fn safetensors_header(entries: &[(Key, TensorInfo)], metadata: &BTreeMap<Str
         }
         if key.len() > MAX_KEY_LEN {
             return Err(Error::new(ErrorKind::Limit, format!("a key of {} bytes; the limit is {MAX_KEY_LEN}", key.len())));
+        }
+        if info.shape.len() > MAX_RANK {
+            return refuse(&format!("more than {MAX_RANK} dimensions"));
         }
         if !seen.insert(key) {
             return refuse("the key is to be written twice");

@@ -3,6 +3,7 @@
 mod dtype;
 mod header;
 mod shape;
+pub(crate) mod strided;
 mod view;
 mod wanted;
 
