@@ -8,8 +8,10 @@ mod cover;
 mod graph;
 mod node;
 mod pass;
+mod print;
 mod state;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
@@ -339,9 +341,14 @@ impl<'a> Planner<'a> {
                 borne_out.push(after);
             }
         }
-        let same_keys = |a: &State, b: &State| a.len() == b.len() && a.iter().all(|(_, entry)| b.contains(&entry.key));
-        if borne_out.len() == 2 && !same_keys(&borne_out[0].0, &borne_out[1].0) {
-            borne_out.clear();
+        // Where both are, the one whose rules took more keys is meant; the other left what it should have undone.
+        if let [first, second] = &borne_out[..] {
+            match first.4.matched.cmp(&second.4.matched) {
+                Ordering::Greater => borne_out.truncate(1),
+                Ordering::Less => borne_out.swap(0, 1),
+                Ordering::Equal if !first.0.same_keys(&second.0) => borne_out.clear(),
+                Ordering::Equal => {}
+            }
         }
         let Some(chosen) = borne_out.into_iter().next() else {
             return Err(Box::new(
@@ -441,6 +448,7 @@ fn asks_layout(expr: &ast::Expr) -> bool {
     }
 }
 
-fn look(count: usize) -> &'static str {
-    if count == 1 { "key looks" } else { "keys look" }
+/// `1 key`, `2 keys`
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
