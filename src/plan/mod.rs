@@ -214,13 +214,10 @@ impl<'a> Planner<'a> {
                 self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
             }
             Verdict::Mixed => {
-                let count = evidence.already.len();
+                let count = counted(evidence.already.len(), "key");
                 let finding = Diagnostic::warning(
                     MIXED_LAYOUT,
-                    format!(
-                        "mixed layout: {count} {} like the layout `{target}` of `{name}` already, among keys of `{source}`",
-                        look(count)
-                    ),
+                    format!("mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"),
                 );
                 let finding = finding.keys(evidence.already.into_iter().map(String::from));
                 self.findings.push(finding.hint("reading backwards would rename these too"));
