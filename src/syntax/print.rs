@@ -34,19 +34,17 @@ pub fn print_statement_line(kind: &StatementKind) -> String {
         StatementKind::When { condition, .. } => format!("when {} {{ … }}", print_expr(condition)),
         _ => {
             let parts = Parts::of(kind);
-            let mut text =
-                parts.lists.iter().map(|(head, items)| [&[head.clone()], &*joined(items)].concat().join(" ")).collect::<Vec<_>>().join(" ");
-            for clause in parts.clauses {
-                text.push(' ');
-                text.push_str(&clause);
+            let mut words = Vec::new();
+            for (head, items) in parts.lists {
+                words.push(head);
+                if !items.is_empty() {
+                    words.push(items.join(", "));
+                }
             }
-            text
+            words.extend(parts.clauses);
+            words.join(" ")
         }
     }
-}
-
-fn joined(items: &[String]) -> Vec<String> {
-    if items.is_empty() { Vec::new() } else { vec![items.join(", ")] }
 }
 
 /// A statement without braces, taken apart at the places where it may be broken.
