@@ -57,7 +57,10 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
     let lexed = Lexed::new(&source.text);
     let mut reader = Reader { lexed: &lexed, source: &source, at: 0, comment: 0, leftover: false, diagnostics: Vec::new() };
     let (statements, trailing_comments) = reader.block(None, 0);
-    let diagnostics = reader.diagnostics;
+    let mut diagnostics = reader.diagnostics;
+    if diagnostics.len() >= MAX_DIAGNOSTICS {
+        diagnostics.push(Diagnostic::error(codes::LIMIT, format!("{MAX_DIAGNOSTICS} mistakes; the rest of the file wasn't read")));
+    }
     Parsed { file: RuleFile { statements, trailing_comments }, diagnostics, source }
 }
 

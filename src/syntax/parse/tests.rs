@@ -87,6 +87,13 @@ fn blocks_are_limited() {
 }
 
 #[test]
+fn reading_stops_after_many_mistakes() {
+    let parsed = read(&"drp \"a\"\ndrop \"b\"\n".repeat(1000));
+    assert_eq!(parsed.diagnostics.len(), MAX_DIAGNOSTICS + 1);
+    assert_eq!(parsed.diagnostics.last().map(|last| last.code), Some(codes::LIMIT));
+}
+
+#[test]
 fn size_is_limited() {
     let parsed = read(&"#".repeat(MAX_TEXT + 1));
     assert_eq!(parsed.diagnostics[0].code, codes::LIMIT);
