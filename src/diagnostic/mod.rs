@@ -1,6 +1,6 @@
 //! [`Diagnostic`]: rules are wrong, or don't fit this checkpoint.
 //!
-//! Many come at once; one points at rule text, at keys, or at both. Rendering for a terminal is in [`render`], the list of codes in [`codes`].
+//! Many come at once; one points at rule text, at keys, or at both. Rendering for a terminal is in [`mod@render`], the list of codes in [`codes`].
 
 pub mod codes;
 pub mod render;
