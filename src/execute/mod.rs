@@ -1,1 +1,2 @@
 //! A plan is carried out.
+mod layout;
