@@ -13,7 +13,7 @@
 use crate::tensor::Shape;
 
 /// More pieces than this are not kept: the node is evaluated into a temporary tensor instead.
-pub(super) const MAX_PIECES: usize = 1 << 20;
+pub(super) const MAX_PIECES: usize = 1 << 18;
 
 /// An affine map from the steps of a piece to elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
