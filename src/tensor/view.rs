@@ -160,7 +160,7 @@ impl TensorView {
 
     /// Address of its first byte.
     pub fn data_ptr(&self) -> *const u8 {
-        self.from_start().as_ptr()
+        self.tail().as_ptr()
     }
 
     /// Its bytes where they lie, if it is contiguous.
@@ -168,7 +168,7 @@ impl TensorView {
         if !self.is_contiguous() {
             return None;
         }
-        self.from_start().get(..usize::try_from(self.nbytes()).ok()?)
+        self.tail().get(..usize::try_from(self.nbytes()).ok()?)
     }
 
     /// A copy of its elements in row-major order, little-endian.
@@ -194,7 +194,7 @@ impl TensorView {
         }
         let size = usize::try_from(self.bits() / 8).unwrap_or(0);
         let strides = self.info.shape.contiguous_strides();
-        strided::copy(&self.info.shape, size, self.from_start(), &self.strides, buffer, &strides)
+        strided::copy(&self.info.shape, size, self.tail(), &self.strides, buffer, &strides)
             .ok_or_else(|| outside(&self.info, &self.storage))
     }
 
@@ -310,7 +310,7 @@ impl TensorView {
         self.bits() < 8
     }
 
-    fn from_start(&self) -> &[u8] {
+    fn tail(&self) -> &[u8] {
         let start = usize::try_from(self.offset_bits / 8).unwrap_or(usize::MAX);
         self.storage.bytes().get(start..).unwrap_or(&[])
     }
@@ -386,7 +386,7 @@ mod tests {
         let whole = counting(&[4]);
         assert!(whole.narrow(0, 3, 2).is_err() && whole.narrow(1, 0, 0).is_err() && whole.narrow(0, u64::MAX, 2).is_err());
         assert!(whole.select(0, 4).is_err() && whole.permute(&[0, 0]).is_err());
-        assert_eq!(whole.narrow(0, 4, 0).unwrap().to_vec(), []);
+        assert!(whole.narrow(0, 4, 0).unwrap().to_vec().is_empty());
     }
 
     #[test]
