@@ -7,7 +7,7 @@ use regex::Regex;
 use super::op::{Made, OpUse};
 use super::value::Scope;
 use crate::diagnostic::{Diagnostic, Place, SourceText};
-use crate::key::{Pattern, Slot};
+use crate::key::{Binding, Pattern, Slot};
 use crate::syntax::ast::{Arrow, Expr, IfAbsent, IfPresent};
 use crate::tensor::Dtype;
 
@@ -157,6 +157,8 @@ pub struct Rule {
     pub condition: Option<Expr>,
     /// No finding if nothing matches.
     pub optional: bool,
+    /// A key may match it in more than one way, so the plan looks whether each key that it renames reads back.
+    pub ambiguous: bool,
 }
 
 impl Rule {
@@ -185,6 +187,23 @@ pub struct Capture {
     pub left: bool,
     /// Whether a target binds it.
     pub right: bool,
+}
+
+impl Capture {
+    /// Whether it is a number that is bound to a range.
+    pub(super) fn has_range(&self) -> bool {
+        matches!(self.kind, CaptureKind::Index(Some(_)))
+    }
+
+    /// The first thing that it can hold.
+    pub(super) fn zero(&self) -> Binding {
+        match &self.kind {
+            CaptureKind::Index(_) => Binding::Index(0),
+            CaptureKind::Words { .. } => Binding::Word(0),
+            CaptureKind::Chars => Binding::Owned("x".into()),
+            CaptureKind::Rest => Binding::Owned("".into()),
+        }
+    }
 }
 
 /// What a capture captures.
