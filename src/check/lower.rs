@@ -181,10 +181,13 @@ impl Checker<'_> {
             | StatementKind::Let { .. }
             | StatementKind::Trust(_)
             | StatementKind::Example { .. } => return,
-            StatementKind::Use { path, is_file, under } => {
+            StatementKind::Use { path, is_file, reversed, under } => {
                 let used = self.include(scope, path, *is_file, under.as_ref());
-                steps.extend(used);
-                return;
+                if !*reversed {
+                    steps.extend(used);
+                    return;
+                }
+                Some(StepKind::Reversed(used))
             }
             StatementKind::When { condition, then, otherwise, .. } => {
                 self.check_names(scope, condition, &[]);
@@ -365,6 +368,7 @@ impl Checker<'_> {
             }
         }
         Ok(Tie {
+            inverted: tie.inverted,
             targets,
             sources,
             slots,

@@ -121,6 +121,8 @@ pub enum StepKind {
         /// How many.
         count: Option<Expr>,
     },
+    /// `use … reversed`: these, read the other way.
+    Reversed(Vec<Step>),
     /// `when …`
     When {
         /// The condition.
@@ -266,6 +268,8 @@ pub struct Selection {
 /// A `tie`.
 #[derive(Clone, Debug)]
 pub struct Tie {
+    /// `untie`: it is meant the other way.
+    pub inverted: bool,
     /// Keys that are one tensor with the source.
     pub targets: Vec<Pattern>,
     /// Candidates for the source, in order.

@@ -245,7 +245,7 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
         }
         groups
     };
-    let mut open: Option<String> = guarded.then(|| "a `when` is decided by the checkpoint".to_owned());
+    let mut open: Option<String> = guarded.then(|| "a `when` is decided by the checkpoint, or a file is used reversed".to_owned());
     for (made_in, maker) in &order {
         for (read_in, reader) in &order {
             // What a later statement reads is part of the first application.
@@ -291,6 +291,10 @@ fn flatten<'r>(steps: &'r [Step], order: &mut Vec<(usize, &'r Rule)>, next: &mut
             StepKind::Rewrite(rules) => {
                 order.extend(rules.iter().map(|rule| (*next, rule)));
                 *next += 1;
+            }
+            StepKind::Reversed(inner) => {
+                *guarded = true;
+                flatten(inner, order, next, guarded);
             }
             StepKind::When { then, otherwise, .. } => {
                 *guarded = true;
