@@ -16,3 +16,5 @@ pub mod check;
 pub mod plan;
 
 pub mod execute;
+
+pub mod checkpoint;
