@@ -1,4 +1,7 @@
-//! regraft rewrites state dicts.
+//! regraft rewrites state dicts: rules say once how the keys and tensors of one checkpoint layout correspond to those of another, and
+//! the engine checks them, plans them against a checkpoint's headers, and applies them, to files or in memory, in either direction.
+//!
+//! Modules are listed in reading order; each uses only those above it.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod key;
@@ -17,4 +20,10 @@ pub mod plan;
 
 pub mod execute;
 
+pub mod library;
+
 pub mod checkpoint;
+
+pub use check::{Direction, Rules};
+pub use library::{Route, compile, load};
+pub use plan::{Plan, PlanOptions, plan};

@@ -1,10 +1,23 @@
-//! Where tensors come from and go to.
+//! Where tensors come from: safetensors files, sharded directories, manifests, memory.
+//!
+//! * A checkpoint is hostile input: no code in it is run, no path in an index leaves the directory, no header makes regraft allocate without bound.
+//! * Nothing here writes; the bytes of a header to be written come from [`safetensors_header`].
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{Header, TensorView};
 
+mod checkpoint;
+mod json;
+mod manifest;
 mod memory;
+mod open;
+mod safetensors;
+mod sharded;
+
+pub use checkpoint::Checkpoint;
 pub use memory::StateDict;
+pub use open::{OpenOptions, open, open_all};
+pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 
 /// A checkpoint: a header, and bytes by key.
 pub trait Store: Send + Sync {
@@ -19,7 +32,17 @@ pub trait Store: Send + Sync {
 
     /// A tensor as a view (mapped or in memory); no byte is copied.
     ///
+    /// A mapped file must not shrink while views of it live: the system ends the process that then touches them.
+    ///
     /// # Errors
     /// If the key isn't there, or mapping its file fails.
     fn view(&self, key: &str) -> Result<TensorView>;
+}
+
+/// Checks that `count` bytes from `offset` lie within a tensor of `len` bytes; gives the offset.
+fn range_in(len: u64, offset: u64, count: usize) -> Result<u64> {
+    match offset.checked_add(count as u64) {
+        Some(end) if end <= len => Ok(offset),
+        _ => Err(Error::corrupt(format!("{count} bytes from byte {offset} leave the tensor, which has {len}"))),
+    }
 }

@@ -93,3 +93,36 @@ impl fmt::Display for Dtype {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_read_back() {
+        for dtype in Dtype::ALL {
+            assert_eq!(dtype.name().parse(), Ok(dtype));
+            assert_eq!(dtype.to_string(), dtype.name());
+            let json = serde_json::to_string(&dtype).unwrap();
+            assert_eq!(json, format!("\"{}\"", dtype.name()));
+            assert_eq!(serde_json::from_str::<Dtype>(&json).unwrap(), dtype);
+        }
+    }
+
+    #[test]
+    fn each_dtype_is_one_of_the_formats_and_all_are_there() {
+        for dtype in Dtype::ALL {
+            let theirs: safetensors::Dtype = serde_json::from_str(&format!("\"{dtype}\"")).unwrap();
+            assert_eq!(theirs.bitsize(), dtype.bits() as usize, "{dtype}");
+        }
+        // Their enumeration can't be listed, but its last member tells how many there are.
+        assert_eq!(safetensors::Dtype::U64 as usize + 1, Dtype::ALL.len());
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        for text in ["", "f32", "F32 ", "float32", "F6", "BOOLEAN"] {
+            assert_eq!(text.parse::<Dtype>(), Err(()), "{text}");
+        }
+    }
+}

@@ -3,9 +3,12 @@
 mod dtype;
 mod header;
 mod shape;
+pub(crate) mod strided;
 mod view;
+mod wanted;
 
 pub use dtype::Dtype;
 pub use header::{Entry, Header, Location};
 pub use shape::{Shape, TensorInfo};
 pub use view::{Storage, TensorView};
+pub use wanted::Wanted;

@@ -1,0 +1,7 @@
+//! One file for each kind of statement.
+
+mod prefix;
+mod rewrite;
+mod select;
+mod strip;
+mod tie;

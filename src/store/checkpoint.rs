@@ -1,0 +1,263 @@
+//! [`Checkpoint`]: safetensors files as one store.
+//!
+//! * Files are opened when their bytes are first asked for, and must then be what they were when their header was read.
+//! * [`read_at`](Store::read_at) uses positioned reads: a file that shrinks meanwhile gives an error. Only [`view`](Store::view) maps files,
+//!   each at most once; a file that shrinks under a map kills the process on access, which is why conversion doesn't use maps.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use indexmap::map::Entry as Slot;
+use rayon::prelude::*;
+
+use super::Store;
+use super::safetensors::{FileHeader, read_header};
+use crate::error::{Error, Result};
+use crate::tensor::{Entry, Header, Location, Storage, TensorView};
+
+/// Tensors in files: one file, a directory, several; or a manifest, which has no bytes.
+pub struct Checkpoint {
+    pub(super) header: Header,
+    pub(super) directory: PathBuf,
+    pub(super) files: Vec<StoredFile>,
+    pub(super) has_bytes: bool,
+    pub(super) ignored: Vec<PathBuf>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Checkpoint {
+    /// The directory that holds the files: where config and tokenizer lie.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The files, in the order of [`Header::files`]; empty for a manifest.
+    pub fn paths(&self) -> impl ExactSizeIterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// Whether there are tensors to read: a manifest has none.
+    pub fn has_bytes(&self) -> bool {
+        self.has_bytes
+    }
+
+    /// Safetensors files of the directory that are no part of the checkpoint.
+    pub fn ignored(&self) -> &[PathBuf] {
+        &self.ignored
+    }
+
+    /// What is odd about the files but no error, in a sentence each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Key -> dtype and shape without bytes.
+    pub(super) fn manifest(header: Header, directory: PathBuf) -> Self {
+        Self { header, directory, files: Vec::new(), has_bytes: false, ignored: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Files of one directory, given by name, their keys all different.
+    pub(super) fn from_files(directory: &Path, names: Vec<String>) -> Result<Self> {
+        let mut checkpoint = Self::manifest(Header::default(), directory.to_owned());
+        checkpoint.has_bytes = true;
+        // A header is read in parallel with others: a checkpoint on a network disk has hundreds.
+        let read: Vec<Result<(StoredFile, FileHeader)>> = names.par_iter().map(|name| StoredFile::read(&directory.join(name))).collect();
+        for (name, read) in names.into_iter().zip(read) {
+            let (file, header) = read?;
+            checkpoint.add(name, file, header)?;
+        }
+        Ok(checkpoint)
+    }
+
+    fn add(&mut self, name: String, file: StoredFile, header: FileHeader) -> Result<()> {
+        let number = number(self.files.len())?;
+        for (key, (info, [begin, end])) in header.tensors {
+            match self.header.tensors.entry(key) {
+                Slot::Vacant(slot) => {
+                    let location = Some(Location { file: number, offset: begin, len: end - begin });
+                    slot.insert(Entry { info, location });
+                }
+                Slot::Occupied(slot) => {
+                    let other = slot.get().location.and_then(|location| self.header.files.get(location.file as usize));
+                    let other = other.map_or("a manifest", String::as_str);
+                    return Err(Error::corrupt(format!("the key is in {other} too")).in_file(&file.path).at_key(slot.key().as_str()));
+                }
+            }
+        }
+        self.merge_metadata(header.metadata, &name);
+        self.header.files.push(name);
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// Where files disagree, the first file's value stands.
+    fn merge_metadata(&mut self, metadata: std::collections::BTreeMap<String, String>, name: &str) {
+        for (field, value) in metadata {
+            match self.header.metadata.get(&field) {
+                Some(first) if *first != value => {
+                    self.notes.push(format!("{name} has another {field:?} in its metadata; the first file's value stands"))
+                }
+                Some(_) => {}
+                None => {
+                    self.header.metadata.insert(field, value);
+                }
+            }
+        }
+    }
+
+    /// Adds all of another checkpoint.
+    pub(super) fn join(&mut self, other: Checkpoint) -> Result<()> {
+        let first = number(self.files.len())?;
+        for (key, mut entry) in other.header.tensors {
+            let file = entry.location.and_then(|location| other.files.get(location.file as usize)).map(|file| file.path.clone());
+            if let Some(location) = &mut entry.location {
+                location.file = location.file.checked_add(first).ok_or_else(too_many)?;
+            }
+            match self.header.tensors.entry(key) {
+                Slot::Vacant(slot) => {
+                    slot.insert(entry);
+                }
+                Slot::Occupied(slot) => {
+                    let earlier = slot.get().location.and_then(|location| self.files.get(location.file as usize));
+                    let earlier = earlier.map_or_else(|| "a manifest".to_owned(), |file| file.path.display().to_string());
+                    let error = Error::corrupt(format!("the key is in {earlier} too")).at_key(slot.key().as_str());
+                    return Err(error.in_file(file.unwrap_or(other.directory)));
+                }
+            }
+        }
+        let from = other.directory.display().to_string();
+        self.merge_metadata(other.header.metadata, &from);
+        self.header.files.extend(other.header.files);
+        self.files.extend(other.files);
+        // Names of two directories may be equal: then the names are whole paths.
+        let mut names: Vec<_> = self.header.files.iter().collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            self.header.files = self.files.iter().map(|file| file.path.display().to_string()).collect();
+        }
+        self.has_bytes &= other.has_bytes;
+        self.ignored.extend(other.ignored);
+        self.notes.extend(other.notes);
+        Ok(())
+    }
+
+    fn find(&self, key: &str) -> Result<(&Entry, Location, &StoredFile)> {
+        let entry = self
+            .header
+            .tensors
+            .get(key)
+            .ok_or_else(|| Error::corrupt("the checkpoint has no such key").at_key(key).in_file(&self.directory))?;
+        let found = entry.location.and_then(|location| Some((entry, location, self.files.get(location.file as usize)?)));
+        found.ok_or_else(|| {
+            let error = Error::new(crate::error::ErrorKind::Unsupported, "a manifest has no bytes").at_key(key).in_file(&self.directory);
+            error.hint("give the checkpoint itself; a manifest serves for planning only")
+        })
+    }
+}
+
+fn number(count: usize) -> Result<u32> {
+    u32::try_from(count).map_err(|_| too_many())
+}
+
+fn too_many() -> Error {
+    Error::new(crate::error::ErrorKind::Limit, "too many files")
+}
+
+impl Store for Checkpoint {
+    fn header(&self) -> &Header {
+        &self.header
+    }
+
+    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let (_, location, file) = self.find(key)?;
+        let start = super::range_in(location.len, offset, buffer.len()).map_err(|error| error.at_key(key).in_file(&file.path))?;
+        let start = location.offset.checked_add(start).ok_or_else(|| Error::corrupt("the offset exceeds 64 bits").at_key(key))?;
+        read_exact_at(file.handle()?, buffer, start).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => Error::corrupt("the file became shorter while it was read").at_key(key).in_file(&file.path),
+            _ => Error::io("cannot read", &file.path, source).at_key(key),
+        })
+    }
+
+    fn view(&self, key: &str) -> Result<TensorView> {
+        let (entry, location, file) = self.find(key)?;
+        TensorView::contiguous(file.map()?, entry.info.clone(), location.offset).map_err(|error| error.at_key(key).in_file(&file.path))
+    }
+}
+
+/// A file of a checkpoint.
+pub(super) struct StoredFile {
+    pub(super) path: PathBuf,
+    len: u64,
+    modified: Option<SystemTime>,
+    handle: OnceLock<File>,
+    map: OnceLock<Storage>,
+}
+
+impl StoredFile {
+    fn read(path: &Path) -> Result<(Self, FileHeader)> {
+        let (file, len, modified) = open_regular(path)?;
+        let header = read_header(&file, len).map_err(|error| error.in_file(path))?;
+        Ok((Self { path: path.to_owned(), len, modified, handle: OnceLock::new(), map: OnceLock::new() }, header))
+    }
+
+    fn handle(&self) -> Result<&File> {
+        if self.handle.get().is_none() {
+            let (file, len, modified) = open_regular(&self.path)?;
+            if len != self.len || modified != self.modified {
+                return Err(Error::corrupt("the file changed after its header was read").in_file(&self.path));
+            }
+            let _ = self.handle.set(file);
+        }
+        self.handle.get().ok_or_else(|| Error::corrupt("the file is not open").in_file(&self.path))
+    }
+
+    fn map(&self) -> Result<Storage> {
+        if let Some(storage) = self.map.get() {
+            return Ok(storage.clone());
+        }
+        let file = self.handle()?;
+        // SAFETY: the map is read-only and lives as long as its storage. That no other process changes or truncates the file meanwhile
+        // can't be ensured; `Store::view` says so, and conversion of files reads instead.
+        let map = unsafe { memmap2::Mmap::map(file) }.map_err(|source| Error::io("cannot map", &self.path, source))?;
+        if map.len() as u64 != self.len {
+            return Err(Error::corrupt("the file changed after its header was read").in_file(&self.path));
+        }
+        // Two threads may map at once; all views must share one storage, so the first stands.
+        Ok(self.map.get_or_init(|| Storage::new(map)).clone())
+    }
+}
+
+/// Opens a regular file; anything else (a pipe, a device) might block or never end.
+pub(super) fn open_regular(path: &Path) -> Result<(File, u64, Option<SystemTime>)> {
+    let failed = |source| Error::io("cannot open", path, source);
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(Error::new(crate::error::ErrorKind::Unsupported, "not a regular file").in_file(path));
+    }
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    Ok((file, metadata.len(), metadata.modified().ok()))
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                buffer = &mut buffer[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

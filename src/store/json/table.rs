@@ -1,0 +1,274 @@
+//! Key -> dtype and shape: the header of a file, and manifests.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::{Context, MAX_RANK, METADATA, Row, Skip, Table, put};
+use crate::diagnostic::did_you_mean;
+use crate::error::Error;
+use crate::key::Key;
+use crate::tensor::{Dtype, TensorInfo};
+
+/// How an entry is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `{dtype, shape, data_offsets}`
+    Header,
+    /// `[dtype, shape]` or `{dtype, shape}`
+    Manifest,
+}
+
+/// Reads key -> entry.
+pub(super) struct TableVisitor<'c> {
+    pub(super) context: &'c mut Context,
+    pub(super) form: Form,
+}
+
+impl<'de> Visitor<'de> for TableVisitor<'_> {
+    type Value = Table;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of keys")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Table, A::Error> {
+        let Self { context, form } = self;
+        let mut table = Table::default();
+        let mut has_metadata = false;
+        while let Some(key) = map.next_key::<Key>()? {
+            if key.as_str() == METADATA {
+                if std::mem::replace(&mut has_metadata, true) {
+                    return Err(context.refuse(Error::corrupt(format!("{METADATA} is there twice"))));
+                }
+                table.metadata = map.next_value_seed(MetadataSeed { context })?;
+                continue;
+            }
+            context.enter(&key, table.rows.len())?;
+            let row = map.next_value_seed(RowSeed { context, form })?;
+            put(context, &mut table.rows, key, row)?;
+        }
+        Ok(table)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for TableVisitor<'_> {
+    type Value = Table;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Table, D::Error> {
+        json.deserialize_map(self)
+    }
+}
+
+/// Reads a manifest under `tensors`.
+pub(super) struct WrapperVisitor<'c> {
+    pub(super) context: &'c mut Context,
+}
+
+impl<'de> Visitor<'de> for WrapperVisitor<'_> {
+    type Value = Table;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with the field \"tensors\"")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Table, A::Error> {
+        let context = self.context;
+        let (mut table, mut metadata) = (None, None);
+        while let Some(field) = map.next_key::<String>()? {
+            match field.as_str() {
+                "tensors" if table.is_some() => return Err(A::Error::duplicate_field("tensors")),
+                "tensors" => {
+                    let visitor = TableVisitor { context: &mut *context, form: Form::Manifest };
+                    table = Some(map.next_value_seed(visitor)?);
+                }
+                METADATA if metadata.is_some() => return Err(A::Error::duplicate_field(METADATA)),
+                METADATA => metadata = Some(map.next_value_seed(MetadataSeed { context: &mut *context })?),
+                _ => map.next_value::<Skip>().map(|_| ())?,
+            }
+        }
+        let mut table = table.ok_or_else(|| A::Error::missing_field("tensors"))?;
+        table.metadata.extend(metadata.unwrap_or_default());
+        Ok(table)
+    }
+}
+
+/// `__metadata__`: text -> text. `null` counts as none, as in the safetensors crate.
+struct MetadataSeed<'c> {
+    context: &'c mut Context,
+}
+
+impl<'de> DeserializeSeed<'de> for MetadataSeed<'_> {
+    type Value = BTreeMap<String, String>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Self::Value, D::Error> {
+        self.context.field = Some("__metadata__, whose values must be text");
+        let context = &mut *self.context;
+        let value = json.deserialize_option(MetadataVisitor { context })?;
+        self.context.field = None;
+        Ok(value)
+    }
+}
+
+struct MetadataVisitor<'c> {
+    context: &'c mut Context,
+}
+
+impl<'de> Visitor<'de> for MetadataVisitor<'_> {
+    type Value = BTreeMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of text values")
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> std::result::Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> std::result::Result<Self::Value, E> {
+        Ok(BTreeMap::new())
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Self::Value, D::Error> {
+        json.deserialize_map(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+        let mut metadata = BTreeMap::new();
+        while let Some((name, value)) = map.next_entry::<String, String>()? {
+            if metadata.contains_key(&name) {
+                let message = format!("{METADATA} has the field {name:?} twice");
+                return Err(self.context.refuse(Error::corrupt(message)));
+            }
+            metadata.insert(name, value);
+        }
+        Ok(metadata)
+    }
+}
+
+struct RowSeed<'c> {
+    context: &'c mut Context,
+    form: Form,
+}
+
+impl RowSeed<'_> {
+    /// Reads one field, so that an error names it.
+    fn field<T, E>(&mut self, name: &'static str, read: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+        self.context.field = Some(name);
+        let value = read()?;
+        self.context.field = None;
+        Ok(value)
+    }
+
+    fn dtype<E: serde::de::Error>(&mut self, text: &str) -> std::result::Result<Dtype, E> {
+        text.parse().map_err(|()| self.context.refuse(unknown_dtype(text)))
+    }
+
+    fn missing<E: serde::de::Error>(&mut self, field: &str) -> E {
+        self.context.refuse(Error::corrupt(format!("the entry has no {field}")))
+    }
+
+    fn twice<E: serde::de::Error>(&mut self, field: &str) -> E {
+        self.context.refuse(Error::corrupt(format!("the entry has {field} twice")))
+    }
+}
+
+fn unknown_dtype(text: &str) -> Error {
+    let shown: String = text.chars().take(40).collect();
+    let error = Error::corrupt(format!("unknown dtype {shown:?}"));
+    let names = || Dtype::ALL.iter().map(|dtype| dtype.name());
+    match did_you_mean(&shown.to_ascii_uppercase(), names()) {
+        Some(name) => error.hint(format!("did you mean {name:?}?")),
+        None => error.hint(format!("the format's dtypes are {}", names().collect::<Vec<_>>().join(", "))),
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
+    type Value = Row;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Row, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowSeed<'_> {
+    type Value = Row;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.form {
+            Form::Header => "{\"dtype\": …, \"shape\": …, \"data_offsets\": …}",
+            Form::Manifest => "[dtype, shape] or {\"dtype\": …, \"shape\": …}",
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> std::result::Result<Row, A::Error> {
+        let (mut dtype, mut shape, mut offsets) = (None, None, None);
+        while let Some(field) = map.next_key::<String>()? {
+            match field.as_str() {
+                "dtype" if dtype.is_some() => return Err(self.twice("dtype")),
+                "shape" if shape.is_some() => return Err(self.twice("shape")),
+                "data_offsets" if offsets.is_some() => return Err(self.twice("data_offsets")),
+                "dtype" => {
+                    let text = self.field("dtype", || map.next_value::<String>())?;
+                    dtype = Some(self.dtype(&text)?);
+                }
+                "shape" => shape = Some(self.field("shape", || map.next_value::<Sizes>())?.0),
+                "data_offsets" if self.form == Form::Header => {
+                    offsets = Some(self.field("data_offsets", || map.next_value::<[u64; 2]>())?);
+                }
+                _ => map.next_value::<Skip>().map(|_| ())?,
+            }
+        }
+        let dtype = dtype.ok_or_else(|| self.missing("dtype"))?;
+        let shape = shape.ok_or_else(|| self.missing("shape"))?;
+        let offsets = match self.form {
+            Form::Header => offsets.ok_or_else(|| self.missing("data_offsets"))?,
+            Form::Manifest => [0, 0],
+        };
+        Ok((TensorInfo::new(dtype, shape), offsets))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> std::result::Result<Row, A::Error> {
+        if self.form == Form::Header {
+            return Err(A::Error::invalid_type(serde::de::Unexpected::Seq, &self));
+        }
+        let text = self.field("dtype", || seq.next_element::<String>())?.ok_or_else(|| self.missing("dtype"))?;
+        let dtype = self.dtype(&text)?;
+        let shape = self.field("shape", || seq.next_element::<Sizes>())?.ok_or_else(|| self.missing("shape"))?.0;
+        if seq.next_element::<Skip>()?.is_some() {
+            return Err(self.context.refuse(Error::corrupt("the entry has more than dtype and shape")));
+        }
+        Ok((TensorInfo::new(dtype, shape), [0, 0]))
+    }
+}
+
+/// A shape of limited rank.
+struct Sizes(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Sizes {
+    fn deserialize<D: serde::Deserializer<'de>>(json: D) -> std::result::Result<Self, D::Error> {
+        json.deserialize_seq(SizesVisitor)
+    }
+}
+
+struct SizesVisitor;
+
+impl<'de> Visitor<'de> for SizesVisitor {
+    type Value = Sizes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of sizes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Sizes, A::Error> {
+        let mut sizes = Vec::new();
+        while let Some(size) = seq.next_element()? {
+            if sizes.len() == MAX_RANK {
+                return Err(A::Error::custom(format!("more than {MAX_RANK} dimensions")));
+            }
+            sizes.push(size);
+        }
+        Ok(Sizes(sizes))
+    }
+}

@@ -1,0 +1,226 @@
+//! What a path means as a checkpoint, and opening it.
+//!
+//! What a file is, its content decides; its name only where it says `.safetensors`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{Checkpoint, open_regular};
+use super::json::{self, Kind};
+use super::safetensors::{MAX_HEADER_LEN, foreign};
+use super::{manifest, sharded};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::natural_order;
+
+/// How [`open`] judges what is odd.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenOptions {
+    /// Whether keys that lie in the shards but not in the index, or in another shard than it says, are errors. If not, the keys of
+    /// the shards count and [`Checkpoint::notes`] says so. Default: true.
+    pub strict: bool,
+    /// Whether symbolic links may lead out of the checkpoint's directory. The `blobs` of the Hugging Face cache are always allowed. Default: false.
+    pub allow_outside: bool,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { strict: true, allow_outside: false }
+    }
+}
+
+/// The largest JSON document (index or manifest) that is read, in bytes.
+const MAX_JSON_LEN: u64 = 1 << 30;
+
+/// What a file's content says it is.
+pub(super) enum Content {
+    /// A safetensors file, or something that only its reader can complain about.
+    Safetensors,
+    /// A JSON document, with its text.
+    Json(Kind, String),
+    /// Other text.
+    Text(String),
+}
+
+/// Opens a checkpoint: a `.safetensors` file, a directory with or without an index, an index, or a manifest. Only headers are read.
+///
+/// # Errors
+/// If the path isn't there, is of a kind that regraft doesn't read, or breaks a rule of its format.
+pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkpoint> {
+    let path = path.as_ref();
+    if metadata(path)?.is_dir() {
+        return open_directory(path, options);
+    }
+    match content(path)? {
+        Content::Safetensors => {
+            let (directory, name) = split(path)?;
+            Checkpoint::from_files(&directory, vec![name])
+        }
+        Content::Json(Kind::Index, text) => sharded::open(path, &text, options),
+        Content::Json(kind @ (Kind::Manifest | Kind::Wrapped), text) => {
+            let header = manifest::header(&text, kind == Kind::Wrapped).map_err(|error| {
+                let is_config = ["\"model_type\"", "\"architectures\""].iter().any(|field| text.contains(field));
+                let error = error.in_file(path);
+                if is_config { error.hint("this is a model's configuration; give the directory that it lies in") } else { error }
+            })?;
+            Ok(Checkpoint::manifest(header, parent(path)))
+        }
+        Content::Json(Kind::List, _) | Content::Text(_) => {
+            let error = Error::new(ErrorKind::Unsupported, "not a checkpoint: neither safetensors nor a manifest with dtypes and shapes");
+            Err(error.in_file(path).hint("a list of keys serves as a target only"))
+        }
+    }
+}
+
+/// Opens several as one checkpoint. Their keys must differ.
+///
+/// # Errors
+/// As [`open`]; and if two hold the same key, or no path is given.
+pub fn open_all<P: AsRef<Path>>(paths: &[P], options: &OpenOptions) -> Result<Checkpoint> {
+    let Some((first, rest)) = paths.split_first() else {
+        return Err(Error::new(ErrorKind::Unsupported, "no checkpoint is given"));
+    };
+    let mut checkpoint = open(first, options)?;
+    for path in rest {
+        checkpoint.join(open(path, options)?)?;
+    }
+    Ok(checkpoint)
+}
+
+fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+    let listing = Listing::read(directory)?;
+    if let Some(index) = listing.index()? {
+        let path = directory.join(index);
+        let Content::Json(Kind::Index, text) = content(&path)? else {
+            return Err(Error::corrupt("not an index: it has no field \"weight_map\"").in_file(path));
+        };
+        let mut checkpoint = sharded::open(&path, &text, options)?;
+        let unused = listing.safetensors.iter().filter(|name| !checkpoint.header.files.contains(name));
+        checkpoint.ignored = unused.map(|name| directory.join(name)).collect();
+        return Ok(checkpoint);
+    }
+    let (names, ignored) = listing.split_consolidated();
+    if names.is_empty() {
+        let error = Error::new(ErrorKind::Unsupported, "the directory has no safetensors file").in_file(directory);
+        return Err(match listing.pickled {
+            Some(name) => error.hint(format!(
+                "it has {name:?}, which regraft does not read: unpickling runs code; convert it with safetensors' own tools first"
+            )),
+            None => error,
+        });
+    }
+    for name in &names {
+        sharded::check_inside(directory, name, options)?;
+    }
+    let mut checkpoint = Checkpoint::from_files(directory, names)?;
+    checkpoint.ignored = ignored.into_iter().map(|name| directory.join(name)).collect();
+    Ok(checkpoint)
+}
+
+/// The files of a directory that matter here.
+pub(super) struct Listing {
+    directory: PathBuf,
+    /// In natural order.
+    safetensors: Vec<String>,
+    indexes: Vec<String>,
+    /// One file that looks like a pickle.
+    pickled: Option<String>,
+}
+
+impl Listing {
+    pub(super) fn read(directory: &Path) -> Result<Self> {
+        let failed = |source| Error::io("cannot list", directory, source);
+        let mut listing = Self { directory: directory.to_owned(), safetensors: Vec::new(), indexes: Vec::new(), pickled: None };
+        for entry in std::fs::read_dir(directory).map_err(failed)? {
+            // A name that isn't UTF-8 is none that any tool writes.
+            let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
+            if name.starts_with('.') {
+                continue;
+            }
+            let extension = Path::new(&name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            match extension {
+                "safetensors" => listing.safetensors.push(name),
+                "json" if name.ends_with(".safetensors.index.json") => listing.indexes.push(name),
+                "bin" | "pt" | "pth" | "ckpt" | "pkl" => listing.pickled = listing.pickled.take().into_iter().chain([name]).min(),
+                _ => {}
+            }
+        }
+        listing.safetensors.sort_by(|a, b| natural_order(a, b));
+        listing.indexes.sort_by(|a, b| natural_order(a, b));
+        Ok(listing)
+    }
+
+    /// The index that rules: `model.safetensors.index.json`, or the only one.
+    pub(super) fn index(&self) -> Result<Option<&str>> {
+        const USUAL: &str = "model.safetensors.index.json";
+        match self.indexes.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one)),
+            several if several.iter().any(|name| name == USUAL) => Ok(Some(USUAL)),
+            several => {
+                let error =
+                    Error::new(ErrorKind::Unsupported, format!("the directory has {} indexes: {}", several.len(), several.join(", ")));
+                Err(error.in_file(&self.directory).hint("give the index itself as the path"))
+            }
+        }
+    }
+
+    /// The files of a directory without an index: all, but not Mistral's `consolidated*` beside `model*`, which is the same model again.
+    fn split_consolidated(&self) -> (Vec<String>, Vec<String>) {
+        let twice = self.safetensors.iter().any(|name| name.starts_with("model"));
+        self.safetensors.iter().cloned().partition(|name| !(twice && name.starts_with("consolidated")))
+    }
+}
+
+/// Tells what a file is.
+pub(super) fn content(path: &Path) -> Result<Content> {
+    let (mut file, len, _) = open_regular(path)?;
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        return Ok(Content::Safetensors);
+    }
+    let failed = |source| Error::io("cannot read", path, source);
+    let mut bytes = Vec::new();
+    file.by_ref().take(64).read_to_end(&mut bytes).map_err(failed)?;
+    if let Some((header_len, b"{")) = bytes.get(..9).and_then(|start| start.split_first_chunk::<8>())
+        && u64::from_le_bytes(*header_len) <= MAX_HEADER_LEN
+    {
+        return Ok(Content::Safetensors);
+    }
+    if let Some(error) = foreign(&bytes) {
+        return Err(error.in_file(path));
+    }
+    let neither = || Error::new(ErrorKind::Unsupported, "neither safetensors nor JSON").in_file(path).hint("regraft reads safetensors");
+    if bytes.contains(&0) {
+        return Err(neither());
+    }
+    if len > MAX_JSON_LEN {
+        let error = Error::new(ErrorKind::Limit, format!("the file has {len} bytes; an index or manifest may have {MAX_JSON_LEN}"));
+        return Err(error.in_file(path).hint("is this a safetensors file? then its name should say so"));
+    }
+    file.take(MAX_JSON_LEN).read_to_end(&mut bytes).map_err(failed)?;
+    let text = String::from_utf8(bytes).map_err(|_| neither())?;
+    let is_json = path.extension().is_some_and(|extension| extension == "json") || text.trim_start().starts_with(['{', '[']);
+    if !is_json {
+        return Ok(Content::Text(text));
+    }
+    let kind = json::kind(&text).map_err(|error| error.in_file(path))?;
+    Ok(Content::Json(kind, text))
+}
+
+pub(super) fn metadata(path: &Path) -> Result<std::fs::Metadata> {
+    std::fs::metadata(path).map_err(|source| Error::io("cannot open", path, source))
+}
+
+/// The directory of a file; the current one for a bare name.
+pub(super) fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn split(path: &Path) -> Result<(PathBuf, String)> {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) => Ok((parent(path), name.to_owned())),
+        None => Err(Error::new(ErrorKind::Unsupported, "the file's name is not UTF-8").in_file(path)),
+    }
+}

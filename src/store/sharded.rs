@@ -1,0 +1,130 @@
+//! Index against files: every key where the index says, every file inside the directory.
+
+use std::path::{Component, Path};
+
+use super::checkpoint::Checkpoint;
+use super::json::{self, Index};
+use super::open::{OpenOptions, metadata, parent};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::natural_order;
+
+/// Opens the shards that an index names, beside it.
+pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Checkpoint> {
+    let here = |error: Error| error.in_file(path);
+    let index = json::index(text).map_err(here)?;
+    let directory = parent(path);
+    let names = shards(&index).map_err(here)?;
+    if names.is_empty() {
+        return Err(here(Error::corrupt("the index names no tensor")));
+    }
+    for name in &names {
+        if let Err(source) = std::fs::symlink_metadata(directory.join(name)) {
+            let missing = index.weight_map.iter().filter(|(_, file)| *file == name).count();
+            let error = Error::io(&format!("the index names it for {missing} keys, but it cannot be opened"), directory.join(name), source);
+            return Err(error.hint("fetch the missing shard; to plan without it, a manifest is enough"));
+        }
+        check_inside(&directory, name, options)?;
+    }
+    let mut checkpoint = Checkpoint::from_files(&directory, names)?;
+    compare(&mut checkpoint, &index, options).map_err(here)?;
+    Ok(checkpoint)
+}
+
+/// The shards that an index names, in natural order; refuses names that leave its directory.
+pub(super) fn shards(index: &Index) -> Result<Vec<String>> {
+    let mut names: Vec<&String> = Vec::new();
+    let mut last = None;
+    for (key, name) in &index.weight_map {
+        // Runs of keys lie in one shard.
+        if last == Some(name) {
+            continue;
+        }
+        last = Some(name);
+        let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        // Also what only another system would take for a way out.
+        if name.is_empty() || !plain || name.contains(['\\', '\0', ':']) {
+            let error = Error::corrupt(format!("the index names a file outside its directory: {name:?}")).at_key(key.as_str());
+            return Err(error.hint("an index may only name files beside it or below"));
+        }
+        names.push(name);
+    }
+    names.sort_by(|a, b| natural_order(a, b));
+    names.dedup();
+    Ok(names.into_iter().cloned().collect())
+}
+
+/// Follows symbolic links: the file itself must lie in the directory, or in the `blobs` of the Hugging Face cache that the directory belongs to
+/// (`…/snapshots/<revision>/file -> ../../blobs/<hash>`).
+pub(super) fn check_inside(directory: &Path, name: &str, options: &OpenOptions) -> Result<()> {
+    let path = directory.join(name);
+    if options.allow_outside {
+        return metadata(&path).map(|_| ());
+    }
+    let resolve = |path: &Path| std::fs::canonicalize(path).map_err(|source| Error::io("cannot open", path, source));
+    let (root, file) = (resolve(directory)?, resolve(&path)?);
+    if file.starts_with(&root) {
+        return Ok(());
+    }
+    let cache = root.ancestors().skip(1).find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"));
+    let blobs = cache.and_then(Path::parent).and_then(|repository| std::fs::canonicalize(repository.join("blobs")).ok());
+    if blobs.is_some_and(|blobs| file.starts_with(blobs)) {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Unsupported, format!("a symbolic link out of the checkpoint's directory, to {}", file.display()));
+    Err(error.in_file(path).hint("give the directory that holds the file itself, or allow files outside"))
+}
+
+/// Compares what the index says with what the shards hold.
+fn compare(checkpoint: &mut Checkpoint, index: &Index, options: &OpenOptions) -> Result<()> {
+    let header = &checkpoint.header;
+    let mut absent = Vec::new();
+    let mut misplaced = Vec::new();
+    for (key, name) in &index.weight_map {
+        let Some(entry) = header.tensors.get(key) else {
+            absent.push((key, name));
+            continue;
+        };
+        let file = entry.location.and_then(|location| header.files.get(location.file as usize));
+        if let Some(file) = file
+            && file != name
+        {
+            misplaced.push((key, name, file));
+        }
+    }
+    if let Some((key, name)) = absent.first() {
+        let error = Error::corrupt(format!("the index puts it in {name}, which does not hold it{}", and_more(absent.len())));
+        return Err(error.at_key(key.as_str()));
+    }
+    let mut notes = Vec::new();
+    if let Some((key, name, file)) = misplaced.first() {
+        let message = format!("the index puts it in {name}, but it is in {file}{}", and_more(misplaced.len()));
+        if options.strict {
+            return Err(Error::corrupt(message).at_key(key.as_str()));
+        }
+        notes.push(format!("key {:?}: {message}", key.as_str()));
+    }
+    let unlisted: Vec<_> = header.tensors.keys().filter(|key| !index.weight_map.contains_key(*key)).collect();
+    if let Some(key) = unlisted.first() {
+        let shard = header.tensors.get(*key).and_then(|entry| header.files.get(entry.location?.file as usize));
+        let shard = shard.map_or("a shard", String::as_str);
+        let message = format!("{shard} holds it, but the index does not list it{}", and_more(unlisted.len()));
+        if options.strict {
+            return Err(Error::corrupt(message).at_key(key.as_str()).hint("the index belongs to other shards, or is older than they are"));
+        }
+        notes.push(format!("key {:?}: {message}", key.as_str()));
+    }
+    let total: u64 = header.tensors.values().filter_map(|entry| entry.location).fold(0, |sum, location| sum.saturating_add(location.len));
+    #[allow(clippy::cast_precision_loss)] // the claim may be a float itself
+    if let Some(claim) = index.total_size.filter(|claim| *claim != total as f64) {
+        notes.push(format!("the index says total_size {claim}, but the tensors take {total} bytes"));
+    }
+    checkpoint.notes.extend(notes);
+    Ok(())
+}
+
+fn and_more(count: usize) -> String {
+    match count {
+        0 | 1 => String::new(),
+        count => format!("; and {} more keys like it", count - 1),
+    }
+}
