@@ -8,7 +8,9 @@ use indexmap::IndexMap;
 use super::dtypes::TorchDtype;
 use super::names::module_names;
 use crate::config::Config;
-use crate::tensor::{Header, Shape};
+use crate::plan::Plan;
+use crate::store::StateDict;
+use crate::tensor::{Dtype, Header, Shape, TensorInfo, TensorView};
 
 /// Where a tensor's bytes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -124,17 +126,43 @@ impl Model {
     /// Tensors at the same place of a file are one.
     pub fn from_header(header: &Header, config: Option<Config>) -> Self {
         let mut places = IndexMap::new();
-        let mut params = Vec::with_capacity(header.tensors.len());
-        for (id, (key, entry)) in (0u64..).zip(&header.tensors) {
+        let params = (0u64..).zip(&header.tensors).map(|(id, (key, entry))| {
             let place = entry.location.map_or(id, |location| *places.entry(location).or_insert(id));
-            let mut tensor = Tensor::contiguous(entry.info.shape.clone(), entry.info.dtype.into(), place);
-            if entry.location.is_none() {
-                tensor.device = Device::Meta;
-            }
-            params.push(Param { name: key.as_str().to_owned(), tensor });
-        }
+            let device = if entry.location.is_some() { Device::Real } else { Device::Meta };
+            (key.as_str().to_owned(), Tensor { device, ..of_info(&entry.info, place) })
+        });
+        Self::from_tensors(params, config)
+    }
+
+    /// A model of the tensors of a state dict, in its order, with the storages that they have.
+    pub fn from_state_dict(state_dict: &StateDict, config: Option<Config>) -> Self {
+        let mut storages = IndexMap::new();
+        let tensors = (0u64..).zip(state_dict.iter()).map(|(object, (key, view))| {
+            let bytes = view.storage().bytes();
+            let storage = *storages.entry((bytes.as_ptr().addr(), bytes.len())).or_insert(object);
+            (key.as_str().to_owned(), of_view(view, object, storage))
+        });
+        Self::from_tensors(tensors, config)
+    }
+
+    /// A model of the targets of a plan, in its order: those of one node are one tensor.
+    pub fn from_plan(plan: &Plan, config: Option<Config>) -> Self {
+        let params = plan.targets.iter().map(|target| {
+            let tensor = of_info(plan.info(target), target.node.0.into());
+            (target.key.as_str().to_owned(), tensor)
+        });
+        Self::from_tensors(params, config)
+    }
+
+    fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>, config: Option<Config>) -> Self {
+        let params: Vec<Param> = tensors.into_iter().map(|(name, tensor)| Param { name, tensor }).collect();
         let modules = module_names(params.iter().map(|param| param.name.as_str()));
         Self { params, modules, config, ..Self::default() }
+    }
+
+    /// The names and tensors as a state dict.
+    pub fn to_state_dict(&self) -> PlainStateDict {
+        self.params.iter().map(|param| (param.name.clone(), Value::Tensor(param.tensor.clone()))).collect()
     }
 
     /// The first name of the parameter that is the same object as a tensor.
@@ -162,12 +190,25 @@ impl Value {
     }
 }
 
-/// Key -> value, in order, without bytes.
+/// Key -> value, in order, without bytes. [`Model::to_state_dict`] makes one of tensors from anywhere.
 pub type PlainStateDict = IndexMap<String, Value>;
 
-impl crate::tensor::Header {
-    /// The same keys as a state dict without bytes. Tensors at the same place of a file share their storage.
-    pub fn to_plain_state_dict(&self) -> PlainStateDict {
-        Model::from_header(self, None).params.into_iter().map(|param| (param.name, Value::Tensor(param.tensor))).collect()
+/// A row-major tensor of a dtype and shape. PyTorch counts pairs of 4-bit elements.
+fn of_info(info: &TensorInfo, id: u64) -> Tensor {
+    let mut shape = info.shape.to_vec();
+    if let (Dtype::F4, Some(last)) = (info.dtype, shape.last_mut()) {
+        *last = last.div_ceil(2);
     }
+    Tensor::contiguous(shape, info.dtype.into(), id)
+}
+
+fn of_view(view: &TensorView, object: u64, storage: u64) -> Tensor {
+    let info = of_info(view.info(), object);
+    // Views of 4-bit elements are row-major; for the others an element is a whole number of bytes.
+    let strides = match view.dtype() {
+        Dtype::F4 => info.strides,
+        _ => view.strides().iter().map(|stride| i64::try_from(*stride).unwrap_or(i64::MAX)).collect(),
+    };
+    let offset = view.offset_bits() / (info.dtype.element_size() * 8);
+    Tensor { storage, offset, strides, ..info }
 }

@@ -6,15 +6,15 @@ use indexmap::IndexMap;
 
 use super::Compat;
 use super::reference::Raised;
-use super::rules::WRAPPERS;
+use super::rules::lists;
 
-/// A parameter's name without the wrappers of `torch.compile`, activation checkpointing and FSDP.
+/// A parameter's name without wrappers: those that `rules/wrappers.graft` strips anywhere, of `torch.compile`, activation checkpointing and FSDP1.
+/// A name of wrappers alone stays.
 ///
-/// The last segment is the parameter's own name and stays. The reference knows the first two wrappers only, and takes their text out wherever
-/// a dot follows it.
+/// The reference knows the first two only, and takes their text out wherever a dot follows it.
 pub fn normalize_param_name(name: &str, compat: Compat) -> String {
     match compat {
-        Compat::Strict => without_segments(name, WRAPPERS),
+        Compat::Strict => without_segments(name, &lists().wrappers),
         Compat::Reference => name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""),
     }
 }
@@ -22,7 +22,7 @@ pub fn normalize_param_name(name: &str, compat: Compat) -> String {
 /// A parameter's name as state dicts have it: without the wrapper of activation checkpointing.
 pub fn canonical_parameter_fqn(name: &str, compat: Compat) -> String {
     match compat {
-        Compat::Strict => without_segments(name, &["_checkpoint_wrapped_module"]),
+        Compat::Strict => without_segments(name, &[["_checkpoint_wrapped_module"]]),
         Compat::Reference => name.replace("_checkpoint_wrapped_module.", ""),
     }
 }
@@ -30,21 +30,29 @@ pub fn canonical_parameter_fqn(name: &str, compat: Compat) -> String {
 /// A tensor's name without the wrappers of FSDP1 and activation checkpointing: `clean_tensor_name` of `torch.distributed.fsdp`.
 pub fn clean_tensor_name(name: &str, compat: Compat) -> String {
     match compat {
-        Compat::Strict => without_segments(name, &["_fsdp_wrapped_module", "_checkpoint_wrapped_module"]),
+        Compat::Strict => without_segments(name, &[["_fsdp_wrapped_module"], ["_checkpoint_wrapped_module"]]),
         Compat::Reference => name.replace("_fsdp_wrapped_module.", "").replace("_checkpoint_wrapped_module.", ""),
     }
 }
 
-/// The name without these segments, save for the last.
-fn without_segments(name: &str, wrappers: &[&str]) -> String {
-    let Some((path, leaf)) = name.rsplit_once('.') else { return name.to_owned() };
-    let mut result = String::with_capacity(name.len());
-    for segment in path.split('.').filter(|segment| !wrappers.contains(segment)) {
-        result.push_str(segment);
-        result.push('.');
+/// The name without these runs of whole segments, as `strip anywhere` takes them out; the name itself where nothing would be left.
+fn without_segments<W, S>(name: &str, wrappers: &[W]) -> String
+where
+    W: AsRef<[S]>,
+    S: AsRef<str>,
+{
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in name.split('.') {
+        kept.push(segment);
+        let ends = |wrapper: &&W| {
+            let wrapper: &[S] = wrapper.as_ref();
+            kept.len() >= wrapper.len() && kept.iter().rev().zip(wrapper.iter().rev()).all(|(kept, part)| *kept == part.as_ref())
+        };
+        if let Some(wrapper) = wrappers.iter().find(ends) {
+            kept.truncate(kept.len() - wrapper.as_ref().len());
+        }
     }
-    result.push_str(leaf);
-    result
+    if kept.is_empty() { name.to_owned() } else { kept.join(".") }
 }
 
 /// Takes a prefix off the keys of a state dict: `consume_prefix_in_state_dict_if_present` of `torch.nn.modules.utils`. Gives the number of keys
@@ -84,11 +92,7 @@ pub fn consume_prefix_in_state_dict_if_present<T>(
 
 /// The first module whose name is the target once [normalized](normalize_param_name); the model itself for the empty target.
 /// `modules` are names in the order of `named_modules()`.
-pub fn get_module_by_normalized_name<'a>(
-    modules: impl IntoIterator<Item = &'a str>,
-    target: &str,
-    compat: Compat,
-) -> Option<&'a str> {
+pub fn get_module_by_normalized_name<'a>(modules: impl IntoIterator<Item = &'a str>, target: &str, compat: Compat) -> Option<&'a str> {
     if target.is_empty() {
         return Some("");
     }
@@ -126,10 +130,18 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_segments_before_the_leaf() {
-        for name in ["layers.0.my_orig_mod.weight", "_orig_modx.weight", "x_checkpoint_wrapped_module.weight", "lm_head.weight._orig_mod", "_orig_mod"] {
+    fn only_whole_segments() {
+        for name in [
+            "layers.0.my_orig_mod.weight",
+            "_orig_modx.weight",
+            "x_checkpoint_wrapped_module.weight",
+            "_orig_mod",
+            "_orig_mod._orig_mod",
+            "",
+        ] {
             assert_eq!(strict(name), name);
         }
+        assert_eq!(strict("lm_head.weight._orig_mod"), "lm_head.weight");
         assert_eq!(normalize_param_name("layers.0.my_orig_mod.weight", Compat::Reference), "layers.0.myweight");
     }
 

@@ -1,17 +1,56 @@
-//! The wrapper segments and the sources of a tied head, in their order: the one place of the crate's code that lists them.
+//! What the functions beside this take from the rule files: wrapper segments, and the sources of a tied head in their order.
 //!
-//! They say what `rules/wrappers.graft` and `rules/tied_lm_head.graft` say; a test holds the two together.
+//! `rules/wrappers.graft` and `rules/tied_lm_head.graft` say it; nothing here lists them a second time.
 
-/// Segments that a wrapper puts before the leaf, at any depth, and that never belong to a name.
-pub(super) const WRAPPERS: &[&str] = &["_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"];
+use std::sync::OnceLock;
 
-/// Where a tied `lm_head.weight` comes from, the first that is there.
-pub(super) const HEAD_SOURCES: &[&str] = &[
-    "model.language_model.embed_tokens.weight",
-    "language_model.embed_tokens.weight",
-    "model.embed_tokens.weight",
-    "embed_tokens.weight",
-];
+use crate::check::{Rules, StepKind};
+use crate::library;
 
-/// The key of a tied head.
-pub(super) const HEAD: &str = "lm_head.weight";
+/// What the rule files say.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    /// What `strip anywhere` takes out: each one or more whole segments.
+    pub(super) wrappers: Vec<Vec<String>>,
+    /// The key of the tied head.
+    pub(super) head: String,
+    /// The keys that it may come from, best first.
+    pub(super) sources: Vec<String>,
+}
+
+/// What the embedded rule files say. They are checked when the crate is built and tested, so that they are there.
+pub(super) fn lists() -> &'static Lists {
+    static LISTS: OnceLock<Lists> = OnceLock::new();
+    LISTS.get_or_init(|| {
+        let mut lists = Lists::default();
+        let steps = |rules: Option<&'static Rules>| rules.map(|rules| rules.steps.as_slice()).unwrap_or_default();
+        for step in steps(library::rules("wrappers")) {
+            if let StepKind::StripAnywhere { wrappers } = &step.kind {
+                lists.wrappers.extend(wrappers.iter().cloned());
+            }
+        }
+        for step in steps(library::rules("tied_lm_head")) {
+            if let StepKind::Tie(tie) = &step.kind {
+                lists.head = tie.targets.iter().find_map(|target| target.literal()).unwrap_or_default();
+                lists.sources.extend(tie.sources.iter().filter_map(|source| source.literal()));
+            }
+        }
+        lists
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reference's order (NeMo AutoModel 0.7.0) begins ours.
+    #[test]
+    fn the_rule_files_say_what_is_needed() {
+        let lists = lists();
+        for wrapper in ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module"] {
+            assert!(lists.wrappers.contains(&vec![wrapper.to_owned()]), "{wrapper}");
+        }
+        assert_eq!(lists.head, "lm_head.weight");
+        assert_eq!(lists.sources.get(..4).unwrap(), crate::checkpoint::ties::REFERENCE_SOURCES);
+    }
+}

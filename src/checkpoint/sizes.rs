@@ -5,10 +5,10 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+use super::Compat;
 use super::dtypes::TorchDtype;
 use super::model::{Layout, PlainStateDict, Tensor, Value};
 use super::reference::{Json, PyNumber, Raised, decode_utf8, parse};
-use super::Compat;
 use crate::tensor::Header;
 
 /// The largest index that is read, in bytes: that of a checkpoint of a million tensors has some 100 MB.
@@ -121,6 +121,22 @@ pub fn format_output_file_count(count: u64) -> String {
 /// booleans and integers of any size and sign for a size; in strict mode only a non-negative integer of 64 bits is one.
 pub fn get_safetensors_index_total_size(path: Option<&Path>, compat: Compat) -> Result<Option<PyNumber>, Raised> {
     let Some(path) = path else { return Ok(None) };
+    match compat {
+        Compat::Reference => read(path).map_or(Ok(None), |bytes| total_size(&bytes)),
+        Compat::Strict => Ok(index_total_size(path).map(|size| PyNumber::Int(size.into()))),
+    }
+}
+
+/// `metadata.total_size` of a safetensors index, in bytes: of an index file, or of the one in a directory. `None` where there is none, or it is no
+/// non-negative integer of 64 bits.
+pub fn index_total_size(path: &Path) -> Option<u64> {
+    match total_size(&read(path)?) {
+        Ok(Some(PyNumber::Int(size))) => u64::try_from(size).ok(),
+        _ => None,
+    }
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
     let joined;
     let file = if path.is_dir() {
         joined = path.join(INDEX_NAME);
@@ -128,17 +144,6 @@ pub fn get_safetensors_index_total_size(path: Option<&Path>, compat: Compat) -> 
     } else {
         path
     };
-    let Some(bytes) = read(file) else { return Ok(None) };
-    match compat {
-        Compat::Reference => total_size(&bytes),
-        Compat::Strict => Ok(match total_size(&bytes) {
-            Ok(Some(PyNumber::Int(size))) => u64::try_from(size).ok().map(|size| PyNumber::Int(size.into())),
-            _ => None,
-        }),
-    }
-}
-
-fn read(file: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(file).ok()?.take(MAX_INDEX_BYTES + 1).read_to_end(&mut bytes).ok()?;
     (bytes.len() as u64 <= MAX_INDEX_BYTES).then_some(bytes)

@@ -12,16 +12,16 @@ pub const REFERENCE_PATTERNS: &[&str] = &["nvidia/*"];
 
 /// Whether a model's own code may run: its name is a hub repository that a pattern allows, and no directory is in the way.
 ///
-/// `is_dir` says whether a path is a directory; [`Path::is_dir`] is right for most callers. The reference asks only for a directory and the prefix
+/// The patterns are those of `trust` statements, as [`Rules::trust`](crate::check::Rules::trust) has them. `is_dir` says whether a path is a directory; [`Path::is_dir`] is right for most callers. The reference asks only for a directory and the prefix
 /// `nvidia/`, whatever follows, and has no patterns.
-pub fn resolve_trust_remote_code(name: Option<&str>, patterns: &[&str], is_dir: impl Fn(&Path) -> bool, compat: Compat) -> bool {
+pub fn resolve_trust_remote_code(name: Option<&str>, patterns: &[impl AsRef<str>], is_dir: impl Fn(&Path) -> bool, compat: Compat) -> bool {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return false };
     if is_dir(Path::new(name)) {
         return false;
     }
     match compat {
         Compat::Reference => name.starts_with("nvidia/"),
-        Compat::Strict => is_repository(name) && patterns.iter().any(|pattern| allows(pattern, name)),
+        Compat::Strict => is_repository(name) && patterns.iter().any(|pattern| allows(pattern.as_ref(), name)),
     }
 }
 
@@ -68,10 +68,22 @@ mod tests {
     #[test]
     fn only_an_allowed_repository() {
         assert!(strict("nvidia/NVIDIA-Nemotron-Nano-9B-v2", REFERENCE_PATTERNS));
-        for name in ["nvidia/local", "nvidia/", "nvidia", "NVIDIA/x", "nvidia/../etc", "nvidia/a/b", "nvidia/ x", "./nvidia/x", "nvidia/.x", "/nvidia/x", ""] {
+        for name in [
+            "nvidia/local",
+            "nvidia/",
+            "nvidia",
+            "NVIDIA/x",
+            "nvidia/../etc",
+            "nvidia/a/b",
+            "nvidia/ x",
+            "./nvidia/x",
+            "nvidia/.x",
+            "/nvidia/x",
+            "",
+        ] {
             assert!(!strict(name, REFERENCE_PATTERNS), "{name:?}");
         }
-        assert!(!strict("nvidia/x", &[]));
+        assert!(!strict("nvidia/x", &[] as &[&str]));
     }
 
     #[test]

@@ -95,11 +95,6 @@ impl TorchDtype {
         let name = name.strip_prefix("torch.").unwrap_or(name);
         Self::ALL.iter().copied().find(|dtype| dtype.name() == name)
     }
-
-    /// Whether a tensor of this dtype can hold quantized values, which mean nothing without their scale.
-    pub fn may_be_quantized(self) -> bool {
-        self.element_size() == 1 && self != TorchDtype::Bool
-    }
 }
 
 impl From<Dtype> for TorchDtype {

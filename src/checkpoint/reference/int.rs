@@ -31,7 +31,8 @@ pub fn int(text: &str) -> Result<i128, Raised> {
         match digit(c) {
             Some(digit) => {
                 let digit = i128::from(digit);
-                let next = value.checked_mul(10).and_then(|value| if negative { value.checked_sub(digit) } else { value.checked_add(digit) });
+                let next =
+                    value.checked_mul(10).and_then(|value| if negative { value.checked_sub(digit) } else { value.checked_add(digit) });
                 value = next.ok_or_else(|| Raised::new("OverflowError", "an integer beyond 128 bits"))?;
                 after_digit = true;
             }

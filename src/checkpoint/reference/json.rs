@@ -241,7 +241,9 @@ impl Parser<'_> {
                 if (0xD800..0xDC00).contains(&high) && self.eat("\\u") {
                     let low = self.hex4()?;
                     if (0xDC00..0xE000).contains(&low) {
-                        return Ok(char::from_u32(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)).unwrap_or(char::REPLACEMENT_CHARACTER));
+                        return Ok(
+                            char::from_u32(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)).unwrap_or(char::REPLACEMENT_CHARACTER)
+                        );
                     }
                     self.at = after_high;
                 }

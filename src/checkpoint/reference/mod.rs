@@ -2,6 +2,7 @@
 //!
 //! For the reference mode of the functions beside this module, and for callers from Python, whose values the typed functions can't take.
 
+mod archive;
 mod int;
 mod json;
 mod text;

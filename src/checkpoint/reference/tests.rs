@@ -83,7 +83,9 @@ fn json_takes_what_python_takes() {
 
 #[test]
 fn json_refuses_what_python_refuses() {
-    for text in ["", "  ", "{", "{\"a\": 1,}", "[1,]", "01", "1.", "-", "nan", "{'a': 1}", "{\"a\": 1} x", "\"\t\"", "\"\\x\"", "\u{feff}{}", "tru"] {
+    for text in
+        ["", "  ", "{", "{\"a\": 1,}", "[1,]", "01", "1.", "-", "nan", "{'a': 1}", "{\"a\": 1} x", "\"\t\"", "\"\\x\"", "\u{feff}{}", "tru"]
+    {
         assert_eq!(parse(text), Ok(None), "{text:?}");
     }
     assert_eq!(parse(&"[".repeat(2000)).unwrap_err().kind, "RecursionError");

@@ -42,7 +42,8 @@ pub fn ensure_tied_lm_head(model: &mut Model, tie_weights: Option<&mut TieWeight
             return Ok(true);
         }
     }
-    let (Some(head), Some(embedding)) = (get_lm_head_weight_and_name(model, compat), get_input_embeddings_weight_and_name(model, compat)) else {
+    let (Some(head), Some(embedding)) = (get_lm_head_weight_and_name(model, compat), get_input_embeddings_weight_and_name(model, compat))
+    else {
         return Ok(false);
     };
     if !fits(head.tensor, embedding.tensor, compat) {

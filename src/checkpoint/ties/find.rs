@@ -3,7 +3,7 @@
 use crate::checkpoint::Compat;
 use crate::checkpoint::model::{DeclaredTies, Device, InputEmbeddings, Layout, Model, Tensor};
 use crate::checkpoint::names::normalize_param_name;
-use crate::checkpoint::rules::{HEAD, HEAD_SOURCES};
+use crate::checkpoint::rules::lists;
 
 use super::is_tied_word_embeddings;
 
@@ -25,8 +25,8 @@ pub struct Found<'a> {
 pub fn get_lm_head_weight_and_name(model: &Model, compat: Compat) -> Option<Found<'_>> {
     match compat {
         Compat::Reference => first(model, compat, |name| name.contains("lm_head") && name.ends_with(".weight")),
-        Compat::Strict => first(model, compat, |name| name == HEAD)
-            .or_else(|| first(model, compat, |name| is_at(name, HEAD)))
+        Compat::Strict => first(model, compat, |name| name == lists().head)
+            .or_else(|| first(model, compat, |name| is_at(name, &lists().head)))
             .or_else(|| first(model, compat, |name| is_at(name, "lm_head.base_layer.weight"))),
     }
 }
@@ -45,14 +45,20 @@ pub fn get_input_embeddings_weight_and_name(model: &Model, compat: Compat) -> Op
     }
     match compat {
         Compat::Reference => first(model, compat, |name| name.ends_with("embed_tokens.weight")),
-        Compat::Strict => HEAD_SOURCES
+        Compat::Strict => lists()
+            .sources
             .iter()
-            .find_map(|source| first(model, compat, |name| name == *source))
+            .find_map(|source| first(model, compat, |name| name == source))
             .or_else(|| first(model, compat, |name| is_at(name, "embed_tokens.weight"))),
     }
 }
 
-/// The keys that a tied head may come from, best first: sources that the model declares for it, its own input embedding, then the usual names.
+/// The usual keys of a tied head's source, as the reference has them. `rules/tied_lm_head.graft` begins with these.
+pub const REFERENCE_SOURCES: [&str; 4] =
+    ["model.language_model.embed_tokens.weight", "language_model.embed_tokens.weight", "model.embed_tokens.weight", "embed_tokens.weight"];
+
+/// The keys that a tied head may come from, best first: sources that the model declares for it, its own input embedding, then the usual names
+/// (`rules/tied_lm_head.graft`).
 ///
 /// `head` is the head's normalized name, as [`get_lm_head_weight_and_name`] gives it. In strict mode a declared source counts if its target is that
 /// head, or the head inside a wrapper (its trailing segments), and no `head` means the model's own. The reference takes every declared target that
@@ -62,7 +68,7 @@ pub fn get_tied_lm_head_source_names(model: &Model, head: Option<&str>, compat: 
     let head = match (compat, head) {
         (Compat::Strict, None) => {
             own = get_lm_head_weight_and_name(model, compat).map(|found| found.name);
-            Some(own.as_deref().unwrap_or(HEAD))
+            Some(own.as_deref().unwrap_or(&lists().head))
         }
         _ => head,
     };
@@ -77,7 +83,7 @@ pub fn get_tied_lm_head_source_names(model: &Model, head: Option<&str>, compat: 
             let serves = match (compat, head) {
                 (Compat::Strict, Some(head)) => is_at(head, &normalize_param_name(target, compat)),
                 (_, None) => true,
-                (Compat::Reference, Some(head)) => target == head || target.ends_with(HEAD),
+                (Compat::Reference, Some(head)) => target == head || target.ends_with("lm_head.weight"),
             };
             if serves {
                 add(source);
@@ -87,7 +93,10 @@ pub fn get_tied_lm_head_source_names(model: &Model, head: Option<&str>, compat: 
     if let Some(embedding) = get_input_embeddings_weight_and_name(model, compat) {
         add(&embedding.name);
     }
-    HEAD_SOURCES.iter().for_each(|source| add(source));
+    match compat {
+        Compat::Strict => lists().sources.iter().for_each(|source| add(source)),
+        Compat::Reference => REFERENCE_SOURCES.iter().for_each(|source| add(source)),
+    }
     names
 }
 

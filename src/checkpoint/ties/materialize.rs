@@ -5,7 +5,9 @@ use std::fmt;
 use crate::checkpoint::Compat;
 use crate::checkpoint::dtypes::TorchDtype;
 use crate::checkpoint::model::{Model, PlainStateDict, Tensor, Value};
-use crate::tensor::Shape;
+use crate::key::Key;
+use crate::store::StateDict;
+use crate::tensor::{Shape, TensorView};
 
 use super::{get_lm_head_weight_and_name, get_tied_lm_head_source_names, is_tied_word_embeddings};
 
@@ -131,6 +133,29 @@ pub fn materialize_missing_tied_lm_head(
     Materialized { outcome: Outcome::Materialized(source), key: Some(key), refused }
 }
 
+/// [`materialize_missing_tied_lm_head`] for tensors in memory: the head shares its source's storage, no byte is copied.
+///
+/// `current_head` is the tensor of the model's own head, for use where no source will do; `None` forbids that.
+pub fn materialize_in_state_dict(
+    state_dict: &mut StateDict,
+    model: &Model,
+    current_head: Option<&TensorView>,
+    compat: Compat,
+) -> Materialized {
+    let mut plain = Model::from_state_dict(state_dict, None).to_state_dict();
+    let done = materialize_missing_tied_lm_head(&mut plain, model, current_head.is_some(), compat);
+    if let (Outcome::Materialized(source), Some(key)) = (&done.outcome, &done.key) {
+        let view = match source {
+            HeadSource::Key(source) => state_dict.get(source).cloned(),
+            HeadSource::CurrentHead => current_head.cloned(),
+        };
+        if let Some(view) = view {
+            state_dict.insert(Key::from(key.as_str()), view);
+        }
+    }
+    done
+}
+
 /// The tensor, if it can be the head.
 fn judge<'a>(key: &str, value: &'a Value, head: &Tensor, state_dict: &PlainStateDict, compat: Compat) -> Result<&'a Tensor, Refusal> {
     let tensor = value.tensor().ok_or(Refusal::NotATensor)?;
@@ -140,7 +165,7 @@ fn judge<'a>(key: &str, value: &'a Value, head: &Tensor, state_dict: &PlainState
     if tensor.shape != head.shape {
         return Err(Refusal::Shape { found: tensor.shape.clone(), head: head.shape.clone() });
     }
-    if let Some(scale) = state_dict.keys().find(|other| tensor.dtype.may_be_quantized() && is_scale_of(other, key)) {
+    if let Some(scale) = state_dict.keys().find(|other| is_scale_of(other, key)) {
         return Err(Refusal::Scale(scale.clone()));
     }
     if tensor.dtype != head.dtype {
@@ -150,11 +175,11 @@ fn judge<'a>(key: &str, value: &'a Value, head: &Tensor, state_dict: &PlainState
 }
 
 /// Whether a key holds what a quantized tensor is scaled by: `x.weight_scale`, `x.weight_scale_inv`, `x.scales`, `x.weight.absmax` of `x.weight`.
-/// Source: the layouts of FP8 checkpoints (DeepSeek, compressed-tensors), GPTQ and bitsandbytes.
+/// Source: the layouts of FP8 checkpoints (DeepSeek, compressed-tensors), GPT-OSS, GPTQ and bitsandbytes.
 fn is_scale_of(key: &str, quantized: &str) -> bool {
     let module = quantized.rsplit_once('.').map_or("", |(module, _)| module);
-    key.strip_prefix(quantized).is_some_and(|rest| rest.starts_with("_scale") || rest == ".absmax" || rest.starts_with(".quant_state"))
-        || key.strip_prefix(module).is_some_and(|rest| matches!(rest, ".scale" | ".scales"))
+    let beside = |rest: &str| ["_scale", "_blocks_scale", "_absmax", ".absmax", ".quant_state"].iter().any(|start| rest.starts_with(start));
+    key.strip_prefix(quantized).is_some_and(beside) || key.strip_prefix(module).is_some_and(|rest| matches!(rest, ".scale" | ".scales"))
 }
 
 /// A number that no tensor object has yet.

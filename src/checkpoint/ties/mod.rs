@@ -9,16 +9,16 @@ mod materialize;
 
 use serde_json::Value as JsonValue;
 
-use super::model::{Model, TieSupport};
 use super::Compat;
+use super::model::{Model, TieSupport};
 use crate::config::{Config, TieDecision, TieReason};
 
 pub use ensure::{TieWeights, ensure_tied_lm_head};
 pub use find::{
-    Found, get_input_embeddings_weight_and_name, get_lm_head_weight_and_name, get_tied_lm_head_source_names, has_local_tied_lm_head,
-    same_tensor_storage,
+    Found, REFERENCE_SOURCES, get_input_embeddings_weight_and_name, get_lm_head_weight_and_name, get_tied_lm_head_source_names,
+    has_local_tied_lm_head, same_tensor_storage,
 };
-pub use materialize::{HeadSource, Materialized, Outcome, Refusal, materialize_missing_tied_lm_head};
+pub use materialize::{HeadSource, Materialized, Outcome, Refusal, materialize_in_state_dict, materialize_missing_tied_lm_head};
 
 /// Whether a config says that embeddings are tied: the value of the field that rules, as [`Config::tie_policy`] finds it.
 ///

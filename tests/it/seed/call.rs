@@ -1,7 +1,7 @@
 //! Runs a recorded call through this crate.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use regraft::checkpoint::dtypes::{self, DtypeOptions};
@@ -66,9 +66,7 @@ pub(super) fn call(case: &Case, compat: Compat) -> Option<Outcome> {
         "ensure_tied_lm_head" => ensure(input, compat),
         "materialize_missing_tied_lm_head" => Ok(materialize(input, compat)),
         "same_tensor_storage" => same_storage(case, compat),
-        "estimate_tensor_bytes" => {
-            Ok(json!(sizes::estimate_tensor_bytes(&case::shape(&input["shape"]), case::dtype(&input["dtype"]))))
-        }
+        "estimate_tensor_bytes" => Ok(json!(sizes::estimate_tensor_bytes(&case::shape(&input["shape"]), case::dtype(&input["dtype"])))),
         "estimate_state_dict_bytes" => Ok(json!(sizes::estimate_state_dict_bytes(&case::sized_state_dict(&input["state_dict"])))),
         "format_bytes" => format_bytes(&case::number(&input["num_bytes"]), compat),
         "format_output_file_count" => file_count(&case::number(&input["count"]), compat),
@@ -149,7 +147,8 @@ fn materialize(input: &Input, compat: Compat) -> Json {
         let tensor = value.tensor().unwrap();
         let aliases = |other: &Tensor| tensor.device == Device::Real && other.storage == tensor.storage && other.offset == tensor.offset;
         let source = dict.iter().take(before).find(|(_, value)| value.tensor().is_some_and(aliases)).map(|(key, _)| key);
-        let objects: Vec<u64> = dict.values().take(before).filter_map(Value::tensor).chain(model.params.iter().map(|p| &p.tensor)).map(|t| t.object).collect();
+        let objects: Vec<u64> =
+            dict.values().take(before).filter_map(Value::tensor).chain(model.params.iter().map(|p| &p.tensor)).map(|t| t.object).collect();
         json!({
             "key": key,
             "aliases_state_dict_key": source,
@@ -172,15 +171,23 @@ fn same_storage(case: &Case, compat: Compat) -> Result<Json, Raised> {
     let empty = |tensor: &Tensor| tensor.shape.contains(&0);
     Ok(match text(&case.input, "tag").unwrap_or_default() {
         "same_object" => same(&Tensor { object: left.object, ..shared }),
-        "slice_same_offset" | "slice_other_offset" | "dtype_view" | "parameter_vs_data" | "unbind_first" | "frombuffer_shared" => same(&shared),
+        "slice_same_offset" | "slice_other_offset" | "dtype_view" | "parameter_vs_data" | "unbind_first" | "frombuffer_shared" => {
+            same(&shared)
+        }
         "clone" | "equal_value_other_storage" | "negated_stride_flip" => same(&right),
         // PyTorch gives storages without bytes the address 0.
         "both_empty" => same(&shared),
-        _ if left.device == Device::Meta || right.device == Device::Meta || case.input["left"]["layout"] != case.input["right"]["layout"] => same(&right),
+        _ if left.device == Device::Meta
+            || right.device == Device::Meta
+            || case.input["left"]["layout"] != case.input["right"]["layout"] =>
+        {
+            same(&right)
+        }
         // A tag that says nothing to us: the record must fit one way of making the two, and decides which.
         _ => {
             let made = [right.clone(), shared.clone(), Tensor { object: left.object, ..shared }];
-            let recorded = |right: &&Tensor| case.recorded == Outcome::Output(json!(ties::same_tensor_storage(&left, right, Compat::Reference)));
+            let recorded =
+                |right: &&Tensor| case.recorded == Outcome::Output(json!(ties::same_tensor_storage(&left, right, Compat::Reference)));
             assert!(!(empty(&left) && empty(&right)) || compat == Compat::Strict || case.recorded == Outcome::Output(json!(true)));
             made.iter().find(recorded).map_or(Json::Null, same)
         }
@@ -236,11 +243,14 @@ fn index_total_size(input: &Input, compat: Compat) -> Result<Json, Raised> {
 }
 
 fn resolve_trust(input: &Input, compat: Compat) -> Result<Json, Raised> {
-    // The call was made where `nvidia/local-model` was a directory; absolute paths under the temporary directory were directories, too.
-    let here = text(input, "cwd_has_dir").map(|dir| Path::new("/here").join(dir));
-    let is_dir = |path: &Path| {
-        let path = Path::new("/here").join(path);
-        path.starts_with("/tmp") || here.as_ref().is_some_and(|dir| dir.components().as_path().starts_with(clean(&path)))
+    // The call was made where this was a directory; that place was a directory under /tmp.
+    let here = tempfile::tempdir().unwrap();
+    if let Some(dir) = text(input, "cwd_has_dir") {
+        fs::create_dir_all(here.path().join(dir)).unwrap();
+    }
+    let is_dir = |path: &Path| match path.strip_prefix("/tmp") {
+        Ok(below) => here.path().join(below.components().skip(1).collect::<PathBuf>()).is_dir(),
+        Err(_) => here.path().join(path).is_dir(),
     };
     let resolve = |name: Option<&str>| Ok(json!(trust::resolve_trust_remote_code(name, trust::REFERENCE_PATTERNS, is_dir, compat)));
     let Some(repr) = text(input, "name_repr") else { return resolve(text(input, "name")) };
@@ -257,11 +267,6 @@ fn resolve_trust(input: &Input, compat: Compat) -> Result<Json, Raised> {
         // No text: the call can't be made.
         (Compat::Strict, _) => Err(Raised::new("TypeError", "not text")),
     }
-}
-
-/// The path without `.` and trailing slashes.
-fn clean(path: &Path) -> &Path {
-    path.components().as_path()
 }
 
 fn checkpoint_dtypes(case: &Case, compat: Compat) -> Result<Json, Raised> {

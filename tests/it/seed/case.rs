@@ -54,7 +54,8 @@ fn with_big_integers_as_text(text: &str) -> String {
     while let Some(at) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
         let (before, token) = rest.split_at(at);
         result.push_str(before);
-        let end = if token.starts_with('"') { string_end(token) } else { token.find(|c| !"+-.eE0123456789".contains(c)).unwrap_or(token.len()) };
+        let end =
+            if token.starts_with('"') { string_end(token) } else { token.find(|c| !"+-.eE0123456789".contains(c)).unwrap_or(token.len()) };
         let (token, after) = token.split_at(end);
         if token.len() > 18 && token.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) {
             result.push_str(&format!("\"{BIG}{token}\""));
