@@ -2,7 +2,9 @@
 // clippy spares only functions marked as tests, not what they call; and casts here are of small constants.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
-mod library;
-mod store;
 
+mod corpus;
+mod library;
 mod seed;
+mod store;
+mod syntax;

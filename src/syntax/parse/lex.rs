@@ -149,11 +149,12 @@ impl<'s> Lexed<'s> {
         }
     }
 
-    /// Whether the last token is one after which no `/` can divide.
+    /// Whether the last token is one after which a side of a rule begins, so that no `/` can divide.
     fn operand_may_start(&self) -> bool {
         self.tokens.last().is_none_or(|token| match token.kind {
             Kind::Word => matches!(&self.text[token.start..token.end], "map" | "rename"),
-            Kind::Open | Kind::Sign => true,
+            Kind::Open => self.text[token.start..].starts_with('{'),
+            Kind::Sign => matches!(&self.text[token.start..token.end], "," | "->" | "<->"),
             _ => false,
         })
     }
@@ -192,7 +193,7 @@ impl<'s> Lexed<'s> {
     }
 
     /// Whether a `{` follows before the next statement could begin.
-    fn has_block(&self, when: usize) -> bool {
+    pub(super) fn has_block(&self, when: usize) -> bool {
         for index in when + 1..self.tokens.len() {
             match self.word(index) {
                 "{" => return true,
@@ -216,7 +217,8 @@ impl<'s> Lexed<'s> {
     pub(super) fn may_begin_rule(&self, index: usize) -> bool {
         match self.get(index).map(|token| token.kind) {
             Some(Kind::Text | Kind::Unclosed | Kind::Regex) => true,
-            Some(Kind::Word) => self.word(index + 1) == "(",
+            // `where (…)` is a clause.
+            Some(Kind::Word) => self.word(index + 1) == "(" && !matches!(self.word(index), "where" | "via" | "unless" | "optional"),
             _ => false,
         }
     }
@@ -227,7 +229,7 @@ impl<'s> Lexed<'s> {
             return false;
         };
         let ended = match before.kind {
-            Kind::Sign => false,
+            Kind::Sign => self.word(index - 1) == ";",
             Kind::Open => self.word(index - 1) == "{",
             Kind::Word => !matches!(self.word(index - 1), "unless" | "target" | "via" | "where" | "and" | "or" | "not" | "over"),
             _ => true,

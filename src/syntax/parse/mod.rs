@@ -21,6 +21,7 @@ use pest_derive::Parser;
 
 use self::build::Builder;
 use self::lex::{Kind, Lexed, MAX_NESTING, RawComment, Token};
+pub(super) use self::words::STATEMENTS;
 use super::ast::{Comment, Group, Rule as MapRule, RuleFile, Statement, StatementKind, Trivia};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, codes};
 
@@ -54,9 +55,12 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
         return Parsed { file: RuleFile::default(), diagnostics, source };
     }
     let lexed = Lexed::new(&source.text);
-    let mut reader = Reader { lexed: &lexed, source: &source, at: 0, comment: 0, diagnostics: Vec::new() };
+    let mut reader = Reader { lexed: &lexed, source: &source, at: 0, comment: 0, leftover: false, diagnostics: Vec::new() };
     let (statements, trailing_comments) = reader.block(None, 0);
-    let diagnostics = reader.diagnostics;
+    let mut diagnostics = reader.diagnostics;
+    if diagnostics.len() >= MAX_DIAGNOSTICS {
+        diagnostics.push(Diagnostic::error(codes::LIMIT, format!("{MAX_DIAGNOSTICS} mistakes; the rest of the file wasn't read")));
+    }
     Parsed { file: RuleFile { statements, trailing_comments }, diagnostics, source }
 }
 
@@ -68,6 +72,8 @@ struct Reader<'s> {
     at: usize,
     /// The next comment.
     comment: usize,
+    /// Whether the last report said that a statement read before goes on in a way that can't be.
+    leftover: bool,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -109,6 +115,10 @@ impl<'s> Reader<'s> {
             let rule = if token.kind == Kind::Word { words::statement_rule(word) } else { None };
             let Some(rule) = rule else {
                 self.not_a_statement(token, before);
+                // What was read before it was only a part, unless a `;` is all that is wrong.
+                if before.is_some() && self.leftover && word != ";" {
+                    statements.pop();
+                }
                 self.skip(self.at, false);
                 before = None;
                 continue;
@@ -126,6 +136,8 @@ impl<'s> Reader<'s> {
                 }
                 statement.trivia = trivia;
                 statements.push(statement);
+            } else {
+                before = None;
             }
         }
         let end = self.peek().map_or(self.lexed.text.len(), |token| token.start);
@@ -245,7 +257,10 @@ impl<'s> Reader<'s> {
                     self.at += 1;
                 } else {
                     match before {
-                        Some(before) => self.report_leftover(before, limit, token),
+                        Some(before) => {
+                            self.report_leftover(before, limit, token);
+                            rules.pop();
+                        }
                         None => self.report(report::not_a_rule(self.place(token), word)),
                     }
                     self.at = self.lexed.index_at(limit).max(self.at + 1);
@@ -323,18 +338,37 @@ impl<'s> Reader<'s> {
     /// Reports a token that begins no statement.
     fn not_a_statement(&mut self, token: Token, before: Option<Before>) {
         let word = self.lexed.word(self.at);
+        self.leftover = false;
         match before {
             // On a line of its own a word is meant as a statement, unless it is close to what could have come.
-            Some(before) if !(token.kind == Kind::Word && token.first_on_line && report::like_statement(word)) => {
-                let limit = self.lexed.get(self.at + 1).map_or(self.lexed.text.len(), |next| next.start);
+            Some(before) if !(token.kind == Kind::Word && token.first_on_line && self.meant_as_statement(word, before)) => {
+                let limit = self.lexed.limit(self.lexed.index_at(before.start)).max(token.end);
                 self.report_leftover(before, limit, token);
+                self.leftover = true;
             }
             _ => self.report(report::not_a_statement(self.place(token), word, token.kind)),
         }
     }
 
+    /// Whether a word on a line of its own is more like a statement than like a clause of the one before.
+    fn meant_as_statement(&self, word: &str, before: Before) -> bool {
+        let keyword = self.lexed.word(self.lexed.index_at(before.start));
+        match word {
+            "if" => !matches!(keyword, "tie" | "strip") || self.lexed.has_block(self.at),
+            _ => report::like_statement(word),
+        }
+    }
+
     /// Reports a token that can't follow what was read before it.
     fn report_leftover(&mut self, before: Before, limit: usize, token: Token) {
+        if before.lone == Rule::lone_rule
+            && matches!(self.lexed.word(self.at), "<->" | "->" | "=>")
+            && let Some(comma) = (0..self.at).rev().find(|index| self.lexed.word(*index) == ",")
+            && let Some(comma) = self.lexed.get(comma).filter(|comma| comma.start > before.start)
+        {
+            self.report(report::separator(self.place(comma)));
+            return;
+        }
         let text = self.lexed.text.get(before.start..limit).unwrap_or_default();
         let deep = self.lexed.too_deep(self.lexed.index_at(before.start), limit).is_some();
         let diagnostic = match if deep { None } else { Grammar::parse(before.lone, text).err() } {
