@@ -87,6 +87,14 @@ mod tests {
     }
 
     #[test]
+    fn a_trust_statement_gives_the_patterns() {
+        let rules = crate::library::compile("ruleset mine\ntrust \"nvidia/*\", \"acme/chat\"").unwrap();
+        for (name, trusted) in [("nvidia/x", true), ("acme/chat", true), ("acme/other", false)] {
+            assert_eq!(resolve_trust_remote_code(Some(name), &rules.trust, |_| false, Compat::Strict), trusted, "{name}");
+        }
+    }
+
+    #[test]
     fn patterns_match_part_by_part() {
         assert!(strict("acme/model-7b-chat", &["acme/model-*-chat"]));
         assert!(strict("acme/model", &["*/model"]));

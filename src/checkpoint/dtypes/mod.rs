@@ -49,15 +49,15 @@ pub fn get_checkpoint_tensor_dtypes(path: &Path, options: &DtypeOptions, compat:
     }
     for file in resolve(path, options, compat)? {
         if file.extension().is_some_and(|extension| extension == "safetensors") {
-            for (key, dtype) in safetensors_dtypes(&file)? {
+            for (key, dtype) in safetensors_dtypes(&file, compat)? {
                 if compat == Compat::Reference && !REFERENCE_DTYPES.contains(&dtype) {
                     return Err(Raised::new("ValueError", format!("Cannot load safetensors of unknown dtype {dtype}")));
                 }
                 dtypes.insert(key, dtype.into());
             }
         } else {
-            let mut open = File::open(&file).map_err(|error| not_opened(&file, &error))?;
-            dtypes.extend(unpickle::state_dict_dtypes(&mut open)?);
+            let open = File::open(&file).map_err(|error| not_opened(&file, &error))?;
+            dtypes.extend(unpickle::state_dict_dtypes(open)?);
         }
     }
     Ok(dtypes)
@@ -181,16 +181,28 @@ fn shards(index: &Path, directory: &Path, path: &Path, compat: Compat) -> Result
 }
 
 /// Key and dtype of each tensor of one file.
-fn safetensors_dtypes(file: &Path) -> Result<Vec<(String, Dtype)>, Raised> {
+fn safetensors_dtypes(file: &Path, compat: Compat) -> Result<Vec<(String, Dtype)>, Raised> {
     File::open(file).map_err(|error| not_opened(file, &error))?;
     // What the file is decides its reader, and the path's owner has named it: links out of its directory are followed.
     let options = OpenOptions { allow_outside: true, ..OpenOptions::default() };
-    let checkpoint = open(file, &options).map_err(|error| {
-        let kind = if error.kind() == ErrorKind::Io { "OSError" } else { "SafetensorError" };
-        Raised::new(kind, format!("Error while deserializing header: {error}"))
-    })?;
-    Ok(checkpoint.header().tensors.iter().map(|(key, entry)| (key.as_str().to_owned(), entry.info.dtype)).collect())
+    match open(file, &options) {
+        Ok(checkpoint) => Ok(checkpoint.header().tensors.iter().map(|(key, entry)| (key.as_str().to_owned(), entry.info.dtype)).collect()),
+        Err(error) if error.kind() == ErrorKind::Io => Err(Raised::new("OSError", error.to_string())),
+        // What that library makes of a file that ours refuses: it lets more pass, and has its own words.
+        Err(_) if compat == Compat::Reference && file.metadata().is_ok_and(|file| file.len() <= MAX_BROKEN) => {
+            let bytes = std::fs::read(file).map_err(|error| not_opened(file, &error))?;
+            let broken =
+                |error: safetensors::SafeTensorError| Raised::new("SafetensorError", format!("Error while deserializing header: {error}"));
+            let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).map_err(broken)?;
+            let dtype = |key: String| Some((metadata.info(&key)?.dtype.to_string().parse().ok()?, key));
+            Ok(metadata.offset_keys().into_iter().filter_map(dtype).map(|(dtype, key)| (key, dtype)).collect())
+        }
+        Err(error) => Err(Raised::new("SafetensorError", format!("Error while deserializing header: {error}"))),
+    }
 }
+
+/// The longest broken file that is read whole to word its error as the reference does, in bytes.
+const MAX_BROKEN: u64 = 64 << 20;
 
 fn not_opened(file: &Path, error: &std::io::Error) -> Raised {
     match error.kind() {

@@ -2,7 +2,6 @@
 //!
 //! Only the directory at the archive's end is read. Source: PKWARE's APPNOTE 6.3; PyTorch stores its entries uncompressed.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 /// The longest pickle that is read, in bytes: one of a hundred thousand tensors is about as long.
@@ -19,7 +18,7 @@ pub(super) enum Archive {
 }
 
 /// Looks for the pickle in a file of `len` bytes.
-pub(super) fn pickle_in_archive(file: &mut File, len: u64) -> std::io::Result<Archive> {
+pub(super) fn pickle_in_archive(file: &mut (impl Read + Seek), len: u64) -> std::io::Result<Archive> {
     let mut read = |start: u64, len: u64| -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| std::io::ErrorKind::InvalidData)?];
         file.seek(SeekFrom::Start(start))?;

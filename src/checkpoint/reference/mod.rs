@@ -117,6 +117,10 @@ pub enum ModelName {
     Text(String),
     /// A `pathlib` path; its class, as `PosixPath`, is part of the error.
     Path(std::path::PathBuf, &'static str),
+    /// A non-zero number of type `int` or `bool`, with the name of its type.
+    Int(&'static str),
+    /// Bytes; whether they are the path of a directory is asked of them as text.
+    Bytes(Vec<u8>),
     /// A value of another type that Python takes for true, with the name of its type.
     Other(String),
     /// `None`, or another value that Python takes for false.
@@ -126,7 +130,7 @@ pub enum ModelName {
 /// `resolve_trust_remote_code` for any Python value.
 ///
 /// # Errors
-/// An `AttributeError` for a value that is neither a string nor the path of a directory.
+/// An `AttributeError` for a number or a path that is no directory, a `TypeError` for anything else but a string.
 pub fn resolve_trust_remote_code(name: &ModelName, is_dir: impl Fn(&std::path::Path) -> bool) -> Result<bool, Raised> {
     let no_attribute = |class: &str| Raised::new("AttributeError", format!("'{class}' object has no attribute 'startswith'"));
     match name {
@@ -134,7 +138,12 @@ pub fn resolve_trust_remote_code(name: &ModelName, is_dir: impl Fn(&std::path::P
         ModelName::Text(name) => Ok(!name.is_empty() && !is_dir(std::path::Path::new(name)) && name.starts_with("nvidia/")),
         ModelName::Path(path, _) if is_dir(path) => Ok(false),
         ModelName::Path(_, class) => Err(no_attribute(class)),
-        ModelName::Other(class) => Err(no_attribute(class)),
+        ModelName::Int(class) => Err(no_attribute(class)),
+        ModelName::Bytes(bytes) if is_dir(std::path::Path::new(&*String::from_utf8_lossy(bytes))) => Ok(false),
+        ModelName::Bytes(_) => Err(Raised::new("TypeError", "startswith first arg must be bytes or a tuple of bytes, not str")),
+        ModelName::Other(class) => {
+            Err(Raised::new("TypeError", format!("stat: path should be string, bytes, os.PathLike or integer, not {class}")))
+        }
     }
 }
 

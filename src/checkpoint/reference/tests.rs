@@ -114,4 +114,8 @@ fn only_text_and_directories_are_model_names() {
     assert_eq!(resolve(ModelName::Path("x".into(), "PosixPath"), true), Ok(false));
     let raised = resolve(ModelName::Path("x".into(), "PosixPath"), false).unwrap_err();
     assert_eq!(raised.to_string(), "AttributeError: 'PosixPath' object has no attribute 'startswith'");
+    let kind = |name| resolve(name, false).unwrap_err().kind;
+    assert_eq!(kind(ModelName::Int("bool")), "AttributeError");
+    assert_eq!(kind(ModelName::Bytes(b"nvidia/x".to_vec())), "TypeError");
+    assert_eq!(kind(ModelName::Other("list".into())), "TypeError");
 }

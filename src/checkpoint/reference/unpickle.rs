@@ -7,7 +7,6 @@
 //! Source: `pickletools` of CPython for the opcodes, `torch.serialization` and `torch._utils` of PyTorch for what a checkpoint names.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
 use super::Raised;
@@ -18,10 +17,10 @@ use crate::checkpoint::dtypes::TorchDtype;
 ///
 /// # Errors
 /// An `UnpicklingError` for a file that is neither form of such a file, or that needs code to run; an `OSError` where reading fails.
-pub(in crate::checkpoint) fn state_dict_dtypes(file: &mut File) -> Result<Vec<(String, TorchDtype)>, Raised> {
+pub(in crate::checkpoint) fn state_dict_dtypes(mut file: impl Read + Seek) -> Result<Vec<(String, TorchDtype)>, Raised> {
     let failed = |error: std::io::Error| Raised::new("OSError", error.to_string());
     let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
-    match pickle_in_archive(file, len).map_err(failed)? {
+    match pickle_in_archive(&mut file, len).map_err(failed)? {
         Archive::Pickle { start, len } => {
             file.seek(SeekFrom::Start(start)).map_err(failed)?;
             let mut bytes = vec![0; usize::try_from(len).map_err(|_| bad("the pickle is too long"))?];

@@ -4,6 +4,9 @@ use crate::checkpoint::Compat;
 use crate::checkpoint::model::{Model, Tensor};
 use crate::checkpoint::names::get_module_by_normalized_name;
 use crate::checkpoint::reference::Raised;
+use crate::config::Config;
+use crate::key::Key;
+use crate::store::StateDict;
 
 use super::{get_input_embeddings_weight_and_name, get_lm_head_weight_and_name, has_local_tied_lm_head, is_tied_word_embeddings};
 
@@ -63,6 +66,24 @@ pub fn ensure_tied_lm_head(model: &mut Model, tie_weights: Option<&mut TieWeight
     let Some(param) = place.and_then(|place| model.params.get_mut(place)) else { return Ok(false) };
     param.tensor = tensor;
     Ok(has_local_tied_lm_head(model, compat))
+}
+
+/// [`ensure_tied_lm_head`] for tensors in memory: the head becomes a view of the embedding's storage, no byte is copied.
+///
+/// # Errors
+/// None in practice: there is no hook that could raise one.
+pub fn ensure_tied_in_state_dict(state_dict: &mut StateDict, config: Option<Config>, compat: Compat) -> Result<bool, Raised> {
+    let mut model = Model::from_state_dict(state_dict, config);
+    let before: Vec<u64> = model.params.iter().map(|param| param.tensor.object).collect();
+    let tied = ensure_tied_lm_head(&mut model, None, compat)?;
+    for (param, before) in model.params.iter().zip(before) {
+        let source = usize::try_from(param.tensor.object).ok().filter(|_| param.tensor.object != before);
+        // Objects are numbered as the entries are.
+        if let Some(view) = source.and_then(|source| state_dict.iter().nth(source)).map(|(_, view)| view.clone()) {
+            state_dict.insert(Key::from(param.name.as_str()), view);
+        }
+    }
+    Ok(tied)
 }
 
 /// Whether one tensor can stand for the other.

@@ -13,7 +13,7 @@ use super::Compat;
 use super::model::{Model, TieSupport};
 use crate::config::{Config, TieDecision, TieReason};
 
-pub use ensure::{TieWeights, ensure_tied_lm_head};
+pub use ensure::{TieWeights, ensure_tied_in_state_dict, ensure_tied_lm_head};
 pub use find::{
     Found, REFERENCE_SOURCES, get_input_embeddings_weight_and_name, get_lm_head_weight_and_name, get_tied_lm_head_source_names,
     has_local_tied_lm_head, same_tensor_storage,

@@ -208,6 +208,42 @@ fn in_memory_the_head_shares_the_embeddings_storage() {
 }
 
 #[test]
+fn tensors_in_memory_are_tied_without_a_copy() {
+    let view = |fill: u8, shape: Vec<u64>| {
+        let info = TensorInfo::new(Dtype::F32, shape);
+        let len = usize::try_from(info.nbytes().unwrap()).unwrap();
+        TensorView::contiguous(Storage::new(vec![fill; len]), info, 0).unwrap()
+    };
+    let config = || Some(Config::from_value(json!({"tie_word_embeddings": true})));
+    let mut tensors = StateDict::new();
+    tensors.insert(Key::from("model.norm.weight"), view(0, vec![4]));
+    tensors.insert(Key::from(EMBEDDING), view(1, vec![6, 4]));
+    tensors.insert(Key::from("lm_head.weight"), view(2, vec![6, 4]));
+    assert_eq!(ensure_tied_in_state_dict(&mut tensors, None, Compat::Strict), Ok(false), "not tied by intent");
+    assert_eq!(ensure_tied_in_state_dict(&mut tensors, config(), Compat::Strict), Ok(true));
+    assert!(tensors.get("lm_head.weight").unwrap().same_tensor(tensors.get(EMBEDDING).unwrap()));
+    assert_eq!(tensors.get("lm_head.weight").unwrap().bytes().unwrap()[0], 1);
+
+    let draft = view(2, vec![3, 4]);
+    tensors.insert(Key::from("lm_head.weight"), draft.clone());
+    assert_eq!(ensure_tied_in_state_dict(&mut tensors, config(), Compat::Strict), Ok(false));
+    assert!(tensors.get("lm_head.weight").unwrap().same_tensor(&draft));
+}
+
+#[test]
+fn a_plan_that_ties_gives_a_tied_model() {
+    let info = TensorInfo::new(Dtype::F32, vec![6, 4]);
+    let header = crate::tensor::Header::from_infos([(Key::from(EMBEDDING), info)]);
+    let rules = crate::library::rules("tied_lm_head").unwrap();
+    let stages = [crate::plan::Stage { rules, direction: crate::check::Direction::Forward, named: false }];
+    let config = Config::from_value(json!({"tie_word_embeddings": true}));
+    let options = crate::plan::PlanOptions { config: config.clone(), ..Default::default() };
+    let plan = crate::plan::plan(&stages, &header, &options).unwrap();
+    assert!(plan.target("lm_head.weight").is_some(), "{:?}", plan.findings);
+    assert!(has_local_tied_lm_head(&Model::from_plan(&plan, Some(config)), Compat::Strict));
+}
+
+#[test]
 fn tensors_at_one_place_of_a_file_are_one() {
     use crate::tensor::{Entry, Header, Location};
     let entry = |offset| Entry { info: TensorInfo::new(Dtype::F32, vec![6, 4]), location: Some(Location { file: 0, offset, len: 96 }) };

@@ -258,6 +258,9 @@ fn resolve_trust(input: &Input, compat: Compat) -> Result<Json, Raised> {
         "Path existing dir" => ModelName::Path("/tmp".into(), "PosixPath"),
         repr if repr.starts_with("Path") => ModelName::Path("nvidia/not-there".into(), "PosixPath"),
         repr if repr.starts_with("int 0") || ["None", "False", "''", "[]"].contains(&repr) => ModelName::Falsy,
+        repr if repr.starts_with("b'") || repr.starts_with("bytes") => ModelName::Bytes(b"nvidia/not-there".to_vec()),
+        repr if repr.starts_with("int") => ModelName::Int("int"),
+        "True" | "bool True" => ModelName::Int("bool"),
         repr => ModelName::Other(repr.split([' ', '(']).next().unwrap_or_default().to_owned()),
     };
     match (compat, &name) {
