@@ -4,5 +4,6 @@
 
 mod corpus;
 mod library;
+mod seed;
 mod store;
 mod syntax;
