@@ -470,7 +470,8 @@ pub(super) fn check(plan: &Plan, id: NodeId) -> Result<()> {
         }
         _ => false,
     };
-    if fits && node.info.numel().is_some() { Ok(()) } else { Err(inconsistent(&format!("{:?} cannot give {}", node.op, node.info))) }
+    let countable = node.info.numel().is_some_and(|numel| numel.checked_mul(node.info.dtype.bits().into()).is_some());
+    if fits && countable { Ok(()) } else { Err(inconsistent(&format!("{:?} cannot give {}", node.op, node.info))) }
 }
 
 fn replaced(shape: &[u64], dim: usize, size: u64) -> Vec<u64> {

@@ -1,5 +1,6 @@
 //! In memory: a target that is one affine view of one source *is* a view of it; only the others are made.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -165,9 +166,8 @@ fn settle(piece: Piece<Value>, leaves: &Mapped, copies: &mut Mapped, out: &mut V
                 piece.coalesce();
             }
             settled = refined;
-        } else if !copies.views.contains_key(&leaf.node) {
-            let copy = TensorView::contiguous(Storage::new(view.to_vec()), view.info().clone(), 0)?;
-            copies.views.insert(leaf.node, copy);
+        } else if let Entry::Vacant(slot) = copies.views.entry(leaf.node) {
+            slot.insert(TensorView::contiguous(Storage::new(view.to_vec()), view.info().clone(), 0)?);
         }
     }
     out.extend(settled);

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::compile::check;
 use super::value::{self, Step};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::Store;
 use crate::tensor::{Dtype, Shape, TensorInfo};
@@ -49,7 +49,11 @@ fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>]) -> 
     let numel = size(info.numel())?;
     let w = width(info.dtype);
     let shapes: Vec<&TensorInfo> = node.inputs.iter().map(|input| &plan.node(*input).info).collect();
-    let mut out = Vec::with_capacity(numel * w);
+    let mut out = Vec::new();
+    let room = numel.checked_mul(w).is_some_and(|bytes| out.try_reserve_exact(bytes).is_ok());
+    if !room {
+        return Err(Error::new(ErrorKind::Limit, format!("no memory for a tensor of {info}")));
+    }
     match &node.op {
         Op::Source { key } => {
             let mut bytes = vec![0; size(info.nbytes())?];

@@ -107,7 +107,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     let mut report = Report::default();
     for target in plan.targets.iter().filter(|target| left_out(plan, target, options.ties)) {
         report.aliased += 1;
-        report.bytes_aliased += plan.info(target).nbytes().unwrap_or(0);
+        report.bytes_aliased += plan.nodes.get(target.node.0 as usize).and_then(|node| node.info.nbytes()).unwrap_or(0);
     }
     let program = compile(plan, &written, MAX_PIECES)?;
 
@@ -133,7 +133,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
         leaves.temporaries.insert(*node, bytes);
     }
 
-    let total = program.layouts.iter().map(|layout| layout.numel * layout.size).sum();
+    let total = program.layouts.iter().fold(0u64, |sum, layout| sum.saturating_add(layout.numel * layout.size));
     let threads = rayon::current_num_threads() as u64;
     let mut pool = Pool::new(&leaves, (options.memory / threads.max(1)).clamp(LEAST, MOST), total);
     (pool.cancel, pool.progress) = (options.cancel, options.progress);
