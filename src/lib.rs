@@ -1,8 +1,12 @@
-//! regraft rewrites state dicts.
+//! regraft rewrites state dicts: rules say once how the keys and tensors of one checkpoint layout correspond to those of another, and
+//! the engine checks them, plans them against a checkpoint's headers, and applies them, to files or in memory, in either direction.
+//!
+//! Modules are listed in reading order; each uses only those above it.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 pub mod key;
 
+pub mod config;
 pub mod diagnostic;
 pub mod error;
 pub mod tensor;
@@ -15,3 +19,9 @@ pub mod check;
 pub mod plan;
 
 pub mod execute;
+
+pub mod library;
+
+pub use check::{Direction, Rules};
+pub use library::{Route, compile, load};
+pub use plan::{Plan, PlanOptions, plan};

@@ -1,5 +1,8 @@
 //! Keys: full names like `model.layers.3.mlp.gate.weight`, their segments, and patterns over them.
 
+mod pattern;
+mod set;
+
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
@@ -7,6 +10,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+pub use pattern::{Atom, Binding, Bindings, Part, Pattern, Reach, Segments, Slot};
+pub use set::PatternSet;
+
+#[cfg(test)]
+mod tests;
 
 /// A full name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,5 +1,452 @@
 //! From checked rules and headers to a [`Plan`]: pure, no I/O.
+//!
+//! Each statement rewrites the state dict that the one before left, one file under `pass/` for each kind of statement. What can only
+//! be known from bytes (is a tied head equal to its source?) is asked of [`PlanOptions::equal`], if there is one.
 
+mod bind;
+mod cover;
+mod graph;
+mod lower;
 mod node;
+mod pass;
+mod print;
+mod state;
 
-pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+
+pub use cover::Report;
+pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+
+use crate::check::value::{Environment, Scope, Value, no_captures};
+use crate::check::{Direction, Rules, Step, StepKind, resolve_alone};
+use crate::config::{Config, TieDecision};
+use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
+use crate::key::{Bindings, Key, Segments};
+use crate::syntax::ast;
+use crate::tensor::{Header, Wanted};
+use graph::Graph;
+use state::{Entry, State};
+
+/// A rule file and which way to read it.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
+    /// The rules.
+    pub rules: &'a Rules,
+    /// Which way.
+    pub direction: Direction,
+    /// Whether a person named these rules: then rules that match nothing are findings.
+    pub named: bool,
+}
+
+/// Whether two tensors of the checkpoint are equal byte for byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Equality {
+    /// Every byte.
+    Equal,
+    /// So many bytes differ.
+    Differ(u64),
+}
+
+/// Answers whether two keys of the checkpoint are equal byte for byte; `None` if that can't be known (headers only).
+pub type EqualFn<'a> = dyn Fn(&str, &str) -> Option<Equality> + 'a;
+
+/// What a plan depends on besides rules and headers.
+#[derive(Clone, Default)]
+pub struct PlanOptions<'a> {
+    /// config.json.
+    pub config: Config,
+    /// `--set name=value`.
+    pub parameters: IndexMap<String, Value>,
+    /// Whether word embeddings are tied; what config.json or the model type's default says if `None`.
+    pub tied: Option<bool>,
+    /// The keys that the result should have.
+    pub wanted: Option<&'a Wanted>,
+    /// Missing or unexpected keys are findings, not a stop.
+    pub not_strict: bool,
+    /// Compares bytes, for ties.
+    pub equal: Option<&'a EqualFn<'a>>,
+}
+
+/// Keys that are searched for the nearest miss of a rule.
+const SEARCHED: usize = 2000;
+
+/// The most segments a key may have.
+const MAX_SEGMENTS: usize = 1024;
+
+/// Plans: applies the stages in order to the keys of a header.
+///
+/// # Errors
+/// Everything because of which this checkpoint can't be converted so.
+pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) -> Result<Plan, Diagnostics> {
+    let mut planner = Planner::new(header, options);
+    planner.load();
+    planner.check_parameters(stages);
+    for stage in stages {
+        if planner.failed() {
+            break;
+        }
+        planner.stage(stage);
+    }
+    planner.finish()
+}
+
+/// A plan while it is made.
+struct Planner<'a> {
+    header: &'a Header,
+    options: &'a PlanOptions<'a>,
+    decision: TieDecision,
+    graph: Graph,
+    state: State,
+    rules: Vec<RuleInfo>,
+    rule_ids: HashMap<(usize, u32, usize), RuleId>,
+    dropped: IndexMap<Key, DropReason>,
+    findings: Vec<Diagnostic>,
+    /// How the stage that runs found the keys.
+    evidence: Evidence,
+    verdicts: Vec<Verdict>,
+}
+
+/// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
+#[derive(Clone, Debug, Default)]
+struct Evidence {
+    /// Keys that a rewrite took.
+    matched: usize,
+    /// Keys that no rewrite took and that look like a result.
+    already: Vec<Key>,
+    /// Rules that took nothing.
+    unmatched: Vec<Diagnostic>,
+    /// Rewrites that ran.
+    rewrites: usize,
+}
+
+impl<'a> Planner<'a> {
+    fn new(header: &'a Header, options: &'a PlanOptions<'a>) -> Self {
+        Self {
+            header,
+            options,
+            decision: options.config.tie_policy(options.tied),
+            graph: Graph::default(),
+            state: State::default(),
+            rules: Vec::new(),
+            rule_ids: HashMap::new(),
+            dropped: IndexMap::new(),
+            findings: Vec::new(),
+            evidence: Evidence::default(),
+            verdicts: Vec::new(),
+        }
+    }
+
+    fn failed(&self) -> bool {
+        self.findings.iter().any(Diagnostic::is_error)
+    }
+
+    /// Every tensor of the checkpoint becomes an entry.
+    fn load(&mut self) {
+        let mut segments = Segments::default();
+        for (key, entry) in &self.header.tensors {
+            segments.split(key);
+            if segments.len() > MAX_SEGMENTS {
+                self.findings.push(Diagnostic::error(LIMIT, format!("a key has more than {MAX_SEGMENTS} segments")).keys([key.as_str()]));
+                continue;
+            }
+            match self.graph.source(key, &entry.info) {
+                Ok(node) => {
+                    let entry = Entry { key: key.clone(), node, origin: key.clone(), rules: Vec::new(), tied: false };
+                    // Keys of a header are different from each other.
+                    let _ = self.state.insert(entry);
+                }
+                Err(why) => self.findings.push(Diagnostic::error(crate::diagnostic::codes::SHAPE, why).keys([key.as_str()])),
+            }
+        }
+    }
+
+    /// A parameter that no rule file declares is a typo.
+    fn check_parameters(&mut self, stages: &[Stage<'_>]) {
+        let known: Vec<&str> =
+            stages.iter().flat_map(|stage| &stage.rules.scopes).flat_map(|scope| scope.lets.keys().map(String::as_str)).collect();
+        for name in self.options.parameters.keys() {
+            if known.contains(&name.as_str()) {
+                continue;
+            }
+            let mut diagnostic = Diagnostic::error(UNKNOWN_NAME, format!("no rule file declares the parameter `{name}`"));
+            diagnostic = match did_you_mean(name, known.iter().copied()) {
+                Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
+                None => diagnostic.hint(format!("a rule file declares it with `let {name}` or `let {name} = default`")),
+            };
+            self.findings.push(diagnostic);
+        }
+    }
+
+    fn stage(&mut self, stage: &Stage<'_>) {
+        self.evidence = Evidence::default();
+        let steps: Vec<&Step> = stage.rules.steps.iter().collect();
+        self.steps(&steps, stage);
+        if self.failed() {
+            return;
+        }
+        let evidence = std::mem::take(&mut self.evidence);
+        let verdict = match (evidence.matched, evidence.already.len()) {
+            (0, 0) => Verdict::Neither,
+            (0, _) => Verdict::Already,
+            (_, 0) => Verdict::Converts,
+            _ => Verdict::Mixed,
+        };
+        if evidence.rewrites > 0 {
+            self.verdicts.push(verdict);
+        }
+        self.report_stage(stage, verdict, evidence);
+    }
+
+    fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
+        use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT};
+        let (source, target) = match (&stage.rules.layouts, stage.direction) {
+            (Some((left, right)), Direction::Forward) => (left.as_str(), right.as_str()),
+            (Some((left, right)), Direction::Reverse) => (right.as_str(), left.as_str()),
+            (None, _) => ("source", "target"),
+        };
+        let name = &stage.rules.name;
+        match verdict {
+            Verdict::Already => {
+                let finding = Diagnostic::note(ALREADY_THERE, format!("already in the layout `{target}` of `{name}`: nothing to do"));
+                self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
+            }
+            Verdict::Mixed => {
+                let count = counted(evidence.already.len(), "key");
+                let finding = Diagnostic::warning(
+                    MIXED_LAYOUT,
+                    format!("mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"),
+                );
+                let finding = finding.keys(evidence.already.into_iter().map(String::from));
+                self.findings.push(finding.hint("reading backwards would rename these too"));
+            }
+            Verdict::Neither if stage.named && evidence.rewrites > 0 => {
+                let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
+                finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
+                for miss in self.nearest_misses(stage).into_iter().take(3) {
+                    finding = finding.hint(miss);
+                }
+                self.findings
+                    .push(finding.hint("are these rules for this checkpoint, and is the direction right? `regraft explain` says more"));
+            }
+            _ => {}
+        }
+        if matches!(verdict, Verdict::Converts | Verdict::Mixed) {
+            for mut finding in evidence.unmatched {
+                if !stage.named {
+                    finding.severity = crate::diagnostic::Severity::Note;
+                }
+                self.findings.push(finding);
+            }
+        }
+    }
+
+    /// For each rule of a stage, the key on which its sources got furthest, and where that stopped.
+    fn nearest_misses(&self, stage: &Stage<'_>) -> Vec<String> {
+        let mut misses = Vec::new();
+        let mut segments = Segments::default();
+        for step in &stage.rules.steps {
+            let StepKind::Rewrite(rules) = &step.kind else { continue };
+            for rule in rules {
+                let sides = if stage.direction == Direction::Forward { &rule.left } else { &rule.right };
+                for side in sides {
+                    let crate::check::SideItem::Pattern(pattern) = &side.item else { continue };
+                    let nearest = self.state.iter().take(SEARCHED).map(|(_, entry)| {
+                        segments.split(&entry.key);
+                        (pattern.reach(&entry.key, &segments, rule.captures.len()), entry.key.clone())
+                    });
+                    let Some((reach, key)) = nearest.max_by_key(|(reach, _)| *reach) else { continue };
+                    segments.split(&key);
+                    let stopped = if reach.segment < segments.len() { segments.get(&key, reach.segment) } else { "its end" };
+                    misses.push((reach, format!("`{}` got furthest on `{key}`, up to `{stopped}`", rule.text)));
+                }
+            }
+        }
+        misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
+        misses.into_iter().map(|(_, miss)| miss).collect()
+    }
+
+    /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come first both ways.
+    fn steps(&mut self, steps: &[&Step], stage: &Stage<'_>) {
+        let is_strip = |step: &Step| matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. });
+        let ordered: Vec<&Step> = match stage.direction {
+            Direction::Forward => steps.to_vec(),
+            Direction::Reverse => {
+                let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().copied().partition(|step| is_strip(step));
+                strips.into_iter().chain(others.into_iter().rev()).collect()
+            }
+        };
+        for step in ordered {
+            if self.failed() {
+                return;
+            }
+            self.step(step, stage);
+        }
+    }
+
+    fn step(&mut self, step: &Step, stage: &Stage<'_>) {
+        let Some(scope) = stage.rules.scopes.get(step.scope) else { return };
+        let result = match &step.kind {
+            StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
+            StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
+            StepKind::StripLeading { wrappers, if_wanted } => self.strip_leading(step, wrappers, *if_wanted, scope),
+            StepKind::Prefix(prefix) => self.prefix(step, prefix, scope, stage.direction),
+            StepKind::Drop(keys) => self.select(step, keys, false, scope, stage.direction),
+            StepKind::Keep(keys) => self.select(step, keys, true, scope, stage.direction),
+            StepKind::Cast { keys, dtype, lossy } => self.cast(step, keys, *dtype, *lossy, scope, stage.direction),
+            StepKind::Tie(tie) => self.tie(step, tie, scope, stage.direction),
+            StepKind::Create { target, made, unless } => self.create(step, target, made, unless, scope, stage.direction),
+            StepKind::Expect { pattern, captures, count } => self.expect_keys(step, pattern, captures, count.as_ref(), scope),
+            StepKind::When { condition, then, otherwise } => self.when(condition, then, otherwise, scope, stage),
+        };
+        if let Err(diagnostic) = result {
+            self.findings.push(*diagnostic);
+        }
+    }
+
+    fn when(
+        &mut self,
+        condition: &ast::Expr,
+        then: &[Step],
+        otherwise: &[Step],
+        scope: &Scope,
+        stage: &Stage<'_>,
+    ) -> Result<(), Box<Diagnostic>> {
+        let branch = |holds: bool| -> Vec<&Step> { if holds { then.iter().collect() } else { otherwise.iter().collect() } };
+        if stage.direction == Direction::Forward || !asks_layout(condition) {
+            let holds = self.truth(scope, condition)?;
+            self.steps(&branch(holds), stage);
+            return Ok(());
+        }
+        // `exists` is a fact about the left layout, which reading backwards only gives: each answer is tried, and the one that the
+        // result bears out stands.
+        let before = (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone());
+        let mut borne_out = Vec::new();
+        for holds in [true, false] {
+            self.steps(&branch(holds), stage);
+            let agrees = !self.failed() && self.truth(scope, condition)? == holds;
+            let after = (
+                std::mem::replace(&mut self.state, before.0.clone()),
+                std::mem::replace(&mut self.dropped, before.1.clone()),
+                std::mem::replace(&mut self.findings, before.2.clone()),
+                std::mem::replace(&mut self.rules, before.3.clone()),
+                std::mem::replace(&mut self.evidence, before.4.clone()),
+            );
+            if agrees {
+                borne_out.push(after);
+            }
+        }
+        // Where both are, the one whose rules took more keys is meant; the other left what it should have undone.
+        if let [first, second] = &borne_out[..] {
+            match first.4.matched.cmp(&second.4.matched) {
+                Ordering::Greater => borne_out.truncate(1),
+                Ordering::Less => borne_out.swap(0, 1),
+                Ordering::Equal if !first.0.same_keys(&second.0) => borne_out.clear(),
+                Ordering::Equal => {}
+            }
+        }
+        let Some(chosen) = borne_out.into_iter().next() else {
+            return Err(Box::new(
+                Diagnostic::error(UNDECIDED, "reading backwards can't tell whether this condition held")
+                    .at(scope.place(condition.span), "a fact about the left layout")
+                    .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
+            ));
+        };
+        (self.state, self.dropped, self.findings, self.rules, self.evidence) = chosen;
+        Ok(())
+    }
+
+    /// Evaluates with the environment of this plan.
+    fn with_environment<T>(&self, ask: impl FnOnce(&Environment<'_>) -> T) -> T {
+        let exists = |scope: &Scope, pattern: &ast::Pattern| {
+            let (pattern, captures) = resolve_alone(scope, pattern).ok()?;
+            let mut segments = Segments::default();
+            Some(self.state.iter().any(|(_, entry)| {
+                segments.split(&entry.key);
+                pattern.matches(&entry.key, &segments, &mut Bindings::new(captures.len()))
+            }))
+        };
+        let config = self.options.config.value();
+        ask(&Environment {
+            config: (!config.is_null()).then_some(config),
+            tied: Some(self.decision.tied),
+            parameters: &self.options.parameters,
+            exists: &exists,
+            captures: &no_captures,
+        })
+    }
+
+    fn truth(&self, scope: &Scope, condition: &ast::Expr) -> Result<bool, Box<Diagnostic>> {
+        self.with_environment(|environment| environment.truth(scope, condition))
+    }
+
+    /// The number of a rule in this plan; `at` counts the rules of a statement.
+    fn rule_id(&mut self, place: &crate::diagnostic::Place, at: usize, text: &str) -> RuleId {
+        let file = std::sync::Arc::as_ptr(&place.source) as usize;
+        let next = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
+        let id = *self.rule_ids.entry((file, place.span.start, at)).or_insert(next);
+        if id.0 as usize >= self.rules.len() {
+            self.rules.push(RuleInfo { file: place.source.name.clone(), line: place.line(), text: text.to_owned(), count: 0 });
+        }
+        id
+    }
+
+    fn count(&mut self, rule: RuleId, by: u64) {
+        if let Some(info) = self.rules.get_mut(rule.0 as usize) {
+            info.count += by;
+        }
+    }
+
+    /// Puts an entry into the state, or reports that its key is taken.
+    fn put(&mut self, entry: Entry) {
+        let Err(entry) = self.state.insert(entry) else { return };
+        let other = self.state.get(&entry.key).map(|other| (other.origin.clone(), other.rules.clone()));
+        let (origin, rules) = other.unwrap_or_else(|| (entry.key.clone(), Vec::new()));
+        let by = |rules: &[RuleId]| match rules.last().and_then(|id| self.rules.get(id.0 as usize)) {
+            Some(rule) => format!("by {}:{} {}", rule.file, rule.line, rule.text),
+            None => "as it is".to_owned(),
+        };
+        let message = format!(
+            "two sources give the key `{}`: `{}` ({}) and `{}` ({})",
+            entry.key,
+            origin,
+            by(&rules),
+            entry.origin,
+            by(&entry.rules)
+        );
+        let mut finding = Diagnostic::error(COLLISION, message).keys([origin.as_str(), entry.origin.as_str()]);
+        finding = finding.hint("exclude one of them with `unless`, or drop it first");
+        // The first collision is told whole; of thousands, the keys are enough.
+        match self.findings.iter_mut().find(|finding| finding.code == COLLISION) {
+            Some(first) => first.keys.extend(finding.keys),
+            None => self.findings.push(finding),
+        }
+    }
+
+    fn unmatched(&mut self, place: &crate::diagnostic::Place, what: &str) {
+        self.evidence.unmatched.push(
+            Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
+                .at(place.clone(), "no key fits")
+                .hint("write `optional` at its end if that is fine"),
+        );
+    }
+}
+
+/// Whether a condition asks what keys the left layout has.
+fn asks_layout(expr: &ast::Expr) -> bool {
+    match &expr.kind {
+        ast::ExprKind::Exists(_) => true,
+        ast::ExprKind::Paren(inner) | ast::ExprKind::Unary(_, inner) => asks_layout(inner),
+        ast::ExprKind::Binary(_, left, right) => asks_layout(left) || asks_layout(right),
+        ast::ExprKind::List(items) => items.iter().any(asks_layout),
+        _ => false,
+    }
+}
+
+/// `1 key`, `2 keys`
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}

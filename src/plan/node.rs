@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::TieDecision;
 use crate::diagnostic::Diagnostic;
 use crate::key::Key;
 use crate::tensor::TensorInfo;
@@ -142,6 +143,20 @@ pub struct RuleInfo {
     pub count: u64,
 }
 
+/// In which layout the checkpoint was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// In the source layout: it converts.
+    Converts,
+    /// In the target layout already: nothing to do.
+    Already,
+    /// Keys of both.
+    Mixed,
+    /// Keys of neither: no rewrite fits, none is undone.
+    Neither,
+}
+
 /// The key graph: how each key of the result is made from the keys of the checkpoint.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Plan {
@@ -153,6 +168,14 @@ pub struct Plan {
     pub dropped: Vec<Dropped>,
     /// The rules of the program.
     pub rules: Vec<RuleInfo>,
+    /// In which layout the checkpoint was found; `None` if no rule could tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// Whether word embeddings are tied, and what decided.
+    pub tied: Option<TieDecision>,
+    /// How the keys meet the target manifest, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<super::Report>,
     /// What was found while planning: notes and warnings, no errors.
     pub findings: Vec<Diagnostic>,
 }

@@ -57,7 +57,11 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkpoint>
         }
         Content::Json(Kind::Index, text) => sharded::open(path, &text, options),
         Content::Json(kind @ (Kind::Manifest | Kind::Wrapped), text) => {
-            let header = manifest::header(&text, kind == Kind::Wrapped).map_err(|error| error.in_file(path))?;
+            let header = manifest::header(&text, kind == Kind::Wrapped).map_err(|error| {
+                let is_config = ["\"model_type\"", "\"architectures\""].iter().any(|field| text.contains(field));
+                let error = error.in_file(path);
+                if is_config { error.hint("this is a model's configuration; give the directory that it lies in") } else { error }
+            })?;
             Ok(Checkpoint::manifest(header, parent(path)))
         }
         Content::Json(Kind::List, _) | Content::Text(_) => {

@@ -90,6 +90,12 @@ fn bad_manifests_name_the_key() {
 }
 
 #[test]
+fn a_config_is_recognized() {
+    let error = fails(open_text(r#"{"architectures":["LlamaForCausalLM"],"hidden_size":4096}"#));
+    assert!(error.advice().unwrap().contains("a model's configuration"), "{error}");
+}
+
+#[test]
 fn wanted_keys_from_lists() {
     let keys = |wanted: Wanted| wanted.keys.iter().map(|(key, info)| (key.as_str().to_owned(), info.is_some())).collect::<Vec<_>>();
     let expected = [("b".to_owned(), false), ("a x".to_owned(), false)];

@@ -1,0 +1,285 @@
+//! Captures: what each name of a rule captures, and patterns with their captures turned into slots.
+
+use crate::diagnostic::codes::{BAD_PATTERN, CAPTURE_CONFLICT, LIMIT, NOT_INVERTIBLE_ARITHMETIC};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::key::{Atom, Part, Pattern, Slot};
+use crate::syntax::ast;
+use crate::syntax::ast::{Expr, Segment};
+
+use super::rules::{Capture, CaptureKind};
+use super::value::Scope;
+
+/// Which side of the arrow a pattern stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SideOf {
+    Left,
+    Right,
+}
+
+/// The captures of one rule while it is read: first every pattern is declared, then each is resolved.
+pub(super) struct Table<'a> {
+    scope: &'a Scope,
+    names: Vec<Name>,
+    /// Whether some pattern of the rule starts, or ends, with an unnamed `**` besides other segments.
+    leading: bool,
+    trailing: bool,
+}
+
+struct Name {
+    text: String,
+    kind: Option<Kind>,
+    span: Span,
+    left: bool,
+    right: bool,
+}
+
+enum Kind {
+    Index { range: Option<(Expr, Expr)>, only_bare: bool },
+    Chars,
+    Rest,
+    Words { here: Vec<String>, there: Vec<String>, side: SideOf },
+}
+
+const LEADING: &str = "**.";
+const TRAILING: &str = ".**";
+
+impl<'a> Table<'a> {
+    pub(super) fn new(scope: &'a Scope) -> Self {
+        Self { scope, names: Vec::new(), leading: false, trailing: false }
+    }
+
+    /// Takes in the captures of a pattern.
+    pub(super) fn declare(&mut self, pattern: &ast::Pattern, side: SideOf) -> Result<(), Box<Diagnostic>> {
+        let last = pattern.segments.len().saturating_sub(1);
+        for (at, segment) in pattern.segments.iter().enumerate() {
+            match segment {
+                Segment::Rest { name: None, .. } if last == 0 => {}
+                Segment::Rest { name: None, .. } if at == 0 => self.leading = true,
+                Segment::Rest { name: None, .. } if at == last => self.trailing = true,
+                Segment::Rest { name: None, span } => {
+                    return Err(self.bad(*span, "an unnamed `**` stands only at the start or the end", "name it: {path**}"));
+                }
+                Segment::Rest { name: Some(name), span } => self.note(&name.text, *span, side, Kind::Rest)?,
+                Segment::Atoms(atoms) => self.declare_atoms(atoms, side)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in a group of a regex.
+    pub(super) fn declare_group(&mut self, name: &str, span: Span) -> Result<(), Box<Diagnostic>> {
+        self.note(name, span, SideOf::Left, Kind::Chars)
+    }
+
+    fn declare_atoms(&mut self, atoms: &[ast::Atom], side: SideOf) -> Result<(), Box<Diagnostic>> {
+        for pair in atoms.windows(2) {
+            if let [ast::Atom::Capture(first), second] = pair {
+                let joined = match (&first.kind, second) {
+                    (ast::CaptureKind::Index { .. }, ast::Atom::Text(text)) => text.starts_with(|c: char| c.is_ascii_digit()),
+                    (ast::CaptureKind::Index { .. }, ast::Atom::Capture(next)) => matches!(next.kind, ast::CaptureKind::Index { .. }),
+                    (ast::CaptureKind::Text { .. }, ast::Atom::Capture(_)) => true,
+                    _ => false,
+                };
+                if joined {
+                    return Err(self.bad(
+                        first.span,
+                        "where this capture ends can't be told from what follows it",
+                        "put text between them that neither can contain",
+                    ));
+                }
+            }
+        }
+        for atom in atoms {
+            let ast::Atom::Capture(capture) = atom else { continue };
+            match &capture.kind {
+                ast::CaptureKind::Index { name, mul, range, .. } => {
+                    if *mul <= 0 {
+                        return Err(Box::new(
+                            Diagnostic::error(NOT_INVERTIBLE_ARITHMETIC, "the factor of an index must be at least 1")
+                                .at(self.scope.place(capture.span), "not one-to-one, or falling"),
+                        ));
+                    }
+                    self.note(&name.text, capture.span, side, Kind::Index { range: range.clone(), only_bare: range.is_none() })?;
+                }
+                ast::CaptureKind::Text { name } => self.note(&name.text, capture.span, side, Kind::Chars)?,
+                ast::CaptureKind::Words { name, words } => {
+                    let here: Vec<String> = words.iter().map(|(word, _)| word.clone()).collect();
+                    let there: Vec<String> = words.iter().map(|(word, partner)| partner.as_ref().unwrap_or(word).clone()).collect();
+                    for (at, word) in here.iter().enumerate() {
+                        if here[..at].contains(word) {
+                            return Err(self.bad(capture.span, &format!("the word `{word}` stands here twice"), "write each word once"));
+                        }
+                    }
+                    if here.len() > usize::from(u16::MAX) {
+                        return Err(Box::new(Diagnostic::error(LIMIT, "too many words").at(self.scope.place(capture.span), "here")));
+                    }
+                    self.note(&name.text, capture.span, side, Kind::Words { here, there, side })?;
+                }
+                ast::CaptureKind::Other(_) => {
+                    return Err(Box::new(
+                        Diagnostic::error(NOT_INVERTIBLE_ARITHMETIC, "this arithmetic can't be inverted")
+                            .at(self.scope.place(capture.span), "must be `n`, `n+b` or `a*n+b` with whole numbers a and b")
+                            .hint("write one of {l}, {l+1}, {2*l}, {2*l+1}"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, text: &str, span: Span, side: SideOf, kind: Kind) -> Result<(), Box<Diagnostic>> {
+        let scope = self.scope;
+        let Some(name) = self.names.iter_mut().find(|name| name.text == text) else {
+            let (left, right) = (side == SideOf::Left, side == SideOf::Right);
+            self.names.push(Name { text: text.to_owned(), kind: Some(kind), span, left, right });
+            return Ok(());
+        };
+        match side {
+            SideOf::Left => name.left = true,
+            SideOf::Right => name.right = true,
+        }
+        let first = name.span;
+        let conflict = || {
+            Box::new(
+                Diagnostic::error(CAPTURE_CONFLICT, format!("the capture `{text}` is written in two ways"))
+                    .at(scope.place(span), "here")
+                    .label(scope.place(first), "and here")
+                    .hint("a capture has one form; elsewhere in the rule write just its name"),
+            )
+        };
+        let merged = match (name.kind.take(), kind) {
+            (Some(Kind::Index { range: Some(a), .. }), Kind::Index { range: Some(b), .. }) => {
+                if a != b {
+                    return Err(conflict());
+                }
+                Kind::Index { range: Some(a), only_bare: false }
+            }
+            (Some(Kind::Index { range: a, only_bare }), Kind::Index { range: b, only_bare: bare }) => {
+                Kind::Index { range: a.or(b), only_bare: only_bare && bare }
+            }
+            // A bare `{x}` takes the form that the other place declares.
+            (Some(Kind::Index { range: None, only_bare: true }), other @ (Kind::Chars | Kind::Words { .. })) => other,
+            (Some(other @ (Kind::Chars | Kind::Words { .. })), Kind::Index { range: None, only_bare: true }) => other,
+            (Some(Kind::Chars), Kind::Chars) => Kind::Chars,
+            (Some(Kind::Rest), Kind::Rest) => Kind::Rest,
+            (Some(Kind::Words { here, there, side }), Kind::Words { here: other_here, there: other_there, side: other_side }) => {
+                let same = if side == other_side {
+                    here == other_here && there == other_there
+                } else {
+                    here == other_there && there == other_here
+                };
+                if !same {
+                    return Err(conflict());
+                }
+                Kind::Words { here, there, side }
+            }
+            _ => return Err(conflict()),
+        };
+        name.kind = Some(merged);
+        Ok(())
+    }
+
+    fn bad(&self, span: Span, message: &str, hint: &str) -> Box<Diagnostic> {
+        Box::new(Diagnostic::error(BAD_PATTERN, message.to_owned()).at(self.scope.place(span), "here").hint(hint.to_owned()))
+    }
+
+    fn intern(&mut self, text: &str, kind: Kind, span: Span, side: SideOf) -> Slot {
+        let at = match self.names.iter().position(|name| name.text == text) {
+            Some(at) => at,
+            None => {
+                self.names.push(Name { text: text.to_owned(), kind: Some(kind), span, left: false, right: false });
+                self.names.len() - 1
+            }
+        };
+        match side {
+            SideOf::Left => self.names[at].left = true,
+            SideOf::Right => self.names[at].right = true,
+        }
+        #[allow(clippy::cast_possible_truncation)]
+        Slot(at as u16)
+    }
+
+    /// The slot of a name that was declared.
+    pub(super) fn slot(&self, text: &str) -> Option<Slot> {
+        let at = self.names.iter().position(|name| name.text == text)?;
+        u16::try_from(at).ok().map(Slot)
+    }
+
+    /// A pattern with slots, below the scope's subtree.
+    pub(super) fn resolve(&mut self, pattern: &ast::Pattern, side: SideOf) -> Result<Pattern, Box<Diagnostic>> {
+        let mut parts: Vec<Part> = self.scope.under.iter().map(|segment| Part::Literal(segment.as_str().into())).collect();
+        let last = pattern.segments.len().saturating_sub(1);
+        for (at, segment) in pattern.segments.iter().enumerate() {
+            match segment {
+                Segment::Rest { name: None, span } => {
+                    // A pattern that is nothing but `**` goes with the end of the other patterns, or with their start.
+                    let leading = if last == 0 { self.leading && !self.trailing } else { at == 0 };
+                    parts.push(Part::Rest(self.intern(if leading { LEADING } else { TRAILING }, Kind::Rest, *span, side)));
+                }
+                Segment::Rest { name: Some(name), span } => parts.push(Part::Rest(self.intern(&name.text, Kind::Rest, *span, side))),
+                Segment::Atoms(atoms) => {
+                    let atoms = atoms.iter().map(|atom| self.atom(atom, side)).collect::<Result<Vec<_>, _>>()?;
+                    parts.push(Part::Segment(atoms.into()));
+                }
+            }
+        }
+        if parts.iter().filter(|part| matches!(part, Part::Rest(_))).count() > 4 {
+            return Err(self.bad(pattern.span, "too many `**` in one pattern", "four are enough for any key"));
+        }
+        Ok(Pattern::new(parts))
+    }
+
+    fn atom(&mut self, atom: &ast::Atom, side: SideOf) -> Result<Atom, Box<Diagnostic>> {
+        let capture = match atom {
+            ast::Atom::Text(text) => return Ok(Atom::Text(text.as_str().into())),
+            ast::Atom::Capture(capture) => capture,
+        };
+        let (name, mul, add) = match &capture.kind {
+            ast::CaptureKind::Index { name, mul, add, .. } => (name, *mul, *add),
+            ast::CaptureKind::Text { name } | ast::CaptureKind::Words { name, .. } => (name, 1, 0),
+            ast::CaptureKind::Other(_) => return Err(self.bad(capture.span, "this arithmetic can't be inverted", "write {l} or {2*l+1}")),
+        };
+        let Some(slot) = self.slot(&name.text) else {
+            return Err(self.bad(capture.span, &format!("the capture `{}` is not known here", name.text), "bind it on the left"));
+        };
+        let known = &mut self.names[usize::from(slot.0)];
+        match side {
+            SideOf::Left => known.left = true,
+            SideOf::Right => known.right = true,
+        }
+        match &known.kind {
+            Some(Kind::Words { here, there, side: declared }) => {
+                if (mul, add) != (1, 0) {
+                    return Err(self.bad(capture.span, "words can't be calculated with", "write just the name"));
+                }
+                let words = if *declared == side { here } else { there };
+                Ok(Atom::Words { slot, words: words.iter().map(|word| word.as_str().into()).collect() })
+            }
+            Some(Kind::Chars) => {
+                if (mul, add) != (1, 0) {
+                    return Err(self.bad(capture.span, "text can't be calculated with", "write just the name"));
+                }
+                Ok(Atom::Chars(slot))
+            }
+            Some(Kind::Rest) => Err(self.bad(capture.span, "this capture holds whole segments", &format!("write {{{}**}}", name.text))),
+            _ => Ok(Atom::Index { slot, mul, add, range: None }),
+        }
+    }
+
+    /// The captures, by slot.
+    pub(super) fn finish(self) -> Vec<Capture> {
+        self.names
+            .into_iter()
+            .map(|name| {
+                let kind = match name.kind {
+                    Some(Kind::Index { range, .. }) => CaptureKind::Index(range),
+                    Some(Kind::Rest) => CaptureKind::Rest,
+                    Some(Kind::Words { here, there, side: SideOf::Left }) => CaptureKind::Words { left: here, right: there },
+                    Some(Kind::Words { here, there, side: SideOf::Right }) => CaptureKind::Words { left: there, right: here },
+                    Some(Kind::Chars) | None => CaptureKind::Chars,
+                };
+                Capture { name: name.text, kind, left: name.left, right: name.right }
+            })
+            .collect()
+    }
+}

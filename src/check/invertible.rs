@@ -1,0 +1,218 @@
+//! What makes a rule whole, and a `<->` invertible: captures bound where they are needed, ops that join and part the right number of
+//! tensors in each direction, and an inverse for each of them.
+
+use super::lower::pattern_of;
+use super::op::{Arity, Op};
+use super::rules::{CaptureKind, Rule, Side, SideItem};
+use crate::diagnostic::codes::{ARITY, CAPTURE_UNBOUND, NOT_INVERTIBLE, SAME_IMAGE};
+use crate::diagnostic::{Diagnostic, Place};
+use crate::key::Slot;
+use crate::syntax::ast::{Arrow, Expr, Rule as RuleText};
+
+/// Checks one rule.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub(super) fn rule(rule: &Rule, text: &RuleText) -> Result<(), Box<Diagnostic>> {
+    let two_way = text.arrow == Arrow::TwoWay;
+    captures(rule, two_way)?;
+    counted(rule, two_way)?;
+    simulate(rule, &rule.left, &rule.right, rule.joint.iter().map(|used| (used.op.clone(), used.place.clone())).collect(), true)?;
+    if !two_way {
+        return Ok(());
+    }
+    let mut backwards = Vec::new();
+    for used in rule.joint.iter().rev() {
+        backwards.push((used.op.inverse().map_err(|why| no_inverse(&used.place, why))?, used.place.clone()));
+    }
+    for used in rule.left.iter().chain(&rule.right).flat_map(|side| &side.ops) {
+        used.op.inverse().map_err(|why| no_inverse(&used.place, why))?;
+    }
+    if let Some(optional) = rule.left.iter().chain(&rule.right).find(|side| side.optional) {
+        return Err(Box::new(
+            Diagnostic::error(NOT_INVERTIBLE, "a source that may be missing can't be known when reading backwards")
+                .at(optional.place.clone(), "optional, in a `<->` rule")
+                .hint("write `->`, or two rules"),
+        ));
+    }
+    simulate(rule, &rule.right, &rule.left, backwards, false)
+}
+
+fn no_inverse(place: &Place, why: &str) -> Box<Diagnostic> {
+    Box::new(
+        Diagnostic::error(NOT_INVERTIBLE, why.to_owned())
+            .at(place.clone(), "has no inverse, in a `<->` rule")
+            .hint("write `->` if the rule is meant to go one way"),
+    )
+}
+
+fn captures(rule: &Rule, two_way: bool) -> Result<(), Box<Diagnostic>> {
+    let consumed: Vec<Slot> = rule
+        .joint
+        .iter()
+        .filter_map(|used| match used.op.arity() {
+            Arity::Gather(slot) | Arity::Scatter(slot) => Some(slot),
+            _ => None,
+        })
+        .collect();
+    let regex = rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)));
+    for (slot, capture) in (0u16..).map(Slot).zip(&rule.captures) {
+        let shown = if capture.name.contains("**") { "`**`".to_owned() } else { format!("`{}`", capture.name) };
+        if capture.left != capture.right && !consumed.contains(&slot) {
+            if !capture.left {
+                return Err(Box::new(
+                    Diagnostic::error(CAPTURE_UNBOUND, format!("the capture {shown} is only on the right"))
+                        .at(rule.place.clone(), "nothing on the left binds it")
+                        .hint("bind it on the left, or make it with `unstack` or `split(…, over …)`"),
+                ));
+            }
+            if two_way {
+                return Err(Box::new(
+                    Diagnostic::error(CAPTURE_UNBOUND, format!("the capture {shown} is only on the left"))
+                        .at(rule.place.clone(), "reading backwards could not know it")
+                        .hint("write it on the right too, or consume it with `stack` or `concat(…, over …)`"),
+                ));
+            }
+        }
+        if let CaptureKind::Words { left, right } = &capture.kind
+            && two_way
+        {
+            for words in [left, right] {
+                if let Some(twice) = words.iter().enumerate().find(|(at, word)| words[..*at].contains(word)).map(|(_, word)| word) {
+                    return Err(Box::new(
+                        Diagnostic::error(SAME_IMAGE, format!("two words of {shown} have the partner `{twice}`"))
+                            .at(rule.place.clone(), "reading backwards could not choose"),
+                    ));
+                }
+            }
+        }
+        // Every source and every target tells instances apart by the same captures.
+        if capture.left && capture.right {
+            for side in rule.left.iter().chain(&rule.right) {
+                if let Some(pattern) = pattern_of(side)
+                    && !regex
+                    && !pattern.slots().contains(&slot)
+                {
+                    return Err(Box::new(
+                        Diagnostic::error(CAPTURE_UNBOUND, format!("this pattern lacks the capture {shown} that the others have"))
+                            .at(side.place.clone(), "one key for several instances")
+                            .hint("captures on both sides of the arrow stand in every source and every target"),
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many parts `split(…, over s)` gives is known only from the capture's range.
+fn counted(rule: &Rule, two_way: bool) -> Result<(), Box<Diagnostic>> {
+    for used in &rule.joint {
+        let over = match &used.op {
+            Op::SplitOver { over, .. } => over,
+            Op::ConcatOver { over, .. } if two_way => over,
+            _ => continue,
+        };
+        if let Some(capture) = rule.captures.get(usize::from(over.0))
+            && !matches!(capture.kind, CaptureKind::Index(Some(_)))
+        {
+            return Err(Box::new(
+                Diagnostic::error(NOT_INVERTIBLE, format!("into how many parts to split over `{}` is not known", capture.name))
+                    .at(used.place.clone(), if two_way { "read backwards, this splits" } else { "splits" })
+                    .hint(format!("give the capture a range, as in {{{}: 0..4}}", capture.name)),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Follows the tensors of one instance through the joint ops, by number and by the captures that still tell them apart.
+fn simulate(rule: &Rule, from: &[Side], to: &[Side], ops: Vec<(Op<Expr>, Place)>, forward: bool) -> Result<(), Box<Diagnostic>> {
+    let own = |side: &Side, other_side_has: &dyn Fn(usize) -> bool| -> Vec<Slot> {
+        pattern_of(side)
+            .map_or_else(Vec::new, |pattern| pattern.slots().into_iter().filter(|slot| !other_side_has(usize::from(slot.0))).collect())
+    };
+    let has = |slot: usize, right: bool| rule.captures.get(slot).is_some_and(|capture| if right { capture.right } else { capture.left });
+    let consumed: Vec<Slot> = ops
+        .iter()
+        .filter_map(|(op, _)| match op.arity() {
+            Arity::Gather(slot) => Some(slot),
+            _ => None,
+        })
+        .collect();
+    // What only this side has and no op gathers is forgotten (a one-way rename may do that).
+    let mut items: Vec<Vec<Slot>> = from
+        .iter()
+        .map(|side| own(side, &|slot| has(slot, forward)).into_iter().filter(|slot| consumed.contains(slot)).collect())
+        .collect();
+    let fail = |place: &Place, message: String, label: &str| Err(Box::new(Diagnostic::error(ARITY, message).at(place.clone(), label)));
+    for (op, place) in &ops {
+        match op.arity() {
+            Arity::Each => {}
+            Arity::Join(count) => {
+                if count.is_some_and(|count| count != items.len()) || items.len() < 2 {
+                    let wanted = count.map_or_else(|| "at least two tensors".to_owned(), |count| format!("{count} tensors"));
+                    return fail(place, format!("this op joins {wanted}, and here there {}", are(items.len())), "joins these");
+                }
+                if items.windows(2).any(|pair| pair[0] != pair[1]) {
+                    return fail(place, "the tensors to join don't have the same captures".to_owned(), "stack them first");
+                }
+                items.truncate(1);
+            }
+            Arity::Part(count) => {
+                if items.len() != 1 {
+                    return fail(place, format!("this op parts one tensor, and here there {}", are(items.len())), "parts one");
+                }
+                let count = count.unwrap_or(to.len());
+                if count < 2 {
+                    return fail(place, "this op would part a tensor in one".to_owned(), "needs at least two targets");
+                }
+                items = vec![items[0].clone(); count];
+            }
+            Arity::Gather(slot) => {
+                for item in &mut items {
+                    let before = item.len();
+                    item.retain(|own| *own != slot);
+                    if item.len() == before {
+                        let name = rule.captures.get(usize::from(slot.0)).map_or("?", |capture| capture.name.as_str());
+                        return fail(place, format!("the capture `{name}` doesn't tell these tensors apart"), "nothing to gather");
+                    }
+                }
+            }
+            Arity::Scatter(slot) => {
+                if has(usize::from(slot.0), !forward) {
+                    let name = rule.captures.get(usize::from(slot.0)).map_or("?", |capture| capture.name.as_str());
+                    return fail(place, format!("the capture `{name}` is bound by the sources already"), "can't be made anew");
+                }
+                for item in &mut items {
+                    item.push(slot);
+                    item.sort_unstable();
+                }
+            }
+        }
+    }
+    if items.len() != to.len() {
+        let message = format!(
+            "{} come out of this, for {}",
+            count(items.len(), "tensor"),
+            count(to.len(), if forward { "target" } else { "source" })
+        );
+        let label = if forward { "joint ops after `via` must give one tensor for each target" } else { "read backwards" };
+        return fail(&rule.place, message, label);
+    }
+    for (item, side) in items.iter().zip(to) {
+        let wanted: Vec<Slot> = own(side, &|slot| has(slot, !forward));
+        if *item != wanted && !matches!(side.item, SideItem::Made(_)) {
+            return fail(&side.place, "the captures of this pattern are not those that the ops give".to_owned(), "here");
+        }
+    }
+    Ok(())
+}
+
+fn are(number: usize) -> String {
+    if number == 1 { "is one".to_owned() } else { format!("are {number}") }
+}
+
+fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}

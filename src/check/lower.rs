@@ -1,0 +1,532 @@
+//! From statements to steps.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use regex::Regex;
+
+use super::capture::{SideOf, Table};
+use super::op::{self, OpUse};
+use super::rules::{Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
+use super::value::{Scope, names};
+use super::{invertible, resolve_alone};
+use crate::diagnostic::codes::{
+    ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, UNKNOWN_NAME, UNKNOWN_RULES,
+};
+use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
+use crate::key::{Pattern, Slot};
+use crate::syntax::ast::{self, Arrow, Expr, IfAbsent, IfPresent, Segment, StatementKind};
+use crate::syntax::{parse, print_rule, print_statement_line};
+
+/// Finds the text of a rule file that another one uses.
+pub trait Includes {
+    /// The text of `path`, asked for by `from`; `is_file` when it was written in quotes.
+    ///
+    /// # Errors
+    /// Why it can't be had, as a message.
+    fn load(&self, path: &str, is_file: bool, from: &SourceText) -> Result<Arc<SourceText>, String>;
+
+    /// Names that `load` knows, for did-you-mean.
+    fn known(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// No rule file can use another.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoIncludes;
+
+impl Includes for NoIncludes {
+    fn load(&self, path: &str, _: bool, _: &SourceText) -> Result<Arc<SourceText>, String> {
+        Err(format!("no rule file `{path}` is known here"))
+    }
+}
+
+/// Files that one rule file may use, directly and through others.
+const MAX_INCLUDES: usize = 256;
+
+/// Parses and checks a rule file and all that it uses.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the text.
+pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules, Diagnostics> {
+    let mut checker = Checker { includes, scopes: Vec::new(), open: Vec::new(), findings: Vec::new(), files: 0 };
+    let mut rules = Rules {
+        name: source.name.clone(),
+        layouts: None,
+        models: Vec::new(),
+        scopes: Vec::new(),
+        steps: Vec::new(),
+        examples: Vec::new(),
+        trust: Vec::new(),
+        findings: Vec::new(),
+        source: Arc::clone(source),
+    };
+    rules.steps = checker.file(source, Vec::new(), Some(&mut rules));
+    if checker.findings.iter().any(Diagnostic::is_error) {
+        return Err(Diagnostics(checker.findings));
+    }
+    rules.scopes = checker.scopes;
+    rules.findings = checker.findings;
+    Ok(rules)
+}
+
+struct Checker<'a> {
+    includes: &'a dyn Includes,
+    scopes: Vec<Scope>,
+    /// The files that are being read, to find one that includes itself.
+    open: Vec<Arc<SourceText>>,
+    findings: Vec<Diagnostic>,
+    files: usize,
+}
+
+impl Checker<'_> {
+    fn report<T>(&mut self, result: Result<T, Box<Diagnostic>>) -> Option<T> {
+        result.map_err(|diagnostic| self.findings.push(*diagnostic)).ok()
+    }
+
+    /// The steps of one file, scoped to a subtree.
+    fn file(&mut self, source: &Arc<SourceText>, under: Vec<String>, mut rules: Option<&mut Rules>) -> Vec<Step> {
+        let parsed = parse(Arc::clone(source));
+        self.findings.extend(parsed.diagnostics);
+        self.files += 1;
+        self.open.push(Arc::clone(source));
+        let scope = self.scopes.len();
+        self.scopes.push(Scope { source: Arc::clone(source), lets: IndexMap::new(), under });
+        self.lets(scope, &parsed.file.statements);
+        if let Some(rules) = rules.as_deref_mut() {
+            self.front_matter(scope, &parsed.file.statements, rules);
+        }
+        let mut steps = Vec::new();
+        for statement in &parsed.file.statements {
+            if let (StatementKind::Example { left, arrow, right }, Some(rules)) = (&statement.kind, rules.as_deref_mut()) {
+                rules.examples.push(Example {
+                    left: left.iter().map(|key| key.text.clone()).collect(),
+                    arrow: *arrow,
+                    right: right.iter().map(|key| key.text.clone()).collect(),
+                    place: self.scopes[scope].place(statement.span),
+                });
+            }
+            self.statement(scope, statement, &mut steps);
+        }
+        self.open.pop();
+        steps
+    }
+
+    fn lets(&mut self, scope: usize, statements: &[ast::Statement]) {
+        for statement in statements {
+            if let StatementKind::Let { name, value } = &statement.kind {
+                let before = self.scopes[scope].lets.insert(name.text.clone(), (value.clone(), name.span));
+                if let Some((_, first)) = before {
+                    let scope = &self.scopes[scope];
+                    self.findings.push(
+                        Diagnostic::error(DUPLICATE, format!("`{}` is defined twice", name.text))
+                            .at(scope.place(name.span), "here")
+                            .label(scope.place(first), "and here"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn front_matter(&mut self, scope: usize, statements: &[ast::Statement], rules: &mut Rules) {
+        let mut named = None;
+        for statement in statements {
+            match &statement.kind {
+                StatementKind::Ruleset { name, layouts } => {
+                    if let Some(first) = named.replace(statement.span) {
+                        let scope = &self.scopes[scope];
+                        self.findings.push(
+                            Diagnostic::error(DUPLICATE, "a file has one `ruleset` statement")
+                                .at(scope.place(statement.span), "the second")
+                                .label(scope.place(first), "the first"),
+                        );
+                    }
+                    rules.name.clone_from(&name.text);
+                    if let Some((left, _, right)) = layouts {
+                        if left.text == right.text {
+                            self.findings.push(
+                                Diagnostic::error(DUPLICATE, format!("both layouts are named `{}`", left.text))
+                                    .at(self.scopes[scope].place(right.span), "must differ from the left one"),
+                            );
+                        }
+                        rules.layouts = Some((left.text.clone(), right.text.clone()));
+                    }
+                }
+                StatementKind::Models(models) => rules.models.extend(models.iter().map(|model| model.text.clone())),
+                StatementKind::Trust(allowed) => rules.trust.extend(allowed.iter().map(|name| name.text.clone())),
+                _ => {}
+            }
+        }
+    }
+
+    fn statements(&mut self, scope: usize, statements: &[ast::Statement]) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for statement in statements {
+            if matches!(statement.kind, StatementKind::Ruleset { .. } | StatementKind::Models(_) | StatementKind::Let { .. }) {
+                self.findings.push(
+                    Diagnostic::error(BAD_PATTERN, "this statement stands at the top of a file, not in a block")
+                        .at(self.scopes[scope].place(statement.span), "here"),
+                );
+            }
+            self.statement(scope, statement, &mut steps);
+        }
+        steps
+    }
+
+    fn statement(&mut self, scope: usize, statement: &ast::Statement, steps: &mut Vec<Step>) {
+        let kind = match &statement.kind {
+            StatementKind::Ruleset { .. }
+            | StatementKind::Models(_)
+            | StatementKind::Let { .. }
+            | StatementKind::Trust(_)
+            | StatementKind::Example { .. } => return,
+            StatementKind::Use { path, is_file, under } => {
+                let used = self.include(scope, path, *is_file, under.as_ref());
+                steps.extend(used);
+                return;
+            }
+            StatementKind::When { condition, then, otherwise, .. } => {
+                self.check_names(scope, condition, &[]);
+                let (then, otherwise) = (self.statements(scope, then), self.statements(scope, otherwise));
+                Some(StepKind::When { condition: condition.clone(), then, otherwise })
+            }
+            StatementKind::Rename(group) | StatementKind::Map(group) => {
+                let is_map = matches!(statement.kind, StatementKind::Map(_));
+                let mut rules = Vec::new();
+                for rule in &group.rules {
+                    let lowered = self.rule(scope, rule, is_map);
+                    rules.extend(self.report(lowered));
+                }
+                Some(StepKind::Rewrite(rules))
+            }
+            StatementKind::Strip { place, wrappers, if_wanted } => {
+                let lowered = wrappers.iter().map(|wrapper| self.literal(scope, wrapper)).collect::<Result<Vec<_>, _>>();
+                self.report(lowered).map(|wrappers| match place {
+                    ast::StripPlace::Anywhere => StepKind::StripAnywhere { wrappers },
+                    ast::StripPlace::Leading => StepKind::StripLeading { wrappers, if_wanted: *if_wanted },
+                })
+            }
+            StatementKind::Prefix(pattern) => {
+                let lowered = self.literal(scope, pattern);
+                self.report(lowered).map(StepKind::Prefix)
+            }
+            StatementKind::Drop(keys) => self.selection(scope, keys).map(StepKind::Drop),
+            StatementKind::Keep(keys) => self.selection(scope, keys).map(StepKind::Keep),
+            StatementKind::Cast { keys, dtype, lossy } => {
+                let found = op::dtype(&dtype.text, self.scopes[scope].place(dtype.span));
+                let dtype = self.report(found);
+                self.selection(scope, keys).zip(dtype).map(|(keys, dtype)| StepKind::Cast { keys, dtype, lossy: *lossy })
+            }
+            StatementKind::Tie(tie) => {
+                if let Some(condition) = &tie.condition {
+                    self.check_names(scope, condition, &[]);
+                }
+                let lowered = self.tie(scope, tie);
+                self.report(lowered).map(StepKind::Tie)
+            }
+            StatementKind::Create { target, value, tail } => {
+                let lowered = self.create(scope, target, value, tail);
+                self.report(lowered)
+            }
+            StatementKind::Expect { pattern, count } => {
+                if let Some(count) = count {
+                    self.check_names(scope, count, &[]);
+                }
+                let resolved = resolve_alone(&self.scopes[scope], pattern);
+                self.report(resolved).map(|(pattern, captures)| {
+                    let counted = (0u16..).zip(&captures).filter(|(_, capture)| !capture.name.contains("**")).map(|(slot, _)| Slot(slot));
+                    StepKind::Expect { captures: counted.collect(), pattern, count: count.clone() }
+                })
+            }
+        };
+        if let Some(kind) = kind {
+            let place = self.scopes[scope].place(statement.span);
+            steps.push(Step { scope, kind, place, text: print_statement_line(&statement.kind) });
+        }
+    }
+
+    fn include(&mut self, scope: usize, path: &ast::Ident, is_file: bool, under: Option<&ast::Pattern>) -> Vec<Step> {
+        let place = self.scopes[scope].place(path.span);
+        let mut subtree = self.scopes[scope].under.clone();
+        if let Some(under) = under {
+            let literal = self.literal(scope, under);
+            let Some(segments) = self.report(literal) else { return Vec::new() };
+            subtree.extend(segments);
+        }
+        let from = Arc::clone(&self.scopes[scope].source);
+        let text = match self.includes.load(&path.text, is_file, &from) {
+            Ok(text) => text,
+            Err(why) => {
+                let mut diagnostic = Diagnostic::error(UNKNOWN_RULES, why).at(place, "asked for here");
+                let known = self.includes.known();
+                if let Some(close) = did_you_mean(&path.text, known.iter().map(String::as_str)) {
+                    diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
+                }
+                self.findings.push(diagnostic);
+                return Vec::new();
+            }
+        };
+        if let Some(at) = self.open.iter().position(|open| open.name == text.name) {
+            let mut round: Vec<&str> = self.open[at..].iter().map(|open| open.name.as_str()).collect();
+            round.push(&text.name);
+            let message = format!("the rule file `{}` includes itself: {}", text.name, round.join(" uses "));
+            self.findings.push(Diagnostic::error(INCLUDE_CYCLE, message).at(place, "closes the circle"));
+            return Vec::new();
+        }
+        if self.files >= MAX_INCLUDES || self.open.len() > 32 {
+            self.findings
+                .push(Diagnostic::error(LIMIT, format!("more than {MAX_INCLUDES} rule files, or 32 levels of them")).at(place, "here"));
+            return Vec::new();
+        }
+        self.file(&text, subtree, None)
+    }
+
+    /// A pattern of literal segments only.
+    fn literal(&self, scope: usize, pattern: &ast::Pattern) -> Result<Vec<String>, Box<Diagnostic>> {
+        let scope = &self.scopes[scope];
+        pattern
+            .segments
+            .iter()
+            .map(|segment| match segment {
+                Segment::Atoms(atoms) => atoms
+                    .iter()
+                    .map(|atom| match atom {
+                        ast::Atom::Text(text) => Some(text.as_str()),
+                        ast::Atom::Capture(_) => None,
+                    })
+                    .collect::<Option<String>>(),
+                Segment::Rest { .. } => None,
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| {
+                Box::new(
+                    Diagnostic::error(BAD_PATTERN, "only literal segments can stand here")
+                        .at(scope.place(pattern.span), "no captures, no `**`")
+                        .hint("a subtree, prefix or wrapper is named as it is, as in \"model.vision_tower\""),
+                )
+            })
+    }
+
+    fn check_names(&mut self, scope: usize, expr: &Expr, captures: &[&str]) {
+        let mut found = Vec::new();
+        names(expr, &mut found);
+        let scope = &self.scopes[scope];
+        for (name, span) in found {
+            if scope.lets.contains_key(name) || captures.contains(&name) {
+                continue;
+            }
+            let mut diagnostic = Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined")).at(scope.place(span), "not found");
+            let known = scope.lets.keys().map(String::as_str).chain(captures.iter().copied());
+            diagnostic = match did_you_mean(name, known) {
+                Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
+                None => diagnostic.hint(format!("define it with `let {name} = …`, or bind it in a pattern")),
+            };
+            self.findings.push(diagnostic);
+        }
+    }
+
+    fn selection(&mut self, scope: usize, keys: &ast::Selection) -> Option<Selection> {
+        let mut patterns = Vec::new();
+        let mut captures: Vec<Vec<String>> = Vec::new();
+        for pattern in &keys.patterns {
+            let resolved = resolve_alone(&self.scopes[scope], pattern);
+            let (pattern, table) = self.report(resolved)?;
+            patterns.push(pattern);
+            captures.push(table.into_iter().map(|capture| capture.name).collect());
+        }
+        let mut unless = Vec::new();
+        for exception in &keys.tail.unless {
+            let resolved = resolve_alone(&self.scopes[scope], &exception.pattern);
+            unless.push(self.report(resolved)?.0);
+        }
+        if let Some(condition) = &keys.tail.condition {
+            let known: Vec<&str> = captures.first().map(|names| names.iter().map(String::as_str).collect()).unwrap_or_default();
+            self.check_names(scope, condition, &known);
+        }
+        Some(Selection { patterns, captures, unless, condition: keys.tail.condition.clone(), optional: keys.tail.optional })
+    }
+
+    fn tie(&self, scope: usize, tie: &ast::Tie) -> Result<Tie, Box<Diagnostic>> {
+        let mut table = Table::new(&self.scopes[scope]);
+        for pattern in tie.targets.iter().chain(&tie.sources) {
+            table.declare(pattern, SideOf::Left)?;
+        }
+        let targets = tie.targets.iter().map(|pattern| table.resolve(pattern, SideOf::Left)).collect::<Result<Vec<_>, _>>()?;
+        let sources = tie.sources.iter().map(|pattern| table.resolve(pattern, SideOf::Left)).collect::<Result<Vec<_>, _>>()?;
+        let slots = table.finish().len();
+        for (pattern, text) in targets.iter().zip(&tie.targets) {
+            if sources.contains(pattern) {
+                return Err(Box::new(
+                    Diagnostic::error(crate::diagnostic::codes::TIE_CYCLE, "a key is tied to itself")
+                        .at(self.scopes[scope].place(text.span), "also a source"),
+                ));
+            }
+        }
+        Ok(Tie {
+            targets,
+            sources,
+            slots,
+            condition: tie.condition.clone(),
+            present: tie.present.unwrap_or(IfPresent::Keep),
+            absent: tie.absent.unwrap_or(IfAbsent::Skip),
+        })
+    }
+
+    fn create(&self, scope: usize, target: &ast::Pattern, value: &ast::OpCall, tail: &ast::Tail) -> Result<StepKind, Box<Diagnostic>> {
+        let (pattern, captures) = resolve_alone(&self.scopes[scope], target)?;
+        if captures.iter().any(|capture| !matches!(&capture.kind, super::CaptureKind::Index(Some(_)))) {
+            return Err(Box::new(
+                Diagnostic::error(BAD_PATTERN, "a created key has nothing to take its captures from")
+                    .at(self.scopes[scope].place(target.span), "only indices with a range, as in {l: 0..n}, can stand here"),
+            ));
+        }
+        if !captures.is_empty() {
+            return Err(Box::new(
+                Diagnostic::error(crate::diagnostic::codes::NOT_SUPPORTED, "creating a range of keys is not supported yet")
+                    .at(self.scopes[scope].place(target.span), "write one `create` for each key"),
+            ));
+        }
+        let unless = tail.unless.iter().map(|exception| Ok(resolve_alone(&self.scopes[scope], &exception.pattern)?.0));
+        Ok(StepKind::Create {
+            target: pattern,
+            made: op::made(value, &self.scopes[scope])?,
+            unless: unless.collect::<Result<_, Box<_>>>()?,
+        })
+    }
+
+    fn rule(&mut self, scope_id: usize, rule: &ast::Rule, is_map: bool) -> Result<Rule, Box<Diagnostic>> {
+        let scope = &self.scopes[scope_id];
+        let mut table = Table::new(scope);
+        for (sides, side_of) in [(&rule.sources, SideOf::Left), (&rule.targets, SideOf::Right)] {
+            for side in sides {
+                match &side.item {
+                    ast::SideItem::Pattern(pattern) => table.declare(pattern, side_of)?,
+                    ast::SideItem::Regex(text) => {
+                        let regex = self.regex(scope_id, text, rule, side_of)?;
+                        for (at, name) in regex.capture_names().enumerate().skip(1) {
+                            table.declare_group(&name.map_or_else(|| at.to_string(), str::to_owned), text.span)?;
+                        }
+                    }
+                    ast::SideItem::Made(_) => {}
+                }
+            }
+        }
+        let left = self.sides(scope_id, &rule.sources, SideOf::Left, rule, &mut table)?;
+        let right = self.sides(scope_id, &rule.targets, SideOf::Right, rule, &mut table)?;
+        let joint = rule.via.iter().map(|call| op::resolve(call, scope, &|name| table.slot(name))).collect::<Result<Vec<_>, _>>()?;
+        let (mut unless_left, mut unless_right) = (Vec::new(), Vec::new());
+        for exception in &rule.tail.unless {
+            let (pattern, _) = resolve_alone(scope, &exception.pattern)?;
+            if exception.target { unless_right.push(pattern) } else { unless_left.push(pattern) }
+        }
+        let lowered = Rule {
+            place: scope.place(rule.span),
+            text: print_rule(rule),
+            captures: table.finish(),
+            left,
+            arrow: rule.arrow,
+            right,
+            joint,
+            unless_left,
+            unless_right,
+            condition: rule.tail.condition.clone(),
+            optional: rule.tail.optional,
+        };
+        if !is_map && !lowered.is_rename() {
+            return Err(Box::new(
+                Diagnostic::error(ARITY, "a `rename` has one source, one target and no ops")
+                    .at(scope.place(rule.span), "this changes tensors")
+                    .hint("write `map` instead of `rename`"),
+            ));
+        }
+        invertible::rule(&lowered, rule)?;
+        if let Some(condition) = &rule.tail.condition {
+            let captures: Vec<String> = lowered.captures.iter().map(|capture| capture.name.clone()).collect();
+            let captures: Vec<&str> = captures.iter().map(String::as_str).collect();
+            self.check_names(scope_id, condition, &captures);
+        }
+        self.check_op_names(scope_id, rule);
+        Ok(lowered)
+    }
+
+    /// Numbers of ops may be `let` values; captures, over which an op goes, and dtypes are not numbers.
+    fn check_op_names(&mut self, scope: usize, rule: &ast::Rule) {
+        let calls = rule.via.iter().chain(rule.sources.iter().chain(&rule.targets).flat_map(|side| &side.ops));
+        for call in calls {
+            let skip_first = matches!(call.name.text.as_str(), "stack" | "unstack");
+            let skip_all = matches!(call.name.text.as_str(), "cast" | "dequant_mxfp4");
+            for (at, arg) in call.args.iter().enumerate() {
+                let is_dtype = call.name.text == "dequant_fp8" && at == 1;
+                if skip_all || is_dtype || (skip_first && at == 0) {
+                    continue;
+                }
+                match arg {
+                    ast::Arg::Value(expr) => self.check_names(scope, expr, &[]),
+                    ast::Arg::Range(start, end) => start.iter().chain(end).for_each(|expr| self.check_names(scope, expr, &[])),
+                    ast::Arg::Over(_) => {}
+                }
+            }
+        }
+    }
+
+    fn regex(&self, scope: usize, text: &ast::StringLit, rule: &ast::Rule, side: SideOf) -> Result<Regex, Box<Diagnostic>> {
+        let place = self.scopes[scope].place(text.span);
+        if side == SideOf::Right {
+            return Err(Box::new(Diagnostic::error(BAD_PATTERN, "a regex can't be a target").at(place, "write a pattern in quotes")));
+        }
+        if rule.arrow == Arrow::TwoWay {
+            return Err(Box::new(
+                Diagnostic::error(NOT_INVERTIBLE, "a regex can't be read backwards")
+                    .at(place, "in a `<->` rule")
+                    .hint("write `->`, or a pattern in quotes"),
+            ));
+        }
+        regex::RegexBuilder::new(&format!("^(?:{})$", text.text)).size_limit(1 << 20).build().map_err(|error| {
+            let why = error.to_string();
+            let why = why.lines().last().unwrap_or("it doesn't compile").trim_start_matches("error: ").to_owned();
+            Box::new(Diagnostic::error(BAD_REGEX, format!("bad regex: {why}")).at(place, "here"))
+        })
+    }
+
+    fn sides(
+        &self,
+        scope: usize,
+        sides: &[ast::Side],
+        side_of: SideOf,
+        rule: &ast::Rule,
+        table: &mut Table<'_>,
+    ) -> Result<Vec<Side>, Box<Diagnostic>> {
+        sides
+            .iter()
+            .map(|side| {
+                let item = match &side.item {
+                    ast::SideItem::Pattern(pattern) => SideItem::Pattern(table.resolve(pattern, side_of)?),
+                    ast::SideItem::Regex(text) => SideItem::Regex(self.regex(scope, text, rule, side_of)?),
+                    ast::SideItem::Made(call) => SideItem::Made(op::made(call, &self.scopes[scope])?),
+                };
+                let ops: Vec<OpUse<Expr>> = side
+                    .ops
+                    .iter()
+                    .map(|call| op::resolve(call, &self.scopes[scope], &|name| table.slot(name)))
+                    .collect::<Result<_, _>>()?;
+                if let Some(joint) = ops.iter().find(|one| one.op.arity() != op::Arity::Each) {
+                    return Err(Box::new(
+                        Diagnostic::error(ARITY, "this op joins or parts tensors")
+                            .at(joint.place.clone(), "stands on one tensor")
+                            .hint("move it after `via`"),
+                    ));
+                }
+                Ok(Side { item, ops, optional: side.optional, place: self.scopes[scope].place(side.span) })
+            })
+            .collect()
+    }
+}
+
+/// The pattern of a side, if it is one.
+pub(super) fn pattern_of(side: &Side) -> Option<&Pattern> {
+    match &side.item {
+        SideItem::Pattern(pattern) => Some(pattern),
+        SideItem::Regex(_) | SideItem::Made(_) => None,
+    }
+}

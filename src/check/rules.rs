@@ -1,0 +1,275 @@
+//! [`Rules`]: a checked rule file. Every name is resolved, every `<->` has an inverse; numbers still wait for a config.
+
+use std::sync::Arc;
+
+use regex::Regex;
+
+use super::op::{Made, OpUse};
+use super::value::Scope;
+use crate::diagnostic::{Diagnostic, Place, SourceText};
+use crate::key::{Pattern, Slot};
+use crate::syntax::ast::{Arrow, Expr, IfAbsent, IfPresent};
+use crate::tensor::Dtype;
+
+/// A checked rule file with everything that it uses.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The name after `ruleset`, or the file's.
+    pub name: String,
+    /// Left and right layout.
+    pub layouts: Option<(String, String)>,
+    /// Class names and model types it is for.
+    pub models: Vec<String>,
+    /// The `let`s of each file, by number; 0 is the file itself.
+    pub scopes: Vec<Scope>,
+    /// The statements in order.
+    pub steps: Vec<Step>,
+    /// Its `example`s (not those of files it uses).
+    pub examples: Vec<Example>,
+    /// The allow-list of `trust`.
+    pub trust: Vec<String>,
+    /// Warnings and notes of the check.
+    pub findings: Vec<Diagnostic>,
+    /// The text.
+    pub source: Arc<SourceText>,
+}
+
+/// Which way rules are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Left to right.
+    #[default]
+    Forward,
+    /// Right to left: statements in reverse order, each inverted.
+    Reverse,
+}
+
+impl Direction {
+    /// The other way.
+    #[must_use]
+    pub fn opposite(self) -> Self {
+        match self {
+            Direction::Forward => Direction::Reverse,
+            Direction::Reverse => Direction::Forward,
+        }
+    }
+}
+
+/// A statement that does something.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Which of [`Rules::scopes`] its names are in.
+    pub scope: usize,
+    /// What it does.
+    pub kind: StepKind,
+    /// Where it is written.
+    pub place: Place,
+    /// The statement in one line.
+    pub text: String,
+}
+
+/// The kinds of statements.
+#[derive(Clone, Debug)]
+pub enum StepKind {
+    /// `rename` and `map`: the rules apply at once, the first that matches a key wins.
+    Rewrite(Vec<Rule>),
+    /// `strip anywhere …`: these segments go, wherever they are.
+    StripAnywhere {
+        /// Each one or more whole segments.
+        wrappers: Vec<Vec<String>>,
+    },
+    /// `strip leading …`
+    StripLeading {
+        /// Each one or more whole segments.
+        wrappers: Vec<Vec<String>>,
+        /// Only where a target manifest asks for it.
+        if_wanted: bool,
+    },
+    /// `prefix …`: added or stripped so that keys meet the target manifest.
+    Prefix(Vec<String>),
+    /// `drop …`
+    Drop(Selection),
+    /// `keep …`
+    Keep(Selection),
+    /// `cast …`
+    Cast {
+        /// Which keys.
+        keys: Selection,
+        /// To what.
+        dtype: Dtype,
+        /// Whether rounding is meant.
+        lossy: bool,
+    },
+    /// `tie …`
+    Tie(Tie),
+    /// `create …`
+    Create {
+        /// The key.
+        target: Pattern,
+        /// The tensor.
+        made: Made,
+        /// Keys that it is not made for.
+        unless: Vec<Pattern>,
+    },
+    /// `expect …`
+    Expect {
+        /// What must be there.
+        pattern: Pattern,
+        /// The captures that are counted.
+        captures: Vec<Slot>,
+        /// How many.
+        count: Option<Expr>,
+    },
+    /// `when …`
+    When {
+        /// The condition.
+        condition: Expr,
+        /// If it holds.
+        then: Vec<Step>,
+        /// If not.
+        otherwise: Vec<Step>,
+    },
+}
+
+/// One rule of a `rename` or `map`.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Where it is written.
+    pub place: Place,
+    /// The rule in one line.
+    pub text: String,
+    /// Its captures; a [`Slot`] counts them.
+    pub captures: Vec<Capture>,
+    /// Left of the arrow.
+    pub left: Vec<Side>,
+    /// The arrow.
+    pub arrow: Arrow,
+    /// Right of the arrow.
+    pub right: Vec<Side>,
+    /// The joint ops, read from left to right.
+    pub joint: Vec<OpUse<Expr>>,
+    /// Left keys that are left alone.
+    pub unless_left: Vec<Pattern>,
+    /// Right keys that nothing may become.
+    pub unless_right: Vec<Pattern>,
+    /// The condition over the captures.
+    pub condition: Option<Expr>,
+    /// No finding if nothing matches.
+    pub optional: bool,
+}
+
+impl Rule {
+    /// Whether it only gives a key another name.
+    pub fn is_rename(&self) -> bool {
+        self.joint.is_empty()
+            && self.left.len() == 1
+            && self.right.len() == 1
+            && self.left.iter().chain(&self.right).all(|side| side.ops.is_empty())
+    }
+
+    /// The captures on both sides, which tell instances apart.
+    pub fn shared(&self) -> Vec<Slot> {
+        (0u16..).zip(&self.captures).filter(|(_, capture)| capture.left && capture.right).map(|(slot, _)| Slot(slot)).collect()
+    }
+}
+
+/// A capture of a rule.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    /// Its name; unnamed `**` have none that a user could write.
+    pub name: String,
+    /// What it captures.
+    pub kind: CaptureKind,
+    /// Whether a source binds it.
+    pub left: bool,
+    /// Whether a target binds it.
+    pub right: bool,
+}
+
+/// What a capture captures.
+#[derive(Clone, Debug)]
+pub enum CaptureKind {
+    /// A number, within a range if one is written.
+    Index(Option<(Expr, Expr)>),
+    /// Characters of a segment, or a group of a regex.
+    Chars,
+    /// Whole segments.
+    Rest,
+    /// One of some words.
+    Words {
+        /// As they are on the left.
+        left: Vec<String>,
+        /// As they are on the right.
+        right: Vec<String>,
+    },
+}
+
+/// One source or target.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// What it is.
+    pub item: SideItem,
+    /// Its own ops, read outwards to inwards for a source and inwards to outwards for a target: as written.
+    pub ops: Vec<OpUse<Expr>>,
+    /// It may be missing.
+    pub optional: bool,
+    /// Where it is written.
+    pub place: Place,
+}
+
+/// What a source or target is.
+#[derive(Clone, Debug)]
+pub enum SideItem {
+    /// Keys of a pattern.
+    Pattern(Pattern),
+    /// Keys that a regex matches; group `i` binds slot `i - 1`.
+    Regex(Regex),
+    /// A tensor that the rule makes.
+    Made(Made),
+}
+
+/// Keys by pattern.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Any of these.
+    pub patterns: Vec<Pattern>,
+    /// The names of their captures, a table for each.
+    pub captures: Vec<Vec<String>>,
+    /// But none of these.
+    pub unless: Vec<Pattern>,
+    /// The condition over the captures.
+    pub condition: Option<Expr>,
+    /// No finding if nothing matches.
+    pub optional: bool,
+}
+
+/// A `tie`.
+#[derive(Clone, Debug)]
+pub struct Tie {
+    /// Keys that are one tensor with the source.
+    pub targets: Vec<Pattern>,
+    /// Candidates for the source, in order.
+    pub sources: Vec<Pattern>,
+    /// How many captures the patterns share.
+    pub slots: usize,
+    /// When it holds.
+    pub condition: Option<Expr>,
+    /// What to do with a target that is there.
+    pub present: IfPresent,
+    /// What to do when a target and every source is missing.
+    pub absent: IfAbsent,
+}
+
+/// An `example`.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// Keys of the left layout.
+    pub left: Vec<String>,
+    /// Whether it must hold backwards too.
+    pub arrow: Arrow,
+    /// Keys of the right layout.
+    pub right: Vec<String>,
+    /// Where it is written.
+    pub place: Place,
+}

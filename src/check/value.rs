@@ -1,0 +1,406 @@
+//! Values of expressions, and their evaluation against config.json, parameters and captures.
+
+use std::fmt;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::Value as Json;
+
+use crate::diagnostic::codes::{BAD_VALUE, MISSING_CONFIG, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME};
+use crate::diagnostic::{Diagnostic, Place, SourceText, Span, did_you_mean};
+use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind, Ident, Pattern, UnaryOp};
+
+/// What an expression gives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// `null`
+    Null,
+    /// `true`
+    Bool(bool),
+    /// `32`
+    Int(i64),
+    /// `0.5`
+    Float(f64),
+    /// `"gelu"`
+    Text(String),
+    /// `[4, 8]`
+    List(Vec<Value>),
+    /// An object of config.json.
+    Object,
+}
+
+impl Value {
+    /// What it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Int(_) => "an integer",
+            Value::Float(_) => "a number",
+            Value::Text(_) => "text",
+            Value::List(_) => "a list",
+            Value::Object => "an object",
+        }
+    }
+
+    /// From JSON.
+    pub fn from_json(json: &Json) -> Self {
+        match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int),
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Value::from_json).collect()),
+            Json::Object(_) => Value::Object,
+        }
+    }
+
+    /// As a number.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            #[allow(clippy::cast_precision_loss)]
+            Value::Int(value) => Some(*value as f64),
+            Value::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Null => f.write_str("null"),
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::Int(value) => write!(f, "{value}"),
+            Value::Float(value) => write!(f, "{value}"),
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::List(items) => {
+                f.write_str("[")?;
+                for (i, item) in items.iter().enumerate() {
+                    if i > 0 {
+                        f.write_str(", ")?;
+                    }
+                    write!(f, "{item}")?;
+                }
+                f.write_str("]")
+            }
+            Value::Object => f.write_str("{…}"),
+        }
+    }
+}
+
+/// The `let`s of one rule file, and the subtree that a `use … under …` scopes it to.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// The text that spans point into.
+    pub source: Arc<SourceText>,
+    /// Name -> what stands after `=` (none: a parameter that must be given), in order.
+    pub lets: IndexMap<String, (Option<Expr>, Span)>,
+    /// The literal segments before every pattern of the file.
+    pub under: Vec<String>,
+}
+
+impl Scope {
+    /// A place in this scope's text.
+    pub fn place(&self, span: Span) -> Place {
+        Place { source: Arc::clone(&self.source), span }
+    }
+}
+
+/// What expressions are evaluated against.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    /// config.json; `None` when no checkpoint is at hand.
+    pub config: Option<&'a Json>,
+    /// Whether word embeddings are tied.
+    pub tied: Option<bool>,
+    /// `--set name=value`.
+    pub parameters: &'a IndexMap<String, Value>,
+    /// Whether a key of the left layout matches; `None` if that can't be known here.
+    pub exists: &'a dyn Fn(&Scope, &Pattern) -> Option<bool>,
+    /// Captures by name.
+    pub captures: &'a dyn Fn(&str) -> Option<Value>,
+}
+
+/// No captures are in sight.
+pub fn no_captures(_: &str) -> Option<Value> {
+    None
+}
+
+/// Nothing is known of the left layout.
+pub fn unknown_layout(_: &Scope, _: &Pattern) -> Option<bool> {
+    None
+}
+
+/// Depth to which `let`s may refer to `let`s.
+const MAX_DEPTH: usize = 64;
+
+impl Environment<'_> {
+    /// Evaluates an expression.
+    ///
+    /// # Errors
+    /// An unknown name, a missing config field without `??`, a value of the wrong type, arithmetic that overflows.
+    pub fn eval(&self, scope: &Scope, expr: &Expr) -> Result<Value, Box<Diagnostic>> {
+        self.eval_at(scope, expr, 0)
+    }
+
+    /// Evaluates an expression that must be a whole number.
+    ///
+    /// # Errors
+    /// As [`Environment::eval`], and any other type.
+    pub fn int(&self, scope: &Scope, expr: &Expr) -> Result<i64, Box<Diagnostic>> {
+        match self.eval(scope, expr)? {
+            Value::Int(value) => Ok(value),
+            other => Err(bad(scope, expr, format!("expected a whole number, found {}", describe(&other)))),
+        }
+    }
+
+    /// Evaluates a condition.
+    ///
+    /// # Errors
+    /// As [`Environment::eval`], and any other type.
+    pub fn truth(&self, scope: &Scope, expr: &Expr) -> Result<bool, Box<Diagnostic>> {
+        let value = self.eval(scope, expr)?;
+        truth(scope, expr, &value)
+    }
+
+    fn eval_at(&self, scope: &Scope, expr: &Expr, depth: usize) -> Result<Value, Box<Diagnostic>> {
+        if depth > MAX_DEPTH {
+            return Err(bad(scope, expr, "this is nested too deeply, or `let` values refer to each other in a circle".to_owned()));
+        }
+        match &expr.kind {
+            ExprKind::Null => Ok(Value::Null),
+            ExprKind::Bool(value) => Ok(Value::Bool(*value)),
+            ExprKind::Int(value) => Ok(Value::Int(*value)),
+            ExprKind::Float(value) => Ok(Value::Float(*value)),
+            ExprKind::Text(text) => Ok(Value::Text(text.clone())),
+            ExprKind::List(items) => items.iter().map(|item| self.eval_at(scope, item, depth)).collect::<Result<_, _>>().map(Value::List),
+            ExprKind::Paren(inner) => self.eval_at(scope, inner, depth),
+            ExprKind::Name(name) => self.name(scope, expr, name, depth),
+            ExprKind::Config(steps) => match self.config(steps) {
+                Some(value) => Ok(value),
+                None => Err(self.missing_config(scope, expr, steps)),
+            },
+            ExprKind::Tied => match self.tied {
+                Some(tied) => Ok(Value::Bool(tied)),
+                None => Err(Box::new(
+                    Diagnostic::error(UNDECIDED, "whether embeddings are tied is not known without a config")
+                        .at(scope.place(expr.span), "asked here")
+                        .hint("give a config with --config, or --tied true|false"),
+                )),
+            },
+            ExprKind::Exists(pattern) => match (self.exists)(scope, pattern) {
+                Some(found) => Ok(Value::Bool(found)),
+                None => Err(Box::new(
+                    Diagnostic::error(UNDECIDED, "`exists` is a fact about the left layout, which isn't known here")
+                        .at(scope.place(expr.span), "asked here")
+                        .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
+                )),
+            },
+            ExprKind::Unary(UnaryOp::Neg, operand) => match self.eval_at(scope, operand, depth + 1)? {
+                Value::Int(value) => value.checked_neg().map(Value::Int).ok_or_else(|| bad(scope, expr, "this overflows".to_owned())),
+                Value::Float(value) => Ok(Value::Float(-value)),
+                other => Err(bad(scope, operand, format!("expected a number, found {}", describe(&other)))),
+            },
+            ExprKind::Unary(UnaryOp::Not, operand) => {
+                let value = self.eval_at(scope, operand, depth + 1)?;
+                Ok(Value::Bool(!truth(scope, operand, &value)?))
+            }
+            ExprKind::Binary(op, left, right) => self.binary(scope, expr, *op, left, right, depth + 1),
+        }
+    }
+
+    fn name(&self, scope: &Scope, expr: &Expr, name: &str, depth: usize) -> Result<Value, Box<Diagnostic>> {
+        if let Some(value) = (self.captures)(name) {
+            return Ok(value);
+        }
+        let Some((definition, span)) = scope.lets.get(name) else {
+            let mut diagnostic =
+                Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined")).at(scope.place(expr.span), "not found in this file");
+            if let Some(close) = did_you_mean(name, scope.lets.keys().map(String::as_str)) {
+                diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
+            } else {
+                diagnostic = diagnostic.hint(format!("define it with `let {name} = …`"));
+            }
+            return Err(Box::new(diagnostic));
+        };
+        if let Some(value) = self.parameters.get(name) {
+            return Ok(value.clone());
+        }
+        match definition {
+            Some(definition) => self.eval_at(scope, definition, depth + 1),
+            None => Err(Box::new(
+                Diagnostic::error(MISSING_PARAMETER, format!("the parameter `{name}` has no value"))
+                    .at(scope.place(expr.span), "needed here")
+                    .label(scope.place(*span), "declared here, without a default")
+                    .hint(format!("give it with --set {name}=VALUE")),
+            )),
+        }
+    }
+
+    fn config(&self, steps: &[ConfigStep]) -> Option<Value> {
+        let mut json = self.config?;
+        for step in steps {
+            json = match step {
+                ConfigStep::Field(field) => json.get(field)?,
+                ConfigStep::Item(item) => json.get(usize::try_from(*item).ok()?)?,
+            };
+        }
+        Some(Value::from_json(json))
+    }
+
+    fn missing_config(&self, scope: &Scope, expr: &Expr, steps: &[ConfigStep]) -> Box<Diagnostic> {
+        let Some(mut json) = self.config else {
+            return Box::new(
+                Diagnostic::error(MISSING_CONFIG, "a config field is asked for, and there is no config")
+                    .at(scope.place(expr.span), "asked here")
+                    .hint("give one with --config FILE, or a default with `??`"),
+            );
+        };
+        let mut known = "config".to_owned();
+        for step in steps {
+            let next = match step {
+                ConfigStep::Field(field) => json.get(field),
+                ConfigStep::Item(item) => usize::try_from(*item).ok().and_then(|item| json.get(item)),
+            };
+            match (next, step) {
+                (Some(_), ConfigStep::Field(field)) => known = format!("{known}.{field}"),
+                (Some(_), ConfigStep::Item(item)) => known = format!("{known}[{item}]"),
+                (None, ConfigStep::Field(field)) => {
+                    let mut diagnostic = Diagnostic::error(MISSING_CONFIG, format!("{known} has no field `{field}`"))
+                        .at(scope.place(expr.span), "not in this config");
+                    let fields = json.as_object().map(|object| object.keys().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default();
+                    if let Some(close) = did_you_mean(field, fields) {
+                        diagnostic = diagnostic.hint(format!("did you mean `{known}.{close}`?"));
+                    }
+                    return Box::new(diagnostic.hint("give a default with `??`"));
+                }
+                (None, ConfigStep::Item(item)) => {
+                    return Box::new(
+                        Diagnostic::error(MISSING_CONFIG, format!("{known} has no item {item}"))
+                            .at(scope.place(expr.span), "not in this config")
+                            .hint("give a default with `??`"),
+                    );
+                }
+            }
+            if let Some(inner) = next {
+                json = inner;
+            }
+        }
+        bad(scope, expr, "this config field can't be read".to_owned())
+    }
+
+    fn binary(&self, scope: &Scope, expr: &Expr, op: BinaryOp, left: &Expr, right: &Expr, depth: usize) -> Result<Value, Box<Diagnostic>> {
+        match op {
+            BinaryOp::Or | BinaryOp::And => {
+                let value = self.eval_at(scope, left, depth)?;
+                let first = truth(scope, left, &value)?;
+                if first == (op == BinaryOp::Or) {
+                    return Ok(Value::Bool(first));
+                }
+                let value = self.eval_at(scope, right, depth)?;
+                Ok(Value::Bool(truth(scope, right, &value)?))
+            }
+            BinaryOp::Default => {
+                let absent = match &left.kind {
+                    ExprKind::Config(steps) => self.config(steps).is_none_or(|value| value == Value::Null),
+                    _ => self.eval_at(scope, left, depth)? == Value::Null,
+                };
+                self.eval_at(scope, if absent { right } else { left }, depth)
+            }
+            BinaryOp::Eq | BinaryOp::Ne => {
+                let (a, b) = (self.eval_at(scope, left, depth)?, self.eval_at(scope, right, depth)?);
+                let equal = match (a.number(), b.number()) {
+                    (Some(a), Some(b)) => a == b,
+                    _ => a == b,
+                };
+                Ok(Value::Bool(equal == (op == BinaryOp::Eq)))
+            }
+            BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => {
+                let (a, b) = (self.eval_at(scope, left, depth)?, self.eval_at(scope, right, depth)?);
+                let order = match (&a, &b) {
+                    (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
+                    _ => a.number().zip(b.number()).and_then(|(a, b)| a.partial_cmp(&b)),
+                };
+                let Some(order) = order else {
+                    return Err(bad(scope, expr, format!("can't compare {} with {}", describe(&a), describe(&b))));
+                };
+                Ok(Value::Bool(match op {
+                    BinaryOp::Lt => order.is_lt(),
+                    BinaryOp::Le => order.is_le(),
+                    BinaryOp::Gt => order.is_gt(),
+                    _ => order.is_ge(),
+                }))
+            }
+            BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem => {
+                let (a, b) = (self.eval_at(scope, left, depth)?, self.eval_at(scope, right, depth)?);
+                arithmetic(op, &a, &b).map_err(|why| bad(scope, expr, why))
+            }
+        }
+    }
+}
+
+fn arithmetic(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, String> {
+    if let (Value::Int(a), Value::Int(b)) = (a, b) {
+        let result = match op {
+            BinaryOp::Add => a.checked_add(*b),
+            BinaryOp::Sub => a.checked_sub(*b),
+            BinaryOp::Mul => a.checked_mul(*b),
+            BinaryOp::Div | BinaryOp::Rem if *b == 0 => return Err("division by zero".to_owned()),
+            BinaryOp::Div if a % b != 0 => return Err(format!("{a} is not divisible by {b}")),
+            BinaryOp::Div => a.checked_div(*b),
+            _ => a.checked_rem_euclid(*b),
+        };
+        return result.map(Value::Int).ok_or_else(|| "this overflows".to_owned());
+    }
+    let (Some(x), Some(y)) = (a.number(), b.number()) else {
+        return Err(format!("can't do arithmetic on {} and {}", describe(a), describe(b)));
+    };
+    Ok(Value::Float(match op {
+        BinaryOp::Add => x + y,
+        BinaryOp::Sub => x - y,
+        BinaryOp::Mul => x * y,
+        BinaryOp::Div => x / y,
+        _ => x.rem_euclid(y),
+    }))
+}
+
+fn truth(scope: &Scope, expr: &Expr, value: &Value) -> Result<bool, Box<Diagnostic>> {
+    match value {
+        Value::Bool(value) => Ok(*value),
+        other => Err(bad(scope, expr, format!("expected true or false, found {}", describe(other)))),
+    }
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null | Value::Object => value.kind().to_owned(),
+        other => format!("{} ({other})", other.kind()),
+    }
+}
+
+fn bad(scope: &Scope, expr: &Expr, message: String) -> Box<Diagnostic> {
+    Box::new(Diagnostic::error(BAD_VALUE, message).at(scope.place(expr.span), "here"))
+}
+
+/// The names that an expression mentions.
+pub fn names<'a>(expr: &'a Expr, found: &mut Vec<(&'a str, Span)>) {
+    match &expr.kind {
+        ExprKind::Name(name) => found.push((name, expr.span)),
+        ExprKind::List(items) => items.iter().for_each(|item| names(item, found)),
+        ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => names(inner, found),
+        ExprKind::Binary(_, left, right) => {
+            names(left, found);
+            names(right, found);
+        }
+        _ => {}
+    }
+}
+
+/// The name of an expression that is nothing but a name.
+pub fn as_name(expr: &Expr) -> Option<Ident> {
+    match &expr.kind {
+        ExprKind::Name(text) => Some(Ident { text: text.clone(), span: expr.span }),
+        _ => None,
+    }
+}

@@ -1,0 +1,127 @@
+//! [`Config`]: a checkpoint's config.json, read as plain data.
+//!
+//! A config is hostile input: its size and nesting are limited, and no field is assumed to be there or to have its usual type.
+//! What the fields mean is for others, except for one question that rules ask often: whether a model is [tied](Config::tie_policy).
+
+mod json;
+mod tie;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind, Result};
+
+pub use tie::{TieDecision, TieReason, default_tie};
+
+/// The largest config.json that is read, in bytes.
+pub const MAX_BYTES: u64 = 16 << 20;
+
+/// A config.json, or nothing where a checkpoint has none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config(Value);
+
+impl Config {
+    /// No config: every field is absent.
+    pub fn empty() -> Self {
+        Self(Value::Null)
+    }
+
+    /// A config from data, as [`read`](Config::read) would give it.
+    pub fn from_value(value: Value) -> Self {
+        Self(value)
+    }
+
+    /// Reads a config: a JSON file, or a directory that holds a `config.json`.
+    ///
+    /// `NaN` and `Infinity`, which Python writes into JSON and JSON doesn't have, read as null.
+    ///
+    /// # Errors
+    /// If the file can't be read, is larger than [`MAX_BYTES`], or is no JSON object nested less than 128 deep. The error names the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let joined;
+        let path = if path.is_dir() {
+            joined = path.join("config.json");
+            joined.as_path()
+        } else {
+            path
+        };
+        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", path, e))?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(Error::new(ErrorKind::Limit, format!("the config is larger than {} MiB", MAX_BYTES >> 20)).in_file(path));
+        }
+        match serde_json::from_slice(&json::without_python_constants(&bytes)) {
+            Ok(value @ Value::Object(_)) => Ok(Self(value)),
+            Ok(other) => Err(Error::corrupt(format!("a config is a JSON object, this is {}", kind(&other))).in_file(path)),
+            Err(error) => Err(Error::corrupt(format!("not a JSON object: {error}")).in_file(path)),
+        }
+    }
+
+    /// The whole, null where there is none.
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
+    /// Whether there is no config.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The value at a path, from the top: a step is the name of a field, or the index of an array's item in decimal.
+    /// No steps give the whole. `None` where a step isn't there; a null that is there is `Some`.
+    pub fn get<S: AsRef<str>>(&self, steps: &[S]) -> Option<&Value> {
+        steps.iter().try_fold(&self.0, |value, step| match value {
+            Value::Object(fields) => fields.get(step.as_ref()),
+            Value::Array(items) => items.get(step.as_ref().parse::<usize>().ok()?),
+            _ => None,
+        })
+    }
+
+    /// The dotted path of every field, those of nested objects too (not of objects in arrays), in the order of the file: for did-you-mean.
+    pub fn fields(&self) -> Vec<String> {
+        fn collect(value: &Value, prefix: &str, fields: &mut Vec<String>) {
+            let Value::Object(object) = value else { return };
+            for (name, value) in object {
+                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                fields.push(path.clone());
+                collect(value, &path, fields);
+            }
+        }
+        let mut fields = Vec::new();
+        collect(&self.0, "", &mut fields);
+        fields
+    }
+
+    /// `model_type`, if it is there and a string.
+    pub fn model_type(&self) -> Option<&str> {
+        self.get(&["model_type"])?.as_str()
+    }
+
+    /// The strings of `architectures`, in order; empty where it is absent or no array.
+    pub fn architectures(&self) -> Vec<&str> {
+        match self.get(&["architectures"]) {
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// A JSON value's type in words, for messages.
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests;

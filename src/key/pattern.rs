@@ -1,0 +1,485 @@
+//! [`Pattern`]: a whole key, segment by segment, with captures; the same value matches keys and, given bindings, renders them.
+//!
+//! Matching is whole-key and never by substring. Where more than one way to match exists, the first run of `**` is the shortest
+//! possible, then the next (so the leftmost occurrence of what follows it decides). Numbers are decimal without leading zeros and
+//! take all the digits that are there. Patterns here are resolved: captures are slots, ranges are numbers; see `check` for how they
+//! get there from text.
+
+use std::fmt::Write as _;
+use std::ops::Range;
+
+/// Which capture of a rule, an index into its [`Bindings`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u16);
+
+/// One part of a pattern: a segment, or any number of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Exactly this segment (it may hold dots only by escape, which a key's segments never do).
+    Literal(Box<str>),
+    /// A segment made of text and captures.
+    Segment(Box<[Atom]>),
+    /// Zero or more whole segments.
+    Rest(Slot),
+}
+
+/// A part of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Atom {
+    /// This text.
+    Text(Box<str>),
+    /// A number `mul * n + add`, where `n` is what the slot holds; `n` lies in the range.
+    Index {
+        /// Where `n` is bound.
+        slot: Slot,
+        /// Factor, at least 1.
+        mul: i64,
+        /// Summand.
+        add: i64,
+        /// The values that `n` may have; all if `None`.
+        range: Option<Range<u64>>,
+    },
+    /// One or more characters.
+    Chars(Slot),
+    /// One of these words; the slot holds which.
+    Words {
+        /// Where the choice is bound.
+        slot: Slot,
+        /// The words on this side.
+        words: Box<[Box<str>]>,
+    },
+}
+
+/// What a capture holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Binding {
+    /// Nothing yet.
+    #[default]
+    Unbound,
+    /// A number.
+    Index(u64),
+    /// Which word.
+    Word(u16),
+    /// A range of bytes of the matched key: characters, or whole segments (empty for none).
+    Text(u32, u32),
+    /// Text that doesn't lie in the matched key.
+    Owned(Box<str>),
+}
+
+/// The captures of one match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bindings(Vec<Binding>);
+
+impl Bindings {
+    /// Room for this many captures, all unbound.
+    pub fn new(slots: usize) -> Self {
+        Self(vec![Binding::Unbound; slots])
+    }
+
+    /// Unbinds everything.
+    pub fn reset(&mut self, slots: usize) {
+        self.0.clear();
+        self.0.resize(slots, Binding::Unbound);
+    }
+
+    /// What a slot holds.
+    pub fn get(&self, slot: Slot) -> &Binding {
+        self.0.get(usize::from(slot.0)).unwrap_or(&Binding::Unbound)
+    }
+
+    /// Binds a slot; slots beyond the room are ignored.
+    pub fn set(&mut self, slot: Slot, binding: Binding) {
+        if let Some(place) = self.0.get_mut(usize::from(slot.0)) {
+            *place = binding;
+        }
+    }
+
+    /// The number a slot holds.
+    pub fn index(&self, slot: Slot) -> Option<u64> {
+        match self.get(slot) {
+            Binding::Index(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The text a slot holds, if it holds text of the matched key or its own.
+    pub fn text<'a>(&'a self, slot: Slot, key: &'a str) -> Option<&'a str> {
+        match self.get(slot) {
+            Binding::Text(start, end) => key.get(*start as usize..*end as usize),
+            Binding::Owned(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// A key split at its dots.
+#[derive(Clone, Debug, Default)]
+pub struct Segments {
+    ends: Vec<u32>,
+}
+
+impl Segments {
+    /// Splits a key; keys are shorter than 4 GiB.
+    pub fn split(&mut self, key: &str) {
+        self.ends.clear();
+        #[allow(clippy::cast_possible_truncation)]
+        self.ends.extend(key.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(at, _)| at as u32));
+        #[allow(clippy::cast_possible_truncation)]
+        self.ends.push(key.len() as u32);
+    }
+
+    /// How many segments.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether nothing was split yet (a key always has a segment).
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn start(&self, at: usize) -> usize {
+        if at == 0 { 0 } else { self.ends[at - 1] as usize + 1 }
+    }
+
+    /// The bytes of segments `from..to`, without the dots around them.
+    fn range(&self, from: usize, to: usize) -> (usize, usize) {
+        if from == to {
+            let at = if from < self.ends.len() { self.start(from) } else { self.ends.last().map_or(0, |end| *end as usize) };
+            (at, at)
+        } else {
+            (self.start(from), self.ends[to - 1] as usize)
+        }
+    }
+
+    /// One segment.
+    pub fn get<'a>(&self, key: &'a str, at: usize) -> &'a str {
+        &key[self.start(at)..self.ends[at] as usize]
+    }
+}
+
+/// How far a match got: for saying why a rule didn't fire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reach {
+    /// Parts of the pattern that matched.
+    pub parts: usize,
+    /// The segment of the key where it stopped.
+    pub segment: usize,
+}
+
+/// A resolved pattern over whole keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    parts: Vec<Part>,
+}
+
+impl Pattern {
+    /// From its parts. Text atoms that make up a whole segment become literals.
+    pub fn new(parts: Vec<Part>) -> Self {
+        let parts = parts
+            .into_iter()
+            .map(|part| match part {
+                Part::Segment(atoms) if atoms.iter().all(|atom| matches!(atom, Atom::Text(_))) => Part::Literal(
+                    atoms
+                        .iter()
+                        .filter_map(|atom| match atom {
+                            Atom::Text(text) => Some(&**text),
+                            _ => None,
+                        })
+                        .collect::<String>()
+                        .into(),
+                ),
+                other => other,
+            })
+            .collect();
+        Self { parts }
+    }
+
+    /// The pattern with the range of each index capture set, by slot.
+    #[must_use]
+    pub fn with_ranges(&self, ranges: &[Option<Range<u64>>]) -> Self {
+        let mut pattern = self.clone();
+        for part in &mut pattern.parts {
+            let Part::Segment(atoms) = part else { continue };
+            for atom in atoms.iter_mut() {
+                if let Atom::Index { slot, range, .. } = atom {
+                    *range = ranges.get(usize::from(slot.0)).cloned().flatten();
+                }
+            }
+        }
+        pattern
+    }
+
+    /// Its parts.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The whole key, if it has no captures.
+    pub fn literal(&self) -> Option<String> {
+        let mut key = String::new();
+        for (i, part) in self.parts.iter().enumerate() {
+            let Part::Literal(text) = part else { return None };
+            if i > 0 {
+                key.push('.');
+            }
+            key.push_str(text);
+        }
+        Some(key)
+    }
+
+    /// The literal segment that is most telling: a key without it can't match.
+    pub fn anchor(&self) -> Option<&str> {
+        self.parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Literal(text) => Some(&**text),
+                _ => None,
+            })
+            .max_by_key(|text| if matches!(*text, "weight" | "bias" | "model" | "layers" | "layer") { 0 } else { text.len() })
+    }
+
+    /// The slots it binds, in order, each once.
+    pub fn slots(&self) -> Vec<Slot> {
+        let mut slots = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(_) => {}
+                Part::Rest(slot) => slots.push(*slot),
+                Part::Segment(atoms) => slots.extend(atoms.iter().filter_map(Atom::slot)),
+            }
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        slots
+    }
+
+    /// Matches a whole key and binds its captures; slots bound before must hold the same value.
+    pub fn matches(&self, key: &str, segments: &Segments, bindings: &mut Bindings) -> bool {
+        Matcher { key, segments, reach: Reach::default() }.parts(&self.parts, 0, 0, bindings)
+    }
+
+    /// How far it gets on a key that it doesn't match.
+    pub fn reach(&self, key: &str, segments: &Segments, slots: usize) -> Reach {
+        let mut matcher = Matcher { key, segments, reach: Reach::default() };
+        matcher.parts(&self.parts, 0, 0, &mut Bindings::new(slots));
+        matcher.reach
+    }
+
+    /// The key that the bindings of a match of `key` give.
+    ///
+    /// `None` if a capture is unbound, an index leaves its range, falls below zero or overflows, or nothing is left of the key.
+    pub fn render(&self, key: &str, bindings: &Bindings) -> Option<String> {
+        let mut out = String::with_capacity(key.len() + 16);
+        for part in &self.parts {
+            let before = out.len();
+            match part {
+                Part::Literal(text) => {
+                    separate(&mut out);
+                    out.push_str(text);
+                }
+                Part::Rest(slot) => {
+                    let text = bindings.text(*slot, key)?;
+                    if !text.is_empty() {
+                        separate(&mut out);
+                        out.push_str(text);
+                    }
+                }
+                Part::Segment(atoms) => {
+                    separate(&mut out);
+                    for atom in atoms {
+                        atom.render(key, bindings, &mut out)?;
+                    }
+                }
+            }
+            debug_assert!(out.len() >= before);
+        }
+        (!out.is_empty()).then_some(out)
+    }
+}
+
+fn separate(out: &mut String) {
+    if !out.is_empty() {
+        out.push('.');
+    }
+}
+
+impl Atom {
+    /// The slot it binds.
+    pub fn slot(&self) -> Option<Slot> {
+        match self {
+            Atom::Text(_) => None,
+            Atom::Index { slot, .. } | Atom::Chars(slot) | Atom::Words { slot, .. } => Some(*slot),
+        }
+    }
+
+    fn render(&self, key: &str, bindings: &Bindings, out: &mut String) -> Option<()> {
+        match self {
+            Atom::Text(text) => out.push_str(text),
+            Atom::Index { slot, mul, add, range } => {
+                let value = bindings.index(*slot)?;
+                if range.as_ref().is_some_and(|range| !range.contains(&value)) {
+                    return None;
+                }
+                let number = i64::try_from(value).ok()?.checked_mul(*mul)?.checked_add(*add)?;
+                if number < 0 {
+                    return None;
+                }
+                write!(out, "{number}").ok()?;
+            }
+            Atom::Chars(slot) => out.push_str(bindings.text(*slot, key)?),
+            Atom::Words { slot, words } => match bindings.get(*slot) {
+                Binding::Word(which) => out.push_str(words.get(usize::from(*which))?),
+                _ => return None,
+            },
+        }
+        Some(())
+    }
+}
+
+/// Solves `mul * n + add == number` for a whole `n >= 0`.
+fn solve(number: u64, mul: i64, add: i64) -> Option<u64> {
+    let rest = i64::try_from(number).ok()?.checked_sub(add)?;
+    if mul == 0 || rest % mul != 0 {
+        return None;
+    }
+    u64::try_from(rest / mul).ok()
+}
+
+struct Matcher<'a> {
+    key: &'a str,
+    segments: &'a Segments,
+    reach: Reach,
+}
+
+impl Matcher<'_> {
+    fn parts(&mut self, parts: &[Part], done: usize, at: usize, bindings: &mut Bindings) -> bool {
+        self.reach = self.reach.max(Reach { parts: done, segment: at });
+        let count = self.segments.len();
+        let Some(part) = parts.get(done) else { return at == count };
+        match part {
+            Part::Literal(text) => {
+                at < count && self.segments.get(self.key, at) == &**text && self.parts(parts, done + 1, at + 1, bindings)
+            }
+            Part::Segment(atoms) => {
+                if at >= count {
+                    return false;
+                }
+                let segment = self.segments.get(self.key, at);
+                let start = self.segments.start(at);
+                self.atoms(atoms, segment, start, bindings, &mut |this, bindings| this.parts(parts, done + 1, at + 1, bindings))
+            }
+            Part::Rest(slot) => {
+                let after = &parts[done + 1..];
+                let fixed = after.len();
+                if after.iter().any(|part| matches!(part, Part::Rest(_))) {
+                    (at..=count).any(|end| self.rest(parts, done, at, end, *slot, bindings))
+                } else {
+                    // What follows takes one segment each, so there is only one place where it can start.
+                    match count.checked_sub(fixed) {
+                        Some(end) if end >= at => self.rest(parts, done, at, end, *slot, bindings),
+                        _ => false,
+                    }
+                }
+            }
+        }
+    }
+
+    fn rest(&mut self, parts: &[Part], done: usize, at: usize, end: usize, slot: Slot, bindings: &mut Bindings) -> bool {
+        let (from, to) = self.segments.range(at, end);
+        self.bind(slot, text_binding(from, to), bindings, &mut |this, bindings| this.parts(parts, done + 1, end, bindings))
+    }
+
+    /// Matches atoms against the text of one segment, then goes on.
+    fn atoms(
+        &mut self,
+        atoms: &[Atom],
+        text: &str,
+        start: usize,
+        bindings: &mut Bindings,
+        then: &mut dyn FnMut(&mut Self, &mut Bindings) -> bool,
+    ) -> bool {
+        let Some((atom, others)) = atoms.split_first() else { return text.is_empty() && then(self, bindings) };
+        match atom {
+            Atom::Text(literal) => match text.strip_prefix(&**literal) {
+                Some(rest) => self.atoms(others, rest, start + literal.len(), bindings, then),
+                None => false,
+            },
+            Atom::Index { slot, mul, add, range } => {
+                let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+                let number = &text[..digits];
+                if digits == 0 || (digits > 1 && number.starts_with('0')) {
+                    return false;
+                }
+                let Some(value) = number.parse().ok().and_then(|number| solve(number, *mul, *add)) else { return false };
+                if range.as_ref().is_some_and(|range| !range.contains(&value)) {
+                    return false;
+                }
+                self.bind(*slot, Binding::Index(value), bindings, &mut |this, bindings| {
+                    this.atoms(others, &text[digits..], start + digits, bindings, then)
+                })
+            }
+            Atom::Chars(slot) => {
+                let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+                if others.is_empty() {
+                    let whole = text_binding(start, start + text.len());
+                    return !text.is_empty() && self.bind(*slot, whole, bindings, then);
+                }
+                for end in ends {
+                    let bound = text_binding(start, start + end);
+                    if self
+                        .bind(*slot, bound, bindings, &mut |this, bindings| this.atoms(others, &text[end..], start + end, bindings, then))
+                    {
+                        return true;
+                    }
+                }
+                false
+            }
+            Atom::Words { slot, words } => {
+                for (which, word) in words.iter().enumerate() {
+                    let Some(rest) = text.strip_prefix(&**word) else { continue };
+                    let bound = Binding::Word(u16::try_from(which).unwrap_or(u16::MAX));
+                    if self.bind(*slot, bound, bindings, &mut |this, bindings| this.atoms(others, rest, start + word.len(), bindings, then))
+                    {
+                        return true;
+                    }
+                }
+                false
+            }
+        }
+    }
+
+    /// Binds a slot, goes on, and takes the binding back if that fails. A slot that is bound already must agree.
+    fn bind(
+        &mut self,
+        slot: Slot,
+        binding: Binding,
+        bindings: &mut Bindings,
+        then: &mut dyn FnMut(&mut Self, &mut Bindings) -> bool,
+    ) -> bool {
+        match bindings.get(slot) {
+            Binding::Unbound => {
+                bindings.set(slot, binding);
+                if then(self, bindings) {
+                    return true;
+                }
+                bindings.set(slot, Binding::Unbound);
+                false
+            }
+            bound => {
+                let equal = match (bound, &binding) {
+                    (Binding::Text(..), Binding::Text(start, end)) => {
+                        bindings.text(slot, self.key) == self.key.get(*start as usize..*end as usize)
+                    }
+                    (bound, binding) => bound == binding,
+                };
+                equal && then(self, bindings)
+            }
+        }
+    }
+}
+
+fn text_binding(start: usize, end: usize) -> Binding {
+    #[allow(clippy::cast_possible_truncation)]
+    Binding::Text(start as u32, end as u32)
+}

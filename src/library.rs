@@ -1,0 +1,281 @@
+//! The library: rule files embedded in the binary, found by name, by file, or by what config.json and the layouts ask for.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use crate::check::{Direction, Includes, Rules, check};
+use crate::config::Config;
+use crate::diagnostic::codes::{UNKNOWN_LAYOUT, UNKNOWN_RULES};
+use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
+use crate::error::Error;
+use crate::plan::Stage;
+
+/// Name and text of each embedded file.
+static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/library.rs"));
+
+/// The largest rule file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Rules that normalize every checkpoint when rules are chosen by config.json.
+const ALWAYS_FIRST: &str = "wrappers";
+/// Rules that every checkpoint ends with when rules are chosen by config.json.
+const ALWAYS_LAST: &str = "tied_lm_head";
+
+/// The layout that is published.
+pub const HUB: &str = "hub";
+/// The layout that transformers v5 holds in memory.
+pub const MODEL: &str = "model";
+
+/// Names of the embedded rule files, in order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    FILES.iter().map(|(name, _)| *name)
+}
+
+/// The text of an embedded rule file.
+pub fn text(name: &str) -> Option<&'static str> {
+    FILES.binary_search_by(|(known, _)| known.cmp(&name)).ok().map(|at| FILES[at].1)
+}
+
+/// An embedded rule file, checked. Files that are broken don't ship, so `None` means that there is none of that name.
+pub fn rules(name: &str) -> Option<&'static Rules> {
+    let at = FILES.binary_search_by(|(known, _)| known.cmp(&name)).ok()?;
+    static CHECKED: OnceLock<Vec<OnceLock<Option<Rules>>>> = OnceLock::new();
+    let checked = CHECKED.get_or_init(|| FILES.iter().map(|_| OnceLock::new()).collect());
+    checked[at].get_or_init(|| check(&embedded(FILES[at].0, FILES[at].1), &Library).ok()).as_ref()
+}
+
+fn embedded(name: &str, text: &str) -> Arc<SourceText> {
+    Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() })
+}
+
+/// What `use` finds: embedded files by name, files in quotes beside the file that uses them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Library;
+
+impl Includes for Library {
+    fn load(&self, path: &str, is_file: bool, from: &SourceText) -> Result<Arc<SourceText>, String> {
+        if !is_file {
+            return text(path).map(|text| embedded(path, text)).ok_or_else(|| format!("there is no rule file `{path}` in the library"));
+        }
+        let beside = Path::new(&from.name).parent().map_or_else(|| PathBuf::from(path), |folder| folder.join(path));
+        read(&beside).map_err(|error| error.to_string())
+    }
+
+    fn known(&self) -> Vec<String> {
+        names().map(str::to_owned).collect()
+    }
+}
+
+/// Reads the text of a rule file.
+///
+/// # Errors
+/// If it can't be read, is larger than 1 MiB or isn't UTF-8.
+pub fn read(path: &Path) -> Result<Arc<SourceText>, Error> {
+    use std::io::Read as _;
+    let file = std::fs::File::open(path).map_err(|error| Error::io("cannot open the rule file", path, error))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Error::io("cannot read the rule file", path, error))?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Error::new(crate::error::ErrorKind::Limit, "a rule file is at most 1 MiB").in_file(path));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Error::corrupt("a rule file is UTF-8 text, and this is not").in_file(path))?;
+    Ok(Arc::new(SourceText { name: path.display().to_string(), text }))
+}
+
+/// Why rules could not be had.
+#[derive(Debug)]
+pub enum LoadError {
+    /// They are wrong, or there are none of that name.
+    Rules(Diagnostics),
+    /// Their file could not be read.
+    World(Error),
+}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LoadError::Rules(diagnostics) => diagnostics.fmt(f),
+            LoadError::World(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Checks rules given as text.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn compile(text: &str) -> Result<Rules, Diagnostics> {
+    check(&embedded("rules", text), &Library)
+}
+
+/// Loads rules by the name of an embedded file, or from a file (a path with a separator or the ending `.graft`).
+///
+/// # Errors
+/// If there are none of that name, the file can't be read, or they are wrong.
+pub fn load(name: &str) -> Result<Rules, LoadError> {
+    let is_file = name.ends_with(".graft") || name.starts_with('.') || Path::new(name).is_absolute();
+    let source = match text(name) {
+        Some(text) if !is_file => embedded(name, text),
+        _ if is_file || Path::new(name).is_file() => read(Path::new(name)).map_err(LoadError::World)?,
+        _ => {
+            let mut finding = Diagnostic::error(UNKNOWN_RULES, format!("there is no rule file `{name}`"));
+            finding = match did_you_mean(name, names()) {
+                Some(close) => finding.hint(format!("did you mean `{close}`?")),
+                None => finding.hint("`regraft rules` lists those that are built in; a file of your own ends in .graft"),
+            };
+            return Err(LoadError::Rules(Diagnostics(vec![finding])));
+        }
+    };
+    check(&source, &Library).map_err(LoadError::Rules)
+}
+
+/// Rules in order, and which way to read each: what a plan starts from.
+#[derive(Clone, Debug, Default)]
+pub struct Route {
+    stages: Vec<(Arc<Rules>, Direction, bool)>,
+}
+
+impl Route {
+    /// Rules that a person named, one after the other.
+    ///
+    /// Each is read so that it leads from `from` towards `to`; left to right if neither of its layouts is asked for. With `reverse`,
+    /// all are read backwards, in reverse order.
+    ///
+    /// # Errors
+    /// A layout that none of them has.
+    pub fn named(rules: Vec<Rules>, from: Option<&str>, to: Option<&str>, reverse: bool) -> Result<Self, Diagnostics> {
+        for layout in [from, to].into_iter().flatten() {
+            let known: Vec<&str> =
+                rules.iter().filter_map(|rules| rules.layouts.as_ref()).flat_map(|(left, right)| [left.as_str(), right.as_str()]).collect();
+            if !known.contains(&layout) {
+                return Err(Diagnostics(vec![unknown_layout(layout, &known)]));
+            }
+        }
+        let mut stages: Vec<(Arc<Rules>, Direction, bool)> = Vec::new();
+        for rules in rules {
+            let direction = match &rules.layouts {
+                Some((left, right)) if to == Some(left) || from == Some(right) => Direction::Reverse,
+                _ => Direction::Forward,
+            };
+            stages.push((Arc::new(rules), direction, true));
+        }
+        if reverse {
+            stages.reverse();
+            for (_, direction, _) in &mut stages {
+                *direction = direction.opposite();
+            }
+        }
+        Ok(Self { stages })
+    }
+
+    /// The rules that config.json asks for: a class name in `architectures` first, then `model_type`; from one layout to another
+    /// (`hub` to `model` if not said), through others where need be; between `wrappers` and `tied_lm_head`.
+    ///
+    /// # Errors
+    /// A layout that no rule file of this model has.
+    pub fn by_config(config: &Config, from: Option<&str>, to: Option<&str>) -> Result<Self, Diagnostics> {
+        let candidates = candidates(config);
+        let other = |layout: &str| if layout == MODEL { HUB } else { MODEL };
+        let (from, to) = match (from, to) {
+            (Some(from), Some(to)) => (from, to),
+            (Some(from), None) => (from, other(from)),
+            (None, Some(to)) => (other(to), to),
+            (None, None) => (HUB, MODEL),
+        };
+        let mut stages = Vec::new();
+        if let Some(wrappers) = rules(ALWAYS_FIRST) {
+            stages.push((Arc::new(wrappers.clone()), Direction::Forward, false));
+        }
+        let tied = rules(ALWAYS_LAST).map(|rules| Arc::new(rules.clone()));
+        let loading = to == MODEL;
+        let tied = tied.map(|rules| (rules, if loading { Direction::Forward } else { Direction::Reverse }, false));
+        let path = path(&candidates, from, to)?;
+        if !loading {
+            stages.extend(tied.clone());
+        }
+        stages.extend(path.into_iter().map(|(rules, direction)| (Arc::new(rules.clone()), direction, false)));
+        if loading {
+            stages.extend(tied);
+        }
+        Ok(Self { stages })
+    }
+
+    /// The stages, for [`plan`](crate::plan::plan).
+    pub fn stages(&self) -> Vec<Stage<'_>> {
+        self.stages.iter().map(|(rules, direction, named)| Stage { rules, direction: *direction, named: *named }).collect()
+    }
+
+    /// Each rule file's name, and which way it is read.
+    pub fn describe(&self) -> Vec<(String, Direction)> {
+        self.stages.iter().map(|(rules, direction, _)| (rules.name.clone(), *direction)).collect()
+    }
+}
+
+/// The embedded rule files for a model: those that name its class, else those that name its model type.
+pub fn candidates(config: &Config) -> Vec<&'static Rules> {
+    let for_any = |wanted: &[&str]| -> Vec<&'static Rules> {
+        names()
+            .filter(|name| mentions(name, wanted))
+            .filter_map(rules)
+            .filter(|rules| rules.models.iter().any(|model| wanted.contains(&model.as_str())))
+            .collect()
+    };
+    for architecture in config.architectures() {
+        let found = for_any(&[architecture]);
+        if !found.is_empty() {
+            return found;
+        }
+    }
+    config.model_type().map(|model_type| for_any(&[model_type])).unwrap_or_default()
+}
+
+/// A cheap look before a file is checked: whether its text has one of the words at all.
+fn mentions(name: &str, words: &[&str]) -> bool {
+    text(name).is_some_and(|text| words.iter().any(|word| text.contains(word)))
+}
+
+/// The shortest way from one layout to another.
+fn path(candidates: &[&'static Rules], from: &str, to: &str) -> Result<Vec<(&'static Rules, Direction)>, Diagnostics> {
+    let mut known: Vec<&str> = vec![HUB, MODEL];
+    known.extend(candidates.iter().filter_map(|rules| rules.layouts.as_ref()).flat_map(|(left, right)| [left.as_str(), right.as_str()]));
+    for layout in [from, to] {
+        if !known.contains(&layout) {
+            return Err(Diagnostics(vec![unknown_layout(layout, &known)]));
+        }
+    }
+    let mut reached: Vec<(&str, Vec<(&'static Rules, Direction)>)> = vec![(from, Vec::new())];
+    let mut at = 0;
+    while let Some((layout, way)) = reached.get(at).cloned() {
+        if layout == to {
+            return Ok(way);
+        }
+        for rules in candidates {
+            let Some((left, right)) = &rules.layouts else { continue };
+            for (start, end, direction) in [(left, right, Direction::Forward), (right, left, Direction::Reverse)] {
+                if start == layout && reached.iter().all(|(known, _)| known != end) {
+                    let mut way = way.clone();
+                    way.push((*rules, direction));
+                    reached.push((end.as_str(), way));
+                }
+            }
+        }
+        at += 1;
+    }
+    // No rule file leads there: for such a model both layouts have the same keys.
+    Ok(Vec::new())
+}
+
+fn unknown_layout(layout: &str, known: &[&str]) -> Diagnostic {
+    let finding = Diagnostic::error(UNKNOWN_LAYOUT, format!("no rule file here has the layout `{layout}`"));
+    match did_you_mean(layout, known.iter().copied()) {
+        Some(close) => finding.hint(format!("did you mean `{close}`?")),
+        None => {
+            let mut known = known.to_vec();
+            known.sort_unstable();
+            known.dedup();
+            finding.hint(format!("the layouts here are {}", known.join(", ")))
+        }
+    }
+}

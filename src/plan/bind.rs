@@ -1,0 +1,200 @@
+//! Rules bound to a config and a direction: numbers are known, sources are what is read and targets what is made.
+
+use regex::Regex;
+
+use super::lower::Number;
+use crate::check::op::{Made, Op, OpUse};
+use crate::check::value::{Environment, Scope, Value};
+use crate::check::{Capture, CaptureKind, Direction, Rule, Side, SideItem};
+use crate::diagnostic::codes::BAD_VALUE;
+use crate::diagnostic::{Diagnostic, Place};
+use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
+use crate::syntax::ast::Expr;
+
+/// A rule that is ready to apply.
+pub(super) struct BoundRule<'a> {
+    pub(super) rule: &'a Rule,
+    pub(super) sources: Vec<BoundSide<'a>>,
+    pub(super) targets: Vec<BoundSide<'a>>,
+    /// Between the sources and the targets.
+    pub(super) joint: Vec<(Op<Number>, &'a Place)>,
+    /// Source keys that are left alone.
+    unless_source: Vec<Pattern>,
+    /// Keys that nothing may become.
+    unless_target: Vec<Pattern>,
+    /// Which captures tell instances apart.
+    pub(super) shared: Vec<Slot>,
+    /// The range of each index capture that has one.
+    pub(super) ranges: Vec<Option<std::ops::Range<u64>>>,
+    pub(super) rename: bool,
+}
+
+/// A source or target that is ready.
+pub(super) struct BoundSide<'a> {
+    pub(super) item: BoundItem<'a>,
+    /// In the order in which they apply.
+    pub(super) ops: Vec<(Op<Number>, &'a Place)>,
+    pub(super) side: &'a Side,
+}
+
+pub(super) enum BoundItem<'a> {
+    Pattern(Pattern),
+    Regex(&'a Regex),
+    Made(&'a Made),
+}
+
+/// Binds a rule.
+///
+/// # Errors
+/// A number that can't be had, or a range that makes no sense.
+pub(super) fn bind<'a>(
+    rule: &'a Rule,
+    scope: &Scope,
+    environment: &Environment<'_>,
+    direction: Direction,
+) -> Result<BoundRule<'a>, Box<Diagnostic>> {
+    let ranges = rule.captures.iter().map(|capture| range(capture, scope, environment)).collect::<Result<Vec<_>, _>>()?;
+    let numbers = |used: &'a OpUse<Expr>, inverted: bool| -> Result<(Op<Number>, &'a Place), Box<Diagnostic>> {
+        let op = used.op.try_map(&mut |expr: &Expr| match environment.eval(scope, expr)? {
+            Value::Int(value) => Ok(Number::Int(value)),
+            Value::Float(value) => Ok(Number::Float(value)),
+            other => Err(Box::new(
+                Diagnostic::error(BAD_VALUE, format!("expected a number, found {}", other.kind())).at(scope.place(expr.span), "here"),
+            )),
+        })?;
+        let op = if inverted {
+            op.inverse()
+                .map_err(|why| Box::new(Diagnostic::error(crate::diagnostic::codes::NOT_INVERTIBLE, why).at(used.place.clone(), "here")))?
+        } else {
+            op
+        };
+        Ok((op, &used.place))
+    };
+    let reversed = direction == Direction::Reverse;
+    let side = |side: &'a Side| -> Result<BoundSide<'a>, Box<Diagnostic>> {
+        let mut ops = side.ops.iter().map(|used| numbers(used, reversed)).collect::<Result<Vec<_>, _>>()?;
+        if reversed {
+            ops.reverse();
+        }
+        let item = match &side.item {
+            SideItem::Pattern(pattern) => BoundItem::Pattern(pattern.with_ranges(&ranges)),
+            SideItem::Regex(regex) => BoundItem::Regex(regex),
+            SideItem::Made(made) => BoundItem::Made(made),
+        };
+        Ok(BoundSide { item, ops, side })
+    };
+    let left = rule.left.iter().map(side).collect::<Result<Vec<_>, _>>()?;
+    let right = rule.right.iter().map(side).collect::<Result<Vec<_>, _>>()?;
+    let mut joint = rule.joint.iter().map(|used| numbers(used, reversed)).collect::<Result<Vec<_>, _>>()?;
+    let (sources, targets, unless_source, unless_target) = if reversed {
+        joint.reverse();
+        (right, left, &rule.unless_right, &rule.unless_left)
+    } else {
+        (left, right, &rule.unless_left, &rule.unless_right)
+    };
+    Ok(BoundRule {
+        rule,
+        sources,
+        targets,
+        joint,
+        unless_source: unless_source.clone(),
+        unless_target: unless_target.clone(),
+        shared: rule.shared(),
+        ranges,
+        rename: rule.is_rename(),
+    })
+}
+
+fn range(capture: &Capture, scope: &Scope, environment: &Environment<'_>) -> Result<Option<std::ops::Range<u64>>, Box<Diagnostic>> {
+    let CaptureKind::Index(Some((start, end))) = &capture.kind else { return Ok(None) };
+    let bound = |expr: &Expr| {
+        let value = environment.int(scope, expr)?;
+        u64::try_from(value).map_err(|_| {
+            Box::new(Diagnostic::error(BAD_VALUE, format!("a range can't go below zero, to {value}")).at(scope.place(expr.span), "here"))
+        })
+    };
+    Ok(Some(bound(start)?..bound(end)?))
+}
+
+impl BoundRule<'_> {
+    /// Matches a key with one of the sources; the bindings are left bound if it fits and nothing forbids it.
+    pub(super) fn matches(
+        &self,
+        source: usize,
+        key: &str,
+        segments: &Segments,
+        bindings: &mut Bindings,
+        scope: &Scope,
+        environment: &Environment<'_>,
+    ) -> Result<bool, Box<Diagnostic>> {
+        bindings.reset(self.rule.captures.len());
+        let fits = match self.sources.get(source).map(|side| &side.item) {
+            Some(BoundItem::Pattern(pattern)) => pattern.matches(key, segments, bindings),
+            Some(BoundItem::Regex(regex)) => regex_matches(regex, key, bindings),
+            Some(BoundItem::Made(_)) | None => false,
+        };
+        if !fits || matches_any(&self.unless_source, key, segments) {
+            return Ok(false);
+        }
+        if !self.unless_target.is_empty() && self.leaves_alone(key, bindings) {
+            return Ok(false);
+        }
+        match &self.rule.condition {
+            None => Ok(true),
+            Some(condition) => {
+                let captures = |name: &str| {
+                    let at = self.rule.captures.iter().position(|capture| capture.name == name)?;
+                    let slot = Slot(u16::try_from(at).ok()?);
+                    value_of(slot, key, bindings, &self.rule.captures[at])
+                };
+                Environment { captures: &captures, ..*environment }.truth(scope, condition)
+            }
+        }
+    }
+
+    /// Whether what the key would become is something that nothing may become.
+    fn leaves_alone(&self, key: &str, bindings: &Bindings) -> bool {
+        let mut segments = Segments::default();
+        self.targets.iter().any(|target| match &target.item {
+            BoundItem::Pattern(pattern) => pattern.render(key, bindings).is_some_and(|result| {
+                segments.split(&result);
+                matches_any(&self.unless_target, &result, &segments)
+            }),
+            _ => false,
+        })
+    }
+
+    /// The pattern of a source.
+    pub(super) fn source_pattern(&self, at: usize) -> Option<&Pattern> {
+        match &self.sources.get(at)?.item {
+            BoundItem::Pattern(pattern) => Some(pattern),
+            _ => None,
+        }
+    }
+}
+
+fn value_of(slot: Slot, key: &str, bindings: &Bindings, capture: &Capture) -> Option<Value> {
+    match bindings.get(slot) {
+        Binding::Index(value) => i64::try_from(*value).ok().map(Value::Int),
+        Binding::Word(which) => match &capture.kind {
+            CaptureKind::Words { left, .. } => left.get(usize::from(*which)).cloned().map(Value::Text),
+            _ => None,
+        },
+        Binding::Text(..) | Binding::Owned(_) => bindings.text(slot, key).map(|text| Value::Text(text.to_owned())),
+        Binding::Unbound => None,
+    }
+}
+
+fn regex_matches(regex: &Regex, key: &str, bindings: &mut Bindings) -> bool {
+    let Some(captures) = regex.captures(key) else { return false };
+    for (slot, group) in (0u16..).zip(captures.iter().skip(1)) {
+        let text = group.map_or("", |group| group.as_str());
+        bindings.set(Slot(slot), Binding::Owned(text.into()));
+    }
+    true
+}
+
+/// Whether any pattern matches; their captures are their own.
+pub(super) fn matches_any(patterns: &[Pattern], key: &str, segments: &Segments) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(key, segments, &mut Bindings::new(pattern.slots().len())))
+}

@@ -1,0 +1,186 @@
+//! Building the key graph: primitive nodes, with their shapes checked.
+
+use indexmap::IndexMap;
+
+use super::node::{Node, NodeId, Op};
+use crate::key::Key;
+use crate::tensor::{Dtype, Shape, TensorInfo};
+
+/// Why tensors don't fit an op, as a message.
+pub(super) type Fit<T> = Result<T, String>;
+
+/// The nodes of a plan while it is made.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Graph {
+    pub(super) nodes: Vec<Node>,
+    sources: IndexMap<Key, NodeId>,
+}
+
+impl Graph {
+    pub(super) fn info(&self, id: NodeId) -> &TensorInfo {
+        &self.nodes[id.0 as usize].info
+    }
+
+    pub(super) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    pub(super) fn push(&mut self, op: Op, inputs: Vec<NodeId>, info: TensorInfo) -> Fit<NodeId> {
+        let id = u32::try_from(self.nodes.len()).map_err(|_| "the plan has too many nodes".to_owned())?;
+        if info.nbytes().is_none() {
+            return Err(format!("the result {info} has no whole number of bytes, or too many"));
+        }
+        self.nodes.push(Node { op, inputs, info });
+        Ok(NodeId(id))
+    }
+
+    pub(super) fn source(&mut self, key: &Key, info: &TensorInfo) -> Fit<NodeId> {
+        if let Some(id) = self.sources.get(key) {
+            return Ok(*id);
+        }
+        let id = self.push(Op::Source { key: key.clone() }, Vec::new(), info.clone())?;
+        self.sources.insert(key.clone(), id);
+        Ok(id)
+    }
+
+    pub(super) fn fill(&mut self, value: f64, info: TensorInfo) -> Fit<NodeId> {
+        self.push(Op::Fill { value }, Vec::new(), info)
+    }
+
+    pub(super) fn narrow(&mut self, input: NodeId, dim: usize, start: u64, len: u64) -> Fit<NodeId> {
+        let info = self.info(input);
+        let size = *info.shape.get(dim).ok_or_else(|| no_dim(dim, info))?;
+        if start.checked_add(len).is_none_or(|end| end > size) {
+            return Err(format!("elements {start}..{} leave dimension {dim} of {info}", start.saturating_add(len)));
+        }
+        if start == 0 && len == size {
+            return Ok(input);
+        }
+        let inner: u64 = info.shape[dim + 1..].iter().product();
+        whole_bytes(info, start.saturating_mul(inner), "this cut")?;
+        whole_bytes(info, len.saturating_mul(inner), "this cut")?;
+        let mut shape = info.shape.to_vec();
+        shape[dim] = len;
+        let info = TensorInfo::new(info.dtype, shape);
+        self.push(Op::Narrow { dim, start, len }, vec![input], info)
+    }
+
+    pub(super) fn permute(&mut self, input: NodeId, dims: &[usize]) -> Fit<NodeId> {
+        let info = self.info(input);
+        let mut seen = vec![false; info.shape.len()];
+        if dims.len() != seen.len() {
+            return Err(format!("{} dimensions are named for {info}", dims.len()));
+        }
+        for dim in dims {
+            match seen.get_mut(*dim) {
+                Some(seen) if !*seen => *seen = true,
+                Some(_) => return Err(format!("dimension {dim} is named twice")),
+                None => return Err(no_dim(*dim, info)),
+            }
+        }
+        if dims.iter().enumerate().all(|(at, dim)| at == *dim) {
+            return Ok(input);
+        }
+        // The trailing dims that stay where they are move as one block.
+        let moved = dims.iter().enumerate().rposition(|(at, dim)| at != *dim).map_or(0, |at| at + 1);
+        whole_bytes(info, info.shape[moved..].iter().product(), "moving these dimensions")?;
+        let shape: Vec<u64> = dims.iter().map(|dim| info.shape[*dim]).collect();
+        let info = TensorInfo::new(info.dtype, shape);
+        self.push(Op::Permute { dims: dims.to_vec() }, vec![input], info)
+    }
+
+    pub(super) fn reshape(&mut self, input: NodeId, shape: Vec<u64>) -> Fit<NodeId> {
+        let info = self.info(input);
+        if *info.shape == shape[..] {
+            return Ok(input);
+        }
+        let shape = Shape::from(shape);
+        if shape.numel() != info.numel() {
+            return Err(format!("{info} doesn't have the elements of {shape}"));
+        }
+        let info = TensorInfo::new(info.dtype, shape);
+        self.push(Op::Reshape, vec![input], info)
+    }
+
+    pub(super) fn concat(&mut self, inputs: Vec<NodeId>, dim: usize) -> Fit<NodeId> {
+        let Some((first, others)) = inputs.split_first() else { return Err("nothing to join".to_owned()) };
+        let info = self.info(*first).clone();
+        if others.is_empty() {
+            return Ok(*first);
+        }
+        if dim >= info.shape.len() {
+            return Err(no_dim(dim, &info));
+        }
+        let mut shape = info.shape.to_vec();
+        for other in others {
+            let other = self.info(*other);
+            if other.dtype != info.dtype {
+                return Err(format!("dtypes differ: {info} and {other}"));
+            }
+            let fits = other.shape.len() == shape.len() && (0..shape.len()).all(|at| at == dim || shape[at] == other.shape[at]);
+            if !fits {
+                return Err(format!("shapes don't fit along dimension {dim}: {info} and {other}"));
+            }
+            shape[dim] = shape[dim].checked_add(other.shape[dim]).ok_or("the result is too large")?;
+        }
+        for input in &inputs {
+            let part = self.info(*input);
+            whole_bytes(part, part.shape[dim..].iter().product(), "joining here")?;
+        }
+        self.push(Op::Concat { dim }, inputs, TensorInfo::new(info.dtype, shape))
+    }
+
+    pub(super) fn stack(&mut self, inputs: Vec<NodeId>, dim: usize) -> Fit<NodeId> {
+        let mut parts = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            let mut shape = self.info(input).shape.to_vec();
+            if dim > shape.len() {
+                return Err(no_dim(dim, self.info(input)));
+            }
+            shape.insert(dim, 1);
+            parts.push(self.reshape(input, shape)?);
+        }
+        self.concat(parts, dim)
+    }
+
+    pub(super) fn select(&mut self, input: NodeId, dim: usize, at: u64) -> Fit<NodeId> {
+        let part = self.narrow(input, dim, at, 1)?;
+        let mut shape = self.info(part).shape.to_vec();
+        shape.remove(dim);
+        self.reshape(part, shape)
+    }
+
+    pub(super) fn cast(&mut self, input: NodeId, to: Dtype) -> Fit<NodeId> {
+        let info = self.info(input);
+        if info.dtype == to {
+            return Ok(input);
+        }
+        if info.dtype == Dtype::C64 || to == Dtype::C64 || info.dtype.bits() < 8 || to.bits() < 8 {
+            return Err(format!("casting {} to {to} is not supported", info.dtype));
+        }
+        let info = TensorInfo::new(to, info.shape.clone());
+        self.push(Op::Cast, vec![input], info)
+    }
+
+    pub(super) fn value_op(&mut self, input: NodeId, op: Op) -> Fit<NodeId> {
+        let info = self.info(input).clone();
+        use Dtype::{BF16, F16, F32, F64};
+        if !matches!(info.dtype, F16 | BF16 | F32 | F64) {
+            return Err(format!("arithmetic on {info} is not supported: cast it to a float first"));
+        }
+        self.push(op, vec![input], info)
+    }
+}
+
+pub(super) fn no_dim(dim: impl std::fmt::Display, info: &TensorInfo) -> String {
+    format!("{info} has no dimension {dim}")
+}
+
+/// Elements of sub-byte dtypes can be moved only where they fill whole bytes.
+fn whole_bytes(info: &TensorInfo, elements: u64, what: &str) -> Fit<()> {
+    let bits = info.dtype.bits();
+    if bits >= 8 || elements.wrapping_mul(u64::from(bits)) % 8 == 0 {
+        return Ok(());
+    }
+    Err(format!("{what} would part a byte of {info}, which holds several elements of {bits} bits"))
+}

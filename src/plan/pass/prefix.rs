@@ -1,0 +1,67 @@
+//! `prefix`: a base prefix is added or stripped, key by key, so that keys meet the target manifest; without one, nothing happens.
+
+use super::strip::{below, rejoin, without};
+use crate::check::value::Scope;
+use crate::check::{Direction, Step};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::PREFIX_CHANGED;
+use crate::key::Key;
+use crate::plan::{Planner, counted};
+
+impl Planner<'_> {
+    pub(in crate::plan) fn prefix(
+        &mut self,
+        step: &Step,
+        prefix: &[String],
+        scope: &Scope,
+        direction: Direction,
+    ) -> Result<(), Box<Diagnostic>> {
+        let (Some(wanted), Direction::Forward) = (self.options.wanted, direction) else { return Ok(()) };
+        let mut changes = Vec::new();
+        let (mut added, mut stripped) = (0usize, 0usize);
+        for (at, entry) in self.state.iter() {
+            if wanted.contains(&entry.key) {
+                continue;
+            }
+            let Some(rest) = below(&entry.key, &scope.under) else { continue };
+            let shorter = without(rest, prefix).map(|rest| rejoin(&scope.under, &[rest]));
+            let longer = rejoin(&scope.under, &[prefix.join(".").as_str(), rest]);
+            let free = |key: &str| wanted.contains(key) && !self.state.contains(key);
+            match shorter {
+                Some(shorter) if free(&shorter) => {
+                    stripped += 1;
+                    changes.push((at, shorter));
+                }
+                _ if free(&longer) => {
+                    added += 1;
+                    changes.push((at, longer));
+                }
+                _ => {}
+            }
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let rule = self.rule_id(&step.place, 0, &step.text);
+        self.count(rule, changes.len() as u64);
+        let mut entries = Vec::new();
+        for (at, key) in changes {
+            let Some(mut entry) = self.state.take(at) else { continue };
+            entry.key = Key::from(key);
+            entry.rules.push(rule);
+            entries.push(entry);
+        }
+        for entry in entries {
+            self.put(entry);
+        }
+        let name = prefix.join(".");
+        let what: Vec<String> = [(added, "added to"), (stripped, "stripped from")]
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{what} {}", counted(count, "key")))
+            .collect();
+        self.findings
+            .push(Diagnostic::note(PREFIX_CHANGED, format!("the prefix `{name}` was {}, as the target manifest asks", what.join(" and "))));
+        Ok(())
+    }
+}

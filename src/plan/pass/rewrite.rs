@@ -1,0 +1,229 @@
+//! `rename` and `map`: one pass over the keys finds the first rule that takes each, and looks for keys that are results already.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+
+use crate::check::value::Scope;
+use crate::check::{Direction, Rule};
+use crate::diagnostic::Diagnostic;
+use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
+use crate::plan::Planner;
+use crate::plan::bind::{BoundItem, BoundRule, BoundSide, bind};
+use crate::plan::state::Entry;
+
+/// What one rule took.
+#[derive(Default)]
+struct Taken {
+    /// Renames: the place of the entry and its new key.
+    renames: Vec<(usize, String)>,
+    /// Maps: by the values of the shared captures.
+    instances: IndexMap<Vec<Binding>, Vec<Members>>,
+}
+
+/// The entries that one source of an instance took, by the values of its own captures.
+pub(super) type Members = BTreeMap<Vec<Binding>, usize>;
+
+impl Planner<'_> {
+    pub(in crate::plan) fn rewrite(&mut self, rules: &[Rule], scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
+        use crate::syntax::ast::Arrow;
+        self.evidence.rewrites += 1;
+        // A one-way rule isn't read backwards; what it would have to undo stays as it is.
+        let readable: Vec<(usize, &Rule)> =
+            rules.iter().enumerate().filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay).collect();
+        let bound = self.with_environment(|environment| {
+            readable.iter().map(|(_, rule)| bind(rule, scope, environment, direction)).collect::<Result<Vec<_>, _>>()
+        })?;
+        // Looked for among what no rule takes: keys that are results already.
+        let undone = self.with_environment(|environment| {
+            readable
+                .iter()
+                .filter(|(_, rule)| rule.arrow == Arrow::TwoWay)
+                .map(|(_, rule)| bind(rule, scope, environment, direction.opposite()))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        if direction == Direction::Reverse {
+            for rule in rules.iter().filter(|rule| rule.arrow == Arrow::OneWay) {
+                self.leave_one_way(rule)?;
+            }
+        }
+        let taken = self.match_keys(&bound, &undone, scope)?;
+        let mut made: Vec<Entry> = Vec::new();
+        let mut gone: Vec<usize> = Vec::new();
+        for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
+            let id = self.rule_id(&bound.rule.place, *at, &bound.rule.text);
+            let count = taken.renames.len() + taken.instances.len();
+            self.count(id, count as u64);
+            self.evidence.matched += count;
+            if count == 0 && !bound.rule.optional {
+                self.unmatched(&bound.rule.place, "this rule");
+            }
+            for (place, key) in taken.renames {
+                if let Some(entry) = self.state.at(place) {
+                    let mut entry = entry.clone();
+                    entry.key = Key::from(key);
+                    entry.rules.push(id);
+                    made.push(entry);
+                    gone.push(place);
+                }
+            }
+            for (shared, members) in taken.instances {
+                let before = made.len();
+                match self.instance(bound, id, shared, &members, scope, &mut made) {
+                    Ok(()) => gone.extend(members.iter().flat_map(BTreeMap::values)),
+                    Err(diagnostic) => {
+                        made.truncate(before);
+                        self.report_instance(*diagnostic);
+                    }
+                }
+            }
+        }
+        for place in gone {
+            self.state.take(place);
+        }
+        for entry in made {
+            self.put(entry);
+        }
+        Ok(())
+    }
+
+    /// Hundreds of layers fail alike: the first failure of a rule is told whole, the keys of the others are added to it.
+    fn report_instance(&mut self, diagnostic: Diagnostic) {
+        let start = |diagnostic: &Diagnostic| diagnostic.primary.as_ref().map(|(place, _)| place.span.start);
+        let same = self
+            .findings
+            .iter_mut()
+            .find(|finding| finding.code == diagnostic.code && diagnostic.primary.is_some() && start(finding) == start(&diagnostic));
+        match same {
+            Some(first) => first.keys.extend(diagnostic.keys),
+            None => self.findings.push(diagnostic),
+        }
+    }
+
+    fn leave_one_way(&mut self, rule: &Rule) -> Result<(), Box<Diagnostic>> {
+        use crate::diagnostic::codes::{NOT_INVERTIBLE, NOT_REVERSED};
+        if rule.is_rename() {
+            self.findings.push(
+                Diagnostic::note(NOT_REVERSED, "a one-way rename is left out when reading backwards").at(rule.place.clone(), "one way"),
+            );
+            return Ok(());
+        }
+        if rule.optional {
+            self.findings
+                .push(Diagnostic::note(NOT_REVERSED, "a one-way map is left out when reading backwards").at(rule.place.clone(), "one way"));
+            return Ok(());
+        }
+        Err(Box::new(
+            Diagnostic::error(NOT_INVERTIBLE, "a one-way map can't be read backwards")
+                .at(rule.place.clone(), "one way")
+                .hint("write `<->` if it has an inverse, or `optional` at its end if leaving it out is fine"),
+        ))
+    }
+
+    fn match_keys(&mut self, bound: &[BoundRule<'_>], undone: &[BoundRule<'_>], scope: &Scope) -> Result<Vec<Taken>, Box<Diagnostic>> {
+        let index = Index::new(bound);
+        let results = Index::new(undone);
+        let mut taken: Vec<Taken> = bound.iter().map(|_| Taken::default()).collect();
+        let mut already = Vec::new();
+        let (mut segments, mut candidates, mut bindings) = (Segments::default(), Vec::new(), Bindings::default());
+        self.with_environment(|environment| {
+            for (place, entry) in self.state.iter() {
+                segments.split(&entry.key);
+                index.candidates(&entry.key, &segments, &mut candidates);
+                let mut hit = false;
+                for candidate in &candidates {
+                    let (rule, source) = index.places[*candidate as usize];
+                    let bound = &bound[rule];
+                    if !bound.matches(source, &entry.key, &segments, &mut bindings, scope, environment)? {
+                        continue;
+                    }
+                    if bound.rename {
+                        let Some(BoundItem::Pattern(target)) = bound.targets.first().map(|side| &side.item) else { continue };
+                        let Some(key) = target.render(&entry.key, &bindings) else { continue };
+                        if key == *entry.key {
+                            continue;
+                        }
+                        taken[rule].renames.push((place, key));
+                    } else {
+                        let own = own_slots(bound, source);
+                        let values = |slots: &[Slot]| slots.iter().map(|slot| owned(&bindings, *slot, &entry.key)).collect::<Vec<_>>();
+                        let members =
+                            taken[rule].instances.entry(values(&bound.shared)).or_insert_with(|| vec![Members::new(); bound.sources.len()]);
+                        members[source].insert(values(&own), place);
+                    }
+                    hit = true;
+                    break;
+                }
+                if !hit && !undone.is_empty() {
+                    results.candidates(&entry.key, &segments, &mut candidates);
+                    for candidate in &candidates {
+                        let (rule, source) = results.places[*candidate as usize];
+                        if undone[rule].source_pattern(source).is_some_and(|pattern| pattern.anchor().is_some())
+                            && undone[rule].matches(source, &entry.key, &segments, &mut bindings, scope, environment)?
+                        {
+                            already.push(entry.key.clone());
+                            break;
+                        }
+                    }
+                }
+            }
+            Ok::<(), Box<Diagnostic>>(())
+        })?;
+        self.evidence.already.extend(already);
+        Ok(taken)
+    }
+}
+
+/// The captures of a source that tell its tensors apart within an instance.
+pub(super) fn own_slots(bound: &BoundRule<'_>, source: usize) -> Vec<Slot> {
+    let slots = bound.source_pattern(source).map(Pattern::slots).unwrap_or_default();
+    slots.into_iter().filter(|slot| !bound.shared.contains(slot)).collect()
+}
+
+/// A binding that doesn't point into the key.
+fn owned(bindings: &Bindings, slot: Slot, key: &str) -> Binding {
+    match bindings.text(slot, key) {
+        Some(text) => Binding::Owned(text.into()),
+        None => bindings.get(slot).clone(),
+    }
+}
+
+/// The sources of all rules of a group, found in one look at a key.
+struct Index {
+    set: PatternSet,
+    /// Rule and source of each pattern of the set; regexes come after, tried on every key.
+    places: Vec<(usize, usize)>,
+    regexes: std::ops::Range<u32>,
+}
+
+impl Index {
+    fn new(bound: &[BoundRule<'_>]) -> Self {
+        let sides =
+            || bound.iter().enumerate().flat_map(|(rule, bound)| bound.sources.iter().enumerate().map(move |(at, side)| (rule, at, side)));
+        let mut patterns: Vec<(&Pattern, (usize, usize))> = Vec::new();
+        let mut regexes: Vec<(usize, usize)> = Vec::new();
+        for (rule, at, side) in sides() {
+            match side as &BoundSide<'_> {
+                BoundSide { item: BoundItem::Pattern(pattern), .. } => patterns.push((pattern, (rule, at))),
+                BoundSide { item: BoundItem::Regex(_), .. } => regexes.push((rule, at)),
+                BoundSide { item: BoundItem::Made(_), .. } => {}
+            }
+        }
+        let set = PatternSet::new(patterns.iter().map(|(pattern, _)| *pattern));
+        let mut places: Vec<(usize, usize)> = patterns.into_iter().map(|(_, place)| place).collect();
+        let count = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let first = count(places.len());
+        places.extend(regexes);
+        let regexes = first..count(places.len());
+        Self { set, places, regexes }
+    }
+
+    /// Candidates in the order of the rules.
+    fn candidates(&self, key: &str, segments: &Segments, candidates: &mut Vec<u32>) {
+        self.set.candidates(key, segments, candidates);
+        if !self.regexes.is_empty() {
+            candidates.extend(self.regexes.clone());
+            candidates.sort_by_key(|candidate| self.places[*candidate as usize]);
+        }
+    }
+}

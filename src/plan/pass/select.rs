@@ -1,0 +1,276 @@
+//! `drop`, `keep`, `cast`, `create` and `expect`: statements about keys as they are.
+
+use std::collections::BTreeSet;
+
+use crate::check::op::{Made, widens};
+use crate::check::value::{Environment, Scope, Value};
+use crate::check::{Direction, Selection, Step};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::{DROPPED, EXPECTATION, LOSSY, NOT_REVERSED, SHAPE};
+use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
+use crate::plan::bind::matches_any;
+use crate::plan::state::Entry;
+use crate::plan::{DropReason, NodeId, Planner, counted};
+use crate::syntax::ast::Expr;
+use crate::tensor::{Dtype, TensorInfo};
+
+impl Planner<'_> {
+    /// The places of the entries that a selection takes.
+    fn selected(&self, keys: &Selection, scope: &Scope) -> Result<Vec<usize>, Box<Diagnostic>> {
+        let set = PatternSet::new(&keys.patterns);
+        let (mut segments, mut candidates, mut found) = (Segments::default(), Vec::new(), Vec::new());
+        self.with_environment(|environment| {
+            for (at, entry) in self.state.iter() {
+                segments.split(&entry.key);
+                set.candidates(&entry.key, &segments, &mut candidates);
+                for candidate in &candidates {
+                    let which = *candidate as usize;
+                    let names = &keys.captures[which];
+                    let mut bindings = Bindings::new(names.len());
+                    if keys.patterns[which].matches(&entry.key, &segments, &mut bindings)
+                        && !matches_any(&keys.unless, &entry.key, &segments)
+                        && holds(keys.condition.as_ref(), &entry.key, names, &bindings, scope, environment)?
+                    {
+                        found.push(at);
+                        break;
+                    }
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    pub(in crate::plan) fn select(
+        &mut self,
+        step: &Step,
+        keys: &Selection,
+        keep: bool,
+        scope: &Scope,
+        direction: Direction,
+    ) -> Result<(), Box<Diagnostic>> {
+        if direction == Direction::Reverse {
+            self.findings.push(
+                Diagnostic::note(NOT_REVERSED, "what a `drop` or `keep` took away doesn't come back when reading backwards")
+                    .at(step.place.clone(), "one way"),
+            );
+            return Ok(());
+        }
+        let mut places = self.selected(keys, scope)?;
+        if places.is_empty() && !keys.optional {
+            self.unmatched(&step.place, if keep { "this `keep`" } else { "this `drop`" });
+        }
+        if keep {
+            let kept: BTreeSet<usize> = places.iter().copied().collect();
+            places = self
+                .state
+                .iter()
+                .filter(|(at, entry)| !kept.contains(at) && super::strip::below(&entry.key, &scope.under).is_some())
+                .map(|(at, _)| at)
+                .collect();
+        }
+        if places.is_empty() {
+            return Ok(());
+        }
+        let rule = self.rule_id(&step.place, 0, &step.text);
+        self.count(rule, places.len() as u64);
+        let mut names = Vec::new();
+        for at in places {
+            let Some(entry) = self.state.take(at) else { continue };
+            names.push(String::from(entry.key.clone()));
+            self.drop_sources(entry.node, &DropReason::Rule(rule));
+        }
+        let finding = Diagnostic::note(DROPPED, format!("dropped {}", counted(names.len(), "key")));
+        self.findings.push(finding.at(step.place.clone(), "by this statement").keys(names));
+        Ok(())
+    }
+
+    /// Remembers why the checkpoint's tensors behind a node are not used.
+    pub(in crate::plan) fn drop_sources(&mut self, node: NodeId, reason: &DropReason) {
+        let mut open = vec![node];
+        while let Some(id) = open.pop() {
+            let node = self.graph.node(id);
+            if let crate::plan::Op::Source { key } = &node.op {
+                self.dropped.entry(key.clone()).or_insert_with(|| reason.clone());
+            }
+            open.extend(&node.inputs);
+        }
+    }
+
+    pub(in crate::plan) fn cast(
+        &mut self,
+        step: &Step,
+        keys: &Selection,
+        dtype: Dtype,
+        lossy: bool,
+        scope: &Scope,
+        direction: Direction,
+    ) -> Result<(), Box<Diagnostic>> {
+        if direction == Direction::Reverse {
+            self.findings.push(
+                Diagnostic::note(
+                    NOT_REVERSED,
+                    "a `cast` statement isn't undone when reading backwards: which dtypes were there isn't known",
+                )
+                .at(step.place.clone(), "one way"),
+            );
+            return Ok(());
+        }
+        let places = self.selected(keys, scope)?;
+        if places.is_empty() && !keys.optional {
+            self.unmatched(&step.place, "this `cast`");
+        }
+        let rule = self.rule_id(&step.place, 0, &step.text);
+        let mut rounded = Vec::new();
+        for at in places {
+            let Some(entry) = self.state.at(at) else { continue };
+            let (key, node) = (entry.key.clone(), entry.node);
+            let before = self.graph.info(node).dtype;
+            if before == dtype {
+                continue;
+            }
+            if !widens(before, dtype) {
+                rounded.push(String::from(key.clone()));
+                if !lossy {
+                    continue;
+                }
+            }
+            let made = self.graph.cast(node, dtype).map_err(|why| fit(step, why, &key))?;
+            if let Some(entry) = self.state.get_mut(&key) {
+                entry.node = made;
+                entry.rules.push(rule);
+                entry.tied = false;
+            }
+            self.count(rule, 1);
+        }
+        if rounded.is_empty() {
+            return Ok(());
+        }
+        let count = counted(rounded.len(), "tensor");
+        if lossy {
+            let finding = Diagnostic::note(LOSSY, format!("rounded {count} to {dtype}"));
+            self.findings.push(finding.at(step.place.clone(), "lossy, as it says").keys(rounded));
+            return Ok(());
+        }
+        Err(Box::new(
+            Diagnostic::error(LOSSY, format!("casting to {dtype} would round {count}"))
+                .at(step.place.clone(), "not a widening for these")
+                .keys(rounded)
+                .hint("write `lossy` at its end if rounding is meant"),
+        ))
+    }
+
+    pub(in crate::plan) fn create(
+        &mut self,
+        step: &Step,
+        target: &Pattern,
+        made: &Made,
+        unless: &[Pattern],
+        scope: &Scope,
+        direction: Direction,
+    ) -> Result<(), Box<Diagnostic>> {
+        let Some(key) = target.literal() else { return Ok(()) };
+        let rule = self.rule_id(&step.place, 0, &step.text);
+        if direction == Direction::Reverse {
+            if let Some(entry) = self.state.remove(&key) {
+                self.drop_sources(entry.node, &DropReason::Rule(rule));
+                self.count(rule, 1);
+                let finding = Diagnostic::note(DROPPED, "dropped 1 key").at(step.place.clone(), "created, when read forwards");
+                self.findings.push(finding.keys([key]));
+            }
+            return Ok(());
+        }
+        let mut segments = Segments::default();
+        segments.split(&key);
+        if matches_any(unless, &key, &segments) {
+            return Ok(());
+        }
+        let node = self.made(made, scope)?;
+        self.count(rule, 1);
+        let key = Key::from(key);
+        self.put(Entry { origin: key.clone(), key, node, rules: vec![rule], tied: false });
+        Ok(())
+    }
+
+    /// The node of `zeros(…)` or `ones(…)`.
+    pub(in crate::plan) fn made(&mut self, made: &Made, scope: &Scope) -> Result<NodeId, Box<Diagnostic>> {
+        let shape = self.with_environment(|environment| {
+            made.shape
+                .iter()
+                .map(|size| {
+                    let value = environment.int(scope, size)?;
+                    u64::try_from(value).map_err(|_| {
+                        Box::new(Diagnostic::error(SHAPE, format!("{value} is no size")).at(scope.place(size.span), "negative"))
+                    })
+                })
+                .collect::<Result<Vec<u64>, _>>()
+        })?;
+        self.graph
+            .fill(made.value, TensorInfo::new(made.dtype, shape))
+            .map_err(|why| Box::new(Diagnostic::error(SHAPE, why).at(made.place.clone(), "here")))
+    }
+
+    pub(in crate::plan) fn expect_keys(
+        &mut self,
+        step: &Step,
+        pattern: &Pattern,
+        captures: &[Slot],
+        count: Option<&Expr>,
+        scope: &Scope,
+    ) -> Result<(), Box<Diagnostic>> {
+        let wanted = count.map(|count| self.with_environment(|environment| environment.int(scope, count))).transpose()?;
+        let slots = pattern.slots().len();
+        let mut segments = Segments::default();
+        let mut different: BTreeSet<Vec<Binding>> = BTreeSet::new();
+        let mut keys = 0usize;
+        for (_, entry) in self.state.iter() {
+            segments.split(&entry.key);
+            let mut bindings = Bindings::new(slots);
+            if pattern.matches(&entry.key, &segments, &mut bindings) {
+                keys += 1;
+                let values = captures.iter().map(|slot| match bindings.text(*slot, &entry.key) {
+                    Some(text) => Binding::Owned(text.into()),
+                    None => bindings.get(*slot).clone(),
+                });
+                different.insert(values.collect());
+            }
+        }
+        let found = if captures.is_empty() { keys } else { different.len() };
+        let met = match wanted {
+            Some(wanted) => i64::try_from(found).is_ok_and(|found| found == wanted),
+            None => found > 0,
+        };
+        if met {
+            return Ok(());
+        }
+        let message = match wanted {
+            Some(wanted) => format!("expected {wanted} of these, found {found}"),
+            None => "expected a key like this, found none".to_owned(),
+        };
+        Err(Box::new(Diagnostic::error(EXPECTATION, message).at(step.place.clone(), "doesn't hold for this checkpoint")))
+    }
+}
+
+fn holds(
+    condition: Option<&Expr>,
+    key: &str,
+    names: &[String],
+    bindings: &Bindings,
+    scope: &Scope,
+    environment: &Environment<'_>,
+) -> Result<bool, Box<Diagnostic>> {
+    let Some(condition) = condition else { return Ok(true) };
+    let captures = |name: &str| {
+        let at = names.iter().position(|known| known == name)?;
+        let slot = Slot(u16::try_from(at).ok()?);
+        match bindings.index(slot) {
+            Some(value) => i64::try_from(value).ok().map(Value::Int),
+            None => bindings.text(slot, key).map(|text| Value::Text(text.to_owned())),
+        }
+    };
+    Environment { captures: &captures, ..*environment }.truth(scope, condition)
+}
+
+/// A tensor that doesn't fit what a statement does with it.
+pub(super) fn fit(step: &Step, why: String, key: &str) -> Box<Diagnostic> {
+    Box::new(Diagnostic::error(SHAPE, why).at(step.place.clone(), "doesn't fit").keys([key]))
+}

@@ -1,0 +1,81 @@
+//! The state dict as the statements leave it: which keys there are, and which node each is.
+
+use std::collections::HashMap;
+
+use super::node::{NodeId, RuleId};
+use crate::key::Key;
+
+/// A key and its tensor, between two statements.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) key: Key,
+    pub(super) node: NodeId,
+    /// The key it was in the checkpoint; of the first one, if it was made from several.
+    pub(super) origin: Key,
+    /// The rules that made it, in order.
+    pub(super) rules: Vec<RuleId>,
+    /// It is one tensor with another entry, by a tie: that one is the source.
+    pub(super) tied: bool,
+}
+
+/// Keys in the order in which they came, found by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    entries: Vec<Option<Entry>>,
+    by_key: HashMap<Key, usize>,
+}
+
+impl State {
+    /// The key as it is now, if it is there.
+    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+        self.by_key.get(key).and_then(|at| self.entries[*at].as_ref())
+    }
+
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        self.by_key.get(key).and_then(|at| self.entries[*at].as_mut())
+    }
+
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// Takes a key out.
+    pub(super) fn remove(&mut self, key: &str) -> Option<Entry> {
+        self.by_key.remove(key).and_then(|at| self.entries[at].take())
+    }
+
+    /// Takes the entry at a place out.
+    pub(super) fn take(&mut self, at: usize) -> Option<Entry> {
+        let entry = self.entries.get_mut(at)?.take()?;
+        self.by_key.remove(&entry.key);
+        Some(entry)
+    }
+
+    /// Puts an entry in.
+    ///
+    /// # Errors
+    /// The entry, if its key is there already.
+    pub(super) fn insert(&mut self, entry: Entry) -> Result<(), Box<Entry>> {
+        if self.by_key.contains_key(&entry.key) {
+            return Err(Box::new(entry));
+        }
+        self.by_key.insert(entry.key.clone(), self.entries.len());
+        self.entries.push(Some(entry));
+        Ok(())
+    }
+
+    /// Every entry with its place.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Entry)> {
+        self.entries.iter().enumerate().filter_map(|(at, entry)| entry.as_ref().map(|entry| (at, entry)))
+    }
+
+    /// The entry at a place.
+    pub(super) fn at(&self, at: usize) -> Option<&Entry> {
+        self.entries.get(at).and_then(Option::as_ref)
+    }
+
+    /// Whether both have the same keys.
+    pub(super) fn same_keys(&self, other: &State) -> bool {
+        self.by_key.len() == other.by_key.len() && self.by_key.keys().all(|key| other.contains(key))
+    }
+}
