@@ -47,7 +47,7 @@ class Pattern:
                 self.pieces.append(("text", literal, None))
             elif m := re.fullmatch(r"(\w+)\*", braces):
                 self.pieces.append(("part", m[1], None))
-            elif m := re.fullmatch(r"(\w+): 0\.\.\w+", braces):
+            elif m := re.fullmatch(r"(\w+): [^|]+\.\.[^|]+", braces):
                 self.pieces.append(("index", m[1], 0))
             elif m := WORDS.fullmatch(braces):
                 words = [w.strip().split("=>") for w in m[2].split("|")]

@@ -117,7 +117,6 @@ OPS = {
     ("Concatenate",): lambda o, n: f"concat({o[0].dim})" if o[0].num_shards_attribute is None else f"concat({o[0].dim}, over {n})",
     ("Interleave",): lambda o, n: f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim})",
     ("Interleave", "Chunk"): lambda o, n: f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim}) | split({o[1].dim})",
-    ("ErnieFuseAndSplitTextVisionExperts",): lambda o, n: f"stack({n}) | concat({o[0].concat_dim}) | split({o[0].stack_dim})",
 }
 
 
@@ -227,17 +226,31 @@ class Entry:
             return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
         if "PermuteForRope" in kinds:
             return self._rope(t, left, right, keep, index)
+        if kinds == ("ErnieFuseAndSplitTextVisionExperts",) and len(right) == 2:
+            return self._two_kinds(left, right, keep, captures[0])
+        if kinds == ("Split",) and [p.split(".")[-2][0] for p in right] == ["q", "k", "v"]:
+            # it cuts by the sizes of the model's parameters, which for query, key and value are those of their heads
+            for name, field in (("heads", "num_attention_heads"), ("kv_heads", "num_key_value_heads")):
+                self.lets.append(f"let {name} = config.text_config.{field} ?? config.{field}")
+            return self._checked([Rule(left, right, via=f"split({t.operations[0].dim}, heads, kv_heads, kv_heads)", unless=keep)], t, index)
         if kinds == ("Concatenate",) and t.operations[0].num_shards_attribute:
             name = t.operations[0].num_shards_attribute
             self.lets.append(f"let parts = config.text_config.{name} ?? config.{name}")
             left = [p.replace("{" + captures[0] + "}", "{" + captures[0] + ": 0..parts}") for p in left]
         if kinds not in OPS:
             raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
-        if kinds == ("ErnieFuseAndSplitTextVisionExperts",) and len(left) == 1:
-            via = f"stack({captures[0]}) | split(0)"
-        else:
-            via = OPS[kinds](t.operations, captures[0] if captures else "e")
+        via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
+
+    def _two_kinds(self, left, right, keep, name):
+        """Experts of two kinds in one list, the first half text's, the second vision's, each kind with sizes of its own."""
+        self.lets.append("let experts = config.text_config.moe_num_experts ?? config.moe_num_experts")
+        via = f"stack({name})" + (" | concat(1)" if len(left) > 1 else "")
+        bounds = ("0..experts", "experts..2 * experts")
+        return [
+            Rule([p.replace("{" + name + "}", "{" + f"{name}: {b}" + "}")[:-3] for p in left], [target[:-3]], via=via, unless=keep)
+            for b, target in zip(bounds, right)
+        ]
 
     def _rope(self, t, left, right, keep, index):
         """RoPE's two orders of a head's rows: cut first, then turn query and key by name."""
