@@ -8,6 +8,7 @@ use super::layout::{Lane, Piece};
 use super::value::{self, BLOCK};
 use crate::error::{Error, Result};
 use crate::plan::NodeId;
+use crate::store::Extent;
 use crate::tensor::{Dtype, Shape, strided};
 
 /// Where the elements of leaves come from.
@@ -17,6 +18,12 @@ pub(super) trait Leaves: Sync {
 
     /// The bytes of a leaf that is in memory.
     fn bytes(&self, leaf: NodeId) -> Option<&[u8]>;
+
+    /// Where a leaf lies in a file.
+    fn extent(&self, leaf: NodeId) -> Result<Option<Extent<'_>>> {
+        let _ = leaf;
+        Ok(None)
+    }
 }
 
 /// Gaps of up to so many bytes are read through: a page, which the system fetches anyway.

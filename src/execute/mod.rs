@@ -9,15 +9,19 @@ mod gather;
 mod layout;
 mod memory;
 pub mod naive;
+mod patch;
 mod report;
 mod tile;
 mod value;
+mod verify;
 mod write;
 
 pub use equal::{Equality, differing_bytes, tensors_equal};
 pub use memory::{Views, views};
-pub use report::Report;
-pub use write::{Progress, Ties, WriteOptions, write};
+pub use patch::{PatchOptions, Recovery, patch, recover};
+pub use report::{Lane, Report};
+pub use verify::{CHECKSUMS, Verified, verify};
+pub use write::{Progress, Rank, Ties, WriteOptions, write};
 
 #[cfg(test)]
 mod tests;
