@@ -4,6 +4,7 @@
 
 mod corpus;
 mod execute;
+mod invert;
 mod library;
 mod seed;
 mod store;
