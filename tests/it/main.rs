@@ -6,6 +6,7 @@ mod corpus;
 mod execute;
 mod invert;
 mod library;
+mod ops;
 mod seed;
 mod store;
 mod syntax;
