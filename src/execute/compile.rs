@@ -1,0 +1,467 @@
+//! From a plan's nodes to pieces: index maps are fused into strided boxes, value ops into one expression for each box.
+//!
+//! A node whose pieces would be too many, or whose input can't be followed through it (a permuted scale tensor, say), becomes a *temporary*:
+//! the reference executor evaluates it, and its result is one more leaf. That is rare, counted in the report, and never an error.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::layout::{Axes, Cut, MAX_PIECES, Piece, Which, clip, refine, tidy};
+use super::value::{self, Step};
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{NodeId, Op, Plan};
+use crate::tensor::{Dtype, TensorInfo};
+
+/// A tensor that operands read: a source, or a temporary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaf {
+    pub(super) node: NodeId,
+    /// What the operand's lane counts. F4 counts half bytes, which are gathered one to a byte.
+    pub(super) dtype: Dtype,
+}
+
+/// What becomes of the operands' elements.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Expr {
+    Operand(usize),
+    /// One element, for all.
+    Constant(Vec<u8>),
+    Step { step: Step, from: Dtype, to: Dtype, input: Box<Expr> },
+    Scale { x: Box<Expr>, from: Dtype, scale: usize, scales: Dtype, to: Dtype },
+    Mxfp4 { codes: usize, scales: usize, to: Dtype },
+}
+
+/// The value of a piece: its leaves, one for each operand, and what is computed of them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Value {
+    pub(super) leaves: Vec<Leaf>,
+    pub(super) expr: Arc<Expr>,
+}
+
+impl Value {
+    /// Whether elements are only moved.
+    pub(super) fn is_copy(&self) -> bool {
+        matches!(*self.expr, Expr::Operand(0)) && self.leaves.len() == 1
+    }
+}
+
+/// Pieces of one tensor, in elements of whole bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) info: TensorInfo,
+    /// How many elements, of `size` bytes; dtypes of less than a byte are counted in bytes.
+    pub(super) numel: u64,
+    pub(super) size: u64,
+    pub(super) pieces: Vec<Piece<Value>>,
+}
+
+impl Layout {
+    /// Whether elements are only moved.
+    pub(super) fn is_copy(&self) -> bool {
+        self.pieces.iter().all(|piece| piece.value.is_copy())
+    }
+}
+
+type Pieces = Arc<Vec<Piece<Value>>>;
+
+/// The layouts of the targets of a plan.
+pub(super) struct Program {
+    /// One for each target of the plan; targets of one node share it.
+    pub(super) layouts: Vec<Arc<Layout>>,
+    /// Nodes that have to be evaluated first.
+    pub(super) temporaries: BTreeSet<NodeId>,
+}
+
+/// Compiles what some targets of a plan need.
+///
+/// # Errors
+/// If the plan is inconsistent, asks for an op on a dtype that has none, or cuts elements of less than a byte inside a byte.
+pub(super) fn compile(plan: &Plan, targets: &[usize]) -> Result<Program> {
+    let mut needed = vec![false; plan.nodes.len()];
+    for target in targets {
+        let target = &plan.targets[*target];
+        let slot = needed.get_mut(target.node.0 as usize);
+        *slot.ok_or_else(|| inconsistent("a target without a node").at_key(target.key.as_str()))? = true;
+    }
+    for id in (0..plan.nodes.len()).rev() {
+        if needed[id] {
+            for input in &plan.nodes[id].inputs {
+                if input.0 as usize >= id {
+                    return Err(inconsistent("a node comes before its input"));
+                }
+                needed[input.0 as usize] = true;
+            }
+        }
+    }
+    let mut compiler = Compiler { plan, limit: MAX_PIECES, done: vec![None; plan.nodes.len()] };
+    for (id, _) in needed.iter().enumerate().filter(|(_, needed)| **needed) {
+        let id = NodeId(u32::try_from(id).map_err(|_| inconsistent("too many nodes"))?);
+        let pieces = compiler.node(id)?;
+        compiler.done[id.0 as usize] = Some(pieces);
+    }
+    let mut finished: Vec<Option<Arc<Layout>>> = vec![None; plan.nodes.len()];
+    let mut program = Program { layouts: Vec::with_capacity(targets.len()), temporaries: BTreeSet::new() };
+    for target in targets {
+        let target = &plan.targets[*target];
+        let slot = &mut finished[target.node.0 as usize];
+        let layout = match slot {
+            Some(layout) => layout.clone(),
+            None => {
+                let pieces = compiler.pieces(target.node)?;
+                let layout = finish(plan.info(target), pieces.to_vec()).map_err(|error| error.at_key(target.key.as_str()))?;
+                slot.insert(Arc::new(layout)).clone()
+            }
+        };
+        let leaves = layout.pieces.iter().flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node);
+        program.temporaries.extend(leaves.filter(|node| !matches!(plan.node(*node).op, Op::Source { .. })));
+        program.layouts.push(layout);
+    }
+    Ok(program)
+}
+
+fn inconsistent(what: &str) -> Error {
+    Error::corrupt(format!("the plan is inconsistent: {what}"))
+}
+
+/// Checks that the pieces write each element, and brings dtypes of less than a byte to bytes.
+fn finish(info: &TensorInfo, mut pieces: Vec<Piece<Value>>) -> Result<Layout> {
+    let (numel, bits) = (info.numel().unwrap_or(0), u64::from(info.dtype.bits()));
+    let volume = pieces.iter().map(|piece| u128::from(piece.volume())).sum::<u128>();
+    if volume != u128::from(numel) {
+        return Err(inconsistent(&format!("{volume} of {numel} elements are covered")));
+    }
+    info.nbytes().ok_or_else(|| inconsistent(&format!("{info} is no whole number of bytes")))?;
+    if bits >= 8 {
+        return Ok(Layout { info: info.clone(), numel, size: bits / 8, pieces });
+    }
+    let cut = || Error::new(ErrorKind::Unsupported, format!("a tensor of {info} cannot be cut or turned inside a byte"));
+    for piece in &mut pieces {
+        let bytes = |elements: u64| elements.checked_mul(bits).filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8);
+        let inner = piece.dims.len().checked_sub(1).ok_or_else(cut)?;
+        if !piece.value.is_copy() || piece.target.strides[inner] != 1 || piece.operands[0].strides[inner] != 1 {
+            return Err(cut());
+        }
+        piece.dims[inner] = bytes(piece.dims[inner]).ok_or_else(cut)?;
+        for lane in [&mut piece.target, &mut piece.operands[0]] {
+            lane.offset = bytes(lane.offset).ok_or_else(cut)?;
+            for stride in &mut lane.strides[..inner] {
+                *stride = bytes(*stride).ok_or_else(cut)?;
+            }
+        }
+        piece.value.leaves[0].dtype = Dtype::U8;
+    }
+    // A box of one byte has lost its dim's meaning, as any dim of one step.
+    for piece in &mut pieces {
+        if let Some(k) = piece.dims.iter().position(|n| *n == 1) {
+            *piece = piece.slice(k, 0, 1);
+        }
+    }
+    Ok(Layout { info: info.clone(), numel: numel * bits / 8, size: 1, pieces })
+}
+
+struct Compiler<'a> {
+    plan: &'a Plan,
+    limit: usize,
+    done: Vec<Option<Pieces>>,
+}
+
+impl Compiler<'_> {
+    fn pieces(&self, id: NodeId) -> Result<Pieces> {
+        self.done.get(id.0 as usize).and_then(Clone::clone).ok_or_else(|| inconsistent("an input isn't computed"))
+    }
+
+    fn node(&self, id: NodeId) -> Result<Pieces> {
+        let node = self.plan.node(id);
+        check(self.plan, id)?;
+        let numel = node.info.numel().unwrap_or(0);
+        let leaf = || Value { leaves: vec![Leaf { node: id, dtype: node.info.dtype }], expr: Arc::new(Expr::Operand(0)) };
+        if numel == 0 {
+            return Ok(Arc::default());
+        }
+        let inputs: Vec<Pieces> = node.inputs.iter().map(|input| self.pieces(*input)).collect::<Result<_>>()?;
+        let infos: Vec<&TensorInfo> = node.inputs.iter().map(|input| &self.plan.node(*input).info).collect();
+        let found = match (&node.op, &inputs[..], &infos[..]) {
+            (Op::Source { .. }, ..) => None,
+            (Op::Fill { value }, ..) => {
+                let expr = Arc::new(Expr::Constant(value::fill(*value, node.info.dtype)?));
+                Some(vec![Piece::whole(numel, 0, Value { leaves: vec![], expr })])
+            }
+            (Op::Reshape, [input], _) => return Ok(input.clone()),
+            (Op::Narrow { dim, start, len }, [input], [info]) => self.narrow(input, &info.shape, *dim, (*start, *start + *len)),
+            (Op::Permute { dims }, [input], [info]) => self.permute(input, &info.shape, dims),
+            (Op::Concat { dim }, ..) => self.concat(&inputs, &infos, *dim, node.info.shape[*dim]),
+            (Op::DequantBlocks { block }, [x, scales], [x_info, scales_info]) => {
+                let scales = self.scales(node.inputs[1], scales, scales_info);
+                self.dequant_blocks(x, x_info, &scales, scales_info, *block, node.info.dtype)
+            }
+            (Op::DequantMxfp4, [blocks, scales], [blocks_info, scales_info]) => {
+                let scales = self.scales(node.inputs[1], scales, scales_info);
+                let blocks = match blocks.iter().all(|piece| piece.value.is_copy()) {
+                    true => blocks.clone(),
+                    false => Arc::new(vec![whole_leaf(node.inputs[0], blocks_info)]),
+                };
+                self.dequant_mxfp4(&blocks, &scales, node.info.dtype)
+            }
+            (op, [input], [info]) => match Step::of(op) {
+                Some(Step::Cast) if info.dtype == node.info.dtype => return Ok(input.clone()),
+                Some(step) => Some(stepped(input, step, info.dtype, node.info.dtype)),
+                None => return Err(inconsistent("a node has the wrong number of inputs")),
+            },
+            _ => return Err(inconsistent("a node has the wrong number of inputs")),
+        };
+        let mut pieces = match found {
+            Some(pieces) => pieces,
+            // A source; or too many pieces, so that this node becomes a temporary.
+            None => vec![Piece::whole(numel, 1, leaf())],
+        };
+        tidy(&mut pieces);
+        Ok(Arc::new(pieces))
+    }
+
+    fn narrow(&self, input: &[Piece<Value>], shape: &[u64], dim: usize, range: (u64, u64)) -> Option<Vec<Piece<Value>>> {
+        let (outer, size, inner) = around(shape, dim);
+        let axes = Axes::new(&[outer, size * inner]);
+        let len = (range.1 - range.0) * inner;
+        let range = (range.0 * inner, range.1 * inner);
+        let mut out = Vec::new();
+        for piece in input {
+            let mut refined = Vec::new();
+            refine(piece.clone(), Which::Target, &axes, &mut refined, self.limit)?;
+            for piece in refined {
+                clip(piece, Which::Target, Cut::along(&axes, 1, range), &mut out, self.limit)?;
+            }
+        }
+        for piece in &mut out {
+            piece.target = axes.moved(&piece.target, &[len, 1], |axis, at| if axis == 1 { at - range.0 } else { at });
+        }
+        Some(out)
+    }
+
+    fn concat(&self, inputs: &[Pieces], infos: &[&TensorInfo], dim: usize, total: u64) -> Option<Vec<Piece<Value>>> {
+        let mut before = 0;
+        let mut out = Vec::new();
+        for (pieces, info) in inputs.iter().zip(infos) {
+            let (outer, size, inner) = around(&info.shape, dim);
+            if size > 0 {
+                let axes = Axes::new(&[outer, size * inner]);
+                for piece in pieces.iter() {
+                    let start = out.len();
+                    refine(piece.clone(), Which::Target, &axes, &mut out, self.limit)?;
+                    for piece in &mut out[start..] {
+                        let shift = |axis, at| if axis == 1 { at + before * inner } else { at };
+                        piece.target = axes.moved(&piece.target, &[total * inner, 1], shift);
+                    }
+                }
+            }
+            before += size;
+        }
+        Some(out)
+    }
+
+    fn permute(&self, input: &[Piece<Value>], shape: &[u64], dims: &[usize]) -> Option<Vec<Piece<Value>>> {
+        // Dimensions that stay neighbours move as one; those of one element don't matter.
+        let mut groups: Vec<(usize, usize, u64)> = Vec::new();
+        for dim in dims.iter().copied().filter(|dim| shape[*dim] != 1) {
+            match groups.last_mut() {
+                Some((_, last, size)) if shape[*last + 1..dim.max(*last + 1)].iter().all(|n| *n == 1) && *last < dim => {
+                    (*last, *size) = (dim, *size * shape[dim]);
+                }
+                _ => groups.push((dim, dim, shape[dim])),
+            }
+        }
+        let mut strides = vec![1u64; groups.len()];
+        for i in (1..groups.len()).rev() {
+            strides[i - 1] = strides[i] * groups[i].2;
+        }
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        order.sort_by_key(|i| groups[*i].0);
+        let axes = Axes::new(&order.iter().map(|i| groups[*i].2).collect::<Vec<_>>());
+        let strides: Vec<u64> = order.iter().map(|i| strides[*i]).collect();
+        let mut out = Vec::new();
+        for piece in input {
+            refine(piece.clone(), Which::Target, &axes, &mut out, self.limit)?;
+        }
+        for piece in &mut out {
+            piece.target = axes.moved(&piece.target, &strides, |_, at| at);
+        }
+        Some(out)
+    }
+
+    /// Scales as one leaf in row-major order: as they are, or as a temporary.
+    fn scales(&self, id: NodeId, pieces: &[Piece<Value>], info: &TensorInfo) -> Piece<Value> {
+        match pieces {
+            [piece] if piece.value.is_copy() && piece.operands[0].strides == piece.target.strides => piece.clone(),
+            _ => whole_leaf(id, info),
+        }
+    }
+
+    fn dequant_blocks(
+        &self,
+        x: &[Piece<Value>],
+        info: &TensorInfo,
+        scales: &Piece<Value>,
+        scales_info: &TensorInfo,
+        block: [u64; 2],
+        to: Dtype,
+    ) -> Option<Vec<Piece<Value>>> {
+        let rank = info.shape.len();
+        let (rows, cols) = (info.shape[rank - 2], info.shape[rank - 1]);
+        let outer: u64 = info.shape[..rank - 2].iter().product();
+        let grid = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
+        let axes = Axes::new(&[outer, rows, cols]);
+        // Whole blocks, then the ragged edge: inside each region rows and columns are exact multiples of a block.
+        let regions = |size: u64, block: u64| [(0, size / block * block, block), (size / block * block, size, size % block)];
+        let mut out = Vec::new();
+        for piece in x {
+            let mut refined = Vec::new();
+            refine(piece.clone(), Which::Target, &axes, &mut refined, self.limit)?;
+            for (top, bottom, height) in regions(rows, block[0]).into_iter().filter(|(a, b, _)| a < b) {
+                for (left, right, width) in regions(cols, block[1]).into_iter().filter(|(a, b, _)| a < b) {
+                    let mut inside = Vec::new();
+                    let mut region = Vec::new();
+                    for piece in &refined {
+                        clip(piece.clone(), Which::Target, Cut::along(&axes, 1, (top, bottom)), &mut inside, self.limit)?;
+                    }
+                    for piece in inside {
+                        clip(piece, Which::Target, Cut::along(&axes, 2, (left, right)), &mut region, self.limit)?;
+                    }
+                    let (high, wide) = (bottom - top, right - left);
+                    let blocks = Axes::new(&[outer, high / height, height, wide / width, width]);
+                    let first = top / block[0] * grid[1] + left / block[1];
+                    for mut piece in region {
+                        // The scale's lane first counts the region row by row; in coordinates of blocks it then becomes the scale's.
+                        let shift = |axis, at: u64| match axis {
+                            1 => at - top,
+                            2 => at - left,
+                            _ => at,
+                        };
+                        let lane = axes.moved(&piece.target, &[high * wide, wide, 1], shift);
+                        piece.operands.push(lane);
+                        let at = piece.operands.len() - 1;
+                        let start = out.len();
+                        refine(piece, Which::Operand(at), &blocks, &mut out, self.limit)?;
+                        for piece in &mut out[start..] {
+                            let mut lane = blocks.moved(&piece.operands[at], &[grid[0] * grid[1], grid[1], 0, 1, 0], |_, at| at);
+                            lane.offset += first + scales.operands[0].offset;
+                            piece.operands[at] = lane;
+                        }
+                    }
+                }
+            }
+        }
+        for piece in &mut out {
+            let scale = piece.value.leaves.len();
+            piece.value.leaves.extend(&scales.value.leaves);
+            let x = Box::new(piece.value.expr.as_ref().clone());
+            piece.value.expr = Arc::new(Expr::Scale { x, from: info.dtype, scale, scales: scales_info.dtype, to });
+        }
+        Some(out)
+    }
+
+    fn dequant_mxfp4(&self, blocks: &[Piece<Value>], scales: &Piece<Value>, to: Dtype) -> Option<Vec<Piece<Value>>> {
+        let expr = Arc::new(Expr::Mxfp4 { codes: 0, scales: 1, to });
+        let numel = blocks.iter().map(Piece::volume).sum::<u64>().checked_mul(2)?;
+        let axes = Axes::new(&[numel / 32, 32]);
+        let mut out = Vec::new();
+        for piece in blocks {
+            // Every byte is two codes, the low one first: one more dim, and everything else counts twice.
+            let mut piece = piece.clone();
+            for lane in [&mut piece.target, &mut piece.operands[0]] {
+                lane.offset *= 2;
+                lane.strides.iter_mut().for_each(|stride| *stride *= 2);
+            }
+            piece.push_dim(2, &[1, 1]);
+            piece.value.leaves[0].dtype = Dtype::F4;
+            piece.value.leaves.extend(&scales.value.leaves);
+            piece.value.expr = expr.clone();
+            piece.operands.push(piece.target.clone());
+            refine(piece, Which::Operand(1), &axes, &mut out, self.limit)?;
+        }
+        for piece in &mut out {
+            let mut lane = axes.moved(&piece.operands[1], &[1, 0], |_, at| at);
+            lane.offset += scales.operands[0].offset;
+            piece.operands[1] = lane;
+        }
+        Some(out)
+    }
+}
+
+fn whole_leaf(node: NodeId, info: &TensorInfo) -> Piece<Value> {
+    let value = Value { leaves: vec![Leaf { node, dtype: info.dtype }], expr: Arc::new(Expr::Operand(0)) };
+    Piece::whole(info.numel().unwrap_or(0), 1, value)
+}
+
+fn stepped(input: &[Piece<Value>], step: Step, from: Dtype, to: Dtype) -> Vec<Piece<Value>> {
+    let mut pieces = input.to_vec();
+    for piece in &mut pieces {
+        let input = Box::new(piece.value.expr.as_ref().clone());
+        piece.value.expr = Arc::new(Expr::Step { step, from, to, input });
+    }
+    pieces
+}
+
+/// Elements before, along and after a dimension. Products fit: the whole shape's does, and no size is 0 (or nothing is computed).
+fn around(shape: &[u64], dim: usize) -> (u64, u64, u64) {
+    (shape[..dim].iter().product(), shape[dim], shape[dim + 1..].iter().product())
+}
+
+/// Checks a node against its inputs, so that nothing later can leave a tensor.
+pub(super) fn check(plan: &Plan, id: NodeId) -> Result<()> {
+    let node = plan.node(id);
+    let infos: Vec<&TensorInfo> = node.inputs.iter().map(|input| &plan.node(*input).info).collect();
+    let fits = match (&node.op, &infos[..]) {
+        (Op::Source { .. } | Op::Fill { .. }, []) => true,
+        (Op::Narrow { dim, start, len }, [x]) => {
+            let inside = x.shape.get(*dim).is_some_and(|size| start.checked_add(*len).is_some_and(|end| end <= *size));
+            inside && node.info.dtype == x.dtype && node.info.shape[..] == *replaced(&x.shape, *dim, *len)
+        }
+        (Op::Permute { dims }, [x]) => {
+            let mut sorted = dims.clone();
+            sorted.sort_unstable();
+            sorted.into_iter().eq(0..x.shape.len())
+                && node.info.dtype == x.dtype
+                && node.info.shape.iter().copied().eq(dims.iter().map(|dim| x.shape[*dim]))
+        }
+        (Op::Reshape, [x]) => node.info.dtype == x.dtype && node.info.numel() == x.numel(),
+        (Op::Concat { dim }, [first, ..]) => {
+            let total = infos.iter().try_fold(0u64, |sum, x| sum.checked_add(*x.shape.get(*dim)?));
+            total.is_some_and(|total| node.info.shape[..] == *replaced(&first.shape, *dim, total))
+                && infos.iter().all(|x| x.dtype == node.info.dtype)
+                && infos.iter().all(|x| replaced(&x.shape, *dim, 0) == replaced(&first.shape, *dim, 0))
+        }
+        (Op::DequantBlocks { block }, [x, scales]) => {
+            let rank = x.shape.len();
+            value::check_scale(x.dtype, scales.dtype, node.info.dtype)?;
+            rank >= 2 && !block.contains(&0) && x.shape == node.info.shape && {
+                let mut grid = x.shape.to_vec();
+                grid[rank - 2] = grid[rank - 2].div_ceil(block[0]);
+                grid[rank - 1] = grid[rank - 1].div_ceil(block[1]);
+                scales.shape[..] == *grid
+            }
+        }
+        (Op::DequantMxfp4, [blocks, scales]) => {
+            value::check_scale(node.info.dtype, node.info.dtype, node.info.dtype)?;
+            let mut shape = scales.shape.to_vec();
+            shape.push(16);
+            blocks.dtype == Dtype::U8
+                && matches!(scales.dtype, Dtype::U8 | Dtype::F8_E8M0)
+                && blocks.shape[..] == *shape
+                && blocks.numel().and_then(|numel| numel.checked_mul(2)) == node.info.numel()
+        }
+        (op, [x]) => {
+            let step = Step::of(op).ok_or_else(|| inconsistent("a node has the wrong number of inputs"))?;
+            step.check(x.dtype, node.info.dtype)?;
+            x.shape == node.info.shape
+        }
+        _ => false,
+    };
+    if fits && node.info.numel().is_some() { Ok(()) } else { Err(inconsistent(&format!("{:?} cannot give {}", node.op, node.info))) }
+}
+
+fn replaced(shape: &[u64], dim: usize, size: u64) -> Vec<u64> {
+    let mut shape = shape.to_vec();
+    if let Some(slot) = shape.get_mut(dim) {
+        *slot = size;
+    }
+    shape
+}

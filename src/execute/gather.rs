@@ -1,0 +1,182 @@
+//! Pieces are carried out: their operands are gathered from where they lie, values are computed, the result is placed.
+//!
+//! A leaf is either in memory, and is copied from directly, or is read in stretches: a stretch spans the steps whose gaps are small enough
+//! that reading through them costs less than another call. Nothing here holds more than one stretch and the tile it fills.
+
+use super::compile::{Expr, Leaf, Value};
+use super::layout::{Lane, Piece};
+use super::value::{self, BLOCK};
+use crate::error::{Error, Result};
+use crate::plan::NodeId;
+use crate::tensor::{Dtype, Shape, strided};
+
+/// Where the elements of leaves come from.
+pub(super) trait Leaves: Sync {
+    /// Reads `buffer.len()` bytes of a leaf, from `offset` bytes on.
+    fn read(&self, leaf: NodeId, offset: u64, buffer: &mut [u8]) -> Result<()>;
+
+    /// The bytes of a leaf that is in memory.
+    fn bytes(&self, leaf: NodeId) -> Option<&[u8]>;
+}
+
+/// Gaps of up to so many bytes are read through: a page, which the system fetches anyway.
+const GAP: u64 = 4096;
+
+/// Carries out pieces, with buffers that are used again.
+#[derive(Default)]
+pub(super) struct Worker {
+    /// The stretch that is read.
+    stretch: Vec<u8>,
+    /// Largest stretch, in bytes.
+    pub(super) limit: u64,
+}
+
+impl Worker {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { stretch: Vec::new(), limit: limit.max(64) }
+    }
+
+    /// Writes the elements of a piece, of `size` bytes each, to `out`, whose first element is the piece's first; `strides` are those
+    /// of the piece's dims in `out`.
+    pub(super) fn place(&mut self, piece: &Piece<Value>, size: u64, leaves: &dyn Leaves, out: &mut [u8], strides: &[u64]) -> Result<()> {
+        if piece.value.is_copy() {
+            return self.gather(piece.value.leaves[0], &piece.operands[0], &piece.dims, leaves, out, strides);
+        }
+        let compact = Shape::from(&piece.dims[..]).contiguous_strides();
+        let volume = bytes_of(piece.volume(), 1)?;
+        let mut operands = Vec::with_capacity(piece.operands.len());
+        for (leaf, lane) in piece.value.leaves.iter().zip(&piece.operands) {
+            let mut buffer = vec![0; bytes_of(piece.volume(), width(leaf.dtype))?];
+            self.gather(*leaf, lane, &piece.dims, leaves, &mut buffer, &compact)?;
+            operands.push((buffer, bytes_of(1, width(leaf.dtype))?));
+        }
+        let mut result = Vec::with_capacity(bytes_of(piece.volume(), size)?);
+        for start in (0..volume).step_by(BLOCK) {
+            result.extend(evaluate(&piece.value.expr, &operands, start, BLOCK.min(volume - start))?);
+        }
+        strided::copy(&piece.dims, bytes_of(1, size)?, &result, &compact, out, strides).ok_or_else(outside)
+    }
+
+    fn gather(&mut self, leaf: Leaf, lane: &Lane, dims: &[u64], leaves: &dyn Leaves, out: &mut [u8], strides: &[u64]) -> Result<()> {
+        let nibbles = leaf.dtype == Dtype::F4;
+        let size = width(leaf.dtype);
+        if let Some(bytes) = leaves.bytes(leaf.node) {
+            if nibbles {
+                let last: u64 = lane.offset + dims.iter().zip(&lane.strides).map(|(n, stride)| (n - 1) * stride).sum::<u64>();
+                let codes = bytes.get(bytes_of(lane.offset / 2, 1)?..=bytes_of(last / 2, 1)?).ok_or_else(outside)?;
+                let codes = halves(codes);
+                return strided::copy(dims, 1, &codes[usize::from(lane.offset % 2 == 1)..], &lane.strides, out, strides)
+                    .ok_or_else(outside);
+            }
+            let bytes = bytes.get(bytes_of(lane.offset, size)?..).ok_or_else(outside)?;
+            return strided::copy(dims, bytes_of(1, size)?, bytes, &lane.strides, out, strides).ok_or_else(outside);
+        }
+        // The dims that one stretch spans, narrow ones first; the others are walked. In nibbles, a stretch counts bytes of two.
+        let mut order: Vec<usize> = (0..dims.len()).collect();
+        order.sort_by_key(|k| lane.strides[*k]);
+        let limit = if nibbles { self.limit } else { self.limit / size };
+        let mut steps = vec![1u64; dims.len()];
+        let mut span = 1u64;
+        for k in order {
+            let stride = lane.strides[k];
+            if stride.saturating_sub(span).saturating_mul(size) > GAP {
+                break;
+            }
+            let fit = if stride == 0 { dims[k] } else { dims[k].min(limit.saturating_sub(span) / stride + 1) };
+            steps[k] = fit;
+            span += (fit - 1) * stride;
+            if fit < dims[k] {
+                break;
+            }
+        }
+        let mut at = vec![0u64; dims.len()];
+        loop {
+            let part: Vec<u64> = at.iter().zip(&steps).zip(dims).map(|((at, step), n)| (*step).min(n - at)).collect();
+            let from = lane.offset + at.iter().zip(&lane.strides).map(|(at, stride)| at * stride).sum::<u64>();
+            let to = at.iter().zip(strides).map(|(at, stride)| at * stride).sum::<u64>();
+            let span = 1 + part.iter().zip(&lane.strides).map(|(n, stride)| (n - 1) * stride).sum::<u64>();
+            let out = out.get_mut(bytes_of(to, size)?..).ok_or_else(outside)?;
+            if nibbles {
+                let (first, last) = (from / 2, (from + span - 1) / 2);
+                let stretch = stretch(&mut self.stretch, bytes_of(last - first + 1, 1)?);
+                leaves.read(leaf.node, first, stretch)?;
+                let codes = halves(stretch);
+                strided::copy(&part, 1, &codes[usize::from(from % 2 == 1)..], &lane.strides, out, strides).ok_or_else(outside)?;
+            } else if is_run(&part, &lane.strides, strides) {
+                let out = out.get_mut(..bytes_of(span, size)?).ok_or_else(outside)?;
+                leaves.read(leaf.node, from * size, out)?;
+            } else {
+                let stretch = stretch(&mut self.stretch, bytes_of(span, size)?);
+                leaves.read(leaf.node, from * size, stretch)?;
+                strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides).ok_or_else(outside)?;
+            }
+            let mut k = dims.len();
+            loop {
+                if k == 0 {
+                    return Ok(());
+                }
+                k -= 1;
+                at[k] += steps[k];
+                if at[k] < dims[k] {
+                    break;
+                }
+                at[k] = 0;
+            }
+        }
+    }
+}
+
+/// Bytes that an element of a leaf takes once gathered.
+pub(super) fn width(dtype: Dtype) -> u64 {
+    u64::from(dtype.bits() / 8).max(1)
+}
+
+/// Bytes of some elements, as this machine counts memory.
+pub(super) fn bytes_of(elements: u64, size: u64) -> Result<usize> {
+    let bytes = elements.checked_mul(size).and_then(|bytes| usize::try_from(bytes).ok());
+    bytes.ok_or_else(|| Error::new(crate::error::ErrorKind::Limit, "a tensor is larger than this machine's memory can be"))
+}
+
+pub(super) fn outside() -> Error {
+    Error::corrupt("a piece of a tensor leaves its source")
+}
+
+fn stretch(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    &mut buffer[..len]
+}
+
+fn halves(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]).collect()
+}
+
+/// Whether both sides step through a box as one run.
+fn is_run(dims: &[u64], a: &[u64], b: &[u64]) -> bool {
+    let mut steps: Vec<(u64, u64, u64)> = dims.iter().zip(a).zip(b).filter(|((n, _), _)| **n > 1).map(|((n, a), b)| (*a, *b, *n)).collect();
+    steps.sort_unstable();
+    let mut expected = 1;
+    steps.iter().all(|(a, b, n)| {
+        let run = *a == expected && *b == expected;
+        expected = expected.saturating_mul(*n);
+        run
+    })
+}
+
+/// Elements `start..start+len` of an expression.
+fn evaluate(expr: &Expr, operands: &[(Vec<u8>, usize)], start: usize, len: usize) -> Result<Vec<u8>> {
+    let slice = |operand: usize| {
+        let (bytes, width) = operands.get(operand).ok_or_else(outside)?;
+        bytes.get(start * width..(start + len) * width).ok_or_else(outside)
+    };
+    match expr {
+        Expr::Operand(operand) => slice(*operand).map(<[u8]>::to_vec),
+        Expr::Constant(element) => Ok(element.repeat(len)),
+        Expr::Step { step, from, to, input } => step.apply(*from, *to, &evaluate(input, operands, start, len)?),
+        Expr::Scale { x, from, scale, scales, to } => {
+            value::scale((*from, &evaluate(x, operands, start, len)?), (*scales, slice(*scale)?), *to)
+        }
+        Expr::Mxfp4 { codes, scales, to } => value::mxfp4(slice(*codes)?, slice(*scales)?, *to),
+    }
+}

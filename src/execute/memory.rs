@@ -1,0 +1,226 @@
+//! In memory: a target that is one affine view of one source *is* a view of it; only the others are made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use rayon::prelude::*;
+
+use super::compile::{Layout, Value, compile};
+use super::gather::{Leaves, Worker, bytes_of, outside};
+use super::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
+use super::tile::tiles;
+use super::{Report, naive};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::plan::{NodeId, Op, Plan};
+use crate::store::Store;
+use crate::tensor::{Storage, TensorInfo, TensorView};
+
+/// A plan carried out in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Views {
+    /// Key -> tensor, in the order of the plan's targets.
+    pub tensors: IndexMap<Key, TensorView>,
+    /// What was done.
+    pub report: Report,
+}
+
+/// Bytes that one thread gathers at once where values are computed.
+const TILE: u64 = 1 << 20;
+
+/// Carries out a plan in memory. Renames, ties, slices, splits along the first dimension, unstacking and transposes share the source's
+/// storage and copy nothing; targets of one node are always one tensor; the others are made, in parallel.
+///
+/// # Errors
+/// If the plan doesn't fit the store or is inconsistent, an op isn't defined on its dtype, or a source can't be mapped.
+pub fn views(plan: &Plan, source: &dyn Store) -> Result<Views> {
+    let all: Vec<usize> = (0..plan.targets.len()).collect();
+    let program = compile(plan, &all)?;
+    let mut leaves = Mapped::default();
+    let mut report = Report::default();
+    for node in &program.temporaries {
+        let bytes = naive::evaluate(plan, source, *node)?;
+        report.temporaries += 1;
+        report.temporary_bytes += bytes.len() as u64;
+        let view = TensorView::contiguous(Storage::new(bytes), plan.node(*node).info.clone(), 0)?;
+        leaves.views.insert(*node, view);
+    }
+    // One for each node: targets that share a node share the tensor.
+    let mut nodes: BTreeMap<NodeId, (Arc<Layout>, &Key)> = BTreeMap::new();
+    for (target, layout) in plan.targets.iter().zip(&program.layouts) {
+        nodes.entry(target.node).or_insert((layout.clone(), &target.key));
+        for leaf in layout.pieces.iter().flat_map(|piece| &piece.value.leaves) {
+            if let Op::Source { key } = &plan.node(leaf.node).op
+                && !leaves.views.contains_key(&leaf.node)
+            {
+                leaves.views.insert(leaf.node, source_view(source, key, &plan.node(leaf.node).info)?);
+            }
+        }
+    }
+    let made: Vec<(NodeId, Made)> = nodes
+        .par_iter()
+        .map(|(node, (layout, key))| Ok((*node, tensor(layout, &leaves).map_err(|error| error.at_key(key.as_str()))?)))
+        .collect::<Result<_>>()?;
+    let made: BTreeMap<NodeId, Made> = made.into_iter().collect();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut tensors = IndexMap::with_capacity(plan.targets.len());
+    for target in &plan.targets {
+        let Some(made) = made.get(&target.node) else { continue };
+        let bytes = made.view.nbytes();
+        if made.aliased || !seen.insert(target.node) {
+            report.aliased += 1;
+            report.bytes_aliased += bytes;
+        } else if made.moved_only {
+            report.copied += 1;
+            report.bytes_copied += bytes;
+            report.bytes_read += made.read;
+        } else {
+            report.transformed += 1;
+            report.bytes_transformed += bytes;
+            report.bytes_read += made.read;
+        }
+        tensors.insert(target.key.clone(), made.view.clone());
+    }
+    Ok(Views { tensors, report })
+}
+
+/// A source as a view, which must be what the plan says.
+fn source_view(source: &dyn Store, key: &Key, info: &TensorInfo) -> Result<TensorView> {
+    let view = source.view(key)?;
+    if view.info() != info {
+        let message = format!("the plan was made for {info}, but the checkpoint holds {}", view.info());
+        return Err(Error::corrupt(message).at_key(key.as_str()));
+    }
+    Ok(view)
+}
+
+struct Made {
+    view: TensorView,
+    aliased: bool,
+    moved_only: bool,
+    read: u64,
+}
+
+fn tensor(layout: &Layout, leaves: &Mapped) -> Result<Made> {
+    // Pieces address a row-major source; where a source is a strided view, they are brought to its storage.
+    let mut pieces = Vec::with_capacity(layout.pieces.len());
+    let mut copies = Mapped { views: BTreeMap::new() };
+    for piece in &layout.pieces {
+        settle(piece.clone(), leaves, &mut copies, &mut pieces)?;
+    }
+    if let Some(view) = alias(layout, &pieces, leaves)? {
+        return Ok(Made { view, aliased: true, moved_only: true, read: 0 });
+    }
+    let both = Both(&copies, leaves);
+    let mut bytes = Vec::new();
+    let len = bytes_of(layout.numel, layout.size)?;
+    bytes.try_reserve_exact(len).map_err(|_| Error::new(ErrorKind::Limit, format!("no memory for a tensor of {}", layout.info)))?;
+    bytes.resize(len, 0);
+    let mut worker = Worker::new(TILE);
+    let mut read = 0;
+    for piece in &pieces {
+        // Moves need no buffer of their own; values are computed tile by tile.
+        let parts = if piece.value.is_copy() { vec![piece.clone()] } else { tiles(piece, layout.size, TILE).collect() };
+        for part in parts {
+            read += part.value.leaves.iter().map(|leaf| part.volume() * u64::from(leaf.dtype.bits()) / 8).sum::<u64>();
+            let out = bytes.get_mut(bytes_of(part.target.offset, layout.size)?..).ok_or_else(outside)?;
+            worker.place(&part, layout.size, &both, out, &part.target.strides)?;
+        }
+    }
+    let view = TensorView::contiguous(Storage::new(bytes), layout.info.clone(), 0)?;
+    Ok(Made { view, aliased: false, moved_only: layout.is_copy(), read })
+}
+
+/// Brings the operands of a piece from their source's row-major order to the strides that it has.
+fn settle(piece: Piece<Value>, leaves: &Mapped, copies: &mut Mapped, out: &mut Vec<Piece<Value>>) -> Result<()> {
+    let mut settled = vec![piece];
+    for operand in 0..settled.first().map_or(0, |piece| piece.operands.len()) {
+        let Some(leaf) = settled.first().map(|piece| piece.value.leaves[operand]) else { break };
+        let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
+        if view.is_contiguous() {
+            continue;
+        }
+        let axes = Axes::new(view.shape());
+        let mut refined = Vec::new();
+        let half = leaf.dtype.bits() < 8;
+        let fits = !half
+            && settled.iter().try_for_each(|piece| refine(piece.clone(), Which::Operand(operand), &axes, &mut refined, MAX_PIECES)).is_some();
+        if fits {
+            for piece in &mut refined {
+                piece.operands[operand] = axes.moved(&piece.operands[operand], view.strides(), |_, at| at);
+                piece.coalesce();
+            }
+            settled = refined;
+        } else if !copies.views.contains_key(&leaf.node) {
+            let copy = TensorView::contiguous(Storage::new(view.to_vec()), view.info().clone(), 0)?;
+            copies.views.insert(leaf.node, copy);
+        }
+    }
+    out.extend(settled);
+    Ok(())
+}
+
+/// The target as a view of its source, if it is one.
+fn alias(layout: &Layout, pieces: &[Piece<Value>], leaves: &Mapped) -> Result<Option<TensorView>> {
+    let [piece] = pieces else { return Ok(None) };
+    if !piece.value.is_copy() {
+        return Ok(None);
+    }
+    let leaf = piece.value.leaves[0];
+    let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
+    let Some(Lane { offset, strides }) = affine(layout, piece) else { return Ok(None) };
+    let size = u64::from(leaf.dtype.bits()).max(8);
+    let offset = offset.checked_mul(size).and_then(|bits| bits.checked_add(view.offset_bits())).ok_or_else(outside)?;
+    // A temporary is nobody's storage but this target's, and as good a home as a copy.
+    TensorView::strided(view.storage().clone(), layout.info.clone(), strides, offset).map(Some)
+}
+
+/// The operand's lane with one stride for each dimension of the target's shape, if there is one.
+fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
+    let offset = piece.operands[0].offset;
+    if layout.info.dtype.bits() < 8 {
+        // Counted in bytes, and only as one run.
+        let run = piece.dims.is_empty() || (piece.dims.len() == 1 && piece.operands[0].strides[0] == 1);
+        return run.then(|| Lane { offset, strides: layout.info.shape.contiguous_strides() });
+    }
+    let axes = Axes::new(&layout.info.shape);
+    let mut refined = Vec::new();
+    refine(piece.clone(), Which::Target, &axes, &mut refined, layout.info.shape.len() + 2)?;
+    let [piece] = &refined[..] else { return None };
+    let mut strides: Vec<Option<u64>> = vec![None; layout.info.shape.len()];
+    for (k, stride) in piece.target.strides.iter().enumerate() {
+        let slot = strides.get_mut(axes.owner(*stride)?)?;
+        if slot.replace(piece.operands[0].strides[k]).is_some() {
+            return None;
+        }
+    }
+    // Dimensions of one element get the stride that a row-major tensor would have there.
+    let mut step = 1u64;
+    let mut found = vec![0; strides.len()];
+    for dim in (0..strides.len()).rev() {
+        found[dim] = strides[dim].unwrap_or(step);
+        step = found[dim].saturating_mul(layout.info.shape[dim]);
+    }
+    Some(Lane { offset, strides: found })
+}
+
+/// Leaves that are mapped or in memory.
+#[derive(Default)]
+struct Mapped {
+    views: BTreeMap<NodeId, TensorView>,
+}
+
+struct Both<'a>(&'a Mapped, &'a Mapped);
+
+impl Leaves for Both<'_> {
+    fn read(&self, _: NodeId, _: u64, _: &mut [u8]) -> Result<()> {
+        Err(outside())
+    }
+
+    fn bytes(&self, leaf: NodeId) -> Option<&[u8]> {
+        let view = self.0.views.get(&leaf).or_else(|| self.1.views.get(&leaf))?;
+        view.storage().bytes().get(usize::try_from(view.offset_bits() / 8).ok()?..)
+    }
+}
+

@@ -1,0 +1,159 @@
+//! The reference executor: node by node, whole tensors, element by element. Slow and plain on purpose.
+//!
+//! The fused executor must agree with it bitwise, which the tests check; it also evaluates the few nodes that fusing gives up on.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::compile::check;
+use super::value::{self, Step};
+use crate::error::{Error, Result};
+use crate::plan::{NodeId, Op, Plan};
+use crate::store::Store;
+use crate::tensor::{Dtype, Shape, TensorInfo};
+
+/// Evaluates a node: its elements in row-major order, little-endian.
+///
+/// # Errors
+/// If the plan is inconsistent or asks for an op on a dtype that has none, or reading a source fails.
+pub fn evaluate(plan: &Plan, source: &dyn Store, node: NodeId) -> Result<Vec<u8>> {
+    let mut needed = vec![false; plan.nodes.len()];
+    *needed.get_mut(node.0 as usize).ok_or_else(|| Error::corrupt("the plan is inconsistent: no such node"))? = true;
+    let mut done: BTreeMap<NodeId, Rc<Vec<u8>>> = BTreeMap::new();
+    for id in (0..=node.0 as usize).rev() {
+        for input in plan.nodes[id].inputs.iter().filter(|_| needed[id]).cloned().collect::<Vec<_>>() {
+            if input.0 as usize >= id {
+                return Err(Error::corrupt("the plan is inconsistent: a node comes before its input"));
+            }
+            needed[input.0 as usize] = true;
+        }
+    }
+    for id in (0..=node.0).filter(|id| needed[*id as usize]).map(NodeId) {
+        check(plan, id)?;
+        let inputs: Vec<_> = plan.node(id).inputs.iter().filter_map(|input| done.get(input).cloned()).collect();
+        let elements = step(plan, source, id, &inputs)?;
+        done.insert(id, Rc::new(elements));
+    }
+    let elements = done.remove(&node).unwrap_or_default();
+    pack(&plan.node(node).info, &elements)
+}
+
+/// Bytes of an element while unpacked: those of less than a byte have one each.
+fn width(dtype: Dtype) -> usize {
+    (dtype.bits() as usize / 8).max(1)
+}
+
+fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>]) -> Result<Vec<u8>> {
+    let node = plan.node(id);
+    let info = &node.info;
+    let numel = size(info.numel())?;
+    let w = width(info.dtype);
+    let shapes: Vec<&TensorInfo> = node.inputs.iter().map(|input| &plan.node(*input).info).collect();
+    let mut out = Vec::with_capacity(numel * w);
+    match &node.op {
+        Op::Source { key } => {
+            let mut bytes = vec![0; size(info.nbytes())?];
+            source.read_at(key, 0, &mut bytes)?;
+            out = unpack(info, bytes);
+        }
+        Op::Fill { value } => {
+            let element = value::fill(*value, info.dtype)?;
+            (0..numel).for_each(|_| out.extend_from_slice(&element));
+        }
+        Op::Reshape => out.extend_from_slice(&inputs[0]),
+        Op::Narrow { dim, start, .. } => gather(&info.shape, w, &mut out, |at| {
+            at[*dim] += start;
+            (&inputs[0][..], index(at, &shapes[0].shape))
+        }),
+        Op::Permute { dims } => gather(&info.shape, w, &mut out, |at| {
+            let mut from = at.to_vec();
+            for (i, dim) in dims.iter().enumerate() {
+                from[*dim] = at[i];
+            }
+            (&inputs[0][..], index(&from, &shapes[0].shape))
+        }),
+        Op::Concat { dim } => gather(&info.shape, w, &mut out, |at| {
+            let mut which = 0;
+            while at[*dim] >= shapes[which].shape[*dim] {
+                at[*dim] -= shapes[which].shape[*dim];
+                which += 1;
+            }
+            (&inputs[which][..], index(at, &shapes[which].shape))
+        }),
+        Op::DequantBlocks { block } => {
+            let mut scales = Vec::new();
+            let rank = info.shape.len();
+            gather(&info.shape, width(shapes[1].dtype), &mut scales, |at| {
+                at[rank - 2] /= block[0];
+                at[rank - 1] /= block[1];
+                (&inputs[1][..], index(at, &shapes[1].shape))
+            });
+            out = value::scale((shapes[0].dtype, &inputs[0]), (shapes[1].dtype, &scales), info.dtype)?;
+        }
+        Op::DequantMxfp4 => {
+            let codes: Vec<u8> = inputs[0].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect();
+            let scales: Vec<u8> = inputs[1].iter().flat_map(|scale| [*scale; 32]).collect();
+            out = value::mxfp4(&codes, &scales, info.dtype)?;
+        }
+        op => {
+            let step = Step::of(op).ok_or_else(|| Error::corrupt("the plan is inconsistent: an unknown op"))?;
+            out = step.apply(shapes[0].dtype, info.dtype, &inputs[0])?;
+        }
+    }
+    Ok(out)
+}
+
+/// For each place of the result, in order: the element at an index of an input.
+fn gather<'a>(shape: &Shape, width: usize, out: &mut Vec<u8>, pick: impl Fn(&mut [u64]) -> (&'a [u8], usize)) {
+    if shape.contains(&0) {
+        return;
+    }
+    let mut at = vec![0u64; shape.len()];
+    loop {
+        let (input, index) = pick(&mut at.clone());
+        out.extend_from_slice(&input[index * width..(index + 1) * width]);
+        let mut dim = shape.len();
+        loop {
+            if dim == 0 {
+                return;
+            }
+            dim -= 1;
+            at[dim] += 1;
+            if at[dim] < shape[dim] {
+                break;
+            }
+            at[dim] = 0;
+        }
+    }
+}
+
+fn index(at: &[u64], shape: &Shape) -> usize {
+    let index = at.iter().zip(shape.iter()).fold(0, |index, (at, size)| index * size + at);
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+fn size(count: Option<u64>) -> Result<usize> {
+    count.and_then(|count| usize::try_from(count).ok()).ok_or_else(|| Error::corrupt("a tensor's size is no number of bytes"))
+}
+
+/// One byte for each element of less than a byte, the low bits first.
+fn unpack(info: &TensorInfo, bytes: Vec<u8>) -> Vec<u8> {
+    let bits = info.dtype.bits() as usize;
+    if bits >= 8 {
+        return bytes;
+    }
+    let bit = |i: usize| bytes[i / 8] >> (i % 8) & 1;
+    (0..bytes.len() * 8 / bits).map(|e| (0..bits).map(|b| bit(e * bits + b) << b).sum()).collect()
+}
+
+fn pack(info: &TensorInfo, elements: &[u8]) -> Result<Vec<u8>> {
+    let bits = info.dtype.bits() as usize;
+    if bits >= 8 {
+        return Ok(elements.to_vec());
+    }
+    let mut bytes = vec![0u8; size(info.nbytes())?];
+    for i in 0..bytes.len() * 8 {
+        bytes[i / 8] |= (elements[i / bits] >> (i % bits) & 1) << (i % 8);
+    }
+    Ok(bytes)
+}

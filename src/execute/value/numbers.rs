@@ -1,0 +1,224 @@
+//! [`Numbers`]: a block of elements in the type that they are computed in.
+
+use half::{bf16, f16};
+
+use super::float8::{E4M3, E4M3FNUZ, E5M2, E5M2FNUZ, decode_e8m0, encode_e8m0};
+use crate::tensor::Dtype;
+
+/// The type that a dtype is computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    F32,
+    F64,
+    I64,
+    U64,
+}
+
+impl Kind {
+    /// Of a dtype; `None` for complex numbers and for elements of less than a byte.
+    pub(super) fn of(dtype: Dtype) -> Option<Self> {
+        Some(match dtype {
+            Dtype::F8_E5M2 | Dtype::F8_E4M3 | Dtype::F8_E8M0 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ => Kind::F32,
+            Dtype::F16 | Dtype::BF16 | Dtype::F32 => Kind::F32,
+            Dtype::F64 => Kind::F64,
+            Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => Kind::I64,
+            Dtype::Bool | Dtype::U8 | Dtype::U16 | Dtype::U32 | Dtype::U64 => Kind::U64,
+            Dtype::C64 | Dtype::F4 | Dtype::F6_E2M3 | Dtype::F6_E3M2 => return None,
+        })
+    }
+}
+
+/// A number as an integer, if it is one that 64 bits hold.
+pub(super) fn integer(value: f64) -> Option<i128> {
+    let whole = value.trunc() == value && value.abs() < 2f64.powi(64);
+    // Exact: a whole number below 2^64.
+    #[allow(clippy::cast_possible_truncation)]
+    whole.then_some(value as i128)
+}
+
+/// Elements in the type that they are computed in.
+#[derive(Clone, Debug)]
+pub(super) enum Numbers {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+    U64(Vec<u64>),
+}
+
+fn chunks<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
+    let (chunks, rest) = bytes.as_chunks::<N>();
+    rest.is_empty().then(|| chunks.iter().map(|chunk| read(*chunk)).collect())
+}
+
+fn packed<const N: usize, T: Copy>(values: &[T], write: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|value| write(*value)).collect()
+}
+
+impl Numbers {
+    /// Of packed elements; `None` if the dtype has no [`Kind`] or an element is cut.
+    pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Self> {
+        Some(match dtype {
+            Dtype::F8_E4M3 => Numbers::F32(bytes.iter().map(|code| E4M3.decode(*code)).collect()),
+            Dtype::F8_E5M2 => Numbers::F32(bytes.iter().map(|code| E5M2.decode(*code)).collect()),
+            Dtype::F8_E4M3FNUZ => Numbers::F32(bytes.iter().map(|code| E4M3FNUZ.decode(*code)).collect()),
+            Dtype::F8_E5M2FNUZ => Numbers::F32(bytes.iter().map(|code| E5M2FNUZ.decode(*code)).collect()),
+            Dtype::F8_E8M0 => Numbers::F32(bytes.iter().map(|code| decode_e8m0(*code)).collect()),
+            Dtype::F16 => Numbers::F32(chunks(bytes, |b| f16::from_le_bytes(b).to_f32())?),
+            Dtype::BF16 => Numbers::F32(chunks(bytes, |b| bf16::from_le_bytes(b).to_f32())?),
+            Dtype::F32 => Numbers::F32(chunks(bytes, f32::from_le_bytes)?),
+            Dtype::F64 => Numbers::F64(chunks(bytes, f64::from_le_bytes)?),
+            Dtype::I8 => Numbers::I64(chunks(bytes, |b| i8::from_le_bytes(b).into())?),
+            Dtype::I16 => Numbers::I64(chunks(bytes, |b| i16::from_le_bytes(b).into())?),
+            Dtype::I32 => Numbers::I64(chunks(bytes, |b| i32::from_le_bytes(b).into())?),
+            Dtype::I64 => Numbers::I64(chunks(bytes, i64::from_le_bytes)?),
+            Dtype::Bool => Numbers::U64(bytes.iter().map(|byte| u64::from(*byte != 0)).collect()),
+            Dtype::U8 => Numbers::U64(bytes.iter().map(|byte| u64::from(*byte)).collect()),
+            Dtype::U16 => Numbers::U64(chunks(bytes, |b| u16::from_le_bytes(b).into())?),
+            Dtype::U32 => Numbers::U64(chunks(bytes, |b| u32::from_le_bytes(b).into())?),
+            Dtype::U64 => Numbers::U64(chunks(bytes, u64::from_le_bytes)?),
+            Dtype::C64 | Dtype::F4 | Dtype::F6_E2M3 | Dtype::F6_E3M2 => return None,
+        })
+    }
+
+    /// Packed elements of a dtype whose kind this is; `None` if it is another.
+    pub(super) fn encode(&self, dtype: Dtype) -> Option<Vec<u8>> {
+        Some(match (self, dtype) {
+            (Numbers::F32(v), Dtype::F8_E4M3) => v.iter().map(|x| E4M3.encode(*x)).collect(),
+            (Numbers::F32(v), Dtype::F8_E5M2) => v.iter().map(|x| E5M2.encode(*x)).collect(),
+            (Numbers::F32(v), Dtype::F8_E4M3FNUZ) => v.iter().map(|x| E4M3FNUZ.encode(*x)).collect(),
+            (Numbers::F32(v), Dtype::F8_E5M2FNUZ) => v.iter().map(|x| E5M2FNUZ.encode(*x)).collect(),
+            (Numbers::F32(v), Dtype::F8_E8M0) => v.iter().map(|x| encode_e8m0(*x)).collect(),
+            (Numbers::F32(v), Dtype::F16) => packed(v, |x| f16::from_f32(x).to_le_bytes()),
+            (Numbers::F32(v), Dtype::BF16) => packed(v, |x| bf16::from_f32(x).to_le_bytes()),
+            (Numbers::F32(v), Dtype::F32) => packed(v, f32::to_le_bytes),
+            (Numbers::F64(v), Dtype::F64) => packed(v, f64::to_le_bytes),
+            (Numbers::U64(v), Dtype::Bool) => v.iter().map(|x| u8::from(*x != 0)).collect(),
+            // The low bytes of an integer are that integer, wrapped.
+            (Numbers::I64(v), Dtype::I8) => packed(v, |x| low::<1>(x.to_le_bytes())),
+            (Numbers::I64(v), Dtype::I16) => packed(v, |x| low::<2>(x.to_le_bytes())),
+            (Numbers::I64(v), Dtype::I32) => packed(v, |x| low::<4>(x.to_le_bytes())),
+            (Numbers::I64(v), Dtype::I64) => packed(v, i64::to_le_bytes),
+            (Numbers::U64(v), Dtype::U8) => packed(v, |x| low::<1>(x.to_le_bytes())),
+            (Numbers::U64(v), Dtype::U16) => packed(v, |x| low::<2>(x.to_le_bytes())),
+            (Numbers::U64(v), Dtype::U32) => packed(v, |x| low::<4>(x.to_le_bytes())),
+            (Numbers::U64(v), Dtype::U64) => packed(v, u64::to_le_bytes),
+            _ => return None,
+        })
+    }
+
+    /// In the kind of another dtype; `None` if it has none.
+    // Conversions truncate and round on purpose: this is the cast.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+    pub(super) fn converted(self, to: Dtype) -> Option<Self> {
+        let kind = Kind::of(to)?;
+        if to == Dtype::Bool {
+            return Some(Numbers::U64(match self {
+                Numbers::F32(v) => v.into_iter().map(|x| u64::from(x != 0.0)).collect(),
+                Numbers::F64(v) => v.into_iter().map(|x| u64::from(x != 0.0)).collect(),
+                Numbers::I64(v) => v.into_iter().map(|x| u64::from(x != 0)).collect(),
+                Numbers::U64(v) => v.into_iter().map(|x| u64::from(x != 0)).collect(),
+            }));
+        }
+        Some(match (self, kind) {
+            (Numbers::F32(v), Kind::F32) => Numbers::F32(v),
+            (Numbers::F32(v), Kind::F64) => Numbers::F64(v.into_iter().map(f64::from).collect()),
+            (Numbers::F32(v), Kind::I64) => Numbers::I64(v.into_iter().map(|x| x as i64).collect()),
+            (Numbers::F32(v), Kind::U64) => Numbers::U64(v.into_iter().map(|x| unsigned(f64::from(x))).collect()),
+            (Numbers::F64(v), Kind::F32) => Numbers::F32(v.into_iter().map(|x| x as f32).collect()),
+            (Numbers::F64(v), Kind::F64) => Numbers::F64(v),
+            (Numbers::F64(v), Kind::I64) => Numbers::I64(v.into_iter().map(|x| x as i64).collect()),
+            (Numbers::F64(v), Kind::U64) => Numbers::U64(v.into_iter().map(unsigned).collect()),
+            (Numbers::I64(v), Kind::F32) => Numbers::F32(v.into_iter().map(|x| x as f32).collect()),
+            (Numbers::I64(v), Kind::F64) => Numbers::F64(v.into_iter().map(|x| x as f64).collect()),
+            (Numbers::I64(v), Kind::I64) => Numbers::I64(v),
+            (Numbers::I64(v), Kind::U64) => Numbers::U64(v.into_iter().map(i64::cast_unsigned).collect()),
+            (Numbers::U64(v), Kind::F32) => Numbers::F32(v.into_iter().map(|x| x as f32).collect()),
+            (Numbers::U64(v), Kind::F64) => Numbers::F64(v.into_iter().map(|x| x as f64).collect()),
+            (Numbers::U64(v), Kind::I64) => Numbers::I64(v.into_iter().map(u64::cast_signed).collect()),
+            (Numbers::U64(v), Kind::U64) => Numbers::U64(v),
+        })
+    }
+
+    /// One integer, if the dtype can hold it.
+    pub(super) fn exact(value: i128, to: Dtype) -> Option<Self> {
+        match Kind::of(to)? {
+            Kind::I64 => within(value, to).map(|value| i64::try_from(value).ok()).map(|value| Some(Numbers::I64(vec![value?])))?,
+            Kind::U64 => within(value, to).map(|value| u64::try_from(value).ok()).map(|value| Some(Numbers::U64(vec![value?])))?,
+            Kind::F32 | Kind::F64 => None,
+        }
+    }
+
+    pub(super) fn into_f32(self) -> Option<Vec<f32>> {
+        if let Numbers::F32(values) = self { Some(values) } else { None }
+    }
+
+    pub(super) fn mapped(self, small: impl Fn(f32) -> f32, large: impl Fn(f64) -> f64) -> Self {
+        match self {
+            Numbers::F32(v) => Numbers::F32(v.into_iter().map(small).collect()),
+            Numbers::F64(v) => Numbers::F64(v.into_iter().map(large).collect()),
+            integers => integers,
+        }
+    }
+
+    /// `None` where an integer leaves the dtype.
+    // A factor is rounded to the type that is computed in, as PyTorch rounds a scalar.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(super) fn added(self, value: f64, dtype: Dtype) -> Option<Self> {
+        match self {
+            Numbers::F32(_) | Numbers::F64(_) => Some(self.mapped(|x| x + value as f32, |x| x + value)),
+            integers => integers.exactly(dtype, |x| x.checked_add(integer(value)?)),
+        }
+    }
+
+    /// `None` where an integer leaves the dtype.
+    // As `added`.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(super) fn multiplied(self, value: f64, dtype: Dtype) -> Option<Self> {
+        match self {
+            Numbers::F32(_) | Numbers::F64(_) => Some(self.mapped(|x| x * value as f32, |x| x * value)),
+            integers => integers.exactly(dtype, |x| x.checked_mul(integer(value)?)),
+        }
+    }
+
+    /// `None` where an integer leaves the dtype.
+    pub(super) fn negated(self, dtype: Dtype) -> Option<Self> {
+        match self {
+            Numbers::F32(_) | Numbers::F64(_) => Some(self.mapped(|x| -x, |x| -x)),
+            integers => integers.exactly(dtype, i128::checked_neg),
+        }
+    }
+
+    fn exactly(self, dtype: Dtype, op: impl Fn(i128) -> Option<i128>) -> Option<Self> {
+        let checked = |x: i128| within(op(x)?, dtype);
+        Some(match self {
+            Numbers::I64(v) => {
+                Numbers::I64(v.into_iter().map(|x| i64::try_from(checked(x.into())?).ok()).collect::<Option<_>>()?)
+            }
+            Numbers::U64(v) => {
+                Numbers::U64(v.into_iter().map(|x| u64::try_from(checked(x.into())?).ok()).collect::<Option<_>>()?)
+            }
+            floats => floats,
+        })
+    }
+}
+
+/// The value, if the integer dtype can hold it.
+fn within(value: i128, dtype: Dtype) -> Option<i128> {
+    let bits = dtype.bits();
+    let (low, high) = match (Kind::of(dtype)?, dtype) {
+        (_, Dtype::Bool) => (0, 1),
+        (Kind::U64, _) => (0, (1i128 << bits) - 1),
+        _ => (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1),
+    };
+    (low..=high).contains(&value).then_some(value)
+}
+
+/// Toward zero; a negative number wraps as a signed one would.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn unsigned(value: f64) -> u64 {
+    if value < 0.0 { (value as i64).cast_unsigned() } else { value as u64 }
+}
+
+fn low<const N: usize>(bytes: [u8; 8]) -> [u8; N] {
+    std::array::from_fn(|i| bytes[i])
+}
