@@ -8,7 +8,8 @@ pub mod render;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
 pub use codes::Code;
 pub use render::{render, render_all};
@@ -53,8 +54,8 @@ impl Span {
     }
 }
 
-/// A span and the text it points into.
-#[derive(Clone, Debug, Serialize)]
+/// A span and the text it points into. As JSON: `file`, `start` and `end` in bytes, `line` and `column` from 1.
+#[derive(Clone, Debug)]
 pub struct Place {
     /// The rule text.
     pub source: Arc<SourceText>,
@@ -67,6 +68,28 @@ impl Place {
     pub fn line(&self) -> usize {
         let start = (self.span.start as usize).min(self.source.text.len());
         self.source.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    /// Column of the first character, from 1, in characters.
+    pub fn column(&self) -> usize {
+        let text = self.source.text.as_bytes();
+        let start = (self.span.start as usize).min(text.len());
+        let before = &text[..start];
+        let line = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        // A character of UTF-8 has exactly one byte that doesn't continue it.
+        before[line..].iter().filter(|byte| (**byte & 0xC0) != 0x80).count() + 1
+    }
+}
+
+impl Serialize for Place {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut place = serializer.serialize_struct("Place", 5)?;
+        place.serialize_field("file", &self.source.name)?;
+        place.serialize_field("start", &self.span.start)?;
+        place.serialize_field("end", &self.span.end)?;
+        place.serialize_field("line", &self.line())?;
+        place.serialize_field("column", &self.column())?;
+        place.end()
     }
 }
 

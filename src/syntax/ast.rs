@@ -471,6 +471,18 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
+    /// How tightly it binds: the greater, the tighter. `not` comes between 2 and 4, the sign `-` after all.
+    pub fn binding(self) -> u8 {
+        match self {
+            BinaryOp::Or => 1,
+            BinaryOp::And => 2,
+            BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => 4,
+            BinaryOp::Default => 5,
+            BinaryOp::Add | BinaryOp::Sub => 6,
+            BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem => 7,
+        }
+    }
+
     /// As written.
     pub fn text(self) -> &'static str {
         match self {

@@ -5,4 +5,4 @@ mod parse;
 mod print;
 
 pub use parse::{Parsed, parse};
-pub use print::{print, print_rule, print_statement_line};
+pub use print::{print, print_expr, print_pattern, print_rule, print_statement_line};

@@ -4,3 +4,4 @@
 
 mod store;
 mod library;
+mod syntax;

@@ -214,7 +214,7 @@ impl Builder<'_, '_> {
         let mut args = Vec::new();
         for part in pair.into_inner() {
             match part.as_rule() {
-                Rule::ident => name = Some(self.ident(&part)),
+                Rule::op_name => name = Some(self.ident(&part)),
                 Rule::args => {
                     for arg in part.into_inner().filter(|arg| arg.as_rule() == Rule::arg) {
                         args.push(self.arg(arg)?);

@@ -12,23 +12,11 @@ use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind, UnaryOp};
 /// Operators in one expression beyond which it is refused.
 const MAX_OPERATORS: usize = 256;
 
-/// How tightly `not` and a sign hold their operand, on the scale of [`binding`].
+/// How tightly `not` and a sign hold their operand, on the scale of [`BinaryOp::binding`].
 const NOT: u8 = 3;
 const NEG: u8 = 8;
 /// How tightly comparisons bind: they don't chain.
 const COMPARISON: u8 = 4;
-
-/// How tightly an operator binds: the greater, the tighter.
-pub(crate) fn binding(op: BinaryOp) -> u8 {
-    match op {
-        BinaryOp::Or => 1,
-        BinaryOp::And => 2,
-        BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => COMPARISON,
-        BinaryOp::Default => 5,
-        BinaryOp::Add | BinaryOp::Sub => 6,
-        BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem => 7,
-    }
-}
 
 enum Item<'i> {
     Prefix(UnaryOp, Span),
@@ -83,7 +71,7 @@ impl Builder<'_, '_> {
         let mut compared: Option<Span> = None;
         while let Some(Item::Infix(op, at)) = items.peek() {
             let (op, at) = (*op, *at);
-            let power = binding(op);
+            let power = op.binding();
             if power <= loosest {
                 break;
             }

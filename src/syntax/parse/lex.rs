@@ -192,7 +192,7 @@ impl<'s> Lexed<'s> {
     }
 
     /// Whether a `{` follows before the next statement could begin.
-    fn has_block(&self, when: usize) -> bool {
+    pub(super) fn has_block(&self, when: usize) -> bool {
         for index in when + 1..self.tokens.len() {
             match self.word(index) {
                 "{" => return true,
@@ -227,7 +227,7 @@ impl<'s> Lexed<'s> {
             return false;
         };
         let ended = match before.kind {
-            Kind::Sign => false,
+            Kind::Sign => self.word(index - 1) == ";",
             Kind::Open => self.word(index - 1) == "{",
             Kind::Word => !matches!(self.word(index - 1), "unless" | "target" | "via" | "where" | "and" | "or" | "not" | "over"),
             _ => true,

@@ -21,6 +21,7 @@ use pest_derive::Parser;
 
 use self::build::Builder;
 use self::lex::{Kind, Lexed, MAX_NESTING, RawComment, Token};
+pub(super) use self::words::STATEMENTS;
 use super::ast::{Comment, Group, Rule as MapRule, RuleFile, Statement, StatementKind, Trivia};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, codes};
 
@@ -325,16 +326,33 @@ impl<'s> Reader<'s> {
         let word = self.lexed.word(self.at);
         match before {
             // On a line of its own a word is meant as a statement, unless it is close to what could have come.
-            Some(before) if !(token.kind == Kind::Word && token.first_on_line && report::like_statement(word)) => {
-                let limit = self.lexed.get(self.at + 1).map_or(self.lexed.text.len(), |next| next.start);
+            Some(before) if !(token.kind == Kind::Word && token.first_on_line && self.meant_as_statement(word, before)) => {
+                let limit = self.lexed.limit(self.lexed.index_at(before.start)).max(token.end);
                 self.report_leftover(before, limit, token);
             }
             _ => self.report(report::not_a_statement(self.place(token), word, token.kind)),
         }
     }
 
+    /// Whether a word on a line of its own is more like a statement than like a clause of the one before.
+    fn meant_as_statement(&self, word: &str, before: Before) -> bool {
+        let keyword = self.lexed.word(self.lexed.index_at(before.start));
+        match word {
+            "if" => !matches!(keyword, "tie" | "strip") || self.lexed.has_block(self.at),
+            _ => report::like_statement(word),
+        }
+    }
+
     /// Reports a token that can't follow what was read before it.
     fn report_leftover(&mut self, before: Before, limit: usize, token: Token) {
+        if before.lone == Rule::lone_rule
+            && matches!(self.lexed.word(self.at), "<->" | "->" | "=>")
+            && let Some(comma) = (0..self.at).rev().find(|index| self.lexed.word(*index) == ",")
+            && let Some(comma) = self.lexed.get(comma).filter(|comma| comma.start > before.start)
+        {
+            self.report(report::separator(self.place(comma)));
+            return;
+        }
         let text = self.lexed.text.get(before.start..limit).unwrap_or_default();
         let deep = self.lexed.too_deep(self.lexed.index_at(before.start), limit).is_some();
         let diagnostic = match if deep { None } else { Grammar::parse(before.lone, text).err() } {

@@ -68,12 +68,12 @@ impl<'r> Found<'r> {
         let Some(token) = token else {
             let before = self.index.checked_sub(1).and_then(|before| self.lexed.get(before));
             let place = self.place(before.map_or(span(0, 0), |before| span(before.start, before.end)));
-            let mut diagnostic = Diagnostic::error(codes::SYNTAX, format!("expected {expected}, found the end of the statement"));
             if self.expects(Rule::arrow) {
-                diagnostic = Diagnostic::error(codes::SYNTAX, "a rule without an arrow");
+                let diagnostic = Diagnostic::error(codes::SYNTAX, "a rule without an arrow");
+                return diagnostic.at(place, "expected `<->` or `->` after this").hint(ARROWS);
             }
-            let diagnostic = diagnostic.at(place, format!("expected {expected} after this"));
-            return if self.expects(Rule::arrow) { diagnostic.hint(ARROWS) } else { diagnostic };
+            let diagnostic = Diagnostic::error(codes::SYNTAX, format!("expected {expected}, found the end of the statement"));
+            return diagnostic.at(place, format!("expected {expected} after this"));
         };
         let place = self.place(span(token.start, token.end));
         if token.kind == Kind::Unclosed {

@@ -3,7 +3,7 @@
 use super::Rule;
 
 /// The keywords that begin a statement.
-pub(super) const STATEMENTS: &[&str] = &[
+pub(in crate::syntax) const STATEMENTS: &[&str] = &[
     "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast", "tie", "create", "expect", "trust",
     "example", "when",
 ];
@@ -32,7 +32,7 @@ pub(super) fn statement_rule(word: &str) -> Option<Rule> {
     })
 }
 
-/// What a rule is called where it was expected. A new grammar rule doesn't compile until this is decided.
+/// What a rule is called where it was expected; `;` between several. A new grammar rule doesn't compile until this is decided.
 pub(super) fn name(rule: Rule) -> &'static str {
     match rule {
         Rule::WHITESPACE | Rule::COMMENT => "a space",
@@ -52,7 +52,7 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::keep_keys | Rule::kw_keep => "`keep`",
         Rule::cast | Rule::kw_cast => "`cast`",
         Rule::tie | Rule::kw_tie => "`tie`",
-        Rule::tie_clause => "`when`, `if present` or `if absent`",
+        Rule::tie_clause => "`when`;`if present`;`if absent`",
         Rule::tie_when | Rule::kw_when => "`when`",
         Rule::if_present => "`if present`",
         Rule::if_absent => "`if absent`",
@@ -64,16 +64,16 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::one_rule | Rule::lone_rule => "a rule",
         Rule::source => "a source",
         Rule::target => "a target",
-        Rule::side_item => "a pattern in quotes, a /regex/ or a made tensor",
+        Rule::side_item => "a pattern in quotes;a /regex/;a made tensor like `zeros([4], F32)`",
         Rule::own_ops => "`|` and an op",
         Rule::made => "a made tensor like `zeros([4], F32)`",
-        Rule::op => "an op",
+        Rule::op | Rule::op_name => "an op",
         Rule::args => "arguments in parentheses",
         Rule::arg => "an argument",
         Rule::over | Rule::kw_over => "`over`",
-        Rule::rule_clause => "`via`, `unless`, `where` or `optional`",
+        Rule::rule_clause => "`via`;`unless`;`where`;`optional`",
         Rule::via | Rule::kw_via => "`via`",
-        Rule::tail_clause => "`unless`, `where` or `optional`",
+        Rule::tail_clause => "`unless`;`where`;`optional`",
         Rule::unless | Rule::kw_unless => "`unless`",
         Rule::unless_item => "a pattern in quotes",
         Rule::where_clause | Rule::kw_where => "`where`",
@@ -90,7 +90,7 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::config | Rule::kw_config => "`config`",
         Rule::config_field | Rule::field_name => "a field of config.json",
         Rule::config_item | Rule::digits => "an index in brackets",
-        Rule::literal => "`null`, `true`, `false` or `tied`",
+        Rule::literal => "`null`;`true`;`false`;`tied`",
         Rule::name | Rule::ident => "a name",
         Rule::int | Rule::float | Rule::exponent => "a number",
         Rule::word_char => "a letter",
@@ -101,7 +101,7 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::capture | Rule::index_capture | Rule::text_capture | Rule::words_capture => "a capture",
         Rule::word_pair | Rule::word => "a word",
         Rule::dot => "`.`",
-        Rule::arrow => "`<->` or `->`",
+        Rule::arrow => "`<->`;`->`",
         Rule::two_way => "`<->`",
         Rule::one_way => "`->`",
         Rule::comma => "`,`",
@@ -151,15 +151,18 @@ pub(super) fn name(rule: Rule) -> &'static str {
     }
 }
 
-/// The words that a list of expected rules consists of, each once, in order.
+/// The words that a list of expected rules consists of, each once, the end last.
 pub(super) fn expected(rules: &[Rule]) -> Vec<&'static str> {
     let mut words: Vec<&'static str> = Vec::new();
     for rule in rules {
-        let word = name(*rule);
-        if !words.contains(&word) {
-            words.push(word);
+        for word in name(*rule).split(';') {
+            if !words.contains(&word) {
+                words.push(word);
+            }
         }
     }
+    // What can go on comes before the choice to stop.
+    words.sort_by_key(|word| *word == name(Rule::EOI));
     words
 }
 
