@@ -339,15 +339,3 @@ impl Printer {
         self.line(start, &line);
     }
 }
-
-/// One rule in one line, without comments.
-pub fn print_rule(rule: &super::ast::Rule) -> String {
-    let _ = rule;
-    String::new()
-}
-
-/// One statement in one line, without comments.
-pub fn print_statement_line(statement: &super::ast::StatementKind) -> String {
-    let _ = statement;
-    String::new()
-}
