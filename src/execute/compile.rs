@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::layout::{Axes, Cut, MAX_PIECES, Piece, Which, clip, refine, tidy};
+use super::layout::{Axes, Cut, Piece, Which, clip, refine, tidy};
 use super::value::{self, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{NodeId, Op, Plan};
@@ -26,9 +26,24 @@ pub(super) enum Expr {
     Operand(usize),
     /// One element, for all.
     Constant(Vec<u8>),
-    Step { step: Step, from: Dtype, to: Dtype, input: Box<Expr> },
-    Scale { x: Box<Expr>, from: Dtype, scale: usize, scales: Dtype, to: Dtype },
-    Mxfp4 { codes: usize, scales: usize, to: Dtype },
+    Step {
+        step: Step,
+        from: Dtype,
+        to: Dtype,
+        input: Box<Expr>,
+    },
+    Scale {
+        x: Box<Expr>,
+        from: Dtype,
+        scale: usize,
+        scales: Dtype,
+        to: Dtype,
+    },
+    Mxfp4 {
+        codes: usize,
+        scales: usize,
+        to: Dtype,
+    },
 }
 
 /// The value of a piece: its leaves, one for each operand, and what is computed of them.
@@ -72,11 +87,11 @@ pub(super) struct Program {
     pub(super) temporaries: BTreeSet<NodeId>,
 }
 
-/// Compiles what some targets of a plan need.
+/// Compiles what some targets of a plan need; a node of more than `limit` pieces becomes a temporary.
 ///
 /// # Errors
 /// If the plan is inconsistent, asks for an op on a dtype that has none, or cuts elements of less than a byte inside a byte.
-pub(super) fn compile(plan: &Plan, targets: &[usize]) -> Result<Program> {
+pub(super) fn compile(plan: &Plan, targets: &[usize], limit: usize) -> Result<Program> {
     let mut needed = vec![false; plan.nodes.len()];
     for target in targets {
         let target = &plan.targets[*target];
@@ -93,7 +108,7 @@ pub(super) fn compile(plan: &Plan, targets: &[usize]) -> Result<Program> {
             }
         }
     }
-    let mut compiler = Compiler { plan, limit: MAX_PIECES, done: vec![None; plan.nodes.len()] };
+    let mut compiler = Compiler { plan, limit, done: vec![None; plan.nodes.len()] };
     for (id, _) in needed.iter().enumerate().filter(|(_, needed)| **needed) {
         let id = NodeId(u32::try_from(id).map_err(|_| inconsistent("too many nodes"))?);
         let pieces = compiler.node(id)?;

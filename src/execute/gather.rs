@@ -20,20 +20,21 @@ pub(super) trait Leaves: Sync {
 }
 
 /// Gaps of up to so many bytes are read through: a page, which the system fetches anyway.
-const GAP: u64 = 4096;
+pub(super) const GAP: u64 = 4096;
 
-/// Carries out pieces, with buffers that are used again.
-#[derive(Default)]
+/// Carries out pieces, with a buffer that is used again.
 pub(super) struct Worker {
     /// The stretch that is read.
     stretch: Vec<u8>,
     /// Largest stretch, in bytes.
-    pub(super) limit: u64,
+    limit: u64,
+    /// Largest gap that is read through, in bytes.
+    gap: u64,
 }
 
 impl Worker {
-    pub(super) fn new(limit: u64) -> Self {
-        Self { stretch: Vec::new(), limit: limit.max(64) }
+    pub(super) fn new(limit: u64, gap: u64) -> Self {
+        Self { stretch: Vec::new(), limit: limit.max(8), gap }
     }
 
     /// Writes the elements of a piece, of `size` bytes each, to `out`, whose first element is the piece's first; `strides` are those
@@ -79,7 +80,7 @@ impl Worker {
         let mut span = 1u64;
         for k in order {
             let stride = lane.strides[k];
-            if stride.saturating_sub(span).saturating_mul(size) > GAP {
+            if stride.saturating_sub(span).saturating_mul(size) > self.gap {
                 break;
             }
             let fit = if stride == 0 { dims[k] } else { dims[k].min(limit.saturating_sub(span) / stride + 1) };

@@ -1,13 +1,13 @@
 //! In memory: a target that is one affine view of one source *is* a view of it; only the others are made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
 use super::compile::{Layout, Value, compile};
-use super::gather::{Leaves, Worker, bytes_of, outside};
+use super::gather::{GAP, Leaves, Worker, bytes_of, outside};
 use super::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
 use super::tile::tiles;
 use super::{Report, naive};
@@ -35,8 +35,13 @@ const TILE: u64 = 1 << 20;
 /// # Errors
 /// If the plan doesn't fit the store or is inconsistent, an op isn't defined on its dtype, or a source can't be mapped.
 pub fn views(plan: &Plan, source: &dyn Store) -> Result<Views> {
+    views_within(plan, source, MAX_PIECES)
+}
+
+/// As [`views`], with another limit of pieces.
+pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize) -> Result<Views> {
     let all: Vec<usize> = (0..plan.targets.len()).collect();
-    let program = compile(plan, &all)?;
+    let program = compile(plan, &all, limit)?;
     let mut leaves = Mapped::default();
     let mut report = Report::default();
     for node in &program.temporaries {
@@ -45,6 +50,7 @@ pub fn views(plan: &Plan, source: &dyn Store) -> Result<Views> {
         report.temporary_bytes += bytes.len() as u64;
         let view = TensorView::contiguous(Storage::new(bytes), plan.node(*node).info.clone(), 0)?;
         leaves.views.insert(*node, view);
+        leaves.temporaries.insert(*node);
     }
     // One for each node: targets that share a node share the tensor.
     let mut nodes: BTreeMap<NodeId, (Arc<Layout>, &Key)> = BTreeMap::new();
@@ -63,7 +69,7 @@ pub fn views(plan: &Plan, source: &dyn Store) -> Result<Views> {
         .map(|(node, (layout, key))| Ok((*node, tensor(layout, &leaves).map_err(|error| error.at_key(key.as_str()))?)))
         .collect::<Result<_>>()?;
     let made: BTreeMap<NodeId, Made> = made.into_iter().collect();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let mut tensors = IndexMap::with_capacity(plan.targets.len());
     for target in &plan.targets {
         let Some(made) = made.get(&target.node) else { continue };
@@ -105,19 +111,22 @@ struct Made {
 fn tensor(layout: &Layout, leaves: &Mapped) -> Result<Made> {
     // Pieces address a row-major source; where a source is a strided view, they are brought to its storage.
     let mut pieces = Vec::with_capacity(layout.pieces.len());
-    let mut copies = Mapped { views: BTreeMap::new() };
+    let mut copies = Mapped::default();
     for piece in &layout.pieces {
         settle(piece.clone(), leaves, &mut copies, &mut pieces)?;
     }
     if let Some(view) = alias(layout, &pieces, leaves)? {
-        return Ok(Made { view, aliased: true, moved_only: true, read: 0 });
+        // A temporary is nobody's storage but this target's, and as good a home as a copy; but it was made.
+        let leaf = pieces.first().map(|piece| piece.value.leaves[0].node);
+        let aliased = leaf.is_none_or(|node| !leaves.temporaries.contains(&node));
+        return Ok(Made { view, aliased, moved_only: aliased, read: 0 });
     }
     let both = Both(&copies, leaves);
     let mut bytes = Vec::new();
     let len = bytes_of(layout.numel, layout.size)?;
     bytes.try_reserve_exact(len).map_err(|_| Error::new(ErrorKind::Limit, format!("no memory for a tensor of {}", layout.info)))?;
     bytes.resize(len, 0);
-    let mut worker = Worker::new(TILE);
+    let mut worker = Worker::new(TILE, GAP);
     let mut read = 0;
     for piece in &pieces {
         // Moves need no buffer of their own; values are computed tile by tile.
@@ -129,7 +138,8 @@ fn tensor(layout: &Layout, leaves: &Mapped) -> Result<Made> {
         }
     }
     let view = TensorView::contiguous(Storage::new(bytes), layout.info.clone(), 0)?;
-    Ok(Made { view, aliased: false, moved_only: layout.is_copy(), read })
+    // An empty tensor has nothing to copy.
+    Ok(Made { view, aliased: layout.numel == 0, moved_only: layout.is_copy(), read })
 }
 
 /// Brings the operands of a piece from their source's row-major order to the strides that it has.
@@ -145,7 +155,10 @@ fn settle(piece: Piece<Value>, leaves: &Mapped, copies: &mut Mapped, out: &mut V
         let mut refined = Vec::new();
         let half = leaf.dtype.bits() < 8;
         let fits = !half
-            && settled.iter().try_for_each(|piece| refine(piece.clone(), Which::Operand(operand), &axes, &mut refined, MAX_PIECES)).is_some();
+            && settled
+                .iter()
+                .try_for_each(|piece| refine(piece.clone(), Which::Operand(operand), &axes, &mut refined, MAX_PIECES))
+                .is_some();
         if fits {
             for piece in &mut refined {
                 piece.operands[operand] = axes.moved(&piece.operands[operand], view.strides(), |_, at| at);
@@ -172,7 +185,6 @@ fn alias(layout: &Layout, pieces: &[Piece<Value>], leaves: &Mapped) -> Result<Op
     let Some(Lane { offset, strides }) = affine(layout, piece) else { return Ok(None) };
     let size = u64::from(leaf.dtype.bits()).max(8);
     let offset = offset.checked_mul(size).and_then(|bits| bits.checked_add(view.offset_bits())).ok_or_else(outside)?;
-    // A temporary is nobody's storage but this target's, and as good a home as a copy.
     TensorView::strided(view.storage().clone(), layout.info.clone(), strides, offset).map(Some)
 }
 
@@ -209,6 +221,8 @@ fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
 #[derive(Default)]
 struct Mapped {
     views: BTreeMap<NodeId, TensorView>,
+    /// Which of them were made here.
+    temporaries: BTreeSet<NodeId>,
 }
 
 struct Both<'a>(&'a Mapped, &'a Mapped);
@@ -223,4 +237,3 @@ impl Leaves for Both<'_> {
         view.storage().bytes().get(usize::try_from(view.offset_bits() / 8).ok()?..)
     }
 }
-

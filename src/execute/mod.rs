@@ -4,6 +4,7 @@
 //! between. [`naive`] does the same node by node and is the reference.
 
 mod compile;
+mod equal;
 mod gather;
 mod layout;
 mod memory;
@@ -11,6 +12,12 @@ pub mod naive;
 mod report;
 mod tile;
 mod value;
+mod write;
 
+pub use equal::{Equality, differing_bytes, tensors_equal};
 pub use memory::{Views, views};
 pub use report::Report;
+pub use write::{Progress, Ties, WriteOptions, write};
+
+#[cfg(test)]
+mod tests;

@@ -170,7 +170,8 @@ mod tests {
         assert_eq!(E5M2.encode(f32::NEG_INFINITY), 0xfc);
         assert_eq!(E5M2.encode(f32::NAN), 0x7f);
         // FNUZ: 240 and 57344 are the largest, and one code is NaN.
-        for (value, code) in [(247.9, 0x7f), (248.0, 0x80), (-248.0, 0x80), (f32::INFINITY, 0x80), (f32::NAN, 0x80), (-0.0, 0), (-1e-9, 0)] {
+        for (value, code) in [(247.9, 0x7f), (248.0, 0x80), (-248.0, 0x80), (f32::INFINITY, 0x80), (f32::NAN, 0x80), (-0.0, 0), (-1e-9, 0)]
+        {
             assert_eq!(E4M3FNUZ.encode(value), code, "{value}");
         }
         assert_eq!(E5M2FNUZ.encode(1e9), 0x80);

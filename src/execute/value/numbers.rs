@@ -191,12 +191,8 @@ impl Numbers {
     fn exactly(self, dtype: Dtype, op: impl Fn(i128) -> Option<i128>) -> Option<Self> {
         let checked = |x: i128| within(op(x)?, dtype);
         Some(match self {
-            Numbers::I64(v) => {
-                Numbers::I64(v.into_iter().map(|x| i64::try_from(checked(x.into())?).ok()).collect::<Option<_>>()?)
-            }
-            Numbers::U64(v) => {
-                Numbers::U64(v.into_iter().map(|x| u64::try_from(checked(x.into())?).ok()).collect::<Option<_>>()?)
-            }
+            Numbers::I64(v) => Numbers::I64(v.into_iter().map(|x| i64::try_from(checked(x.into())?).ok()).collect::<Option<_>>()?),
+            Numbers::U64(v) => Numbers::U64(v.into_iter().map(|x| u64::try_from(checked(x.into())?).ok()).collect::<Option<_>>()?),
             floats => floats,
         })
     }

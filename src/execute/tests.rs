@@ -1,0 +1,114 @@
+//! Random plans: fused in memory and fused to a file, at every size of buffers, agree bitwise with the reference, element by element.
+
+mod random;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::compile::{Program, compile};
+use super::gather::Leaves;
+use super::layout::MAX_PIECES;
+use super::write::stream::{Output, Pool};
+use super::{memory, naive};
+use crate::error::Result;
+use crate::plan::{NodeId, Op, Plan};
+use crate::store::Store;
+use random::{Choices, Random};
+
+/// Leaves that are only ever read in stretches.
+struct Read<'a>(&'a Plan, &'a dyn Store, BTreeMap<NodeId, Vec<u8>>);
+
+impl Leaves for Read<'_> {
+    fn read(&self, leaf: NodeId, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let Op::Source { key } = &self.0.node(leaf).op else { panic!("a temporary is in memory") };
+        self.1.read_at(key, offset, buffer)
+    }
+
+    fn bytes(&self, leaf: NodeId) -> Option<&[u8]> {
+        self.2.get(&leaf).map(Vec::as_slice)
+    }
+}
+
+fn covered_once(program: &Program) {
+    for layout in &program.layouts {
+        let mut seen = vec![0u8; usize::try_from(layout.numel).unwrap()];
+        for piece in &layout.pieces {
+            let mut at = vec![piece.target.offset];
+            for (n, stride) in piece.dims.iter().zip(&piece.target.strides) {
+                at = at.iter().flat_map(|at| (0..*n).map(move |i| at + i * stride)).collect();
+            }
+            at.iter().for_each(|at| seen[usize::try_from(*at).unwrap()] += 1);
+        }
+        assert!(seen.iter().all(|count| *count == 1), "{:?} {:?}", layout.info, layout.pieces);
+    }
+}
+
+/// Runs a plan in every way. Gives how many targets were compared, views among them, and temporaries.
+fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
+    let Random { plan, store } = random;
+    let expected: Vec<_> = plan.targets.iter().map(|target| naive::evaluate(plan, store, target.node)).collect();
+    let limit = if choices.below(4) == 0 { choices.below(6) + 1 } else { MAX_PIECES };
+    let all: Vec<usize> = (0..plan.targets.len()).collect();
+    let expected: Vec<Vec<u8>> = match expected.into_iter().collect::<Result<_>>() {
+        Ok(expected) => expected,
+        Err(error) => {
+            // An integer overflow is one for the fused executor too, where it computes that element; and nothing else is.
+            assert!(error.to_string().contains("overflows"), "{error}");
+            return (0, 0, 0);
+        }
+    };
+    let views = memory::views_within(plan, store, limit).unwrap();
+    for (target, expected) in plan.targets.iter().zip(&expected) {
+        let view = &views.tensors[&target.key];
+        assert_eq!((view.info(), &view.to_vec()), (plan.info(target), expected), "{} in memory", target.key);
+    }
+
+    let program = compile(plan, &all, limit).unwrap();
+    covered_once(&program);
+    let temporaries = program.temporaries.iter().map(|node| (*node, naive::evaluate(plan, store, *node).unwrap())).collect();
+    let leaves = Read(plan, store, temporaries);
+    let mut pool = Pool::new(&leaves, [16, 64, 300, 1 << 20][choices.below(4)], 0);
+    pool.gap = [0, 6, 4096][choices.below(3)];
+    pool.long_run = [1, 16, 1 << 16][choices.below(3)];
+    let file = Arc::new((tempfile::tempfile().unwrap(), PathBuf::new()));
+    let mut start = 3;
+    let mut outputs = Vec::new();
+    for (target, layout) in plan.targets.iter().zip(&program.layouts) {
+        outputs.push(Output { layout: layout.clone(), key: target.key.to_string(), file: file.clone(), start });
+        start += layout.numel * layout.size;
+    }
+    pool.run(&outputs).unwrap();
+    assert_eq!(pool.written.load(Ordering::Relaxed), start - 3, "each byte is written once");
+    for (output, expected) in outputs.iter().zip(&expected) {
+        let mut found = vec![0; expected.len()];
+        file.0.read_exact_at(&mut found, output.start).unwrap();
+        assert_eq!(&found, expected, "{} to a file", output.key);
+    }
+    (all.len() as u64, views.report.aliased, views.report.temporaries)
+}
+
+#[test]
+fn random_chains_agree_with_the_reference() {
+    let counts: [AtomicU64; 3] = Default::default();
+    let mut runner = TestRunner::new(Config { cases: 4500, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&prop::collection::vec(any::<u32>(), 4..60), |choices| {
+        let mut choices = Choices::new(&choices);
+        let random = random::plan(&mut choices);
+        let found = agree(&random, &mut choices);
+        for (count, found) in counts.iter().zip([found.0, found.1, found.2]) {
+            count.fetch_add(found, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    let [chains, views, temporaries] = counts.map(|count| count.into_inner());
+    println!("{chains} chains, {views} views, {temporaries} temporaries");
+    assert!(chains >= 10_000, "only {chains} chains");
+    assert!(views >= 1000 && temporaries >= 300, "{views} views and {temporaries} temporaries");
+}

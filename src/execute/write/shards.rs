@@ -1,0 +1,134 @@
+//! Which tensor goes into which file, and what the files and the index say.
+//!
+//! Shards are filled in the order of the plan's targets as `huggingface_hub` does (`split_state_dict_into_shards_factory`): a tensor
+//! that doesn't fit into the current shard begins the next, and one larger than the limit has a shard of its own. Inside a file wide dtypes come
+//! first, so that every tensor is aligned to its elements.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{Key, natural_order};
+use crate::store::safetensors_header;
+use crate::tensor::TensorInfo;
+
+/// A tensor to be written: a number that the caller knows it by, its key, dtype and shape.
+pub(super) type Item<'a> = (usize, &'a Key, &'a TensorInfo);
+
+/// A file to be written.
+#[derive(Debug, PartialEq)]
+pub(super) struct Shard {
+    pub(super) name: String,
+    /// Its first bytes.
+    pub(super) header: Vec<u8>,
+    /// Each tensor, and where it starts in the file.
+    pub(super) tensors: Vec<(usize, u64)>,
+    /// Size of the whole file.
+    pub(super) len: u64,
+}
+
+/// Files and index of a checkpoint.
+#[derive(Debug, PartialEq)]
+pub(super) struct Shards {
+    pub(super) files: Vec<Shard>,
+    /// The text of `model.safetensors.index.json`, if there are several files.
+    pub(super) index: Option<String>,
+}
+
+/// The name of the index.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+
+fn nbytes(item: &Item<'_>) -> Result<u64> {
+    item.2.nbytes().ok_or_else(|| Error::corrupt(format!("{} is no whole number of bytes", item.2)).at_key(item.1.as_str()))
+}
+
+/// Lays out files of at most `limit` bytes of tensors; without a limit, one file.
+pub(super) fn lay_out(items: &[Item<'_>], limit: Option<u64>, metadata: &BTreeMap<String, String>, name: &str) -> Result<Shards> {
+    let groups = match limit {
+        Some(limit) => split(items, limit)?,
+        None => vec![items.to_vec()],
+    };
+    let total = items.iter().try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
+    let count = groups.len();
+    let mut files = Vec::with_capacity(count);
+    let mut map: Vec<(&Key, String)> = Vec::with_capacity(items.len());
+    for (i, mut group) in groups.into_iter().enumerate() {
+        let name = if count == 1 { name.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) };
+        group.sort_by_key(|item| std::cmp::Reverse(item.2.dtype.bits()));
+        let entries: Vec<(Key, TensorInfo)> = group.iter().map(|(_, key, info)| ((*key).clone(), (*info).clone())).collect();
+        let (header, offsets) = safetensors_header(&entries, metadata)?;
+        let start = header.len() as u64;
+        let place = |offset: u64| start.checked_add(offset).ok_or_else(|| Error::new(ErrorKind::Limit, "a file would exceed 64 bits"));
+        let tensors = group.iter().zip(&offsets).map(|(item, offset)| Ok((item.0, place(*offset)?))).collect::<Result<Vec<_>>>()?;
+        let data = group.iter().try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
+        map.extend(group.iter().map(|item| (item.1, name.clone())));
+        files.push(Shard { name, header, tensors, len: place(data)? });
+    }
+    let index = if count > 1 { Some(index(map, total)?) } else { None };
+    Ok(Shards { files, index })
+}
+
+fn split<'a>(items: &[Item<'a>], limit: u64) -> Result<Vec<Vec<Item<'a>>>> {
+    let mut shards = Vec::new();
+    let (mut current, mut size) = (Vec::new(), 0u64);
+    for item in items {
+        let bytes = nbytes(item)?;
+        if bytes > limit {
+            shards.push(vec![*item]);
+            continue;
+        }
+        if size.saturating_add(bytes) > limit {
+            shards.push(std::mem::take(&mut current));
+            size = 0;
+        }
+        current.push(*item);
+        size += bytes;
+    }
+    if !current.is_empty() || shards.is_empty() {
+        shards.push(current);
+    }
+    Ok(shards)
+}
+
+fn index(mut map: Vec<(&Key, String)>, total: u64) -> Result<String> {
+    map.sort_by(|a, b| natural_order(a.0, b.0));
+    let map: serde_json::Map<String, serde_json::Value> = map.into_iter().map(|(key, file)| (key.to_string(), file.into())).collect();
+    let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
+    let mut text = serde_json::to_string_pretty(&index).map_err(|error| Error::corrupt(format!("cannot write the index: {error}")))?;
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Dtype;
+
+    fn groups(sizes: &[u64], limit: u64) -> Vec<Vec<usize>> {
+        let keys: Vec<Key> = (0..sizes.len()).map(|i| format!("t.{i}").into()).collect();
+        let infos: Vec<TensorInfo> = sizes.iter().map(|size| TensorInfo::new(Dtype::U8, vec![*size])).collect();
+        let items: Vec<Item<'_>> = (0..sizes.len()).map(|i| (i, &keys[i], &infos[i])).collect();
+        split(&items, limit).unwrap().into_iter().map(|group| group.into_iter().map(|item| item.0).collect()).collect()
+    }
+
+    #[test]
+    fn shards_fill_greedily_and_large_tensors_stand_alone() {
+        assert_eq!(groups(&[4, 4, 4], 8), [vec![0, 1], vec![2]]);
+        assert_eq!(groups(&[8, 1], 8), [vec![0], vec![1]]);
+        assert_eq!(groups(&[3, 9, 3], 8), [vec![1], vec![0, 2]]);
+        assert_eq!(groups(&[9, 9], 8), [vec![0], vec![1]]);
+        assert_eq!(groups(&[], 8), [Vec::<usize>::new()]);
+        assert_eq!(groups(&[0, 8, 0], 8), [vec![0, 1, 2]]);
+    }
+
+    #[test]
+    fn wide_dtypes_come_first_in_a_file() {
+        let keys: Vec<Key> = vec!["a".into(), "b".into(), "c".into()];
+        let infos = [Dtype::U8, Dtype::F32, Dtype::BF16].map(|dtype| TensorInfo::new(dtype, vec![3]));
+        let items: Vec<Item<'_>> = (0..3).map(|i| (i, &keys[i], &infos[i])).collect();
+        let shards = lay_out(&items, Some(1000), &BTreeMap::new(), "model.safetensors").unwrap();
+        let file = &shards.files[0];
+        let start = file.header.len() as u64;
+        assert_eq!(file.tensors, [(1, start), (2, start + 12), (0, start + 18)]);
+        assert_eq!((file.len, &shards.index), (start + 21, &None));
+    }
+}
