@@ -1,6 +1,6 @@
 //! [`Diagnostic`]: rules are wrong, or don't fit this checkpoint.
 //!
-//! Many come at once; one points at rule text, at keys, or at both. Rendering for a terminal is in [`render`], the list of codes in [`codes`].
+//! Many come at once; one points at rule text, at keys, or at both. Rendering for a terminal is in [`mod@render`], the list of codes in [`codes`].
 
 pub mod codes;
 pub mod render;
@@ -212,7 +212,7 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4 && *distance < candidate.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -37,7 +37,7 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
         group = group.element(Level::NOTE.with_name("keys").message(keys));
     }
     for hint in &diagnostic.hints {
-        group = group.element(Level::HELP.message(hint.as_str()));
+        group = group.element(Level::HELP.message(hint.lines().map(one_line).collect::<Vec<_>>().join("\n")));
     }
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let mut text = renderer.render(&[group]);
@@ -102,4 +102,81 @@ fn keys(keys: &[String]) -> Option<String> {
 /// Keys and messages may hold anything; a control character must not reach the terminal.
 fn one_line(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::{Span, codes};
+
+    fn place(text: &str, start: u32, end: u32) -> Place {
+        Place { source: Arc::new(SourceText { name: "a.graft".to_owned(), text: text.to_owned() }), span: Span { start, end } }
+    }
+
+    #[test]
+    fn code_places_keys_and_hints_are_shown() {
+        let other = Place {
+            source: Arc::new(SourceText { name: "b.graft".to_owned(), text: "drop \"q\"".to_owned() }),
+            span: Span { start: 5, end: 8 },
+        };
+        let diagnostic = Diagnostic::error(codes::COLLISION, "two sources give one key")
+            .at(place("drop \"a\"\nkeep \"b\"\n", 14, 17), "this one")
+            .label(place("drop \"a\"\nkeep \"b\"\n", 5, 8), "and this")
+            .label(other, "in another file")
+            .keys((0..31).map(|i| format!("k.{i}")))
+            .hint("drop one");
+        let text = render(&diagnostic, false);
+        for part in
+            ["error[RG301]: two sources give one key", "a.graft:2:6", "^^^ this one", "--- and this", "b.graft:1:6", "in another file"]
+        {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert!(text.contains("= keys: k.0, k.1, k.2, k.3, k.4 and 26 more"), "{text}");
+        assert!(text.contains("= help: drop one"), "{text}");
+        assert!(text.ends_with('\n') && !text.contains('\u{1b}'));
+        assert!(render(&diagnostic, true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn long_keys_stand_on_lines_of_their_own() {
+        let keys = (0..6).map(|i| format!("model.layers.{i}.self_attn.q_proj.weight"));
+        let text = render(&Diagnostic::warning(codes::MISSING_KEY, "keys are missing").keys(keys), false);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        assert!(lines.contains(&"model.layers.4.self_attn.q_proj.weight") && lines.contains(&"and 1 more"), "{text}");
+        assert!(!text.contains("layers.5"));
+    }
+
+    #[test]
+    fn no_place_no_trouble() {
+        assert_eq!(render(&Diagnostic::note(codes::DROPPED, "a key was dropped"), false), "note[RG311]: a key was dropped\n");
+    }
+
+    #[test]
+    fn spans_out_of_bounds_and_inside_characters_are_clamped() {
+        for text in ["", "é", "é\né", "a\r\n", "\u{FEFF}drop", "\t\u{0}"] {
+            for start in 0..8 {
+                for end in 0..8 {
+                    render(
+                        &Diagnostic::error(codes::SYNTAX, "m").at(place(text, start, end), "l").label(place(text, end, u32::MAX), "k"),
+                        false,
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn control_characters_of_keys_are_escaped() {
+        let text = render(&Diagnostic::note(codes::DROPPED, "a \u{1b}[31m key").keys(["k\u{1b}[2J", "a\nb"]), false);
+        assert!(!text.contains('\u{1b}') && text.contains("a\\nb"), "{text}");
+    }
+
+    #[test]
+    fn a_place_in_json_has_line_and_column() {
+        let json = serde_json::to_value(place("é\néx", 5, 6)).unwrap();
+        assert_eq!(json, serde_json::json!({"file": "a.graft", "start": 5, "end": 6, "line": 2, "column": 2}));
+        let json = serde_json::to_value(Diagnostic::error(codes::SYNTAX, "m").at(place("x", 0, 9), "l")).unwrap();
+        assert_eq!(json["primary"][0]["line"], 1);
+        assert_eq!(json["code"], "RG101");
+    }
 }

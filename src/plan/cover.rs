@@ -6,9 +6,9 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::Planner;
 use super::node::{DropReason, Dropped, Node, NodeId, Op, Plan, Target, Verdict};
 use super::state::Entry;
+use super::{Planner, counted};
 use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, SHAPE, UNEXPECTED_KEY};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, did_you_mean};
 use crate::key::{Key, natural_order};
@@ -82,7 +82,10 @@ impl Planner<'_> {
         let given: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         report.missing = wanted.keys.keys().filter(|key| !given.contains(key.as_str())).cloned().collect();
         report.missing.sort_by(|a, b| natural_order(a, b));
-        report.unexpected = entries.iter().filter(|entry| !wanted.contains(&entry.key)).map(|entry| entry.key.clone()).collect();
+        // A tensor that is asked for by another of its keys is not lost.
+        let taken: HashSet<NodeId> = entries.iter().filter(|entry| wanted.contains(&entry.key)).map(|entry| entry.node).collect();
+        let unexpected = entries.iter().filter(|entry| !wanted.contains(&entry.key) && !taken.contains(&entry.node));
+        report.unexpected = unexpected.map(|entry| entry.key.clone()).collect();
         let severity = if self.options.not_strict { Severity::Warning } else { Severity::Error };
         let closest = |keys: &[Key], others: &[Key]| -> Vec<String> {
             keys.iter()
@@ -100,8 +103,7 @@ impl Planner<'_> {
             if keys.is_empty() {
                 continue;
             }
-            let count = keys.len();
-            let mut finding = Diagnostic::warning(code, format!("{what} {count} {}", if count == 1 { "key" } else { "keys" }));
+            let mut finding = Diagnostic::warning(code, format!("{what} {}", counted(keys.len(), "key")));
             finding.severity = severity;
             finding = finding.keys(keys.iter().map(|key| key.as_str()));
             for hint in closest(keys, others) {
@@ -174,14 +176,6 @@ fn name_ties(entries: Vec<Entry>, numbers: &HashMap<NodeId, NodeId>) -> Vec<Targ
         .collect()
 }
 
-fn overall(verdicts: &[Verdict]) -> Verdict {
-    if verdicts.contains(&Verdict::Mixed) {
-        Verdict::Mixed
-    } else if verdicts.contains(&Verdict::Converts) {
-        Verdict::Converts
-    } else if verdicts.contains(&Verdict::Already) {
-        Verdict::Already
-    } else {
-        Verdict::Neither
-    }
+fn overall(verdicts: &[Verdict]) -> Option<Verdict> {
+    [Verdict::Mixed, Verdict::Converts, Verdict::Already, Verdict::Neither].into_iter().find(|verdict| verdicts.contains(verdict))
 }

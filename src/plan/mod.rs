@@ -6,10 +6,13 @@
 mod bind;
 mod cover;
 mod graph;
+mod lower;
 mod node;
 mod pass;
+mod print;
 mod state;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use indexmap::IndexMap;
@@ -212,13 +215,10 @@ impl<'a> Planner<'a> {
                 self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
             }
             Verdict::Mixed => {
-                let count = evidence.already.len();
+                let count = counted(evidence.already.len(), "key");
                 let finding = Diagnostic::warning(
                     MIXED_LAYOUT,
-                    format!(
-                        "mixed layout: {count} {} like the layout `{target}` of `{name}` already, among keys of `{source}`",
-                        look(count)
-                    ),
+                    format!("mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"),
                 );
                 let finding = finding.keys(evidence.already.into_iter().map(String::from));
                 self.findings.push(finding.hint("reading backwards would rename these too"));
@@ -339,9 +339,14 @@ impl<'a> Planner<'a> {
                 borne_out.push(after);
             }
         }
-        let same_keys = |a: &State, b: &State| a.len() == b.len() && a.iter().all(|(_, entry)| b.contains(&entry.key));
-        if borne_out.len() == 2 && !same_keys(&borne_out[0].0, &borne_out[1].0) {
-            borne_out.clear();
+        // Where both are, the one whose rules took more keys is meant; the other left what it should have undone.
+        if let [first, second] = &borne_out[..] {
+            match first.4.matched.cmp(&second.4.matched) {
+                Ordering::Greater => borne_out.truncate(1),
+                Ordering::Less => borne_out.swap(0, 1),
+                Ordering::Equal if !first.0.same_keys(&second.0) => borne_out.clear(),
+                Ordering::Equal => {}
+            }
         }
         let Some(chosen) = borne_out.into_iter().next() else {
             return Err(Box::new(
@@ -441,6 +446,7 @@ fn asks_layout(expr: &ast::Expr) -> bool {
     }
 }
 
-fn look(count: usize) -> &'static str {
-    if count == 1 { "key looks" } else { "keys look" }
+/// `1 key`, `2 keys`
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

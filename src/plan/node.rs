@@ -144,7 +144,7 @@ pub struct RuleInfo {
 }
 
 /// In which layout the checkpoint was found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// In the source layout: it converts.
@@ -154,7 +154,6 @@ pub enum Verdict {
     /// Keys of both.
     Mixed,
     /// Keys of neither: no rewrite fits, none is undone.
-    #[default]
     Neither,
 }
 
@@ -169,8 +168,9 @@ pub struct Plan {
     pub dropped: Vec<Dropped>,
     /// The rules of the program.
     pub rules: Vec<RuleInfo>,
-    /// In which layout the checkpoint was found.
-    pub verdict: Verdict,
+    /// In which layout the checkpoint was found; `None` if no rule could tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     /// Whether word embeddings are tied, and what decided.
     pub tied: Option<TieDecision>,
     /// How the keys meet the target manifest, if there was one.

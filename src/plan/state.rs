@@ -74,7 +74,8 @@ impl State {
         self.entries.get(at).and_then(Option::as_ref)
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.by_key.len()
+    /// Whether both have the same keys.
+    pub(super) fn same_keys(&self, other: &State) -> bool {
+        self.by_key.len() == other.by_key.len() && self.by_key.keys().all(|key| other.contains(key))
     }
 }

@@ -34,19 +34,17 @@ pub fn print_statement_line(kind: &StatementKind) -> String {
         StatementKind::When { condition, .. } => format!("when {} {{ … }}", print_expr(condition)),
         _ => {
             let parts = Parts::of(kind);
-            let mut text =
-                parts.lists.iter().map(|(head, items)| [&[head.clone()], &*joined(items)].concat().join(" ")).collect::<Vec<_>>().join(" ");
-            for clause in parts.clauses {
-                text.push(' ');
-                text.push_str(&clause);
+            let mut words = Vec::new();
+            for (head, items) in parts.lists {
+                words.push(head);
+                if !items.is_empty() {
+                    words.push(items.join(", "));
+                }
             }
-            text
+            words.extend(parts.clauses);
+            words.join(" ")
         }
     }
-}
-
-fn joined(items: &[String]) -> Vec<String> {
-    if items.is_empty() { Vec::new() } else { vec![items.join(", ")] }
 }
 
 /// A statement without braces, taken apart at the places where it may be broken.
@@ -337,5 +335,42 @@ impl Printer {
             line.push_str(comma);
         }
         self.line(start, &line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::diagnostic::{SourceText, Span};
+    use crate::syntax::ast::{BinaryOp, Expr, ExprKind, UnaryOp};
+    use crate::syntax::parse;
+
+    fn lines(text: &str) -> Vec<String> {
+        let parsed = parse(Arc::new(SourceText { name: "test.graft".to_owned(), text: text.to_owned() }));
+        assert!(parsed.diagnostics.is_empty());
+        parsed.file.statements.iter().map(|statement| print_statement_line(&statement.kind)).collect()
+    }
+
+    #[test]
+    fn a_statement_has_a_line_of_its_own_however_long() {
+        let long = format!("map \"{0}\", \"{0}\" <-> \"{0}\" via concat(0) unless \"x\" optional", "a".repeat(60));
+        assert_eq!(lines(&long), [long]);
+        let text = "rename { \"a\" -> \"b\" # c\n \"c\" -> \"d\" } when tied { drop \"x\" } example \"a\"->";
+        assert_eq!(lines(text), ["rename { 2 rules }", "when tied { … }", "example \"a\" ->"]);
+    }
+
+    #[test]
+    fn a_tree_made_by_hand_gets_the_parentheses_it_needs() {
+        let expr = |kind| Expr { kind, span: Span::default() };
+        let name = |text: &str| Box::new(expr(ExprKind::Name(text.to_owned())));
+        let binary = |op, left, right| Box::new(expr(ExprKind::Binary(op, left, right)));
+        let sum = || binary(BinaryOp::Add, name("a"), name("b"));
+        assert_eq!(print_expr(&binary(BinaryOp::Mul, sum(), name("c"))), "(a + b) * c");
+        assert_eq!(print_expr(&binary(BinaryOp::Sub, name("c"), sum())), "c - (a + b)");
+        assert_eq!(print_expr(&binary(BinaryOp::Sub, sum(), name("c"))), "a + b - c");
+        assert_eq!(print_expr(&expr(ExprKind::Unary(UnaryOp::Neg, sum()))), "-(a + b)");
+        assert_eq!(print_expr(&expr(ExprKind::Unary(UnaryOp::Not, binary(BinaryOp::Or, name("a"), name("b"))))), "not (a or b)");
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! A file holds several cases, each under a line `### name`.
 
+mod generate;
+
 use std::sync::Arc;
 
 use regraft::diagnostic::{SourceText, render_all};
@@ -58,5 +60,18 @@ fn good_cases_have_no_diagnostics_and_bad_ones_have() {
             let parsed = read(name, case);
             assert_eq!(!parsed.diagnostics.is_empty(), bad, "{name}: {}", render_all(&parsed.diagnostics, false));
         }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn what_is_printed_parses_to_the_same_tree(file in generate::file()) {
+        let text = print(&file);
+        let parsed = read("generated", &text);
+        assert!(parsed.diagnostics.is_empty(), "{text}\n{}", render_all(&parsed.diagnostics, false));
+        assert_eq!(parsed.file, file, "{text}");
+        assert_eq!(print(&parsed.file), text);
     }
 }

@@ -6,7 +6,7 @@ use crate::check::{Direction, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::PREFIX_CHANGED;
 use crate::key::Key;
-use crate::plan::Planner;
+use crate::plan::{Planner, counted};
 
 impl Planner<'_> {
     pub(in crate::plan) fn prefix(
@@ -58,7 +58,7 @@ impl Planner<'_> {
         let what: Vec<String> = [(added, "added to"), (stripped, "stripped from")]
             .into_iter()
             .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{what} {count} keys"))
+            .map(|(count, what)| format!("{what} {}", counted(count, "key")))
             .collect();
         self.findings
             .push(Diagnostic::note(PREFIX_CHANGED, format!("the prefix `{name}` was {}, as the target manifest asks", what.join(" and "))));

@@ -10,7 +10,7 @@ use crate::diagnostic::codes::{DROPPED, EXPECTATION, LOSSY, NOT_REVERSED, SHAPE}
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::matches_any;
 use crate::plan::state::Entry;
-use crate::plan::{DropReason, NodeId, Planner};
+use crate::plan::{DropReason, NodeId, Planner, counted};
 use crate::syntax::ast::Expr;
 use crate::tensor::{Dtype, TensorInfo};
 
@@ -79,8 +79,7 @@ impl Planner<'_> {
             names.push(String::from(entry.key.clone()));
             self.drop_sources(entry.node, &DropReason::Rule(rule));
         }
-        let count = names.len();
-        let finding = Diagnostic::note(DROPPED, format!("{count} {} dropped", if count == 1 { "key was" } else { "keys were" }));
+        let finding = Diagnostic::note(DROPPED, format!("dropped {}", counted(names.len(), "key")));
         self.findings.push(finding.at(step.place.clone(), "by this statement").keys(names));
         Ok(())
     }
@@ -146,14 +145,14 @@ impl Planner<'_> {
         if rounded.is_empty() {
             return Ok(());
         }
-        let count = rounded.len();
+        let count = counted(rounded.len(), "tensor");
         if lossy {
-            let finding = Diagnostic::note(LOSSY, format!("{count} tensors are rounded to {dtype}"));
+            let finding = Diagnostic::note(LOSSY, format!("rounded {count} to {dtype}"));
             self.findings.push(finding.at(step.place.clone(), "lossy, as it says").keys(rounded));
             return Ok(());
         }
         Err(Box::new(
-            Diagnostic::error(LOSSY, format!("casting to {dtype} would round {count} tensors"))
+            Diagnostic::error(LOSSY, format!("casting to {dtype} would round {count}"))
                 .at(step.place.clone(), "not a widening for these")
                 .keys(rounded)
                 .hint("write `lossy` at its end if rounding is meant"),
@@ -175,7 +174,7 @@ impl Planner<'_> {
             if let Some(entry) = self.state.remove(&key) {
                 self.drop_sources(entry.node, &DropReason::Rule(rule));
                 self.count(rule, 1);
-                let finding = Diagnostic::note(DROPPED, "1 key was dropped").at(step.place.clone(), "created, when read forwards");
+                let finding = Diagnostic::note(DROPPED, "dropped 1 key").at(step.place.clone(), "created, when read forwards");
                 self.findings.push(finding.keys([key]));
             }
             return Ok(());

@@ -7,7 +7,7 @@ use crate::check::value::Scope;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{FLAT_PARAMETER, STRIPPED};
 use crate::key::Key;
-use crate::plan::Planner;
+use crate::plan::{Planner, counted};
 
 /// Leaf segments of FSDP1 flat parameters: one key stands for many tensors.
 /// Source: `torch/distributed/fsdp/_flat_param.py` (`FLAT_PARAM = "_flat_param"`, the older `flat_param_`), PyTorch 2.x.
@@ -95,7 +95,8 @@ impl Planner<'_> {
         for entry in entries {
             self.put(entry);
         }
-        let each: Vec<String> = counts.iter().map(|(wrapper, count)| format!("`{}` {count} times", wrapper.join("."))).collect();
+        let each: Vec<String> =
+            counts.iter().map(|(wrapper, count)| format!("`{}` {}", wrapper.join("."), counted(*count, "time"))).collect();
         self.findings.push(Diagnostic::note(STRIPPED, format!("stripped {}", each.join(", "))));
     }
 

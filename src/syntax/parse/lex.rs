@@ -149,11 +149,12 @@ impl<'s> Lexed<'s> {
         }
     }
 
-    /// Whether the last token is one after which no `/` can divide.
+    /// Whether the last token is one after which a side of a rule begins, so that no `/` can divide.
     fn operand_may_start(&self) -> bool {
         self.tokens.last().is_none_or(|token| match token.kind {
             Kind::Word => matches!(&self.text[token.start..token.end], "map" | "rename"),
-            Kind::Open | Kind::Sign => true,
+            Kind::Open => self.text[token.start..].starts_with('{'),
+            Kind::Sign => matches!(&self.text[token.start..token.end], "," | "->" | "<->"),
             _ => false,
         })
     }
@@ -216,7 +217,8 @@ impl<'s> Lexed<'s> {
     pub(super) fn may_begin_rule(&self, index: usize) -> bool {
         match self.get(index).map(|token| token.kind) {
             Some(Kind::Text | Kind::Unclosed | Kind::Regex) => true,
-            Some(Kind::Word) => self.word(index + 1) == "(",
+            // `where (…)` is a clause.
+            Some(Kind::Word) => self.word(index + 1) == "(" && !matches!(self.word(index), "where" | "via" | "unless" | "optional"),
             _ => false,
         }
     }

@@ -55,9 +55,12 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
         return Parsed { file: RuleFile::default(), diagnostics, source };
     }
     let lexed = Lexed::new(&source.text);
-    let mut reader = Reader { lexed: &lexed, source: &source, at: 0, comment: 0, diagnostics: Vec::new() };
+    let mut reader = Reader { lexed: &lexed, source: &source, at: 0, comment: 0, leftover: false, diagnostics: Vec::new() };
     let (statements, trailing_comments) = reader.block(None, 0);
-    let diagnostics = reader.diagnostics;
+    let mut diagnostics = reader.diagnostics;
+    if diagnostics.len() >= MAX_DIAGNOSTICS {
+        diagnostics.push(Diagnostic::error(codes::LIMIT, format!("{MAX_DIAGNOSTICS} mistakes; the rest of the file wasn't read")));
+    }
     Parsed { file: RuleFile { statements, trailing_comments }, diagnostics, source }
 }
 
@@ -69,6 +72,8 @@ struct Reader<'s> {
     at: usize,
     /// The next comment.
     comment: usize,
+    /// Whether the last report said that a statement read before goes on in a way that can't be.
+    leftover: bool,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -110,6 +115,10 @@ impl<'s> Reader<'s> {
             let rule = if token.kind == Kind::Word { words::statement_rule(word) } else { None };
             let Some(rule) = rule else {
                 self.not_a_statement(token, before);
+                // What was read before it was only a part, unless a `;` is all that is wrong.
+                if before.is_some() && self.leftover && word != ";" {
+                    statements.pop();
+                }
                 self.skip(self.at, false);
                 before = None;
                 continue;
@@ -127,6 +136,8 @@ impl<'s> Reader<'s> {
                 }
                 statement.trivia = trivia;
                 statements.push(statement);
+            } else {
+                before = None;
             }
         }
         let end = self.peek().map_or(self.lexed.text.len(), |token| token.start);
@@ -246,7 +257,10 @@ impl<'s> Reader<'s> {
                     self.at += 1;
                 } else {
                     match before {
-                        Some(before) => self.report_leftover(before, limit, token),
+                        Some(before) => {
+                            self.report_leftover(before, limit, token);
+                            rules.pop();
+                        }
                         None => self.report(report::not_a_rule(self.place(token), word)),
                     }
                     self.at = self.lexed.index_at(limit).max(self.at + 1);
@@ -324,11 +338,13 @@ impl<'s> Reader<'s> {
     /// Reports a token that begins no statement.
     fn not_a_statement(&mut self, token: Token, before: Option<Before>) {
         let word = self.lexed.word(self.at);
+        self.leftover = false;
         match before {
             // On a line of its own a word is meant as a statement, unless it is close to what could have come.
             Some(before) if !(token.kind == Kind::Word && token.first_on_line && self.meant_as_statement(word, before)) => {
                 let limit = self.lexed.limit(self.lexed.index_at(before.start)).max(token.end);
                 self.report_leftover(before, limit, token);
+                self.leftover = true;
             }
             _ => self.report(report::not_a_statement(self.place(token), word, token.kind)),
         }

@@ -1,0 +1,1 @@
+"""Parts of the importer: what transformers knows (probe), patterns, translation, rule files, their check."""

@@ -1,0 +1,254 @@
+"""Put entries together to rule files: which classes share one, what it uses of others, its ties, and whether it does what transformers does."""
+import re
+from collections import OrderedDict
+
+from .patterns import Group, Rule, Use, run
+from .registry import Entry
+
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+
+# What rules/tied_lm_head.graft already looks for.
+HEAD = "lm_head.weight"
+
+
+class File:
+    """A rule file to be written: statements in order, what it covers, what it leaves out."""
+
+    def __init__(self, name):
+        self.name, self.models, self.statements = name, [], []
+        self.lets, self.ties, self.prefix, self.legacy = [], [], None, False
+        self.unsaid, self.notes, self.entries, self.classes = [], [], [], []
+        self.hand = False
+
+
+def grouped(rules, together):
+    """Renames as few `rename` statements as mean the same: neighbours that never move one key go into one group.
+
+    `rules` is [(index, [Rule])]; `together` are sets of indices that transformers applied to one key."""
+    out, current, indices = [], [], set()
+
+    def close():
+        if current:
+            out.append(Group("rename", merged(list(current))))
+            current.clear()
+            indices.clear()
+
+    for index, some in rules:
+        clash = any(index in pair and pair & indices for pair in together) or any(touch(a, b) for a in current for b in some)
+        if clash:
+            close()
+        current += some
+        indices.add(index)
+    close()
+    return out
+
+
+def example(pattern, fill):
+    """A key of a pattern."""
+    bound = {}
+    for kind, value, extra in pattern.pieces:
+        if kind == "rest":
+            bound[value] = fill
+        elif kind == "words":
+            bound[value] = 0
+        elif kind == "index":
+            bound[value] = 3
+        elif kind == "part":
+            bound[value] = "some"
+    return pattern.fill(bound)
+
+
+def touch(a, b):
+    """Whether one key can be moved by both rules, in a row or at once; tried on keys made from their patterns."""
+    for fill in ("", "a.3.b"):
+        for pattern in (*a.left, *a.right):
+            if b.forward(example(pattern, fill)) is not None:
+                return True
+        for pattern in (*b.left, *b.right):
+            key = example(pattern, fill)
+            if a.forward(key) is not None or (pattern in b.left and a.backward(key) is not None):
+                return True
+        for pattern in a.left + a.right:
+            if b.backward(example(pattern, fill)) is not None:
+                return True
+        for pattern in b.right:
+            if a.backward(example(pattern, fill)) is not None:
+                return True
+    return False
+
+
+def merged(rules):
+    """Rules that differ in one word on each side, written once with an enumeration."""
+    out = []
+    for rule in rules:
+        if out and (both := enumeration(out[-1], rule)) is not None:
+            out[-1] = both
+        else:
+            out.append(rule)
+    return out
+
+
+def enumeration(a, b):
+    """`a` and `b` as one rule, or None. `a` may be an enumeration already, over `{x}`."""
+    if (a.arrow, a.via, [u.text for u in a.unless], a.optional) != (b.arrow, b.via, [u.text for u in b.unless], b.optional):
+        return None
+    if len(a.left) + len(a.right) + len(b.left) + len(b.right) != 4:
+        return None
+    sides = []
+    for p, q in ((a.left[0].text, b.left[0].text), (a.right[0].text, b.right[0].text)):
+        ps, qs = split(p), split(q)
+        if len(ps) != len(qs):
+            return None
+        differ = [i for i, (x, y) in enumerate(zip(ps, qs)) if x != y]
+        if len(differ) != 1:
+            return None
+        sides.append((ps, qs, differ[0]))
+    (pl, ql, i), (pr, qr, j) = sides
+    old, new_left, new_right = pl[i], ql[i], qr[j]
+    if re.search(r"[{}*]", new_left + new_right):
+        return None
+    if m := re.fullmatch(r"\{x: (.+)\}", old):
+        if pr[j] != "{x}":
+            return None
+        words = [w.strip().split("=>") for w in m[1].split(" | ")]
+    elif re.search(r"[{}*]", old + pr[j]) or "{x" in a.left[0].text:
+        return None
+    else:
+        words = [[old, pr[j]]]
+    words = [[w[0], w[-1]] for w in words] + [[new_left, new_right]]
+    if len({w[0] for w in words}) < len(words) or len({w[1] for w in words}) < len(words):
+        return None
+    left = list(pl)
+    left[i] = "{x: " + " | ".join(x if x == y else f"{x}=>{y}" for x, y in words) + "}"
+    right = list(pr)
+    right[j] = "{x}"
+    return Rule(".".join(left), ".".join(right), a.arrow, a.via, [u.text for u in a.unless], a.optional)
+
+
+def split(text):
+    """Segments of a pattern's text."""
+    from .patterns import Pattern
+
+    return Pattern._segments(text)
+
+
+def tie_statements(ties, always, covered):
+    """Ties by pattern: numbers that agree on both sides become captures, weight and bias an enumeration."""
+    by = OrderedDict()
+    for target, source in sorted(ties.items()):
+        if target == HEAD and source in covered:
+            continue
+        numbers_t, numbers_s = NUMBER.findall(target), NUMBER.findall(source)
+        by.setdefault((NUMBER.sub("#", target), NUMBER.sub("#", source), target in always), []).append((numbers_t, numbers_s, target, source))
+    out, unsaid = OrderedDict(), []
+    for (skeleton_t, skeleton_s, forced), rows in by.items():
+        if len(rows) == 1 and len(rows[0][0]) <= 1 and not (rows[0][0] and rows[0][0] == rows[0][1]):
+            out[(rows[0][2], rows[0][3], forced)] = None
+            continue
+        if any(t != s for t, s, _, _ in rows):
+            for _, _, target, source in rows:
+                out[(target, source, forced)] = None
+            if len(rows) > 4:
+                unsaid.append(f"ties of {skeleton_t} to {skeleton_s}: their numbers differ, so only those of a default configuration are listed")
+            continue
+        names = iter("ijkmnpq")
+        target, source = skeleton_t, skeleton_s
+        while "#" in target:
+            name = next(names)
+            target, source = target.replace("#", "{" + name + "}", 1), source.replace("#", "{" + name + "}", 1)
+        out[(target, source, forced)] = None
+    # weight and bias of one module
+    leaves = OrderedDict()
+    for target, source, forced in out:
+        t, s = target.rsplit(".", 1), source.rsplit(".", 1)
+        if len(t) == 2 and len(s) == 2 and t[1] == s[1]:
+            leaves.setdefault((t[0], s[0], forced), []).append(t[1])
+        else:
+            leaves[(target, source, forced)] = None
+    groups = OrderedDict()
+    for (target, source, forced), names in leaves.items():
+        if names is None:
+            groups.setdefault((source, forced), []).append(target)
+        elif len(names) == 1:
+            groups.setdefault((f"{source}.{names[0]}", forced), []).append(f"{target}.{names[0]}")
+        else:
+            groups.setdefault((f"{source}.{{t}}", forced), []).append(f"{target}.{{t: {'|'.join(names)}}}")
+    return [(targets, source, forced) for (source, forced), targets in groups.items()], unsaid
+
+
+class Composer:
+    """Makes files of entries and of what the models are made of."""
+
+    def __init__(self, registry, trace, hand, covered):
+        self.registry, self.trace, self.hand, self.covered = registry, trace, hand, covered
+        self.entries = {}
+        self.parts = {}  # canonical entry -> File with that entry's rules
+
+    def entry(self, name):
+        name = self.registry.canonical[name]
+        if name not in self.entries:
+            self.entries[name] = Entry(self.registry, name, self.trace)
+        return self.entries[name]
+
+    def own(self, name):
+        """An entry's renames and maps as statements."""
+        e = self.entry(name)
+        together = self.trace.together.get(e.name, set())
+        renames = grouped(e.renames, together)
+        maps = [Group("map", [r for r in rules if not r.via.startswith("rope")]) for _, rules in e.maps]
+        late = [Group("map", [r for r in rules if r.via.startswith("rope")]) for _, rules in e.maps]
+        rules = merged_maps([r for g in maps for r in g.rules])
+        late = merged_maps([r for g in late for r in g.rules])
+        out = [Group("map", rules)] if rules else []
+        out += [Group("map", late)] if late else []
+        return e, renames, out
+
+    def floating(self, name):
+        """Whether an entry's patterns may begin anywhere, so that no subtree needs to be named."""
+        e = self.entry(name)
+        return all(p.text.startswith("**.") for _, rules in e.renames + e.maps for r in rules for p in r.left + r.right)
+
+    def program(self, facts):
+        """[(path, canonical entry)] of a class in order, the root's own first."""
+        out = []
+        for path, entry, _ in facts["program"]:
+            canonical = self.registry.canonical[entry]
+            if path and path == facts["base_prefix"] and self.floating(canonical):
+                path = ""
+            if (path, canonical) not in out:
+                out.append((path, canonical))
+        return tuple(out)
+
+
+def merged_maps(rules):
+    """Maps that differ in one word everywhere (weight, bias), written once."""
+    out = []
+    for rule in rules:
+        last = out[-1] if out else None
+        if last is not None and (both := leaf(last, rule)) is not None:
+            out[-1] = both
+        else:
+            out.append(rule)
+    return out
+
+
+def leaf(a, b):
+    """Two maps equal but for the last word of every pattern, as one."""
+    if (a.via, [u.text for u in a.unless], len(a.left), len(a.right)) != (b.via, [u.text for u in b.unless], len(b.left), len(b.right)):
+        return None
+    words = []
+    for p, q in zip(a.left + a.right, b.left + b.right):
+        ps, qs = split(p.text), split(q.text)
+        if len(ps) != len(qs) or ps[-1] != "**" or ps[:-2] != qs[:-2] or ps[-2] == qs[-2] or re.search("[{}]", ps[-2] + qs[-2]):
+            return None
+        words.append((ps[-2], qs[-2]))
+    if len(set(words)) != 1:
+        return None
+    x, y = words[0]
+
+    def write(p, declare):
+        s = split(p.text)
+        s[-2] = f"{{t: {x}|{y}}}" if declare else "{t}"
+        return ".".join(s)
+
+    return Rule([write(p, True) for p in a.left], [write(p, False) for p in a.right], a.arrow, a.via, [u.text for u in a.unless], a.optional)

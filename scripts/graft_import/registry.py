@@ -1,0 +1,239 @@
+"""The conversion registry of the installed transformers, as data: entries, their rules, and what each rule does to real keys."""
+from transformers.conversion_mapping import _build_checkpoint_conversion_mapping
+from transformers.core_model_loading import (
+    GroupWeightRename,
+    Inkling2IndexOffsetWeightRename,
+    PrefixChange,
+    WeightConverter,
+)
+
+from .patterns import Rule, Group
+from .translate import Inexpressible, convert_patterns, rename
+
+
+def signature(transforms):
+    """Equal for entries with equal rules."""
+    return tuple(
+        (
+            type(t).__name__,
+            tuple(t._original_source_patterns),
+            tuple(t._original_target_patterns),
+            tuple((type(o).__name__, tuple(sorted((k, str(v)) for k, v in vars(o).items()))) for o in getattr(t, "operations", ())),
+        )
+        for t in transforms
+    )
+
+
+def describe(t):
+    """A rule as a person reads it."""
+    return f"{' , '.join(t._original_source_patterns)} -> {' , '.join(t._original_target_patterns)}"
+
+
+class Registry:
+    """Entries by name; entries with equal rules share a canonical name, the first."""
+
+    def __init__(self):
+        self.entries = _build_checkpoint_conversion_mapping()
+        self.signatures = {name: signature(ts) for name, ts in self.entries.items()}
+        self.canonical, first = {}, {}
+        for name, s in self.signatures.items():
+            self.canonical[name] = first.setdefault(s, name)
+
+    def same(self, name):
+        """All entries with the rules of this one."""
+        return [n for n, s in self.signatures.items() if s == self.signatures[name]]
+
+    def fresh(self, program):
+        """New transforms for a program: [(path, entry, index, transform)]."""
+        from copy import deepcopy
+
+        return [(path, entry, index, deepcopy(self.entries[entry][index])) for path, entry, index in program]
+
+
+class Trace:
+    """What each rule of each entry did to the keys of all models: (entry, index) -> {before: after}, both ways."""
+
+    def __init__(self, registry):
+        self.registry = registry
+        self.forward, self.backward = {}, {}
+        self.together = {}  # entry -> sets of indices that moved one key
+        self.faults = []
+
+    @staticmethod
+    def _scoped(path, key):
+        head = path + "." if path else ""
+        return (head, key[len(head) :]) if key.startswith(head) else (None, key)
+
+    def add(self, facts):
+        """Follow every key of a model through its program."""
+        program = self.registry.fresh(facts["program"])
+        renames = [x for x in program if not isinstance(x[3], WeightConverter)]
+        converters = [x for x in program if isinstance(x[3], WeightConverter)]
+        for key in sorted(facts["hub"]):
+            now = self._walk(key, renames, self.forward, False)
+            now = self._walk(now, converters, self.forward, True)
+            if facts.get("trusted") is None and now != facts["hub"][key]:
+                self.faults.append(f"{facts['class']}: {key} gives {facts['hub'][key]} in transformers, {now} here")
+        back = [(p, e, i, t.reverse_transform()) for p, e, i, t in self.registry.fresh(facts["program"])[::-1] if not isinstance(t, PrefixChange)]
+        renames = [x for x in back if not isinstance(x[3], WeightConverter)]
+        converters = [x for x in back if isinstance(x[3], WeightConverter)]
+        for key in sorted(facts["model"]):
+            now = self._walk(key, converters, self.backward, True)
+            self._walk(now, renames, self.backward, False)
+
+    def _walk(self, key, program, into, first_only):
+        moved = {}
+        for path, entry, index, t in program:
+            head, rest = self._scoped(path, key)
+            if head is None:
+                continue
+            t.scope_prefix = t.base_model_prefix = None
+            after, pattern = t.rename_source_key(rest)
+            canonical = self.registry.canonical[entry]
+            into.setdefault((canonical, index), {})[rest] = after
+            if pattern is not None:
+                moved.setdefault(canonical, set()).add(index)
+                key = head + after
+                if first_only:
+                    break
+        for entry, which in moved.items():
+            if len(which) > 1:
+                self.together.setdefault(entry, set()).add(frozenset(which))
+        return key
+
+
+OPS = {
+    ("MergeModulelist",): lambda o, n: f"stack({n})" if o[0].dim == 0 else f"stack({n}, {o[0].dim})",
+    ("MergeModulelist", "Concatenate"): lambda o, n: f"stack({n}) | concat({o[1].dim})",
+    ("Chunk",): lambda o, n: f"split({o[0].dim})",
+    ("Concatenate",): lambda o, n: f"concat({o[0].dim})" if o[0].num_shards_attribute is None else f"concat({o[0].dim}, over {n})",
+    ("Interleave",): lambda o, n: f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim})",
+    ("Interleave", "Chunk"): lambda o, n: f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim}) | split({o[1].dim})",
+    ("ErnieFuseAndSplitTextVisionExperts",): lambda o, n: f"stack({n}) | concat({o[0].concat_dim}) | split({o[0].stack_dim})",
+}
+
+
+class Entry:
+    """One entry's rules in the language: renames, then maps; what couldn't be said, with the reason."""
+
+    def __init__(self, registry, name, trace):
+        self.name, self.trace, self.registry = name, trace, registry
+        self.lets, self.unsaid, self.notes = [], [], []
+        self.renames, self.maps = [], []  # [(index, [Rule])]
+        for index, t in enumerate(registry.entries[name]):
+            try:
+                if isinstance(t, WeightConverter):
+                    self.maps.append((index, self._map(t, index)))
+                else:
+                    self.renames.append((index, self._rename(t, index)))
+            except Inexpressible as e:
+                self.unsaid.append(f"{describe(t)}: {e}")
+
+    def _rename(self, t, index):
+        if isinstance(t, PrefixChange):
+            head = f"{t.model_prefix}." if t.model_prefix else ""
+            if t.prefix_to_add is not None:
+                keep = [f"{head}{t.prefix_to_add}.**"]
+                left, right = f"{head}{{path**}}", f"{head}{t.prefix_to_add}.{{path**}}"
+            else:
+                keep = []
+                left, right = f"{head}{t.prefix_to_remove}.{{path**}}", f"{head}{{path**}}"
+            return [Rule(left.replace("\\.", "."), right.replace("\\.", "."), "->", unless=keep, optional=True)]
+        rules = []
+        offset = t.offset if isinstance(t, Inkling2IndexOffsetWeightRename) else 0
+        targets = t._original_target_patterns
+        for n, source in enumerate(t._original_source_patterns):
+            target = targets[n] if isinstance(t, GroupWeightRename) else targets[0]
+            for ways in rename(source, target, offset):
+                rules.append(ways)
+        return self._choose(rules, t, index)
+
+    def _choose(self, readings, t, index):
+        """The narrowest way to write each reading under which all keys move as the regex moves them."""
+        key = (self.registry.canonical[self.name], index)
+        there, back = self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
+        plain = [ways["whole"] for ways in readings]
+        tries = [plain]
+        for mode in ("inside", "start"):
+            if any(mode in ways for ways in readings):
+                tries.append([r for ways in readings for r in ([ways["whole"]] + ([ways[mode]] if mode in ways else []))])
+        tries = [[self._middle(r, there) for r in rules] for rules in tries]
+        best = None
+        for rules in tries:
+            wrong = [k for k, after in there.items() if Group("rename", rules).apply([k]) != [after] and not isinstance(t, GroupWeightRename)]
+            wrong_back = [k for k, after in back.items() if Group("rename", rules).apply([k], True) != [after]]
+            if best is None or (len(wrong), len(wrong_back)) < best[:2]:
+                best = (len(wrong), len(wrong_back), rules, wrong, wrong_back)
+            if not wrong and not wrong_back:
+                break
+        _, _, rules, wrong, wrong_back = best
+        if wrong:
+            k = wrong[0]
+            raise Inexpressible(f"`{k}` becomes `{there[k]}`, and no whole-segment pattern does that")
+        if wrong_back:
+            k = wrong_back[0]
+            self.notes.append(f"{describe(t)}: backwards, transformers makes `{back[k]}` of `{k}`, this file `{Group('rename', rules).apply([k], True)[0]}`")
+        return rules
+
+    @staticmethod
+    def _middle(rule, keys):
+        """A `(.+)` inside a pattern stands for the segments that keys have there, if they all have the same."""
+        import re
+
+        if len(rule.left) != 1 or not re.search(r"\{path\*\*\}\.", rule.left[0].text):
+            return rule
+        seen = {re.sub(r"(?<![^.])\d+(?![^.])", "#", b["path"]) for k in keys if (b := rule.left[0].match(k)) is not None}
+        if len(seen) != 1:
+            return rule
+        middle = seen.pop()
+        for name in ("l", "i", "j", "k"):
+            middle = middle.replace("#", "{" + name + "}", 1)
+        return Rule(*(p.text.replace("{path**}", middle) for p in (rule.left[0], rule.right[0])), unless=[u.text.replace("{path**}", middle) for u in rule.unless])
+
+    def _map(self, t, index):
+        kinds = tuple(type(o).__name__ for o in t.operations)
+        left, right, keep, captures = convert_patterns(t._original_source_patterns, t._original_target_patterns)
+        if kinds == ("Transpose",):
+            o = t.operations[0]
+            if o.check_dims:
+                raise Inexpressible(f"transposes {o.dim0} and {o.dim1} only where the model's shape asks for it; rules don't see shapes")
+            return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
+        if "PermuteForRope" in kinds:
+            return self._rope(t, left, right, keep, index)
+        if kinds not in OPS:
+            raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
+        if kinds == ("ErnieFuseAndSplitTextVisionExperts",) and len(left) == 1:
+            via = f"stack({captures[0]}) | split(0)"
+        else:
+            via = OPS[kinds](t.operations, captures[0] if captures else "e")
+        return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
+
+    def _rope(self, t, left, right, keep, index):
+        """RoPE's two orders of a head's rows: cut first, then turn query and key by name."""
+        o = t.operations[-1]
+        config = "config." + (f"{o.subconfig_key}." if o.subconfig_key else "") + "num_attention_heads"
+        self.lets = [f"let heads = {config}"]
+        if len(right) == 1:
+            return self._checked([Rule(left, right, via="rope_halves(heads)", unless=keep)], t, index)
+        turned, out = [], []
+        for pattern in right:
+            if o.permute_layer_names is None or any(n in pattern for n in o.permute_layer_names):
+                between = pattern.replace("_proj", "_proj_pairs")
+                turned.append(Rule([between], [pattern], via="rope_halves(heads)"))
+                out.append(between)
+            else:
+                out.append(pattern)
+        self._checked([Rule(left, right, via="split(0)", unless=keep)], t, index)
+        return [Rule(left, out, via="split(0)", unless=keep), *turned]
+
+    def _checked(self, rules, t, index):
+        key = (self.registry.canonical[self.name], index)
+        for before, after in self.trace.forward.get(key, {}).items():
+            if after not in Group("map", rules).apply([before]):
+                raise Inexpressible(f"`{before}` becomes `{after}`, and no whole-segment pattern does that")
+        for before, after in self.trace.backward.get(key, {}).items():
+            got = Group("map", rules).apply([before], True)
+            if after not in got:
+                self.notes.append(f"{describe(t)}: backwards, transformers makes `{after}` of `{before}`, this file `{got[0]}`")
+                break
+        return rules

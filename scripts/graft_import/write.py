@@ -1,0 +1,286 @@
+"""Decide which rule files there are, write them, and check each against transformers' own renaming of the keys of its models."""
+import os
+import re
+from collections import OrderedDict
+
+from .compose import Composer, File, tie_statements
+from .patterns import Group, Use, run
+from .registry import Registry, Trace
+
+RULESET = re.compile(r"^ruleset (\w+)(?:: (\w+) (?:<->|->) (\w+))?", re.M)
+MODELS = re.compile(r"^models (.+)$", re.M)
+LEGACY = re.compile(r"(^|\.)LayerNorm\.|\.parametrizations\.weight\.original0$|^model\.language_model\.")
+
+
+def hand_written(rules):
+    """Model types and classes that a file in `rules` itself claims for the layouts hub and model: name -> ruleset."""
+    out = OrderedDict()
+    for name in sorted(os.listdir(rules)):
+        if name.endswith(".graft"):
+            with open(os.path.join(rules, name)) as f:
+                text = f.read()
+            m = RULESET.search(text)
+            if m and m[3] == "model":
+                for line in MODELS.findall(text):
+                    for one in line.split("#")[0].split(","):
+                        out[one.strip()] = m[1]
+    return out
+
+
+def head_sources(rules):
+    """The embeddings that rules/tied_lm_head.graft ties an output head to."""
+    with open(os.path.join(rules, "tied_lm_head.graft")) as f:
+        text = re.sub(r"#.*", "", f.read())
+    return set(re.findall(r'"([^"]+)"', text.split("from", 1)[1]))
+
+
+class Importer:
+    """From facts about classes to files."""
+
+    def __init__(self, facts, rules):
+        self.rules, self.version = rules, facts[0]["version"]
+        self.facts = [f for f in facts if "error" not in f]
+        self.errors = [f for f in facts if "error" in f]
+        self.registry = Registry()
+        self.trace = Trace(self.registry)
+        for f in self.facts:
+            if f["program"]:
+                self.trace.add(f)
+        self.hand = hand_written(rules)
+        self.composer = Composer(self.registry, self.trace, self.hand, head_sources(rules))
+        self.files = OrderedDict()
+        self.building = set()
+        self.legacy_only = []
+
+    # -- which files
+
+    def claimed(self, facts):
+        """The ruleset written by hand that serves a class."""
+        if facts["class"] in self.hand:
+            return self.hand[facts["class"]]
+        by_class = any(entry == facts["class"] for path, entry, _ in facts["program"] if path == "")
+        return None if by_class else self.hand.get(facts["model_type"])
+
+    def key(self, facts):
+        ties = tuple(sorted((t, s) for t, s in facts["ties"].items() if not (t == "lm_head.weight" and s in self.composer.covered)))
+        legacy = any(LEGACY.search(k) for k in facts["model"])
+        base = facts["base_prefix"] if any(k.startswith(facts["base_prefix"] + ".") for k in facts["model"]) else ""
+        return self.composer.program(facts), ties, tuple(facts["always"]) if ties else (), base, legacy
+
+    def plan(self):
+        """Group classes by what they need, name each group, and give model types to the group of their plain classes."""
+        groups, types = OrderedDict(), OrderedDict()
+        for f in self.facts:
+            if self.claimed(f):
+                continue
+            k = self.key(f)
+            groups.setdefault(k, []).append(f)
+            types.setdefault(f["model_type"], OrderedDict()).setdefault(k, []).append(f["class"])
+        models = OrderedDict((k, []) for k in groups)
+        for model_type, of in types.items():
+            if model_type in self.hand:
+                primary = None
+            else:
+                # the bare model and its kin, without ties of a head that they lack
+                primary = max(of, key=lambda k: (not k[1], bool(k[0]), len(of[k])))
+                models[primary].append(model_type)
+            for k, classes in of.items():
+                if k != primary and self.needs_file(k, of):
+                    models[k] += classes
+        for k, names in models.items():
+            program, ties, _, _, legacy = k
+            if not names:
+                continue
+            if not program and not ties:
+                if legacy:
+                    self.legacy_only += [n for n in names]
+                continue
+            self.make(k, names, groups[k])
+        # entries that no class reaches by name
+        named = {m for f in self.files.values() for m in f.models} | set(self.hand)
+        for entry in self.registry.entries:
+            if entry in named or entry == "legacy":
+                continue
+            of_class = next((f for f in self.facts if f["class"] == entry), None)
+            if of_class is not None:
+                if not self.claimed(of_class):
+                    k = self.key(of_class)
+                    file = next((f for f in self.files.values() if f.key == k), None) or self.make(k, [], [of_class], name=entry)
+                    file.models.append(entry)
+                continue
+            canonical = self.registry.canonical[entry]
+            alone = ((("", canonical),), (), (), "", False)
+            file = next((f for f in self.files.values() if f.key[0] == alone[0] and not f.key[1]), None)
+            if file is None and self.hand_part(canonical) is None:
+                file = self.part(canonical)
+            if file is not None:
+                file.models.append(entry)
+            named.add(entry)
+
+    @staticmethod
+    def needs_file(k, of):
+        """A class apart from its type's other classes needs a file of its own if theirs would serve it wrongly."""
+        return bool(k[0] or k[1]) or any(o[0] or o[1] for o in of)
+
+    def hand_part(self, canonical):
+        return next((self.hand[n] for n in self.registry.same(canonical) if n in self.hand and n not in ("llava",)), None)
+
+    def part(self, canonical):
+        """The file that holds an entry's rules alone, made if there is none."""
+        for file in self.files.values():
+            if file.key[0] == (("", canonical),) and not file.key[1]:
+                return file
+        return self.make(((("", canonical),), (), (), "", False), [], [], canonical)
+
+    def make(self, k, names, facts, name=None):
+        program, ties, always, base, legacy = k
+        root = next((e for path, e in program if path == ""), None)
+        if name is None:
+            wish = [n for n in ([root] if root else []) if n in names] + [n for n in names]
+            name = next(n for n in [*wish, *(f"{n}_{i}" for n in wish for i in range(9))] if n.replace("-", "_") not in self.files)
+        name = name.replace("-", "_")
+        file = self.files[name] = File(name)
+        file.key, file.models, file.facts = k, list(names), facts
+        file.prefix, file.legacy = base, legacy
+        maps = []
+        own = [e for path, e in program if path == ""]
+        for entry in own:
+            e, renames, late = self.composer.own(entry)
+            file.entries.append(entry)
+            file.lets += [x for x in e.lets if x not in file.lets]
+            file.unsaid += e.unsaid
+            file.notes += e.notes
+            file.statements += renames
+            maps += late
+        covered = set()
+        for path, entry in program:
+            if path == "" or (path, entry) in covered:
+                continue
+            hand = self.hand_part(entry)
+            if hand is not None:
+                e, renames, late = self.composer.own(entry)
+                file.statements.append(Use(hand, path, renames + late))
+            else:
+                part = self.part(entry)
+                file.statements.append(Use(f"transformers/{part.name}", path, part.statements))
+                covered |= {(f"{path}.{p}".strip("."), e) for p, e in part.key[0]}
+            file.entries.append(f"{entry} under {path}")
+        file.statements += maps
+        file.ties, unsaid = tie_statements(dict(ties), set(always), self.composer.covered)
+        file.unsaid += unsaid
+        return file
+
+    # -- checking and writing
+
+    def check(self, file):
+        """Compare with transformers on every key: (keys compared, differences forwards, differences backwards)."""
+        compared, there, back = 0, [], []
+        for f in file.facts:
+            for key, want in f["hub"].items():
+                compared += 1
+                got = run(file.statements, [key])
+                if want not in got:
+                    there.append(f"{f['class']}: `{key}` becomes `{want}` in transformers, `{got[0]}` here")
+            for key, want in f["model"].items():
+                compared += 1
+                got = run(file.statements, [key], True)
+                if want not in got:
+                    back.append(f"{f['class']}: `{key}` goes back to `{want}` in transformers, to `{got[0]}` here")
+        return compared, there, back
+
+    def examples(self, file):
+        """A key for each statement that moves one, in both layouts."""
+        out, seen = [], set()
+        for f in file.facts[:3]:
+            for key in f["hub"]:
+                for n, s in enumerate(file.statements):
+                    if n not in seen and s.apply([key]) != [key] and not (isinstance(s, Group) and s.word == "map" and any(len(r.left) + len(r.right) > 2 for r in s.rules)):
+                        seen.add(n)
+                        right = run(file.statements, [key])
+                        if len(right) == 1 and right[0] != key and "*" not in right[0]:
+                            arrow = "<->" if [re.sub(r"\*", "0", k) for k in run(file.statements, right, True)] == [re.sub(r"(?<=experts\.)\d+", "0", key)] else "->"
+                            left = re.sub(r"(?<=experts\.)\d+", "0", key) if arrow == "<->" else key
+                            line = f'example "{left}" {arrow} "{right[0]}"'
+                            if line not in out:
+                                out.append(line)
+        return out[:4]
+
+    def text(self, file):
+        compared, there, back = self.check(file)
+        file.compared, file.there, file.back = compared, there, back
+        entries = "; ".join(dict.fromkeys(file.entries))
+        lines = [f"## {file.name}: imported from transformers {self.version}" + (f" (registry: {entries})." if entries else " (ties).")]
+        lines += ["##", "## Layouts: hub is what is published, model what transformers v5 holds in memory."]
+        classes = ", ".join(f["class"] for f in file.facts)
+        if classes:
+            lines += wrap(f"Classes: {classes}.")
+            agree = "all as transformers renames them" if not there and not back else f"{len(there)} differ towards model, {len(back)} towards hub"
+            lines += wrap(f"Verified on key names: {compared} keys of these classes, both ways, {agree}.")
+        else:
+            lines += ["## No model of its own on any name that transformers builds by default: not verified on keys."]
+        for reason in dict.fromkeys(file.unsaid):
+            lines += wrap(f"Not expressed: {reason}.")
+        lines += [f"ruleset {file.name}: hub <-> model"]
+        if file.models:
+            lines += [f"models {', '.join(file.models)}"]
+        if file.lets:
+            lines += ["", *dict.fromkeys(file.lets)]
+        for s in file.statements:
+            lines += ["", s.text()]
+        if file.legacy:
+            lines += ["", "use legacy_names"]
+        if file.prefix:
+            lines += ["", f'prefix "{file.prefix}"']
+        for targets, source, forced in file.ties:
+            joined = ",\n    ".join(f'"{t}"' for t in targets)
+            lines += ["", f'tie {joined}' + ("\nfrom" if len(targets) > 1 else " from") + f' "{source}"' + ("" if forced else " when tied")]
+        found = self.examples(file)
+        if found:
+            lines += ["", *found]
+        return "\n".join(lines) + "\n"
+
+    def write(self):
+        self.plan()
+        place = os.path.join(self.rules, "transformers")
+        os.makedirs(place, exist_ok=True)
+        for old in os.listdir(place):
+            if old.endswith(".graft"):
+                os.unlink(os.path.join(place, old))
+        for file in self.files.values():
+            with open(os.path.join(place, file.name + ".graft"), "w") as f:
+                f.write(self.text(file))
+        with open(os.path.join(place, "REPORT.md"), "w") as f:
+            f.write(self.report())
+
+    def report(self):
+        """What isn't expressed, what differs, what couldn't be asked."""
+        out = [
+            f"# Import from transformers {self.version}",
+            "",
+            "Written by `scripts/import_transformers.py`. Everything that the registry says and these files don't, by name.",
+            "",
+            "## Not expressed",
+            "",
+        ]
+        seen = OrderedDict()
+        for file in self.files.values():
+            for reason in file.unsaid:
+                seen.setdefault(reason, []).append(file.name)
+        out += [f"* {', '.join(names)}: {reason}" for reason, names in seen.items()] or ["Nothing."]
+        for title, field in (("Towards model, keys that come out otherwise", "there"), ("Towards hub, keys that come out otherwise", "back")):
+            out += ["", f"## {title}", ""]
+            rows = [(f.name, getattr(f, field)) for f in self.files.values() if getattr(f, field)]
+            out += [f"* {name}: {len(rows_)} keys, such as {rows_[0]}" for name, rows_ in rows] or ["None."]
+        reached = {e for f in self.facts for _, e, _ in f["program"]}
+        out += ["", "## Entries that no class reaches which transformers builds by default", ""]
+        out += [", ".join(sorted(set(self.registry.entries) - reached)) or "None."]
+        out += ["", "## Classes that can't be built by default, so not asked", ""]
+        out += [f"* {e['class']}: {e['error'].strip().splitlines()[0][:120]}" for e in self.errors]
+        return "\n".join(out) + "\n"
+
+
+def wrap(text, width=116):
+    """A comment of several lines."""
+    import textwrap
+
+    return ["## " + line for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)]

@@ -1,0 +1,95 @@
+//! A plan as text: one line a target, with the ops that make it; for snapshots and for reading.
+
+use std::fmt::Write as _;
+
+use super::node::{DropReason, NodeId, Op, Plan};
+
+/// Inputs that an op shows; of more, the first and the last are enough.
+const SHOWN: usize = 4;
+
+impl Plan {
+    /// The plan as text, the same for equal plans.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        for target in &self.targets {
+            let _ = write!(out, "{}  {}", target.key, self.info(target));
+            match &target.tied_to {
+                Some(root) => {
+                    let _ = write!(out, " = {root}");
+                }
+                None => {
+                    let made = self.expression(target.node);
+                    if made != target.key.as_str() {
+                        let _ = write!(out, " <- {made}");
+                    }
+                }
+            }
+            out.push('\n');
+        }
+        for dropped in &self.dropped {
+            let reason = match &dropped.reason {
+                DropReason::Rule(id) => {
+                    self.rules.get(id.0 as usize).map_or_else(String::new, |rule| format!("{}:{}", rule.file, rule.line))
+                }
+                DropReason::TiedTo(key) => format!("one tensor with {key}"),
+                DropReason::NotWanted => "not wanted".to_owned(),
+            };
+            let _ = writeln!(out, "- {}  ({reason})", dropped.key);
+        }
+        out
+    }
+
+    /// How a node is made, as nested calls: `concat(a, b; dim 1)`.
+    pub fn expression(&self, id: NodeId) -> String {
+        let mut out = String::new();
+        self.write_expression(id, &mut out, 0);
+        out
+    }
+
+    fn write_expression(&self, id: NodeId, out: &mut String, depth: usize) {
+        let node = self.node(id);
+        if depth > 32 {
+            out.push('…');
+            return;
+        }
+        let (name, detail) = match &node.op {
+            Op::Source { key } => {
+                out.push_str(key);
+                return;
+            }
+            Op::Fill { value } => ("fill", format!("{value} as {}", node.info)),
+            Op::Narrow { dim, start, len } => ("narrow", format!("dim {dim}, {start}..{}", start + len)),
+            Op::Permute { dims } => ("permute", format!("{dims:?}")),
+            Op::Reshape => ("reshape", node.info.shape.to_string()),
+            Op::Concat { dim } => ("concat", format!("dim {dim}")),
+            Op::Cast => ("cast", node.info.dtype.to_string()),
+            Op::Add { value } => ("add", value.to_string()),
+            Op::Mul { value } => ("mul", value.to_string()),
+            Op::Neg => ("neg", String::new()),
+            Op::Exp => ("exp", String::new()),
+            Op::Log => ("log", String::new()),
+            Op::DequantBlocks { block } => ("dequant", format!("blocks {}x{} to {}", block[0], block[1], node.info.dtype)),
+            Op::DequantMxfp4 => ("dequant_mxfp4", node.info.dtype.to_string()),
+        };
+        out.push_str(name);
+        out.push('(');
+        let count = node.inputs.len();
+        for (at, input) in node.inputs.iter().enumerate() {
+            if count > SHOWN && at > 0 && at + 1 < count {
+                if at == 1 {
+                    let _ = write!(out, ", … {} more …", count - 2);
+                }
+                continue;
+            }
+            if at > 0 {
+                out.push_str(", ");
+            }
+            self.write_expression(*input, out, depth + 1);
+        }
+        if !detail.is_empty() {
+            out.push_str(if count > 0 { "; " } else { "" });
+            out.push_str(&detail);
+        }
+        out.push(')');
+    }
+}
