@@ -161,9 +161,9 @@ fn bar() -> ProgressBar {
 fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, seconds: f64) -> String {
     let mut lines = vec![format!("rules: {}", prepared.rules())];
     match plan.verdict {
-        Verdict::Already => lines.push("in the target layout already: copied as it is".to_owned()),
-        Verdict::Neither => lines.push("nothing to rewrite: keys pass through".to_owned()),
-        Verdict::Converts | Verdict::Mixed => {}
+        Some(Verdict::Already) => lines.push("in the target layout already: copied as it is".to_owned()),
+        Some(Verdict::Neither) | None => lines.push("nothing to rewrite: keys pass through".to_owned()),
+        Some(Verdict::Converts | Verdict::Mixed) => {}
     }
     let count = plan.targets.len() as u64;
     lines.push(format!(

@@ -1,6 +1,6 @@
 //! A plan as text: what changes, grouped by rules and by indices; ties, drops, totals.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use indexmap::IndexMap;
@@ -135,10 +135,10 @@ pub(super) fn sum(plan: &Plan) -> Totals {
 fn totals(plan: &Plan, header: &Header, out: &mut String) {
     let totals = sum(plan);
     let verdict = match plan.verdict {
-        Verdict::Converts => "converts",
-        Verdict::Already => "in the target layout already",
-        Verdict::Mixed => "mixed: keys of both layouts",
-        Verdict::Neither => "nothing to rewrite",
+        Some(Verdict::Converts) => "converts",
+        Some(Verdict::Already) => "in the target layout already",
+        Some(Verdict::Mixed) => "mixed: keys of both layouts",
+        Some(Verdict::Neither) | None => "nothing to rewrite",
     };
     let _ = writeln!(out, "verdict: {verdict}");
     if let Some(tied) = &plan.tied {
@@ -158,19 +158,22 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
 
 /// The sources and ops behind a target.
 fn shape(plan: &Plan, target: &Target) -> Shape {
-    let mut nodes = BTreeMap::new();
+    let mut nodes = BTreeSet::new();
     let mut open = vec![target.node];
     while let Some(id) = open.pop() {
-        if nodes.insert(id, ()).is_none() {
+        if nodes.insert(id) {
             open.extend(&plan.node(id).inputs);
         }
     }
     let mut sources: IndexMap<String, usize> = IndexMap::new();
     let mut ops: Vec<String> = Vec::new();
+    let stacked: BTreeSet<NodeId> =
+        nodes.iter().filter(|id| is_stack(plan, **id)).flat_map(|id| plan.node(*id).inputs.iter().copied()).collect();
     // Inputs have smaller numbers, so this is the order in which ops apply.
-    for id in nodes.keys() {
+    for id in &nodes {
         match &plan.node(*id).op {
             Op::Source { key } => *sources.entry(related(key, &target.key)).or_default() += 1,
+            Op::Reshape if stacked.contains(id) => {}
             op => {
                 let text = op_text(plan, *id, op);
                 if !ops.contains(&text) {
@@ -180,6 +183,18 @@ fn shape(plan: &Plan, target: &Target) -> Shape {
         }
     }
     Shape { info: plan.info(target).clone(), sources: sources.into_iter().collect(), ops }
+}
+
+/// Whether a node joins tensors along a new dimension: how `stack` lowers.
+pub(super) fn is_stack(plan: &Plan, id: NodeId) -> bool {
+    let node = plan.node(id);
+    let Op::Concat { dim } = node.op else { return false };
+    node.inputs.iter().all(|input| {
+        let part = plan.node(*input);
+        let whole = part.inputs.first().map(|input| &plan.node(*input).info.shape);
+        let mut without = part.info.shape.to_vec();
+        part.op == Op::Reshape && dim < without.len() && without.remove(dim) == 1 && whole.is_some_and(|whole| **whole == *without)
+    })
 }
 
 /// An op of a node, as people write it.
@@ -194,6 +209,7 @@ pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
             format!("permute({})", dims.join(", "))
         }
         Op::Reshape => format!("reshape {}", info.shape),
+        Op::Concat { dim } if is_stack(plan, id) => format!("stack({dim})"),
         Op::Concat { dim } => format!("concat({dim})"),
         Op::Cast => format!("cast({})", info.dtype),
         Op::Add { value } => format!("add({value})"),
