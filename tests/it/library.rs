@@ -23,3 +23,15 @@ fn every_file_is_formatted() {
         assert_eq!(text, syntax::print(&parsed.file), "{name} is not as `regraft fmt` writes it");
     }
 }
+
+#[test]
+fn every_example_holds() {
+    let mut checked = 0;
+    for name in library::names() {
+        let rules = library::rules(name).unwrap();
+        checked += rules.examples.len();
+        let failed = library::check_examples(rules);
+        assert!(failed.is_empty(), "{name}:\n{}", render_all(&failed, false));
+    }
+    assert!(checked > 0);
+}
