@@ -26,12 +26,12 @@ fn every_file_is_formatted() {
 
 #[test]
 fn every_example_holds() {
-    let mut checked = 0;
-    for name in library::names() {
-        let rules = library::rules(name).unwrap();
+    let (mut checked, mut failed) = (0, String::new());
+    // A file that doesn't check is the matter of the test above.
+    for rules in library::names().filter_map(library::rules) {
         checked += rules.examples.len();
-        let failed = library::check_examples(rules);
-        assert!(failed.is_empty(), "{name}:\n{}", render_all(&failed, false));
+        failed.push_str(&render_all(&library::check_examples(rules), false));
     }
+    assert!(failed.is_empty(), "{failed}");
     assert!(checked > 0);
 }
