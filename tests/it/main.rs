@@ -4,6 +4,7 @@
 
 mod cli;
 mod corpus;
+mod execute;
 mod library;
 mod store;
 mod syntax;
