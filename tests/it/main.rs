@@ -7,5 +7,6 @@ mod cli;
 mod corpus;
 mod execute;
 mod library;
+mod seed;
 mod store;
 mod syntax;
