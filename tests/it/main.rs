@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod corpus;
+mod execute;
 mod library;
+mod seed;
 mod store;
 mod syntax;
