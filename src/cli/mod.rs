@@ -10,8 +10,10 @@ mod conversion;
 mod diff;
 mod explain;
 mod fmt;
+mod graph;
 mod group;
 mod inspect;
+mod invert;
 mod plan;
 mod rules;
 mod size;
@@ -70,8 +72,10 @@ enum Command {
     Apply(apply::Arguments),
     Explain(explain::Arguments),
     Diff(diff::Arguments),
+    Graph(graph::Arguments),
     Check(check::Arguments),
     Fmt(fmt::Arguments),
+    Invert(invert::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
     Completions(completions::Arguments),
@@ -145,6 +149,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Apply(arguments) => apply::run(&arguments, console),
         Command::Explain(arguments) => explain::run(&arguments, console),
         Command::Diff(arguments) => diff::run(&arguments, console),
+        Command::Graph(arguments) => graph::run(&arguments, console),
+        Command::Invert(arguments) => invert::run(&arguments, console),
         Command::Check(arguments) => check::run(&arguments, console),
         Command::Fmt(arguments) => fmt::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),

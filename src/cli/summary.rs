@@ -16,12 +16,12 @@ const SOURCES: usize = 4;
 
 /// What targets of one line have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Shape {
-    info: TensorInfo,
+pub(super) struct Shape {
+    pub(super) info: TensorInfo,
     /// Each kind of source and how many of it.
-    sources: Vec<(String, usize)>,
+    pub(super) sources: Vec<(String, usize)>,
     /// The ops, in the order in which they apply.
-    ops: Vec<String>,
+    pub(super) ops: Vec<String>,
 }
 
 /// The body of a plan: everything but its findings.
@@ -157,7 +157,7 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
 }
 
 /// The sources and ops behind a target.
-fn shape(plan: &Plan, target: &Target) -> Shape {
+pub(super) fn shape(plan: &Plan, target: &Target) -> Shape {
     let mut nodes = BTreeSet::new();
     let mut open = vec![target.node];
     while let Some(id) = open.pop() {
