@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod console;
 mod conversion;
+mod detect;
 mod diff;
 mod explain;
 mod fmt;
@@ -73,6 +74,7 @@ enum Command {
     Explain(explain::Arguments),
     Diff(diff::Arguments),
     Graph(graph::Arguments),
+    Detect(detect::Arguments),
     Check(check::Arguments),
     Fmt(fmt::Arguments),
     Invert(invert::Arguments),
@@ -149,6 +151,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Apply(arguments) => apply::run(&arguments, console),
         Command::Explain(arguments) => explain::run(&arguments, console),
         Command::Diff(arguments) => diff::run(&arguments, console),
+        Command::Detect(arguments) => detect::run(&arguments, console),
         Command::Graph(arguments) => graph::run(&arguments, console),
         Command::Invert(arguments) => invert::run(&arguments, console),
         Command::Check(arguments) => check::run(&arguments, console),
