@@ -19,7 +19,7 @@ use super::size::Size;
 use super::summary::keys;
 use super::{Failure, Outcome, Result, summary};
 
-/// Converts a checkpoint into new files
+/// Convert a checkpoint into new files
 ///
 /// Config, tokenizer and other side files are carried along. The output appears whole or not at all; the source is only read.
 #[derive(clap::Args)]
@@ -101,7 +101,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "keys": plan.targets.len(),
             "report": report,
             "keys_report": plan.report,
-            "findings": plan.findings,
+            "findings": prepared.findings.iter().chain(&plan.findings).collect::<Vec<_>>(),
             "seconds": seconds,
         }))?;
     } else if !console.quiet {

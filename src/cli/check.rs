@@ -10,7 +10,7 @@ use serde_json::json;
 use super::console::Console;
 use super::{Outcome, Result};
 
-/// Checks rule files: syntax, names, captures, and that every `<->` has an inverse
+/// Check rule files: syntax, names, captures, and that every `<->` has an inverse
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft check my.graft

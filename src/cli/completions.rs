@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use super::console::Console;
 use super::{Outcome, Result};
 
-/// Prints a completion script for a shell
+/// Print a completion script for a shell
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   regraft completions bash > ~/.local/share/bash-completion/completions/regraft")]

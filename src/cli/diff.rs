@@ -13,7 +13,7 @@ use super::console::Console;
 use super::group::Groups;
 use super::{Failure, Outcome, Result};
 
-/// Compares two checkpoints: keys, dtypes, shapes, and every byte
+/// Compare two checkpoints: keys, dtypes, shapes, and every byte
 ///
 /// Exit code 0 if they are the same, 1 if they differ. The order of tensors, their sharding and `__metadata__` don't count.
 #[derive(clap::Args)]

@@ -12,7 +12,7 @@ use super::check::rule_files;
 use super::console::Console;
 use super::{Failure, Outcome, Result};
 
-/// Formats rule files in place
+/// Format rule files in place
 ///
 /// A file that doesn't parse is reported and left as it is.
 #[derive(clap::Args)]

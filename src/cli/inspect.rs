@@ -21,7 +21,7 @@ use super::size::Size;
 use super::summary::keys;
 use super::{Outcome, Result};
 
-/// Shows the keys of a checkpoint, grouped by their indices, with dtypes, shapes and sizes
+/// Show the keys of a checkpoint, grouped by their indices, with dtypes, shapes and sizes
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft inspect mixtral-8x7b/

@@ -17,7 +17,7 @@ use super::check::rule_files;
 use super::console::{Console, one_line};
 use super::{Failure, Outcome, Result};
 
-/// Tests rule files: their examples, and plans against snapshots
+/// Test rule files: their examples, and plans against snapshots
 ///
 /// Beside NAME.graft, the directory NAME.cases may hold manifests (key -> [dtype, shape]): CASE.json is planned left to right,
 /// CASE.reverse.json backwards, with CASE.config.json if it is there. The plan's text is kept in CASE.plan (CASE.reverse.plan).
