@@ -81,6 +81,8 @@ pub(super) fn one_line(finding: &Diagnostic) -> String {
     }
     match finding.keys.as_slice() {
         [] => {}
+        // Said already.
+        [key, ..] if finding.message.contains(key.as_str()) => {}
         [key] => line.push_str(&format!(": {key}")),
         [key, rest @ ..] => line.push_str(&format!(": {key} and {} more", rest.len())),
     }

@@ -132,8 +132,9 @@ impl Explained<'_> {
                 let _ = writeln!(out, "    -> {targets}");
             }
         } else if self.untouched() {
-            out.push_str("\nno rule takes it; these come nearest:\n");
-            for miss in self.nearest() {
+            let nearest = self.nearest();
+            out.push_str(if nearest.is_empty() { "\nno rule takes it\n" } else { "\nno rule takes it; these come nearest:\n" });
+            for miss in nearest {
                 let _ = writeln!(out, "  {}\n    {}", miss.rule, miss.why);
             }
         }
