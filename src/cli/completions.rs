@@ -18,6 +18,6 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "regraft", &mut script);
-    console.out(&String::from_utf8_lossy(&script))?;
+    console.exact(&String::from_utf8_lossy(&script))?;
     Ok(Outcome::Done)
 }

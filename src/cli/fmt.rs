@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             match formatted(&source) {
                 Ok(text) if arguments.check && text != source.text => changed.push("-".to_owned()),
                 Ok(_) if arguments.check => {}
-                Ok(text) => console.out(&text)?,
+                Ok(text) => console.exact(&text)?,
                 Err(diagnostics) => broken.extend(diagnostics.0),
             }
             continue;

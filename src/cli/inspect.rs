@@ -80,7 +80,7 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
     };
     if arguments.all {
         for (key, info) in &tensors {
-            row(key.escape_debug().to_string(), info, 1);
+            row(key.to_string(), info, 1);
         }
     } else {
         let mut groups = Groups::new();

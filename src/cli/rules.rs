@@ -46,7 +46,7 @@ fn show(name: &str, console: Console) -> Result<Outcome> {
     if console.json {
         console.json(&json!({ "name": name, "text": text }))?;
     } else {
-        console.out(text)?;
+        console.exact(text)?;
     }
     Ok(Outcome::Done)
 }

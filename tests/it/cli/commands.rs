@@ -258,3 +258,16 @@ fn colour_is_there_only_when_asked_for() {
     assert!(!sandbox.run(&["check", "bad.graft"]).err.contains('\u{1b}'));
     assert!(sandbox.run(&["check", "bad.graft", "--color", "always"]).err.contains('\u{1b}'));
 }
+
+#[test]
+fn a_key_cannot_write_to_the_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.write("m.json", r#"{"a\u001b[2Jb": ["F32", [2]], "c\u0007.0\nx": ["F32", [2]]}"#);
+    for arguments in
+        [&["inspect", "m.json"][..], &["plan", "m.json", "--all"], &["explain", "m.json", "a\u{1b}[2Jb"], &["explain", "m.json", "\u{1b}"]]
+    {
+        let ran = sandbox.run(arguments);
+        let both = ran.out + &ran.err;
+        assert!(both.contains("\\u{1b}") && !both.contains(['\u{1b}', '\u{7}']), "{both:?}");
+    }
+}
