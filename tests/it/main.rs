@@ -6,7 +6,9 @@
 mod cli;
 mod corpus;
 mod execute;
+mod invert;
 mod library;
+mod ops;
 mod seed;
 mod store;
 mod syntax;
