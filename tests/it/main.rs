@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod corpus;
+mod docs;
 mod library;
 mod store;
 mod syntax;
+mod tidy;
