@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub use pattern::{Atom, Binding, Bindings, Part, Pattern, Reach, Segments, Slot};
 pub use set::PatternSet;
 
+#[cfg(test)]
+mod tests;
+
 /// A full name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

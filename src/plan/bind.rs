@@ -2,7 +2,7 @@
 
 use regex::Regex;
 
-use super::graph::Number;
+use super::lower::Number;
 use crate::check::op::{Made, Op, OpUse};
 use crate::check::value::{Environment, Scope, Value};
 use crate::check::{Capture, CaptureKind, Direction, Rule, Side, SideItem};

@@ -6,6 +6,7 @@
 mod bind;
 mod cover;
 mod graph;
+mod lower;
 mod node;
 mod pass;
 mod print;

@@ -1,5 +1,6 @@
 //! One file for each kind of statement.
 
+mod instance;
 mod prefix;
 mod rewrite;
 mod select;
