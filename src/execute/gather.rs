@@ -83,7 +83,7 @@ impl Worker {
             if stride.saturating_sub(span).saturating_mul(size) > self.gap {
                 break;
             }
-            let fit = if stride == 0 { dims[k] } else { dims[k].min(limit.saturating_sub(span) / stride + 1) };
+            let fit = limit.saturating_sub(span).checked_div(stride).map_or(dims[k], |more| dims[k].min(more + 1));
             steps[k] = fit;
             span += (fit - 1) * stride;
             if fit < dims[k] {

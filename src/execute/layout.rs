@@ -53,6 +53,11 @@ impl<T: Clone + PartialEq> Piece<T> {
         self.dims.iter().product()
     }
 
+    /// One past the last element of the target that it writes.
+    pub(super) fn end(&self) -> u64 {
+        self.target.offset + 1 + self.dims.iter().zip(&self.target.strides).map(|(n, stride)| (n - 1) * stride).sum::<u64>()
+    }
+
     pub(super) fn lane(&self, which: Which) -> &Lane {
         match which {
             Which::Target => &self.target,

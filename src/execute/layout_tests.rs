@@ -83,7 +83,7 @@ fn reshaped(numel: u64, picks: &[u64]) -> Vec<u64> {
     let mut left = numel;
     let mut shape = Vec::new();
     for pick in picks {
-        let divisors: Vec<u64> = (1..=left).filter(|d| left % d == 0).collect();
+        let divisors: Vec<u64> = (1..=left).filter(|d| left.is_multiple_of(*d)).collect();
         let divisor = divisors[usize::try_from(*pick).unwrap() % divisors.len()];
         shape.push(divisor);
         left /= divisor;
@@ -117,8 +117,8 @@ proptest! {
         let axes = Axes::new(&shape);
         let mut refined = Vec::new();
         refine(piece.clone(), Which::Target, &axes, &mut refined, MAX_PIECES).unwrap();
-        for axis in 0..shape.len() {
-            let (low, high) = (a.min(b).min(shape[axis]), a.max(b).min(shape[axis]));
+        for (axis, size) in shape.iter().enumerate() {
+            let (low, high) = (a.min(b).min(*size), a.max(b).min(*size));
             let mut out = Vec::new();
             for part in &refined {
                 clip(part.clone(), Which::Target, Cut::along(&axes, axis, (low, high)), &mut out, MAX_PIECES).unwrap();

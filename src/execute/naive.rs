@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use super::compile::check;
 use super::value::{self, Step};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::Store;
 use crate::tensor::{Dtype, Shape, TensorInfo};
@@ -49,9 +50,14 @@ fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>]) -> 
     let numel = size(info.numel())?;
     let w = width(info.dtype);
     let shapes: Vec<&TensorInfo> = node.inputs.iter().map(|input| &plan.node(*input).info).collect();
-    let mut out = Vec::with_capacity(numel * w);
+    let mut out = Vec::new();
+    let room = numel.checked_mul(w).is_some_and(|bytes| out.try_reserve_exact(bytes).is_ok());
+    if !room {
+        return Err(Error::new(ErrorKind::Limit, format!("no memory for a tensor of {info}")));
+    }
     match &node.op {
         Op::Source { key } => {
+            matches_header(source, key, info)?;
             let mut bytes = vec![0; size(info.nbytes())?];
             source.read_at(key, 0, &mut bytes)?;
             out = unpack(info, bytes);
@@ -101,6 +107,19 @@ fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>]) -> 
         }
     }
     Ok(out)
+}
+
+/// Checks that a source is what the plan was made for.
+///
+/// # Errors
+/// If the checkpoint has no such key, or another tensor under it.
+pub(super) fn matches_header(source: &dyn Store, key: &Key, expected: &TensorInfo) -> Result<()> {
+    let message = match source.header().get(key) {
+        Some(found) if found == expected => return Ok(()),
+        Some(found) => format!("the plan was made for {expected}, but the checkpoint holds {found}"),
+        None => "the checkpoint has no such key, which the plan reads".to_owned(),
+    };
+    Err(Error::corrupt(message).at_key(key.as_str()))
 }
 
 /// For each place of the result, in order: the element at an index of an input.

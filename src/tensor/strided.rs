@@ -13,6 +13,9 @@ struct Dim {
 /// Side of the square that two crossing dimensions are walked in, so that both sides stay in the cache.
 const SQUARE: usize = 32;
 
+/// Side of the tile that is transposed at once.
+const TILE: usize = 8;
+
 /// Copies the elements of a box of `dims` from `src` to `dst`; strides are in elements of `size` bytes (1, 2, 4 or 8), and both
 /// sides begin with the first element. `None` if either side is too short or the size is another; nothing is copied then.
 pub(crate) fn copy(dims: &[u64], size: usize, src: &[u8], src_strides: &[u64], dst: &mut [u8], dst_strides: &[u64]) -> Option<()> {
@@ -100,16 +103,41 @@ fn line<const N: usize>(dim: Dim, src: &[u8], dst: &mut [u8]) {
     }
 }
 
+/// Copies where `a` is the unit step of the source and `b` the small one of the target: by squares, which stay in the cache, and those
+/// by tiles of 8 x 8, which stay in registers.
 fn squares<const N: usize>(a: Dim, b: Dim, src: &[u8], dst: &mut [u8]) {
     for i0 in (0..a.len).step_by(SQUARE) {
         for j0 in (0..b.len).step_by(SQUARE) {
-            for i in i0..(i0 + SQUARE).min(a.len) {
-                for j in j0..(j0 + SQUARE).min(b.len) {
-                    let (s, d) = ((i * a.src + j * b.src) * N, (i * a.dst + j * b.dst) * N);
+            let (i1, j1) = ((i0 + SQUARE).min(a.len), (j0 + SQUARE).min(b.len));
+            // Whole tiles, then what is left of the square at its right and lower edge.
+            let whole = |from: usize, to: usize| if b.dst == 1 { from + (to - from) / TILE * TILE } else { from };
+            let (i2, j2) = (whole(i0, i1), whole(j0, j1));
+            for i in (i0..i2).step_by(TILE) {
+                for j in (j0..j2).step_by(TILE) {
+                    tile::<N>(&src[(i + j * b.src) * N..], b.src * N, &mut dst[(i * a.dst + j) * N..], a.dst * N);
+                }
+            }
+            for i in i0..i1 {
+                for j in if i < i2 { j2 } else { j0 }..j1 {
+                    let (s, d) = ((i + j * b.src) * N, (i * a.dst + j * b.dst) * N);
                     dst[d..d + N].copy_from_slice(&src[s..s + N]);
                 }
             }
         }
+    }
+}
+
+/// Transposes one tile; pitches are in bytes.
+fn tile<const N: usize>(src: &[u8], src_pitch: usize, dst: &mut [u8], dst_pitch: usize) {
+    let mut rows = [[[0u8; N]; TILE]; TILE];
+    for (j, row) in rows.iter_mut().enumerate() {
+        let from = &src[j * src_pitch..];
+        row.copy_from_slice(from[..TILE * N].as_chunks::<N>().0);
+    }
+    for i in 0..TILE {
+        let line: [[u8; N]; TILE] = std::array::from_fn(|j| rows[j][i]);
+        let to = &mut dst[i * dst_pitch..];
+        to[..TILE * N].as_chunks_mut::<N>().0.copy_from_slice(&line);
     }
 }
 
@@ -118,15 +146,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn transposes_odd_sizes_across_square_edges() {
+    fn transposes_every_size_across_tile_and_square_edges() {
         let (rows, cols) = (67usize, 41usize);
-        let src: Vec<u8> = (0..rows * cols).flat_map(|i| u16::try_from(i).unwrap().to_le_bytes()).collect();
-        let mut dst = vec![0; src.len()];
-        copy(&[cols as u64, rows as u64], 2, &src, &[1, cols as u64], &mut dst, &[rows as u64, 1]).unwrap();
-        for r in 0..rows {
-            for c in 0..cols {
-                let at = (c * rows + r) * 2;
-                assert_eq!(u16::from_le_bytes([dst[at], dst[at + 1]]) as usize, r * cols + c);
+        for size in [1, 2, 4, 8] {
+            // Elements that differ from their neighbours in every byte; `gap` leaves every other place of the target alone.
+            let src: Vec<u8> = (0..rows * cols * size).map(|i| (i * 37 % 251).to_le_bytes()[0]).collect();
+            for gap in [1, 2] {
+                let mut dst = vec![0xee; src.len() * gap];
+                let strides = [(rows * gap) as u64, gap as u64];
+                copy(&[cols as u64, rows as u64], size, &src, &[1, cols as u64], &mut dst, &strides).unwrap();
+                for (at, element) in dst.chunks(size).enumerate() {
+                    let (c, r) = (at / gap / rows, at / gap % rows);
+                    let expected = if at % gap == 0 { &src[(r * cols + c) * size..][..size] } else { &[0xee; 8][..size] };
+                    assert_eq!(element, expected, "size {size}, gap {gap}, row {r}, column {c}");
+                }
             }
         }
     }

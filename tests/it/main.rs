@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod cases;
+mod cli;
 mod corpus;
 mod docs;
+mod execute;
 mod library;
 mod store;
 mod syntax;

@@ -163,6 +163,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::excessive_precision)]
     fn halves_round_to_nearest_even() {
         // bf16 keeps 8 bits: 1 + 2^-8 is half-way between 0x3f80 and 0x3f81, 1 + 3 * 2^-8 between 0x3f81 and 0x3f82.
         let ties = f32s(&[1.00390625, 1.01171875, 1.003906369, 3.4e38, f32::INFINITY, -0.0]);
@@ -176,6 +177,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::excessive_precision)]
     fn f64_goes_to_bf16_through_f32() {
         // Just above a bf16 tie in f64, on it in f32: the double rounding that PyTorch does too.
         let value = 1.00390625f64 + 1e-12;

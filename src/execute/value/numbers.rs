@@ -1,5 +1,6 @@
 //! [`Numbers`]: a block of elements in the type that they are computed in.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::float8::{E4M3, E4M3FNUZ, E5M2, E5M2FNUZ, decode_e8m0, encode_e8m0};
@@ -51,7 +52,25 @@ fn chunks<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Optio
 }
 
 fn packed<const N: usize, T: Copy>(values: &[T], write: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-    values.iter().flat_map(|value| write(*value)).collect()
+    let mut bytes = vec![0; values.len() * N];
+    for (chunk, value) in bytes.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+        *chunk = write(*value);
+    }
+    bytes
+}
+
+/// Many at once: the machine's own conversion is looked up once for all of them.
+fn halves<H: Copy>(values: &[f32], zero: H, convert: impl Fn(&mut [H], &[f32]), write: impl Fn(H) -> [u8; 2]) -> Vec<u8> {
+    let mut halves = vec![zero; values.len()];
+    convert(&mut halves, values);
+    packed(&halves, write)
+}
+
+fn widened<H>(bytes: &[u8], read: impl Fn([u8; 2]) -> H, convert: impl Fn(&[H], &mut [f32])) -> Option<Vec<f32>> {
+    let halves = chunks(bytes, read)?;
+    let mut values = vec![0.0; halves.len()];
+    convert(&halves, &mut values);
+    Some(values)
 }
 
 impl Numbers {
@@ -63,8 +82,8 @@ impl Numbers {
             Dtype::F8_E4M3FNUZ => Numbers::F32(bytes.iter().map(|code| E4M3FNUZ.decode(*code)).collect()),
             Dtype::F8_E5M2FNUZ => Numbers::F32(bytes.iter().map(|code| E5M2FNUZ.decode(*code)).collect()),
             Dtype::F8_E8M0 => Numbers::F32(bytes.iter().map(|code| decode_e8m0(*code)).collect()),
-            Dtype::F16 => Numbers::F32(chunks(bytes, |b| f16::from_le_bytes(b).to_f32())?),
-            Dtype::BF16 => Numbers::F32(chunks(bytes, |b| bf16::from_le_bytes(b).to_f32())?),
+            Dtype::F16 => Numbers::F32(widened(bytes, f16::from_le_bytes, |from, to| from.convert_to_f32_slice(to))?),
+            Dtype::BF16 => Numbers::F32(widened(bytes, bf16::from_le_bytes, |from, to| from.convert_to_f32_slice(to))?),
             Dtype::F32 => Numbers::F32(chunks(bytes, f32::from_le_bytes)?),
             Dtype::F64 => Numbers::F64(chunks(bytes, f64::from_le_bytes)?),
             Dtype::I8 => Numbers::I64(chunks(bytes, |b| i8::from_le_bytes(b).into())?),
@@ -88,8 +107,8 @@ impl Numbers {
             (Numbers::F32(v), Dtype::F8_E4M3FNUZ) => v.iter().map(|x| E4M3FNUZ.encode(*x)).collect(),
             (Numbers::F32(v), Dtype::F8_E5M2FNUZ) => v.iter().map(|x| E5M2FNUZ.encode(*x)).collect(),
             (Numbers::F32(v), Dtype::F8_E8M0) => v.iter().map(|x| encode_e8m0(*x)).collect(),
-            (Numbers::F32(v), Dtype::F16) => packed(v, |x| f16::from_f32(x).to_le_bytes()),
-            (Numbers::F32(v), Dtype::BF16) => packed(v, |x| bf16::from_f32(x).to_le_bytes()),
+            (Numbers::F32(v), Dtype::F16) => halves(v, f16::ZERO, |to, from| to.convert_from_f32_slice(from), f16::to_le_bytes),
+            (Numbers::F32(v), Dtype::BF16) => halves(v, bf16::ZERO, |to, from| to.convert_from_f32_slice(from), bf16::to_le_bytes),
             (Numbers::F32(v), Dtype::F32) => packed(v, f32::to_le_bytes),
             (Numbers::F64(v), Dtype::F64) => packed(v, f64::to_le_bytes),
             (Numbers::U64(v), Dtype::Bool) => v.iter().map(|x| u8::from(*x != 0)).collect(),

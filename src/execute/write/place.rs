@@ -84,7 +84,7 @@ impl Staging {
     /// Puts the output in the place of what is there: at once where the system can exchange names. What was there goes with the temporary directory.
     fn replace(&self) -> Result<()> {
         let failed = |error: io::Error| Error::io("cannot replace the output", &self.target, error);
-        if self.is_file {
+        if self.is_file || self.target.symlink_metadata().is_err() {
             return std::fs::rename(&self.path, &self.target).map_err(failed);
         }
         match renameat_with(CWD, &self.path, CWD, &self.target, RenameFlags::EXCHANGE) {
@@ -148,7 +148,7 @@ fn refuse_source(target: &Path, protected: &[PathBuf]) -> Result<()> {
 pub(super) fn create(path: &Path, len: u64) -> Result<File> {
     let file = File::options().write(true).create_new(true).open(path).map_err(|error| Error::io("cannot make", path, error))?;
     if len > 0 {
-        let reserved = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len);
+        let reserved = rustix::io::retry_on_intr(|| rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len));
         match reserved {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {

@@ -41,16 +41,13 @@ enum Part {
 
 /// Cuts a layout (its pieces are in the order of the target) into parts.
 fn parts(layout: &Layout, budget: u64, long_run: u64) -> Vec<Part> {
-    let end = |piece: &Piece<Value>| {
-        piece.target.offset + 1 + piece.dims.iter().zip(&piece.target.strides).map(|(n, s)| (n - 1) * s).sum::<u64>()
-    };
     let mut parts = Vec::new();
     let mut first = 0;
     while let Some(piece) = layout.pieces.get(first) {
         // Pieces that lie across each other form a group.
-        let (mut reach, mut next) = (end(piece), first + 1);
+        let (mut reach, mut next) = (piece.end(), first + 1);
         while let Some(piece) = layout.pieces.get(next).filter(|piece| piece.target.offset < reach) {
-            reach = reach.max(end(piece));
+            reach = reach.max(piece.end());
             next += 1;
         }
         let group = first..next;
@@ -144,7 +141,8 @@ impl<'a> Pool<'a> {
             Part::Stretches { from, to, pieces, chunk } => {
                 let range = (from + job * chunk, (from + (job + 1) * chunk).min(*to));
                 let bytes = sized(buffer, bytes_of(range.1 - range.0, layout.size)?);
-                for piece in &layout.pieces[pieces.clone()] {
+                let near = |piece: &&Piece<Value>| piece.target.offset < range.1 && piece.end() > range.0;
+                for piece in layout.pieces[pieces.clone()].iter().filter(near) {
                     let mut inside = Vec::new();
                     let cut = Cut::linear(layout.numel, range);
                     clip(piece.clone(), Which::Target, cut, &mut inside, MAX_PIECES).ok_or_else(outside)?;

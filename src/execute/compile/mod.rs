@@ -3,6 +3,9 @@
 //! A node whose pieces would be too many, or whose input can't be followed through it (a permuted scale tensor, say), becomes a *temporary*:
 //! the reference executor evaluates it, and its result is one more leaf. That is rare, counted in the report, and never an error.
 
+mod consistent;
+mod dequant;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -11,18 +14,20 @@ use super::value::{self, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{NodeId, Op, Plan};
 use crate::tensor::{Dtype, TensorInfo};
+pub(in crate::execute) use consistent::check;
+use consistent::inconsistent;
 
 /// A tensor that operands read: a source, or a temporary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Leaf {
-    pub(super) node: NodeId,
+pub(in crate::execute) struct Leaf {
+    pub(in crate::execute) node: NodeId,
     /// What the operand's lane counts. F4 counts half bytes, which are gathered one to a byte.
-    pub(super) dtype: Dtype,
+    pub(in crate::execute) dtype: Dtype,
 }
 
 /// What becomes of the operands' elements.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Expr {
+pub(in crate::execute) enum Expr {
     Operand(usize),
     /// One element, for all.
     Constant(Vec<u8>),
@@ -48,31 +53,31 @@ pub(super) enum Expr {
 
 /// The value of a piece: its leaves, one for each operand, and what is computed of them.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Value {
-    pub(super) leaves: Vec<Leaf>,
-    pub(super) expr: Arc<Expr>,
+pub(in crate::execute) struct Value {
+    pub(in crate::execute) leaves: Vec<Leaf>,
+    pub(in crate::execute) expr: Arc<Expr>,
 }
 
 impl Value {
     /// Whether elements are only moved.
-    pub(super) fn is_copy(&self) -> bool {
+    pub(in crate::execute) fn is_copy(&self) -> bool {
         matches!(*self.expr, Expr::Operand(0)) && self.leaves.len() == 1
     }
 }
 
 /// Pieces of one tensor, in elements of whole bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
-    pub(super) info: TensorInfo,
+pub(in crate::execute) struct Layout {
+    pub(in crate::execute) info: TensorInfo,
     /// How many elements, of `size` bytes; dtypes of less than a byte are counted in bytes.
-    pub(super) numel: u64,
-    pub(super) size: u64,
-    pub(super) pieces: Vec<Piece<Value>>,
+    pub(in crate::execute) numel: u64,
+    pub(in crate::execute) size: u64,
+    pub(in crate::execute) pieces: Vec<Piece<Value>>,
 }
 
 impl Layout {
     /// Whether elements are only moved.
-    pub(super) fn is_copy(&self) -> bool {
+    pub(in crate::execute) fn is_copy(&self) -> bool {
         self.pieces.iter().all(|piece| piece.value.is_copy())
     }
 }
@@ -80,18 +85,18 @@ impl Layout {
 type Pieces = Arc<Vec<Piece<Value>>>;
 
 /// The layouts of the targets of a plan.
-pub(super) struct Program {
+pub(in crate::execute) struct Program {
     /// One for each target of the plan; targets of one node share it.
-    pub(super) layouts: Vec<Arc<Layout>>,
+    pub(in crate::execute) layouts: Vec<Arc<Layout>>,
     /// Nodes that have to be evaluated first.
-    pub(super) temporaries: BTreeSet<NodeId>,
+    pub(in crate::execute) temporaries: BTreeSet<NodeId>,
 }
 
 /// Compiles what some targets of a plan need; a node of more than `limit` pieces becomes a temporary.
 ///
 /// # Errors
 /// If the plan is inconsistent, asks for an op on a dtype that has none, or cuts elements of less than a byte inside a byte.
-pub(super) fn compile(plan: &Plan, targets: &[usize], limit: usize) -> Result<Program> {
+pub(in crate::execute) fn compile(plan: &Plan, targets: &[usize], limit: usize) -> Result<Program> {
     let mut needed = vec![false; plan.nodes.len()];
     for target in targets {
         let target = &plan.targets[*target];
@@ -132,10 +137,6 @@ pub(super) fn compile(plan: &Plan, targets: &[usize], limit: usize) -> Result<Pr
         program.layouts.push(layout);
     }
     Ok(program)
-}
-
-fn inconsistent(what: &str) -> Error {
-    Error::corrupt(format!("the plan is inconsistent: {what}"))
 }
 
 /// Checks that the pieces write each element, and brings dtypes of less than a byte to bytes.
@@ -301,104 +302,6 @@ impl Compiler<'_> {
         }
         Some(out)
     }
-
-    /// Scales as one leaf in row-major order: as they are, or as a temporary.
-    fn scales(&self, id: NodeId, pieces: &[Piece<Value>], info: &TensorInfo) -> Piece<Value> {
-        match pieces {
-            [piece] if piece.value.is_copy() && piece.operands[0].strides == piece.target.strides => piece.clone(),
-            _ => whole_leaf(id, info),
-        }
-    }
-
-    fn dequant_blocks(
-        &self,
-        x: &[Piece<Value>],
-        info: &TensorInfo,
-        scales: &Piece<Value>,
-        scales_info: &TensorInfo,
-        block: [u64; 2],
-        to: Dtype,
-    ) -> Option<Vec<Piece<Value>>> {
-        let rank = info.shape.len();
-        let (rows, cols) = (info.shape[rank - 2], info.shape[rank - 1]);
-        let outer: u64 = info.shape[..rank - 2].iter().product();
-        let grid = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
-        let axes = Axes::new(&[outer, rows, cols]);
-        // Whole blocks, then the ragged edge: inside each region rows and columns are exact multiples of a block.
-        let regions = |size: u64, block: u64| [(0, size / block * block, block), (size / block * block, size, size % block)];
-        let mut out = Vec::new();
-        for piece in x {
-            let mut refined = Vec::new();
-            refine(piece.clone(), Which::Target, &axes, &mut refined, self.limit)?;
-            for (top, bottom, height) in regions(rows, block[0]).into_iter().filter(|(a, b, _)| a < b) {
-                for (left, right, width) in regions(cols, block[1]).into_iter().filter(|(a, b, _)| a < b) {
-                    let mut inside = Vec::new();
-                    let mut region = Vec::new();
-                    for piece in &refined {
-                        clip(piece.clone(), Which::Target, Cut::along(&axes, 1, (top, bottom)), &mut inside, self.limit)?;
-                    }
-                    for piece in inside {
-                        clip(piece, Which::Target, Cut::along(&axes, 2, (left, right)), &mut region, self.limit)?;
-                    }
-                    let (high, wide) = (bottom - top, right - left);
-                    let blocks = Axes::new(&[outer, high / height, height, wide / width, width]);
-                    let first = top / block[0] * grid[1] + left / block[1];
-                    for mut piece in region {
-                        // The scale's lane first counts the region row by row; in coordinates of blocks it then becomes the scale's.
-                        let shift = |axis, at: u64| match axis {
-                            1 => at - top,
-                            2 => at - left,
-                            _ => at,
-                        };
-                        let lane = axes.moved(&piece.target, &[high * wide, wide, 1], shift);
-                        piece.operands.push(lane);
-                        let at = piece.operands.len() - 1;
-                        let start = out.len();
-                        refine(piece, Which::Operand(at), &blocks, &mut out, self.limit)?;
-                        for piece in &mut out[start..] {
-                            let mut lane = blocks.moved(&piece.operands[at], &[grid[0] * grid[1], grid[1], 0, 1, 0], |_, at| at);
-                            lane.offset += first + scales.operands[0].offset;
-                            piece.operands[at] = lane;
-                        }
-                    }
-                }
-            }
-        }
-        for piece in &mut out {
-            let scale = piece.value.leaves.len();
-            piece.value.leaves.extend(&scales.value.leaves);
-            let x = Box::new(piece.value.expr.as_ref().clone());
-            piece.value.expr = Arc::new(Expr::Scale { x, from: info.dtype, scale, scales: scales_info.dtype, to });
-        }
-        Some(out)
-    }
-
-    fn dequant_mxfp4(&self, blocks: &[Piece<Value>], scales: &Piece<Value>, to: Dtype) -> Option<Vec<Piece<Value>>> {
-        let expr = Arc::new(Expr::Mxfp4 { codes: 0, scales: 1, to });
-        let numel = blocks.iter().map(Piece::volume).sum::<u64>().checked_mul(2)?;
-        let axes = Axes::new(&[numel / 32, 32]);
-        let mut out = Vec::new();
-        for piece in blocks {
-            // Every byte is two codes, the low one first: one more dim, and everything else counts twice.
-            let mut piece = piece.clone();
-            for lane in [&mut piece.target, &mut piece.operands[0]] {
-                lane.offset *= 2;
-                lane.strides.iter_mut().for_each(|stride| *stride *= 2);
-            }
-            piece.push_dim(2, &[1, 1]);
-            piece.value.leaves[0].dtype = Dtype::F4;
-            piece.value.leaves.extend(&scales.value.leaves);
-            piece.value.expr = expr.clone();
-            piece.operands.push(piece.target.clone());
-            refine(piece, Which::Operand(1), &axes, &mut out, self.limit)?;
-        }
-        for piece in &mut out {
-            let mut lane = axes.moved(&piece.operands[1], &[1, 0], |_, at| at);
-            lane.offset += scales.operands[0].offset;
-            piece.operands[1] = lane;
-        }
-        Some(out)
-    }
 }
 
 fn whole_leaf(node: NodeId, info: &TensorInfo) -> Piece<Value> {
@@ -418,65 +321,4 @@ fn stepped(input: &[Piece<Value>], step: Step, from: Dtype, to: Dtype) -> Vec<Pi
 /// Elements before, along and after a dimension. Products fit: the whole shape's does, and no size is 0 (or nothing is computed).
 fn around(shape: &[u64], dim: usize) -> (u64, u64, u64) {
     (shape[..dim].iter().product(), shape[dim], shape[dim + 1..].iter().product())
-}
-
-/// Checks a node against its inputs, so that nothing later can leave a tensor.
-pub(super) fn check(plan: &Plan, id: NodeId) -> Result<()> {
-    let node = plan.node(id);
-    let infos: Vec<&TensorInfo> = node.inputs.iter().map(|input| &plan.node(*input).info).collect();
-    let fits = match (&node.op, &infos[..]) {
-        (Op::Source { .. } | Op::Fill { .. }, []) => true,
-        (Op::Narrow { dim, start, len }, [x]) => {
-            let inside = x.shape.get(*dim).is_some_and(|size| start.checked_add(*len).is_some_and(|end| end <= *size));
-            inside && node.info.dtype == x.dtype && node.info.shape[..] == *replaced(&x.shape, *dim, *len)
-        }
-        (Op::Permute { dims }, [x]) => {
-            let mut sorted = dims.clone();
-            sorted.sort_unstable();
-            sorted.into_iter().eq(0..x.shape.len())
-                && node.info.dtype == x.dtype
-                && node.info.shape.iter().copied().eq(dims.iter().map(|dim| x.shape[*dim]))
-        }
-        (Op::Reshape, [x]) => node.info.dtype == x.dtype && node.info.numel() == x.numel(),
-        (Op::Concat { dim }, [first, ..]) => {
-            let total = infos.iter().try_fold(0u64, |sum, x| sum.checked_add(*x.shape.get(*dim)?));
-            total.is_some_and(|total| node.info.shape[..] == *replaced(&first.shape, *dim, total))
-                && infos.iter().all(|x| x.dtype == node.info.dtype)
-                && infos.iter().all(|x| replaced(&x.shape, *dim, 0) == replaced(&first.shape, *dim, 0))
-        }
-        (Op::DequantBlocks { block }, [x, scales]) => {
-            let rank = x.shape.len();
-            value::check_scale(x.dtype, scales.dtype, node.info.dtype)?;
-            rank >= 2 && !block.contains(&0) && x.shape == node.info.shape && {
-                let mut grid = x.shape.to_vec();
-                grid[rank - 2] = grid[rank - 2].div_ceil(block[0]);
-                grid[rank - 1] = grid[rank - 1].div_ceil(block[1]);
-                scales.shape[..] == *grid
-            }
-        }
-        (Op::DequantMxfp4, [blocks, scales]) => {
-            value::check_scale(node.info.dtype, node.info.dtype, node.info.dtype)?;
-            let mut shape = scales.shape.to_vec();
-            shape.push(16);
-            blocks.dtype == Dtype::U8
-                && matches!(scales.dtype, Dtype::U8 | Dtype::F8_E8M0)
-                && blocks.shape[..] == *shape
-                && blocks.numel().and_then(|numel| numel.checked_mul(2)) == node.info.numel()
-        }
-        (op, [x]) => {
-            let step = Step::of(op).ok_or_else(|| inconsistent("a node has the wrong number of inputs"))?;
-            step.check(x.dtype, node.info.dtype)?;
-            x.shape == node.info.shape
-        }
-        _ => false,
-    };
-    if fits && node.info.numel().is_some() { Ok(()) } else { Err(inconsistent(&format!("{:?} cannot give {}", node.op, node.info))) }
-}
-
-fn replaced(shape: &[u64], dim: usize, size: u64) -> Vec<u64> {
-    let mut shape = shape.to_vec();
-    if let Some(slot) = shape.get_mut(dim) {
-        *slot = size;
-    }
-    shape
 }
