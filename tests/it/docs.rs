@@ -215,6 +215,20 @@ fn the_readme_holds() {
     run("README.md", false);
 }
 
+/// The command lines in it print what it says.
+#[cfg(feature = "cli")]
+#[test]
+fn the_readme_is_run() {
+    trycmd::TestCases::new().case("README.md");
+}
+
+/// The rule file in it is the one that its command line names.
+#[test]
+fn the_readme_shows_its_example() {
+    let shown = blocks("README.md").into_iter().find(|block| block.kind == "graft").unwrap();
+    assert_eq!(shown.text, document("examples/qkv.graft"));
+}
+
 #[test]
 fn every_op_and_statement_is_in_the_reference() {
     let text = document("docs/language.md");
