@@ -1,6 +1,6 @@
 //! The documents can't lie: each block of rules in them is checked, each block of keys under one is planned, and each code has its entry.
 //!
-//! A fenced block `graft` holds rules. Alone it must check without an error. A block `keys` after it says what the rules do: keys before
+//! A fenced block `graft` holds rules. It must check without a finding, and its examples must hold. A block `keys` after it says what the rules do: keys before
 //! an arrow, keys after it, `key`, `key F32` or `key F32 [2, 4]` a line (`F32 [4, 4]` if not said). `=>` is read left to right, `<=` right
 //! to left (the keys before the arrow are what comes out), `<=>` both ways. Lines `RG301` are the findings, warnings and errors all of them,
 //! notes as one likes; with an error nothing may stand after the arrow. Before the keys may stand `config {…}`, `set name=4`, `tied`,
@@ -22,10 +22,7 @@ use regraft::tensor::{Header, TensorInfo, Wanted};
 use regraft::{compile, library};
 
 /// Codes that nothing raises yet, and why.
-const NOT_RAISED: &[(Code, &str)] = &[
-    (codes::DEAD_RULE, "whether one pattern covers another is not decided yet"),
-    (codes::EXAMPLE_FAILED, "examples are run by `regraft test`, outside of the library"),
-];
+const NOT_RAISED: &[(Code, &str)] = &[(codes::DEAD_RULE, "whether one pattern covers another is not decided yet")];
 
 /// Codes that one rule text can't show; the tests below do.
 const NEEDS_MORE: &[Code] = &[codes::INCLUDE_CYCLE, codes::UNKNOWN_LAYOUT];
@@ -182,7 +179,7 @@ fn run(name: &str, errors_allowed: bool) -> BTreeMap<String, BTreeSet<String>> {
                 rules_seen += 1;
                 let checked = compile(&block.text);
                 let findings = match &checked {
-                    Ok(rules) => rules.findings.clone(),
+                    Ok(rules) => rules.findings.iter().cloned().chain(library::check_examples(rules)).collect(),
                     Err(Diagnostics(findings)) => findings.clone(),
                 };
                 if !errors_allowed {
@@ -294,6 +291,12 @@ fn every_code_has_a_snapshot() {
             None => assert!(shown, "no corpus snapshot shows {code} ({name})"),
         }
     }
+}
+
+#[test]
+fn an_example_that_is_not_met() {
+    let rules = compile("rename \"a.{l}\" <-> \"b.{l}\"\nexample \"a.0\" <-> \"c.0\"\n").unwrap();
+    insta::assert_snapshot!(render_all(&library::check_examples(&rules), false));
 }
 
 /// Rule files that use each other.
