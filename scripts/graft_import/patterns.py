@@ -47,6 +47,8 @@ class Pattern:
                 self.pieces.append(("text", literal, None))
             elif m := re.fullmatch(r"(\w+)\*", braces):
                 self.pieces.append(("part", m[1], None))
+            elif m := re.fullmatch(r"(\w+): [^|]+\.\.[^|]+", braces):
+                self.pieces.append(("index", m[1], 0))
             elif m := WORDS.fullmatch(braces):
                 words = [w.strip().split("=>") for w in m[2].split("|")]
                 self.pieces.append(("words", m[1], [(w[0].strip(), w[-1].strip()) for w in words]))

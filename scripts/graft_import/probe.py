@@ -31,7 +31,7 @@ LACKING = {
     "aya_vision": {"vision_config": {"num_attention_heads": 16}},
     "beit": {"out_indices": [3, 5, 7, 11]},
     "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 11}},
-    "dots1": {"n_routed_experts": 4},
+    "dots1": {"n_routed_experts": 4, "moe_intermediate_size": 16, "intermediate_size": 16, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "emu3": {"vocabulary_map": {}},
     "chameleon": {"vocabulary_map": {}},
     "esm": {"vocab_size": 33},
@@ -43,6 +43,9 @@ LACKING = {
     "ministral": {"head_dim": 128},
     "nemotron": {"head_dim": 128, "num_key_value_heads": 8},
     "reformer": {"is_decoder": True},
+    "sapiens2": {
+        "head_config": {"upsample_out_channels": [8, 8], "conv_out_channels": [8, 8, 8], "scale_conv_out_channels": [8, 8, 8]},
+    },
 }
 
 
@@ -115,8 +118,11 @@ def build(cls):
     error = None
     for small in (True, False):
         try:
+            lacking = LACKING.get(cls.config_class.model_type, {})
             config = cls.config_class()
-            for name, value in LACKING.get(config.model_type, {}).items():
+            if any(isinstance(value, dict) and value and not hasattr(getattr(config, name), "to_dict") for name, value in lacking.items()):
+                config = cls.config_class(**lacking)
+            for name, value in lacking.items():
                 if isinstance(value, dict) and value:
                     for inner, one in value.items():
                         setattr(getattr(config, name), inner, one)

@@ -60,31 +60,39 @@ class Trace:
         self.faults = []
 
     @staticmethod
-    def _scoped(path, key):
-        head = path + "." if path else ""
-        return (head, key[len(head) :]) if key.startswith(head) else (None, key)
+    def _scoped(path, base, key):
+        """The key below a module, as transformers scopes rules: below the base model's prefix or where that prefix is missing."""
+        if not path:
+            return "", key
+        scope = path.removeprefix(base).removeprefix(".") + "."
+        scope = "" if scope == "." else scope
+        for head in (f"{base}.{scope}" if base else scope, scope):
+            if key.startswith(head):
+                return head, key[len(head) :]
+        return None, key
 
     def add(self, facts):
         """Follow every key of a model through its program."""
+        base = facts["base_prefix"]
         program = self.registry.fresh(facts["program"])
         renames = [x for x in program if not isinstance(x[3], WeightConverter)]
         converters = [x for x in program if isinstance(x[3], WeightConverter)]
         for key in sorted(facts["hub"]):
-            now = self._walk(key, renames, self.forward, False)
-            now = self._walk(now, converters, self.forward, True)
+            now = self._walk(key, renames, base, self.forward, False)
+            now = self._walk(now, converters, base, self.forward, True)
             if facts.get("trusted") is None and now != facts["hub"][key]:
                 self.faults.append(f"{facts['class']}: {key} gives {facts['hub'][key]} in transformers, {now} here")
         back = [(p, e, i, t.reverse_transform()) for p, e, i, t in self.registry.fresh(facts["program"])[::-1] if not isinstance(t, PrefixChange)]
         renames = [x for x in back if not isinstance(x[3], WeightConverter)]
         converters = [x for x in back if isinstance(x[3], WeightConverter)]
         for key in sorted(facts["model"]):
-            now = self._walk(key, converters, self.backward, True)
-            self._walk(now, renames, self.backward, False)
+            now = self._walk(key, converters, base, self.backward, True)
+            self._walk(now, renames, base, self.backward, False)
 
-    def _walk(self, key, program, into, first_only):
+    def _walk(self, key, program, base, into, first_only):
         moved = {}
         for path, entry, index, t in program:
-            head, rest = self._scoped(path, key)
+            head, rest = self._scoped(path, base, key)
             if head is None:
                 continue
             t.scope_prefix = t.base_model_prefix = None
@@ -109,7 +117,6 @@ OPS = {
     ("Concatenate",): lambda o, n: f"concat({o[0].dim})" if o[0].num_shards_attribute is None else f"concat({o[0].dim}, over {n})",
     ("Interleave",): lambda o, n: f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim})",
     ("Interleave", "Chunk"): lambda o, n: f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim}) | split({o[1].dim})",
-    ("ErnieFuseAndSplitTextVisionExperts",): lambda o, n: f"stack({n}) | concat({o[0].concat_dim}) | split({o[0].stack_dim})",
 }
 
 
@@ -154,9 +161,12 @@ class Entry:
         there, back = self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
         plain = [ways["whole"] for ways in readings]
         tries = [plain]
+        if any("below" in ways for ways in readings):
+            tries.append([ways.get("below", ways["whole"]) for ways in readings])
         for mode in ("inside", "start"):
             if any(mode in ways for ways in readings):
-                tries.append([r for ways in readings for r in ([ways["whole"]] + ([ways[mode]] if mode in ways else []))])
+                tries.append([r for ways in readings for r in [ways["whole"], *ways.get(mode, [])]])
+                tries.append([r for ways in readings for r in ways.get(mode, [ways["whole"]])])
         tries = [[self._middle(r, there) for r in rules] for rules in tries]
         best = None
         for rules in tries:
@@ -167,6 +177,11 @@ class Entry:
             if not wrong and not wrong_back:
                 break
         _, _, rules, wrong, wrong_back = best
+        for rule in rules:
+            lost = [n for n in rule.left[0].names() if n not in rule.right[0].names()]
+            if lost and not wrong:
+                raise Inexpressible("makes one key of many, all numbers of a segment")
+        rules = [self._bare(r, there, back) for r in rules]
         if wrong:
             k = wrong[0]
             raise Inexpressible(f"`{k}` becomes `{there[k]}`, and no whole-segment pattern does that")
@@ -174,6 +189,17 @@ class Entry:
             k = wrong_back[0]
             self.notes.append(f"{describe(t)}: backwards, transformers makes `{back[k]}` of `{k}`, this file `{Group('rename', rules).apply([k], True)[0]}`")
         return rules
+
+    @staticmethod
+    def _bare(rule, there, back):
+        """Without the `.**` at the end, where every key that moves ends there."""
+        sides = rule.left + rule.right
+        if not all(p.text.endswith(".**") for p in sides) or any(p.text.endswith("{part*}.**") for p in sides):
+            return rule
+        short = Rule(*([p.text[:-3] for p in side] for side in (rule.left, rule.right)), rule.arrow, rule.via, [u.text for u in rule.unless], rule.optional)
+        moved = [k for k in there if rule.forward(k) is not None], [k for k in back if rule.backward(k) is not None]
+        same = all(short.forward(k) == rule.forward(k) for k in moved[0]) and all(short.backward(k) == rule.backward(k) for k in moved[1])
+        return short if same and (moved[0] or moved[1]) else rule
 
     @staticmethod
     def _middle(rule, keys):
@@ -200,13 +226,31 @@ class Entry:
             return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
         if "PermuteForRope" in kinds:
             return self._rope(t, left, right, keep, index)
+        if kinds == ("ErnieFuseAndSplitTextVisionExperts",) and len(right) == 2:
+            return self._two_kinds(left, right, keep, captures[0])
+        if kinds == ("Split",) and [p.split(".")[-2][0] for p in right] == ["q", "k", "v"]:
+            # it cuts by the sizes of the model's parameters, which for query, key and value are those of their heads
+            for name, field in (("heads", "num_attention_heads"), ("kv_heads", "num_key_value_heads")):
+                self.lets.append(f"let {name} = config.text_config.{field} ?? config.{field}")
+            return self._checked([Rule(left, right, via=f"split({t.operations[0].dim}, heads, kv_heads, kv_heads)", unless=keep)], t, index)
+        if kinds == ("Concatenate",) and t.operations[0].num_shards_attribute:
+            name = t.operations[0].num_shards_attribute
+            self.lets.append(f"let parts = config.text_config.{name} ?? config.{name}")
+            left = [p.replace("{" + captures[0] + "}", "{" + captures[0] + ": 0..parts}") for p in left]
         if kinds not in OPS:
             raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
-        if kinds == ("ErnieFuseAndSplitTextVisionExperts",) and len(left) == 1:
-            via = f"stack({captures[0]}) | split(0)"
-        else:
-            via = OPS[kinds](t.operations, captures[0] if captures else "e")
+        via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
+
+    def _two_kinds(self, left, right, keep, name):
+        """Experts of two kinds in one list, the first half text's, the second vision's, each kind with sizes of its own."""
+        self.lets.append("let experts = config.text_config.moe_num_experts ?? config.moe_num_experts")
+        via = f"stack({name})" + (" | concat(1)" if len(left) > 1 else "")
+        bounds = ("0..experts", "experts..2 * experts")
+        return [
+            Rule([p.replace("{" + name + "}", "{" + f"{name}: {b}" + "}")[:-3] for p in left], [target[:-3]], via=via, unless=keep)
+            for b, target in zip(bounds, right)
+        ]
 
     def _rope(self, t, left, right, keep, index):
         """RoPE's two orders of a head's rows: cut first, then turn query and key by name."""
@@ -215,6 +259,8 @@ class Entry:
         self.lets = [f"let heads = {config}"]
         if len(right) == 1:
             return self._checked([Rule(left, right, via="rope_halves(heads)", unless=keep)], t, index)
+        [first] = self._checked([Rule(left, right, via="split(0)", unless=keep)], t, index)
+        left, right = [p.text for p in first.left], [p.text for p in first.right]
         turned, out = [], []
         for pattern in right:
             if o.permute_layer_names is None or any(n in pattern for n in o.permute_layer_names):
@@ -223,17 +269,28 @@ class Entry:
                 out.append(between)
             else:
                 out.append(pattern)
-        self._checked([Rule(left, right, via="split(0)", unless=keep)], t, index)
         return [Rule(left, out, via="split(0)", unless=keep), *turned]
 
     def _checked(self, rules, t, index):
+        """A converter's rule, as it is or beginning inside a segment, whichever moves all keys as the regexes do."""
         key = (self.registry.canonical[self.name], index)
-        for before, after in self.trace.forward.get(key, {}).items():
-            if after not in Group("map", rules).apply([before]):
-                raise Inexpressible(f"`{before}` becomes `{after}`, and no whole-segment pattern does that")
-        for before, after in self.trace.backward.get(key, {}).items():
-            got = Group("map", rules).apply([before], True)
+        there, back = self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
+        [rule] = rules
+        glued = None
+        if all(p.text.startswith("**.") and not p.text.startswith("**.{") for p in rule.left + rule.right):
+            left, right = ([p.text.replace("**.", "**.{part*}", 1) for p in side] for side in (rule.left, rule.right))
+            glued = Rule(left, right, rule.arrow, rule.via, [u.text for u in rule.unless])
+        wrong = None
+        for one in filter(None, (rule, glued)):
+            bad = next((k for k, after in there.items() if after not in (one.forward(k) or [k])), None)
+            if bad is None:
+                break
+            wrong = wrong or bad
+        else:
+            raise Inexpressible(f"`{wrong}` becomes `{there[wrong]}`, and no whole-segment pattern does that")
+        for before, after in back.items():
+            got = one.backward(before) or [before]
             if after not in got:
                 self.notes.append(f"{describe(t)}: backwards, transformers makes `{after}` of `{before}`, this file `{got[0]}`")
                 break
-        return rules
+        return [self._bare(one, there, back)]

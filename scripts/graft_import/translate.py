@@ -246,12 +246,24 @@ def rename(source, target, offset=0):
             ways["whole"] = Rule(whole(left, shape.anchored)[:-3] + "{part*}.**", whole(right, shape.anchored)[:-3] + "{part*}.**", unless=keep)
         else:
             ways["whole"] = Rule(whole(left, shape.anchored), whole(right, shape.anchored), unless=keep)
+            if not shape.anchored and left.startswith("."):
+                # the regex wants something before it, which `**.` doesn't
+                ways["below"] = Rule(whole(left, False), whole(right, False), unless=[*keep, left.strip(".") + ".**"])
             if not shape.anchored and not left.startswith("."):
-                ways["inside"] = Rule(cut(left, True, False), cut(right, True, False), unless=keep)
+                ways["inside"] = [Rule(cut(a, True, False), cut(b, True, False), unless=keep) for a, b in spelled_out(left, right, 0)]
             if not shape.anchored and not left.endswith("."):
-                ways["start"] = Rule(cut(left, False, True), cut(right, False, True), unless=keep)
+                ways["start"] = [Rule(cut(a, False, True), cut(b, False, True), unless=keep) for a, b in spelled_out(left, right, -1)]
         out.append(ways)
     return out
+
+
+def spelled_out(left, right, end):
+    """Where a pattern is to be cut at an enumeration, one pair of patterns for each word: two captures can't stand side by side."""
+    segment = left.strip(".").split(".")[end]
+    m = re.search(r"\{(\w): ([^{}]+)\}", segment)
+    if not m:
+        return [(left, right)]
+    return [(left.replace(m[0], word), right.replace("{" + m[1] + "}", word)) for word in m[2].split("|")]
 
 
 def convert_patterns(sources, targets):

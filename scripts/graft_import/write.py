@@ -48,8 +48,9 @@ class Importer:
                 self.trace.add(f)
         self.hand = hand_written(rules)
         self.composer = Composer(self.registry, self.trace, self.hand, head_sources(rules))
+        # types of which some class has its base model below a prefix
+        self.prefixed = {f["model_type"] for f in self.facts if any(k.startswith(f["base_prefix"] + ".") for k in f["model"])}
         self.files = OrderedDict()
-        self.building = set()
         self.legacy_only = []
 
     # -- which files
@@ -64,7 +65,7 @@ class Importer:
     def key(self, facts):
         ties = tuple(sorted((t, s) for t, s in facts["ties"].items() if not (t == "lm_head.weight" and s in self.composer.covered)))
         legacy = any(LEGACY.search(k) for k in facts["model"])
-        base = facts["base_prefix"] if any(k.startswith(facts["base_prefix"] + ".") for k in facts["model"]) else ""
+        base = facts["base_prefix"] if facts["model_type"] in self.prefixed else ""
         return self.composer.program(facts), ties, tuple(facts["always"]) if ties else (), base, legacy
 
     def plan(self):
@@ -87,15 +88,20 @@ class Importer:
             for k, classes in of.items():
                 if k != primary and self.needs_file(k, of):
                     models[k] += classes
+        self.classes = {f["class"] for f in self.facts}
+        self.reserved = {n for names in models.values() for n in names} | set(self.hand.values())
+        self.pending = {k: (names, groups[k]) for k, names in models.items() if names and (k[0] or k[1])}
         for k, names in models.items():
             program, ties, _, _, legacy = k
-            if not names:
+            if not names or any(f.key == k for f in self.files.values()):
                 continue
             if not program and not ties:
                 if legacy:
                     self.legacy_only += [n for n in names]
                 continue
             self.make(k, names, groups[k])
+        if self.legacy_only:
+            self.make(((), (), (), "", True), self.legacy_only, [], name="old_names")
         # entries that no class reaches by name
         named = {m for f in self.files.values() for m in f.models} | set(self.hand)
         for entry in self.registry.entries:
@@ -122,6 +128,23 @@ class Importer:
         """A class apart from its type's other classes needs a file of its own if theirs would serve it wrongly."""
         return bool(k[0] or k[1]) or any(o[0] or o[1] for o in of)
 
+    def simplify(self, file):
+        """Where transformers never takes a converter of its own backwards, since one of a nested model comes first there, it is one-way."""
+        own = [s for s in file.statements if isinstance(s, Group) and s.word == "map"]
+        if not own or not any(isinstance(s, Use) for s in file.statements):
+            return
+        before = len(self.check(file)[2])
+        if not before:
+            return
+        for s in own:
+            for rule in s.rules:
+                rule.arrow = "->"
+                after = len(self.check(file)[2])
+                if after < before:
+                    before = after
+                else:
+                    rule.arrow = "<->"
+
     def hand_part(self, canonical):
         return next((self.hand[n] for n in self.registry.same(canonical) if n in self.hand and n not in ("llava",)), None)
 
@@ -130,14 +153,18 @@ class Importer:
         for file in self.files.values():
             if file.key[0] == (("", canonical),) and not file.key[1]:
                 return file
+        for k, (names, facts) in self.pending.items():
+            if k[0] == (("", canonical),) and not k[1]:
+                return self.make(k, names, facts)
         return self.make(((("", canonical),), (), (), "", False), [], [], canonical)
 
     def make(self, k, names, facts, name=None):
         program, ties, always, base, legacy = k
         root = next((e for path, e in program if path == ""), None)
         if name is None:
-            wish = [n for n in ([root] if root else []) if n in names] + [n for n in names]
-            name = next(n for n in [*wish, *(f"{n}_{i}" for n in wish for i in range(9))] if n.replace("-", "_") not in self.files)
+            wish = [n for n in ([root] if root else []) if n in names]
+            wish += [n for n in names if n not in self.classes] + [f["model_type"] for f in facts if f["model_type"] not in self.reserved] + names
+            name = next(n for n in [*wish, *(f"{n}_names" for n in wish)] if n.replace("-", "_") not in self.files)
         name = name.replace("-", "_")
         file = self.files[name] = File(name)
         file.key, file.models, file.facts = k, list(names), facts
@@ -166,6 +193,7 @@ class Importer:
                 covered |= {(f"{path}.{p}".strip("."), e) for p, e in part.key[0]}
             file.entries.append(f"{entry} under {path}")
         file.statements += maps
+        self.simplify(file)
         file.ties, unsaid = tie_statements(dict(ties), set(always), self.composer.covered)
         file.unsaid += unsaid
         return file
@@ -209,7 +237,7 @@ class Importer:
         compared, there, back = self.check(file)
         file.compared, file.there, file.back = compared, there, back
         entries = "; ".join(dict.fromkeys(file.entries))
-        lines = [f"## {file.name}: imported from transformers {self.version}" + (f" (registry: {entries})." if entries else " (ties).")]
+        lines = [f"## {file.name}: imported from transformers {self.version}" + (f" (registry: {entries})." if entries else " (ties)." if file.ties else " (names of old).")]
         lines += ["##", "## Layouts: hub is what is published, model what transformers v5 holds in memory."]
         classes = ", ".join(f["class"] for f in file.facts)
         if classes:

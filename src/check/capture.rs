@@ -77,7 +77,7 @@ impl<'a> Table<'a> {
                 let joined = match (&first.kind, second) {
                     (ast::CaptureKind::Index { .. }, ast::Atom::Text(text)) => text.starts_with(|c: char| c.is_ascii_digit()),
                     (ast::CaptureKind::Index { .. }, ast::Atom::Capture(next)) => matches!(next.kind, ast::CaptureKind::Index { .. }),
-                    (ast::CaptureKind::Text { .. }, ast::Atom::Capture(_)) => true,
+                    (ast::CaptureKind::Text { .. }, ast::Atom::Capture(next)) => !matches!(next.kind, ast::CaptureKind::Words { .. }),
                     _ => false,
                 };
                 if joined {

@@ -9,7 +9,7 @@ use super::capture::{SideOf, Table};
 use super::op::{self, OpUse};
 use super::rules::{Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
 use super::value::{Scope, names};
-use super::{invertible, resolve_alone};
+use super::{invertible, proof, resolve_alone};
 use crate::diagnostic::codes::{
     ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, UNKNOWN_NAME, UNKNOWN_RULES,
 };
@@ -181,10 +181,13 @@ impl Checker<'_> {
             | StatementKind::Let { .. }
             | StatementKind::Trust(_)
             | StatementKind::Example { .. } => return,
-            StatementKind::Use { path, is_file, under } => {
+            StatementKind::Use { path, is_file, reversed, under } => {
                 let used = self.include(scope, path, *is_file, under.as_ref());
-                steps.extend(used);
-                return;
+                if !*reversed {
+                    steps.extend(used);
+                    return;
+                }
+                Some(StepKind::Reversed(used))
             }
             StatementKind::When { condition, then, otherwise, .. } => {
                 self.check_names(scope, condition, &[]);
@@ -198,6 +201,7 @@ impl Checker<'_> {
                     let lowered = self.rule(scope, rule, is_map);
                     rules.extend(self.report(lowered));
                 }
+                self.findings.extend(proof::group(&rules));
                 Some(StepKind::Rewrite(rules))
             }
             StatementKind::Strip { place, wrappers, if_wanted } => {
@@ -364,6 +368,7 @@ impl Checker<'_> {
             }
         }
         Ok(Tie {
+            inverted: tie.inverted,
             targets,
             sources,
             slots,
@@ -420,7 +425,7 @@ impl Checker<'_> {
             let (pattern, _) = resolve_alone(scope, &exception.pattern)?;
             if exception.target { unless_right.push(pattern) } else { unless_left.push(pattern) }
         }
-        let lowered = Rule {
+        let mut lowered = Rule {
             place: scope.place(rule.span),
             text: print_rule(rule),
             captures: table.finish(),
@@ -432,7 +437,9 @@ impl Checker<'_> {
             unless_right,
             condition: rule.tail.condition.clone(),
             optional: rule.tail.optional,
+            ambiguous: false,
         };
+        lowered.ambiguous = proof::may_be_ambiguous(&lowered);
         if !is_map && !lowered.is_rename() {
             return Err(Box::new(
                 Diagnostic::error(ARITY, "a `rename` has one source, one target and no ops")

@@ -5,10 +5,12 @@ mod capture;
 mod invertible;
 mod lower;
 pub mod op;
+mod proof;
 mod rules;
 pub mod value;
 
 pub use lower::{Includes, NoIncludes, check};
+pub use proof::{Idempotence, idempotence};
 pub use rules::{Capture, CaptureKind, Direction, Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
 
 use crate::diagnostic::Diagnostic;

@@ -7,7 +7,7 @@ use regex::Regex;
 use super::op::{Made, OpUse};
 use super::value::Scope;
 use crate::diagnostic::{Diagnostic, Place, SourceText};
-use crate::key::{Pattern, Slot};
+use crate::key::{Binding, Pattern, Slot};
 use crate::syntax::ast::{Arrow, Expr, IfAbsent, IfPresent};
 use crate::tensor::Dtype;
 
@@ -121,6 +121,8 @@ pub enum StepKind {
         /// How many.
         count: Option<Expr>,
     },
+    /// `use … reversed`: these, read the other way.
+    Reversed(Vec<Step>),
     /// `when …`
     When {
         /// The condition.
@@ -157,6 +159,8 @@ pub struct Rule {
     pub condition: Option<Expr>,
     /// No finding if nothing matches.
     pub optional: bool,
+    /// A key may match it in more than one way, so the plan looks whether each key that it renames reads back.
+    pub ambiguous: bool,
 }
 
 impl Rule {
@@ -185,6 +189,23 @@ pub struct Capture {
     pub left: bool,
     /// Whether a target binds it.
     pub right: bool,
+}
+
+impl Capture {
+    /// Whether it is a number that is bound to a range.
+    pub(super) fn has_range(&self) -> bool {
+        matches!(self.kind, CaptureKind::Index(Some(_)))
+    }
+
+    /// The first thing that it can hold.
+    pub(super) fn zero(&self) -> Binding {
+        match &self.kind {
+            CaptureKind::Index(_) => Binding::Index(0),
+            CaptureKind::Words { .. } => Binding::Word(0),
+            CaptureKind::Chars => Binding::Owned("x".into()),
+            CaptureKind::Rest => Binding::Owned("".into()),
+        }
+    }
 }
 
 /// What a capture captures.
@@ -247,6 +268,8 @@ pub struct Selection {
 /// A `tie`.
 #[derive(Clone, Debug)]
 pub struct Tie {
+    /// `untie`: it is meant the other way.
+    pub inverted: bool,
     /// Keys that are one tensor with the source.
     pub targets: Vec<Pattern>,
     /// Candidates for the source, in order.

@@ -84,6 +84,9 @@ codes! {
     /// Ties that go round in a circle.
     TIE_CYCLE = 215;
 
+    /// A `<->` rule that two keys make one of, so that reading backwards gives the wrong one.
+    NOT_ONE_TO_ONE = 216;
+
     // 3xx: rules against a checkpoint
     /// Two sources give one key.
     COLLISION = 301;

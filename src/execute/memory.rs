@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::Store;
-use crate::tensor::{Storage, TensorInfo, TensorView};
+use crate::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
 /// A plan carried out in memory.
 #[derive(Clone, Debug, Default)]
@@ -67,7 +67,7 @@ pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize) -> Res
     }
     let made: Vec<(NodeId, Made)> = nodes
         .par_iter()
-        .map(|(node, (layout, key))| Ok((*node, tensor(layout, &leaves).map_err(|error| error.at_key(key.as_str()))?)))
+        .map(|(node, (layout, key))| Ok((*node, tensor(layout, &leaves, limit).map_err(|error| error.at_key(key.as_str()))?)))
         .collect::<Result<_>>()?;
     let made: BTreeMap<NodeId, Made> = made.into_iter().collect();
     let mut seen = BTreeSet::new();
@@ -105,19 +105,29 @@ struct Made {
     read: u64,
 }
 
-fn tensor(layout: &Layout, leaves: &Mapped) -> Result<Made> {
-    // Pieces address a row-major source; where a source is a strided view, they are brought to its storage.
-    let mut pieces = Vec::with_capacity(layout.pieces.len());
+fn tensor(layout: &Layout, leaves: &Mapped, limit: usize) -> Result<Made> {
     let mut copies = Mapped::default();
-    for piece in &layout.pieces {
-        settle(piece.clone(), leaves, &mut copies, &mut pieces)?;
-    }
-    if let Some(view) = alias(layout, &pieces, leaves)? {
-        // A temporary is nobody's storage but this target's, and as good a home as a copy; but it was made.
-        let leaf = pieces.first().map(|piece| piece.value.leaves[0].node);
-        let aliased = leaf.is_none_or(|node| !leaves.temporaries.contains(&node));
-        return Ok(Made { view, aliased, moved_only: aliased, read: 0 });
-    }
+    let pieces = match settle(layout, leaves, limit)? {
+        Some(pieces) => {
+            if let Some(view) = alias(layout, &pieces, leaves)? {
+                // A temporary is nobody's storage but this target's, and as good a home as a copy; but it was made.
+                let leaf = pieces.first().map(|piece| piece.value.leaves[0].node);
+                let aliased = leaf.is_none_or(|node| !leaves.temporaries.contains(&node));
+                return Ok(Made { view, aliased, moved_only: aliased, read: 0 });
+            }
+            pieces
+        }
+        None => {
+            // Strides that can't be followed: the sources are made row-major first.
+            for leaf in layout.pieces.iter().flat_map(|piece| &piece.value.leaves) {
+                let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
+                if let (false, Entry::Vacant(slot)) = (view.is_contiguous(), copies.views.entry(leaf.node)) {
+                    slot.insert(TensorView::contiguous(Storage::new(view.to_vec()), view.info().clone(), 0)?);
+                }
+            }
+            layout.pieces.clone()
+        }
+    };
     let both = Both(&copies, leaves);
     let mut bytes = Vec::new();
     let len = bytes_of(layout.numel, layout.size)?;
@@ -139,35 +149,33 @@ fn tensor(layout: &Layout, leaves: &Mapped) -> Result<Made> {
     Ok(Made { view, aliased: layout.numel == 0, moved_only: layout.is_copy(), read })
 }
 
-/// Brings the operands of a piece from their source's row-major order to the strides that it has.
-fn settle(piece: Piece<Value>, leaves: &Mapped, copies: &mut Mapped, out: &mut Vec<Piece<Value>>) -> Result<()> {
-    let mut settled = vec![piece];
-    for operand in 0..settled.first().map_or(0, |piece| piece.operands.len()) {
-        let Some(leaf) = settled.first().map(|piece| piece.value.leaves[operand]) else { break };
-        let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
-        if view.is_contiguous() {
-            continue;
-        }
-        let axes = Axes::new(view.shape());
-        let mut refined = Vec::new();
-        let half = leaf.dtype.bits() < 8;
-        let fits = !half
-            && settled
-                .iter()
-                .try_for_each(|piece| refine(piece.clone(), Which::Operand(operand), &axes, &mut refined, MAX_PIECES))
-                .is_some();
-        if fits {
+/// The pieces of a layout, which address row-major sources, with the strides that the sources have. `None` if that takes too many pieces.
+fn settle(layout: &Layout, leaves: &Mapped, limit: usize) -> Result<Option<Vec<Piece<Value>>>> {
+    let mut out = Vec::with_capacity(layout.pieces.len());
+    for piece in &layout.pieces {
+        let mut settled = vec![piece.clone()];
+        for (operand, leaf) in piece.value.leaves.iter().enumerate() {
+            let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
+            if view.is_contiguous() {
+                continue;
+            }
+            let axes = Axes::new(view.shape());
+            let mut refined = Vec::new();
+            // Half bytes are counted in other steps than their source.
+            let half = leaf.dtype == Dtype::F4;
+            let refine = |piece: Piece<Value>| refine(piece, Which::Operand(operand), &axes, &mut refined, limit);
+            if half || settled.into_iter().try_for_each(refine).is_none() {
+                return Ok(None);
+            }
             for piece in &mut refined {
                 piece.operands[operand] = axes.moved(&piece.operands[operand], view.strides(), |_, at| at);
                 piece.coalesce();
             }
             settled = refined;
-        } else if let Entry::Vacant(slot) = copies.views.entry(leaf.node) {
-            slot.insert(TensorView::contiguous(Storage::new(view.to_vec()), view.info().clone(), 0)?);
         }
+        out.extend(settled);
     }
-    out.extend(settled);
-    Ok(())
+    Ok(Some(out))
 }
 
 /// The target as a view of its source, if it is one.

@@ -198,7 +198,7 @@ impl Graph {
     fn rope(&mut self, input: NodeId, heads: u64, to_halves: bool) -> Fit<NodeId> {
         let info = self.info(input).clone();
         let Some(rows) = info.shape.first().copied() else { return Err(format!("{info} has no dimension that holds heads")) };
-        if rows % heads != 0 || (rows / heads) % 2 != 0 {
+        if rows % heads != 0 || !(rows / heads).is_multiple_of(2) {
             return Err(format!("dimension 0 of {info} must be {heads} heads of an even size"));
         }
         let half = rows / heads / 2;
@@ -276,7 +276,7 @@ impl Graph {
                 };
                 let size = self.info(input).shape[dim];
                 let whole = parts.iter().try_fold(0u64, |sum, part| sum.checked_add(*part)).ok_or("the proportions are too large")?;
-                if size % whole != 0 {
+                if !size.is_multiple_of(whole) {
                     return Err(format!(
                         "dimension {dim} of {} can't be split {parts:?}: {size} is not a multiple of {whole}",
                         self.info(input)
@@ -323,7 +323,7 @@ impl Graph {
 
     fn qkv_group(&mut self, inputs: &[NodeId], heads: u64, kv_heads: u64) -> Fit<NodeId> {
         let [q, k, v] = *inputs else { return Err("qkv_group joins q, k and v".to_owned()) };
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(format!("{heads} heads are no multiple of {kv_heads} key and value heads"));
         }
         let rows = self.info(q).shape.first().copied().unwrap_or(0);
@@ -350,7 +350,7 @@ impl Graph {
 
     fn qkv_ungroup(&mut self, input: NodeId, heads: u64, kv_heads: u64) -> Fit<Vec<NodeId>> {
         let info = self.info(input).clone();
-        if heads % kv_heads != 0 {
+        if !heads.is_multiple_of(kv_heads) {
             return Err(format!("{heads} heads are no multiple of {kv_heads} key and value heads"));
         }
         let all = heads.checked_add(kv_heads).and_then(|sum| sum.checked_add(kv_heads)).ok_or("too many heads")?;

@@ -303,6 +303,11 @@ impl<'a> Planner<'a> {
             StepKind::Tie(tie) => self.tie(step, tie, scope, stage.direction),
             StepKind::Create { target, made, unless } => self.create(step, target, made, unless, scope, stage.direction),
             StepKind::Expect { pattern, captures, count } => self.expect_keys(step, pattern, captures, count.as_ref(), scope),
+            StepKind::Reversed(steps) => {
+                let other = Stage { direction: stage.direction.opposite(), ..*stage };
+                self.steps(&steps.iter().collect::<Vec<_>>(), &other);
+                Ok(())
+            }
             StepKind::When { condition, then, otherwise } => self.when(condition, then, otherwise, scope, stage),
         };
         if let Err(diagnostic) = result {

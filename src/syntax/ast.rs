@@ -65,12 +65,14 @@ pub enum StatementKind {
     },
     /// `models mixtral, MixtralForCausalLM`
     Models(Vec<Ident>),
-    /// `use detr under "model.detr"`
+    /// `use detr under "model.detr"`, `use llama reversed`
     Use {
         /// `detr`, `transformers/detr`, or in quotes a file beside this one: `"./detr.graft"`
         path: Ident,
         /// Whether the path was in quotes: a file, never an embedded name.
         is_file: bool,
+        /// `reversed`: the file is read backwards.
+        reversed: bool,
         /// The subtree it is scoped to: literal segments only.
         under: Option<Pattern>,
     },
@@ -261,9 +263,11 @@ pub struct Selection {
     pub tail: Tail,
 }
 
-/// `tie "a", "b" from "c", "d" when tied if present keep if absent skip`
+/// `tie "a", "b" from "c", "d" when tied if present keep if absent skip`, `untie "a" from "c"`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tie {
+    /// `untie`: a `tie` read backwards, which leaves out a target that really is its source.
+    pub inverted: bool,
     /// Keys that are one tensor with the source.
     pub targets: Vec<Pattern>,
     /// Candidates for the source, in order.

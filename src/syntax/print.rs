@@ -74,10 +74,11 @@ impl Parts {
                 Parts::line(format!("ruleset {}{}", name.text, layouts.unwrap_or_default()))
             }
             StatementKind::Models(models) => Parts::list(word, models.iter().map(model).collect(), Vec::new()),
-            StatementKind::Use { path, is_file, under } => {
+            StatementKind::Use { path, is_file, reversed, under } => {
                 let path = if *is_file { quoted(&path.text) } else { path.text.clone() };
                 let under = under.as_ref().map(|under| format!(" under {}", print_pattern(under)));
-                Parts::line(format!("use {path}{}", under.unwrap_or_default()))
+                let reversed = if *reversed { " reversed" } else { "" };
+                Parts::line(format!("use {path}{reversed}{}", under.unwrap_or_default()))
             }
             StatementKind::Let { name, value } => {
                 let value = value.as_ref().map(|value| format!(" = {}", print_expr(value)));
@@ -142,7 +143,10 @@ fn tied(tie: &Tie) -> Parts {
         tie.absent.map(|word| format!("if absent {}", if_absent(word))),
     ];
     Parts {
-        lists: vec![("tie".to_owned(), patterns(&tie.targets)), ("from".to_owned(), patterns(&tie.sources))],
+        lists: vec![
+            (if tie.inverted { "untie" } else { "tie" }.to_owned(), patterns(&tie.targets)),
+            ("from".to_owned(), patterns(&tie.sources)),
+        ],
         clauses: clauses.into_iter().flatten().collect(),
         indent: (2, 2),
     }

@@ -45,6 +45,22 @@ fn check_corpus() {
     });
 }
 
+#[test]
+fn proof_corpus() {
+    insta::glob!("../corpus", "proof/*.graft", |path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut out = String::new();
+        for (name, body) in cases(&text) {
+            let said = match compile(body) {
+                Ok(rules) => format!("{}{:?}\n", shown(&rules.findings), regraft::check::idempotence(&rules)),
+                Err(diagnostics) => shown(&diagnostics.0),
+            };
+            writeln!(out, "### {name}\n{said}").unwrap();
+        }
+        insta::assert_snapshot!(out);
+    });
+}
+
 fn infos(text: &str) -> IndexMap<Key, Option<TensorInfo>> {
     text.lines()
         .filter(|line| !line.trim().is_empty())

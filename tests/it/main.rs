@@ -8,6 +8,7 @@ mod corpus;
 mod docs;
 mod execute;
 mod library;
+mod seed;
 mod store;
 mod syntax;
 mod tidy;

@@ -103,20 +103,24 @@ impl<'a> Pool<'a> {
     pub(in crate::execute) fn run(&self, outputs: &[Output]) -> Result<()> {
         let half = self.budget / 2;
         let parts: Vec<Vec<Part>> = outputs.iter().map(|output| parts(&output.layout, half, self.long_run)).collect();
-        let jobs = outputs.iter().zip(&parts).enumerate().flat_map(|(i, (output, parts))| {
-            let counts = parts.iter().enumerate().map(|(part, it)| (part, it.jobs(&output.layout)));
-            counts.flat_map(move |(part, count)| (0..count).map(move |job| (i, part, job)))
-        });
-        // In the order of the target; a tiny tensor is a job of its own.
-        let jobs: Vec<(usize, usize, u64)> = jobs.collect();
-        jobs.par_iter().try_for_each(|(output, part, job)| {
+        // Jobs are numbered in the order of the target, not listed: a terabyte has very many. A tiny tensor is a job of its own.
+        let mut firsts: Vec<(u64, &Output, &Part)> = Vec::new();
+        let mut jobs = 0u64;
+        for (output, parts) in outputs.iter().zip(&parts) {
+            for part in parts {
+                firsts.push((jobs, output, part));
+                jobs = jobs.saturating_add(part.jobs(&output.layout));
+            }
+        }
+        (0..jobs).into_par_iter().try_for_each(|job| {
             self.check()?;
-            let (mut worker, mut buffer) =
-                self.workers.lock().map_err(|_| outside())?.pop().unwrap_or_else(|| (Worker::new(half, self.gap), Vec::new()));
-            let output_ = &outputs[*output];
-            let done = self.job(output_, &parts[*output][*part], *job, &mut worker, &mut buffer);
+            let at = firsts.partition_point(|(first, ..)| *first <= job);
+            let (first, output, part) = at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
+            let idle = self.workers.lock().map_err(|_| outside())?.pop();
+            let (mut worker, mut buffer) = idle.unwrap_or_else(|| (Worker::new(half, self.gap), Vec::new()));
+            let done = self.job(output, part, job - first, &mut worker, &mut buffer);
             self.workers.lock().map_err(|_| outside())?.push((worker, buffer));
-            done.map_err(|error| if error.key().is_some() { error } else { error.at_key(output_.key.as_str()) })
+            done.map_err(|error| if error.key().is_some() { error } else { error.at_key(output.key.as_str()) })
         })
     }
 

@@ -7,6 +7,7 @@ use indexmap::IndexMap;
 use crate::check::value::Scope;
 use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::NOT_ONE_TO_ONE;
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::Planner;
 use crate::plan::bind::{BoundItem, BoundRule, BoundSide, bind};
@@ -143,6 +144,9 @@ impl Planner<'_> {
                         if key == *entry.key {
                             continue;
                         }
+                        if bound.rule.ambiguous {
+                            reads_back(&entry.key, &key, bound, undone)?;
+                        }
                         taken[rule].renames.push((place, key));
                     } else {
                         let own = own_slots(bound, source);
@@ -172,6 +176,28 @@ impl Planner<'_> {
         self.evidence.already.extend(already);
         Ok(taken)
     }
+}
+
+/// Looks whether what a rename gives reads back as the key it came from.
+fn reads_back(key: &str, image: &str, bound: &BoundRule<'_>, undone: &[BoundRule<'_>]) -> Result<(), Box<Diagnostic>> {
+    let Some(inverse) = undone.iter().find(|inverse| std::ptr::eq(inverse.rule, bound.rule)) else { return Ok(()) };
+    let (Some(read), Some(BoundItem::Pattern(write))) = (inverse.source_pattern(0), inverse.targets.first().map(|side| &side.item)) else {
+        return Ok(());
+    };
+    let mut segments = Segments::default();
+    segments.split(image);
+    let mut bindings = Bindings::new(bound.rule.captures.len());
+    let back = read.matches(image, &segments, &mut bindings).then(|| write.render(image, &bindings)).flatten();
+    if back.as_deref() == Some(key) {
+        return Ok(());
+    }
+    let reads = back.map_or_else(|| "doesn't read back".to_owned(), |back| format!("reads back as `{back}`"));
+    Err(Box::new(
+        Diagnostic::error(NOT_ONE_TO_ONE, format!("not one-to-one here: `{key}` becomes `{image}`, which {reads}"))
+            .at(bound.rule.place.clone(), "can't be inverted for this key")
+            .keys([key])
+            .hint("write `->` if the rule is meant to go one way, or name more of the key"),
+    ))
 }
 
 /// The captures of a source that tell its tensors apart within an instance.

@@ -35,6 +35,7 @@ impl Planner<'_> {
         {
             return Ok(());
         }
+        let direction = if tie.inverted { direction.opposite() } else { direction };
         let rule = self.rule_id(&step.place, 0, &step.text);
         for bindings in self.tie_instances(tie) {
             let render = |patterns: &[Pattern]| -> Vec<Key> {

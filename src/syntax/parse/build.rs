@@ -69,16 +69,18 @@ impl Builder<'_, '_> {
             Rule::use_rules => {
                 let mut path = None;
                 let mut under = None;
+                let mut reversed = false;
                 for part in parts {
                     match part.as_rule() {
                         Rule::rules_path => path = Some((self.ident(&part), false)),
                         Rule::string if path.is_none() => path = Some((self.quoted_ident(&part)?, true)),
                         Rule::string => under = Some(self.pattern(&part)?),
+                        Rule::kw_reversed => reversed = true,
                         _ => {}
                     }
                 }
                 let (path, is_file) = path?;
-                StatementKind::Use { path, is_file, under }
+                StatementKind::Use { path, is_file, reversed, under }
             }
             Rule::let_value => {
                 let name = self.idents(&parts).into_iter().next()?;
@@ -282,11 +284,12 @@ impl Builder<'_, '_> {
     fn tie(&mut self, parts: Vec<Node<'_>>) -> Option<Tie> {
         let (mut targets, mut sources) = (Vec::new(), Vec::new());
         let (mut condition, mut present, mut absent) = (None, None, None);
-        let mut from = false;
+        let (mut from, mut inverted) = (false, false);
         let mut seen: Vec<(&str, Span)> = Vec::new();
         for part in parts {
             match part.as_rule() {
                 Rule::kw_from => from = true,
+                Rule::kw_untie => inverted = true,
                 Rule::string if from => sources.push(self.pattern(&part)?),
                 Rule::string => targets.push(self.pattern(&part)?),
                 Rule::tie_clause => {
@@ -310,7 +313,7 @@ impl Builder<'_, '_> {
                 _ => {}
             }
         }
-        Some(Tie { targets, sources, condition, present, absent })
+        Some(Tie { inverted, targets, sources, condition, present, absent })
     }
 
     fn twice<T>(&mut self, word: &str, first: Span, second: Span, advice: &str) -> Option<T> {

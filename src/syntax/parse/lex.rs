@@ -207,7 +207,7 @@ impl<'s> Lexed<'s> {
 
     /// Where a statement that starts at a token ends at the latest: where the next one begins.
     pub(super) fn limit(&self, start: usize) -> usize {
-        let in_tie = self.word(start) == "tie";
+        let in_tie = matches!(self.word(start), "tie" | "untie");
         let later = self.starts.get(self.starts.partition_point(|index| *index <= start)..).unwrap_or_default();
         let next = later.iter().find(|index| self.begins_statement(**index, in_tie));
         next.and_then(|index| self.get(*index)).map_or(self.text.len(), |token| token.start)

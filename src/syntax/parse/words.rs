@@ -4,8 +4,8 @@ use super::Rule;
 
 /// The keywords that begin a statement.
 pub(in crate::syntax) const STATEMENTS: &[&str] = &[
-    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast", "tie", "create", "expect", "trust",
-    "example", "when",
+    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast", "tie", "untie", "create", "expect",
+    "trust", "example", "when",
 ];
 
 /// The grammar rule of a statement without braces.
@@ -22,7 +22,7 @@ pub(super) fn statement_rule(word: &str) -> Option<Rule> {
         "drop" => Rule::drop_keys,
         "keep" => Rule::keep_keys,
         "cast" => Rule::cast,
-        "tie" => Rule::tie,
+        "tie" | "untie" => Rule::tie,
         "create" => Rule::create,
         "expect" => Rule::expect,
         "trust" => Rule::trust,
@@ -52,6 +52,8 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::keep_keys | Rule::kw_keep => "`keep`",
         Rule::cast | Rule::kw_cast => "`cast`",
         Rule::tie | Rule::kw_tie => "`tie`",
+        Rule::kw_untie => "`untie`",
+        Rule::kw_reversed => "`reversed`",
         Rule::tie_clause => "`when`;`if present`;`if absent`",
         Rule::tie_when | Rule::kw_when => "`when`",
         Rule::if_present => "`if present`",

@@ -226,7 +226,12 @@ fn simple() -> BoxedStrategy<StatementKind> {
     prop_oneof![
         (ident(), of((ident(), arrow(), ident()))).prop_map(|(name, layouts)| StatementKind::Ruleset { name, layouts }),
         vec(prop_oneof![ident(), quoted(), Just(Ident { text: "keep".to_owned(), span: AT })], 1..12).prop_map(StatementKind::Models),
-        (path, of(pattern())).prop_map(|((path, is_file), under)| StatementKind::Use { path, is_file, under }),
+        (path, any::<bool>(), of(pattern())).prop_map(|((path, is_file), reversed, under)| StatementKind::Use {
+            path,
+            is_file,
+            reversed,
+            under
+        }),
         (ident(), of(any_expr())).prop_map(|(name, value)| StatementKind::Let { name, value }),
         (place, patterns(), any::<bool>()).prop_map(|(place, wrappers, if_wanted)| StatementKind::Strip { place, wrappers, if_wanted }),
         pattern().prop_map(StatementKind::Prefix),
@@ -235,9 +240,11 @@ fn simple() -> BoxedStrategy<StatementKind> {
         selection().prop_map(StatementKind::Drop),
         selection().prop_map(StatementKind::Keep),
         (selection(), ident(), any::<bool>()).prop_map(|(keys, dtype, lossy)| StatementKind::Cast { keys, dtype, lossy }),
-        (patterns(), patterns(), of(any_expr()), of(present), of(absent)).prop_map(|(targets, sources, condition, present, absent)| {
-            StatementKind::Tie(Tie { targets, sources, condition, present, absent })
-        }),
+        (any::<bool>(), patterns(), patterns(), of(any_expr()), of(present), of(absent)).prop_map(
+            |(inverted, targets, sources, condition, present, absent)| {
+                StatementKind::Tie(Tie { inverted, targets, sources, condition, present, absent })
+            }
+        ),
         (pattern(), op(), tail()).prop_map(|(target, value, tail)| StatementKind::Create { target, value, tail }),
         (pattern(), of(any_expr())).prop_map(|(pattern, count)| StatementKind::Expect { pattern, count }),
         vec(string(), 1..8).prop_map(StatementKind::Trust),

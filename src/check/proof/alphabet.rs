@@ -1,0 +1,103 @@
+//! Segments that stand for all segments: one for each way in which the patterns at hand can tell segments apart.
+//!
+//! Literals and words stand for themselves; numbers and free text are represented by examples. The alphabet is complete where free
+//! text is told apart in at most two ways; else it is an approximation, and says so.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::key::{Atom, Bindings, Part, Pattern, Segments};
+
+/// Representative segments.
+pub(super) struct Alphabet {
+    symbols: Vec<String>,
+    /// Whether nothing was left out.
+    pub(super) complete: bool,
+}
+
+/// Numbers that are tried as examples.
+const NUMBERS: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 31, 32, 63, 64, 100, 127, 128, 1000];
+
+/// The largest alphabet.
+const MAX_SYMBOLS: usize = 96;
+
+impl Alphabet {
+    /// An alphabet for these patterns.
+    pub(super) fn new(patterns: &[&Pattern]) -> Self {
+        let mut parts: Vec<&Part> = Vec::new();
+        for part in patterns.iter().flat_map(|pattern| pattern.parts()) {
+            if !matches!(part, Part::Rest(_)) && !parts.contains(&part) {
+                parts.push(part);
+            }
+        }
+        let mut pool: Vec<String> = Vec::new();
+        let mut free = 0;
+        for part in &parts {
+            match part {
+                Part::Literal(text) => pool.push(text.to_string()),
+                Part::Segment(atoms) => {
+                    free += usize::from(atoms.iter().any(|atom| matches!(atom, Atom::Chars(_))));
+                    pool.extend(examples(atoms));
+                }
+                Part::Rest(_) => {}
+            }
+        }
+        // A segment that no pattern names.
+        let fresh = ["x", "y", "z", "other", "other_"].into_iter().find(|word| !pool.iter().any(|known| known == word));
+        pool.extend(fresh.map(str::to_owned));
+        let mut known: HashMap<Vec<bool>, ()> = HashMap::new();
+        let mut symbols = Vec::new();
+        let mut seen = HashSet::new();
+        for word in pool {
+            let signature: Vec<bool> = parts.iter().map(|part| accepts(part, &word)).collect();
+            if seen.insert(word.clone()) && known.insert(signature, ()).is_none() {
+                symbols.push(word);
+            }
+        }
+        let complete = free <= 2 && symbols.len() <= MAX_SYMBOLS;
+        symbols.truncate(MAX_SYMBOLS);
+        Self { symbols, complete }
+    }
+
+    /// The segments.
+    pub(super) fn symbols(&self) -> &[String] {
+        &self.symbols
+    }
+}
+
+/// Whether a fixed part accepts a segment.
+pub(super) fn accepts(part: &Part, segment: &str) -> bool {
+    match part {
+        Part::Literal(text) => **text == *segment,
+        Part::Rest(_) => true,
+        Part::Segment(_) => {
+            let pattern = Pattern::new(vec![part.clone()]);
+            let mut segments = Segments::default();
+            segments.split(segment);
+            let slots = pattern.slots().last().map_or(0, |slot| usize::from(slot.0) + 1);
+            segments.len() == 1 && pattern.matches(segment, &segments, &mut Bindings::new(slots))
+        }
+    }
+}
+
+/// Segments that atoms match, to tell them from others.
+fn examples(atoms: &[Atom]) -> Vec<String> {
+    let mut found = vec![String::new()];
+    for atom in atoms {
+        let choices: Vec<String> = match atom {
+            Atom::Text(text) => vec![text.to_string()],
+            Atom::Index { mul, add, range, .. } => {
+                let ends = range.iter().flat_map(|range| [range.start, range.end.saturating_sub(1), range.end]);
+                let numbers = NUMBERS.iter().copied().chain(ends);
+                numbers
+                    .filter_map(|n| i64::try_from(n).ok()?.checked_mul(*mul)?.checked_add(*add))
+                    .filter(|number| *number >= 0)
+                    .map(|number| number.to_string())
+                    .collect()
+            }
+            Atom::Chars(_) => ["x", "0", "x_y", "z9"].map(str::to_owned).to_vec(),
+            Atom::Words { words, .. } => words.iter().map(|word| word.to_string()).collect(),
+        };
+        found = found.iter().flat_map(|start| choices.iter().map(move |choice| format!("{start}{choice}"))).take(256).collect();
+    }
+    found
+}

@@ -1,0 +1,167 @@
+//! Patterns as automata over segments: shortest keys that some patterns match and others don't.
+//!
+//! A state is a set of parts, one bit each (bit `n` for the end), so following a key needs no construction beforehand.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use super::alphabet::{Alphabet, accepts};
+use crate::key::{Part, Pattern};
+
+/// States that a search visits before it gives up.
+const BUDGET: usize = 50_000;
+
+/// What a search found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A key.
+    Key(String),
+    /// No key at all.
+    Nothing,
+    /// The search grew too large.
+    Unknown,
+}
+
+/// A pattern that reads keys segment by segment.
+pub(super) struct Automaton<'p> {
+    parts: &'p [Part],
+    /// For each symbol of the alphabet, the parts that accept it.
+    accepting: Vec<u64>,
+    rests: u64,
+}
+
+impl<'p> Automaton<'p> {
+    /// `None` for a pattern of more than 60 parts.
+    pub(super) fn new(pattern: &'p Pattern, alphabet: &Alphabet) -> Option<Self> {
+        let parts = pattern.parts();
+        if parts.len() > 60 {
+            return None;
+        }
+        let rests = parts.iter().enumerate().filter(|(_, part)| matches!(part, Part::Rest(_))).fold(0, |bits, (at, _)| bits | (1 << at));
+        let accepting = alphabet
+            .symbols()
+            .iter()
+            .map(|symbol| parts.iter().enumerate().filter(|(_, part)| accepts(part, symbol)).fold(0, |bits, (at, _)| bits | (1 << at)))
+            .collect();
+        Some(Self { parts, accepting, rests })
+    }
+
+    /// `**` may match nothing: what follows it is reached too.
+    fn close(&self, mut state: u64) -> u64 {
+        loop {
+            let next = state | ((state & self.rests) << 1);
+            if next == state {
+                return state;
+            }
+            state = next;
+        }
+    }
+
+    fn start(&self) -> u64 {
+        self.close(1)
+    }
+
+    fn step(&self, state: u64, symbol: usize) -> u64 {
+        let taken = (state & !self.rests & self.accepting[symbol]) << 1;
+        self.close(taken | (state & self.rests))
+    }
+
+    fn accepts(&self, state: u64) -> bool {
+        state >> self.parts.len() & 1 == 1
+    }
+}
+
+/// The shortest key for which `wanted` holds, given which automata accept it.
+pub(super) fn search(automata: &[Automaton<'_>], alphabet: &Alphabet, wanted: impl Fn(&[bool]) -> bool) -> Found {
+    let start: Vec<u64> = automata.iter().map(Automaton::start).collect();
+    let mut seen: HashMap<Vec<u64>, usize> = HashMap::new();
+    let mut trail: Vec<(usize, usize)> = vec![(usize::MAX, 0)];
+    let mut open = VecDeque::from([start.clone()]);
+    seen.insert(start, 0);
+    while let Some(state) = open.pop_front() {
+        let at = seen[&state];
+        for symbol in 0..alphabet.symbols().len() {
+            let next: Vec<u64> = automata.iter().zip(&state).map(|(automaton, state)| automaton.step(*state, symbol)).collect();
+            if next.iter().all(|state| *state == 0) || seen.contains_key(&next) {
+                continue;
+            }
+            let accepted: Vec<bool> = automata.iter().zip(&next).map(|(automaton, state)| automaton.accepts(*state)).collect();
+            trail.push((at, symbol));
+            if wanted(&accepted) {
+                return Found::Key(spell(&trail, alphabet));
+            }
+            if trail.len() > BUDGET {
+                return Found::Unknown;
+            }
+            seen.insert(next.clone(), trail.len() - 1);
+            open.push_back(next);
+        }
+    }
+    Found::Nothing
+}
+
+/// The key that leads to the last step of a trail.
+fn spell(trail: &[(usize, usize)], alphabet: &Alphabet) -> String {
+    let mut segments = Vec::new();
+    let mut at = trail.len() - 1;
+    while let Some((before, symbol)) = trail.get(at).filter(|(before, _)| *before != usize::MAX) {
+        segments.push(alphabet.symbols()[*symbol].as_str());
+        at = *before;
+    }
+    segments.reverse();
+    segments.join(".")
+}
+
+/// Keys that both patterns match so that, somewhere, a segment is a fixed part of both (and not the same part, for one pattern with
+/// itself): where one pattern's fixed middle overlaps the other's. Shortest first, up to `limit`.
+pub(super) fn overlaps(a: &Pattern, b: &Pattern, with_itself: bool, alphabet: &Alphabet, limit: usize) -> Vec<String> {
+    type State = (usize, usize, bool);
+    let fixed = |part: &Part| !matches!(part, Part::Rest(_));
+    // Moves of one automaton on a symbol: where to, and whether a fixed part took it.
+    let moves = |parts: &[Part], at: usize, symbol: &str| -> Vec<(usize, usize)> {
+        let mut found = Vec::new();
+        let mut at = at;
+        loop {
+            match parts.get(at) {
+                Some(Part::Rest(_)) => {
+                    found.push((at, at));
+                    at += 1;
+                }
+                Some(part) if accepts(part, symbol) => {
+                    found.push((at, at + 1));
+                    break;
+                }
+                _ => break,
+            }
+        }
+        found
+    };
+    let ends = |parts: &[Part], at: usize| parts[at..].iter().all(|part| matches!(part, Part::Rest(_)));
+    let (a, b) = (a.parts(), b.parts());
+    let mut found = Vec::new();
+    let mut seen: HashSet<State> = HashSet::from([(0, 0, false)]);
+    let mut trail: Vec<(usize, usize)> = vec![(usize::MAX, 0)];
+    let mut open: VecDeque<(State, usize)> = VecDeque::from([((0, 0, false), 0)]);
+    while let Some(((p, q, flag), at)) = open.pop_front() {
+        for (number, symbol) in alphabet.symbols().iter().enumerate() {
+            for (p_took, p_next) in moves(a, p, symbol) {
+                for (q_took, q_next) in moves(b, q, symbol) {
+                    let both = fixed(&a[p_took]) && fixed(&b[q_took]) && !(with_itself && p_took == q_took);
+                    let next = (p_next, q_next, flag || both);
+                    if next.2 && ends(a, p_next) && ends(b, q_next) {
+                        trail.push((at, number));
+                        found.push(spell(&trail, alphabet));
+                        if found.len() >= limit {
+                            return found;
+                        }
+                        trail.pop();
+                    }
+                    if seen.insert(next) {
+                        trail.push((at, number));
+                        open.push_back((next, trail.len() - 1));
+                    }
+                }
+            }
+        }
+    }
+    found
+}

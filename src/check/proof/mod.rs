@@ -1,0 +1,307 @@
+//! Proofs about rules, by automata over their patterns, each with a witness key: rules that can never fire, rules that give one key,
+//! a `<->` that isn't one-to-one, and whether applying the rules to their own output changes anything.
+//!
+//! Promises are about state dicts in the source layout: a key that looks like a rule's right side already is not held against it.
+//! What `where`, ranges from a config and `when` decide is known only on a checkpoint; what hangs on that is left to the plan.
+
+mod alphabet;
+mod automaton;
+mod trace;
+
+use alphabet::Alphabet;
+use automaton::{Automaton, Found, overlaps, search};
+use trace::{backward, forward, taker};
+
+use super::lower::pattern_of;
+use super::rules::{Rule, Rules, Step, StepKind};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::{DEAD_RULE, NOT_ONE_TO_ONE, SAME_IMAGE};
+use crate::key::{Atom, Part, Pattern};
+use crate::syntax::ast::Arrow;
+
+/// Witnesses that are looked at before a question is left open.
+const WITNESSES: usize = 48;
+
+/// Whether applying rules to their own output changes anything.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub enum Idempotence {
+    /// No key is rewritten twice.
+    Proven,
+    /// This key is.
+    Refuted {
+        /// A key of the source layout.
+        key: String,
+        /// What it becomes.
+        once: String,
+        /// What that becomes when the rules are applied again.
+        twice: String,
+    },
+    /// It can't be told from the rules alone; the plan checks it.
+    Undecided {
+        /// Why.
+        because: String,
+    },
+}
+
+/// What is wrong with the rules of one statement.
+pub(super) fn group(rules: &[Rule]) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    for (at, rule) in rules.iter().enumerate() {
+        findings.extend(dead(rules, at));
+        if rule.arrow == Arrow::TwoWay {
+            findings.extend(not_one_to_one(rules, at));
+            for other in 0..at {
+                findings.extend(same_image(rules, other, at));
+            }
+        }
+    }
+    findings
+}
+
+/// A rule one of whose sources only has keys that earlier rules take.
+fn dead(rules: &[Rule], at: usize) -> Option<Diagnostic> {
+    let rule = &rules[at];
+    let earlier: Vec<(&Rule, &Pattern)> = rules[..at]
+        .iter()
+        // What a condition or a range leaves to later rules isn't known here.
+        .filter(|rule| rule.condition.is_none() && rule.captures.iter().all(|capture| !capture.has_range()))
+        .flat_map(|rule| rule.left.iter().filter_map(move |side| Some((rule, pattern_of(side)?))))
+        .collect();
+    if earlier.is_empty() {
+        return None;
+    }
+    for source in rule.left.iter().filter_map(pattern_of) {
+        let own: Vec<&Pattern> = std::iter::once(source).chain(&rule.unless_left).collect();
+        let mut patterns = own.clone();
+        let mut guards = Vec::new();
+        for (earlier, pattern) in &earlier {
+            let start = patterns.len();
+            patterns.push(pattern);
+            patterns.extend(&earlier.unless_left);
+            guards.push(start..patterns.len());
+        }
+        let uncertain = earlier.iter().any(|(rule, _)| !rule.unless_right.is_empty());
+        let alphabet = Alphabet::new(&patterns);
+        let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
+        let automata = automata?;
+        let reads = |accepted: &[bool]| accepted[0] && !accepted[1..own.len()].contains(&true);
+        let takes = |accepted: &[bool], guard: &std::ops::Range<usize>| {
+            accepted[guard.start] && !accepted[guard.start + 1..guard.end].contains(&true)
+        };
+        let live = search(&automata, &alphabet, |accepted| reads(accepted) && !guards.iter().any(|guard| takes(accepted, guard)));
+        if live != Found::Nothing || !alphabet.complete || uncertain {
+            continue;
+        }
+        let Found::Key(key) = search(&automata, &alphabet, |accepted| reads(accepted)) else { continue };
+        let (taker, _) = taker(&rules[..at], &key)?;
+        let taker = &rules[taker];
+        return Some(
+            Diagnostic::warning(DEAD_RULE, "this rule can never fire: earlier ones take all its keys")
+                .at(rule.place.clone(), "never reached")
+                .label(taker.place.clone(), format!("takes `{key}`"))
+                .keys([key])
+                .hint("the first rule of a group that matches a key wins: move this one up, or leave it out"),
+        );
+    }
+    None
+}
+
+/// Two rules that give one key to two keys.
+fn same_image(rules: &[Rule], first: usize, second: usize) -> Option<Diagnostic> {
+    let (a, b) = (&rules[first], &rules[second]);
+    if a.arrow != Arrow::TwoWay {
+        return None;
+    }
+    for left in a.right.iter().filter_map(pattern_of) {
+        for right in b.right.iter().filter_map(pattern_of) {
+            let alphabet = Alphabet::new(&[left, right]);
+            let automata = [Automaton::new(left, &alphabet)?, Automaton::new(right, &alphabet)?];
+            let mut candidates = overlaps(left, right, false, &alphabet, WITNESSES);
+            if let Found::Key(key) = search(&automata, &alphabet, |accepted| accepted[0] && accepted[1]) {
+                candidates.insert(0, key);
+            }
+            for key in candidates {
+                let (Some(x), Some(y)) = (backward(a, &key), backward(b, &key)) else { continue };
+                let taken = |key: &str, by: usize| taker(rules, key).is_some_and(|(rule, _)| rule == by);
+                let looks_right = |key: &str| rules.iter().any(|rule| backward(rule, key).is_some());
+                let is_source =
+                    |source: &str, rule: usize| taken(source, rule) && forward(&rules[rule], source).as_deref() == Some(key.as_str());
+                if x == y || looks_right(&x) || looks_right(&y) || !is_source(&x, first) || !is_source(&y, second) {
+                    continue;
+                }
+                return Some(
+                    Diagnostic::error(SAME_IMAGE, format!("two rules give one key: `{x}` and `{y}` both become `{key}`"))
+                        .at(b.place.clone(), format!("`{y}`"))
+                        .label(a.place.clone(), format!("`{x}`"))
+                        .keys([key])
+                        .hint("reading backwards could not choose: write `->` for one of them, or exclude keys with `unless`"),
+                );
+            }
+        }
+    }
+    None
+}
+
+/// A `<->` rule that, read backwards, gives another key than it came from. Where no such key is found, and none is ruled out, the
+/// plan looks at each key that it renames.
+fn not_one_to_one(rules: &[Rule], at: usize) -> Option<Diagnostic> {
+    let rule = &rules[at];
+    if !may_be_ambiguous(rule) {
+        return None;
+    }
+    let (left, right) = (pattern_of(rule.left.first()?)?, pattern_of(rule.right.first()?)?);
+    for key in stretched(left, right) {
+        let Some(image) = forward(rule, &key) else { continue };
+        let back = backward(rule, &image);
+        let in_layout = backward(rule, &key).is_none() && taker(rules, &key).is_some_and(|(taker, _)| taker == at);
+        if back.as_ref() == Some(&key) || !in_layout {
+            continue;
+        }
+        let reads = back.map_or_else(|| "doesn't read back at all".to_owned(), |back| format!("reads back as `{back}`"));
+        return Some(
+            Diagnostic::error(NOT_ONE_TO_ONE, format!("not one-to-one: `{key}` becomes `{image}`, which {reads}"))
+                .at(rule.place.clone(), "can't be inverted for every key")
+                .keys([key])
+                .hint("name more of the key, so that where a capture ends is clear, or write `->`"),
+        );
+    }
+    None
+}
+
+/// Whether a two-way rename may read back as another key: one of its patterns can match a key in more than one way.
+pub(super) fn may_be_ambiguous(rule: &Rule) -> bool {
+    rule.arrow == Arrow::TwoWay && rule.is_rename() && rule.left.iter().chain(&rule.right).filter_map(pattern_of).any(ambiguous)
+}
+
+/// Whether a key may match a pattern in two ways that matter: its fixed middle can overlap itself, or a segment has captures whose
+/// ends can't be told.
+fn ambiguous(pattern: &Pattern) -> bool {
+    let rests = pattern.parts().iter().filter(|part| matches!(part, Part::Rest(_))).count();
+    let fixed = pattern.parts().len() - rests;
+    let segments = pattern.parts().iter().any(|part| match part {
+        Part::Segment(atoms) => {
+            let free = atoms.iter().filter(|atom| matches!(atom, Atom::Chars(_))).count();
+            let touching = atoms.windows(2).any(|pair| pair.iter().all(|atom| atom.slot().is_some()));
+            free > 1 || touching
+        }
+        _ => false,
+    });
+    segments || (rests > 1 && fixed > 1)
+}
+
+/// Keys of one pattern in which each capture holds text that looks like what stands around it on the other side.
+fn stretched(pattern: &Pattern, other: &Pattern) -> Vec<String> {
+    let mut fillers: Vec<String> = ["x", "0", "x0"].map(str::to_owned).to_vec();
+    let mut segments: Vec<String> = vec![String::new(), "x".into()];
+    for part in other.parts() {
+        match part {
+            Part::Literal(text) => segments.push(text.to_string()),
+            Part::Segment(atoms) => fillers.extend(atoms.iter().filter_map(|atom| match atom {
+                Atom::Text(text) => Some(format!("x{text}y")),
+                _ => None,
+            })),
+            Part::Rest(_) => {}
+        }
+    }
+    fillers.truncate(10);
+    segments.truncate(8);
+    let mut keys = vec![String::new()];
+    for part in pattern.parts() {
+        let choices: Vec<String> = match part {
+            Part::Literal(text) => vec![text.to_string()],
+            Part::Rest(_) => segments.clone(),
+            Part::Segment(atoms) => atoms.iter().fold(vec![String::new()], |found, atom| {
+                let texts: Vec<String> = match atom {
+                    Atom::Text(text) => vec![text.to_string()],
+                    Atom::Index { .. } => vec!["1".into(), "12".into()],
+                    Atom::Chars(_) => fillers.clone(),
+                    Atom::Words { words, .. } => words.iter().map(|word| word.to_string()).collect(),
+                };
+                found.iter().flat_map(|start| texts.iter().map(move |text| format!("{start}{text}"))).take(512).collect()
+            }),
+        };
+        let join = |start: &str, choice: &str| {
+            let dot = if start.is_empty() || choice.is_empty() { "" } else { "." };
+            format!("{start}{dot}{choice}")
+        };
+        keys = keys.iter().flat_map(|start| choices.iter().map(move |choice| join(start, choice))).take(4096).collect();
+    }
+    keys
+}
+
+/// Whether applying the rules to their own output changes anything.
+pub fn idempotence(rules: &Rules) -> Idempotence {
+    let mut order: Vec<(usize, &Rule)> = Vec::new();
+    let mut guarded = false;
+    flatten(&rules.steps, &mut order, &mut 0, &mut guarded);
+    let all: Vec<Vec<&Rule>> = {
+        let mut groups: Vec<Vec<&Rule>> = Vec::new();
+        for (group, rule) in &order {
+            if *group >= groups.len() {
+                groups.resize_with(*group + 1, Vec::new);
+            }
+            groups[*group].push(rule);
+        }
+        groups
+    };
+    let mut open: Option<String> = guarded.then(|| "a `when` is decided by the checkpoint, or a file is used reversed".to_owned());
+    for (made_in, maker) in &order {
+        for (read_in, reader) in &order {
+            // What a later statement reads is part of the first application.
+            if read_in > made_in {
+                continue;
+            }
+            for image in maker.right.iter().filter_map(pattern_of) {
+                for source in reader.left.iter().filter_map(pattern_of) {
+                    let patterns: Vec<&Pattern> = [image, source].into_iter().chain(&reader.unless_left).collect();
+                    let alphabet = Alphabet::new(&patterns);
+                    let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
+                    let Some(automata) = automata else { continue };
+                    let meets = search(&automata, &alphabet, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true));
+                    if meets == Found::Nothing {
+                        continue;
+                    }
+                    let witnesses = overlaps(image, source, false, &alphabet, WITNESSES);
+                    for witness in &witnesses {
+                        let Some(key) = backward(maker, witness) else { continue };
+                        let Some(once) = trace::through(&all, &key) else { continue };
+                        let Some(twice) = trace::through(&all, &once) else { continue };
+                        if once != twice && once != key {
+                            return Idempotence::Refuted { key, once, twice };
+                        }
+                    }
+                    // All excluded by the rules' own `unless`: each witness was followed and changes nothing.
+                    let settled = witnesses.len() < WITNESSES
+                        && witnesses.iter().all(|witness| trace::through(&all, witness).as_deref() == Some(witness.as_str()));
+                    if !witnesses.is_empty() && !settled && open.is_none() {
+                        open = Some(format!("`{}` may read what `{}` gives", reader.text, maker.text));
+                    }
+                }
+            }
+        }
+    }
+    open.map_or(Idempotence::Proven, |because| Idempotence::Undecided { because })
+}
+
+/// The rules of all statements, with the number of their statement.
+fn flatten<'r>(steps: &'r [Step], order: &mut Vec<(usize, &'r Rule)>, next: &mut usize, guarded: &mut bool) {
+    for step in steps {
+        match &step.kind {
+            StepKind::Rewrite(rules) => {
+                order.extend(rules.iter().map(|rule| (*next, rule)));
+                *next += 1;
+            }
+            StepKind::Reversed(inner) => {
+                *guarded = true;
+                flatten(inner, order, next, guarded);
+            }
+            StepKind::When { then, otherwise, .. } => {
+                *guarded = true;
+                flatten(then, order, next, guarded);
+                flatten(otherwise, order, next, guarded);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! One key followed through rules, as far as patterns alone can tell: captures that an op makes stand at 0, conditions hold.
+
+use super::super::lower::pattern_of;
+use super::super::rules::{Rule, Side};
+use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
+
+fn split(key: &str) -> Segments {
+    let mut segments = Segments::default();
+    segments.split(key);
+    segments
+}
+
+fn matches_any(patterns: &[Pattern], key: &str) -> bool {
+    let segments = split(key);
+    patterns.iter().any(|pattern| pattern.matches(key, &segments, &mut Bindings::new(pattern.slots().len())))
+}
+
+/// The first side that matches a key, with its captures; captures that only the other side has stand at 0.
+fn bound(rule: &Rule, sides: &[Side], key: &str) -> Option<Bindings> {
+    let segments = split(key);
+    sides.iter().filter_map(pattern_of).find_map(|pattern| {
+        let mut bindings = Bindings::new(rule.captures.len());
+        pattern.matches(key, &segments, &mut bindings).then(|| {
+            for slot in (0u16..).take(rule.captures.len()).map(Slot) {
+                if *bindings.get(slot) == Binding::Unbound {
+                    bindings.set(slot, rule.captures[usize::from(slot.0)].zero());
+                }
+            }
+            bindings
+        })
+    })
+}
+
+fn render(sides: &[Side], key: &str, bindings: &Bindings) -> Option<String> {
+    sides.iter().find_map(pattern_of)?.render(key, bindings)
+}
+
+/// What a rule makes of a key, if it takes it.
+pub(super) fn forward(rule: &Rule, key: &str) -> Option<String> {
+    let bindings = bound(rule, &rule.left, key)?;
+    let target = render(&rule.right, key, &bindings)?;
+    (target != key && !matches_any(&rule.unless_left, key) && !matches_any(&rule.unless_right, &target)).then_some(target)
+}
+
+/// What a two-way rule, read backwards, makes of a key.
+pub(super) fn backward(rule: &Rule, key: &str) -> Option<String> {
+    let bindings = bound(rule, &rule.right, key)?;
+    let source = render(&rule.left, key, &bindings)?;
+    (source != key && !matches_any(&rule.unless_right, key) && !matches_any(&rule.unless_left, &source)).then_some(source)
+}
+
+/// The first rule of a group that takes a key, and what it makes of it.
+pub(super) fn taker(rules: &[Rule], key: &str) -> Option<(usize, String)> {
+    rules.iter().enumerate().find_map(|(at, rule)| Some((at, forward(rule, key)?)))
+}
+
+/// A key through groups of rules, one after the other; `None` if it grows beyond reason.
+pub(super) fn through(groups: &[Vec<&Rule>], key: &str) -> Option<String> {
+    let mut key = key.to_owned();
+    for rules in groups {
+        if let Some(next) = rules.iter().find_map(|rule| forward(rule, &key)) {
+            key = next;
+        }
+    }
+    (key.len() < 4096).then_some(key)
+}
