@@ -4,13 +4,19 @@
 
 mod apply;
 mod check;
+mod completions;
 mod console;
 mod conversion;
+mod diff;
+mod explain;
+mod fmt;
 mod group;
 mod inspect;
 mod plan;
+mod rules;
 mod size;
 mod summary;
+mod test;
 
 use std::process::ExitCode;
 
@@ -60,9 +66,15 @@ enum Colour {
 #[derive(Subcommand)]
 enum Command {
     Inspect(inspect::Arguments),
-    Check(check::Arguments),
     Plan(plan::Arguments),
     Apply(apply::Arguments),
+    Explain(explain::Arguments),
+    Diff(diff::Arguments),
+    Check(check::Arguments),
+    Fmt(fmt::Arguments),
+    Test(test::Arguments),
+    Rules(rules::Arguments),
+    Completions(completions::Arguments),
 }
 
 /// How a command ended that could do its work.
@@ -129,9 +141,15 @@ pub(crate) fn main() -> ExitCode {
     let console = Console { colour, quiet: global.quiet, json: global.json };
     let result = match command {
         Command::Inspect(arguments) => inspect::run(&arguments, console),
-        Command::Check(arguments) => check::run(&arguments, console),
         Command::Plan(arguments) => plan::run(&arguments, console),
         Command::Apply(arguments) => apply::run(&arguments, console),
+        Command::Explain(arguments) => explain::run(&arguments, console),
+        Command::Diff(arguments) => diff::run(&arguments, console),
+        Command::Check(arguments) => check::run(&arguments, console),
+        Command::Fmt(arguments) => fmt::run(&arguments, console),
+        Command::Test(arguments) => test::run(&arguments, console),
+        Command::Rules(arguments) => rules::run(&arguments, console),
+        Command::Completions(arguments) => completions::run(&arguments, console),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
