@@ -7,14 +7,14 @@ use regraft::check::value::{Environment, no_captures, unknown_layout};
 use regraft::check::{Direction, Rules, SideItem, StepKind, resolve_alone};
 use regraft::diagnostic::{Diagnostics, did_you_mean};
 use regraft::execute::{Sharing, sharing};
-use regraft::key::{Bindings, Reach, Segments};
+use regraft::key::{Bindings, Part, Reach, Segments};
 use regraft::plan::{DropReason, Hit, NodeId, Op, Plan, Target, trace};
 use regraft::store::Store as _;
 use serde_json::{Value, json};
 
 use super::console::{Console, rule_line};
 use super::conversion::{Conversion, Prepared};
-use super::summary::op_text;
+use super::summary::{is_stack, op_text};
 use super::{Failure, Outcome, Result};
 
 /// Explains a key: which rules touched it, what they captured, how its tensor is made; or why no rule did
@@ -226,6 +226,7 @@ impl Explained<'_> {
         if depth > 32 {
             return;
         }
+        let is_stack = is_stack(self.plan, id);
         for (at, input) in node.inputs.iter().enumerate() {
             let count = node.inputs.len();
             if count > INPUTS && at > 0 && at + 1 < count {
@@ -234,6 +235,8 @@ impl Explained<'_> {
                 }
                 continue;
             }
+            // The new dimension of each part of a stack goes without saying.
+            let input = if is_stack { self.plan.node(*input).inputs.first().unwrap_or(input) } else { input };
             self.tree(*input, depth + 1, out);
         }
     }
@@ -274,10 +277,13 @@ fn collect_misses(rules: &Rules, direction: Direction, key: &str, segments: &Seg
                 let SideItem::Pattern(pattern) = &side.item else { continue };
                 let matches = pattern.matches(key, segments, &mut Bindings::new(rule.captures.len()));
                 let reach = pattern.reach(key, segments, rule.captures.len());
+                let least = pattern.parts().iter().filter(|part| !matches!(part, Part::Rest(_))).count();
                 let why = if matches {
                     "its pattern fits, but a `where`, an `unless`, a range or an earlier rule of its group keeps it away".to_owned()
+                } else if least > segments.len() {
+                    format!("it asks for {least} segments at least, and the key has {}", segments.len())
                 } else if reach.segment >= segments.len() {
-                    "it asks for more segments than the key has".to_owned()
+                    "it asks for more segments at its end".to_owned()
                 } else {
                     format!("it stopped at segment {}, `{}`", reach.segment + 1, segments.get(key, reach.segment))
                 };
