@@ -231,6 +231,32 @@ fn the_readme_is_run() {
     trycmd::TestCases::new().case("README.md");
 }
 
+/// What documents link to, and the files that they name, are there.
+#[test]
+fn what_documents_name_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for name in
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/language.md", "docs/diagnostics.md", "tests/fixtures/cases/README.md"]
+    {
+        let text = document(name);
+        let folder = root.join(name).parent().unwrap().to_path_buf();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://") && !link.starts_with('#')) {
+            let file = link.split('#').next().unwrap_or(link);
+            assert!(folder.join(file).exists(), "{name} links to {link}");
+            named += 1;
+        }
+        let prefixes = ["src/", "tests/", "docs/", "grammar/", "scripts/", "rules/", "examples/"];
+        let words = text.split('`').skip(1).step_by(2).filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
+        for word in words.filter(|word| !word.contains(['<', '*', ' '])) {
+            assert!(root.join(word).exists(), "{name} names {word}");
+            named += 1;
+        }
+    }
+    assert!(named > 50, "only {named} files are named");
+}
+
 /// The rule file in it is the one that its command line names.
 #[test]
 fn the_readme_shows_its_example() {
