@@ -9,6 +9,7 @@ mod docs;
 mod execute;
 mod invert;
 mod library;
+mod ops;
 mod seed;
 mod store;
 mod syntax;
