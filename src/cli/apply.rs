@@ -16,10 +16,10 @@ use serde_json::json;
 use super::console::{Console, has_findings};
 use super::conversion::{Conversion, Prepared};
 use super::size::Size;
-use super::summary::keys;
+use super::summary::counted;
 use super::{Failure, Outcome, Result, summary};
 
-/// Converts a checkpoint into new files
+/// Convert a checkpoint into new files
 ///
 /// Config, tokenizer and other side files are carried along. The output appears whole or not at all; the source is only read.
 #[derive(clap::Args)]
@@ -101,7 +101,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "keys": plan.targets.len(),
             "report": report,
             "keys_report": plan.report,
-            "findings": plan.findings,
+            "findings": prepared.findings.iter().chain(&plan.findings).collect::<Vec<_>>(),
             "seconds": seconds,
         }))?;
     } else if !console.quiet {
@@ -162,13 +162,12 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, se
     let mut lines = vec![format!("rules: {}", prepared.rules())];
     match plan.verdict {
         Some(Verdict::Already) => lines.push("in the target layout already: copied as it is".to_owned()),
-        Some(Verdict::Neither) | None => lines.push("nothing to rewrite: keys pass through".to_owned()),
-        Some(Verdict::Converts | Verdict::Mixed) => {}
+        Some(Verdict::Neither) => lines.push("nothing to rewrite: keys pass through".to_owned()),
+        Some(Verdict::Converts | Verdict::Mixed) | None => {}
     }
-    let count = plan.targets.len() as u64;
     lines.push(format!(
-        "{count} {}: {} copied ({}), {} transformed ({}), {} aliased ({})",
-        keys(count),
+        "{}: {} copied ({}), {} transformed ({}), {} aliased ({})",
+        counted(plan.targets.len() as u64, "key"),
         report.copied,
         Size(report.bytes_copied),
         report.transformed,
@@ -177,12 +176,11 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, se
         Size(report.bytes_aliased)
     ));
     lines.push(format!(
-        "{} read, {} written to {} in {} {}, {seconds:.2} s",
+        "{} read, {} written to {} in {}, {seconds:.2} s",
         Size(report.bytes_read),
         Size(report.bytes_written),
         output.display(),
-        report.files.len(),
-        if report.files.len() == 1 { "file" } else { "files" }
+        counted(report.files.len() as u64, "file")
     ));
     lines.join("\n") + "\n"
 }
