@@ -5,7 +5,7 @@ configuration takes that. Written down, one JSON object a line, resumable:
 
   class, model_type, base_prefix
   program  the conversion rules in order: [module path or "", registry entry, index of the rule in that entry]
-  ties     target -> source, as the class declares them when words embeddings are tied; `always`: those it ties in any case
+  ties     target -> [source, when], as the class declares them: `tied`, `always`, or the flag that rules as path=default
   model    model key -> hub name that transformers' reverse renaming gives it (experts as `*`)
   hub      hub key -> model name that transformers' renaming gives it
 
@@ -26,26 +26,46 @@ LAYERS = 8  # enough for every kind of layer that a default configuration mixes
 EXPERTS = 4
 
 
-# What a default configuration lacks before its model can be built: model type -> arguments (a dict inside for a configuration inside).
+QWEN4 = {
+    "indexer_n_heads": 4,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 64,
+    "indexer_compress_ratio": 4,
+    "ple_layer_ids": [0, 1],
+}
+
+# What a default configuration lacks before its model can be built: model type -> fields, dotted where they lie inside another configuration.
 LACKING = {
-    "aya_vision": {"vision_config": {"num_attention_heads": 16}},
+    "aya_vision": {"vision_config.num_attention_heads": 16},
     "beit": {"out_indices": [3, 5, 7, 11]},
-    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 11}},
+    "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense"] + ["sparse"] * 11},
     "dots1": {"n_routed_experts": 4, "moe_intermediate_size": 16, "intermediate_size": 16, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "emu3": {"vocabulary_map": {}},
     "chameleon": {"vocabulary_map": {}},
     "esm": {"vocab_size": 33},
     "hunyuan_v1_moe": {"head_dim": 128},
     "hunyuan_v1_dense": {"head_dim": 128},
-    "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "hunyuan_vl": {"text_config.head_dim": 128},
     "hunyuan_vl_text": {"head_dim": 128},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "ministral": {"head_dim": 128},
     "nemotron": {"head_dim": 128, "num_key_value_heads": 8},
     "reformer": {"is_decoder": True},
     "sapiens2": {
-        "head_config": {"upsample_out_channels": [8, 8], "conv_out_channels": [8, 8, 8], "scale_conv_out_channels": [8, 8, 8]},
+        "head_config.upsample_out_channels": [8, 8],
+        "head_config.upsample_kernel_sizes": [4, 4],
+        "head_config.conv_out_channels": [8, 8, 8],
+        "head_config.conv_kernel_sizes": [1, 1, 1],
+        "head_config.scale_conv_out_channels": [8, 8, 8],
+        "head_config.scale_conv_kernel_sizes": [1, 1, 1],
+        "head_config.scale_final_input_size": 8,
+        "head_config.scale_final_hidden_sizes": [8, 8, 8],
     },
+    "qwen3_omni_moe": {"talker_config.text_config.shared_expert_intermediate_size": 16, "talker_config.spatial_merge_size": 2},
+    "qwen4_exp_text": QWEN4,
+    "qwen4_exp": {f"text_config.{name}": value for name, value in QWEN4.items()},
+    "t5gemma2_encoder": {"text_config.dropout_rate": 0.0},
 }
 
 
@@ -118,16 +138,13 @@ def build(cls):
     error = None
     for small in (True, False):
         try:
-            lacking = LACKING.get(cls.config_class.model_type, {})
             config = cls.config_class()
-            if any(isinstance(value, dict) and value and not hasattr(getattr(config, name), "to_dict") for name, value in lacking.items()):
-                config = cls.config_class(**lacking)
-            for name, value in lacking.items():
-                if isinstance(value, dict) and value:
-                    for inner, one in value.items():
-                        setattr(getattr(config, name), inner, one)
-                else:
-                    setattr(config, name, value)
+            for name, value in LACKING.get(cls.config_class.model_type, {}).items():
+                *path, field = name.split(".")
+                inner = config
+                for step in path:
+                    inner = getattr(inner, step)
+                setattr(inner, field, value)
             if small:
                 shrink(config)
             with torch.device("meta"), no_init_weights():
@@ -216,28 +233,60 @@ def ask(cls):
             hub_names[key] = rename_source_key(key, renames, converters)[0]
     else:
         model_names = {k: k for k in sample(state)}
-    ties = {}
-    # some configurations tie whatever they are told
-    forced = bool(getattr(cls.config_class(tie_word_embeddings=False), "tie_word_embeddings", False))
-    for flag in (True, forced):
-        for config in {id(c): c for m in model.modules() if hasattr(m, "config") for c in configs(m.config)}.values():
-            config.tie_word_embeddings = flag
-        try:
-            ties[flag] = {k: v for k, v in model.get_expanded_tied_weights_keys(all_submodels=True).items() if k in state and v in state}
-        except ValueError as e:
-            ties[flag] = {}
-            note = str(e)[:200]
+    ties, note = declared_ties(model, state, note)
     return {
         "class": cls.__name__,
         "model_type": cls.config_class.model_type,
         "base_prefix": model.base_model_prefix,
         "program": [[path, entry, index] for path, entry, index, _ in program],
-        "ties": ties[True],
-        "always": sorted(ties[forced]) if forced else sorted(ties[False]),
+        "ties": ties,
         "model": model_names,
         "hub": hub_names,
         "note": note,
     }
+
+
+def config_paths(config, path=""):
+    """Where each configuration lies within the root's: id -> dotted path, "" for the root."""
+    out = {id(config): path}
+    for name, value in vars(config).items():
+        if hasattr(value, "model_type") and hasattr(value, "to_dict"):
+            for key, inner in config_paths(value, f"{path}.{name}".strip(".")).items():
+                out.setdefault(key, inner)
+    return out
+
+
+def declared_ties(model, state, note):
+    """target -> [source, when]: `tied` where the flag of the whole model rules, `always`, or the path and default of the flag that does."""
+    paths = config_paths(model.config)
+    out = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        if not hasattr(module, "get_expanded_tied_weights_keys"):
+            continue
+        config = module.config
+        try:
+            forced = bool(getattr(type(config)(tie_word_embeddings=False), "tie_word_embeddings", False))
+        except Exception:  # a configuration that can't be made without arguments
+            forced = False
+        default = bool(getattr(config, "tie_word_embeddings", False))
+        config.tie_word_embeddings = True
+        try:
+            found = module.get_expanded_tied_weights_keys(all_submodels=False)
+        except ValueError as e:
+            found, note = {}, str(e)[:200]
+        config.tie_word_embeddings = default
+        path = paths.get(id(config))
+        if forced:
+            when = "always"
+        elif prefix == "" or not path:
+            when = "tied"
+        else:
+            when = f"{path}={str(default).lower()}"
+        head = prefix + "." if prefix else ""
+        for target, source in found.items():
+            if head + target in state and head + source in state:
+                out[head + target] = [head + source, when]
+    return out, note
 
 
 def conversions_again(model):

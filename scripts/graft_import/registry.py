@@ -57,6 +57,7 @@ class Trace:
         self.registry = registry
         self.forward, self.backward = {}, {}
         self.together = {}  # entry -> sets of indices that moved one key
+        self.heads = {}  # (class, module path, entry) -> subtrees in which it moved a key
         self.faults = []
 
     @staticmethod
@@ -78,18 +79,18 @@ class Trace:
         renames = [x for x in program if not isinstance(x[3], WeightConverter)]
         converters = [x for x in program if isinstance(x[3], WeightConverter)]
         for key in sorted(facts["hub"]):
-            now = self._walk(key, renames, base, self.forward, False)
-            now = self._walk(now, converters, base, self.forward, True)
+            now = self._walk(key, renames, base, self.forward, False, facts["class"])
+            now = self._walk(now, converters, base, self.forward, True, facts["class"])
             if facts.get("trusted") is None and now != facts["hub"][key]:
                 self.faults.append(f"{facts['class']}: {key} gives {facts['hub'][key]} in transformers, {now} here")
         back = [(p, e, i, t.reverse_transform()) for p, e, i, t in self.registry.fresh(facts["program"])[::-1] if not isinstance(t, PrefixChange)]
         renames = [x for x in back if not isinstance(x[3], WeightConverter)]
         converters = [x for x in back if isinstance(x[3], WeightConverter)]
         for key in sorted(facts["model"]):
-            now = self._walk(key, converters, base, self.backward, True)
-            self._walk(now, renames, base, self.backward, False)
+            now = self._walk(key, converters, base, self.backward, True, facts["class"])
+            self._walk(now, renames, base, self.backward, False, facts["class"])
 
-    def _walk(self, key, program, base, into, first_only):
+    def _walk(self, key, program, base, into, first_only, name=None):
         moved = {}
         for path, entry, index, t in program:
             head, rest = self._scoped(path, base, key)
@@ -101,6 +102,7 @@ class Trace:
             into.setdefault((canonical, index), {})[rest] = after
             if pattern is not None:
                 moved.setdefault(canonical, set()).add(index)
+                self.heads.setdefault((name, path, entry), set()).add(head.rstrip("."))
                 key = head + after
                 if first_only:
                     break
@@ -127,6 +129,7 @@ class Entry:
         self.name, self.trace, self.registry = name, trace, registry
         self.lets, self.unsaid, self.notes = [], [], []
         self.renames, self.maps = [], []  # [(index, [Rule])]
+        self.asked = []  # rules that transformers applies where shapes differ
         for index, t in enumerate(registry.entries[name]):
             try:
                 if isinstance(t, WeightConverter):
@@ -163,6 +166,8 @@ class Entry:
         tries = [plain]
         if any("below" in ways for ways in readings):
             tries.append([ways.get("below", ways["whole"]) for ways in readings])
+        if any("above" in ways for ways in readings):
+            tries.append([ways.get("above", ways["whole"]) for ways in readings])
         for mode in ("inside", "start"):
             if any(mode in ways for ways in readings):
                 tries.append([r for ways in readings for r in [ways["whole"], *ways.get(mode, [])]])
@@ -222,7 +227,8 @@ class Entry:
         if kinds == ("Transpose",):
             o = t.operations[0]
             if o.check_dims:
-                raise Inexpressible(f"transposes {o.dim0} and {o.dim1} only where the model's shape asks for it; rules don't see shapes")
+                self.asked.append(self._bare(Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep), *self._seen(index)))
+                return []
             return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
         if "PermuteForRope" in kinds:
             return self._rope(t, left, right, keep, index)
@@ -241,6 +247,10 @@ class Entry:
             raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
         via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
+
+    def _seen(self, index):
+        key = (self.registry.canonical[self.name], index)
+        return self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
 
     def _two_kinds(self, left, right, keep, name):
         """Experts of two kinds in one list, the first half text's, the second vision's, each kind with sizes of its own."""

@@ -11,6 +11,7 @@ mod memory;
 pub mod naive;
 mod patch;
 mod report;
+mod sharing;
 mod tile;
 mod value;
 mod verify;
@@ -20,6 +21,7 @@ pub use equal::{Equality, differing_bytes, tensors_equal};
 pub use memory::{Views, views};
 pub use patch::{PatchOptions, Recovery, patch, recover};
 pub use report::{Lane, Report};
+pub use sharing::{Sharing, sharing};
 pub use verify::{CHECKSUMS, Verified, verify};
 pub use write::{Progress, Rank, Ties, WriteOptions, write};
 

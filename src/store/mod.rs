@@ -13,12 +13,14 @@ mod memory;
 mod open;
 mod safetensors;
 mod sharded;
+mod side;
 
 pub use checkpoint::Checkpoint;
 pub use memory::StateDict;
 pub use open::{OpenOptions, open, open_all};
 pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
+pub use side::side_files;
 
 /// The name of the journal that lies beside the files while they are changed in place. A checkpoint that has one doesn't open.
 pub const JOURNAL: &str = ".regraft-journal";

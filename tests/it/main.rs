@@ -2,9 +2,15 @@
 // clippy spares only functions marked as tests, not what they call; and casts here are of small constants.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+mod cases;
+mod cli;
 mod corpus;
+mod docs;
 mod execute;
+mod invert;
 mod library;
+mod ops;
 mod seed;
 mod store;
 mod syntax;
+mod tidy;
