@@ -6,6 +6,7 @@ mod cases;
 mod cli;
 mod corpus;
 mod docs;
+mod durability;
 mod execute;
 mod invert;
 mod library;

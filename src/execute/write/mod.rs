@@ -238,7 +238,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     // Of several processes, only the last has all records to show.
     for (at, shard) in shards.files.iter().enumerate() {
         if let Slot::Vacant(slot) = records.entry(at) {
-            match Record::load(&staging, shard, false) {
+            match Record::load(&staging, shard, false).filter(|record| record.sums.is_some() || !options.checksums) {
                 Some(record) => slot.insert(record),
                 None => return Ok(report),
             };
@@ -286,7 +286,10 @@ fn finish(
                 }
                 let Some((at, _)) = files.iter().find(|(_, other)| Arc::ptr_eq(other, &file)) else { continue };
                 let record = Record::of(&file.path, None)?;
-                record.save(staging, &shards.files[*at])?;
+                // With checksums it is finished only when these are known.
+                if !options.checksums {
+                    record.save(staging, &shards.files[*at])?;
+                }
                 records.push((*at, record));
             }
             Ok(records)
