@@ -8,6 +8,8 @@ mod corpus;
 mod docs;
 mod durability;
 mod execute;
+mod fuzz;
+mod hostile;
 mod invert;
 mod library;
 mod ops;
