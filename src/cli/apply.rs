@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use regraft::error::Error;
-use regraft::execute::{PatchOptions, Progress, Rank, Report, Ties, WriteOptions, patch, write};
+use regraft::execute::{PatchOptions, Progress, Rank, Report, Ties, WriteOptions, lanes, patch, write};
 use regraft::plan::{Plan, Verdict};
 use regraft::store::{Store as _, side_files};
 use serde_json::json;
@@ -124,6 +124,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         } else {
             console.out(&format!("rules: {}\n\n", prepared.rules()))?;
             console.out(&summary::plan(&plan, prepared.checkpoint.header(), false))?;
+            if prepared.checkpoint.has_bytes() {
+                console.out(&summary::lanes(&lanes(&plan, &prepared.checkpoint, arguments.ties.ties())?))?;
+            }
         }
         return Ok(outcome);
     }

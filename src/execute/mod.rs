@@ -6,6 +6,7 @@
 mod compile;
 mod equal;
 mod gather;
+mod lanes;
 mod layout;
 mod memory;
 pub mod naive;
@@ -18,6 +19,7 @@ mod verify;
 mod write;
 
 pub use equal::{Equality, differing_bytes, tensors_equal};
+pub use lanes::{Lanes, lanes};
 pub use memory::{Views, views};
 pub use patch::{PatchOptions, Recovery, patch, recover};
 pub use report::{Lane, Report};

@@ -401,3 +401,38 @@ fn four_ranks_write_what_one_process_writes() {
     assert_eq!(other.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&other.stderr).contains("other work"), "{}", String::from_utf8_lossy(&other.stderr));
 }
+
+#[test]
+fn memory_does_not_grow_with_the_tensors() {
+    let place = Place(tempfile::tempdir().unwrap());
+    std::fs::create_dir(place.path("source")).unwrap();
+    let side = 6000u64;
+    // 36 MB in one tensor, all zeros and mostly holes.
+    let header = format!("{{\"model.up.weight\":{{\"dtype\":\"U8\",\"shape\":[{side},{side}],\"data_offsets\":[0,{}]}}}}", side * side);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header.as_bytes());
+    let path = place.path("source/model.safetensors");
+    std::fs::write(&path, &bytes).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(bytes.len() as u64 + side * side).unwrap();
+    std::fs::write(place.path("turn.graft"), TURN).unwrap();
+    let most = |arguments: &[&str]| -> u64 {
+        let mut child = place.regraft(arguments).spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        let mut most = 0;
+        while child.try_wait().unwrap().is_none() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let anonymous = text.lines().find_map(|line| line.strip_prefix("RssAnon:")?.split_whitespace().next()?.parse::<u64>().ok());
+            most = most.max(anonymous.unwrap_or(0) * 1024);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(child.wait().unwrap().success());
+        most
+    };
+    let idle = most(&["inspect", "source"]);
+    let used = most(&["apply", "source", "--rules", "turn.graft", "-o", "out", "--memory", "4MiB", "--quiet"]);
+    assert!(used > 0, "this system doesn't say what a process uses");
+    // 4 MiB of buffers, and some for threads and the plan; the tensor alone has 36 MB.
+    assert!(used < idle + (14 << 20), "{} MiB, idle {} MiB", used >> 20, idle >> 20);
+    let len = place.path("out/model.safetensors").metadata().unwrap().len();
+    assert!(len > side * side);
+}

@@ -96,6 +96,11 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     Ok(report)
 }
 
+/// Whether a plan can be carried out in place, as far as its source's headers say.
+pub(super) fn can_patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> bool {
+    rows(plan, source, options, &mut Report::default()).is_ok()
+}
+
 /// All files lie in one directory, where the journal goes.
 fn one_directory(paths: &[PathBuf]) -> Result<PathBuf> {
     let parent = |path: &PathBuf| match path.parent() {
@@ -187,9 +192,8 @@ fn straight<'a>(plan: &'a Plan, node: crate::plan::NodeId, layout: &Layout) -> O
         }
         [piece] => {
             let lane = piece.operands.first()?;
-            let whole = lane.offset == 0 && piece.target.offset == 0 && piece.dims.len() <= 1;
-            let even = piece.target.strides.iter().chain(&lane.strides).all(|stride| *stride == 1);
-            (whole && even && piece.value.is_copy()).then_some(piece.value.leaves.first()?.node)?
+            let whole = lane.offset == 0 && piece.target.offset == 0 && piece.is_run();
+            (whole && piece.value.is_copy()).then_some(piece.value.leaves.first()?.node)?
         }
         _ => return None,
     };

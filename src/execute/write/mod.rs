@@ -111,7 +111,7 @@ const OPEN_FILES: usize = 64;
 
 /// Bytes that a thread holds at least, and at most: more would not make it faster.
 const LEAST: u64 = 64 << 10;
-const MOST: u64 = 8 << 20;
+const MOST: u64 = 16 << 20;
 
 /// Carries out a plan into files: `out` is a directory to be made, or a file if its name ends with `.safetensors`.
 ///
@@ -371,11 +371,8 @@ fn can_share(leaves: &Sources<'_>, layouts: &[Arc<Layout>], parent: &Path) -> Re
 fn phases(leaves: &Sources<'_>, layout: Option<&Arc<Layout>>) -> Vec<(u64, u64)> {
     let Some(layout) = layout else { return Vec::new() };
     let run = |piece: &Piece<Value>| {
-        let straight = piece.value.is_copy()
-            && piece.dims.len() <= 1
-            && piece.operands.iter().chain([&piece.target]).all(|lane| lane.strides.iter().all(|s| *s == 1));
         let (leaf, lane) = (piece.value.leaves.first()?, piece.operands.first()?);
-        let extent = leaves.extent(leaf.node).ok().flatten().filter(|_| straight)?;
+        let extent = leaves.extent(leaf.node).ok().flatten().filter(|_| piece.is_run() && piece.value.is_copy())?;
         let from = extent.offset.checked_add(lane.offset.checked_mul(layout.size)?)?;
         let to = piece.target.offset.checked_mul(layout.size)?;
         Some(((from % copy::BLOCK + copy::BLOCK - to % copy::BLOCK) % copy::BLOCK, piece.volume().checked_mul(layout.size)?))

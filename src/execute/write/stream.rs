@@ -226,9 +226,8 @@ impl<'a> Pool<'a> {
 
     /// Where a piece lies in a file, and where it goes, if it is the same bytes on both sides.
     fn run_of<'b>(&'b self, output: &Output, piece: &Piece<Value>) -> Result<Option<(Extent<'b>, u64)>> {
-        let straight = piece.dims.len() <= 1
-            && piece.target.strides.iter().chain(piece.operands.iter().flat_map(|lane| &lane.strides)).all(|s| *s == 1);
-        let (Some(leaf), Some(lane), true) = (piece.value.leaves.first(), piece.operands.first(), straight && piece.value.is_copy()) else {
+        let (Some(leaf), Some(lane), true) = (piece.value.leaves.first(), piece.operands.first(), piece.is_run() && piece.value.is_copy())
+        else {
             return Ok(None);
         };
         let size = output.layout.size;
