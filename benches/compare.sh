@@ -37,6 +37,7 @@ printf 'rename "model.weight" <-> "%s"\n' "$(head -c 9000 /dev/zero | tr '\0' x)
 sparse() {
     rm -f "$dir"/place/* "$dir"/place/.r*
     header=$(printf '{"model.weight":{"dtype":"U8","shape":[%s],"data_offsets":[0,%s]}}' "$1" "$1")
+    header=$(printf "%-$(((${#header} + 7) / 8 * 8))s" "$header") # data begins at a multiple of eight, as every writer has it
     printf '%b' "\\0$(printf %03o ${#header})\\0000\\0000\\0000\\0000\\0000\\0000\\0000" >"$dir/place/m.safetensors"
     printf '%s' "$header" >>"$dir/place/m.safetensors"
     truncate -s +"$1" "$dir/place/m.safetensors"
@@ -66,6 +67,7 @@ if [ "$(id -u)" = 0 ]; then
         shared=$((8 * 1073741824))
         mkdir "$dir/$kind/source"
         header=$(printf '{"model.weight":{"dtype":"U8","shape":[%s],"data_offsets":[0,%s]}}' "$shared" "$shared")
+        header=$(printf "%-$(((${#header} + 7) / 8 * 8))s" "$header") # data begins at a multiple of eight, as every writer has it
         printf '%b' "\\0$(printf %03o ${#header})\\0000\\0000\\0000\\0000\\0000\\0000\\0000" >"$dir/$kind/source/m.safetensors"
         printf '%s' "$header" >>"$dir/$kind/source/m.safetensors"
         if [ "${FULL:-}" ]; then
