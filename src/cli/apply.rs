@@ -194,8 +194,6 @@ fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: 
 fn rank(arguments: &Arguments) -> Result<Option<Rank>> {
     let found = match (arguments.rank, arguments.world_size) {
         (Some(rank), Some(world_size)) => Rank::new(rank, world_size).map(Some),
-        // One file can't be shared out.
-        _ if arguments.output.as_ref().is_some_and(|output| output.extension().is_some_and(|ending| ending == "safetensors")) => Ok(None),
         _ => Rank::from_variables(|name| std::env::var(name).ok()),
     };
     Ok(found.map_err(Failure::Usage)?.filter(|rank| rank.world_size > 1))

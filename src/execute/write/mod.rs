@@ -122,7 +122,7 @@ const MOST: u64 = 16 << 20;
 /// cancelled; I/O errors with the file; errors of the plan as in [`views`](super::views). In every case nothing of the output is there.
 pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions<'_>) -> Result<Report> {
     let is_file = out.extension().is_some_and(|extension| extension == "safetensors");
-    let spot = Spot::find(out, is_file, options.force, &options.protect)?;
+    let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
     let written: Vec<usize> = (0..plan.targets.len()).filter(|i| !left_out(plan, &plan.targets[*i], options.ties)).collect();
     let mut report = Report::default();
     for target in plan.targets.iter().filter(|target| left_out(plan, target, options.ties)) {
@@ -146,6 +146,12 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     let share = can_share(&leaves, &program.layouts, spot.parent())?;
     let phases = |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
     let shards = lay_out(&items, limit, &metadata, own_name, &phases)?;
+    if options.rank.is_some() && spot.there(&shards.files)? {
+        report.kept = shards.files.len() as u64;
+        report.complete = true;
+        report.peak_memory = peak_memory();
+        return Ok(report);
+    }
     let mode = match (options.rank, options.resume) {
         (Some(_), _) => Mode::Together,
         (None, true) => Mode::Resume,
@@ -240,7 +246,10 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
         if let Slot::Vacant(slot) = records.entry(at) {
             match Record::load(&staging, shard, false).filter(|record| record.sums.is_some() || !options.checksums) {
                 Some(record) => slot.insert(record),
-                None => return Ok(report),
+                None => {
+                    staging.leave();
+                    return Ok(report);
+                }
             };
         }
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
+use super::shards::Shard;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where an output will be, once it is known that it may be there.
@@ -76,8 +77,9 @@ impl Spot {
     /// Looks whether an output may be written: a file or a directory.
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] if it is there and `force` doesn't allow replacing it, or it would lie in what is protected; I/O errors if its parent is missing.
-    pub(super) fn find(target: &Path, is_file: bool, force: bool, protected: &[PathBuf]) -> Result<Self> {
+    /// [`ErrorKind::Exists`] if it is there and `force` doesn't allow replacing it (one of several processes may come late, so it asks
+    /// [`there`](Self::there) later), or it would lie in what is protected; I/O errors if its parent is missing.
+    pub(super) fn find(target: &Path, is_file: bool, force: bool, protected: &[PathBuf], together: bool) -> Result<Self> {
         let name = target.file_name().ok_or_else(|| Error::new(ErrorKind::Unsupported, "the output has no name").in_file(target))?;
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -88,8 +90,32 @@ impl Spot {
             .map_err(|error| Error::io("cannot write here, as the directory that the output goes into cannot be found", parent, error))?;
         let resolved = parent.join(name);
         refuse_source(&resolved, protected)?;
-        refuse_existing(&resolved, is_file, force)?;
+        if !together {
+            refuse_existing(&resolved, is_file, force)?;
+        } else if force {
+            return Err(Error::new(ErrorKind::Unsupported, "several processes don't replace an output")
+                .in_file(&resolved)
+                .hint("remove it first"));
+        }
         Ok(Self { target: resolved, parent, name: name.to_string_lossy().into_owned(), is_file, force })
+    }
+
+    /// Whether the output is there, of these files: another process was the last to finish.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exists`] if something else is there.
+    pub(super) fn there(&self, shards: &[Shard]) -> Result<bool> {
+        if self.target.symlink_metadata().is_err() {
+            return Ok(false);
+        }
+        let same = |shard: &Shard| -> Option<bool> {
+            let path = if self.is_file { self.target.clone() } else { self.target.join(&shard.name) };
+            let mut file = File::open(path).ok()?;
+            let mut head = vec![0; shard.header.len()];
+            io::Read::read_exact(&mut file, &mut head).ok()?;
+            Some(file.metadata().ok()?.len() == shard.len && head == shard.header)
+        };
+        if shards.iter().all(|shard| same(shard) == Some(true)) { Ok(true) } else { Err(exists(&self.target)) }
     }
 
     /// The directory that the output goes into.
@@ -214,6 +240,15 @@ impl Staging {
     /// Where a file of the output is written.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         if self.is_file { self.path.clone() } else { self.path.join(name) }
+    }
+
+    /// Leaves the output to other processes; if it is in its place already, what is here is of no use any more.
+    pub(super) fn leave(self) {
+        if let Temporary::Common(path) = &self.temporary
+            && self.target.symlink_metadata().is_ok()
+        {
+            let _ = std::fs::remove_dir_all(path);
+        }
     }
 
     /// Makes the output appear. Its files have to be synced already.
