@@ -237,7 +237,7 @@ impl<'a> Planner<'a> {
             }
             _ => {}
         }
-        if matches!(verdict, Verdict::Converts | Verdict::Mixed) {
+        if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
             for mut finding in evidence.unmatched {
                 if !stage.named {
                     finding.severity = crate::diagnostic::Severity::Note;
@@ -324,7 +324,7 @@ impl<'a> Planner<'a> {
         stage: &Stage<'_>,
     ) -> Result<(), Box<Diagnostic>> {
         let branch = |holds: bool| -> Vec<&Step> { if holds { then.iter().collect() } else { otherwise.iter().collect() } };
-        if stage.direction == Direction::Forward || !asks_layout(condition) {
+        if stage.direction == Direction::Forward || !asks_layout(condition, scope, 0) {
             let holds = self.truth(scope, condition)?;
             self.steps(&branch(holds), stage);
             return Ok(());
@@ -443,13 +443,17 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether a condition asks what keys the left layout has.
-fn asks_layout(expr: &ast::Expr) -> bool {
+/// Whether a condition asks what keys the left layout has, itself or through the `let`s that it names.
+fn asks_layout(expr: &ast::Expr, scope: &Scope, depth: usize) -> bool {
+    let asks = |expr: &ast::Expr| asks_layout(expr, scope, depth + 1);
     match &expr.kind {
+        // Deeper than evaluation goes.
+        _ if depth > 64 => false,
         ast::ExprKind::Exists(_) => true,
-        ast::ExprKind::Paren(inner) | ast::ExprKind::Unary(_, inner) => asks_layout(inner),
-        ast::ExprKind::Binary(_, left, right) => asks_layout(left) || asks_layout(right),
-        ast::ExprKind::List(items) => items.iter().any(asks_layout),
+        ast::ExprKind::Name(name) => scope.lets.get(name).and_then(|(value, _)| value.as_ref()).is_some_and(asks),
+        ast::ExprKind::Paren(inner) | ast::ExprKind::Unary(_, inner) => asks(inner),
+        ast::ExprKind::Binary(_, left, right) => asks(left) || asks(right),
+        ast::ExprKind::List(items) => items.iter().any(asks),
         _ => false,
     }
 }
