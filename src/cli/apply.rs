@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use regraft::error::Error;
 use regraft::execute::{Progress, Report, Ties, WriteOptions, write};
-use regraft::plan::{Plan, Verdict};
+use regraft::plan::{Plan, RECORD_FILE, Verdict};
 use regraft::store::{Store as _, side_files};
 use serde_json::json;
 
@@ -55,6 +55,10 @@ pub(super) struct Arguments {
     /// Most memory for buffers
     #[arg(long, value_name = "SIZE", default_value = "64MiB", help_heading = "Output")]
     memory: Size,
+
+    /// Write regraft.json beside the output: with it, the way back restores what rules alone can't know (old names, prefixes)
+    #[arg(long, help_heading = "Output")]
+    record: bool,
 
     /// Show what would be done, and write nothing
     #[arg(long, help_heading = "Output")]
@@ -114,6 +118,14 @@ fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: 
     let mut side = Vec::new();
     for source in arguments.sources.iter().filter(|source| source.is_dir()) {
         side.extend(side_files(source, &arguments.conversion.open_options())?);
+    }
+    // A record tells of the conversion that made the source, not of this one.
+    side.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
+    let scratch = tempfile::tempdir().map_err(|error| Error::io("cannot make a temporary directory for", output, error))?;
+    if arguments.record {
+        let path = scratch.path().join(RECORD_FILE);
+        std::fs::write(&path, prepared.record(plan)?).map_err(|error| Error::io("cannot write", &path, error))?;
+        side.push(path);
     }
     let cancel = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

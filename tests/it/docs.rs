@@ -25,7 +25,7 @@ use regraft::{compile, library};
 const NOT_RAISED: &[(Code, &str)] = &[];
 
 /// Codes that one rule text can't show; the tests below do.
-const NEEDS_MORE: &[Code] = &[codes::INCLUDE_CYCLE, codes::UNKNOWN_LAYOUT];
+const NEEDS_MORE: &[Code] = &[codes::INCLUDE_CYCLE, codes::UNKNOWN_LAYOUT, codes::RESTORED];
 
 /// A fenced block of a document.
 struct Block {
@@ -132,6 +132,7 @@ fn planned(rules: &Rules, case: &Case, from: &[(Key, TensorInfo)], direction: Di
         wanted: (!case.wanted.is_empty()).then_some(&wanted),
         not_strict: case.not_strict,
         equal: Some(&equal),
+        ..PlanOptions::default()
     };
     match plan(&[Stage { rules, direction, named: true }], &header, &options) {
         Ok(plan) => {
