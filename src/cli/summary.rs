@@ -203,6 +203,7 @@ pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
     match op {
         Op::Source { key } => key.to_string(),
         Op::Fill { value } => format!("fill({value})"),
+        Op::Sinusoids => "sinusoids".to_owned(),
         Op::Narrow { dim, start, len } => format!("slice({dim}, {start}..{})", start.saturating_add(*len)),
         Op::Permute { dims } => {
             let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
