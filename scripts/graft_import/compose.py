@@ -2,7 +2,7 @@
 import re
 from collections import OrderedDict
 
-from .patterns import Group, Rule, When
+from .patterns import Group, Pattern, Rule, When, example
 from .registry import Entry
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
@@ -41,21 +41,6 @@ def grouped(rules, together):
         indices.add(index)
     close()
     return out
-
-
-def example(pattern, fill):
-    """A key of a pattern."""
-    bound = {}
-    for kind, value, extra in pattern.pieces:
-        if kind == "rest":
-            bound[value] = fill
-        elif kind == "words":
-            bound[value] = 0
-        elif kind == "index":
-            bound[value] = 3
-        elif kind == "part":
-            bound[value] = "some"
-    return pattern.fill(bound)
 
 
 def touch(a, b):
@@ -127,9 +112,7 @@ def enumeration(a, b):
 
 def split(text):
     """Segments of a pattern's text."""
-    from .patterns import Pattern
-
-    return Pattern._segments(text)
+    return Pattern.segments(text)
 
 
 def tie_statements(ties, covered):
