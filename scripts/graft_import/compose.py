@@ -3,7 +3,6 @@ import re
 from collections import OrderedDict
 
 from .patterns import Group, Pattern, Rule, When, example
-from .registry import Entry
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -162,6 +161,8 @@ class Composer:
         self.parts = {}  # canonical entry -> File with that entry's rules
 
     def entry(self, name):
+        from .registry import Entry  # needs transformers, which the rest of this file doesn't
+
         name = self.registry.canonical[name]
         if name not in self.entries:
             self.entries[name] = Entry(self.registry, name, self.trace)

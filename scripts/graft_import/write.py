@@ -234,7 +234,8 @@ class Importer:
         compared, there, back = self.check(file)
         file.compared, file.there, file.back = compared, there, back
         entries = "; ".join(dict.fromkeys(file.entries))
-        lines = [f"## {file.name}: imported from transformers {self.version}" + (f" (registry: {entries})." if entries else " (ties)." if file.ties else " (names of old).")]
+        origin = f"registry: {entries}" if entries else "ties" if file.ties else "names of old"
+        lines = wrap(f"{file.name}: imported from transformers {self.version} ({origin}).")
         lines += ["##", "## Layouts: hub is what is published, model what transformers v5 holds in memory."]
         classes = ", ".join(f["class"] for f in file.facts)
         if classes:
