@@ -1,6 +1,6 @@
 //! The ops of the language: their arguments, their inverses, and how many tensors they take and give.
 
-use crate::diagnostic::codes::{NOT_SUPPORTED, OP_ARGUMENTS, UNKNOWN_OP};
+use crate::diagnostic::codes::{OP_ARGUMENTS, UNKNOWN_OP};
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};
 use crate::key::Slot;
 use crate::syntax::ast::{Arg, Expr, OpCall};
@@ -520,7 +520,7 @@ pub fn made(call: &OpCall, scope: &Scope) -> Result<Made, Box<Diagnostic>> {
         "zeros" => 0.0,
         "ones" => 1.0,
         name => {
-            let code = if NAMES.contains(&name) { NOT_SUPPORTED } else { UNKNOWN_OP };
+            let code = if NAMES.contains(&name) { OP_ARGUMENTS } else { UNKNOWN_OP };
             return Err(Box::new(
                 Diagnostic::error(code, format!("`{name}` doesn't make a tensor"))
                     .at(scope.place(call.name.span), "not a source")

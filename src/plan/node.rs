@@ -173,6 +173,9 @@ pub struct Plan {
     pub verdict: Option<Verdict>,
     /// Whether word embeddings are tied, and what decided.
     pub tied: Option<TieDecision>,
+    /// Keys that a one-way rename or a prefix rule changed, for a [`Record`](super::Record).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub renamed: Vec<super::Renamed>,
     /// How the keys meet the target manifest, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<super::Report>,
