@@ -16,10 +16,13 @@ mod group;
 mod inspect;
 mod invert;
 mod plan;
+mod progress;
+mod recover;
 mod rules;
 mod size;
 mod summary;
 mod test;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -80,6 +83,8 @@ enum Command {
     Invert(invert::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
+    Verify(verify::Arguments),
+    Recover(recover::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -158,6 +163,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Fmt(arguments) => fmt::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),
         Command::Rules(arguments) => rules::run(&arguments, console),
+        Command::Verify(arguments) => verify::run(&arguments, console),
+        Command::Recover(arguments) => recover::run(&arguments, console),
         Command::Completions(arguments) => completions::run(&arguments, console),
     };
     match result {

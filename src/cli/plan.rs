@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use regraft::execute::{Ties, lanes};
 use regraft::store::Store as _;
 
 use super::console::{Console, has_findings};
@@ -41,6 +42,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         console.findings(&plan.findings);
         console.out(&format!("rules: {}\n\n", prepared.rules()))?;
         console.out(&summary::plan(&plan, prepared.checkpoint.header(), arguments.all))?;
+        if prepared.checkpoint.has_bytes() {
+            console.out(&summary::lanes(&lanes(&plan, &prepared.checkpoint, Ties::Alias)?))?;
+        }
     }
     Ok(Outcome::findings(has_findings(&plan.findings)))
 }

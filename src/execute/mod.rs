@@ -6,20 +6,26 @@
 mod compile;
 mod equal;
 mod gather;
+mod lanes;
 mod layout;
 mod memory;
 pub mod naive;
+mod patch;
 mod report;
 mod sharing;
 mod tile;
 mod value;
+mod verify;
 mod write;
 
 pub use equal::{Equality, differing_bytes, tensors_equal};
+pub use lanes::{Lanes, lanes};
 pub use memory::{Views, views};
-pub use report::Report;
+pub use patch::{PatchOptions, Recovery, patch, recover};
+pub use report::{Lane, Report};
 pub use sharing::{Sharing, sharing};
-pub use write::{Progress, Ties, WriteOptions, write};
+pub use verify::{CHECKSUMS, Verified, verify};
+pub use write::{Progress, Rank, Ties, WriteOptions, write};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::node::{DropReason, Dropped, Node, NodeId, Op, Plan, Target, Verdict};
@@ -40,7 +39,7 @@ impl Planner<'_> {
         }
         let (nodes, numbers) = self.reachable(&entries);
         let targets = name_ties(entries, &numbers);
-        let used: HashSet<&str> = nodes
+        let used: HashSet<&str, foldhash::fast::RandomState> = nodes
             .iter()
             .filter_map(|node| match &node.op {
                 Op::Source { key } => Some(key.as_str()),
@@ -136,8 +135,8 @@ impl Planner<'_> {
         Some(report)
     }
 
-    /// The nodes that the entries need, numbered anew.
-    fn reachable(&self, entries: &[Entry]) -> (Vec<Node>, HashMap<NodeId, NodeId>) {
+    /// The nodes that the entries need, numbered anew; and by its old number, each node's new one. The graph has none afterwards.
+    fn reachable(&mut self, entries: &[Entry]) -> (Vec<Node>, Vec<NodeId>) {
         let mut needed = vec![false; self.graph.nodes.len()];
         let mut open: Vec<NodeId> = entries.iter().map(|entry| entry.node).collect();
         while let Some(id) = open.pop() {
@@ -145,26 +144,26 @@ impl Planner<'_> {
                 open.extend(&self.graph.node(id).inputs);
             }
         }
-        let mut numbers = HashMap::new();
+        let old = std::mem::take(&mut self.graph.nodes);
+        let mut numbers = Vec::with_capacity(old.len());
         let mut nodes = Vec::new();
-        for (old, node) in (0u32..).map(NodeId).zip(&self.graph.nodes) {
-            if !needed[old.0 as usize] {
-                continue;
+        for (mut node, needed) in old.into_iter().zip(needed) {
+            // What isn't needed has no number; nothing that is asks for it.
+            numbers.push(NodeId(u32::try_from(nodes.len()).unwrap_or(u32::MAX)));
+            if needed {
+                for input in &mut node.inputs {
+                    *input = numbers[input.0 as usize];
+                }
+                nodes.push(node);
             }
-            numbers.insert(old, NodeId(u32::try_from(nodes.len()).unwrap_or(u32::MAX)));
-            let mut node = node.clone();
-            for input in &mut node.inputs {
-                *input = numbers[input];
-            }
-            nodes.push(node);
         }
         (nodes, numbers)
     }
 }
 
 /// Targets with the key that each tied one is one tensor with.
-fn name_ties(entries: Vec<Entry>, numbers: &HashMap<NodeId, NodeId>) -> Vec<Target> {
-    let mut roots: IndexMap<NodeId, Key> = IndexMap::new();
+fn name_ties(entries: Vec<Entry>, numbers: &[NodeId]) -> Vec<Target> {
+    let mut roots: HashMap<NodeId, Key, foldhash::fast::RandomState> = HashMap::default();
     for entry in entries.iter().filter(|entry| !entry.tied).chain(entries.iter().filter(|entry| entry.tied)) {
         roots.entry(entry.node).or_insert_with(|| entry.key.clone());
     }
@@ -172,7 +171,7 @@ fn name_ties(entries: Vec<Entry>, numbers: &HashMap<NodeId, NodeId>) -> Vec<Targ
         .into_iter()
         .map(|entry| {
             let root = roots.get(&entry.node).filter(|root| entry.tied && **root != entry.key).cloned();
-            Target { key: entry.key, node: numbers[&entry.node], rules: entry.rules, tied_to: root }
+            Target { key: entry.key, node: numbers[entry.node.0 as usize], rules: entry.rules, tied_to: root }
         })
         .collect()
 }

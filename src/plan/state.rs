@@ -22,7 +22,7 @@ pub(super) struct Entry {
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     entries: Vec<Option<Entry>>,
-    by_key: HashMap<Key, usize>,
+    by_key: HashMap<Key, usize, foldhash::fast::RandomState>,
 }
 
 impl State {
