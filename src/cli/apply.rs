@@ -27,7 +27,8 @@ use super::{Failure, Outcome, Result, summary};
   regraft apply mixtral-8x7b/ -o packed/                       rules by config.json, hub -> model
   regraft apply packed/ -o again/ --from model --to hub        and back
   regraft apply model.safetensors -o renamed.safetensors --rules my.graft --set heads=32
-  regraft apply ckpt/ --rules my.graft --dry-run")]
+  regraft apply ckpt/ --rules my.graft --dry-run
+  RANK=3 regraft apply llama/ -o stage3/ --target s0.json,s1.json,s2.json,s3.json    a pipeline stage reads just its part")]
 pub(super) struct Arguments {
     /// A safetensors file, a directory, or an index; several count as one checkpoint
     #[arg(required = true, value_name = "SRC")]
@@ -83,7 +84,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         if console.json {
             console.json(&plan)?;
         } else {
-            console.out(&format!("rules: {}\n\n", prepared.rules()))?;
+            console.out(&format!("rules: {}\n{}\n", prepared.rules(), prepared.stage_line()))?;
             console.out(&summary::plan(&plan, prepared.checkpoint.header(), false))?;
         }
         return Ok(outcome);
@@ -100,6 +101,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "tied": plan.tied,
             "keys": plan.targets.len(),
             "report": report,
+            "bytes_compared": prepared.compared.get(),
             "keys_report": plan.report,
             "findings": plan.findings,
             "seconds": seconds,
@@ -160,6 +162,7 @@ fn bar() -> ProgressBar {
 /// What was done, for people.
 fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, seconds: f64) -> String {
     let mut lines = vec![format!("rules: {}", prepared.rules())];
+    lines.extend(prepared.stage_line().lines().map(str::to_owned));
     match plan.verdict {
         Some(Verdict::Already) => lines.push("in the target layout already: copied as it is".to_owned()),
         Some(Verdict::Neither) | None => lines.push("nothing to rewrite: keys pass through".to_owned()),
@@ -176,9 +179,17 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, se
         report.aliased,
         Size(report.bytes_aliased)
     ));
+    if let Some(report) = plan.report.as_ref().filter(|report| !report.elsewhere.is_empty()) {
+        let count = report.elsewhere.len() as u64;
+        lines.push(format!("{count} {} left to other stages", keys(count)));
+    }
+    let compared = match prepared.compared.get() {
+        0 => String::new(),
+        bytes => format!(" ({} to compare ties)", Size(bytes)),
+    };
     lines.push(format!(
-        "{} read, {} written to {} in {} {}, {seconds:.2} s",
-        Size(report.bytes_read),
+        "{} read{compared}, {} written to {} in {} {}, {seconds:.2} s",
+        Size(report.bytes_read.saturating_add(prepared.compared.get())),
         Size(report.bytes_written),
         output.display(),
         report.files.len(),

@@ -16,6 +16,7 @@ mod plan;
 mod rules;
 mod size;
 mod summary;
+mod target;
 mod test;
 
 use std::process::ExitCode;

@@ -16,7 +16,7 @@ mod value;
 mod write;
 
 pub use equal::{Equality, differing_bytes, tensors_equal};
-pub use memory::{Views, views};
+pub use memory::{Views, views, views_over};
 pub use report::Report;
 pub use sharing::{Sharing, sharing};
 pub use write::{Progress, Ties, WriteOptions, write};

@@ -14,7 +14,7 @@ mod state;
 mod trace;
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use indexmap::IndexMap;
 
@@ -32,6 +32,7 @@ use crate::key::{Bindings, Key, Segments};
 use crate::syntax::ast;
 use crate::tensor::{Header, Wanted};
 use graph::Graph;
+use pass::OpenTies;
 use state::{Entry, State};
 
 /// A rule file and which way to read it.
@@ -57,6 +58,18 @@ pub enum Equality {
 /// Answers whether two keys of the checkpoint are equal byte for byte; `None` if that can't be known (headers only).
 pub type EqualFn<'a> = dyn Fn(&str, &str) -> Option<Equality> + 'a;
 
+/// Which part of the target is asked for: a pipeline stage holds some of a model's keys, and reads what it needs for those.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Part<'a> {
+    /// All of it: a key that the target manifest doesn't know is unexpected.
+    #[default]
+    Whole,
+    /// The target manifest is that of a part; the keys of the others are not known, and no key is unexpected.
+    Open,
+    /// These keys of the target manifest, which is that of all parts together; only what no part knows is unexpected.
+    Keys(&'a Wanted),
+}
+
 /// What a plan depends on besides rules and headers.
 #[derive(Clone, Default)]
 pub struct PlanOptions<'a> {
@@ -68,6 +81,8 @@ pub struct PlanOptions<'a> {
     pub tied: Option<bool>,
     /// The keys that the result should have.
     pub wanted: Option<&'a Wanted>,
+    /// Which part of them is asked for here, as of a pipeline stage.
+    pub part: Part<'a>,
     /// Missing or unexpected keys are findings, not a stop.
     pub not_strict: bool,
     /// Compares bytes, for ties.
@@ -108,6 +123,10 @@ struct Planner<'a> {
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
     dropped: IndexMap<Key, DropReason>,
     findings: Vec<Diagnostic>,
+    /// What the ties since the last statement of another kind left open.
+    ties: OpenTies,
+    /// Keys that a tie leaves to the model that holds them.
+    kept: BTreeSet<Key>,
     /// How the stage that runs found the keys.
     evidence: Evidence,
     verdicts: Vec<Verdict>,
@@ -138,6 +157,8 @@ impl<'a> Planner<'a> {
             rule_ids: HashMap::new(),
             dropped: IndexMap::new(),
             findings: Vec::new(),
+            ties: OpenTies::default(),
+            kept: BTreeSet::new(),
             evidence: Evidence::default(),
             verdicts: Vec::new(),
         }
@@ -188,6 +209,7 @@ impl<'a> Planner<'a> {
         self.evidence = Evidence::default();
         let steps: Vec<&Step> = stage.rules.steps.iter().collect();
         self.steps(&steps, stage);
+        self.close_ties();
         if self.failed() {
             return;
         }
@@ -292,6 +314,9 @@ impl<'a> Planner<'a> {
 
     fn step(&mut self, step: &Step, stage: &Stage<'_>) {
         let Some(scope) = stage.rules.scopes.get(step.scope) else { return };
+        if !matches!(step.kind, StepKind::Tie(_) | StepKind::When { .. } | StepKind::Reversed(_)) {
+            self.close_ties();
+        }
         let result = match &step.kind {
             StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
             StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
@@ -329,12 +354,15 @@ impl<'a> Planner<'a> {
             self.steps(&branch(holds), stage);
             return Ok(());
         }
+        self.close_ties();
         // `exists` is a fact about the left layout, which reading backwards only gives: each answer is tried, and the one that the
         // result bears out stands.
-        let before = (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone());
+        let before =
+            (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone(), self.kept.clone());
         let mut borne_out = Vec::new();
         for holds in [true, false] {
             self.steps(&branch(holds), stage);
+            self.close_ties();
             let agrees = !self.failed() && self.truth(scope, condition)? == holds;
             let after = (
                 std::mem::replace(&mut self.state, before.0.clone()),
@@ -342,6 +370,7 @@ impl<'a> Planner<'a> {
                 std::mem::replace(&mut self.findings, before.2.clone()),
                 std::mem::replace(&mut self.rules, before.3.clone()),
                 std::mem::replace(&mut self.evidence, before.4.clone()),
+                std::mem::replace(&mut self.kept, before.5.clone()),
             );
             if agrees {
                 borne_out.push(after);
@@ -363,7 +392,7 @@ impl<'a> Planner<'a> {
                     .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
             ));
         };
-        (self.state, self.dropped, self.findings, self.rules, self.evidence) = chosen;
+        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.kept) = chosen;
         Ok(())
     }
 
