@@ -2,7 +2,7 @@
 import re
 from collections import OrderedDict
 
-from .patterns import Group, Rule, Use, run
+from .patterns import Group, Rule, When
 from .registry import Entry
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
@@ -195,6 +195,9 @@ class Composer:
         late = merged_maps([r for g in late for r in g.rules])
         out = [Group("map", rules)] if rules else []
         out += [Group("map", late)] if late else []
+        if e.asked:
+            why = "transformers transposes where the shapes ask for it. Rules don't see shapes: say so with --set transposed=true."
+            out.append(When("transposed", why, Group("map", e.asked)))
         return e, renames, out
 
     def floating(self, name):
@@ -212,7 +215,8 @@ class Composer:
                 paths = [""]
             elif path:
                 # where transformers found keys for it: below the base model's prefix, and where a rule or a checkpoint left that out
-                paths = sorted(self.trace.heads.get((facts["class"], path, entry), ()), key=lambda p: (-len(p), p)) or paths
+                heads = self.trace.heads.get((facts["class"], path, entry), ())
+                paths = sorted(filter(None, heads), key=lambda p: (-len(p), p)) or paths
             out += [(p, canonical) for p in paths if (p, canonical) not in out]
         return tuple(out)
 

@@ -129,6 +129,7 @@ class Entry:
         self.name, self.trace, self.registry = name, trace, registry
         self.lets, self.unsaid, self.notes = [], [], []
         self.renames, self.maps = [], []  # [(index, [Rule])]
+        self.asked = []  # rules that transformers applies where shapes differ
         for index, t in enumerate(registry.entries[name]):
             try:
                 if isinstance(t, WeightConverter):
@@ -165,6 +166,8 @@ class Entry:
         tries = [plain]
         if any("below" in ways for ways in readings):
             tries.append([ways.get("below", ways["whole"]) for ways in readings])
+        if any("above" in ways for ways in readings):
+            tries.append([ways.get("above", ways["whole"]) for ways in readings])
         for mode in ("inside", "start"):
             if any(mode in ways for ways in readings):
                 tries.append([r for ways in readings for r in [ways["whole"], *ways.get(mode, [])]])
@@ -224,7 +227,8 @@ class Entry:
         if kinds == ("Transpose",):
             o = t.operations[0]
             if o.check_dims:
-                raise Inexpressible(f"transposes {o.dim0} and {o.dim1} only where the model's shape asks for it; rules don't see shapes")
+                self.asked.append(self._bare(Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep), *self._seen(index)))
+                return []
             return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
         if "PermuteForRope" in kinds:
             return self._rope(t, left, right, keep, index)
@@ -243,6 +247,10 @@ class Entry:
             raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
         via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
+
+    def _seen(self, index):
+        key = (self.registry.canonical[self.name], index)
+        return self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
 
     def _two_kinds(self, left, right, keep, name):
         """Experts of two kinds in one list, the first half text's, the second vision's, each kind with sizes of its own."""

@@ -8,7 +8,7 @@ from .patterns import Group, Use, run
 from .registry import Registry, Trace
 
 RULESET = re.compile(r"^ruleset (\w+)(?:: (\w+) (?:<->|->) (\w+))?", re.M)
-MODELS = re.compile(r"^models (.+)$", re.M)
+MODELS = re.compile(r"^models ((?:[^\n]*,[ ]*\n)*[^\n]*)$", re.M)
 LEGACY = re.compile(r"(^|\.)LayerNorm\.|\.parametrizations\.weight\.original0$|^model\.language_model\.")
 
 

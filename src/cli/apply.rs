@@ -16,10 +16,10 @@ use serde_json::json;
 use super::console::{Console, has_findings};
 use super::conversion::{Conversion, Prepared};
 use super::size::Size;
-use super::summary::keys;
+use super::summary::counted;
 use super::{Failure, Outcome, Result, summary};
 
-/// Converts a checkpoint into new files
+/// Convert a checkpoint into new files
 ///
 /// Config, tokenizer and other side files are carried along. The output appears whole or not at all; the source is only read.
 #[derive(clap::Args)]
@@ -103,7 +103,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "report": report,
             "bytes_compared": prepared.compared.get(),
             "keys_report": plan.report,
-            "findings": plan.findings,
+            "findings": prepared.findings.iter().chain(&plan.findings).collect::<Vec<_>>(),
             "seconds": seconds,
         }))?;
     } else if !console.quiet {
@@ -165,13 +165,12 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, se
     lines.extend(prepared.stage_line().lines().map(str::to_owned));
     match plan.verdict {
         Some(Verdict::Already) => lines.push("in the target layout already: copied as it is".to_owned()),
-        Some(Verdict::Neither) | None => lines.push("nothing to rewrite: keys pass through".to_owned()),
-        Some(Verdict::Converts | Verdict::Mixed) => {}
+        Some(Verdict::Neither) => lines.push("nothing to rewrite: keys pass through".to_owned()),
+        Some(Verdict::Converts | Verdict::Mixed) | None => {}
     }
-    let count = plan.targets.len() as u64;
     lines.push(format!(
-        "{count} {}: {} copied ({}), {} transformed ({}), {} aliased ({})",
-        keys(count),
+        "{}: {} copied ({}), {} transformed ({}), {} aliased ({})",
+        counted(plan.targets.len() as u64, "key"),
         report.copied,
         Size(report.bytes_copied),
         report.transformed,
@@ -180,20 +179,18 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, se
         Size(report.bytes_aliased)
     ));
     if let Some(report) = plan.report.as_ref().filter(|report| !report.elsewhere.is_empty()) {
-        let count = report.elsewhere.len() as u64;
-        lines.push(format!("{count} {} left to other stages", keys(count)));
+        lines.push(format!("{} left to other stages", counted(report.elsewhere.len() as u64, "key")));
     }
     let compared = match prepared.compared.get() {
         0 => String::new(),
         bytes => format!(" ({} to compare ties)", Size(bytes)),
     };
     lines.push(format!(
-        "{} read{compared}, {} written to {} in {} {}, {seconds:.2} s",
+        "{} read{compared}, {} written to {} in {}, {seconds:.2} s",
         Size(report.bytes_read.saturating_add(prepared.compared.get())),
         Size(report.bytes_written),
         output.display(),
-        report.files.len(),
-        if report.files.len() == 1 { "file" } else { "files" }
+        counted(report.files.len() as u64, "file")
     ));
     lines.join("\n") + "\n"
 }

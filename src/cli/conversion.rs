@@ -142,7 +142,7 @@ impl Conversion {
 }
 
 /// The config.json beside a checkpoint; empty if there is none.
-fn beside(checkpoint: &Checkpoint) -> Result<Config> {
+pub(super) fn beside(checkpoint: &Checkpoint) -> Result<Config> {
     let path = checkpoint.directory().join("config.json");
     if path.is_file() { Ok(Config::read(path)?) } else { Ok(Config::empty()) }
 }
