@@ -11,6 +11,7 @@ mod invert;
 mod library;
 mod ops;
 mod seed;
+mod stages;
 mod store;
 mod syntax;
 mod tidy;
