@@ -21,6 +21,7 @@ mod size;
 mod summary;
 mod target;
 mod test;
+mod ties;
 
 use std::process::ExitCode;
 
@@ -79,6 +80,7 @@ enum Command {
     Check(check::Arguments),
     Fmt(fmt::Arguments),
     Invert(invert::Arguments),
+    Ties(ties::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
     Completions(completions::Arguments),
@@ -157,6 +159,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Invert(arguments) => invert::run(&arguments, console),
         Command::Check(arguments) => check::run(&arguments, console),
         Command::Fmt(arguments) => fmt::run(&arguments, console),
+        Command::Ties(arguments) => ties::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),
         Command::Rules(arguments) => rules::run(&arguments, console),
         Command::Completions(arguments) => completions::run(&arguments, console),

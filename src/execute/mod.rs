@@ -12,6 +12,7 @@ pub mod naive;
 mod report;
 mod sharing;
 mod tile;
+mod twins;
 mod value;
 mod write;
 
@@ -19,6 +20,7 @@ pub use equal::{Equality, differing_bytes, tensors_equal};
 pub use memory::{Views, views, views_over};
 pub use report::Report;
 pub use sharing::{Sharing, sharing};
+pub use twins::{Twins, same_place, twins};
 pub use write::{Progress, Ties, WriteOptions, write};
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl Planner<'_> {
         let mut entries: Vec<Entry> = self.state.iter().map(|(_, entry)| entry.clone()).collect();
         entries.sort_by(|a, b| natural_order(&a.key, &b.key));
         let report = self.meet_wanted(&mut entries);
-        let kept = std::mem::take(&mut self.kept);
+        let kept = std::mem::take(&mut self.ties.kept);
         let kept: Vec<Key> = kept.into_iter().filter(|key| !self.state.contains(key) && self.asks_for(key)).collect();
         if self.failed() {
             return Err(Diagnostics(self.findings));
@@ -77,6 +77,7 @@ impl Planner<'_> {
             tied: Some(self.decision),
             report,
             kept,
+            ties: self.ties.facts,
             findings: self.findings,
         })
     }
@@ -96,7 +97,7 @@ impl Planner<'_> {
         let mut report = Report::default();
         let given: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let part = if let Part::Keys(part) = self.options.part { part } else { wanted };
-        let is_missing = |key: &&Key| !given.contains(key.as_str()) && !self.kept.contains(*key);
+        let is_missing = |key: &&Key| !given.contains(key.as_str()) && !self.ties.kept.contains(*key);
         report.missing = part.keys.keys().filter(is_missing).cloned().collect();
         report.missing.sort_by(|a, b| natural_order(a, b));
         // A tensor that is asked for by another of its keys is not lost.

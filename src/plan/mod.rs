@@ -11,15 +11,17 @@ mod node;
 mod pass;
 mod print;
 mod state;
+mod tied;
 mod trace;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use indexmap::IndexMap;
 
 pub use cover::Report;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
 
@@ -32,7 +34,7 @@ use crate::key::{Bindings, Key, Segments};
 use crate::syntax::ast;
 use crate::tensor::{Header, Wanted};
 use graph::Graph;
-use pass::OpenTies;
+use pass::TieState;
 use state::{Entry, State};
 
 /// A rule file and which way to read it.
@@ -123,10 +125,8 @@ struct Planner<'a> {
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
     dropped: IndexMap<Key, DropReason>,
     findings: Vec<Diagnostic>,
-    /// What the ties since the last statement of another kind left open.
-    ties: OpenTies,
-    /// Keys that a tie leaves to the model that holds them.
-    kept: BTreeSet<Key>,
+    /// What ties found, and what those since the last statement of another kind left open.
+    ties: TieState,
     /// How the stage that runs found the keys.
     evidence: Evidence,
     verdicts: Vec<Verdict>,
@@ -157,8 +157,7 @@ impl<'a> Planner<'a> {
             rule_ids: HashMap::new(),
             dropped: IndexMap::new(),
             findings: Vec::new(),
-            ties: OpenTies::default(),
-            kept: BTreeSet::new(),
+            ties: TieState::default(),
             evidence: Evidence::default(),
             verdicts: Vec::new(),
         }
@@ -358,7 +357,7 @@ impl<'a> Planner<'a> {
         // `exists` is a fact about the left layout, which reading backwards only gives: each answer is tried, and the one that the
         // result bears out stands.
         let before =
-            (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone(), self.kept.clone());
+            (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone(), self.ties.clone());
         let mut borne_out = Vec::new();
         for holds in [true, false] {
             self.steps(&branch(holds), stage);
@@ -370,7 +369,7 @@ impl<'a> Planner<'a> {
                 std::mem::replace(&mut self.findings, before.2.clone()),
                 std::mem::replace(&mut self.rules, before.3.clone()),
                 std::mem::replace(&mut self.evidence, before.4.clone()),
-                std::mem::replace(&mut self.kept, before.5.clone()),
+                std::mem::replace(&mut self.ties, before.5.clone()),
             );
             if agrees {
                 borne_out.push(after);
@@ -392,7 +391,7 @@ impl<'a> Planner<'a> {
                     .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
             ));
         };
-        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.kept) = chosen;
+        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.ties) = chosen;
         Ok(())
     }
 

@@ -7,4 +7,4 @@ mod select;
 pub(super) mod strip;
 mod tie;
 
-pub(super) use tie::OpenTies;
+pub(super) use tie::TieState;

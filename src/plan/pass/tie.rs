@@ -11,7 +11,7 @@ use crate::diagnostic::codes::{TIE_ABSENT, TIE_APPLIED, TIE_DIFFERS, TIE_REFUSED
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Key, Pattern, Segments};
 use crate::plan::state::Entry;
-use crate::plan::{DropReason, Equality, NodeId, Op, Part, Planner, RuleId};
+use crate::plan::{DropReason, Equality, NodeId, Op, Part, Planner, RuleId, TieFact, TieOutcome};
 use crate::syntax::ast::{IfAbsent, IfPresent};
 use crate::tensor::TensorInfo;
 
@@ -36,9 +36,13 @@ enum Relation {
     Elsewhere,
 }
 
-/// What a run of `tie` statements left open: a chain of ties may be written in any order.
+/// What ties found, and what a run of `tie` statements left open: a chain of ties may be written in any order.
 #[derive(Clone, Debug, Default)]
-pub(in crate::plan) struct OpenTies {
+pub(in crate::plan) struct TieState {
+    /// Keys that a tie leaves to the model that holds them.
+    pub(in crate::plan) kept: BTreeSet<Key>,
+    /// What became of each tie.
+    pub(in crate::plan) facts: Vec<TieFact>,
     /// Loading: ties none of whose sources is there, yet.
     waiting: Vec<Waiting>,
     /// Saving: keys that were left out, and the key that each is one tensor with.
@@ -57,11 +61,10 @@ struct Waiting {
 
 impl Planner<'_> {
     pub(in crate::plan) fn tie(&mut self, step: &Step, tie: &Tie, scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
-        if let Some(condition) = &tie.condition
-            && !self.truth(scope, condition)?
-        {
-            return Ok(());
-        }
+        let holds = match &tie.condition {
+            Some(condition) => self.truth(scope, condition)?,
+            None => true,
+        };
         let direction = if tie.inverted { direction.opposite() } else { direction };
         let rule = self.rule_id(&step.place, 0, &step.text);
         for bindings in self.tie_instances(tie) {
@@ -71,6 +74,10 @@ impl Planner<'_> {
             let (targets, sources) = (render(&tie.targets), render(&tie.sources));
             // Of `head.{i} from head.0`, the first is its own source.
             let targets: Vec<Key> = targets.into_iter().filter(|target| !sources.contains(target)).collect();
+            if !holds {
+                self.not_tied(rule, &targets, &sources);
+                continue;
+            }
             match direction {
                 Direction::Forward => self.tie_forward(step, tie, rule, &targets, &sources)?,
                 Direction::Reverse => self.tie_reverse(step, rule, &targets, &sources),
@@ -79,10 +86,35 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// Remembers what became of a tie.
+    fn fact(&mut self, rule: RuleId, target: &Key, source: &Key, outcome: TieOutcome) {
+        let origin = |key: &Key| match &self.graph.node(self.state.get(key)?.node).op {
+            Op::Source { key } => Some(key.clone()),
+            _ => None,
+        };
+        let fact = TieFact {
+            rule,
+            target_origin: origin(target),
+            source_origin: origin(source),
+            target: target.clone(),
+            source: source.clone(),
+            outcome,
+        };
+        self.ties.facts.push(fact);
+    }
+
+    /// A tie whose condition doesn't hold, of keys that are there.
+    fn not_tied(&mut self, rule: RuleId, targets: &[Key], sources: &[Key]) {
+        let Some(source) = sources.iter().find(|source| self.state.contains(source)) else { return };
+        for target in targets.iter().filter(|target| self.state.contains(target)).cloned().collect::<Vec<Key>>() {
+            self.fact(rule, &target, source, TieOutcome::NotTied);
+        }
+    }
+
     /// The end of a run of ties: what has no source now gets none.
     pub(in crate::plan) fn close_ties(&mut self) {
-        let open = std::mem::take(&mut self.ties);
-        for Waiting { place, targets, sources, absent, .. } in open.waiting {
+        self.ties.gone.clear();
+        for Waiting { place, rule, targets, sources, absent } in std::mem::take(&mut self.ties.waiting) {
             let Some(first) = targets.first() else { continue };
             let message = format!("`{first}` is missing, and so is every source it is tied to");
             let keys = targets.iter().chain(&sources).map(|key| key.as_str().to_owned());
@@ -91,7 +123,12 @@ impl Planner<'_> {
                 IfAbsent::Fallback => {
                     let finding = Diagnostic::warning(TIE_ABSENT, message).at(place, "tied here").keys(keys);
                     self.findings.push(finding.hint("the tensor that the model holds now stays"));
-                    self.kept.extend(targets);
+                    if let Some(source) = sources.first() {
+                        for target in &targets {
+                            self.fact(rule, target, source, TieOutcome::Fallback);
+                        }
+                    }
+                    self.ties.kept.extend(targets);
                 }
                 IfAbsent::Error => self.findings.push(Diagnostic::error(TIE_ABSENT, message).at(place, "tied here").keys(keys)),
             }
@@ -148,7 +185,7 @@ impl Planner<'_> {
         }
         // Each for itself: a head with a vocabulary of its own has other candidates than an encoder's embedding.
         for target in missing {
-            if let Some(source) = self.candidate(&step.place, target, sources) {
+            if let Some(source) = self.candidate(&step.place, rule, target, sources) {
                 self.alias(rule, target, &source, true);
             }
         }
@@ -171,7 +208,7 @@ impl Planner<'_> {
             return false;
         }
         if let Some(source) = sources.iter().find(wanted) {
-            let Some(target) = self.candidate(&step.place, source, &from) else { return false };
+            let Some(target) = self.candidate(&step.place, rule, source, &from) else { return false };
             self.alias(rule, source, &target, false);
             if let Some(entry) = self.state.get_mut(&target) {
                 entry.tied = true;
@@ -180,7 +217,7 @@ impl Planner<'_> {
         }
         let wanted: Vec<Key> = missing.iter().copied().filter(wanted).cloned().collect();
         for target in wanted {
-            if let Some(other) = self.candidate(&step.place, &target, &from) {
+            if let Some(other) = self.candidate(&step.place, rule, &target, &from) {
                 self.alias(rule, &target, &other, true);
             }
         }
@@ -188,9 +225,13 @@ impl Planner<'_> {
     }
 
     /// The first source that can stand for a missing key; why others can't is reported.
-    fn candidate(&mut self, place: &Place, target: &Key, sources: &[Key]) -> Option<Key> {
-        for source in sources.iter().filter(|source| self.state.contains(source)) {
+    fn candidate(&mut self, place: &Place, rule: RuleId, target: &Key, sources: &[Key]) -> Option<Key> {
+        for source in sources {
+            if !self.state.contains(source) {
+                continue;
+            }
             let Some(why) = self.not_a_candidate(source, Some(target)) else { return Some(source.clone()) };
+            self.fact(rule, target, source, TieOutcome::Refused { why: why.clone() });
             let finding = Diagnostic::warning(TIE_REFUSED, format!("`{source}` is no candidate for `{target}`: {why}"));
             self.findings.push(finding.at(place.clone(), "tied here").keys([source.as_str(), target.as_str()]));
         }
@@ -204,7 +245,7 @@ impl Planner<'_> {
             let Some(at) = ready else { return };
             let Waiting { place, rule, targets, sources, .. } = self.ties.waiting.remove(at);
             for target in targets.iter().filter(|target| !self.state.contains(target)).cloned().collect::<Vec<Key>>() {
-                if let Some(source) = self.candidate(&place, &target, &sources) {
+                if let Some(source) = self.candidate(&place, rule, &target, &sources) {
                     self.alias(rule, &target, &source, true);
                 }
             }
@@ -219,12 +260,29 @@ impl Planner<'_> {
         self.count(rule, 1);
         self.findings.push(Diagnostic::note(TIE_APPLIED, format!("`{key}` is one tensor with `{of}`")).keys([key.as_str(), of.as_str()]));
         self.put(entry);
+        self.fact(rule, key, of, TieOutcome::Made);
+    }
+
+    /// Remembers how a target that is there stands to its source.
+    fn outcome(&mut self, rule: RuleId, target: &Key, root: &Key, relation: Relation) {
+        match relation {
+            Relation::Elsewhere => {}
+            Relation::Same => self.fact(rule, target, root, TieOutcome::Made),
+            Relation::Equal => self.fact(rule, target, root, TieOutcome::Equal),
+            Relation::Differ(bytes) => self.fact(rule, target, root, TieOutcome::Differs { bytes }),
+            Relation::Unknown => self.fact(rule, target, root, TieOutcome::Undecided),
+        }
     }
 
     /// A target that is there beside its source.
     fn tie_present(&mut self, step: &Step, tie: &Tie, rule: RuleId, target: &Key, root: &Key) -> Result<(), Box<Diagnostic>> {
         let elsewhere = tie.present != IfPresent::Require && self.is_elsewhere(target, root);
-        match (self.relation(target, root, elsewhere), tie.present) {
+        let relation = self.relation(target, root, elsewhere);
+        match (relation, tie.present) {
+            (Relation::Equal, IfPresent::Alias | IfPresent::Require) => self.fact(rule, target, root, TieOutcome::Made),
+            _ => self.outcome(rule, target, root, relation),
+        }
+        match (relation, tie.present) {
             (Relation::Same | Relation::Elsewhere, _) => {}
             (Relation::Equal, IfPresent::Alias | IfPresent::Require) => {
                 let node = self.state.get(root).map(|entry| entry.node);
@@ -266,7 +324,12 @@ impl Planner<'_> {
             if !self.state.contains(target) || *target == root {
                 continue;
             }
-            match self.relation(target, &root, self.is_elsewhere(target, &root)) {
+            let relation = self.relation(target, &root, self.is_elsewhere(target, &root));
+            match relation {
+                Relation::Same | Relation::Equal => self.fact(rule, target, &root, TieOutcome::LeftOut),
+                other => self.outcome(rule, target, &root, other),
+            }
+            match relation {
                 Relation::Elsewhere => {}
                 Relation::Same | Relation::Equal => {
                     self.ties.gone.insert(target.clone(), root.clone());
