@@ -143,6 +143,8 @@ struct Evidence {
     unmatched: Vec<Diagnostic>,
     /// Rewrites that ran.
     rewrites: usize,
+    /// Rules of them that must take something: those that are not `optional`.
+    needed: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -247,7 +249,7 @@ impl<'a> Planner<'a> {
                 let finding = finding.keys(evidence.already.into_iter().map(String::from));
                 self.findings.push(finding.hint("reading backwards would rename these too"));
             }
-            Verdict::Neither if stage.named && evidence.rewrites > 0 => {
+            Verdict::Neither if stage.named && evidence.needed > 0 => {
                 let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
                 finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
                 for miss in self.nearest_misses(stage).into_iter().take(3) {

@@ -15,3 +15,4 @@ mod stages;
 mod store;
 mod syntax;
 mod tidy;
+mod wrappers;
