@@ -14,6 +14,8 @@ mod invert;
 mod library;
 mod ops;
 mod seed;
+mod stages;
 mod store;
 mod syntax;
 mod tidy;
+mod wrappers;
