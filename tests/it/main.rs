@@ -15,4 +15,5 @@ mod stages;
 mod store;
 mod syntax;
 mod tidy;
+mod ties;
 mod wrappers;
