@@ -66,8 +66,8 @@ impl TargetArguments {
         let mut stages = self.target.iter().map(Wanted::read).collect::<std::result::Result<Vec<_>, _>>()?;
         let whole =
             Wanted::join(&stages).map_err(|key| Failure::Usage(format!("two targets say different dtypes or shapes of `{key}`")))?;
-        let chosen = usize::try_from(place.rank).ok().filter(|rank| *rank < stages.len()).zip(self.target.get(place.rank as usize));
-        let Some((rank, file)) = chosen else {
+        let chosen = usize::try_from(place.rank).ok().filter(|rank| *rank < stages.len());
+        let Some((rank, file)) = chosen.and_then(|rank| Some((rank, self.target.get(rank)?))) else {
             return Err(Failure::Usage(format!("there is no target for rank {}", place.rank)));
         };
         let stage = stages.swap_remove(rank);

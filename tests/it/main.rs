@@ -18,4 +18,5 @@ mod stages;
 mod store;
 mod syntax;
 mod tidy;
+mod ties;
 mod wrappers;

@@ -43,8 +43,12 @@ pub(in crate::plan) struct TieState {
     pub(in crate::plan) kept: BTreeSet<Key>,
     /// What became of each tie.
     pub(in crate::plan) facts: Vec<TieFact>,
-    /// Loading: ties none of whose sources is there, yet.
-    waiting: Vec<Waiting>,
+    /// Loading: ties none of whose sources is there, yet; `None` once one came.
+    waiting: Vec<Option<Waiting>>,
+    /// Which of them wait for a key.
+    waiting_for: HashMap<Key, Vec<usize>>,
+    /// Keys that ties made, for which some may wait.
+    arrived: Vec<Key>,
     /// Saving: keys that were left out, and the key that each is one tensor with.
     gone: HashMap<Key, Key>,
 }
@@ -56,6 +60,7 @@ struct Waiting {
     rule: RuleId,
     targets: Vec<Key>,
     sources: Vec<Key>,
+    present: IfPresent,
     absent: IfAbsent,
 }
 
@@ -114,7 +119,10 @@ impl Planner<'_> {
     /// The end of a run of ties: what has no source now gets none.
     pub(in crate::plan) fn close_ties(&mut self) {
         self.ties.gone.clear();
-        for Waiting { place, rule, targets, sources, absent } in std::mem::take(&mut self.ties.waiting) {
+        self.ties.waiting_for.clear();
+        self.ties.arrived.clear();
+        for Waiting { place, rule, mut targets, sources, absent, .. } in std::mem::take(&mut self.ties.waiting).into_iter().flatten() {
+            targets.retain(|target| !self.state.contains(target));
             let Some(first) = targets.first() else { continue };
             let message = format!("`{first}` is missing, and so is every source it is tied to");
             let keys = targets.iter().chain(&sources).map(|key| key.as_str().to_owned());
@@ -176,12 +184,13 @@ impl Planner<'_> {
     fn tie_forward(&mut self, step: &Step, tie: &Tie, rule: RuleId, targets: &[Key], sources: &[Key]) -> Result<(), Box<Diagnostic>> {
         let (present, missing): (Vec<&Key>, Vec<&Key>) = targets.iter().partition(|key| self.state.contains(key));
         if !sources.iter().any(|source| self.state.contains(source)) && !self.tie_back(step, rule, &present, &missing, sources) {
-            if !missing.is_empty() {
-                let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
-                let targets = missing.into_iter().cloned().collect();
-                self.ties.waiting.push(Waiting { place: step.place.clone(), rule, targets, sources: sources.to_vec(), absent });
+            let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
+            let (place, targets, sources) = (step.place.clone(), targets.to_vec(), sources.to_vec());
+            for source in &sources {
+                self.ties.waiting_for.entry(source.clone()).or_default().push(self.ties.waiting.len());
             }
-            return Ok(());
+            self.ties.waiting.push(Some(Waiting { place, rule, targets, sources, present: tie.present, absent }));
+            return self.settle_waiting();
         }
         // Each for itself: a head with a vocabulary of its own has other candidates than an encoder's embedding.
         for target in missing {
@@ -189,21 +198,15 @@ impl Planner<'_> {
                 self.alias(rule, target, &source, true);
             }
         }
-        let fits = |source: &&Key| self.state.contains(source) && self.not_a_candidate(source, None).is_none();
-        if let Some(root) = sources.iter().find(fits) {
-            for target in present {
-                self.tie_present(step, tie, rule, target, root)?;
-            }
-        }
-        self.settle_waiting();
-        Ok(())
+        self.ties_present(&step.place, tie.present, rule, present.into_iter().cloned().collect(), sources)?;
+        self.settle_waiting()
     }
 
     /// The other way round: a source that is missing and wanted is one tensor with a target that is there; and where no source is wanted,
     /// a target that is. Whether a source is there now.
     fn tie_back(&mut self, step: &Step, rule: RuleId, present: &[&Key], missing: &[&Key], sources: &[Key]) -> bool {
         let wanted = |key: &&Key| self.options.wanted.is_some_and(|wanted| wanted.contains(key));
-        let from: Vec<Key> = present.iter().map(|key| Key::clone(key)).collect();
+        let from: Vec<Key> = present.iter().copied().cloned().collect();
         if from.is_empty() {
             return false;
         }
@@ -239,17 +242,35 @@ impl Planner<'_> {
     }
 
     /// Ties that wait for a source which is there now.
-    fn settle_waiting(&mut self) {
-        loop {
-            let ready = self.ties.waiting.iter().position(|tie| tie.sources.iter().any(|source| self.state.contains(source)));
-            let Some(at) = ready else { return };
-            let Waiting { place, rule, targets, sources, .. } = self.ties.waiting.remove(at);
-            for target in targets.iter().filter(|target| !self.state.contains(target)).cloned().collect::<Vec<Key>>() {
-                if let Some(source) = self.candidate(&place, rule, &target, &sources) {
-                    self.alias(rule, &target, &source, true);
+    fn settle_waiting(&mut self) -> Result<(), Box<Diagnostic>> {
+        while let Some(key) = self.ties.arrived.pop() {
+            for at in self.ties.waiting_for.remove(&key).unwrap_or_default() {
+                let Some(tie) = self.ties.waiting.get_mut(at).and_then(Option::take) else { continue };
+                let Waiting { place, rule, targets, sources, present, .. } = tie;
+                let (there, missing): (Vec<Key>, Vec<Key>) = targets.into_iter().partition(|target| self.state.contains(target));
+                for target in missing {
+                    if let Some(source) = self.candidate(&place, rule, &target, &sources) {
+                        self.alias(rule, &target, &source, true);
+                    }
                 }
+                self.ties_present(&place, present, rule, there, &sources)?;
             }
         }
+        Ok(())
+    }
+
+    /// Targets that are there beside a source.
+    fn ties_present(
+        &mut self,
+        place: &Place,
+        policy: IfPresent,
+        rule: RuleId,
+        present: Vec<Key>,
+        sources: &[Key],
+    ) -> Result<(), Box<Diagnostic>> {
+        let fits = |source: &&Key| self.state.contains(source) && self.not_a_candidate(source, None).is_none();
+        let Some(root) = sources.iter().find(fits) else { return Ok(()) };
+        present.iter().try_for_each(|target| self.tie_present(place, policy, rule, target, root))
     }
 
     /// Makes `key` one tensor with `of`.
@@ -260,6 +281,7 @@ impl Planner<'_> {
         self.count(rule, 1);
         self.findings.push(Diagnostic::note(TIE_APPLIED, format!("`{key}` is one tensor with `{of}`")).keys([key.as_str(), of.as_str()]));
         self.put(entry);
+        self.ties.arrived.push(key.clone());
         self.fact(rule, key, of, TieOutcome::Made);
     }
 
@@ -275,14 +297,14 @@ impl Planner<'_> {
     }
 
     /// A target that is there beside its source.
-    fn tie_present(&mut self, step: &Step, tie: &Tie, rule: RuleId, target: &Key, root: &Key) -> Result<(), Box<Diagnostic>> {
-        let elsewhere = tie.present != IfPresent::Require && self.is_elsewhere(target, root);
+    fn tie_present(&mut self, place: &Place, policy: IfPresent, rule: RuleId, target: &Key, root: &Key) -> Result<(), Box<Diagnostic>> {
+        let elsewhere = policy != IfPresent::Require && self.is_elsewhere(target, root);
         let relation = self.relation(target, root, elsewhere);
-        match (relation, tie.present) {
+        match (relation, policy) {
             (Relation::Equal, IfPresent::Alias | IfPresent::Require) => self.fact(rule, target, root, TieOutcome::Made),
             _ => self.outcome(rule, target, root, relation),
         }
-        match (relation, tie.present) {
+        match (relation, policy) {
             (Relation::Same | Relation::Elsewhere, _) => {}
             (Relation::Equal, IfPresent::Alias | IfPresent::Require) => {
                 let node = self.state.get(root).map(|entry| entry.node);
@@ -301,12 +323,12 @@ impl Planner<'_> {
             (Relation::Unknown, _) => {
                 let finding =
                     Diagnostic::note(UNDECIDED, format!("`{target}` and `{root}` are both there; their bytes are not compared here"));
-                self.findings.push(finding.at(step.place.clone(), "tied here").keys([target.as_str(), root.as_str()]));
+                self.findings.push(finding.at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]));
             }
             (Relation::Differ(bytes), present) => {
                 let message = format!("`{target}` is tied to `{root}` but differs from it{}", differing(bytes));
                 let finding = if present == IfPresent::Require { Diagnostic::error } else { Diagnostic::warning };
-                let finding = finding(TIE_DIFFERS, message).at(step.place.clone(), "tied here").keys([target.as_str(), root.as_str()]);
+                let finding = finding(TIE_DIFFERS, message).at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]);
                 let finding = finding.hint("it is kept as it is: dropping it would lose a trained tensor");
                 if present == IfPresent::Require {
                     return Err(Box::new(finding));
