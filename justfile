@@ -3,7 +3,7 @@
 all:
     .ci/run
 
-# One step: format, lints, tests, docs, readme, cases or library.
+# One step: format, lints, tests, docs, readme or library.
 step name:
     .ci/run {{name}}
 

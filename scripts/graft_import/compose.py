@@ -2,8 +2,7 @@
 import re
 from collections import OrderedDict
 
-from .patterns import Group, Rule, When
-from .registry import Entry
+from .patterns import Group, Pattern, Rule, When, example
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -41,21 +40,6 @@ def grouped(rules, together):
         indices.add(index)
     close()
     return out
-
-
-def example(pattern, fill):
-    """A key of a pattern."""
-    bound = {}
-    for kind, value, extra in pattern.pieces:
-        if kind == "rest":
-            bound[value] = fill
-        elif kind == "words":
-            bound[value] = 0
-        elif kind == "index":
-            bound[value] = 3
-        elif kind == "part":
-            bound[value] = "some"
-    return pattern.fill(bound)
 
 
 def touch(a, b):
@@ -127,9 +111,7 @@ def enumeration(a, b):
 
 def split(text):
     """Segments of a pattern's text."""
-    from .patterns import Pattern
-
-    return Pattern._segments(text)
+    return Pattern.segments(text)
 
 
 def tie_statements(ties, covered):
@@ -179,6 +161,8 @@ class Composer:
         self.parts = {}  # canonical entry -> File with that entry's rules
 
     def entry(self, name):
+        from .registry import Entry  # needs transformers, which the rest of this file doesn't
+
         name = self.registry.canonical[name]
         if name not in self.entries:
             self.entries[name] = Entry(self.registry, name, self.trace)

@@ -16,7 +16,7 @@ class Pattern:
     def __init__(self, text):
         self.text = text
         self.pieces = []  # (kind, value, extra)
-        segments = self._segments(text)
+        segments = self.segments(text)
         for i, segment in enumerate(segments):
             end = i == len(segments) - 1
             if segment == "**":
@@ -29,7 +29,7 @@ class Pattern:
                 self.pieces.append(("dot", None, None))
 
     @staticmethod
-    def _segments(text):
+    def segments(text):
         """The text between dots that aren't inside braces."""
         out, depth, current = [], 0, ""
         for c in text:
@@ -139,6 +139,21 @@ class Pattern:
             else:
                 segment += str(bound[value])
         return ".".join(out)
+
+
+def example(pattern, fill):
+    """A key of a pattern."""
+    bound = {}
+    for kind, value, extra in pattern.pieces:
+        if kind == "rest":
+            bound[value] = fill
+        elif kind == "words":
+            bound[value] = 0
+        elif kind == "index":
+            bound[value] = 3
+        elif kind == "part":
+            bound[value] = "some"
+    return pattern.fill(bound)
 
 
 class Rule:

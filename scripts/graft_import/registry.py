@@ -7,7 +7,7 @@ from transformers.core_model_loading import (
     WeightConverter,
 )
 
-from .patterns import Rule, Group
+from .patterns import Group, Pattern, Rule, example
 from .translate import Inexpressible, convert_patterns, rename
 
 
@@ -186,7 +186,7 @@ class Entry:
             lost = [n for n in rule.left[0].names() if n not in rule.right[0].names()]
             if lost and not wrong:
                 raise Inexpressible("makes one key of many, all numbers of a segment")
-        rules = [self._bare(r, there, back) for r in rules]
+        rules = [self._once(self._bare(r, there, back), there, back) for r in rules]
         if wrong:
             k = wrong[0]
             raise Inexpressible(f"`{k}` becomes `{there[k]}`, and no whole-segment pattern does that")
@@ -194,6 +194,21 @@ class Entry:
             k = wrong_back[0]
             self.notes.append(f"{describe(t)}: backwards, transformers makes `{back[k]}` of `{k}`, this file `{Group('rename', rules).apply([k], True)[0]}`")
         return rules
+
+    @staticmethod
+    def _once(rule, there, back):
+        """Where a result looks like a source (`x` -> `module.x`), what has moved already is left alone, so that moving twice moves once."""
+        result = rule.right[0].text
+        for name, (kind, words) in rule.left[0].words().items():
+            if kind == "words":
+                result = result.replace("{" + name + "}", "{" + name + ": " + "|".join(b for _, b in words) + "}")
+            elif name == "part":
+                return rule
+        if rule.arrow == "->" or rule.forward(example(Pattern(result), "")) is None or result in [u.text for u in rule.unless]:
+            return rule
+        kept = Rule(rule.left[0].text, rule.right[0].text, rule.arrow, rule.via, [*(u.text for u in rule.unless), result], rule.optional)
+        same = all(kept.forward(k) == rule.forward(k) for k in there) and all(kept.backward(k) == rule.backward(k) for k in back)
+        return kept if same else rule
 
     @staticmethod
     def _bare(rule, there, back):

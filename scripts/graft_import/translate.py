@@ -54,7 +54,9 @@ def alternatives(tree, groups):
             add([([("start",)], {})])
         elif op is sre.MAX_REPEAT:
             low, high, inner = value
-            if list(inner) in ([(sre.IN, [(sre.CATEGORY, sre.CATEGORY_DIGIT)])],) and low == 1:
+            if (low, high) != (1, sre.MAXREPEAT):
+                raise Inexpressible(f"{low} to {high} repetitions")
+            if list(inner) == [(sre.IN, [(sre.CATEGORY, sre.CATEGORY_DIGIT)])]:
                 add([([("index", object())], {})])
             elif list(inner) == [(sre.ANY, None)]:
                 add([([("rest", object())], {})])

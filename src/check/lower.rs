@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use regex::Regex;
 
 use super::capture::{SideOf, Table};
+use super::circle::circles;
 use super::op::{self, OpUse};
 use super::rules::{Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
 use super::value::{Scope, names};
@@ -63,6 +64,7 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
         source: Arc::clone(source),
     };
     rules.steps = checker.file(source, Vec::new(), Some(&mut rules));
+    checker.findings.extend(circles(&rules.steps));
     if checker.findings.iter().any(Diagnostic::is_error) {
         return Err(Diagnostics(checker.findings));
     }
@@ -345,7 +347,10 @@ impl Checker<'_> {
             unless.push(self.report(resolved)?.0);
         }
         if let Some(condition) = &keys.tail.condition {
-            let known: Vec<&str> = captures.first().map(|names| names.iter().map(String::as_str).collect()).unwrap_or_default();
+            // Whichever pattern takes a key, the condition must have its captures.
+            let in_all = |name: &&String| captures.iter().all(|names| names.contains(name));
+            let known: Vec<String> = captures.first().map(|names| names.iter().filter(in_all).cloned().collect()).unwrap_or_default();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
             self.check_names(scope, condition, &known);
         }
         Some(Selection { patterns, captures, unless, condition: keys.tail.condition.clone(), optional: keys.tail.optional })

@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 use regraft::error::Error;
 use regraft::execute::{PatchOptions, Progress, Rank, Report, Ties, WriteOptions, lanes, patch, write};
-use regraft::plan::{Plan, Verdict};
+use regraft::plan::{Plan, RECORD_FILE, Verdict};
 use regraft::store::{Store as _, side_files};
 use serde_json::json;
 
@@ -28,7 +28,8 @@ use super::{Failure, Outcome, Result, progress, summary};
   regraft apply model.safetensors -o renamed.safetensors --rules my.graft --set heads=32
   regraft apply ckpt/ --rules my.graft --in-place              only keys, shapes and metadata change
   mpirun -n 4 regraft apply big/ -o out/                       four processes, a share of the files each
-  regraft apply ckpt/ --rules my.graft --dry-run")]
+  regraft apply ckpt/ --rules my.graft --dry-run
+  RANK=3 regraft apply llama/ -o stage3/ --target s0.json,s1.json,s2.json,s3.json    a pipeline stage reads just its part")]
 pub(super) struct Arguments {
     /// A safetensors file, a directory, or an index; several count as one checkpoint
     #[arg(required = true, value_name = "SRC")]
@@ -69,14 +70,6 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = "Output")]
     no_sync: bool,
 
-    /// Write one share of the files; torchrun, mpirun and srun say which by themselves
-    #[arg(long, value_name = "N", help_heading = "Output", requires = "world_size")]
-    rank: Option<u32>,
-
-    /// Among how many processes the files are shared
-    #[arg(long, value_name = "N", help_heading = "Output", requires = "rank")]
-    world_size: Option<u32>,
-
     /// How to show how far the run is
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Output")]
     progress: progress::How,
@@ -84,6 +77,10 @@ pub(super) struct Arguments {
     /// Most memory for buffers
     #[arg(long, value_name = "SIZE", default_value = "64MiB", help_heading = "Output")]
     memory: Size,
+
+    /// Write regraft.json beside the output: with it, the way back restores what rules alone can't know (old names, prefixes)
+    #[arg(long, help_heading = "Output")]
+    record: bool,
 
     /// Show what would be done, and write nothing
     #[arg(long, help_heading = "Output")]
@@ -122,7 +119,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         if console.json {
             console.json(&plan)?;
         } else {
-            console.out(&format!("rules: {}\n\n", prepared.rules()))?;
+            console.out(&format!("rules: {}\n{}\n", prepared.rules(), prepared.stage_line()))?;
             console.out(&summary::plan(&plan, prepared.checkpoint.header(), false))?;
             if prepared.checkpoint.has_bytes() {
                 console.out(&summary::lanes(&lanes(&plan, &prepared.checkpoint, arguments.ties.ties())?))?;
@@ -148,6 +145,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "tied": plan.tied,
             "keys": plan.targets.len(),
             "report": report,
+            "bytes_compared": prepared.compared.get(),
             "keys_report": plan.report,
             "findings": prepared.findings.iter().chain(&plan.findings).collect::<Vec<_>>(),
             "seconds": seconds,
@@ -162,6 +160,14 @@ fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: 
     let mut side = Vec::new();
     for source in arguments.sources.iter().filter(|source| source.is_dir()) {
         side.extend(side_files(source, &arguments.conversion.open_options())?);
+    }
+    // A record tells of the conversion that made the source, not of this one.
+    side.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
+    let scratch = tempfile::tempdir().map_err(|error| Error::io("cannot make a temporary directory for", output, error))?;
+    if arguments.record {
+        let path = scratch.path().join(RECORD_FILE);
+        std::fs::write(&path, prepared.record(plan)?).map_err(|error| Error::io("cannot write", &path, error))?;
+        side.push(path);
     }
     let cancel = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -192,8 +198,12 @@ fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: 
 
 /// Which rank this is: by arguments, else by what a launcher says.
 fn rank(arguments: &Arguments) -> Result<Option<Rank>> {
-    let found = match (arguments.rank, arguments.world_size) {
-        (Some(rank), Some(world_size)) => Rank::new(rank, world_size).map(Some),
+    // Each rank has a stage of its own: nothing is shared out.
+    if arguments.conversion.target.is_ranked() {
+        return Ok(None);
+    }
+    let found = match arguments.conversion.target.share() {
+        Some((rank, world_size)) => Rank::new(rank, world_size).map(Some),
         _ => Rank::from_variables(|name| std::env::var(name).ok()),
     };
     Ok(found.map_err(Failure::Usage)?.filter(|rank| rank.world_size > 1))
@@ -202,6 +212,7 @@ fn rank(arguments: &Arguments) -> Result<Option<Rank>> {
 /// What was done, for people.
 fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: Option<&Path>, seconds: f64) -> String {
     let mut lines = vec![format!("rules: {}", prepared.rules())];
+    lines.extend(prepared.stage_line().lines().map(str::to_owned));
     match plan.verdict {
         Some(Verdict::Already) => lines.push("in the target layout already: copied as it is".to_owned()),
         Some(Verdict::Neither) => lines.push("nothing to rewrite: keys pass through".to_owned()),
@@ -217,10 +228,17 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: Option<&P
         report.aliased,
         Size(report.bytes_aliased)
     ));
+    if let Some(report) = plan.report.as_ref().filter(|report| !report.elsewhere.is_empty()) {
+        lines.push(format!("{} left to other stages", counted(report.elsewhere.len() as u64, "key")));
+    }
+    let compared = match prepared.compared.get() {
+        0 => String::new(),
+        bytes => format!(" ({} to compare ties)", Size(bytes)),
+    };
     let place = output.map_or_else(|| "in place".to_owned(), |output| format!("to {}", output.display()));
     lines.push(format!(
-        "{} read, {} written {place} in {}, {seconds:.2} s",
-        Size(report.bytes_read),
+        "{} read{compared}, {} written {place} in {}, {seconds:.2} s",
+        Size(report.bytes_read.saturating_add(prepared.compared.get())),
         Size(report.bytes_written),
         counted(report.files.len() as u64, "file")
     ));

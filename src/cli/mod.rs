@@ -21,7 +21,9 @@ mod recover;
 mod rules;
 mod size;
 mod summary;
+mod target;
 mod test;
+mod ties;
 mod verify;
 
 use std::process::ExitCode;
@@ -81,6 +83,7 @@ enum Command {
     Check(check::Arguments),
     Fmt(fmt::Arguments),
     Invert(invert::Arguments),
+    Ties(ties::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
     Verify(verify::Arguments),
@@ -161,6 +164,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Invert(arguments) => invert::run(&arguments, console),
         Command::Check(arguments) => check::run(&arguments, console),
         Command::Fmt(arguments) => fmt::run(&arguments, console),
+        Command::Ties(arguments) => ties::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),
         Command::Rules(arguments) => rules::run(&arguments, console),
         Command::Verify(arguments) => verify::run(&arguments, console),

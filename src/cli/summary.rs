@@ -156,6 +156,12 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
     if let Some(tied) = &plan.tied {
         let _ = writeln!(out, "tied embeddings: {} ({})", if tied.tied { "yes" } else { "no" }, tied.because);
     }
+    if let Some(report) = plan.report.as_ref().filter(|report| !report.elsewhere.is_empty()) {
+        let _ = writeln!(out, "left to other stages: {}", counted(report.elsewhere.len() as u64, "key"));
+    }
+    if !plan.kept.is_empty() {
+        let _ = writeln!(out, "left as the model holds them: {}", plan.kept.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", "));
+    }
     let _ = writeln!(
         out,
         "{} ({} used) -> {} ({})",
@@ -213,6 +219,7 @@ pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
     match op {
         Op::Source { key } => key.to_string(),
         Op::Fill { value } => format!("fill({value})"),
+        Op::Sinusoids => "sinusoids".to_owned(),
         Op::Narrow { dim, start, len } => format!("slice({dim}, {start}..{})", start.saturating_add(*len)),
         Op::Permute { dims } => {
             let dims: Vec<String> = dims.iter().map(usize::to_string).collect();

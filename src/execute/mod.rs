@@ -14,16 +14,18 @@ mod patch;
 mod report;
 mod sharing;
 mod tile;
+mod twins;
 mod value;
 mod verify;
 mod write;
 
 pub use equal::{Equality, differing_bytes, tensors_equal};
 pub use lanes::{Lanes, lanes};
-pub use memory::{Views, views};
+pub use memory::{Views, views, views_over};
 pub use patch::{PatchOptions, Recovery, patch, recover};
 pub use report::{Lane, Report};
 pub use sharing::{Sharing, sharing};
+pub use twins::{Twins, same_place, twins};
 pub use verify::{CHECKSUMS, Verified, verify};
 pub use write::{Progress, Rank, Ties, WriteOptions, write};
 

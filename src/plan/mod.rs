@@ -10,7 +10,9 @@ mod lower;
 mod node;
 mod pass;
 mod print;
+mod record;
 mod state;
+mod tied;
 mod trace;
 
 use std::cmp::Ordering;
@@ -20,18 +22,21 @@ use indexmap::IndexMap;
 
 pub use cover::Report;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+pub use record::{RECORD_FILE, Record, RecordedRules, Renamed};
+pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
 
 use crate::check::value::{Environment, Scope, Value, no_captures};
 use crate::check::{Direction, Rules, Step, StepKind, resolve_alone};
 use crate::config::{Config, TieDecision};
-use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Bindings, Key, Segments};
 use crate::syntax::ast;
 use crate::tensor::{Header, Wanted};
 use graph::Graph;
+use pass::TieState;
 use state::{Entry, State};
 
 /// A rule file and which way to read it.
@@ -57,6 +62,18 @@ pub enum Equality {
 /// Answers whether two keys of the checkpoint are equal byte for byte; `None` if that can't be known (headers only).
 pub type EqualFn<'a> = dyn Fn(&str, &str) -> Option<Equality> + 'a;
 
+/// Which part of the target is asked for: a pipeline stage holds some of a model's keys, and reads what it needs for those.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Part<'a> {
+    /// All of it: a key that the target manifest doesn't know is unexpected.
+    #[default]
+    Whole,
+    /// The target manifest is that of a part; the keys of the others are not known, and no key is unexpected.
+    Open,
+    /// These keys of the target manifest, which is that of all parts together; only what no part knows is unexpected.
+    Keys(&'a Wanted),
+}
+
 /// What a plan depends on besides rules and headers.
 #[derive(Clone, Default)]
 pub struct PlanOptions<'a> {
@@ -68,8 +85,12 @@ pub struct PlanOptions<'a> {
     pub tied: Option<bool>,
     /// The keys that the result should have.
     pub wanted: Option<&'a Wanted>,
+    /// Which part of them is asked for here, as of a pipeline stage.
+    pub part: Part<'a>,
     /// Missing or unexpected keys are findings, not a stop.
     pub not_strict: bool,
+    /// What the conversion that this one undoes did.
+    pub record: Option<&'a Record>,
     /// Compares bytes, for ties.
     pub equal: Option<&'a EqualFn<'a>>,
 }
@@ -107,7 +128,10 @@ struct Planner<'a> {
     rules: Vec<RuleInfo>,
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
     dropped: IndexMap<Key, DropReason>,
+    renamed: Vec<Renamed>,
     findings: Vec<Diagnostic>,
+    /// What ties found, and what those since the last statement of another kind left open.
+    ties: TieState,
     /// How the stage that runs found the keys.
     evidence: Evidence,
     verdicts: Vec<Verdict>,
@@ -124,6 +148,8 @@ struct Evidence {
     unmatched: Vec<Diagnostic>,
     /// Rewrites that ran.
     rewrites: usize,
+    /// Rules of them that must take something: those that are not `optional`.
+    needed: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -137,7 +163,9 @@ impl<'a> Planner<'a> {
             rules: Vec::new(),
             rule_ids: HashMap::new(),
             dropped: IndexMap::new(),
+            renamed: Vec::new(),
             findings: Vec::new(),
+            ties: TieState::default(),
             evidence: Evidence::default(),
             verdicts: Vec::new(),
         }
@@ -188,6 +216,7 @@ impl<'a> Planner<'a> {
         self.evidence = Evidence::default();
         let steps: Vec<&Step> = stage.rules.steps.iter().collect();
         self.steps(&steps, stage);
+        self.close_ties();
         if self.failed() {
             return;
         }
@@ -226,7 +255,7 @@ impl<'a> Planner<'a> {
                 let finding = finding.keys(evidence.already.into_iter().map(String::from));
                 self.findings.push(finding.hint("reading backwards would rename these too"));
             }
-            Verdict::Neither if stage.named && evidence.rewrites > 0 => {
+            Verdict::Neither if stage.named && evidence.needed > 0 => {
                 let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
                 finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
                 for miss in self.nearest_misses(stage).into_iter().take(3) {
@@ -237,7 +266,7 @@ impl<'a> Planner<'a> {
             }
             _ => {}
         }
-        if matches!(verdict, Verdict::Converts | Verdict::Mixed) {
+        if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
             for mut finding in evidence.unmatched {
                 if !stage.named {
                     finding.severity = crate::diagnostic::Severity::Note;
@@ -292,6 +321,9 @@ impl<'a> Planner<'a> {
 
     fn step(&mut self, step: &Step, stage: &Stage<'_>) {
         let Some(scope) = stage.rules.scopes.get(step.scope) else { return };
+        if !matches!(step.kind, StepKind::Tie(_) | StepKind::When { .. } | StepKind::Reversed(_)) {
+            self.close_ties();
+        }
         let result = match &step.kind {
             StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
             StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
@@ -324,17 +356,20 @@ impl<'a> Planner<'a> {
         stage: &Stage<'_>,
     ) -> Result<(), Box<Diagnostic>> {
         let branch = |holds: bool| -> Vec<&Step> { if holds { then.iter().collect() } else { otherwise.iter().collect() } };
-        if stage.direction == Direction::Forward || !asks_layout(condition) {
+        if stage.direction == Direction::Forward || !asks_layout(condition, scope, 0) {
             let holds = self.truth(scope, condition)?;
             self.steps(&branch(holds), stage);
             return Ok(());
         }
+        self.close_ties();
         // `exists` is a fact about the left layout, which reading backwards only gives: each answer is tried, and the one that the
         // result bears out stands.
-        let before = (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone());
+        let before =
+            (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone(), self.ties.clone());
         let mut borne_out = Vec::new();
         for holds in [true, false] {
             self.steps(&branch(holds), stage);
+            self.close_ties();
             let agrees = !self.failed() && self.truth(scope, condition)? == holds;
             let after = (
                 std::mem::replace(&mut self.state, before.0.clone()),
@@ -342,6 +377,7 @@ impl<'a> Planner<'a> {
                 std::mem::replace(&mut self.findings, before.2.clone()),
                 std::mem::replace(&mut self.rules, before.3.clone()),
                 std::mem::replace(&mut self.evidence, before.4.clone()),
+                std::mem::replace(&mut self.ties, before.5.clone()),
             );
             if agrees {
                 borne_out.push(after);
@@ -363,7 +399,7 @@ impl<'a> Planner<'a> {
                     .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
             ));
         };
-        (self.state, self.dropped, self.findings, self.rules, self.evidence) = chosen;
+        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.ties) = chosen;
         Ok(())
     }
 
@@ -434,6 +470,30 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Turns back, reading backwards, what a statement did that only the record knows. Says whether there was anything.
+    fn restore(&mut self, place: &crate::diagnostic::Place, text: &str) -> bool {
+        let Some(record) = self.options.record else { return false };
+        let rule = self.rule_id(place, 0, text);
+        let mut restored = Vec::new();
+        for renamed in record.renamed.iter().filter(|renamed| renamed.is_by(place, text)) {
+            if let Some(mut entry) = self.state.remove(&renamed.to) {
+                entry.key = renamed.from.clone();
+                entry.rules.push(rule);
+                restored.push(entry);
+            }
+        }
+        if restored.is_empty() {
+            return false;
+        }
+        self.count(rule, restored.len() as u64);
+        let finding = Diagnostic::note(RESTORED, format!("turned back {}, as the record says", counted(restored.len(), "key")));
+        self.findings.push(finding.at(place.clone(), "one way by itself").keys(restored.iter().map(|entry| entry.key.as_str())));
+        for entry in restored {
+            self.put(entry);
+        }
+        true
+    }
+
     fn unmatched(&mut self, place: &crate::diagnostic::Place, what: &str) {
         self.evidence.unmatched.push(
             Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
@@ -443,13 +503,17 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether a condition asks what keys the left layout has.
-fn asks_layout(expr: &ast::Expr) -> bool {
+/// Whether a condition asks what keys the left layout has, itself or through the `let`s that it names.
+fn asks_layout(expr: &ast::Expr, scope: &Scope, depth: usize) -> bool {
+    let asks = |expr: &ast::Expr| asks_layout(expr, scope, depth + 1);
     match &expr.kind {
+        // Deeper than evaluation goes.
+        _ if depth > 64 => false,
         ast::ExprKind::Exists(_) => true,
-        ast::ExprKind::Paren(inner) | ast::ExprKind::Unary(_, inner) => asks_layout(inner),
-        ast::ExprKind::Binary(_, left, right) => asks_layout(left) || asks_layout(right),
-        ast::ExprKind::List(items) => items.iter().any(asks_layout),
+        ast::ExprKind::Name(name) => scope.lets.get(name).and_then(|(value, _)| value.as_ref()).is_some_and(asks),
+        ast::ExprKind::Paren(inner) | ast::ExprKind::Unary(_, inner) => asks(inner),
+        ast::ExprKind::Binary(_, left, right) => asks(left) || asks(right),
+        ast::ExprKind::List(items) => items.iter().any(asks),
         _ => false,
     }
 }

@@ -64,6 +64,14 @@ impl State {
         Ok(())
     }
 
+    /// Makes every entry of one node an entry of another, by a tie.
+    pub(super) fn replace_node(&mut self, old: NodeId, new: NodeId) {
+        for entry in self.entries.iter_mut().flatten().filter(|entry| entry.node == old) {
+            entry.node = new;
+            entry.tied = true;
+        }
+    }
+
     /// Every entry with its place.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Entry)> {
         self.entries.iter().enumerate().filter_map(|(at, entry)| entry.as_ref().map(|entry| (at, entry)))

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{Header, TensorView};
 
 mod checkpoint;
+mod counted;
 mod json;
 mod manifest;
 mod memory;
@@ -16,6 +17,7 @@ mod sharded;
 mod side;
 
 pub use checkpoint::Checkpoint;
+pub use counted::Counted;
 pub use memory::StateDict;
 pub use open::{OpenOptions, open, open_all};
 pub(crate) use safetensors::placed_header;

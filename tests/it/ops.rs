@@ -52,8 +52,10 @@ fn next_op(shape: &mut Vec<u64>, choice: u32) -> String {
         2 | 3 if (1..5).contains(&rank) => {
             // A dimension in two factors.
             let before = shape.clone();
-            let factor =
-                (1..=shape[dim].max(1)).rev().find(|factor| shape[dim] % factor == 0 && *factor <= 1 + pick(4) as u64).unwrap_or(1);
+            let factor = (1..=shape[dim].max(1))
+                .rev()
+                .find(|factor| shape[dim].is_multiple_of(*factor) && *factor <= 1 + pick(4) as u64)
+                .unwrap_or(1);
             shape.splice(dim..=dim, [shape[dim] / factor, factor]);
             format!("reshape({shape:?}, {before:?})")
         }
@@ -195,4 +197,16 @@ fn joins_come_back() {
     for (key, view) in source.iter() {
         assert_eq!(back.get(key).unwrap().to_vec(), view.to_vec(), "{key}");
     }
+}
+
+#[test]
+fn sinusoids_are_sines_then_cosines() {
+    let rules = compile("create \"p\" = sinusoids([5, 4], F32)").unwrap();
+    let made = apply(&rules, Direction::Forward, &dict([("a", counting(&[1]))]));
+    let bytes = made.get("p").unwrap().to_vec();
+    let found: Vec<f32> = bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+    // Four columns: two frequencies, 1 and 1 / 100.
+    let expected: Vec<f32> =
+        (0..5u8).map(f64::from).flat_map(|p| [p.sin(), (p / 100.0).sin(), p.cos(), (p / 100.0).cos()]).map(|value| value as f32).collect();
+    assert_eq!(found, expected);
 }
