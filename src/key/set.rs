@@ -10,8 +10,8 @@ use super::pattern::{Pattern, Segments};
 /// An index over patterns that gives, for a key, those that can match it.
 #[derive(Clone, Debug, Default)]
 pub struct PatternSet {
-    literals: HashMap<Box<str>, Vec<u32>>,
-    anchors: HashMap<Box<str>, Vec<u32>>,
+    literals: HashMap<Box<str>, Vec<u32>, foldhash::fast::RandomState>,
+    anchors: HashMap<Box<str>, Vec<u32>, foldhash::fast::RandomState>,
     always: Vec<u32>,
 }
 
