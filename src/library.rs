@@ -1,5 +1,7 @@
 //! The library: rule files embedded in the binary, found by name, by file, or by what config.json and the layouts ask for.
 
+mod examples;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -9,6 +11,8 @@ use crate::diagnostic::codes::{UNKNOWN_LAYOUT, UNKNOWN_RULES};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::error::Error;
 use crate::plan::Stage;
+
+pub use examples::check_examples;
 
 /// Name and text of each embedded file.
 static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/library.rs"));

@@ -132,48 +132,42 @@ def split(text):
     return Pattern._segments(text)
 
 
-def tie_statements(ties, always, covered):
-    """Ties by pattern: numbers that agree on both sides become captures, weight and bias an enumeration."""
+def tie_statements(ties, covered):
+    """Ties by pattern: numbers that agree or differ by the same on both sides become captures, weight and bias an enumeration.
+
+    Gives [(targets, source, when)] and what only a default configuration says."""
     by = OrderedDict()
-    for target, source in sorted(ties.items()):
-        if target == HEAD and source in covered:
+    for target, (source, when) in sorted(ties.items()):
+        if target == HEAD and source in covered and when == "tied":
             continue
-        numbers_t, numbers_s = NUMBER.findall(target), NUMBER.findall(source)
-        by.setdefault((NUMBER.sub("#", target), NUMBER.sub("#", source), target in always), []).append((numbers_t, numbers_s, target, source))
-    out, unsaid = OrderedDict(), []
-    for (skeleton_t, skeleton_s, forced), rows in by.items():
-        if len(rows) == 1 and len(rows[0][0]) <= 1 and not (rows[0][0] and rows[0][0] == rows[0][1]):
-            out[(rows[0][2], rows[0][3], forced)] = None
-            continue
-        if any(t != s for t, s, _, _ in rows):
-            for _, _, target, source in rows:
-                out[(target, source, forced)] = None
+        numbers = [int(n) for n in NUMBER.findall(target)], [int(n) for n in NUMBER.findall(source)]
+        by.setdefault((NUMBER.sub("#", target), NUMBER.sub("#", source), when), []).append((*numbers, target, source))
+    out, unsaid = [], []
+    for (skeleton_t, skeleton_s, when), rows in by.items():
+        steps = {tuple(s - t for t, s in zip(ts, ss)) if len(ts) == len(ss) else None for ts, ss, _, _ in rows}
+        step = steps.pop() if len(steps) == 1 else None
+        if step is None or not step or (len(rows) == 1 and any(step)) or min(step) < 0:
+            out += [(target, source, when) for _, _, target, source in rows]
             if len(rows) > 4:
                 unsaid.append(f"ties of {skeleton_t} to {skeleton_s}: their numbers differ, so only those of a default configuration are listed")
             continue
-        names = iter("ijkmnpq")
         target, source = skeleton_t, skeleton_s
-        while "#" in target:
-            name = next(names)
-            target, source = target.replace("#", "{" + name + "}", 1), source.replace("#", "{" + name + "}", 1)
-        out[(target, source, forced)] = None
+        for name, n in zip("ijkmnpq", step):
+            target = target.replace("#", "{" + name + "}", 1)
+            source = source.replace("#", "{" + name + (f"+{n}" if n else "") + "}", 1)
+        out.append((target, source, when))
     # weight and bias of one module
     leaves = OrderedDict()
-    for target, source, forced in out:
-        t, s = target.rsplit(".", 1), source.rsplit(".", 1)
-        if len(t) == 2 and len(s) == 2 and t[1] == s[1]:
-            leaves.setdefault((t[0], s[0], forced), []).append(t[1])
-        else:
-            leaves[(target, source, forced)] = None
+    for target, source, when in out:
+        (t, leaf_t), (s, leaf_s) = target.rsplit(".", 1), source.rsplit(".", 1)
+        same = leaf_t == leaf_s
+        leaves.setdefault((t if same else target, s if same else source, when), []).append(leaf_t if same else None)
     groups = OrderedDict()
-    for (target, source, forced), names in leaves.items():
-        if names is None:
-            groups.setdefault((source, forced), []).append(target)
-        elif len(names) == 1:
-            groups.setdefault((f"{source}.{names[0]}", forced), []).append(f"{target}.{names[0]}")
-        else:
-            groups.setdefault((f"{source}.{{t}}", forced), []).append(f"{target}.{{t: {'|'.join(names)}}}")
-    return [(targets, source, forced) for (source, forced), targets in groups.items()], unsaid
+    for (target, source, when), names in leaves.items():
+        end = "" if names == [None] else f".{names[0]}" if len(names) == 1 else ".{t}"
+        declared = f".{{t: {'|'.join(names)}}}" if len(names) > 1 else end
+        groups.setdefault((source + end, when), []).append(target + declared)
+    return [(targets, source, when) for (source, when), targets in groups.items()], unsaid
 
 
 class Composer:
@@ -213,10 +207,13 @@ class Composer:
         out = []
         for path, entry, _ in facts["program"]:
             canonical = self.registry.canonical[entry]
+            paths = [path]
             if path and path == facts["base_prefix"] and self.floating(canonical):
-                path = ""
-            if (path, canonical) not in out:
-                out.append((path, canonical))
+                paths = [""]
+            elif path:
+                # where transformers found keys for it: below the base model's prefix, and where a rule or a checkpoint left that out
+                paths = sorted(self.trace.heads.get((facts["class"], path, entry), ()), key=lambda p: (-len(p), p)) or paths
+            out += [(p, canonical) for p in paths if (p, canonical) not in out]
         return tuple(out)
 
 

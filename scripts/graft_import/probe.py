@@ -5,7 +5,7 @@ configuration takes that. Written down, one JSON object a line, resumable:
 
   class, model_type, base_prefix
   program  the conversion rules in order: [module path or "", registry entry, index of the rule in that entry]
-  ties     target -> source, as the class declares them when words embeddings are tied; `always`: those it ties in any case
+  ties     target -> [source, when], as the class declares them: `tied`, `always`, or the flag that rules as path=default
   model    model key -> hub name that transformers' reverse renaming gives it (experts as `*`)
   hub      hub key -> model name that transformers' renaming gives it
 
@@ -216,28 +216,60 @@ def ask(cls):
             hub_names[key] = rename_source_key(key, renames, converters)[0]
     else:
         model_names = {k: k for k in sample(state)}
-    ties = {}
-    # some configurations tie whatever they are told
-    forced = bool(getattr(cls.config_class(tie_word_embeddings=False), "tie_word_embeddings", False))
-    for flag in (True, forced):
-        for config in {id(c): c for m in model.modules() if hasattr(m, "config") for c in configs(m.config)}.values():
-            config.tie_word_embeddings = flag
-        try:
-            ties[flag] = {k: v for k, v in model.get_expanded_tied_weights_keys(all_submodels=True).items() if k in state and v in state}
-        except ValueError as e:
-            ties[flag] = {}
-            note = str(e)[:200]
+    ties, note = declared_ties(model, state, note)
     return {
         "class": cls.__name__,
         "model_type": cls.config_class.model_type,
         "base_prefix": model.base_model_prefix,
         "program": [[path, entry, index] for path, entry, index, _ in program],
-        "ties": ties[True],
-        "always": sorted(ties[forced]) if forced else sorted(ties[False]),
+        "ties": ties,
         "model": model_names,
         "hub": hub_names,
         "note": note,
     }
+
+
+def config_paths(config, path=""):
+    """Where each configuration lies within the root's: id -> dotted path, "" for the root."""
+    out = {id(config): path}
+    for name, value in vars(config).items():
+        if hasattr(value, "model_type") and hasattr(value, "to_dict"):
+            for key, inner in config_paths(value, f"{path}.{name}".strip(".")).items():
+                out.setdefault(key, inner)
+    return out
+
+
+def declared_ties(model, state, note):
+    """target -> [source, when]: `tied` where the flag of the whole model rules, `always`, or the path and default of the flag that does."""
+    paths = config_paths(model.config)
+    out = {}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        if not hasattr(module, "get_expanded_tied_weights_keys"):
+            continue
+        config = module.config
+        try:
+            forced = bool(getattr(type(config)(tie_word_embeddings=False), "tie_word_embeddings", False))
+        except Exception:  # a configuration that can't be made without arguments
+            forced = False
+        default = bool(getattr(config, "tie_word_embeddings", False))
+        config.tie_word_embeddings = True
+        try:
+            found = module.get_expanded_tied_weights_keys(all_submodels=False)
+        except ValueError as e:
+            found, note = {}, str(e)[:200]
+        config.tie_word_embeddings = default
+        path = paths.get(id(config))
+        if forced:
+            when = "always"
+        elif prefix == "" or not path:
+            when = "tied"
+        else:
+            when = f"{path}={str(default).lower()}"
+        head = prefix + "." if prefix else ""
+        for target, source in found.items():
+            if head + target in state and head + source in state:
+                out[head + target] = [head + source, when]
+    return out, note
 
 
 def conversions_again(model):

@@ -57,6 +57,7 @@ class Trace:
         self.registry = registry
         self.forward, self.backward = {}, {}
         self.together = {}  # entry -> sets of indices that moved one key
+        self.heads = {}  # (class, module path, entry) -> subtrees in which it moved a key
         self.faults = []
 
     @staticmethod
@@ -78,18 +79,18 @@ class Trace:
         renames = [x for x in program if not isinstance(x[3], WeightConverter)]
         converters = [x for x in program if isinstance(x[3], WeightConverter)]
         for key in sorted(facts["hub"]):
-            now = self._walk(key, renames, base, self.forward, False)
-            now = self._walk(now, converters, base, self.forward, True)
+            now = self._walk(key, renames, base, self.forward, False, facts["class"])
+            now = self._walk(now, converters, base, self.forward, True, facts["class"])
             if facts.get("trusted") is None and now != facts["hub"][key]:
                 self.faults.append(f"{facts['class']}: {key} gives {facts['hub'][key]} in transformers, {now} here")
         back = [(p, e, i, t.reverse_transform()) for p, e, i, t in self.registry.fresh(facts["program"])[::-1] if not isinstance(t, PrefixChange)]
         renames = [x for x in back if not isinstance(x[3], WeightConverter)]
         converters = [x for x in back if isinstance(x[3], WeightConverter)]
         for key in sorted(facts["model"]):
-            now = self._walk(key, converters, base, self.backward, True)
-            self._walk(now, renames, base, self.backward, False)
+            now = self._walk(key, converters, base, self.backward, True, facts["class"])
+            self._walk(now, renames, base, self.backward, False, facts["class"])
 
-    def _walk(self, key, program, base, into, first_only):
+    def _walk(self, key, program, base, into, first_only, name=None):
         moved = {}
         for path, entry, index, t in program:
             head, rest = self._scoped(path, base, key)
@@ -101,6 +102,7 @@ class Trace:
             into.setdefault((canonical, index), {})[rest] = after
             if pattern is not None:
                 moved.setdefault(canonical, set()).add(index)
+                self.heads.setdefault((name, path, entry), set()).add(head.rstrip("."))
                 key = head + after
                 if first_only:
                     break

@@ -63,10 +63,10 @@ class Importer:
         return None if by_class else self.hand.get(facts["model_type"])
 
     def key(self, facts):
-        ties = tuple(sorted((t, s) for t, s in facts["ties"].items() if not (t == "lm_head.weight" and s in self.composer.covered)))
+        ties = tuple(sorted((t, *s) for t, s in facts["ties"].items() if not (t == "lm_head.weight" and s[0] in self.composer.covered and s[1] == "tied")))
         legacy = any(LEGACY.search(k) for k in facts["model"])
         base = facts["base_prefix"] if facts["model_type"] in self.prefixed else ""
-        return self.composer.program(facts), ties, tuple(facts["always"]) if ties else (), base, legacy
+        return self.composer.program(facts), ties, base, legacy
 
     def plan(self):
         """Group classes by what they need, name each group, and give model types to the group of their plain classes."""
@@ -92,7 +92,7 @@ class Importer:
         self.reserved = {n for names in models.values() for n in names} | set(self.hand.values())
         self.pending = {k: (names, groups[k]) for k, names in models.items() if names and (k[0] or k[1])}
         for k, names in models.items():
-            program, ties, _, _, legacy = k
+            program, ties, _, legacy = k
             if not names or any(f.key == k for f in self.files.values()):
                 continue
             if not program and not ties:
@@ -101,7 +101,7 @@ class Importer:
                 continue
             self.make(k, names, groups[k])
         if self.legacy_only:
-            self.make(((), (), (), "", True), self.legacy_only, [], name="old_names")
+            self.make(((), (), "", True), self.legacy_only, [], name="old_names")
         # entries that no class reaches by name
         named = {m for f in self.files.values() for m in f.models} | set(self.hand)
         for entry in self.registry.entries:
@@ -115,7 +115,7 @@ class Importer:
                     file.models.append(entry)
                 continue
             canonical = self.registry.canonical[entry]
-            alone = ((("", canonical),), (), (), "", False)
+            alone = ((("", canonical),), (), "", False)
             file = next((f for f in self.files.values() if f.key[0] == alone[0] and not f.key[1]), None)
             if file is None and self.hand_part(canonical) is None:
                 file = self.part(canonical)
@@ -128,22 +128,18 @@ class Importer:
         """A class apart from its type's other classes needs a file of its own if theirs would serve it wrongly."""
         return bool(k[0] or k[1]) or any(o[0] or o[1] for o in of)
 
-    def simplify(self, file):
-        """Where transformers never takes a converter of its own backwards, since one of a nested model comes first there, it is one-way."""
-        own = [s for s in file.statements if isinstance(s, Group) and s.word == "map"]
-        if not own or not any(isinstance(s, Use) for s in file.statements):
+    def settle(self, file, maps):
+        """Own maps come last, or before those of nested models: transformers tries them first towards model and last towards hub."""
+        if not maps:
             return
-        before = len(self.check(file)[2])
-        if not before:
-            return
-        for s in own:
-            for rule in s.rules:
-                rule.arrow = "->"
-                after = len(self.check(file)[2])
-                if after < before:
-                    before = after
-                else:
-                    rule.arrow = "<->"
+        last, early = file.statements + maps, [s for s in file.statements if not isinstance(s, Use)] + maps + [s for s in file.statements if isinstance(s, Use)]
+        file.statements = last
+        _, there, back = self.check(file)
+        if (there or back) and any(isinstance(s, Use) for s in last):
+            file.statements = early
+            _, other_there, other_back = self.check(file)
+            if len(other_there) + len(other_back) >= len(there) + len(back):
+                file.statements = last
 
     def hand_part(self, canonical):
         return next((self.hand[n] for n in self.registry.same(canonical) if n in self.hand and n not in ("llava",)), None)
@@ -156,16 +152,18 @@ class Importer:
         for k, (names, facts) in self.pending.items():
             if k[0] == (("", canonical),) and not k[1]:
                 return self.make(k, names, facts)
-        return self.make(((("", canonical),), (), (), "", False), [], [], canonical)
+        return self.make(((("", canonical),), (), "", False), [], [], canonical)
 
     def make(self, k, names, facts, name=None):
-        program, ties, always, base, legacy = k
+        program, ties, base, legacy = k
         root = next((e for path, e in program if path == ""), None)
         if name is None:
             wish = [n for n in ([root] if root else []) if n in names]
             wish += [n for n in names if n not in self.classes] + [f["model_type"] for f in facts if f["model_type"] not in self.reserved] + names
             name = next(n for n in [*wish, *(f"{n}_names" for n in wish)] if n.replace("-", "_") not in self.files)
         name = name.replace("-", "_")
+        while name in self.files:
+            name += "_names"
         file = self.files[name] = File(name)
         file.key, file.models, file.facts = k, list(names), facts
         file.prefix, file.legacy = base, legacy
@@ -192,9 +190,8 @@ class Importer:
                 file.statements.append(Use(f"transformers/{part.name}", path, part.statements))
                 covered |= {(f"{path}.{p}".strip("."), e) for p, e in part.key[0]}
             file.entries.append(f"{entry} under {path}")
-        file.statements += maps
-        self.simplify(file)
-        file.ties, unsaid = tie_statements(dict(ties), set(always), self.composer.covered)
+        self.settle(file, maps)
+        file.ties, unsaid = tie_statements({t: (s, when) for t, s, when in ties}, self.composer.covered)
         file.unsaid += unsaid
         return file
 
@@ -259,9 +256,13 @@ class Importer:
             lines += ["", "use legacy_names"]
         if file.prefix:
             lines += ["", f'prefix "{file.prefix}"']
-        for targets, source, forced in file.ties:
+        for targets, source, when in file.ties:
+            clause = {"tied": " when tied", "always": ""}.get(when)
+            if clause is None:
+                path, default = when.split("=")
+                clause = f" when config.{path}.tie_word_embeddings ?? {default}"
             joined = ",\n    ".join(f'"{t}"' for t in targets)
-            lines += ["", f'tie {joined}' + ("\nfrom" if len(targets) > 1 else " from") + f' "{source}"' + ("" if forced else " when tied")]
+            lines += ["", f'tie {joined}' + ("\nfrom" if len(targets) > 1 else " from") + f' "{source}"' + clause]
         found = self.examples(file)
         if found:
             lines += ["", *found]

@@ -193,7 +193,7 @@ fn alias(layout: &Layout, pieces: &[Piece<Value>], leaves: &Mapped) -> Result<Op
 }
 
 /// The operand's lane with one stride for each dimension of the target's shape, if there is one.
-fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
+pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
     let offset = piece.operands[0].offset;
     if layout.info.dtype.bits() < 8 {
         // Counted in bytes, and only as one run.

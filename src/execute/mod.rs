@@ -10,6 +10,7 @@ mod layout;
 mod memory;
 pub mod naive;
 mod report;
+mod sharing;
 mod tile;
 mod value;
 mod write;
@@ -17,6 +18,7 @@ mod write;
 pub use equal::{Equality, differing_bytes, tensors_equal};
 pub use memory::{Views, views};
 pub use report::Report;
+pub use sharing::{Sharing, sharing};
 pub use write::{Progress, Ties, WriteOptions, write};
 
 #[cfg(test)]

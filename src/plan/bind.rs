@@ -173,7 +173,7 @@ impl BoundRule<'_> {
     }
 }
 
-fn value_of(slot: Slot, key: &str, bindings: &Bindings, capture: &Capture) -> Option<Value> {
+pub(super) fn value_of(slot: Slot, key: &str, bindings: &Bindings, capture: &Capture) -> Option<Value> {
     match bindings.get(slot) {
         Binding::Index(value) => i64::try_from(*value).ok().map(Value::Int),
         Binding::Word(which) => match &capture.kind {
@@ -185,7 +185,7 @@ fn value_of(slot: Slot, key: &str, bindings: &Bindings, capture: &Capture) -> Op
     }
 }
 
-fn regex_matches(regex: &Regex, key: &str, bindings: &mut Bindings) -> bool {
+pub(super) fn regex_matches(regex: &Regex, key: &str, bindings: &mut Bindings) -> bool {
     let Some(captures) = regex.captures(key) else { return false };
     for (slot, group) in (0u16..).zip(captures.iter().skip(1)) {
         let text = group.map_or("", |group| group.as_str());

@@ -11,6 +11,7 @@ mod node;
 mod pass;
 mod print;
 mod state;
+mod trace;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -19,6 +20,8 @@ use indexmap::IndexMap;
 
 pub use cover::Report;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+
+pub use trace::{Hit, Trace, trace};
 
 use crate::check::value::{Environment, Scope, Value, no_captures};
 use crate::check::{Direction, Rules, Step, StepKind, resolve_alone};

@@ -13,11 +13,13 @@ mod memory;
 mod open;
 mod safetensors;
 mod sharded;
+mod side;
 
 pub use checkpoint::Checkpoint;
 pub use memory::StateDict;
 pub use open::{OpenOptions, open, open_all};
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
+pub use side::side_files;
 
 /// A checkpoint: a header, and bytes by key.
 pub trait Store: Send + Sync {

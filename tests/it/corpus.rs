@@ -9,13 +9,13 @@ use std::fmt::Write as _;
 use indexmap::IndexMap;
 use regraft::check::value::Value;
 use regraft::config::Config;
-use regraft::diagnostic::{Diagnostic, render_all};
+use regraft::diagnostic::{Diagnostic, Diagnostics, render_all};
 use regraft::key::Key;
-use regraft::plan::{Equality, PlanOptions, Stage, plan};
+use regraft::plan::{Equality, Plan, PlanOptions, Stage, plan};
 use regraft::tensor::{Header, TensorInfo, Wanted};
-use regraft::{Direction, compile};
+use regraft::{Direction, Rules, compile};
 
-fn cases(text: &str) -> Vec<(&str, &str)> {
+pub(super) fn cases(text: &str) -> Vec<(&str, &str)> {
     text.split("### ")
         .skip(1)
         .map(|case| {
@@ -73,44 +73,63 @@ fn infos(text: &str) -> IndexMap<Key, Option<TensorInfo>> {
         .collect()
 }
 
+/// What a plan case gives: a header and options.
+#[derive(Default)]
+pub(super) struct Given {
+    pub(super) header: Header,
+    pub(super) wanted: Option<Wanted>,
+    pub(super) options: PlanOptions<'static>,
+    pub(super) direction: Direction,
+    pub(super) equal: Option<Equality>,
+}
+
+impl Given {
+    pub(super) fn read<'a>(sections: impl Iterator<Item = &'a str>) -> Self {
+        let mut given = Self::default();
+        for section in sections {
+            let (name, body) = section.split_once('\n').unwrap();
+            match name.trim() {
+                "keys" => given.header = Header::from_infos(infos(body).into_iter().map(|(key, info)| (key, info.unwrap()))),
+                "wanted" => given.wanted = Some(Wanted { keys: infos(body) }),
+                "config" => given.options.config = Config::from_value(serde_json::from_str(body).unwrap()),
+                "set" => {
+                    let pairs = body.split_whitespace().map(|pair| pair.split_once('=').unwrap());
+                    given.options.parameters = pairs.map(|(name, value)| (name.to_owned(), Value::Int(value.parse().unwrap()))).collect();
+                }
+                "options" => body.split_whitespace().for_each(|word| given.option(word)),
+                other => panic!("unknown section {other}"),
+            }
+        }
+        given
+    }
+
+    fn option(&mut self, word: &str) {
+        match word {
+            "reverse" => self.direction = Direction::Reverse,
+            "not-strict" => self.options.not_strict = true,
+            "tied" => self.options.tied = Some(true),
+            "untied" => self.options.tied = Some(false),
+            "equal" => self.equal = Some(Equality::Equal),
+            "differ" => self.equal = Some(Equality::Differ(3)),
+            other => panic!("unknown option {other}"),
+        }
+    }
+
+    pub(super) fn plan(&self, rules: &Rules, direction: Direction) -> Result<Plan, Diagnostics> {
+        let compare = |_: &str, _: &str| self.equal;
+        let options = PlanOptions { wanted: self.wanted.as_ref(), equal: Some(&compare), ..self.options.clone() };
+        plan(&[Stage { rules, direction, named: true }], &self.header, &options)
+    }
+}
+
 fn run(body: &str) -> String {
     let mut sections = body.split("--- ");
     let rules = match compile(sections.next().unwrap()) {
         Ok(rules) => rules,
         Err(diagnostics) => return render_all(&diagnostics.0, false),
     };
-    let (mut header, mut wanted, mut options, mut direction, mut equal) =
-        (Header::default(), None, PlanOptions::default(), Direction::Forward, None);
-    for section in sections {
-        let (name, body) = section.split_once('\n').unwrap();
-        match name.trim() {
-            "keys" => header = Header::from_infos(infos(body).into_iter().map(|(key, info)| (key, info.unwrap()))),
-            "wanted" => wanted = Some(Wanted { keys: infos(body) }),
-            "config" => options.config = Config::from_value(serde_json::from_str(body).unwrap()),
-            "set" => {
-                let pairs = body.split_whitespace().map(|pair| pair.split_once('=').unwrap());
-                options.parameters = pairs.map(|(name, value)| (name.to_owned(), Value::Int(value.parse().unwrap()))).collect();
-            }
-            "options" => {
-                for word in body.split_whitespace() {
-                    match word {
-                        "reverse" => direction = Direction::Reverse,
-                        "not-strict" => options.not_strict = true,
-                        "tied" => options.tied = Some(true),
-                        "untied" => options.tied = Some(false),
-                        "equal" => equal = Some(Equality::Equal),
-                        "differ" => equal = Some(Equality::Differ(3)),
-                        other => panic!("unknown option {other}"),
-                    }
-                }
-            }
-            other => panic!("unknown section {other}"),
-        }
-    }
-    options.wanted = wanted.as_ref();
-    let compare = |_: &str, _: &str| equal;
-    options.equal = Some(&compare);
-    match plan(&[Stage { rules: &rules, direction, named: true }], &header, &options) {
+    let given = Given::read(sections);
+    match given.plan(&rules, given.direction) {
         Ok(plan) => {
             let verdict = plan.verdict.map_or_else(String::new, |verdict| format!("verdict {verdict:?}\n"));
             format!("{verdict}{}{}", plan.to_text(), shown(&plan.findings))

@@ -23,3 +23,15 @@ fn every_file_is_formatted() {
         assert_eq!(text, syntax::print(&parsed.file), "{name} is not as `regraft fmt` writes it");
     }
 }
+
+#[test]
+fn every_example_holds() {
+    let (mut checked, mut failed) = (0, String::new());
+    // A file that doesn't check is the matter of the test above.
+    for rules in library::names().filter_map(library::rules) {
+        checked += rules.examples.len();
+        failed.push_str(&render_all(&library::check_examples(rules), false));
+    }
+    assert!(failed.is_empty(), "{failed}");
+    assert!(checked > 0);
+}

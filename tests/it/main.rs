@@ -2,9 +2,13 @@
 // clippy spares only functions marked as tests, not what they call; and casts here are of small constants.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
+#[cfg(feature = "cli")]
+mod cli;
 mod corpus;
 mod execute;
+mod invert;
 mod library;
+mod ops;
 mod seed;
 mod store;
 mod syntax;

@@ -10,7 +10,7 @@ mod trace;
 
 use alphabet::Alphabet;
 use automaton::{Automaton, Found, overlaps, search};
-use trace::{backward, forward, taker};
+use trace::{backward, forward, leading, looks_like_result, taker};
 
 use super::lower::pattern_of;
 use super::rules::{Rule, Rules, Step, StepKind};
@@ -110,7 +110,8 @@ fn dead(rules: &[Rule], at: usize) -> Option<Diagnostic> {
 /// Two rules that give one key to two keys.
 fn same_image(rules: &[Rule], first: usize, second: usize) -> Option<Diagnostic> {
     let (a, b) = (&rules[first], &rules[second]);
-    if a.arrow != Arrow::TwoWay {
+    // Ranges come from a config as a rule; whether they overlap is for the plan to see.
+    if a.arrow != Arrow::TwoWay || [a, b].iter().any(|rule| rule.captures.iter().any(|capture| capture.has_range())) {
         return None;
     }
     for left in a.right.iter().filter_map(pattern_of) {
@@ -124,10 +125,11 @@ fn same_image(rules: &[Rule], first: usize, second: usize) -> Option<Diagnostic>
             for key in candidates {
                 let (Some(x), Some(y)) = (backward(a, &key), backward(b, &key)) else { continue };
                 let taken = |key: &str, by: usize| taker(rules, key).is_some_and(|(rule, _)| rule == by);
-                let looks_right = |key: &str| rules.iter().any(|rule| backward(rule, key).is_some());
+                let looks_right = |key: &str| rules.iter().any(|rule| looks_like_result(rule, key));
                 let is_source =
                     |source: &str, rule: usize| taken(source, rule) && forward(&rules[rule], source).as_deref() == Some(key.as_str());
-                if x == y || looks_right(&x) || looks_right(&y) || !is_source(&x, first) || !is_source(&y, second) {
+                let plain = plain_place(rules, a, &x) && plain_place(rules, b, &y);
+                if x == y || !plain || looks_right(&x) || looks_right(&y) || !is_source(&x, first) || !is_source(&y, second) {
                     continue;
                 }
                 return Some(
@@ -154,7 +156,8 @@ fn not_one_to_one(rules: &[Rule], at: usize) -> Option<Diagnostic> {
     for key in stretched(left, right) {
         let Some(image) = forward(rule, &key) else { continue };
         let back = backward(rule, &image);
-        let in_layout = backward(rule, &key).is_none() && taker(rules, &key).is_some_and(|(taker, _)| taker == at);
+        let in_layout =
+            plain_place(rules, rule, &key) && !looks_like_result(rule, &key) && taker(rules, &key).is_some_and(|(taker, _)| taker == at);
         if back.as_ref() == Some(&key) || !in_layout {
             continue;
         }
@@ -172,6 +175,15 @@ fn not_one_to_one(rules: &[Rule], at: usize) -> Option<Diagnostic> {
 /// Whether a two-way rename may read back as another key: one of its patterns can match a key in more than one way.
 pub(super) fn may_be_ambiguous(rule: &Rule) -> bool {
     rule.arrow == Arrow::TwoWay && rule.is_rename() && rule.left.iter().chain(&rule.right).filter_map(pattern_of).any(ambiguous)
+}
+
+/// Whether what a leading `**` takes of a key has none of the names that the rules speak of. It stands for the place of a subtree; keys
+/// in which that place looks like the subtree itself are not held against the rules: the plan looks at those that there are.
+fn plain_place(rules: &[Rule], rule: &Rule, key: &str) -> bool {
+    let Some(place) = leading(rule, key) else { return true };
+    let named = rules.iter().flat_map(|rule| rule.left.iter().chain(&rule.right)).filter_map(pattern_of).flat_map(Pattern::parts);
+    let named: Vec<&Part> = named.filter(|part| matches!(part, Part::Literal(_))).collect();
+    !place.split('.').any(|segment| named.iter().any(|part| alphabet::accepts(part, segment)))
 }
 
 /// Whether a key may match a pattern in two ways that matter: its fixed middle can overlap itself, or a segment has captures whose

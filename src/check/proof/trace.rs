@@ -2,7 +2,7 @@
 
 use super::super::lower::pattern_of;
 use super::super::rules::{Rule, Side};
-use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
+use crate::key::{Binding, Bindings, Part, Pattern, Segments, Slot};
 
 fn split(key: &str) -> Segments {
     let mut segments = Segments::default();
@@ -47,6 +47,20 @@ pub(super) fn backward(rule: &Rule, key: &str) -> Option<String> {
     let bindings = bound(rule, &rule.right, key)?;
     let source = render(&rule.left, key, &bindings)?;
     (source != key && !matches_any(&rule.unless_right, key) && !matches_any(&rule.unless_left, &source)).then_some(source)
+}
+
+/// What a `**` at the front of a rule's source takes of a key.
+pub(super) fn leading(rule: &Rule, key: &str) -> Option<String> {
+    let bindings = bound(rule, &rule.left, key)?;
+    match rule.left.iter().filter_map(pattern_of).next()?.parts().first()? {
+        Part::Rest(slot) => bindings.text(*slot, key).map(str::to_owned),
+        _ => None,
+    }
+}
+
+/// Whether a key fits a target of a rule, so that it may be a result already.
+pub(super) fn looks_like_result(rule: &Rule, key: &str) -> bool {
+    bound(rule, &rule.right, key).is_some()
 }
 
 /// The first rule of a group that takes a key, and what it makes of it.

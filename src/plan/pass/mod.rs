@@ -4,5 +4,5 @@ mod instance;
 mod prefix;
 mod rewrite;
 mod select;
-mod strip;
+pub(super) mod strip;
 mod tie;

@@ -19,22 +19,8 @@ impl Planner<'_> {
         let mut counts: IndexMap<&[String], usize> = IndexMap::new();
         let mut changes = Vec::new();
         for (at, entry) in self.state.iter() {
-            let Some(below) = below(&entry.key, &scope.under) else { continue };
-            let mut kept: Vec<&str> = Vec::new();
-            let mut changed = false;
-            for segment in below.split('.') {
-                kept.push(segment);
-                for wrapper in wrappers {
-                    if ends_with(&kept, wrapper) {
-                        kept.truncate(kept.len() - wrapper.len());
-                        *counts.entry(wrapper).or_default() += 1;
-                        changed = true;
-                        break;
-                    }
-                }
-            }
-            if changed && !kept.is_empty() {
-                changes.push((at, rejoin(&scope.under, &kept)));
+            if let Some(key) = strip_key(&entry.key, wrappers, scope, |wrapper| *counts.entry(wrapper).or_default() += 1) {
+                changes.push((at, key));
             }
         }
         self.apply_strip(step, changes, &counts);
@@ -122,17 +108,40 @@ impl Planner<'_> {
     }
 }
 
+/// A key without its wrappers, if it has any and something is left; `found` is told of each.
+pub(in crate::plan) fn strip_key<'w>(
+    key: &str,
+    wrappers: &'w [Vec<String>],
+    scope: &Scope,
+    mut found: impl FnMut(&'w [String]),
+) -> Option<String> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut changed = false;
+    for segment in below(key, &scope.under)?.split('.') {
+        kept.push(segment);
+        for wrapper in wrappers {
+            if ends_with(&kept, wrapper) {
+                kept.truncate(kept.len() - wrapper.len());
+                found(wrapper);
+                changed = true;
+                break;
+            }
+        }
+    }
+    (changed && !kept.is_empty()).then(|| rejoin(&scope.under, &kept))
+}
+
 /// The part of a key below a subtree.
-pub(super) fn below<'k>(key: &'k str, under: &[String]) -> Option<&'k str> {
+pub(in crate::plan) fn below<'k>(key: &'k str, under: &[String]) -> Option<&'k str> {
     without(key, under)
 }
 
 /// A key without leading segments, if it carries them and something is left.
-pub(super) fn without<'k>(key: &'k str, prefix: &[String]) -> Option<&'k str> {
+pub(in crate::plan) fn without<'k>(key: &'k str, prefix: &[String]) -> Option<&'k str> {
     prefix.iter().try_fold(key, |rest, segment| rest.strip_prefix(segment.as_str())?.strip_prefix('.'))
 }
 
-pub(super) fn rejoin(under: &[String], segments: &[&str]) -> String {
+pub(in crate::plan) fn rejoin(under: &[String], segments: &[&str]) -> String {
     under.iter().map(String::as_str).chain(segments.iter().copied()).collect::<Vec<_>>().join(".")
 }
 

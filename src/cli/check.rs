@@ -1,0 +1,97 @@
+//! `regraft check`: is what rule files say sound?
+
+use std::path::{Path, PathBuf};
+
+use regraft::diagnostic::{Diagnostic, Severity};
+use regraft::error::Error;
+use regraft::library::{self, LoadError};
+use serde_json::json;
+
+use super::console::Console;
+use super::{Outcome, Result};
+
+/// Checks rule files: syntax, names, captures, and that every `<->` has an inverse
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  regraft check my.graft
+  regraft check rules/            every .graft file below
+  regraft check mixtral           a built-in one")]
+pub(super) struct Arguments {
+    /// Rule files, directories of them, or names of built-in ones
+    #[arg(required = true, value_name = "FILE|DIR|NAME")]
+    rules: Vec<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+    let files = rule_files(&arguments.rules)?;
+    let (mut reports, mut findings) = (Vec::new(), Vec::new());
+    for file in &files {
+        let found = match library::load(file) {
+            Ok(rules) => rules.findings,
+            Err(LoadError::Rules(diagnostics)) => diagnostics.0,
+            Err(LoadError::World(error)) => return Err(error.into()),
+        };
+        console.findings(&found);
+        if console.json {
+            reports.push(json!({ "file": file, "findings": found }));
+        }
+        findings.extend(found);
+    }
+    if console.json {
+        console.json(&reports)?;
+    }
+    let count = |severity| findings.iter().filter(|finding: &&Diagnostic| finding.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    if errors > 0 {
+        return Err(super::Failure::Shown(2));
+    }
+    if !console.json && !console.quiet {
+        let warned = if warnings > 0 { format!(", {warnings} warnings") } else { String::new() };
+        let what = if files.len() == 1 { "file is" } else { "files are" };
+        console.out(&format!("{} rule {what} sound{warned}\n", files.len()))?;
+    }
+    Ok(Outcome::findings(warnings > 0))
+}
+
+/// The rule files that arguments mean: a directory stands for every `.graft` file below it, in order.
+///
+/// # Errors
+/// If a directory can't be listed.
+pub(super) fn rule_files(arguments: &[PathBuf]) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    for argument in arguments {
+        if argument.is_dir() {
+            let before = files.len();
+            below(argument, &mut files, 0)?;
+            if files.len() == before {
+                let error = Error::new(regraft::error::ErrorKind::Unsupported, "the directory has no .graft file");
+                return Err(error.in_file(argument).into());
+            }
+        } else {
+            files.push(argument.to_string_lossy().into_owned());
+        }
+    }
+    Ok(files)
+}
+
+/// Directories nested deeper than this are not searched: a link may lead in a circle.
+const DEPTH: usize = 16;
+
+fn below(directory: &Path, files: &mut Vec<String>, depth: usize) -> Result<()> {
+    let failed = |source| Error::io("cannot list", directory, source);
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        entries.push(entry.map_err(failed)?.path());
+    }
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            if depth < DEPTH {
+                below(&path, files, depth + 1)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "graft") {
+            files.push(path.to_string_lossy().into_owned());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! [`Console`]: the one place that prints. Results go to standard output; findings, notes and progress to standard error.
+
+use std::io::{self, BufWriter, Write};
+
+use anstream::{AutoStream, ColorChoice};
+use regraft::diagnostic::{Diagnostic, Severity, render};
+use regraft::plan::Plan;
+use serde::Serialize;
+
+use super::Failure;
+
+/// Where and how output appears.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Console {
+    pub(super) colour: ColorChoice,
+    /// Only errors, warnings and what was asked for.
+    pub(super) quiet: bool,
+    /// Results are one JSON document on standard output.
+    pub(super) json: bool,
+}
+
+impl Console {
+    /// Prints a result.
+    pub(super) fn out(self, text: &str) -> Result<(), Failure> {
+        let mut stream = AutoStream::new(io::stdout().lock(), self.colour);
+        stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).map_err(Failure::Output)
+    }
+
+    /// Prints a result as JSON.
+    pub(super) fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Failure> {
+        let mut stream = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        serde_json::to_writer(&mut stream, value).map_err(|error| Failure::Output(error.into()))?;
+        stream.write_all(b"\n").and_then(|()| stream.flush()).map_err(Failure::Output)
+    }
+
+    /// Says something on the side, unless told to be quiet. Nobody reading it is no failure.
+    pub(super) fn note(self, text: &str) {
+        if !self.quiet && !self.json {
+            self.aside(&format!("{text}\n"));
+        }
+    }
+
+    /// Prints findings: errors and warnings with the rule text, notes in a line each.
+    pub(super) fn findings(self, findings: &[Diagnostic]) {
+        if self.json {
+            return;
+        }
+        let colour = self.is_coloured();
+        for finding in findings {
+            match finding.severity {
+                Severity::Note if self.quiet => {}
+                Severity::Note => self.aside(&format!("{}\n", one_line(finding))),
+                _ => self.aside(&format!("{}\n", render(finding, colour))),
+            }
+        }
+    }
+
+    /// Prints on standard error.
+    pub(super) fn aside(self, text: &str) {
+        let mut stream = AutoStream::new(io::stderr().lock(), self.colour);
+        let _ = stream.write_all(text.as_bytes());
+    }
+
+    /// Whether standard error shows colour.
+    pub(super) fn is_coloured(self) -> bool {
+        AutoStream::new(io::stderr(), self.colour).current_choice() != ColorChoice::Never
+    }
+
+    /// Whether a progress bar makes sense.
+    pub(super) fn shows_progress(self) -> bool {
+        use io::IsTerminal;
+        !self.quiet && !self.json && io::stderr().is_terminal()
+    }
+}
+
+/// A finding in one line: where in the rules, what, and which keys.
+pub(super) fn one_line(finding: &Diagnostic) -> String {
+    let mut line = finding.to_string();
+    if let Some((place, _)) = &finding.primary {
+        line.push_str(&format!(" ({}:{})", place.source.name, place.line()));
+    }
+    match finding.keys.as_slice() {
+        [] => {}
+        [key] => line.push_str(&format!(": {key}")),
+        [key, rest @ ..] => line.push_str(&format!(": {key} and {} more", rest.len())),
+    }
+    line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Whether anything was found that a person should look at.
+pub(super) fn has_findings(findings: &[Diagnostic]) -> bool {
+    findings.iter().any(|finding| finding.severity >= Severity::Warning)
+}
+
+/// A rule of a plan, as `file:line text`.
+pub(super) fn rule_line(plan: &Plan, rule: regraft::plan::RuleId) -> String {
+    match plan.rules.get(rule.0 as usize) {
+        Some(rule) => format!("{}:{} {}", rule.file, rule.line, rule.text),
+        None => "unknown rule".to_owned(),
+    }
+}

@@ -1,0 +1,221 @@
+//! What `plan`, `apply` and `explain` share: which checkpoint, which rules, which way, and what decides.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use regraft::check::value::Value;
+use regraft::check::{Direction, Rules};
+use regraft::config::{Config, TieReason};
+use regraft::diagnostic::Diagnostic;
+use regraft::error::Error;
+use regraft::execute::differing_bytes;
+use regraft::library::{self, HUB, MODEL, Route};
+use regraft::plan::{Equality, Plan, PlanOptions};
+use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
+use regraft::tensor::Wanted;
+
+use super::console::Console;
+use super::{Failure, Result};
+
+/// Rules and facts of a conversion.
+#[derive(clap::Args)]
+pub(super) struct Conversion {
+    /// Rule files: names of built-in ones, or files; several apply one after the other [default: what config.json asks for]
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', help_heading = "Rules")]
+    rules: Vec<String>,
+
+    /// The layout that the checkpoint is in
+    #[arg(long, value_name = "LAYOUT", help_heading = "Rules")]
+    from: Option<String>,
+
+    /// The layout to convert to
+    #[arg(long, value_name = "LAYOUT", help_heading = "Rules")]
+    to: Option<String>,
+
+    /// Read the rules backwards
+    #[arg(long, help_heading = "Rules")]
+    reverse: bool,
+
+    /// The model's configuration [default: config.json beside the checkpoint]
+    #[arg(long, value_name = "FILE", help_heading = "Facts")]
+    config: Option<PathBuf>,
+
+    /// Give a rule file's parameter a value (a number, true, false, null, a JSON list, or text)
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment, help_heading = "Facts")]
+    set: Vec<(String, Value)>,
+
+    /// Whether word embeddings are tied [default: what the config says, or the model type's default]
+    #[arg(long, value_name = "BOOL", help_heading = "Facts")]
+    tied: Option<bool>,
+
+    /// The keys that the result must have: a checkpoint, an index, a manifest, or a list of keys
+    #[arg(long, value_name = "FILE", help_heading = "Facts")]
+    target: Option<PathBuf>,
+
+    /// Missing and unexpected keys are findings, not a stop
+    #[arg(long, help_heading = "Facts")]
+    no_strict: bool,
+
+    /// Follow symbolic links out of the checkpoint's directory
+    #[arg(long, help_heading = "Facts")]
+    pub(super) allow_outside: bool,
+}
+
+/// A conversion whose inputs are read.
+pub(super) struct Prepared {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) route: Route,
+    pub(super) config: Config,
+    pub(super) parameters: IndexMap<String, Value>,
+    pub(super) tied: Option<bool>,
+    pub(super) wanted: Option<Wanted>,
+    /// What the check of the named rules, and the reading of the checkpoint, had to remark.
+    pub(super) findings: Vec<Diagnostic>,
+    not_strict: bool,
+}
+
+impl Conversion {
+    /// How to open the checkpoint.
+    pub(super) fn open_options(&self) -> OpenOptions {
+        OpenOptions { strict: !self.no_strict, allow_outside: self.allow_outside }
+    }
+
+    /// Reads everything but tensors.
+    pub(super) fn prepare(&self, sources: &[PathBuf], console: Console) -> Result<Prepared> {
+        let named = self.rules.iter().map(|name| library::load(name)).collect::<std::result::Result<Vec<Rules>, _>>()?;
+        let findings = named.iter().flat_map(|rules| rules.findings.clone()).collect();
+        let checkpoint = open_all(sources, &self.open_options())?;
+        for note in checkpoint.notes() {
+            console.note(&format!("note: {note}"));
+        }
+        for path in checkpoint.ignored() {
+            console.note(&format!("note: {} is no part of the checkpoint", path.display()));
+        }
+        let config = match &self.config {
+            Some(path) => Config::read(path)?,
+            None => beside(&checkpoint)?,
+        };
+        let route = self.route(named, &config, console)?;
+        if let TieReason::NotBoolean { .. } = config.tie_policy(self.tied).because {
+            console.note(&format!("note: {}; taken as untied", config.tie_policy(self.tied).because));
+        }
+        let wanted = self.target.as_deref().map(Wanted::read).transpose()?;
+        let mut parameters = IndexMap::new();
+        for (name, value) in &self.set {
+            if parameters.insert(name.clone(), value.clone()).is_some() {
+                return Err(Failure::Usage(format!("the parameter `{name}` is set twice")));
+            }
+        }
+        Ok(Prepared { checkpoint, route, config, parameters, tied: self.tied, wanted, findings, not_strict: self.no_strict })
+    }
+
+    fn route(&self, named: Vec<Rules>, config: &Config, console: Console) -> Result<Route> {
+        let (from, to) = (self.from.as_deref(), self.to.as_deref());
+        if !named.is_empty() {
+            return Ok(Route::named(named, from, to, self.reverse)?);
+        }
+        if config.is_empty() {
+            console.note("note: there is no config.json to choose rules by: only `wrappers` and `tied_lm_head` apply");
+        } else if library::candidates(config).is_empty() {
+            let model = config.model_type().unwrap_or("unknown");
+            console.note(&format!("note: no rule file is for the model type {model:?}: only `wrappers` and `tied_lm_head` apply"));
+        }
+        let (from, to) = match (self.reverse, from, to) {
+            (false, from, to) => (from, to),
+            (true, None, None) => (Some(MODEL), Some(HUB)),
+            (true, from, to) => (to, from),
+        };
+        Ok(Route::by_config(config, from, to)?)
+    }
+}
+
+/// The config.json beside a checkpoint; empty if there is none.
+fn beside(checkpoint: &Checkpoint) -> Result<Config> {
+    let path = checkpoint.directory().join("config.json");
+    if path.is_file() { Ok(Config::read(path)?) } else { Ok(Config::empty()) }
+}
+
+impl Prepared {
+    /// Plans; with `compare`, bytes are compared where a tie asks for it.
+    pub(super) fn plan(&self, compare: bool) -> Result<Plan> {
+        let failed: RefCell<Option<Error>> = RefCell::new(None);
+        let equal = |a: &str, b: &str| match differing_bytes(&self.checkpoint, a, b) {
+            Ok(Some(0)) => Some(Equality::Equal),
+            Ok(Some(bytes)) => Some(Equality::Differ(bytes)),
+            Ok(None) => None,
+            Err(error) => {
+                failed.borrow_mut().get_or_insert(error);
+                None
+            }
+        };
+        let options = PlanOptions {
+            config: self.config.clone(),
+            parameters: self.parameters.clone(),
+            tied: self.tied,
+            wanted: self.wanted.as_ref(),
+            not_strict: self.not_strict,
+            equal: (compare && self.checkpoint.has_bytes()).then_some(&equal),
+        };
+        let plan = regraft::plan(&self.route.stages(), self.checkpoint.header(), &options);
+        // What could not be compared would look like a tie that was not asked for.
+        match failed.into_inner() {
+            Some(error) => Err(error.into()),
+            None => Ok(plan?),
+        }
+    }
+
+    /// The rules in order, as people call them.
+    pub(super) fn rules(&self) -> String {
+        let names: Vec<String> = self.route.describe().iter().map(|(name, direction)| described(name, *direction)).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
+    /// The files that the output must not touch.
+    pub(super) fn protected(&self, sources: &[PathBuf]) -> Vec<PathBuf> {
+        sources.iter().cloned().chain(self.checkpoint.paths().map(Path::to_owned)).collect()
+    }
+}
+
+fn described(name: &str, direction: Direction) -> String {
+    match direction {
+        Direction::Forward => name.to_owned(),
+        Direction::Reverse => format!("{name} (backwards)"),
+    }
+}
+
+/// `name=value`; the value as JSON if it reads as JSON, else as text.
+fn assignment(text: &str) -> std::result::Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    let valid =
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !valid {
+        return Err(format!("{name:?} is no parameter's name"));
+    }
+    let value = match serde_json::from_str::<serde_json::Value>(value) {
+        Ok(serde_json::Value::Object(_)) => return Err("a parameter is no object".to_owned()),
+        Ok(json) => Value::from_json(&json),
+        Err(_) => Value::Text(value.to_owned()),
+    };
+    Ok((name.to_owned(), value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_read_as_json_or_text() {
+        let value = |text| assignment(text).unwrap().1;
+        assert_eq!(value("a=32"), Value::Int(32));
+        assert_eq!(value("a=0.5"), Value::Float(0.5));
+        assert_eq!(value("a=true"), Value::Bool(true));
+        assert_eq!(value("a=null"), Value::Null);
+        assert_eq!(value("a=\"32\""), Value::Text("32".to_owned()));
+        assert_eq!(value("a=x=y"), Value::Text("x=y".to_owned()));
+        assert_eq!(value("a="), Value::Text(String::new()));
+        for wrong in ["a", "=1", "1a=2", "a b=1", "a={}"] {
+            assert!(assignment(wrong).is_err(), "{wrong}");
+        }
+    }
+}

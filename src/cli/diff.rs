@@ -1,0 +1,161 @@
+//! `regraft diff`: how two checkpoints differ: keys, dtypes, shapes, bytes.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+use regraft::error::Error;
+use regraft::key::{Key, natural_order};
+use regraft::store::{Checkpoint, OpenOptions, Store as _, open};
+use regraft::tensor::TensorInfo;
+use serde_json::json;
+
+use super::console::Console;
+use super::group::Groups;
+use super::{Failure, Outcome, Result};
+
+/// Compares two checkpoints: keys, dtypes, shapes, and every byte
+///
+/// Exit code 0 if they are the same, 1 if they differ. The order of tensors, their sharding and `__metadata__` don't count.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  regraft diff before/ after/
+  regraft diff model.safetensors header.json --headers")]
+pub(super) struct Arguments {
+    /// A safetensors file, a directory, an index, or a manifest
+    #[arg(value_name = "A")]
+    left: PathBuf,
+
+    /// The other one
+    #[arg(value_name = "B")]
+    right: PathBuf,
+
+    /// Compare keys, dtypes and shapes only
+    #[arg(long)]
+    headers: bool,
+
+    /// Follow symbolic links out of the checkpoints' directories
+    #[arg(long)]
+    allow_outside: bool,
+}
+
+/// What differs, each in natural order.
+struct Difference {
+    only_left: Vec<(Key, TensorInfo)>,
+    only_right: Vec<(Key, TensorInfo)>,
+    changed: Vec<(Key, TensorInfo, TensorInfo)>,
+    /// With how many bytes differ.
+    bytes: Vec<(Key, u64)>,
+    same: u64,
+}
+
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+    let options = OpenOptions { allow_outside: arguments.allow_outside, ..OpenOptions::default() };
+    let (left, right) = (open(&arguments.left, &options)?, open(&arguments.right, &options)?);
+    let bytes = !arguments.headers;
+    if bytes && !(left.has_bytes() && right.has_bytes()) {
+        return Err(Failure::Usage("a manifest has no bytes to compare; --headers compares without".to_owned()));
+    }
+    let difference = compare(&left, &right, bytes)?;
+    let differs = difference.only_left.len() + difference.only_right.len() + difference.changed.len() + difference.bytes.len() > 0;
+    if console.json {
+        let named = |tensors: &[(Key, TensorInfo)]| -> serde_json::Map<_, _> {
+            tensors.iter().map(|(key, info)| (key.to_string(), json!(info))).collect()
+        };
+        let changed: serde_json::Map<_, _> =
+            difference.changed.iter().map(|(key, left, right)| (key.to_string(), json!({ "a": left, "b": right }))).collect();
+        let bytes: serde_json::Map<_, _> = difference.bytes.iter().map(|(key, count)| (key.to_string(), json!(count))).collect();
+        console.json(&json!({
+            "same": !differs,
+            "only_a": named(&difference.only_left),
+            "only_b": named(&difference.only_right),
+            "changed": changed,
+            "bytes": (!arguments.headers).then_some(bytes),
+            "equal": difference.same,
+        }))?;
+    } else {
+        console.out(&text(&difference, bytes))?;
+    }
+    Ok(Outcome::findings(differs))
+}
+
+fn compare(left: &Checkpoint, right: &Checkpoint, bytes: bool) -> Result<Difference> {
+    let mut difference = Difference { only_left: Vec::new(), only_right: Vec::new(), changed: Vec::new(), bytes: Vec::new(), same: 0 };
+    let mut alike = Vec::new();
+    for (key, entry) in &left.header().tensors {
+        match right.header().get(key) {
+            None => difference.only_left.push((key.clone(), entry.info.clone())),
+            Some(other) if *other != entry.info => difference.changed.push((key.clone(), entry.info.clone(), other.clone())),
+            Some(_) => alike.push((key, entry.info.nbytes().unwrap_or(0))),
+        }
+    }
+    let only = right.header().tensors.iter().filter(|(key, _)| left.header().get(key).is_none());
+    difference.only_right = only.map(|(key, entry)| (key.clone(), entry.info.clone())).collect();
+    let counts: Vec<u64> = if bytes {
+        alike.par_iter().map(|(key, len)| differing(left, right, key, *len)).collect::<std::result::Result<_, Error>>()?
+    } else {
+        vec![0; alike.len()]
+    };
+    for ((key, _), count) in alike.into_iter().zip(counts) {
+        if count > 0 {
+            difference.bytes.push((key.clone(), count));
+        } else {
+            difference.same += 1;
+        }
+    }
+    difference.only_left.sort_by(|a, b| natural_order(&a.0, &b.0));
+    difference.only_right.sort_by(|a, b| natural_order(&a.0, &b.0));
+    difference.changed.sort_by(|a, b| natural_order(&a.0, &b.0));
+    difference.bytes.sort_by(|a, b| natural_order(&a.0, &b.0));
+    Ok(difference)
+}
+
+/// Bytes of a tensor that are compared at once.
+const STRETCH: u64 = 1 << 20;
+
+/// How many bytes of one key differ between two checkpoints.
+fn differing(left: &Checkpoint, right: &Checkpoint, key: &Key, len: u64) -> std::result::Result<u64, Error> {
+    let size = usize::try_from(len.min(STRETCH)).unwrap_or(0);
+    let (mut a, mut b) = (vec![0u8; size], vec![0u8; size]);
+    let (mut at, mut count) = (0u64, 0u64);
+    while at < len {
+        let part = usize::try_from((len - at).min(STRETCH)).unwrap_or(0);
+        let (Some(x), Some(y)) = (a.get_mut(..part), b.get_mut(..part)) else { break };
+        left.read_at(key, at, x)?;
+        right.read_at(key, at, y)?;
+        if x != y {
+            count += x.iter().zip(y.iter()).filter(|(x, y)| x != y).count() as u64;
+        }
+        at += part as u64;
+    }
+    Ok(count)
+}
+
+fn text(difference: &Difference, bytes: bool) -> String {
+    let mut out = String::new();
+    let mut section = |title: String, groups: &Groups<String>| {
+        if groups.is_empty() {
+            return;
+        }
+        out.push_str(&format!("{title}:\n"));
+        for line in groups.lines() {
+            let times = if line.count() == 1 { String::new() } else { format!("  x {}", line.count()) };
+            out.push_str(&format!("  {}  {}{times}\n", line.text(), line.shared));
+        }
+    };
+    let only = |tensors: &[(Key, TensorInfo)]| {
+        let mut groups = Groups::new();
+        tensors.iter().for_each(|(key, info)| groups.add(key, info.to_string()));
+        groups
+    };
+    section(format!("only in A ({})", difference.only_left.len()), &only(&difference.only_left));
+    section(format!("only in B ({})", difference.only_right.len()), &only(&difference.only_right));
+    let mut changed = Groups::new();
+    difference.changed.iter().for_each(|(key, left, right)| changed.add(key, format!("{left} in A, {right} in B")));
+    section(format!("other dtype or shape ({})", difference.changed.len()), &changed);
+    let mut differing = Groups::new();
+    difference.bytes.iter().for_each(|(key, count)| differing.add(key, format!("{count} bytes differ")));
+    section(format!("other bytes ({})", difference.bytes.len()), &differing);
+    let how = if bytes { "byte for byte" } else { "in dtype and shape; bytes were not compared" };
+    out.push_str(&format!("equal: {} {} {how}\n", difference.same, super::summary::keys(difference.same)));
+    out
+}

@@ -1,0 +1,245 @@
+//! `regraft inspect`: what a checkpoint holds.
+//!
+//! Tensors that share bytes can't be in a safetensors file (the format refuses overlaps); those with equal bytes are found with `--bytes`.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::PathBuf;
+
+use indexmap::IndexMap;
+use rayon::prelude::*;
+use regraft::error::Error;
+use regraft::execute::tensors_equal;
+use regraft::key::{Key, natural_order};
+use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
+use regraft::tensor::{Header, TensorInfo};
+use serde_json::{Map, Value, json};
+
+use super::console::Console;
+use super::group::Groups;
+use super::size::Size;
+use super::summary::keys;
+use super::{Outcome, Result};
+
+/// Shows the keys of a checkpoint, grouped by their indices, with dtypes, shapes and sizes
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  regraft inspect mixtral-8x7b/
+  regraft inspect model.safetensors --bytes      which tensors are equal byte for byte
+  regraft inspect model.safetensors --json")]
+pub(super) struct Arguments {
+    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<PathBuf>,
+
+    /// Read the tensors, and list those that are equal byte for byte
+    #[arg(long)]
+    bytes: bool,
+
+    /// One line for each key
+    #[arg(long)]
+    all: bool,
+
+    /// Follow symbolic links out of the checkpoint's directory
+    #[arg(long)]
+    allow_outside: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+    let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
+    let checkpoint = open_all(&arguments.sources, &options)?;
+    let equal = if arguments.bytes { equal_tensors(&checkpoint)? } else { Vec::new() };
+    if console.json {
+        console.json(&as_json(&checkpoint, arguments.bytes.then_some(&equal)))?;
+    } else {
+        console.out(&text(&checkpoint, &equal, arguments))?;
+        for note in checkpoint.notes() {
+            console.aside(&format!("warning: {note}\n"));
+        }
+        for path in checkpoint.ignored() {
+            console.note(&format!("note: {} is no part of the checkpoint", path.display()));
+        }
+    }
+    Ok(Outcome::findings(!checkpoint.notes().is_empty()))
+}
+
+fn sorted(header: &Header) -> Vec<(&Key, &TensorInfo)> {
+    let mut tensors: Vec<_> = header.tensors.iter().map(|(key, entry)| (key, &entry.info)).collect();
+    tensors.sort_by(|a, b| natural_order(a.0, b.0));
+    tensors
+}
+
+fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> String {
+    let header = checkpoint.header();
+    let tensors = sorted(header);
+    let size = |bytes: Option<u64>| Size(bytes.unwrap_or(u64::MAX)).to_string();
+    let mut rows: Vec<[String; 5]> = vec![["key", "dtype", "shape", "count", "size"].map(str::to_owned)];
+    let mut row = |key: String, info: &TensorInfo, count: u64| {
+        let bytes = info.nbytes().and_then(|bytes| bytes.checked_mul(count));
+        rows.push([key, info.dtype.to_string(), info.shape.to_string(), count.to_string(), size(bytes)]);
+    };
+    if arguments.all {
+        for (key, info) in &tensors {
+            row(key.escape_debug().to_string(), info, 1);
+        }
+    } else {
+        let mut groups = Groups::new();
+        for (key, info) in &tensors {
+            groups.add(key, *info);
+        }
+        for line in groups.lines() {
+            row(line.text(), line.shared, line.count());
+        }
+    }
+    let mut out = table(&rows);
+    out.push('\n');
+    for (dtype, (count, bytes)) in by_dtype(&tensors) {
+        out.push_str(&format!("{dtype}: {count} {}, {}\n", if count == 1 { "tensor" } else { "tensors" }, Size(bytes)));
+    }
+    let total = tensors.iter().filter_map(|(_, info)| info.nbytes()).fold(0, u64::saturating_add);
+    out.push_str(&format!("total: {} {}, {}\n", tensors.len(), keys(tensors.len() as u64), Size(total)));
+    let files = header.files.len();
+    match header.files.as_slice() {
+        [] => out.push_str("files: none, this is a manifest\n"),
+        [one] => out.push_str(&format!("file: {one}\n")),
+        [first, .., last] => out.push_str(&format!("files: {files}, {first} to {last}\n")),
+    }
+    if !header.metadata.is_empty() {
+        let pairs: Vec<String> = header.metadata.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+        out.push_str(&format!("metadata: {}\n", pairs.join(", ")));
+    }
+    if arguments.bytes {
+        if equal.is_empty() {
+            out.push_str("equal byte for byte: none\n");
+        }
+        for group in equal {
+            let names: Vec<&str> = group.iter().map(Key::as_str).collect();
+            out.push_str(&format!("equal byte for byte: {}\n", names.join(" = ")));
+        }
+    }
+    out
+}
+
+/// Columns as wide as they need to be; numbers to the right.
+fn table(rows: &[[String; 5]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths = [width(0), width(1), width(2), width(3), width(4)];
+    let mut out = String::new();
+    for [key, dtype, shape, count, size] in rows {
+        let line = format!(
+            "{key:<a$}  {dtype:<b$}  {shape:<c$}  {count:>d$}  {size:>e$}",
+            a = widths[0],
+            b = widths[1],
+            c = widths[2],
+            d = widths[3],
+            e = widths[4]
+        );
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn by_dtype(tensors: &[(&Key, &TensorInfo)]) -> BTreeMap<&'static str, (u64, u64)> {
+    let mut totals: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+    for (_, info) in tensors {
+        let total = totals.entry(info.dtype.name()).or_default();
+        total.0 += 1;
+        total.1 = total.1.saturating_add(info.nbytes().unwrap_or(0));
+    }
+    totals
+}
+
+fn as_json(checkpoint: &Checkpoint, equal: Option<&Vec<Vec<Key>>>) -> Value {
+    let header = checkpoint.header();
+    let sorted = sorted(header);
+    let mut tensors = Map::new();
+    for (key, info) in &sorted {
+        let location = header.tensors.get(*key).and_then(|entry| entry.location);
+        let mut tensor = json!({ "dtype": info.dtype, "shape": info.shape, "bytes": info.nbytes() });
+        if let (Some(location), Some(fields)) = (location, tensor.as_object_mut()) {
+            fields.insert("file".to_owned(), json!(header.files.get(location.file as usize)));
+            fields.insert("offset".to_owned(), json!(location.offset));
+        }
+        tensors.insert(key.to_string(), tensor);
+    }
+    let mut groups = Groups::new();
+    for (key, info) in &sorted {
+        groups.add(key, *info);
+    }
+    let groups: Vec<Value> = groups
+        .lines()
+        .iter()
+        .map(|line| json!({ "keys": line.text(), "dtype": line.shared.dtype, "shape": line.shared.shape, "count": line.count() }))
+        .collect();
+    let dtypes: Map<String, Value> = by_dtype(&sorted)
+        .into_iter()
+        .map(|(dtype, (tensors, bytes))| (dtype.to_owned(), json!({ "tensors": tensors, "bytes": bytes })))
+        .collect();
+    let bytes = sorted.iter().filter_map(|(_, info)| info.nbytes()).fold(0, u64::saturating_add);
+    json!({
+        "files": header.files,
+        "metadata": header.metadata,
+        "groups": groups,
+        "tensors": tensors,
+        "dtypes": dtypes,
+        "total": { "tensors": sorted.len(), "bytes": bytes },
+        "equal": equal,
+        "notes": checkpoint.notes(),
+        "ignored": checkpoint.ignored(),
+    })
+}
+
+/// Bytes of a tensor that are hashed at once.
+const STRETCH: u64 = 1 << 20;
+
+/// Tensors that are equal byte for byte, in groups of at least two. Only tensors of one dtype and shape are compared: by a hash first, then
+/// by their bytes. Empty tensors are left out.
+fn equal_tensors(checkpoint: &Checkpoint) -> Result<Vec<Vec<Key>>> {
+    let mut alike: IndexMap<&TensorInfo, Vec<&Key>> = IndexMap::new();
+    for (key, info) in sorted(checkpoint.header()) {
+        if info.nbytes().is_some_and(|bytes| bytes > 0) {
+            alike.entry(info).or_default().push(key);
+        }
+    }
+    let compared: Vec<(&TensorInfo, &Key)> =
+        alike.iter().filter(|(_, keys)| keys.len() > 1).flat_map(|(info, keys)| keys.iter().map(move |key| (*info, *key))).collect();
+    let hashes: Vec<u64> = compared
+        .par_iter()
+        .map(|(info, key)| hash(checkpoint, key, info.nbytes().unwrap_or(0)))
+        .collect::<std::result::Result<_, Error>>()?;
+    let mut groups: IndexMap<(&TensorInfo, u64), Vec<Vec<Key>>> = IndexMap::new();
+    for ((info, key), hash) in compared.into_iter().zip(hashes) {
+        // Nearly always one; a tensor of the same hash and other bytes begins another.
+        let candidates = groups.entry((info, hash)).or_default();
+        let mut home = None;
+        for (at, group) in candidates.iter().enumerate() {
+            if let Some(first) = group.first()
+                && tensors_equal(checkpoint, first, key)?.is_equal()
+            {
+                home = Some(at);
+                break;
+            }
+        }
+        match home.and_then(|at| candidates.get_mut(at)) {
+            Some(group) => group.push(key.clone()),
+            None => candidates.push(vec![key.clone()]),
+        }
+    }
+    let mut equal: Vec<Vec<Key>> = groups.into_values().flatten().filter(|group| group.len() > 1).collect();
+    equal.sort_by(|a, b| natural_order(a.first().map_or("", Key::as_str), b.first().map_or("", Key::as_str)));
+    Ok(equal)
+}
+
+fn hash(store: &dyn Store, key: &Key, len: u64) -> std::result::Result<u64, Error> {
+    let mut hasher = DefaultHasher::new();
+    let mut buffer = vec![0; usize::try_from(len.min(STRETCH)).unwrap_or(0)];
+    let mut at = 0;
+    while at < len {
+        let part = buffer.get_mut(..usize::try_from((len - at).min(STRETCH)).unwrap_or(0)).unwrap_or_default();
+        store.read_at(key, at, part)?;
+        hasher.write(part);
+        at += part.len() as u64;
+    }
+    Ok(hasher.finish())
+}

@@ -1,0 +1,46 @@
+//! `regraft plan`: what `apply` would do, from headers alone.
+
+use std::path::PathBuf;
+
+use regraft::store::Store as _;
+
+use super::console::{Console, has_findings};
+use super::conversion::Conversion;
+use super::{Outcome, Result, summary};
+
+/// Shows what converting a checkpoint would do, without reading a tensor
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  regraft plan mixtral-8x7b/                        rules by config.json, hub -> model
+  regraft plan header.json --rules deepseek_v3      a manifest (key -> [dtype, shape]) is enough
+  regraft plan out/ --from model --to hub --compare")]
+pub(super) struct Arguments {
+    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<PathBuf>,
+
+    #[command(flatten)]
+    conversion: Conversion,
+
+    /// Read and compare the bytes of tied tensors, as apply does
+    #[arg(long)]
+    compare: bool,
+
+    /// List the keys that stay as they are, too
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+    let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
+    let plan = prepared.plan(arguments.compare)?;
+    if console.json {
+        console.json(&plan)?;
+    } else {
+        console.findings(&prepared.findings);
+        console.findings(&plan.findings);
+        console.out(&format!("rules: {}\n\n", prepared.rules()))?;
+        console.out(&summary::plan(&plan, prepared.checkpoint.header(), arguments.all))?;
+    }
+    Ok(Outcome::findings(has_findings(&plan.findings)))
+}

@@ -1,0 +1,231 @@
+//! A plan as text: what changes, grouped by rules and by indices; ties, drops, totals.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use indexmap::IndexMap;
+use regraft::plan::{DropReason, NodeId, Op, Plan, RuleId, Target, Verdict};
+use regraft::tensor::{Header, TensorInfo};
+
+use super::console::rule_line;
+use super::group::{Groups, related};
+use super::size::Size;
+
+/// Different sources of a target that are named.
+const SOURCES: usize = 4;
+
+/// What targets of one line have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Shape {
+    info: TensorInfo,
+    /// Each kind of source and how many of it.
+    sources: Vec<(String, usize)>,
+    /// The ops, in the order in which they apply.
+    ops: Vec<String>,
+}
+
+/// The body of a plan: everything but its findings.
+pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
+    let mut out = String::new();
+    let mut by_rules: IndexMap<&[RuleId], Groups<Shape>> = IndexMap::new();
+    let mut unchanged = (Groups::new(), 0u64);
+    for target in &plan.targets {
+        if target.tied_to.is_some() {
+            continue;
+        }
+        if target.rules.is_empty() {
+            unchanged.1 += 1;
+            if all {
+                unchanged.0.add(&target.key, plan.info(target));
+            }
+            continue;
+        }
+        by_rules.entry(&target.rules).or_insert_with(Groups::new).add(&target.key, shape(plan, target));
+    }
+    // In the order of the program, not of the keys.
+    by_rules.sort_by(|a, _, b, _| a.cmp(b));
+    for (rules, groups) in &by_rules {
+        let lines = groups.lines();
+        for rule in *rules {
+            let _ = writeln!(out, "{}", rule_line(plan, *rule));
+        }
+        for line in &lines {
+            let shape = line.shared;
+            let _ = writeln!(out, "  {}  {}{}", line.text(), shape.info, times(line.count()));
+            let mut from: Vec<String> = shape
+                .sources
+                .iter()
+                .take(SOURCES)
+                .map(|(source, count)| format!("{}{}", line.fill_related(source), times(*count as u64)))
+                .collect();
+            if shape.sources.len() > SOURCES {
+                from.push(format!("{} more kinds", shape.sources.len() - SOURCES));
+            }
+            if shape.sources.is_empty() {
+                from.push("made".to_owned());
+            }
+            let ops = if shape.ops.is_empty() { String::new() } else { format!("  [{}]", shape.ops.join(", ")) };
+            let _ = writeln!(out, "    <- {}{ops}", from.join(" + "));
+        }
+        out.push('\n');
+    }
+    if unchanged.1 > 0 {
+        let _ = writeln!(out, "unchanged: {} {}", unchanged.1, keys(unchanged.1));
+        for line in unchanged.0.lines() {
+            let _ = writeln!(out, "  {}  {}{}", line.text(), line.shared, times(line.count()));
+        }
+    }
+    ties(plan, &mut out);
+    drops(plan, header, &mut out);
+    totals(plan, header, &mut out);
+    out
+}
+
+fn ties(plan: &Plan, out: &mut String) {
+    let mut ties = Groups::new();
+    for target in &plan.targets {
+        if let Some(root) = &target.tied_to {
+            ties.add(&target.key, related(root, &target.key));
+        }
+    }
+    if !ties.is_empty() {
+        out.push_str("tied:\n");
+        for line in ties.lines() {
+            let _ = writeln!(out, "  {} = {}{}", line.text(), line.fill_related(line.shared), times(line.count()));
+        }
+    }
+}
+
+fn drops(plan: &Plan, header: &Header, out: &mut String) {
+    let mut drops = Groups::new();
+    let mut bytes = 0u64;
+    for dropped in &plan.dropped {
+        let why = match &dropped.reason {
+            DropReason::Rule(rule) => format!("by {}", rule_line(plan, *rule)),
+            DropReason::TiedTo(key) => format!("one tensor with {key}"),
+            DropReason::NotWanted => "the target does not ask for it".to_owned(),
+        };
+        bytes = bytes.saturating_add(header.get(&dropped.key).and_then(TensorInfo::nbytes).unwrap_or(0));
+        drops.add(&dropped.key, why);
+    }
+    if !drops.is_empty() {
+        let _ = writeln!(out, "dropped: {} {}, {}", plan.dropped.len(), keys(plan.dropped.len() as u64), Size(bytes));
+        for line in drops.lines() {
+            let _ = writeln!(out, "  {}{}  {}", line.text(), times(line.count()), line.shared);
+        }
+    }
+}
+
+/// Totals of a plan, in bytes.
+pub(super) struct Totals {
+    /// Tensors of the checkpoint that are used.
+    pub(super) read: u64,
+    /// Targets, ties counted once.
+    pub(super) written: u64,
+}
+
+/// How much a plan reads and gives.
+pub(super) fn sum(plan: &Plan) -> Totals {
+    let bytes = |info: &TensorInfo| info.nbytes().unwrap_or(0);
+    let read = plan.nodes.iter().filter(|node| matches!(node.op, Op::Source { .. })).map(|node| bytes(&node.info));
+    let written = plan.targets.iter().filter(|target| target.tied_to.is_none()).map(|target| bytes(plan.info(target)));
+    Totals { read: read.fold(0, u64::saturating_add), written: written.fold(0, u64::saturating_add) }
+}
+
+fn totals(plan: &Plan, header: &Header, out: &mut String) {
+    let totals = sum(plan);
+    let verdict = match plan.verdict {
+        Some(Verdict::Converts) => "converts",
+        Some(Verdict::Already) => "in the target layout already",
+        Some(Verdict::Mixed) => "mixed: keys of both layouts",
+        Some(Verdict::Neither) | None => "nothing to rewrite",
+    };
+    let _ = writeln!(out, "verdict: {verdict}");
+    if let Some(tied) = &plan.tied {
+        let _ = writeln!(out, "tied embeddings: {} ({})", if tied.tied { "yes" } else { "no" }, tied.because);
+    }
+    let _ = writeln!(
+        out,
+        "{} {} ({} used) -> {} {} ({})",
+        header.tensors.len(),
+        keys(header.tensors.len() as u64),
+        Size(totals.read),
+        plan.targets.len(),
+        keys(plan.targets.len() as u64),
+        Size(totals.written)
+    );
+}
+
+/// The sources and ops behind a target.
+fn shape(plan: &Plan, target: &Target) -> Shape {
+    let mut nodes = BTreeSet::new();
+    let mut open = vec![target.node];
+    while let Some(id) = open.pop() {
+        if nodes.insert(id) {
+            open.extend(&plan.node(id).inputs);
+        }
+    }
+    let mut sources: IndexMap<String, usize> = IndexMap::new();
+    let mut ops: Vec<String> = Vec::new();
+    let stacked: BTreeSet<NodeId> =
+        nodes.iter().filter(|id| is_stack(plan, **id)).flat_map(|id| plan.node(*id).inputs.iter().copied()).collect();
+    // Inputs have smaller numbers, so this is the order in which ops apply.
+    for id in &nodes {
+        match &plan.node(*id).op {
+            Op::Source { key } => *sources.entry(related(key, &target.key)).or_default() += 1,
+            Op::Reshape if stacked.contains(id) => {}
+            op => {
+                let text = op_text(plan, *id, op);
+                if !ops.contains(&text) {
+                    ops.push(text);
+                }
+            }
+        }
+    }
+    Shape { info: plan.info(target).clone(), sources: sources.into_iter().collect(), ops }
+}
+
+/// Whether a node joins tensors along a new dimension: how `stack` lowers.
+pub(super) fn is_stack(plan: &Plan, id: NodeId) -> bool {
+    let node = plan.node(id);
+    let Op::Concat { dim } = node.op else { return false };
+    node.inputs.iter().all(|input| {
+        let part = plan.node(*input);
+        let whole = part.inputs.first().map(|input| &plan.node(*input).info.shape);
+        let mut without = part.info.shape.to_vec();
+        part.op == Op::Reshape && dim < without.len() && without.remove(dim) == 1 && whole.is_some_and(|whole| **whole == *without)
+    })
+}
+
+/// An op of a node, as people write it.
+pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
+    let info = &plan.node(id).info;
+    match op {
+        Op::Source { key } => key.to_string(),
+        Op::Fill { value } => format!("fill({value})"),
+        Op::Narrow { dim, start, len } => format!("slice({dim}, {start}..{})", start.saturating_add(*len)),
+        Op::Permute { dims } => {
+            let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
+            format!("permute({})", dims.join(", "))
+        }
+        Op::Reshape => format!("reshape {}", info.shape),
+        Op::Concat { dim } if is_stack(plan, id) => format!("stack({dim})"),
+        Op::Concat { dim } => format!("concat({dim})"),
+        Op::Cast => format!("cast({})", info.dtype),
+        Op::Add { value } => format!("add({value})"),
+        Op::Mul { value } => format!("mul({value})"),
+        Op::Neg => "neg".to_owned(),
+        Op::Exp => "exp".to_owned(),
+        Op::Log => "log".to_owned(),
+        Op::DequantBlocks { block: [rows, columns] } => format!("dequant_fp8 in blocks of {rows} x {columns}"),
+        Op::DequantMxfp4 => "dequant_mxfp4".to_owned(),
+    }
+}
+
+fn times(count: u64) -> String {
+    if count == 1 { String::new() } else { format!("  x {count}") }
+}
+
+pub(super) fn keys(count: u64) -> &'static str {
+    if count == 1 { "key" } else { "keys" }
+}

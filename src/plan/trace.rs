@@ -1,0 +1,275 @@
+//! [`trace`]: keys followed through the statements of a rule file, without tensors.
+//!
+//! What only tensors or a target manifest can tell is left out: shapes, whether an instance is complete, `tie`, `create`, `prefix`. A
+//! question that the facts at hand don't decide (`when config.x` without a config) is answered both ways, so that there may be several traces.
+
+use super::bind::{matches_any, regex_matches, value_of};
+use super::pass::strip::{below, rejoin, strip_key, without};
+use crate::check::value::{Environment, Scope, Value};
+use crate::check::{CaptureKind, Direction, Rule, Rules, Selection, Side, SideItem, Step, StepKind};
+use crate::diagnostic::Place;
+use crate::key::{Binding, Bindings, Segments, Slot};
+use crate::syntax::ast::{Arrow, Expr};
+
+/// Ways to answer undecided questions that are tried.
+const WAYS: usize = 64;
+
+/// Keys that are followed at once; a rule file can multiply them.
+const KEYS: usize = 4096;
+
+/// Keys followed to the end, for one way to answer what isn't decided.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// Where a statement took a key, in order.
+    pub hits: Vec<Hit>,
+    /// The keys that came out.
+    pub results: Vec<String>,
+    /// Whether there are results that can't be named, since one tensor becomes as many as its shape says.
+    pub open: bool,
+}
+
+/// A statement, or a rule of a group, that took a key.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    /// Where it is written.
+    pub place: Place,
+    /// It in one line.
+    pub text: String,
+    /// The key as it was.
+    pub key: String,
+    /// Each capture by name, and what it held.
+    pub captures: Vec<(String, String)>,
+    /// What the key became; empty if it was dropped or can't be named.
+    pub targets: Vec<String>,
+}
+
+/// Follows keys through a rule file.
+///
+/// The environment says what is known; its captures are not asked.
+pub fn trace(rules: &Rules, direction: Direction, keys: &[String], environment: &Environment<'_>) -> Vec<Trace> {
+    let mut traces = Vec::new();
+    let mut answers = Vec::new();
+    while traces.len() < WAYS {
+        let mut tracer = Tracer { rules, direction, environment, answers, asked: Vec::new(), trace: Trace::default() };
+        let steps: Vec<&Step> = rules.steps.iter().collect();
+        let results = tracer.steps(&steps, keys.to_vec());
+        traces.push(Trace { results, ..tracer.trace });
+        // The next way: the last `yes` becomes `no`.
+        answers = tracer.answers;
+        while answers.last() == Some(&false) {
+            answers.pop();
+        }
+        match answers.last_mut() {
+            Some(last) => *last = false,
+            None => break,
+        }
+    }
+    traces
+}
+
+struct Tracer<'a> {
+    rules: &'a Rules,
+    direction: Direction,
+    environment: &'a Environment<'a>,
+    /// What to say to each undecided question, in the order in which they come up.
+    answers: Vec<bool>,
+    /// Those questions: which text, where in it, about which key.
+    asked: Vec<(usize, u32, String)>,
+    trace: Trace,
+}
+
+impl<'a> Tracer<'a> {
+    fn steps(&mut self, steps: &[&'a Step], mut keys: Vec<String>) -> Vec<String> {
+        let is_strip = |step: &&Step| matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. });
+        let mut ordered: Vec<&Step> = steps.to_vec();
+        if self.direction == Direction::Reverse {
+            // Strips normalize what comes in, so they come first both ways.
+            let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().copied().partition(is_strip);
+            ordered = strips.into_iter().chain(others.into_iter().rev()).collect();
+        }
+        for step in ordered {
+            let Some(scope) = self.rules.scopes.get(step.scope) else { continue };
+            keys = match &step.kind {
+                StepKind::When { condition, then, otherwise } => {
+                    let branch = if self.decide(scope, condition, "", self.environment) { then } else { otherwise };
+                    self.steps(&branch.iter().collect::<Vec<_>>(), keys)
+                }
+                _ => keys.into_iter().flat_map(|key| self.step(step, scope, key)).take(KEYS).collect(),
+            };
+        }
+        keys
+    }
+
+    /// What one key becomes by one statement.
+    fn step(&mut self, step: &'a Step, scope: &'a Scope, key: String) -> Vec<String> {
+        let stripped = match &step.kind {
+            StepKind::Rewrite(rules) => return self.rewrite(rules, scope, key),
+            StepKind::StripAnywhere { wrappers } => strip_key(&key, wrappers, scope, |_| {}),
+            StepKind::StripLeading { wrappers, if_wanted } => {
+                let wanted = !if_wanted || self.answer(scope, step.place.span.start, "");
+                leading(&key, wrappers, scope).filter(|_| wanted)
+            }
+            StepKind::Drop(selection) | StepKind::Keep(selection) if self.direction == Direction::Forward => {
+                let selected = self.selects(selection, scope, &key);
+                let goes = match step.kind {
+                    StepKind::Keep(_) => !selected && below(&key, &scope.under).is_some(),
+                    _ => selected,
+                };
+                if goes {
+                    self.hit(&step.place, &step.text, &key, Vec::new(), &[]);
+                    return Vec::new();
+                }
+                None
+            }
+            _ => None,
+        };
+        match stripped {
+            Some(stripped) => {
+                let targets = vec![stripped];
+                self.hit(&step.place, &step.text, &key, Vec::new(), &targets);
+                targets
+            }
+            None => vec![key],
+        }
+    }
+
+    /// The first rule of a group that takes the key.
+    fn rewrite(&mut self, rules: &'a [Rule], scope: &'a Scope, key: String) -> Vec<String> {
+        let forward = self.direction == Direction::Forward;
+        let mut segments = Segments::default();
+        segments.split(&key);
+        for rule in rules.iter().filter(|rule| forward || rule.arrow == Arrow::TwoWay) {
+            let (sources, targets, unless_source, unless_target) = if forward {
+                (&rule.left, &rule.right, &rule.unless_left, &rule.unless_right)
+            } else {
+                (&rule.right, &rule.left, &rule.unless_right, &rule.unless_left)
+            };
+            let ranges: Vec<_> = rule.captures.iter().map(|capture| self.range(&capture.kind, scope)).collect();
+            for source in sources {
+                let mut bindings = Bindings::new(rule.captures.len());
+                let fits = match &source.item {
+                    SideItem::Pattern(pattern) => pattern.with_ranges(&ranges).matches(&key, &segments, &mut bindings),
+                    SideItem::Regex(regex) => regex_matches(regex, &key, &mut bindings),
+                    SideItem::Made(_) => false,
+                };
+                if !fits || matches_any(unless_source, &key, &segments) || !self.holds(rule, scope, &key, &bindings) {
+                    continue;
+                }
+                let Some((named, open)) = render(targets, &ranges, &key, &bindings) else { continue };
+                let mut of_target = Segments::default();
+                let left_alone = named.iter().any(|target| {
+                    of_target.split(target);
+                    matches_any(unless_target, target, &of_target)
+                });
+                if left_alone || (rule.is_rename() && named.contains(&key)) {
+                    continue;
+                }
+                self.trace.open |= open;
+                self.hit(&rule.place, &rule.text, &key, captures(rule, &key, &bindings), &named);
+                return named;
+            }
+        }
+        vec![key]
+    }
+
+    fn holds(&mut self, rule: &'a Rule, scope: &'a Scope, key: &str, bindings: &Bindings) -> bool {
+        let Some(condition) = &rule.condition else { return true };
+        let captures = |name: &str| {
+            let at = rule.captures.iter().position(|capture| capture.name == name)?;
+            value_of(Slot(u16::try_from(at).ok()?), key, bindings, &rule.captures[at])
+        };
+        let environment = Environment { captures: &captures, ..*self.environment };
+        self.decide(scope, condition, key, &environment)
+    }
+
+    fn selects(&mut self, selection: &Selection, scope: &Scope, key: &str) -> bool {
+        let mut segments = Segments::default();
+        segments.split(key);
+        for (pattern, names) in selection.patterns.iter().zip(&selection.captures) {
+            let mut bindings = Bindings::new(names.len());
+            if !pattern.matches(key, &segments, &mut bindings) || matches_any(&selection.unless, key, &segments) {
+                continue;
+            }
+            let Some(condition) = &selection.condition else { return true };
+            let captures = |name: &str| {
+                let at = names.iter().position(|known| known == name)?;
+                match bindings.get(Slot(u16::try_from(at).ok()?)) {
+                    Binding::Index(value) => i64::try_from(*value).ok().map(Value::Int),
+                    _ => None,
+                }
+            };
+            let environment = Environment { captures: &captures, ..*self.environment };
+            if self.decide(scope, condition, key, &environment) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn range(&self, kind: &CaptureKind, scope: &Scope) -> Option<std::ops::Range<u64>> {
+        let CaptureKind::Index(Some((start, end))) = kind else { return None };
+        let bound = |expr| u64::try_from(self.environment.int(scope, expr).ok()?).ok();
+        Some(bound(start)?..bound(end)?)
+    }
+
+    /// Whether a condition holds; either way in turn, if that isn't known.
+    fn decide(&mut self, scope: &Scope, condition: &Expr, key: &str, environment: &Environment<'_>) -> bool {
+        match environment.truth(scope, condition) {
+            Ok(holds) => holds,
+            Err(_) => self.answer(scope, condition.span.start, key),
+        }
+    }
+
+    fn answer(&mut self, scope: &Scope, start: u32, key: &str) -> bool {
+        let question = (std::sync::Arc::as_ptr(&scope.source) as usize, start, key.to_owned());
+        let at = self.asked.iter().position(|asked| *asked == question).unwrap_or_else(|| {
+            self.asked.push(question);
+            self.asked.len() - 1
+        });
+        if at >= self.answers.len() {
+            self.answers.push(true);
+        }
+        self.answers.get(at).copied().unwrap_or(true)
+    }
+
+    fn hit(&mut self, place: &Place, text: &str, key: &str, captures: Vec<(String, String)>, targets: &[String]) {
+        let (place, text, key) = (place.clone(), text.to_owned(), key.to_owned());
+        self.trace.hits.push(Hit { place, text, key, captures, targets: targets.to_vec() });
+    }
+}
+
+/// The targets that can be named, and whether there are others; `None` if an index leaves its range.
+fn render(targets: &[Side], ranges: &[Option<std::ops::Range<u64>>], key: &str, bindings: &Bindings) -> Option<(Vec<String>, bool)> {
+    let (mut named, mut open) = (Vec::new(), false);
+    for target in targets {
+        let SideItem::Pattern(pattern) = &target.item else { continue };
+        if pattern.slots().iter().any(|slot| *bindings.get(*slot) == Binding::Unbound) {
+            open = true;
+        } else {
+            named.push(pattern.with_ranges(ranges).render(key, bindings)?);
+        }
+    }
+    Some((named, open))
+}
+
+fn captures(rule: &Rule, key: &str, bindings: &Bindings) -> Vec<(String, String)> {
+    let mut captures = Vec::new();
+    for (slot, capture) in (0u16..).map(Slot).zip(&rule.captures) {
+        let has_name = capture.name.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        if let Some(value) = value_of(slot, key, bindings, capture).filter(|_| has_name) {
+            let text = if let Value::Text(text) = value { text } else { value.to_string() };
+            captures.push((capture.name.clone(), text));
+        }
+    }
+    captures
+}
+
+/// A key without the wrappers at its front.
+fn leading(key: &str, wrappers: &[Vec<String>], scope: &Scope) -> Option<String> {
+    let whole = below(key, &scope.under)?;
+    let mut rest = whole;
+    while let Some(shorter) = wrappers.iter().find_map(|wrapper| without(rest, wrapper)) {
+        rest = shorter;
+    }
+    (rest != whole).then(|| rejoin(&scope.under, &[rest]))
+}

@@ -1,0 +1,6 @@
+//! The command line: wiring, exit codes, bad input, and whole conversions.
+
+mod bad_input;
+mod commands;
+mod conversion;
+mod sandbox;

@@ -1,0 +1,79 @@
+//! Inverses: as a file they mean what reading backwards means, and inverted again they are the file they came from.
+
+use std::sync::Arc;
+
+use regraft::diagnostic::{SourceText, render_all};
+use regraft::syntax::ast::RuleFile;
+use regraft::syntax::{invert, parse, print};
+use regraft::tensor::Header;
+use regraft::{Direction, compile, library};
+
+use super::corpus::{Given, cases};
+
+fn tree(text: &str) -> RuleFile {
+    let parsed = parse(Arc::new(SourceText { name: "rules".to_owned(), text: text.to_owned() }));
+    assert!(parsed.diagnostics.is_empty());
+    parsed.file
+}
+
+#[test]
+fn every_library_file_has_an_inverse_that_checks() {
+    for name in library::names() {
+        let inverse = invert(&tree(library::text(name).unwrap()));
+        let text = print(&inverse.file);
+        if let Err(diagnostics) = compile(&text) {
+            panic!("{name}:\n{text}\n{}", render_all(&diagnostics.0, false));
+        }
+        assert_eq!(print(&tree(&text)), text, "{name}: the inverse is not formatted");
+        let again = invert(&inverse.file);
+        assert!(again.left_out.is_empty(), "{name}: {:?}", again.left_out);
+        let (first, third) = (print(&again.file), print(&invert(&invert(&again.file).file).file));
+        assert_eq!(first, third, "{name}: inverting twice changes it");
+        if inverse.left_out.is_empty() && print(&tree(library::text(name).unwrap())) == library::text(name).unwrap() {
+            assert_eq!(statements(&first), statements(library::text(name).unwrap()), "{name}");
+        }
+    }
+}
+
+/// The lines of a file without regard to where its examples and settings stand.
+fn statements(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn an_inverse_plans_as_reading_backwards_does() {
+    let mut compared = 0;
+    for file in ["rename", "map", "statements", "ties"] {
+        let text = std::fs::read_to_string(format!("{}/tests/corpus/plan/{file}.graft", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        for (name, body) in cases(&text) {
+            let mut sections = body.split("--- ");
+            let rules_text = sections.next().unwrap();
+            let Ok(rules) = compile(rules_text) else { continue };
+            let mut given = Given::read(sections);
+            let inverse = invert(&tree(rules_text));
+            if !inverse.left_out.is_empty() {
+                continue;
+            }
+            let inverted = compile(&print(&inverse.file)).unwrap();
+            // From wherever the case starts, both ways of saying it must agree.
+            for direction in [Direction::Forward, Direction::Reverse] {
+                let (one, other) = (given.plan(&rules, direction), given.plan(&inverted, direction.opposite()));
+                match (one, other) {
+                    (Ok(one), Ok(other)) => {
+                        assert_eq!(one.to_text(), other.to_text(), "{name}, {direction:?}");
+                        compared += 1;
+                        if direction == Direction::Forward && given.wanted.is_none() {
+                            given.header =
+                                Header::from_infos(one.targets.iter().map(|target| (target.key.clone(), one.info(target).clone())));
+                        }
+                    }
+                    (Err(_), Err(_)) => {}
+                    (one, other) => panic!("{name}, {direction:?}: {} against {}", one.is_ok(), other.is_ok()),
+                }
+            }
+        }
+    }
+    assert!(compared > 80, "only {compared} plans were compared");
+}
