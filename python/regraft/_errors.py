@@ -69,7 +69,7 @@ class RegraftError(Exception):
     """The keys that the first error is about."""
 
     def __init__(self, message: str, diagnostics: Union[str, Sequence[Diagnostic]] = ()) -> None:
-        super().__init__(message)
+        super().__init__(message.rstrip())
         found = diagnostics_from_json(diagnostics) if isinstance(diagnostics, str) else list(diagnostics)
         self.diagnostics = found
         first = next((one for one in found if one.severity == "error"), found[0] if found else None)
