@@ -49,10 +49,6 @@ _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3
 _STRETCH = 1 << 24
 
 
-def overflow(dtype: str) -> OverflowError:
-    return OverflowError(f"an element of {dtype} overflows")
-
-
 class TorchOps:
     """The ops over torch tensors, on any device."""
 
@@ -99,6 +95,10 @@ class TorchOps:
         """What tensors must share to be put together without a copy of their own; None if only torch knows how."""
         return tensor.device if type(tensor) in self.plain_types else None
 
+    def detached(self, tensor: Any) -> Any:
+        """A parameter's tensor: what is made of it is no parameter."""
+        return tensor.detach() if tensor.requires_grad else tensor
+
     def empty(self, shape: Shape, name: str, place: Any) -> Any:
         return self.torch.empty(shape, dtype=self.dtype(name), device=place)
 
@@ -134,27 +134,11 @@ class TorchOps:
         return tensor.to(self.dtype(name))
 
     def arithmetic(self, op: str, tensor: Any, value: float) -> Any:
-        torch = self.torch
-        if tensor.is_floating_point():
-            if op in ("exp", "log"):
-                wide = tensor if tensor.dtype == torch.float64 else tensor.float()
-                return getattr(torch, op)(wide).to(tensor.dtype)
-            if op == "neg":
-                # Only the sign changes, which float8 lacks an op for.
-                return torch.neg(tensor) if tensor.element_size() > 1 else torch.neg(tensor.float()).to(tensor.dtype)
-            wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+        # Plans have arithmetic on floats only; up to 32 bits they compute in float32, as the engine does.
+        wide = tensor if tensor.dtype == self.torch.float64 else tensor.float()
+        if op in ("add", "mul"):
             return (wide + value if op == "add" else wide * value).to(tensor.dtype)
-        wide = tensor.to(torch.int64)
-        by = int(value)
-        done = {"add": lambda: wide + by, "mul": lambda: wide * by, "neg": lambda: -wide}[op]()
-        if tensor.numel() and tensor.device.type != "meta":
-            back = {"add": lambda: done - by, "mul": lambda: done // by if by else wide, "neg": lambda: -done}[op]()
-            wrapped = op == "neg" and tensor.dtype == torch.int64 and bool((wide == -(2**63)).any())
-            if wrapped or not torch.equal(back, wide) or not torch.equal(done.to(tensor.dtype).to(torch.int64), done):
-                raise overflow(self.names.get(tensor.dtype, str(tensor.dtype)))
-            if op == "add" and tensor.dtype == torch.int64 and bool(((done < wide) != (by < 0)).any()) and by:
-                raise overflow("I64")
-        return done.to(tensor.dtype)
+        return getattr(self.torch, op)(wide).to(tensor.dtype)
 
     def dequant_blocks(self, tensor: Any, scale: Any, block: Tuple[int, int], name: str) -> Any:
         rows, columns = tensor.shape[-2:]
@@ -257,6 +241,9 @@ class NumpyOps:
     def place(self, array: Any) -> Any:
         return "numpy" if type(array) is self.np.ndarray else None
 
+    def detached(self, array: Any) -> Any:
+        return array
+
     def empty(self, shape: Shape, name: str, place: Any) -> Any:
         return self.np.empty(shape, dtype=self.dtype(name))
 
@@ -292,28 +279,16 @@ class NumpyOps:
 
     def arithmetic(self, op: str, array: Any, value: float) -> Any:
         np = self.np
-        if array.dtype.kind in "fV":
-            wide = array if array.dtype == np.float64 else array.astype(np.float32)
-            by = wide.dtype.type(value)
-            ops: Dict[str, Callable[[], Any]] = {
-                "add": lambda: wide + by,
-                "mul": lambda: wide * by,
-                "neg": lambda: -wide,
-                "exp": lambda: np.exp(wide),
-                "log": lambda: np.log(wide),
-            }
-            return ops[op]().astype(array.dtype)
-        limits = np.iinfo(array.dtype)
-        if array.size:
-            # Python's integers don't wrap: the extremes tell whether any element would.
-            ends = [int(array.min()), int(array.max())]
-            moved = [{"add": x + int(value), "mul": x * int(value), "neg": -x}[op] for x in ends]
-            if min(moved) < limits.min or max(moved) > limits.max:
-                raise overflow(self.by_name[array.dtype.name])
-        by_int = array.dtype.type(int(value)) if limits.min <= int(value) <= limits.max else None
-        if by_int is None:
-            return (array.astype(object) + int(value)).astype(array.dtype) if op == "add" else (array.astype(object) * int(value)).astype(array.dtype)
-        return {"add": lambda: array + by_int, "mul": lambda: array * by_int, "neg": lambda: -array}[op]()
+        wide = array if array.dtype == np.float64 else array.astype(np.float32)
+        by = wide.dtype.type(value)
+        ops: Dict[str, Callable[[], Any]] = {
+            "add": lambda: wide + by,
+            "mul": lambda: wide * by,
+            "neg": lambda: -wide,
+            "exp": lambda: np.exp(wide),
+            "log": lambda: np.log(wide),
+        }
+        return ops[op]().astype(array.dtype)
 
     def dequant_blocks(self, array: Any, scale: Any, block: Tuple[int, int], name: str) -> Any:
         np = self.np

@@ -98,11 +98,12 @@ class _Run:
 
     def tensor(self, number: int) -> Any:
         value = self.value(number)
-        if ops_of(value) is None:
+        ops = ops_of(value)
+        if ops is None:
             node = self.nodes[number]
             what = f"the value of {node!r}" if type(node) is str else "a value"
             raise TypeError(f"{what} is {type(value).__name__}, no tensor: rules can rename or drop it, and nothing else")
-        return value
+        return ops.detached(value)
 
     def concat(self, node: Tuple[Any, ...]) -> Any:
         _, inputs, (dim,), dtype, shape = node
