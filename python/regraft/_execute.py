@@ -110,6 +110,9 @@ class _Run:
         place, ops = self.common_place(inputs)
         if place is None or dtype == "F4":
             values = [self.tensor(number) for number in inputs]
+            several = {type(ops_of(value)) for value in values}
+            if len(several) > 1:
+                raise TypeError("tensors of torch and arrays of numpy can't be put together")
             return ops_of(values[0]).concat(values, dim)
         out = ops.empty(shape, dtype, place)
         self.fill_parts(node, out, ops)

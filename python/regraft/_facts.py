@@ -16,6 +16,8 @@ _OPAQUE = ("U8", (0,))
 
 def columns(state_dict: Mapping[str, Any]) -> Tuple[List[str], List[str], List[Tuple[int, ...]], Dict[str, Any]]:
     """Keys, dtypes and shapes of a state dict; and the values that are no tensors."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"a state dict is a mapping of keys to tensors, not {type(state_dict).__name__}")
     dtypes: List[str] = []
     shapes: List[Tuple[int, ...]] = []
     opaque: Dict[str, Any] = {}
@@ -70,6 +72,8 @@ def config(given: Any, beside: Optional[str] = None) -> _regraft.Config:
         fields = plain(given)
     else:
         to_dict = getattr(given, "to_dict", None)
+        if not callable(to_dict) and not hasattr(given, "__dict__"):
+            raise TypeError(f"a config is a mapping, a path, or an object with fields, not {type(given).__name__}")
         fields = plain(to_dict() if callable(to_dict) else vars(given))
         # A class may leave its default out of the mapping.
         if hasattr(given, "tie_word_embeddings"):
