@@ -30,7 +30,8 @@ def stage_keys(config, first, last):
 def load_stage(checkpoint, first, last):
     """The state dict of a stage. Of the checkpoint, only this stage's bytes are read.
 
-    Experts are packed by the rules that config.json asks for. The last stage of a tied model gets its head from the embedding, which it doesn't have.
+    Experts are packed by the rules that config.json asks for. The last stage of a tied model gets its head from the embedding,
+    which it doesn't have.
     """
     opened = regraft.open(checkpoint)
     config = json.loads((Path(checkpoint) / "config.json").read_text())
@@ -38,8 +39,7 @@ def load_stage(checkpoint, first, last):
     plan = opened.plan(to="model", target=stage_keys(config, first, last), strict=False)
     if plan.report.missing:
         raise SystemExit(f"the checkpoint lacks {', '.join(plan.report.missing)}")
-    sources = {key: opened[key] for target in plan for key in target.sources}
-    return plan.apply(sources)
+    return plan.apply(opened)
 
 
 def make_checkpoint(folder, layers=4, experts=2, width=8, tied=True):

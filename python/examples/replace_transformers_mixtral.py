@@ -1,6 +1,7 @@
 """regraft in place of transformers' own conversion of Mixtral: the same state dict, bit for bit, and the same files on the way back.
 
-transformers 5 packs the experts of a checkpoint while it loads it, by a table of regexes in its code. Here rules do, before the model sees the tensors.
+transformers 5 packs the experts of a checkpoint while it loads it, by a table of regexes in its code. Here rules do, before the
+model sees the tensors.
 """
 
 import tempfile
@@ -27,7 +28,13 @@ def load_with_regraft(folder):
 def main():
     torch.manual_seed(0)
     config = transformers.MixtralConfig(
-        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, vocab_size=64, num_local_experts=4
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=64,
+        num_local_experts=4,
     )
     with tempfile.TemporaryDirectory() as folder:
         hub = Path(folder) / "hub"

@@ -204,9 +204,7 @@ class NumpyOps:
 
         self.np = numpy
         self.tensor_type = numpy.ndarray
-        self.names = {
-            numpy.dtype(own): name for name, own in _NUMPY_NAMES.items() if hasattr(numpy, own) or own in ("bool",)
-        }
+        self.names = {numpy.dtype(own): name for name, own in _NUMPY_NAMES.items() if hasattr(numpy, own) or own in ("bool",)}
         self.by_name = {dtype.name: name for dtype, name in self.names.items()}
         self.by_name.update({own: name for name, own in _NUMPY_NAMES.items()})
 
@@ -334,7 +332,7 @@ def numpy_ops() -> NumpyOps:
 
 def seen_ops() -> List[Any]:
     """The ops of every framework that is imported: no value can be of another."""
-    ops = []
+    ops: List[Any] = []
     # A module under way to be imported has no classes yet.
     if getattr(sys.modules.get("torch"), "Tensor", None) is not None:
         ops.append(torch_ops())

@@ -101,9 +101,7 @@ class CheckpointError(RegraftError):
     hint: Optional[str]
     """What to do about it."""
 
-    def __init__(
-        self, message: str, kind: str = "other", file: Any = None, key: Optional[str] = None, hint: Optional[str] = None
-    ) -> None:
+    def __init__(self, message: str, kind: str = "other", file: Any = None, key: Optional[str] = None, hint: Optional[str] = None) -> None:
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
         self._parts = (message, kind, file, key, hint)
         self.kind = kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Iterable, List, Mapping, Optional, Tuple
 
 from . import _regraft
 from ._arrays import ops_of, seen_ops
@@ -14,15 +14,14 @@ from ._arrays import ops_of, seen_ops
 _OPAQUE = ("U8", (0,))
 
 
-def columns(state_dict: Mapping[str, Any]) -> Tuple[List[str], List[str], List[Tuple[int, ...]], Dict[str, Any]]:
-    """Keys, dtypes and shapes of a state dict; and the values that are no tensors."""
+def columns(state_dict: Mapping[str, Any]) -> Tuple[List[str], List[str], List[Tuple[int, ...]]]:
+    """Keys, dtypes and shapes of a state dict."""
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"a state dict is a mapping of keys to tensors, not {type(state_dict).__name__}")
     dtypes: List[str] = []
     shapes: List[Tuple[int, ...]] = []
-    opaque: Dict[str, Any] = {}
     kinds = [(ops.tensor_type, ops.info) for ops in seen_ops()]
-    for key, value in state_dict.items():
+    for value in state_dict.values():
         for tensor_type, info in kinds:
             if isinstance(value, tensor_type):
                 found = info(value)
@@ -30,11 +29,10 @@ def columns(state_dict: Mapping[str, Any]) -> Tuple[List[str], List[str], List[T
         else:
             found = None
         if found is None:
-            opaque[key] = value
             found = _OPAQUE
         dtypes.append(found[0])
         shapes.append(found[1])
-    return list(state_dict), dtypes, shapes, opaque
+    return list(state_dict), dtypes, shapes
 
 
 def plain(value: Any) -> Any:

@@ -32,8 +32,8 @@ open_file = open
 class Checkpoint(Mapping[str, Any]):
     """Key -> tensor of a checkpoint in files. Made by :func:`open`.
 
-    Tensors lie in the mapped files: none is read before it is touched, and what is written to one stays in this process. While they live, the files
-    must not shrink.
+    Tensors lie in the mapped files: none is read before it is touched, and what is written to one stays in this process. While
+    they live, the files must not shrink.
     """
 
     def __init__(self, inner: _regraft.Checkpoint, framework: Optional[str]) -> None:
@@ -124,9 +124,7 @@ def _paths(given: Paths) -> List[str]:
     return [os.fspath(path) for path in given]
 
 
-def open(
-    path: Paths, *, framework: Optional[str] = None, strict: bool = True, allow_outside: bool = False
-) -> Checkpoint:
+def open(path: Paths, *, framework: Optional[str] = None, strict: bool = True, allow_outside: bool = False) -> Checkpoint:
     """Opens a checkpoint: a safetensors file, a directory with or without an index, an index, or several of them as one.
 
     framework: ``torch`` or ``numpy``; the first of these that is installed if not given.
@@ -185,14 +183,15 @@ def convert(
 ) -> Conversion:
     """Converts a checkpoint into new files, streamed, in the engine's own threads. The output appears whole or not at all.
 
-    src: a safetensors file, a directory, an index, or several of them. dst: a directory to be made, or a file if it ends with ``.safetensors``.
-    rules .. strict: as in :func:`regraft.plan`.
+    src: a safetensors file, a directory, an index, or several of them. dst: a directory to be made, or a file if it ends with
+    ``.safetensors``. rules .. strict: as in :func:`regraft.plan`.
     max_shard_size: most bytes of tensors in one file; ``single``: one file, however large.
     materialize_ties: write tied tensors under each of their keys.
     side_files: copy config, tokenizer and other files that are no weights from source directories.
     force: replace an output that is there.
     memory: most bytes that all threads together hold in buffers (64 MiB if not given).
-    progress: called with (bytes done, bytes in all), from this thread; or a bar as tqdm makes them (``total``, ``update``); or True for tqdm's own.
+    progress: called with (bytes done, bytes in all), from this thread; or a bar as tqdm makes them (``total``, ``update``); or
+    True for tqdm's own.
 
     An exception of ``progress``, and Ctrl-C, end the run and leave nothing behind.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, MutableMapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from . import _regraft
 from ._errors import Diagnostic, PlanError, RegraftWarning, diagnostics_from_json
@@ -47,12 +47,10 @@ class Report:
 class Plan:
     """How each key of the result is made. Iterating gives its :class:`Target` s, in natural order of their keys."""
 
-    def __init__(self, inner: _regraft.Plan, opaque: Optional[Mapping[str, Any]] = None) -> None:
+    def __init__(self, inner: _regraft.Plan) -> None:
         self._inner = inner
-        self._opaque = dict(opaque or {})
         self._nodes: Optional[List[Any]] = None
         self._targets: Optional[Tuple[List[str], List[int]]] = None
-        self._members: Optional[frozenset] = None
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -131,15 +129,21 @@ class Plan:
             raise KeyError(key)
         return found
 
-    def apply(self, state_dict: MutableMapping[str, Any], *, inplace: bool = False) -> MutableMapping[str, Any]:
-        """Carries the plan out over a state dict with the keys, dtypes and shapes that it was made for."""
+    def apply(self, state_dict: Any, *, inplace: bool = False) -> Any:
+        """Carries the plan out over a state dict, or an opened checkpoint, with the keys, dtypes and shapes that it was made for."""
         from ._facts import columns
+        from ._files import Checkpoint
 
-        keys, dtypes, shapes, _ = columns(state_dict)
+        opened = state_dict if isinstance(state_dict, Checkpoint) else None
+        keys, dtypes, shapes = columns(state_dict) if opened is None else opened._header_columns()
         wrong = self._inner.misfits(keys, dtypes, shapes)
         if wrong is not None:
             raise PlanError(f"the plan was made for another state dict: {wrong}")
-        return self._carry_out(state_dict, inplace)
+        if opened is None:
+            return self._carry_out(state_dict, inplace)
+        if inplace:
+            raise TypeError("files are not edited in place: `regraft.convert` writes new ones")
+        return opened._carry_out(self)
 
     def _columns(self) -> Tuple[List[str], List[int]]:
         if self._targets is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterable, List, Mapping, MutableMapping, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _facts, _regraft
 from ._arrays import ops_of
@@ -110,12 +110,11 @@ def _plan(
     beside: Optional[str] = None,
 ) -> Plan:
     equal = None
-    opaque: Dict[str, Any] = {}
     inner: Any
     if isinstance(source, (_regraft.Checkpoint, _regraft.Header)):
         inner = source
     else:
-        keys, dtypes, shapes, opaque = _facts.columns(source)
+        keys, dtypes, shapes = _facts.columns(source)
         inner = _regraft.Header(keys, dtypes, shapes)
         values = source
     if values is not None:
@@ -140,7 +139,7 @@ def _plan(
         strict=strict,
         equal=equal,
     )
-    return Plan(made, opaque)
+    return Plan(made)
 
 
 def plan(
@@ -158,7 +157,8 @@ def plan(
 ) -> Plan:
     """Plans: says how each key of the result is made, without making it.
 
-    source: a state dict; an opened checkpoint; or the path of one (a file, a directory, an index, or a manifest), of which headers are read.
+    source: a state dict; an opened checkpoint; or the path of one (a file, a directory, an index, or a manifest), of which
+    headers are read.
     rules: rules, their name or file, or several; without any, those that the config asks for, between ``wrappers`` and ``tied_lm_head``.
     config: a mapping, a file, or an object as transformers has them; of a path, config.json beside it if not given.
     target: the keys that the result should have: a path, a module, a mapping of keys to tensors or (dtype, shape), or keys.
@@ -184,7 +184,7 @@ def plan(
 
 
 def apply(
-    state_dict: MutableMapping[str, Any],
+    state_dict: Any,
     *,
     rules: RulesLike = None,
     config: Any = None,
@@ -200,11 +200,13 @@ def apply(
 ) -> Any:
     """Converts a state dict of torch tensors or numpy arrays; options as in :func:`plan`.
 
-    Renames, ties, slices, splits, unstacked and transposed tensors are views of the same storage, on any device, meta too; only what the plan
-    puts together or computes is new. Values that are no tensors keep their place under their key, renamed if rules say so.
+    Renames, ties, slices, splits, unstacked and transposed tensors are views of the same storage, on any device, meta too; only
+    what the plan puts together or computes is new. Values that are no tensors keep their place under their key, renamed if rules say so.
 
-    With ``inplace`` the dict itself becomes the result, and tensors leave it as soon as they are used up, so that packing needs memory for one
-    more tensor instead of for the whole. It is planned first: rules that don't fit leave it as it was; running out of memory midway doesn't.
+    With ``inplace`` the dict itself becomes the result, and tensors leave it as soon as they are used up, so that packing needs
+    memory for one
+    more tensor instead of for the whole. It is planned first: rules that don't fit leave it as it was; running out of memory
+    midway doesn't.
 
     Findings are warnings of the class RegraftWarning. Raises PlanError as :func:`plan` does.
     """

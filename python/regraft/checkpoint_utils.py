@@ -1,11 +1,13 @@
 """The checkpoint utilities of training code, over real modules and state dicts: drop-in for those of NVIDIA NeMo AutoModel 0.7.0.
 
-Names and signatures are those of ``nemo_automodel.components.checkpoint.utils`` and ``nemo_automodel.shared.tied_weights``. What a module is made of
+Names and signatures are those of ``nemo_automodel.components.checkpoint.utils`` and ``nemo_automodel.shared.tied_weights``. What
+a module is made of
 is looked up here; every decision is the engine's. Modules may be wrapped: by DDP, FSDP, ``torch.compile``, activation checkpointing.
 
-Every function takes ``compat``: ``"strict"`` is regraft's own behaviour, stricter where the reference is unsafe (``docs/seed.md`` lists each
-difference); ``"reference"`` is that of AutoModel, exactly, raised errors included. Without it, what :func:`set_compat` said last counts, at first
-``"strict"``.
+Every function takes ``compat``: ``"strict"`` is regraft's own behaviour, stricter where the reference is unsafe
+(``docs/seed.md`` lists each
+difference); ``"reference"`` is that of AutoModel, exactly, raised errors included. Without it, what :func:`set_compat` said last
+counts, at first ``"strict"``.
 """
 
 from __future__ import annotations
@@ -227,9 +229,7 @@ def clean_tensor_name(name: str, *, compat: Optional[str] = None) -> str:
     return _regraft.clean_tensor_name(name, _reference(compat))
 
 
-def consume_prefix_in_state_dict_if_present(
-    state_dict: MutableMapping[str, Any], prefix: str, *, compat: Optional[str] = None
-) -> None:
+def consume_prefix_in_state_dict_if_present(state_dict: MutableMapping[str, Any], prefix: str, *, compat: Optional[str] = None) -> None:
     """Takes a prefix off the keys of a state dict, in place; in strict mode only where every key carries it."""
     keys = list(state_dict)
     consumed = _regraft.consume_prefix(keys, prefix, _reference(compat))
@@ -288,9 +288,7 @@ def get_input_embeddings_weight_and_name(model: Any, *, compat: Optional[str] = 
     return snapshot.found(snapshot.inner.input_embeddings(reference))
 
 
-def get_tied_lm_head_source_names(
-    model: Any, lm_head_param_name: Optional[str] = None, *, compat: Optional[str] = None
-) -> List[str]:
+def get_tied_lm_head_source_names(model: Any, lm_head_param_name: Optional[str] = None, *, compat: Optional[str] = None) -> List[str]:
     """The keys that a tied head may come from, best first."""
     reference = _reference(compat)
     return _Snapshot(model, reference).inner.tied_sources(lm_head_param_name, reference)
@@ -348,7 +346,8 @@ def materialize_missing_tied_lm_head(
 ) -> bool:
     """Adds the head of a tied model to a state dict that lacks it, as an alias of its source, and says whether it did.
 
-    In strict mode a source must have the head's shape and dtype, and no scale that would stay behind; the next candidate is tried otherwise.
+    In strict mode a source must have the head's shape and dtype, and no scale that would stay behind; the next candidate is
+    tried otherwise.
     """
     reference = _reference(compat)
     if not is_tied_word_embeddings(model, compat=compat):

@@ -29,11 +29,11 @@ def _refuse_flat(keys: Any) -> None:
 
 
 def normalize_keys(state_dict: Mapping[str, Any]) -> Dict[str, Any]:
-    """The state dict with keys as the bare module has them: what ``torch.compile``, FSDP, activation checkpointing, DDP and Lightning leave in keys
-    is gone. Tensors are the same objects.
+    """The state dict with keys as the bare module has them: what ``torch.compile``, FSDP, activation checkpointing, DDP and
+    Lightning leave in keys is gone. Tensors are the same objects.
 
-    ``module`` goes only where every key carries it, since it is a legal name. Raises PlanError where two keys would become one, and for flat
-    parameters of FSDP.
+    ``module`` goes only where every key carries it, since it is a legal name. Raises PlanError where two keys would become one,
+    and for flat parameters of FSDP.
     """
     _refuse_flat(state_dict)
     made = _wrappers().plan(state_dict)
@@ -43,7 +43,8 @@ def normalize_keys(state_dict: Mapping[str, Any]) -> Dict[str, Any]:
 def materialize_ties(state_dict: MutableMapping[str, Any], model: Any, *, compat: Optional[str] = None) -> List[str]:
     """Adds to a state dict, in place, what it lacks because it is tied in the model; gives the keys that were added.
 
-    First the output head, as :func:`regraft.checkpoint_utils.materialize_missing_tied_lm_head` finds its source, also on a pipeline stage that has no
+    First the output head, as :func:`regraft.checkpoint_utils.materialize_missing_tied_lm_head` finds its source, also on a
+    pipeline stage that has no
     embedding; then every key whose tensor in the model is one with that of a key that is there. Each is an alias, never a copy.
     """
     before = set(state_dict)
@@ -75,7 +76,8 @@ def _options(model: Any, rules: RulesLike, options: Mapping[str, Any]) -> Dict[s
 
 
 def _own_names(model: Any) -> Dict[str, str]:
-    """The key that each tensor has in the module's state dict, by its key without wrappers. Some wrappers take themselves out of state dicts."""
+    """The key that each tensor has in the module's state dict, by its key without wrappers. Some wrappers take themselves out of
+    state dicts."""
     own: Dict[str, str] = {}
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     names += [name for name, _ in model.named_buffers(remove_duplicate=False)]
@@ -88,8 +90,10 @@ def _own_names(model: Any) -> Dict[str, str]:
 def add_load_hook(model: Any, rules: RulesLike = None, *, ties: bool = True, **options: Any) -> Any:
     """Lets ``model.load_state_dict`` take checkpoints of another layout; gives a handle whose ``remove()`` undoes that.
 
-    Wrappers go from the keys, then ``rules`` apply (without any, those that the model's config asks for, if it has one), keys that the model has
-    wrappers in get them back, and with ``ties`` what the checkpoint lacks because it is tied is added. Options are those of :func:`regraft.apply`.
+    Wrappers go from the keys, then ``rules`` apply (without any, those that the model's config asks for, if it has one), keys
+    that the model has
+    wrappers in get them back, and with ``ties`` what the checkpoint lacks because it is tied is added. Options are those of
+    :func:`regraft.apply`.
     """
 
     def hook(module: Any, state_dict: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
@@ -107,8 +111,10 @@ def add_load_hook(model: Any, rules: RulesLike = None, *, ties: bool = True, **o
 
 
 def add_save_hook(model: Any, rules: RulesLike = None, *, reverse: bool = True, **options: Any) -> Any:
-    """Lets ``model.state_dict()`` give another layout: wrappers go from the keys, then ``rules`` apply, backwards unless ``reverse=False`` (without
-    any, those that the model's config asks for, from what the model holds to what is published). Gives a handle whose ``remove()`` undoes that.
+    """Lets ``model.state_dict()`` give another layout: wrappers go from the keys, then ``rules`` apply, backwards unless
+    ``reverse=False`` (without
+    any, those that the model's config asks for, from what the model holds to what is published). Gives a handle whose
+    ``remove()`` undoes that.
 
     Put it on the outermost module, wrappers included.
     """

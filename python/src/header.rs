@@ -41,7 +41,8 @@ fn text_key(key: &Bound<'_, PyAny>) -> PyResult<Key> {
 
 fn info(dtype: &Bound<'_, PyAny>, shape: &Bound<'_, PyAny>) -> PyResult<TensorInfo> {
     let name = dtype.cast::<PyString>()?.to_cow()?;
-    let dtype: Dtype = name.parse().map_err(|()| PyValueError::new_err(format!("no dtype of the safetensors format is called {name:?}")))?;
+    let dtype: Dtype =
+        name.parse().map_err(|()| PyValueError::new_err(format!("no dtype of the safetensors format is called {name:?}")))?;
     let shape = shape.cast::<PyTuple>()?.iter().map(|size| size.extract()).collect::<PyResult<Vec<u64>>>()?;
     Ok(TensorInfo::new(dtype, shape))
 }

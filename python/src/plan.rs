@@ -134,12 +134,14 @@ fn equality(differing: u64) -> Equality {
 
 /// Parameters from a JSON object.
 fn read_parameters(text: &str) -> PyResult<IndexMap<String, Value>> {
-    let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(text).map_err(|error| PyValueError::new_err(format!("parameters are a mapping of names to values: {error}")))?;
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
+        .map_err(|error| PyValueError::new_err(format!("parameters are a mapping of names to values: {error}")))?;
     let mut parameters = IndexMap::new();
     for (name, value) in object {
         if value.is_object() {
-            return Err(PyValueError::new_err(format!("the parameter {name:?} is a mapping; a number, text, boolean or list is asked for")));
+            return Err(PyValueError::new_err(format!(
+                "the parameter {name:?} is a mapping; a number, text, boolean or list is asked for"
+            )));
         }
         parameters.insert(name, Value::from_json(&value));
     }

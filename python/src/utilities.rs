@@ -101,7 +101,12 @@ impl Model {
 
     /// Ties. `tie_weights` is the model's own way: it is called, and gives the model anew. The result is whether the model is tied, and which
     /// parameter has to become which other one for that.
-    fn ensure_tied(&self, py: Python<'_>, tie_weights: Option<Bound<'_, PyAny>>, reference: bool) -> PyResult<(bool, Option<(usize, usize)>)> {
+    fn ensure_tied(
+        &self,
+        py: Python<'_>,
+        tie_weights: Option<Bound<'_, PyAny>>,
+        reference: bool,
+    ) -> PyResult<(bool, Option<(usize, usize)>)> {
         let mut model = self.model.clone();
         let before = RefCell::new(model.clone());
         let raised = RefCell::new(None);

@@ -1,4 +1,5 @@
-"""The checkpoint utilities of nemo-automodel itself, imported without the package around them, whose dependencies are a training framework."""
+"""The checkpoint utilities of nemo-automodel itself, imported without the package around them, whose dependencies are a training
+framework."""
 
 import importlib
 import importlib.util

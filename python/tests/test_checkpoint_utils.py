@@ -125,7 +125,10 @@ def test_reference_mode_is_the_reference_on_modules(options, wrap):
         mine, other = (make(MODELS[options], WRAPS[wrap]) for _ in range(2))
         assert outcome(lambda: ours.ensure_tied_lm_head(mine)) == outcome(lambda: tied.ensure_tied_lm_head(other))
         shared = [
-            [[i for i, (_, q) in enumerate(m.named_parameters(remove_duplicate=False)) if q is p] for _, p in m.named_parameters(remove_duplicate=False)]
+            [
+                [i for i, (_, q) in enumerate(m.named_parameters(remove_duplicate=False)) if q is p]
+                for _, p in m.named_parameters(remove_duplicate=False)
+            ]
             for m in (mine, other)
         ]
         assert shared[0] == shared[1]
@@ -164,7 +167,10 @@ def test_reference_mode_on_names_sizes_and_the_like(monkeypatch, tmp_path):
         assert ours.canonical_parameter_fqn(name, compat="reference") == names.canonical_parameter_fqn(name)
     for number in (0, 1, 2**30, 10**12, -5, True, 1.5, 2**200):
         for function in ("format_bytes", "format_output_file_count"):
-            mine, other = (outcome(lambda: getattr(module, function)(number, **options)) for module, options in ((ours, {"compat": "reference"}), (utils, {})))
+            mine, other = (
+                outcome(lambda: getattr(module, function)(number, **options))
+                for module, options in ((ours, {"compat": "reference"}), (utils, {}))
+            )
             assert mine == other, (function, number)
     for name in (None, "", "nvidia/x", "nvidia/", "meta/x", str(tmp_path), tmp_path, 3, b"nvidia/x", [1]):
         mine = outcome(lambda: ours.resolve_trust_remote_code(name, compat="reference"))
@@ -199,9 +205,15 @@ def test_reference_mode_on_configs():
     for flag, sub in itertools.product(["none", *flags], repeat=2):
         config = SimpleNamespace(**({} if flag == "none" else {"tie_word_embeddings": flag}))
         inner = SimpleNamespace(**({} if sub == "none" else {"tie_word_embeddings": sub}))
-        configs += [config, SimpleNamespace(**vars(config), thinker_config=inner), SimpleNamespace(**vars(config), get_text_config=lambda inner=inner: inner)]
+        configs += [
+            config,
+            SimpleNamespace(**vars(config), thinker_config=inner),
+            SimpleNamespace(**vars(config), get_text_config=lambda inner=inner: inner),
+        ]
     for config in configs:
-        assert ours.get_controlling_tie_word_embeddings(config, compat="reference") == tied.get_controlling_tie_word_embeddings(config), config
+        assert ours.get_controlling_tie_word_embeddings(config, compat="reference") == tied.get_controlling_tie_word_embeddings(config), (
+            config
+        )
 
 
 @needs_nemo
@@ -210,7 +222,20 @@ def test_reference_mode_on_storages_and_dtypes(tmp_path):
 
     utils, tied, _ = theirs
     x = torch.randn(4, 4)
-    tensors = [x, x[:], x[1:], x.T, x[0], x.clone(), x.detach(), x.view(torch.int32), torch.empty(0), torch.empty(0), x.to("meta"), x.to("meta")]
+    tensors = [
+        x,
+        x[:],
+        x[1:],
+        x.T,
+        x[0],
+        x.clone(),
+        x.detach(),
+        x.view(torch.int32),
+        torch.empty(0),
+        torch.empty(0),
+        x.to("meta"),
+        x.to("meta"),
+    ]
     tensors += [x.to_sparse(), nn.Parameter(x)]
     for left, right in itertools.product(tensors, repeat=2):
         assert ours._same_tensor_storage(left, right, compat="reference") == tied._same_tensor_storage(left, right)
@@ -219,9 +244,15 @@ def test_reference_mode_on_storages_and_dtypes(tmp_path):
         assert ours.estimate_state_dict_bytes(given, compat="reference") == utils.estimate_state_dict_bytes(given)
     save_file({"a": x, "b": x.bfloat16(), "c": x.to(torch.int8)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     config = SimpleNamespace()
-    assert ours._get_checkpoint_tensor_dtypes(str(tmp_path), config, compat="reference") == utils._get_checkpoint_tensor_dtypes(str(tmp_path), config)
+    assert ours._get_checkpoint_tensor_dtypes(str(tmp_path), config, compat="reference") == utils._get_checkpoint_tensor_dtypes(
+        str(tmp_path), config
+    )
     kwargs = {"state_dict": {"a": x, "b": None}}
-    assert ours._get_checkpoint_tensor_dtypes("", config, kwargs) == utils._get_checkpoint_tensor_dtypes("", config, kwargs) == {"a": torch.float32}
+    assert (
+        ours._get_checkpoint_tensor_dtypes("", config, kwargs)
+        == utils._get_checkpoint_tensor_dtypes("", config, kwargs)
+        == {"a": torch.float32}
+    )
     assert ours._get_checkpoint_tensor_dtypes("", config, {"gguf_file": "x"}) == {}
     with pytest.raises(OSError):
         ours._get_checkpoint_tensor_dtypes(str(tmp_path / "gone"), config)

@@ -124,7 +124,10 @@ print(grown)
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is measured as Linux tells it")
 def test_opening_allocates_no_tensor_memory(tmp_path):
     one = 16 << 20  # elements: 64 MiB
-    save_file({f"big.{i}": torch.full((1024, one // 1024), float(i)) for i in range(4)} | {"whole": torch.zeros(4096, 4096)}, tmp_path / "x.safetensors")
+    save_file(
+        {f"big.{i}": torch.full((1024, one // 1024), float(i)) for i in range(4)} | {"whole": torch.zeros(4096, 4096)},
+        tmp_path / "x.safetensors",
+    )
     save_file({"small": torch.zeros(1)}, tmp_path / "small.safetensors")
     assert os.path.getsize(tmp_path / "x.safetensors") > 300 << 20
     done = subprocess.run(
@@ -148,7 +151,9 @@ def test_convert_writes_what_apply_gives(tmp_path):
     assert seen and seen[-1] == (2 * (4 * 3 * 4 + 4 * 2),) * 2
     assert done.copied == 4 and done.transformed == 0
     # And back, in pieces.
-    back = regraft.convert(tmp_path / "out", tmp_path / "back", rules=regraft.compile(RENAME), reverse=True, max_shard_size=60, side_files=False)
+    back = regraft.convert(
+        tmp_path / "out", tmp_path / "back", rules=regraft.compile(RENAME), reverse=True, max_shard_size=60, side_files=False
+    )
     assert "model.safetensors.index.json" in back.files and "config.json" not in back.files
     assert set(regraft.open(tmp_path / "back")) == set(regraft.open(folder))
 

@@ -23,7 +23,9 @@ def test_packing_and_back():
     rules = regraft.load("mixtral")
     name = "model.layers.0.block_sparse_moe.experts.{}.{}.weight"
     rng = np.random.default_rng(0)
-    given = {name.format(e, w): rng.normal(size=(6, 8) if w != "w2" else (8, 6)).astype(np.float32) for e in range(4) for w in ("w1", "w2", "w3")}
+    given = {
+        name.format(e, w): rng.normal(size=(6, 8) if w != "w2" else (8, 6)).astype(np.float32) for e in range(4) for w in ("w1", "w2", "w3")
+    }
     packed = rules.apply(given, to="model")
     gate_up = np.stack([np.concatenate([given[name.format(e, w)] for w in ("w1", "w3")]) for e in range(4)])
     assert np.array_equal(packed["model.layers.0.mlp.experts.gate_up_proj"], gate_up)
