@@ -201,7 +201,8 @@ INTERRUPTED = """
 import os, signal, sys, threading, time, regraft
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    regraft.convert(sys.argv[1], sys.argv[2], rules=regraft.compile('map "a.{i}" -> "b.{i}" via cast(F64) | transpose(0, 1) | exp'), memory=1 << 20)
+    rules = regraft.compile('map "a.{i}" -> "b.{i}" via cast(F64) | transpose(0, 1) | exp')
+    regraft.convert(sys.argv[1], sys.argv[2], rules=rules, memory=1 << 20)
 except KeyboardInterrupt:
     print("interrupted")
 """

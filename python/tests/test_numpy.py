@@ -10,7 +10,8 @@ import regraft  # noqa: E402
 def test_renames_and_views():
     x = np.arange(24.0).reshape(2, 3, 4)
     rules = regraft.compile(
-        'rename "kept" <-> "renamed"\nmap "p" <-> "q" via permute(2, 0, 1)\nmap "s" <-> "s.{i}" via unstack(i)\nmap "h" <-> "h.a", "h.b" via split(0)'
+        'rename "kept" <-> "renamed"\nmap "p" <-> "q" via permute(2, 0, 1)\n'
+        'map "s" <-> "s.{i}" via unstack(i)\nmap "h" <-> "h.a", "h.b" via split(0)'
     )
     out = rules.apply({"kept": x, "p": x, "s": x, "h": x})
     assert out["renamed"] is x
