@@ -14,9 +14,9 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoi
 
 import regraft.checkpoint_utils as ours  # noqa: E402
 
-from . import nemo  # noqa: E402
+import reference  # noqa: E402
 
-theirs = nemo.load()
+theirs = reference.load()
 needs_nemo = pytest.mark.skipif(theirs is None, reason="nemo-automodel and transformers are not installed")
 
 
