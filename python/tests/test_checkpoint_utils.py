@@ -9,12 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+import reference  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper  # noqa: E402
 
 import regraft.checkpoint_utils as ours  # noqa: E402
-
-import reference  # noqa: E402
 
 theirs = reference.load()
 needs_nemo = pytest.mark.skipif(theirs is None, reason="nemo-automodel and transformers are not installed")
@@ -329,10 +328,10 @@ def test_strict_is_stricter():
     assert not ours._same_tensor_storage(x, x[0]) and ours._same_tensor_storage(x, x[0], compat="reference")
     with pytest.raises(ValueError):
         ours.set_compat("lenient")
-    for flag, strict, reference in (("false", False, True), (1, False, True), (True, True, True)):
+    for flag, strict, lenient in (("false", False, True), (1, False, True), (True, True, True)):
         config = SimpleNamespace(tie_word_embeddings=flag)
         assert ours.get_controlling_tie_word_embeddings(config) is strict
-        assert ours.get_controlling_tie_word_embeddings(config, compat="reference") is reference
+        assert ours.get_controlling_tie_word_embeddings(config, compat="reference") is lenient
 
 
 def test_a_prefix_goes_from_every_key_or_none():
