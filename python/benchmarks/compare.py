@@ -33,7 +33,7 @@ MIXTRAL = dict(
 
 
 def deepseek_keys(scales):
-    """Key -> dtype and shape of DeepSeek-V3 as it is published, but for the layer that predicts several tokens; in fp8 with its scales, or in bf16."""
+    """Key -> dtype and shape of DeepSeek-V3 as it is published, in fp8 with its scales or in bf16; without its multi-token layer."""
     hidden, heads, q_rank, kv_rank, rope = 7168, 128, 1536, 512, 64
     made = {"model.embed_tokens.weight": ("BF16", (129280, hidden)), "model.norm.weight": ("BF16", (hidden,))}
     made["lm_head.weight"] = ("BF16", (129280, hidden))
