@@ -68,13 +68,16 @@ class Checkpoint(Mapping[str, Any]):
         return f"<regraft.Checkpoint: {len(self)} keys, {sum(self.nbytes.values()):,} bytes in {len(self.paths)} files>"
 
     def __getitem__(self, key: str) -> Any:
+        return self._tensor(key, self.dtypes[key], self.shapes[key])
+
+    def _tensor(self, key: str, dtype: str, shape: Tuple[int, ...]) -> Any:
         place = self._places[key]
         if place is None:
             raise CheckpointError("a manifest has no bytes", "unsupported", None, key)
         number, offset, count = place
         ops = ops_by_name(self._framework)
         if count == 0:
-            return ops.from_buffer(b"", self.dtypes[key], self.shapes[key], 0, 0)
+            return ops.from_buffer(b"", dtype, shape, 0, 0)
         if number not in self._maps:
             path = self.paths[number]
             try:
@@ -84,7 +87,7 @@ class Checkpoint(Mapping[str, Any]):
         mapped = self._maps[number]
         if offset + count > len(mapped):
             raise CheckpointError("the file became shorter after its header was read", "corrupt", self.paths[number], key)
-        return ops.from_buffer(mapped, self.dtypes[key], self.shapes[key], offset, count)
+        return ops.from_buffer(mapped, dtype, shape, offset, count)
 
     @property
     def directory(self) -> str:
@@ -93,8 +96,15 @@ class Checkpoint(Mapping[str, Any]):
 
     def plan(self, rules: RulesLike = None, **options: Any) -> Plan:
         """Plans rules, or without any those that config.json asks for. Options as in :func:`regraft.plan`."""
-        values = self if self._inner.has_bytes else None
-        return _plan(self._inner, rules, values=values, beside=self.directory, **options)
+        equal = self._differing_bytes if self._inner.has_bytes else None
+        return _plan(self._inner, rules, equal=equal, beside=self.directory, **options)
+
+    def _differing_bytes(self, a: str, b: str) -> Optional[int]:
+        """In the map, where a tensor may have been written to; as bytes, since a framework may lack the dtype."""
+        if self.dtypes[a] != self.dtypes[b] or self.shapes[a] != self.shapes[b]:
+            return None
+        bytes_of = [self._tensor(key, "U8", (self.nbytes[key],)) for key in (a, b)]
+        return ops_by_name(self._framework).differing_bytes(*bytes_of)
 
     def apply(self, rules: RulesLike = None, **options: Any) -> Dict[str, Any]:
         """Applies rules, or without any those that config.json asks for. What is a view of a tensor in a file stays there, unread.

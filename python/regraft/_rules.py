@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _facts, _regraft
 from ._arrays import ops_of
@@ -106,21 +106,20 @@ def _plan(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
-    values: Optional[Mapping[str, Any]] = None,
+    equal: Optional[Callable[[str, str], Optional[int]]] = None,
     beside: Optional[str] = None,
 ) -> Plan:
-    equal = None
     inner: Any
     if isinstance(source, (_regraft.Checkpoint, _regraft.Header)):
         inner = source
     else:
         keys, dtypes, shapes = _facts.columns(source)
         inner = _regraft.Header(keys, dtypes, shapes)
-        values = source
-    if values is not None:
+        if rules is None and config is None:
+            raise TypeError("give rules, or a config that chooses them")
 
         def equal(a: str, b: str) -> Optional[int]:
-            x, y = values[a], values[b]
+            x, y = source[a], source[b]
             ops = ops_of(x)
             if ops is None or ops_of(y) is not ops:
                 return 0 if x is y else None

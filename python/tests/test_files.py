@@ -306,6 +306,21 @@ def test_config_beside_the_checkpoint_chooses_the_rules(tmp_path):
     assert regraft.plan(tmp_path / "out").verdict == "already"
 
 
+@pytest.mark.parametrize("framework", ["torch", "numpy"])
+def test_ties_in_files_compare_what_is_in_the_map(framework, tmp_path):
+    pytest.importorskip(framework, reason=f"{framework} is not installed")
+    head = torch.arange(12).view(3, 4).bfloat16()
+    save_file({"lm_head.weight": head, "model.embed_tokens.weight": head.clone()}, tmp_path / "x.safetensors")
+    opened = regraft.open(tmp_path / "x.safetensors", framework=framework)
+    save = dict(rules="tied_lm_head", tied=True, reverse=True)
+    assert opened.plan(**save).keys() == ["model.embed_tokens.weight"]
+    if framework == "torch":
+        opened["lm_head.weight"][0, 0] = 9
+        with pytest.warns(regraft.RegraftWarning, match="differs"):
+            assert len(opened.apply(**save)) == 2
+    assert regraft.plan(tmp_path / "x.safetensors", **save).keys() == ["model.embed_tokens.weight"], "the file is as it was"
+
+
 def test_numpy_over_files(tmp_path):
     numpy = pytest.importorskip("numpy", reason="numpy is not installed")
     save_file({"a": torch.arange(6.0).view(2, 3)}, tmp_path / "x.safetensors")

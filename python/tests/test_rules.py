@@ -171,6 +171,8 @@ def test_nonsense_is_an_exception_and_never_a_panic(tmp_path):
             rules.plan(source)
     with pytest.raises(TypeError):
         rules.plan(3)
+    with pytest.raises(TypeError, match="rules, or a config"):
+        regraft.apply({"a": None})
     with pytest.raises((TypeError, ValueError, UnicodeError)):
         rules.plan({"\ud800": None})
     with pytest.raises(regraft.RegraftError):
