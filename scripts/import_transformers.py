@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Write rule files from the conversion registry of an installed transformers.
 
-    python -m venv /tmp/importer && /tmp/importer/bin/pip install torch 'transformers==5.23.*' timm scipy
-    /tmp/importer/bin/python scripts/import_transformers.py probe facts.jsonl     # some minutes; goes on where it stopped
-    /tmp/importer/bin/python scripts/import_transformers.py write facts.jsonl     # writes rules/transformers/ and its REPORT.md
+    python -m venv venv && venv/bin/pip install torch 'transformers==5.23.*' timm scipy
+    venv/bin/python scripts/import_transformers.py probe facts.jsonl     # some minutes; goes on where it stopped
+    venv/bin/python scripts/import_transformers.py write facts.jsonl     # writes rules/transformers/ and its REPORT.md
+    regraft fmt rules && python scripts/rules_table.py                            # the house style, and rules/README.md
 
 `probe` builds every model class on torch's meta device and asks transformers which rules apply to it, what they make of each key, and which
 tensors are tied. `write` turns the registry's regexes into whole-segment patterns, one file for all classes that need the same, and checks each

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 
+MODELS = r"^models ((?:[^\n]*,[ ]*\n)*[^\n]*)$"
 RULES = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "rules"))
 
 
@@ -22,9 +23,9 @@ def read(path):
     code = "\n".join(re.sub(r'#(?=(?:[^"]*"[^"]*")*[^"]*$).*', "", line) for line in text.splitlines())
     m = re.search(r"^ruleset \w+(?:: (\w+) (<->|->) (\w+))?", code, re.M)
     layouts = f"{m[1]} {m[2]} {m[3]}" if m and m[1] else ""
-    models = [one.strip() for line in re.findall(r"^models (.+)$", code, re.M) for one in line.split(",")]
-    examples = re.sub(r"^example .*$", "", code, flags=re.M)
-    body = re.sub(r"^(ruleset|models) .*$", "", examples, flags=re.M)
+    models = [one.strip() for line in re.findall(MODELS, code, re.M) for one in line.split(",")]
+    examples = re.sub(r"^example [^\n]*(?:,\n[^\n]*)*(?:\n(?:<->|->)[^\n]*)?$", "", code, flags=re.M)
+    body = re.sub(r"^ruleset .*$", "", examples, flags=re.M)
     counts = []
     for word, n in (
         ("rule", len(re.findall(r"<->|->", body))),

@@ -1,5 +1,6 @@
 //! The library: rule files embedded in the binary, found by name, by file, or by what config.json and the layouts ask for.
 
+mod detect;
 mod examples;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::error::Error;
 use crate::plan::Stage;
 
+pub use detect::{Detection, detect};
 pub use examples::check_examples;
 
 /// Name and text of each embedded file.

@@ -2,8 +2,7 @@
 import re
 from collections import OrderedDict
 
-from .patterns import Group, Rule, Use, run
-from .registry import Entry
+from .patterns import Group, Pattern, Rule, When, example
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -41,21 +40,6 @@ def grouped(rules, together):
         indices.add(index)
     close()
     return out
-
-
-def example(pattern, fill):
-    """A key of a pattern."""
-    bound = {}
-    for kind, value, extra in pattern.pieces:
-        if kind == "rest":
-            bound[value] = fill
-        elif kind == "words":
-            bound[value] = 0
-        elif kind == "index":
-            bound[value] = 3
-        elif kind == "part":
-            bound[value] = "some"
-    return pattern.fill(bound)
 
 
 def touch(a, b):
@@ -127,9 +111,7 @@ def enumeration(a, b):
 
 def split(text):
     """Segments of a pattern's text."""
-    from .patterns import Pattern
-
-    return Pattern._segments(text)
+    return Pattern.segments(text)
 
 
 def tie_statements(ties, covered):
@@ -179,6 +161,8 @@ class Composer:
         self.parts = {}  # canonical entry -> File with that entry's rules
 
     def entry(self, name):
+        from .registry import Entry  # needs transformers, which the rest of this file doesn't
+
         name = self.registry.canonical[name]
         if name not in self.entries:
             self.entries[name] = Entry(self.registry, name, self.trace)
@@ -195,6 +179,9 @@ class Composer:
         late = merged_maps([r for g in late for r in g.rules])
         out = [Group("map", rules)] if rules else []
         out += [Group("map", late)] if late else []
+        if e.asked:
+            why = "transformers transposes where the shapes ask for it. Rules don't see shapes: say so with --set transposed=true."
+            out.append(When("transposed", why, Group("map", e.asked)))
         return e, renames, out
 
     def floating(self, name):
@@ -212,7 +199,8 @@ class Composer:
                 paths = [""]
             elif path:
                 # where transformers found keys for it: below the base model's prefix, and where a rule or a checkpoint left that out
-                paths = sorted(self.trace.heads.get((facts["class"], path, entry), ()), key=lambda p: (-len(p), p)) or paths
+                heads = self.trace.heads.get((facts["class"], path, entry), ())
+                paths = sorted(filter(None, heads), key=lambda p: (-len(p), p)) or paths
             out += [(p, canonical) for p in paths if (p, canonical) not in out]
         return tuple(out)
 

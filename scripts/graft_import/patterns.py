@@ -16,7 +16,7 @@ class Pattern:
     def __init__(self, text):
         self.text = text
         self.pieces = []  # (kind, value, extra)
-        segments = self._segments(text)
+        segments = self.segments(text)
         for i, segment in enumerate(segments):
             end = i == len(segments) - 1
             if segment == "**":
@@ -29,7 +29,7 @@ class Pattern:
                 self.pieces.append(("dot", None, None))
 
     @staticmethod
-    def _segments(text):
+    def segments(text):
         """The text between dots that aren't inside braces."""
         out, depth, current = [], 0, ""
         for c in text:
@@ -141,6 +141,21 @@ class Pattern:
         return ".".join(out)
 
 
+def example(pattern, fill):
+    """A key of a pattern."""
+    bound = {}
+    for kind, value, extra in pattern.pieces:
+        if kind == "rest":
+            bound[value] = fill
+        elif kind == "words":
+            bound[value] = 0
+        elif kind == "index":
+            bound[value] = 3
+        elif kind == "part":
+            bound[value] = "some"
+    return pattern.fill(bound)
+
+
 class Rule:
     """One rule of a `rename` or `map`: patterns left and right, the ops between, what it leaves alone."""
 
@@ -210,6 +225,20 @@ class Group:
         if len(self.rules) == 1:
             return f"{self.word} {self.rules[0].text()}"
         return "\n".join([f"{self.word} {{"] + [f"  {r.text('  ')}" for r in self.rules] + ["}"])
+
+
+class When:
+    """Rules that a parameter asks for: `when name { … }`, with the parameter's default and why there is one."""
+
+    def __init__(self, name, why, group):
+        self.name, self.why, self.group = name, why, group
+
+    def apply(self, keys, back=False):
+        return keys
+
+    def text(self):
+        body = "\n".join("  " + line for line in self.group.text().splitlines())
+        return f"# {self.why}\nlet {self.name} = false\nwhen {self.name} {{\n{body}\n}}"
 
 
 class Use:

@@ -26,26 +26,46 @@ LAYERS = 8  # enough for every kind of layer that a default configuration mixes
 EXPERTS = 4
 
 
-# What a default configuration lacks before its model can be built: model type -> arguments (a dict inside for a configuration inside).
+QWEN4 = {
+    "indexer_n_heads": 4,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 64,
+    "indexer_compress_ratio": 4,
+    "ple_layer_ids": [0, 1],
+}
+
+# What a default configuration lacks before its model can be built: model type -> fields, dotted where they lie inside another configuration.
 LACKING = {
-    "aya_vision": {"vision_config": {"num_attention_heads": 16}},
+    "aya_vision": {"vision_config.num_attention_heads": 16},
     "beit": {"out_indices": [3, 5, 7, 11]},
-    "deepseek_ocr2": {"text_config": {"mlp_layer_types": ["dense"] + ["sparse"] * 11}},
+    "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense"] + ["sparse"] * 11},
     "dots1": {"n_routed_experts": 4, "moe_intermediate_size": 16, "intermediate_size": 16, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "emu3": {"vocabulary_map": {}},
     "chameleon": {"vocabulary_map": {}},
     "esm": {"vocab_size": 33},
     "hunyuan_v1_moe": {"head_dim": 128},
     "hunyuan_v1_dense": {"head_dim": 128},
-    "hunyuan_vl": {"text_config": {"head_dim": 128}},
+    "hunyuan_vl": {"text_config.head_dim": 128},
     "hunyuan_vl_text": {"head_dim": 128},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "ministral": {"head_dim": 128},
     "nemotron": {"head_dim": 128, "num_key_value_heads": 8},
     "reformer": {"is_decoder": True},
     "sapiens2": {
-        "head_config": {"upsample_out_channels": [8, 8], "conv_out_channels": [8, 8, 8], "scale_conv_out_channels": [8, 8, 8]},
+        "head_config.upsample_out_channels": [8, 8],
+        "head_config.upsample_kernel_sizes": [4, 4],
+        "head_config.conv_out_channels": [8, 8, 8],
+        "head_config.conv_kernel_sizes": [1, 1, 1],
+        "head_config.scale_conv_out_channels": [8, 8, 8],
+        "head_config.scale_conv_kernel_sizes": [1, 1, 1],
+        "head_config.scale_final_input_size": 8,
+        "head_config.scale_final_hidden_sizes": [8, 8, 8],
     },
+    "qwen3_omni_moe": {"talker_config.text_config.shared_expert_intermediate_size": 16, "talker_config.spatial_merge_size": 2},
+    "qwen4_exp_text": QWEN4,
+    "qwen4_exp": {f"text_config.{name}": value for name, value in QWEN4.items()},
+    "t5gemma2_encoder": {"text_config.dropout_rate": 0.0},
 }
 
 
@@ -118,16 +138,13 @@ def build(cls):
     error = None
     for small in (True, False):
         try:
-            lacking = LACKING.get(cls.config_class.model_type, {})
             config = cls.config_class()
-            if any(isinstance(value, dict) and value and not hasattr(getattr(config, name), "to_dict") for name, value in lacking.items()):
-                config = cls.config_class(**lacking)
-            for name, value in lacking.items():
-                if isinstance(value, dict) and value:
-                    for inner, one in value.items():
-                        setattr(getattr(config, name), inner, one)
-                else:
-                    setattr(config, name, value)
+            for name, value in LACKING.get(cls.config_class.model_type, {}).items():
+                *path, field = name.split(".")
+                inner = config
+                for step in path:
+                    inner = getattr(inner, step)
+                setattr(inner, field, value)
             if small:
                 shrink(config)
             with torch.device("meta"), no_init_weights():

@@ -7,7 +7,7 @@ from transformers.core_model_loading import (
     WeightConverter,
 )
 
-from .patterns import Rule, Group
+from .patterns import Group, Pattern, Rule, example
 from .translate import Inexpressible, convert_patterns, rename
 
 
@@ -129,6 +129,7 @@ class Entry:
         self.name, self.trace, self.registry = name, trace, registry
         self.lets, self.unsaid, self.notes = [], [], []
         self.renames, self.maps = [], []  # [(index, [Rule])]
+        self.asked = []  # rules that transformers applies where shapes differ
         for index, t in enumerate(registry.entries[name]):
             try:
                 if isinstance(t, WeightConverter):
@@ -165,6 +166,8 @@ class Entry:
         tries = [plain]
         if any("below" in ways for ways in readings):
             tries.append([ways.get("below", ways["whole"]) for ways in readings])
+        if any("above" in ways for ways in readings):
+            tries.append([ways.get("above", ways["whole"]) for ways in readings])
         for mode in ("inside", "start"):
             if any(mode in ways for ways in readings):
                 tries.append([r for ways in readings for r in [ways["whole"], *ways.get(mode, [])]])
@@ -183,7 +186,7 @@ class Entry:
             lost = [n for n in rule.left[0].names() if n not in rule.right[0].names()]
             if lost and not wrong:
                 raise Inexpressible("makes one key of many, all numbers of a segment")
-        rules = [self._bare(r, there, back) for r in rules]
+        rules = [self._once(self._bare(r, there, back), there, back) for r in rules]
         if wrong:
             k = wrong[0]
             raise Inexpressible(f"`{k}` becomes `{there[k]}`, and no whole-segment pattern does that")
@@ -191,6 +194,21 @@ class Entry:
             k = wrong_back[0]
             self.notes.append(f"{describe(t)}: backwards, transformers makes `{back[k]}` of `{k}`, this file `{Group('rename', rules).apply([k], True)[0]}`")
         return rules
+
+    @staticmethod
+    def _once(rule, there, back):
+        """Where a result looks like a source (`x` -> `module.x`), what has moved already is left alone, so that moving twice moves once."""
+        result = rule.right[0].text
+        for name, (kind, words) in rule.left[0].words().items():
+            if kind == "words":
+                result = result.replace("{" + name + "}", "{" + name + ": " + "|".join(b for _, b in words) + "}")
+            elif name == "part":
+                return rule
+        if rule.arrow == "->" or rule.forward(example(Pattern(result), "")) is None or result in [u.text for u in rule.unless]:
+            return rule
+        kept = Rule(rule.left[0].text, rule.right[0].text, rule.arrow, rule.via, [*(u.text for u in rule.unless), result], rule.optional)
+        same = all(kept.forward(k) == rule.forward(k) for k in there) and all(kept.backward(k) == rule.backward(k) for k in back)
+        return kept if same else rule
 
     @staticmethod
     def _bare(rule, there, back):
@@ -224,7 +242,8 @@ class Entry:
         if kinds == ("Transpose",):
             o = t.operations[0]
             if o.check_dims:
-                raise Inexpressible(f"transposes {o.dim0} and {o.dim1} only where the model's shape asks for it; rules don't see shapes")
+                self.asked.append(self._bare(Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep), *self._seen(index)))
+                return []
             return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
         if "PermuteForRope" in kinds:
             return self._rope(t, left, right, keep, index)
@@ -243,6 +262,10 @@ class Entry:
             raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
         via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
+
+    def _seen(self, index):
+        key = (self.registry.canonical[self.name], index)
+        return self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
 
     def _two_kinds(self, left, right, keep, name):
         """Experts of two kinds in one list, the first half text's, the second vision's, each kind with sizes of its own."""

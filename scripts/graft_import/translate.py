@@ -54,7 +54,9 @@ def alternatives(tree, groups):
             add([([("start",)], {})])
         elif op is sre.MAX_REPEAT:
             low, high, inner = value
-            if list(inner) in ([(sre.IN, [(sre.CATEGORY, sre.CATEGORY_DIGIT)])],) and low == 1:
+            if (low, high) != (1, sre.MAXREPEAT):
+                raise Inexpressible(f"{low} to {high} repetitions")
+            if list(inner) == [(sre.IN, [(sre.CATEGORY, sre.CATEGORY_DIGIT)])]:
                 add([([("index", object())], {})])
             elif list(inner) == [(sre.ANY, None)]:
                 add([([("rest", object())], {})])
@@ -240,14 +242,17 @@ def rename(source, target, offset=0):
             out.append({"whole": Rule(left.strip(".") + ".{path**}", "{path**}", unless=keep)})
             continue
         ways = {}
+        if not shape.anchored and left.startswith("."):
+            # the regex wants something before it, which `**.` doesn't
+            ways["above"] = Rule(*(whole("{above*}" + side, False) for side in (left, right)), unless=keep)
         if left.endswith("_"):
             if not right.endswith("_"):
                 raise Inexpressible("cuts the start of a segment away")
-            ways["whole"] = Rule(whole(left, shape.anchored)[:-3] + "{part*}.**", whole(right, shape.anchored)[:-3] + "{part*}.**", unless=keep)
+            ways = {mode: Rule(*(p.text[:-3] + "{part*}.**" for p in (r.left[0], r.right[0])), unless=keep) for mode, r in ways.items()}
+            ways["whole"] = Rule(*(whole(side, shape.anchored)[:-3] + "{part*}.**" for side in (left, right)), unless=keep)
         else:
             ways["whole"] = Rule(whole(left, shape.anchored), whole(right, shape.anchored), unless=keep)
             if not shape.anchored and left.startswith("."):
-                # the regex wants something before it, which `**.` doesn't
                 ways["below"] = Rule(whole(left, False), whole(right, False), unless=[*keep, left.strip(".") + ".**"])
             if not shape.anchored and not left.startswith("."):
                 ways["inside"] = [Rule(cut(a, True, False), cut(b, True, False), unless=keep) for a, b in spelled_out(left, right, 0)]

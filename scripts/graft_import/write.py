@@ -4,11 +4,11 @@ import re
 from collections import OrderedDict
 
 from .compose import Composer, File, tie_statements
-from .patterns import Group, Use, run
+from .patterns import Group, Pattern, Rule, Use, run
 from .registry import Registry, Trace
 
 RULESET = re.compile(r"^ruleset (\w+)(?:: (\w+) (?:<->|->) (\w+))?", re.M)
-MODELS = re.compile(r"^models (.+)$", re.M)
+MODELS = re.compile(r"^models ((?:[^\n]*,[ ]*\n)*[^\n]*)$", re.M)
 LEGACY = re.compile(r"(^|\.)LayerNorm\.|\.parametrizations\.weight\.original0$|^model\.language_model\.")
 
 
@@ -128,6 +128,21 @@ class Importer:
         """A class apart from its type's other classes needs a file of its own if theirs would serve it wrongly."""
         return bool(k[0] or k[1]) or any(o[0] or o[1] for o in of)
 
+    @staticmethod
+    def spare(file):
+        """One-way changes of a prefix leave the model's own keys alone. transformers lets its base prefix mend what they do to those."""
+        for statement in file.statements:
+            for n, rule in enumerate(statement.rules if isinstance(statement, Group) else ()):
+                if rule.arrow != "->":
+                    continue
+                literal = rule.left[0].text.split(".{path**}")[0].count(".") + 2
+                own = {".".join(k.split(".")[:literal]) for f in file.facts for k in f["model"] if rule.forward(k) is not None}
+                spared = [Pattern(f"{k}.**") for k in sorted(own)]
+                others = (k for f in file.facts for k in f["hub"] if k not in f["model"])
+                if len(own) <= 4 and not any(p.match(k) is not None for k in others for p in spared):
+                    keep = [p.text for p in rule.unless + spared]
+                    statement.rules[n] = Rule(rule.left[0].text, rule.right[0].text, rule.arrow, rule.via, keep, rule.optional)
+
     def settle(self, file, maps):
         """Own maps come last, or before those of nested models: transformers tries them first towards model and last towards hub."""
         if not maps:
@@ -190,6 +205,7 @@ class Importer:
                 file.statements.append(Use(f"transformers/{part.name}", path, part.statements))
                 covered |= {(f"{path}.{p}".strip("."), e) for p, e in part.key[0]}
             file.entries.append(f"{entry} under {path}")
+        self.spare(file)
         self.settle(file, maps)
         file.ties, unsaid = tie_statements({t: (s, when) for t, s, when in ties}, self.composer.covered)
         file.unsaid += unsaid
@@ -234,7 +250,8 @@ class Importer:
         compared, there, back = self.check(file)
         file.compared, file.there, file.back = compared, there, back
         entries = "; ".join(dict.fromkeys(file.entries))
-        lines = [f"## {file.name}: imported from transformers {self.version}" + (f" (registry: {entries})." if entries else " (ties)." if file.ties else " (names of old).")]
+        origin = f"registry: {entries}" if entries else "ties" if file.ties else "names of old"
+        lines = wrap(f"{file.name}: imported from transformers {self.version} ({origin}).")
         lines += ["##", "## Layouts: hub is what is published, model what transformers v5 holds in memory."]
         classes = ", ".join(f["class"] for f in file.facts)
         if classes:

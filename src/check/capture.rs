@@ -224,7 +224,9 @@ impl<'a> Table<'a> {
             }
         }
         if parts.iter().filter(|part| matches!(part, Part::Rest(_))).count() > 4 {
-            return Err(self.bad(pattern.span, "too many `**` in one pattern", "four are enough for any key"));
+            return Err(Box::new(
+                Diagnostic::error(LIMIT, "more than four `**` in one pattern").at(self.scope.place(pattern.span), "here"),
+            ));
         }
         Ok(Pattern::new(parts))
     }

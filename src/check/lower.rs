@@ -345,7 +345,10 @@ impl Checker<'_> {
             unless.push(self.report(resolved)?.0);
         }
         if let Some(condition) = &keys.tail.condition {
-            let known: Vec<&str> = captures.first().map(|names| names.iter().map(String::as_str).collect()).unwrap_or_default();
+            // Whichever pattern takes a key, the condition must have its captures.
+            let in_all = |name: &&String| captures.iter().all(|names| names.contains(name));
+            let known: Vec<String> = captures.first().map(|names| names.iter().filter(in_all).cloned().collect()).unwrap_or_default();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
             self.check_names(scope, condition, &known);
         }
         Some(Selection { patterns, captures, unless, condition: keys.tail.condition.clone(), optional: keys.tail.optional })

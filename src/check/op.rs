@@ -1,6 +1,6 @@
 //! The ops of the language: their arguments, their inverses, and how many tensors they take and give.
 
-use crate::diagnostic::codes::{NOT_SUPPORTED, OP_ARGUMENTS, UNKNOWN_OP};
+use crate::diagnostic::codes::{OP_ARGUMENTS, UNKNOWN_OP};
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};
 use crate::key::Slot;
 use crate::syntax::ast::{Arg, Expr, OpCall};
@@ -223,7 +223,7 @@ pub const NAMES: &[&str] = &[
 ];
 
 /// Ops that make a source instead of changing one.
-pub const MAKERS: &[&str] = &["zeros", "ones"];
+pub const MAKERS: &[&str] = &["zeros", "ones", "sinusoids"];
 
 impl<E: Clone> Op<E> {
     /// How many tensors it takes and gives.
@@ -497,11 +497,20 @@ pub fn dtype(name: &str, place: Place) -> Result<Dtype, Box<Diagnostic>> {
     })
 }
 
+/// What a made tensor holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Content {
+    /// The same number everywhere.
+    Value(f64),
+    /// Sinusoidal positions: in row `p` of `d` columns, the sines of `p / 10000^(2i/d)`, then their cosines.
+    Sinusoids,
+}
+
 /// A tensor that a rule makes: `zeros([4, 8], F32)`.
 #[derive(Clone, Debug)]
 pub struct Made {
-    /// Every element.
-    pub value: f64,
+    /// Its elements.
+    pub content: Content,
     /// Its shape.
     pub shape: Vec<Expr>,
     /// Its dtype.
@@ -510,26 +519,27 @@ pub struct Made {
     pub place: Place,
 }
 
-/// Reads `zeros(shape, dtype)` or `ones(shape, dtype)`.
+/// Reads `zeros(shape, dtype)`, `ones(shape, dtype)` or `sinusoids([rows, columns], dtype)`.
 ///
 /// # Errors
 /// Any other op, or arguments that don't fit.
 pub fn made(call: &OpCall, scope: &Scope) -> Result<Made, Box<Diagnostic>> {
     let arguments = Arguments { call, scope };
-    let value = match call.name.text.as_str() {
-        "zeros" => 0.0,
-        "ones" => 1.0,
+    let content = match call.name.text.as_str() {
+        "zeros" => Content::Value(0.0),
+        "ones" => Content::Value(1.0),
+        "sinusoids" => Content::Sinusoids,
         name => {
-            let code = if NAMES.contains(&name) { NOT_SUPPORTED } else { UNKNOWN_OP };
+            let code = if NAMES.contains(&name) { OP_ARGUMENTS } else { UNKNOWN_OP };
             return Err(Box::new(
                 Diagnostic::error(code, format!("`{name}` doesn't make a tensor"))
                     .at(scope.place(call.name.span), "not a source")
-                    .hint("sources that are made are zeros(shape, dtype) and ones(shape, dtype)"),
+                    .hint("what makes a tensor is zeros(shape, dtype), ones(shape, dtype) or sinusoids([rows, columns], dtype)"),
             ));
         }
     };
     arguments.count(2, 2, "a shape and a dtype, as in `zeros([4, 8], F32)`")?;
-    Ok(Made { value, shape: arguments.list(0)?, dtype: arguments.dtype(1)?, place: scope.place(call.span) })
+    Ok(Made { content, shape: arguments.list(0)?, dtype: arguments.dtype(1)?, place: scope.place(call.span) })
 }
 
 struct Arguments<'a> {

@@ -9,17 +9,17 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use regraft::error::Error;
 use regraft::execute::{Progress, Report, Ties, WriteOptions, write};
-use regraft::plan::{Plan, Verdict};
+use regraft::plan::{Plan, RECORD_FILE, Verdict};
 use regraft::store::{Store as _, side_files};
 use serde_json::json;
 
 use super::console::{Console, has_findings};
 use super::conversion::{Conversion, Prepared};
 use super::size::Size;
-use super::summary::keys;
+use super::summary::counted;
 use super::{Failure, Outcome, Result, summary};
 
-/// Converts a checkpoint into new files
+/// Convert a checkpoint into new files
 ///
 /// Config, tokenizer and other side files are carried along. The output appears whole or not at all; the source is only read.
 #[derive(clap::Args)]
@@ -55,6 +55,10 @@ pub(super) struct Arguments {
     /// Most memory for buffers
     #[arg(long, value_name = "SIZE", default_value = "64MiB", help_heading = "Output")]
     memory: Size,
+
+    /// Write regraft.json beside the output: with it, the way back restores what rules alone can't know (old names, prefixes)
+    #[arg(long, help_heading = "Output")]
+    record: bool,
 
     /// Show what would be done, and write nothing
     #[arg(long, help_heading = "Output")]
@@ -101,7 +105,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "keys": plan.targets.len(),
             "report": report,
             "keys_report": plan.report,
-            "findings": plan.findings,
+            "findings": prepared.findings.iter().chain(&plan.findings).collect::<Vec<_>>(),
             "seconds": seconds,
         }))?;
     } else if !console.quiet {
@@ -114,6 +118,14 @@ fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: 
     let mut side = Vec::new();
     for source in arguments.sources.iter().filter(|source| source.is_dir()) {
         side.extend(side_files(source, &arguments.conversion.open_options())?);
+    }
+    // A record tells of the conversion that made the source, not of this one.
+    side.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
+    let scratch = tempfile::tempdir().map_err(|error| Error::io("cannot make a temporary directory for", output, error))?;
+    if arguments.record {
+        let path = scratch.path().join(RECORD_FILE);
+        std::fs::write(&path, prepared.record(plan)?).map_err(|error| Error::io("cannot write", &path, error))?;
+        side.push(path);
     }
     let cancel = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -162,13 +174,12 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, se
     let mut lines = vec![format!("rules: {}", prepared.rules())];
     match plan.verdict {
         Some(Verdict::Already) => lines.push("in the target layout already: copied as it is".to_owned()),
-        Some(Verdict::Neither) | None => lines.push("nothing to rewrite: keys pass through".to_owned()),
-        Some(Verdict::Converts | Verdict::Mixed) => {}
+        Some(Verdict::Neither) => lines.push("nothing to rewrite: keys pass through".to_owned()),
+        Some(Verdict::Converts | Verdict::Mixed) | None => {}
     }
-    let count = plan.targets.len() as u64;
     lines.push(format!(
-        "{count} {}: {} copied ({}), {} transformed ({}), {} aliased ({})",
-        keys(count),
+        "{}: {} copied ({}), {} transformed ({}), {} aliased ({})",
+        counted(plan.targets.len() as u64, "key"),
         report.copied,
         Size(report.bytes_copied),
         report.transformed,
@@ -177,12 +188,11 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, se
         Size(report.bytes_aliased)
     ));
     lines.push(format!(
-        "{} read, {} written to {} in {} {}, {seconds:.2} s",
+        "{} read, {} written to {} in {}, {seconds:.2} s",
         Size(report.bytes_read),
         Size(report.bytes_written),
         output.display(),
-        report.files.len(),
-        if report.files.len() == 1 { "file" } else { "files" }
+        counted(report.files.len() as u64, "file")
     ));
     lines.join("\n") + "\n"
 }

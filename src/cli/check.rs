@@ -8,9 +8,10 @@ use regraft::library::{self, LoadError};
 use serde_json::json;
 
 use super::console::Console;
+use super::summary::counted;
 use super::{Outcome, Result};
 
-/// Checks rule files: syntax, names, captures, and that every `<->` has an inverse
+/// Check rule files: syntax, names, captures, and that every `<->` has an inverse
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft check my.graft
@@ -46,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         return Err(super::Failure::Shown(2));
     }
     if !console.json && !console.quiet {
-        let warned = if warnings > 0 { format!(", {warnings} warnings") } else { String::new() };
+        let warned = if warnings > 0 { format!(", with {}", counted(warnings as u64, "warning")) } else { String::new() };
         let what = if files.len() == 1 { "file is" } else { "files are" };
         console.out(&format!("{} rule {what} sound{warned}\n", files.len()))?;
     }

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use super::console::Console;
 use super::{Outcome, Result};
 
-/// Prints a completion script for a shell
+/// Print a completion script for a shell
 #[derive(clap::Args)]
 #[command(after_help = "Example:
   regraft completions bash > ~/.local/share/bash-completion/completions/regraft")]
@@ -18,6 +18,6 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "regraft", &mut script);
-    console.out(&String::from_utf8_lossy(&script))?;
+    console.exact(&String::from_utf8_lossy(&script))?;
     Ok(Outcome::Done)
 }

@@ -1,5 +1,6 @@
 //! [`Console`]: the one place that prints. Results go to standard output; findings, notes and progress to standard error.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
 use anstream::{AutoStream, ColorChoice};
@@ -20,8 +21,13 @@ pub(super) struct Console {
 }
 
 impl Console {
-    /// Prints a result.
+    /// Prints a result. Keys may hold anything; no control character of theirs reaches the terminal.
     pub(super) fn out(self, text: &str) -> Result<(), Failure> {
+        self.exact(&harmless(text))
+    }
+
+    /// Prints a result that must not be changed: a formatted file, a script.
+    pub(super) fn exact(self, text: &str) -> Result<(), Failure> {
         let mut stream = AutoStream::new(io::stdout().lock(), self.colour);
         stream.write_all(text.as_bytes()).and_then(|()| stream.flush()).map_err(Failure::Output)
     }
@@ -50,13 +56,17 @@ impl Console {
             match finding.severity {
                 Severity::Note if self.quiet => {}
                 Severity::Note => self.aside(&format!("{}\n", one_line(finding))),
-                _ => self.aside(&format!("{}\n", render(finding, colour))),
+                _ => self.say(&format!("{}\n", render(finding, colour))),
             }
         }
     }
 
-    /// Prints on standard error.
+    /// Prints on standard error, without control characters.
     pub(super) fn aside(self, text: &str) {
+        self.say(&harmless(text));
+    }
+
+    fn say(self, text: &str) {
         let mut stream = AutoStream::new(io::stderr().lock(), self.colour);
         let _ = stream.write_all(text.as_bytes());
     }
@@ -81,10 +91,25 @@ pub(super) fn one_line(finding: &Diagnostic) -> String {
     }
     match finding.keys.as_slice() {
         [] => {}
+        // Said already.
+        [key, ..] if finding.message.contains(key.as_str()) => {}
         [key] => line.push_str(&format!(": {key}")),
         [key, rest @ ..] => line.push_str(&format!(": {key} and {} more", rest.len())),
     }
-    line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    line
+}
+
+/// Text with its control characters written out, but for the ends of lines.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| c.is_control() && c != '\n';
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_harmful(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
 }
 
 /// Whether anything was found that a person should look at.

@@ -11,7 +11,7 @@ use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
 use regraft::execute::differing_bytes;
 use regraft::library::{self, HUB, MODEL, Route};
-use regraft::plan::{Equality, Plan, PlanOptions};
+use regraft::plan::{Equality, Plan, PlanOptions, RECORD_FILE, Record};
 use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
 use regraft::tensor::Wanted;
 
@@ -72,6 +72,8 @@ pub(super) struct Prepared {
     pub(super) wanted: Option<Wanted>,
     /// What the check of the named rules, and the reading of the checkpoint, had to remark.
     pub(super) findings: Vec<Diagnostic>,
+    /// What the conversion that made the checkpoint did, if it left a record.
+    record: Option<Record>,
     not_strict: bool,
 }
 
@@ -100,6 +102,7 @@ impl Conversion {
         if let TieReason::NotBoolean { .. } = config.tie_policy(self.tied).because {
             console.note(&format!("note: {}; taken as untied", config.tie_policy(self.tied).because));
         }
+        let record = record_beside(&checkpoint)?;
         let wanted = self.target.as_deref().map(Wanted::read).transpose()?;
         let mut parameters = IndexMap::new();
         for (name, value) in &self.set {
@@ -107,7 +110,7 @@ impl Conversion {
                 return Err(Failure::Usage(format!("the parameter `{name}` is set twice")));
             }
         }
-        Ok(Prepared { checkpoint, route, config, parameters, tied: self.tied, wanted, findings, not_strict: self.no_strict })
+        Ok(Prepared { checkpoint, route, config, parameters, tied: self.tied, wanted, record, findings, not_strict: self.no_strict })
     }
 
     fn route(&self, named: Vec<Rules>, config: &Config, console: Console) -> Result<Route> {
@@ -131,12 +134,29 @@ impl Conversion {
 }
 
 /// The config.json beside a checkpoint; empty if there is none.
-fn beside(checkpoint: &Checkpoint) -> Result<Config> {
+pub(super) fn beside(checkpoint: &Checkpoint) -> Result<Config> {
     let path = checkpoint.directory().join("config.json");
     if path.is_file() { Ok(Config::read(path)?) } else { Ok(Config::empty()) }
 }
 
+/// The record of the conversion that made a checkpoint, if there is one beside it.
+fn record_beside(checkpoint: &Checkpoint) -> Result<Option<Record>> {
+    let path = checkpoint.directory().join(RECORD_FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(&path).map_err(|source| Error::io("cannot read the record", &path, source))?;
+    Ok(Some(Record::from_bytes(&bytes, &path)?))
+}
+
 impl Prepared {
+    /// The record of a plan of this conversion, as the bytes of its file.
+    pub(super) fn record(&self, plan: &Plan) -> Result<Vec<u8>> {
+        let parameters = self.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        let record = Record::of(plan, &self.route.stages(), parameters);
+        serde_json::to_vec_pretty(&record).map_err(|error| Failure::Output(error.into()))
+    }
+
     /// Plans; with `compare`, bytes are compared where a tie asks for it.
     pub(super) fn plan(&self, compare: bool) -> Result<Plan> {
         let failed: RefCell<Option<Error>> = RefCell::new(None);
@@ -155,6 +175,7 @@ impl Prepared {
             tied: self.tied,
             wanted: self.wanted.as_ref(),
             not_strict: self.not_strict,
+            record: self.record.as_ref(),
             equal: (compare && self.checkpoint.has_bytes()).then_some(&equal),
         };
         let plan = regraft::plan(&self.route.stages(), self.checkpoint.header(), &options);

@@ -11,9 +11,10 @@ use serde_json::json;
 
 use super::console::Console;
 use super::group::Groups;
+use super::summary::counted;
 use super::{Failure, Outcome, Result};
 
-/// Compares two checkpoints: keys, dtypes, shapes, and every byte
+/// Compare two checkpoints: keys, dtypes, shapes, and every byte
 ///
 /// Exit code 0 if they are the same, 1 if they differ. The order of tensors, their sharding and `__metadata__` don't count.
 #[derive(clap::Args)]
@@ -153,9 +154,9 @@ fn text(difference: &Difference, bytes: bool) -> String {
     difference.changed.iter().for_each(|(key, left, right)| changed.add(key, format!("{left} in A, {right} in B")));
     section(format!("other dtype or shape ({})", difference.changed.len()), &changed);
     let mut differing = Groups::new();
-    difference.bytes.iter().for_each(|(key, count)| differing.add(key, format!("{count} bytes differ")));
+    difference.bytes.iter().for_each(|(key, count)| differing.add(key, format!("differs in {}", counted(*count, "byte"))));
     section(format!("other bytes ({})", difference.bytes.len()), &differing);
     let how = if bytes { "byte for byte" } else { "in dtype and shape; bytes were not compared" };
-    out.push_str(&format!("equal: {} {} {how}\n", difference.same, super::summary::keys(difference.same)));
+    out.push_str(&format!("equal: {} {how}\n", counted(difference.same, "key")));
     out
 }

@@ -17,7 +17,7 @@ use super::conversion::{Conversion, Prepared};
 use super::summary::{is_stack, op_text};
 use super::{Failure, Outcome, Result};
 
-/// Explains a key: which rules touched it, what they captured, how its tensor is made; or why no rule did
+/// Explain a key: which rules touched it, what they captured, how its tensor is made; or why no rule did
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft explain mixtral-8x7b/ model.layers.3.block_sparse_moe.experts.0.w1.weight
@@ -132,8 +132,9 @@ impl Explained<'_> {
                 let _ = writeln!(out, "    -> {targets}");
             }
         } else if self.untouched() {
-            out.push_str("\nno rule takes it; these come nearest:\n");
-            for miss in self.nearest() {
+            let nearest = self.nearest();
+            out.push_str(if nearest.is_empty() { "\nno rule takes it\n" } else { "\nno rule takes it; these come nearest:\n" });
+            for miss in nearest {
                 let _ = writeln!(out, "  {}\n    {}", miss.rule, miss.why);
             }
         }

@@ -12,7 +12,7 @@ use super::check::rule_files;
 use super::console::Console;
 use super::{Failure, Outcome, Result};
 
-/// Formats rule files in place
+/// Format rule files in place
 ///
 /// A file that doesn't parse is reported and left as it is.
 #[derive(clap::Args)]
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             match formatted(&source) {
                 Ok(text) if arguments.check && text != source.text => changed.push("-".to_owned()),
                 Ok(_) if arguments.check => {}
-                Ok(text) => console.out(&text)?,
+                Ok(text) => console.exact(&text)?,
                 Err(diagnostics) => broken.extend(diagnostics.0),
             }
             continue;

@@ -143,7 +143,8 @@ fn fill(template: &str, indices: &[Vec<u64>]) -> String {
     for c in template.chars() {
         match c {
             PLACE => out.push_str(&indices.next().map(|values| ranges(values)).unwrap_or_default()),
-            c if c.is_control() => out.extend(c.escape_default()),
+            // The console takes care of the others; an end of line would look like another key.
+            '\n' => out.push_str("\\n"),
             c => out.push(c),
         }
     }

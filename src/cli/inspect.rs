@@ -18,10 +18,10 @@ use serde_json::{Map, Value, json};
 use super::console::Console;
 use super::group::Groups;
 use super::size::Size;
-use super::summary::keys;
+use super::summary::counted;
 use super::{Outcome, Result};
 
-/// Shows the keys of a checkpoint, grouped by their indices, with dtypes, shapes and sizes
+/// Show the keys of a checkpoint, grouped by their indices, with dtypes, shapes and sizes
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft inspect mixtral-8x7b/
@@ -80,7 +80,7 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
     };
     if arguments.all {
         for (key, info) in &tensors {
-            row(key.escape_debug().to_string(), info, 1);
+            row(key.to_string(), info, 1);
         }
     } else {
         let mut groups = Groups::new();
@@ -94,10 +94,10 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
     let mut out = table(&rows);
     out.push('\n');
     for (dtype, (count, bytes)) in by_dtype(&tensors) {
-        out.push_str(&format!("{dtype}: {count} {}, {}\n", if count == 1 { "tensor" } else { "tensors" }, Size(bytes)));
+        out.push_str(&format!("{dtype}: {}, {}\n", counted(count, "tensor"), Size(bytes)));
     }
     let total = tensors.iter().filter_map(|(_, info)| info.nbytes()).fold(0, u64::saturating_add);
-    out.push_str(&format!("total: {} {}, {}\n", tensors.len(), keys(tensors.len() as u64), Size(total)));
+    out.push_str(&format!("total: {}, {}\n", counted(tensors.len() as u64, "key"), Size(total)));
     let files = header.files.len();
     match header.files.as_slice() {
         [] => out.push_str("files: none, this is a manifest\n"),

@@ -7,11 +7,14 @@ mod check;
 mod completions;
 mod console;
 mod conversion;
+mod detect;
 mod diff;
 mod explain;
 mod fmt;
+mod graph;
 mod group;
 mod inspect;
+mod invert;
 mod plan;
 mod rules;
 mod size;
@@ -70,8 +73,11 @@ enum Command {
     Apply(apply::Arguments),
     Explain(explain::Arguments),
     Diff(diff::Arguments),
+    Graph(graph::Arguments),
+    Detect(detect::Arguments),
     Check(check::Arguments),
     Fmt(fmt::Arguments),
+    Invert(invert::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
     Completions(completions::Arguments),
@@ -145,6 +151,9 @@ pub(crate) fn main() -> ExitCode {
         Command::Apply(arguments) => apply::run(&arguments, console),
         Command::Explain(arguments) => explain::run(&arguments, console),
         Command::Diff(arguments) => diff::run(&arguments, console),
+        Command::Detect(arguments) => detect::run(&arguments, console),
+        Command::Graph(arguments) => graph::run(&arguments, console),
+        Command::Invert(arguments) => invert::run(&arguments, console),
         Command::Check(arguments) => check::run(&arguments, console),
         Command::Fmt(arguments) => fmt::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),

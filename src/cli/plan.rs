@@ -8,7 +8,7 @@ use super::console::{Console, has_findings};
 use super::conversion::Conversion;
 use super::{Outcome, Result, summary};
 
-/// Shows what converting a checkpoint would do, without reading a tensor
+/// Show what converting a checkpoint would do, without reading a tensor
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft plan mixtral-8x7b/                        rules by config.json, hub -> model

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::console::Console;
 use super::{Outcome, Result};
 
-/// Lists the built-in rule files, or shows one
+/// List the built-in rule files, or show one
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft rules                      all of them
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Show {
-    /// Prints the text of a built-in rule file
+    /// Print the text of a built-in rule file
     Show {
         /// Its name, as `regraft rules` lists it
         name: String,
@@ -46,7 +46,7 @@ fn show(name: &str, console: Console) -> Result<Outcome> {
     if console.json {
         console.json(&json!({ "name": name, "text": text }))?;
     } else {
-        console.out(text)?;
+        console.exact(text)?;
     }
     Ok(Outcome::Done)
 }

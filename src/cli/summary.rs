@@ -16,12 +16,12 @@ const SOURCES: usize = 4;
 
 /// What targets of one line have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Shape {
-    info: TensorInfo,
+pub(super) struct Shape {
+    pub(super) info: TensorInfo,
     /// Each kind of source and how many of it.
-    sources: Vec<(String, usize)>,
+    pub(super) sources: Vec<(String, usize)>,
     /// The ops, in the order in which they apply.
-    ops: Vec<String>,
+    pub(super) ops: Vec<String>,
 }
 
 /// The body of a plan: everything but its findings.
@@ -70,7 +70,7 @@ pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
         out.push('\n');
     }
     if unchanged.1 > 0 {
-        let _ = writeln!(out, "unchanged: {} {}", unchanged.1, keys(unchanged.1));
+        let _ = writeln!(out, "unchanged: {}", counted(unchanged.1, "key"));
         for line in unchanged.0.lines() {
             let _ = writeln!(out, "  {}  {}{}", line.text(), line.shared, times(line.count()));
         }
@@ -109,7 +109,7 @@ fn drops(plan: &Plan, header: &Header, out: &mut String) {
         drops.add(&dropped.key, why);
     }
     if !drops.is_empty() {
-        let _ = writeln!(out, "dropped: {} {}, {}", plan.dropped.len(), keys(plan.dropped.len() as u64), Size(bytes));
+        let _ = writeln!(out, "dropped: {}, {}", counted(plan.dropped.len() as u64, "key"), Size(bytes));
         for line in drops.lines() {
             let _ = writeln!(out, "  {}{}  {}", line.text(), times(line.count()), line.shared);
         }
@@ -134,30 +134,30 @@ pub(super) fn sum(plan: &Plan) -> Totals {
 
 fn totals(plan: &Plan, header: &Header, out: &mut String) {
     let totals = sum(plan);
-    let verdict = match plan.verdict {
-        Some(Verdict::Converts) => "converts",
-        Some(Verdict::Already) => "in the target layout already",
-        Some(Verdict::Mixed) => "mixed: keys of both layouts",
-        Some(Verdict::Neither) | None => "nothing to rewrite",
-    };
-    let _ = writeln!(out, "verdict: {verdict}");
+    let verdict = plan.verdict.map(|verdict| match verdict {
+        Verdict::Converts => "converts",
+        Verdict::Already => "in the target layout already",
+        Verdict::Mixed => "mixed: keys of both layouts",
+        Verdict::Neither => "nothing to rewrite",
+    });
+    if let Some(verdict) = verdict {
+        let _ = writeln!(out, "verdict: {verdict}");
+    }
     if let Some(tied) = &plan.tied {
         let _ = writeln!(out, "tied embeddings: {} ({})", if tied.tied { "yes" } else { "no" }, tied.because);
     }
     let _ = writeln!(
         out,
-        "{} {} ({} used) -> {} {} ({})",
-        header.tensors.len(),
-        keys(header.tensors.len() as u64),
+        "{} ({} used) -> {} ({})",
+        counted(header.tensors.len() as u64, "key"),
         Size(totals.read),
-        plan.targets.len(),
-        keys(plan.targets.len() as u64),
+        counted(plan.targets.len() as u64, "key"),
         Size(totals.written)
     );
 }
 
 /// The sources and ops behind a target.
-fn shape(plan: &Plan, target: &Target) -> Shape {
+pub(super) fn shape(plan: &Plan, target: &Target) -> Shape {
     let mut nodes = BTreeSet::new();
     let mut open = vec![target.node];
     while let Some(id) = open.pop() {
@@ -203,6 +203,7 @@ pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
     match op {
         Op::Source { key } => key.to_string(),
         Op::Fill { value } => format!("fill({value})"),
+        Op::Sinusoids => "sinusoids".to_owned(),
         Op::Narrow { dim, start, len } => format!("slice({dim}, {start}..{})", start.saturating_add(*len)),
         Op::Permute { dims } => {
             let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
@@ -226,6 +227,7 @@ fn times(count: u64) -> String {
     if count == 1 { String::new() } else { format!("  x {count}") }
 }
 
-pub(super) fn keys(count: u64) -> &'static str {
-    if count == 1 { "key" } else { "keys" }
+/// `1 key`, `2 keys`
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -15,9 +15,10 @@ use similar::TextDiff;
 
 use super::check::rule_files;
 use super::console::{Console, one_line};
+use super::summary::counted;
 use super::{Failure, Outcome, Result};
 
-/// Tests rule files: their examples, and plans against snapshots
+/// Test rule files: their examples, and plans against snapshots
 ///
 /// Beside NAME.graft, the directory NAME.cases may hold manifests (key -> [dtype, shape]): CASE.json is planned left to right,
 /// CASE.reverse.json backwards, with CASE.config.json if it is there. The plan's text is kept in CASE.plan (CASE.reverse.plan).
@@ -76,7 +77,11 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     } else if !console.quiet {
         let updated = if total.updated > 0 { format!(", {} updated", total.updated) } else { String::new() };
         let failed = if total.failed.is_empty() { String::new() } else { format!(", {} failed", total.failed.len()) };
-        console.out(&format!("{} examples, {} cases{updated}{failed}\n", total.examples, total.cases))?;
+        console.out(&format!(
+            "{}, {}{updated}{failed}\n",
+            counted(total.examples as u64, "example"),
+            counted(total.cases as u64, "case")
+        ))?;
     }
     if broken { Err(Failure::Shown(2)) } else { Ok(Outcome::findings(!total.failed.is_empty())) }
 }

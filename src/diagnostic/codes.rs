@@ -132,4 +132,6 @@ codes! {
     NEITHER_LAYOUT = 321;
     /// A condition that can't be decided.
     UNDECIDED = 322;
+    /// Keys were turned back as the record of a conversion says.
+    RESTORED = 323;
 }

@@ -66,6 +66,19 @@ fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>]) -> 
             let element = value::fill(*value, info.dtype)?;
             (0..numel).for_each(|_| out.extend_from_slice(&element));
         }
+        Op::Sinusoids => {
+            let (rows, columns) = (info.shape[0], info.shape[1]);
+            for row in 0..rows {
+                for column in 0..columns {
+                    let half = columns.div_ceil(2);
+                    let pair = if column < half { column } else { column - half };
+                    #[allow(clippy::cast_precision_loss)]
+                    let angle = row as f64 / 10_000f64.powf(2.0 * pair as f64 / columns as f64);
+                    let element = value::fill(if column < half { angle.sin() } else { angle.cos() }, info.dtype)?;
+                    out.extend_from_slice(&element);
+                }
+            }
+        }
         Op::Reshape => out.extend_from_slice(&inputs[0]),
         Op::Narrow { dim, start, .. } => gather(&info.shape, w, &mut out, |at| {
             at[*dim] += start;

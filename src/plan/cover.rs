@@ -70,6 +70,7 @@ impl Planner<'_> {
             rules: self.rules,
             verdict: overall(&self.verdicts),
             tied: Some(self.decision),
+            renamed: self.renamed,
             report,
             findings: self.findings,
         })

@@ -47,6 +47,16 @@ impl Graph {
         self.push(Op::Fill { value }, Vec::new(), info)
     }
 
+    pub(super) fn sinusoids(&mut self, info: TensorInfo) -> Fit<NodeId> {
+        use Dtype::{BF16, F16, F32, F64};
+        match *info.shape {
+            [_, columns] if columns.is_multiple_of(2) && matches!(info.dtype, F16 | BF16 | F32 | F64) => {
+                self.push(Op::Sinusoids, Vec::new(), info)
+            }
+            _ => Err(format!("sinusoidal positions are a matrix of floats with an even number of columns, not {info}")),
+        }
+    }
+
     pub(super) fn narrow(&mut self, input: NodeId, dim: usize, start: u64, len: u64) -> Fit<NodeId> {
         let info = self.info(input);
         let size = *info.shape.get(dim).ok_or_else(|| no_dim(dim, info))?;

@@ -10,6 +10,7 @@ mod lower;
 mod node;
 mod pass;
 mod print;
+mod record;
 mod state;
 mod trace;
 
@@ -20,13 +21,14 @@ use indexmap::IndexMap;
 
 pub use cover::Report;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+pub use record::{RECORD_FILE, Record, RecordedRules, Renamed};
 
 pub use trace::{Hit, Trace, trace};
 
 use crate::check::value::{Environment, Scope, Value, no_captures};
 use crate::check::{Direction, Rules, Step, StepKind, resolve_alone};
 use crate::config::{Config, TieDecision};
-use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Bindings, Key, Segments};
 use crate::syntax::ast;
@@ -70,6 +72,8 @@ pub struct PlanOptions<'a> {
     pub wanted: Option<&'a Wanted>,
     /// Missing or unexpected keys are findings, not a stop.
     pub not_strict: bool,
+    /// What the conversion that this one undoes did.
+    pub record: Option<&'a Record>,
     /// Compares bytes, for ties.
     pub equal: Option<&'a EqualFn<'a>>,
 }
@@ -107,6 +111,7 @@ struct Planner<'a> {
     rules: Vec<RuleInfo>,
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
     dropped: IndexMap<Key, DropReason>,
+    renamed: Vec<Renamed>,
     findings: Vec<Diagnostic>,
     /// How the stage that runs found the keys.
     evidence: Evidence,
@@ -137,6 +142,7 @@ impl<'a> Planner<'a> {
             rules: Vec::new(),
             rule_ids: HashMap::new(),
             dropped: IndexMap::new(),
+            renamed: Vec::new(),
             findings: Vec::new(),
             evidence: Evidence::default(),
             verdicts: Vec::new(),
@@ -237,7 +243,7 @@ impl<'a> Planner<'a> {
             }
             _ => {}
         }
-        if matches!(verdict, Verdict::Converts | Verdict::Mixed) {
+        if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
             for mut finding in evidence.unmatched {
                 if !stage.named {
                     finding.severity = crate::diagnostic::Severity::Note;
@@ -324,7 +330,7 @@ impl<'a> Planner<'a> {
         stage: &Stage<'_>,
     ) -> Result<(), Box<Diagnostic>> {
         let branch = |holds: bool| -> Vec<&Step> { if holds { then.iter().collect() } else { otherwise.iter().collect() } };
-        if stage.direction == Direction::Forward || !asks_layout(condition) {
+        if stage.direction == Direction::Forward || !asks_layout(condition, scope, 0) {
             let holds = self.truth(scope, condition)?;
             self.steps(&branch(holds), stage);
             return Ok(());
@@ -434,6 +440,30 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Turns back, reading backwards, what a statement did that only the record knows. Says whether there was anything.
+    fn restore(&mut self, place: &crate::diagnostic::Place, text: &str) -> bool {
+        let Some(record) = self.options.record else { return false };
+        let rule = self.rule_id(place, 0, text);
+        let mut restored = Vec::new();
+        for renamed in record.renamed.iter().filter(|renamed| renamed.is_by(place, text)) {
+            if let Some(mut entry) = self.state.remove(&renamed.to) {
+                entry.key = renamed.from.clone();
+                entry.rules.push(rule);
+                restored.push(entry);
+            }
+        }
+        if restored.is_empty() {
+            return false;
+        }
+        self.count(rule, restored.len() as u64);
+        let finding = Diagnostic::note(RESTORED, format!("turned back {}, as the record says", counted(restored.len(), "key")));
+        self.findings.push(finding.at(place.clone(), "one way by itself").keys(restored.iter().map(|entry| entry.key.as_str())));
+        for entry in restored {
+            self.put(entry);
+        }
+        true
+    }
+
     fn unmatched(&mut self, place: &crate::diagnostic::Place, what: &str) {
         self.evidence.unmatched.push(
             Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
@@ -443,13 +473,17 @@ impl<'a> Planner<'a> {
     }
 }
 
-/// Whether a condition asks what keys the left layout has.
-fn asks_layout(expr: &ast::Expr) -> bool {
+/// Whether a condition asks what keys the left layout has, itself or through the `let`s that it names.
+fn asks_layout(expr: &ast::Expr, scope: &Scope, depth: usize) -> bool {
+    let asks = |expr: &ast::Expr| asks_layout(expr, scope, depth + 1);
     match &expr.kind {
+        // Deeper than evaluation goes.
+        _ if depth > 64 => false,
         ast::ExprKind::Exists(_) => true,
-        ast::ExprKind::Paren(inner) | ast::ExprKind::Unary(_, inner) => asks_layout(inner),
-        ast::ExprKind::Binary(_, left, right) => asks_layout(left) || asks_layout(right),
-        ast::ExprKind::List(items) => items.iter().any(asks_layout),
+        ast::ExprKind::Name(name) => scope.lets.get(name).and_then(|(value, _)| value.as_ref()).is_some_and(asks),
+        ast::ExprKind::Paren(inner) | ast::ExprKind::Unary(_, inner) => asks(inner),
+        ast::ExprKind::Binary(_, left, right) => asks(left) || asks(right),
+        ast::ExprKind::List(items) => items.iter().any(asks),
         _ => false,
     }
 }

@@ -46,6 +46,9 @@ pub enum Op {
         /// The value, converted to the node's dtype.
         value: f64,
     },
+    /// Sinusoidal positions, `[rows, columns]`: in row `p`, the sines of `p / 10000^(2i/columns)` for `i` in `0..columns/2`, then their
+    /// cosines, computed in F64. No inputs. Source: Marian's positions, after "Attention Is All You Need", 3.5.
+    Sinusoids,
     /// Elements `start..start+len` of one dimension. Index map.
     Narrow {
         /// Which dimension.
@@ -173,6 +176,9 @@ pub struct Plan {
     pub verdict: Option<Verdict>,
     /// Whether word embeddings are tied, and what decided.
     pub tied: Option<TieDecision>,
+    /// Keys that a one-way rename or a prefix rule changed, for a [`Record`](super::Record).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub renamed: Vec<super::Renamed>,
     /// How the keys meet the target manifest, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<super::Report>,

@@ -58,6 +58,7 @@ impl Plan {
                 return;
             }
             Op::Fill { value } => ("fill", format!("{value} as {}", node.info)),
+            Op::Sinusoids => ("sinusoids", node.info.to_string()),
             Op::Narrow { dim, start, len } => ("narrow", format!("dim {dim}, {start}..{}", start + len)),
             Op::Permute { dims } => ("permute", format!("{dims:?}")),
             Op::Reshape => ("reshape", node.info.shape.to_string()),

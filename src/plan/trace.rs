@@ -273,3 +273,58 @@ fn leading(key: &str, wrappers: &[Vec<String>], scope: &Scope) -> Option<String>
     }
     (rest != whole).then(|| rejoin(&scope.under, &[rest]))
 }
+
+#[cfg(test)]
+mod tests {
+    use indexmap::IndexMap;
+    use serde_json::json;
+
+    use super::*;
+    use crate::check::value::{no_captures, unknown_layout};
+    use crate::check::{NoIncludes, check};
+    use crate::diagnostic::SourceText;
+
+    fn traces(text: &str, direction: Direction, key: &str, config: Option<&serde_json::Value>) -> Vec<Trace> {
+        let source = std::sync::Arc::new(SourceText { name: "test.graft".to_owned(), text: text.to_owned() });
+        let rules = check(&source, &NoIncludes).unwrap();
+        let parameters = IndexMap::new();
+        let environment = Environment { config, tied: None, parameters: &parameters, exists: &unknown_layout, captures: &no_captures };
+        trace(&rules, direction, &[key.to_owned()], &environment)
+    }
+
+    #[test]
+    fn what_is_not_decided_is_answered_both_ways() {
+        let text = "when config.old { rename \"a\" <-> \"b\" }\nwhen config.old { rename \"c\" <-> \"d\" } else { rename \"b\" <-> \"e\" }\n\
+                    when config.new { rename \"a\" <-> \"x\" }\n";
+        let results = |config: Option<&serde_json::Value>| -> Vec<Vec<String>> {
+            traces(text, Direction::Forward, "a", config).into_iter().map(|trace| trace.results).collect()
+        };
+        // Each condition is a question of its own: two times two times two ways.
+        assert_eq!(results(None).len(), 8);
+        assert!(results(None).contains(&vec!["e".to_owned()]) && results(None).contains(&vec!["x".to_owned()]));
+        assert_eq!(results(Some(&json!({"old": true, "new": false}))), [["b"]]);
+        assert_eq!(results(Some(&json!({"old": false, "new": true}))), [["x"]]);
+    }
+
+    #[test]
+    fn hits_tell_the_captures() {
+        let text = "rename \"{p**}.{l}.w{x: q=>query | k=>key}.{n*}\" <-> \"{p**}.{l+1}.{x}.{n*}\"\n";
+        let found = traces(text, Direction::Forward, "a.b.3.wk.bias", None);
+        assert_eq!(found[0].results, ["a.b.4.key.bias"]);
+        let captures: Vec<(&str, &str)> = found[0].hits[0].captures.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(captures, [("p", "a.b"), ("l", "3"), ("x", "k"), ("n", "bias")]);
+        assert_eq!(traces(text, Direction::Reverse, "a.b.4.key.bias", None)[0].results, ["a.b.3.wk.bias"]);
+        // An index below zero is none: the key passes through.
+        assert_eq!(traces(text, Direction::Reverse, "a.b.0.key.bias", None)[0].results, ["a.b.0.key.bias"]);
+    }
+
+    #[test]
+    fn what_cannot_be_named_is_open() {
+        let text = "map \"{p**}.{e}.w\" <-> \"{p**}.packed\" via stack(e)\n";
+        let back = traces(text, Direction::Reverse, "a.packed", None);
+        assert!(back[0].open && back[0].results.is_empty());
+        let there = traces(text, Direction::Forward, "a.5.w", None);
+        assert!(!there[0].open);
+        assert_eq!(there[0].results, ["a.packed"]);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! A corpus file holds cases that start with `### name`. A check case is rule text. A plan case has, after the rule text, lines
 //! `--- keys` (one `key dtype [shape]` a line), and optionally `--- wanted` (the same, or keys alone), `--- config` (JSON),
-//! `--- set` (`name=integer`), `--- options` (words: `reverse`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
+//! `--- set` (`name=integer`), `--- record` (JSON), `--- options` (words: `reverse`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use regraft::check::value::Value;
 use regraft::config::Config;
 use regraft::diagnostic::{Diagnostic, Diagnostics, render_all};
 use regraft::key::Key;
-use regraft::plan::{Equality, Plan, PlanOptions, Stage, plan};
+use regraft::plan::{Equality, Plan, PlanOptions, Record, Stage, plan};
 use regraft::tensor::{Header, TensorInfo, Wanted};
 use regraft::{Direction, Rules, compile};
 
@@ -81,6 +81,7 @@ pub(super) struct Given {
     pub(super) options: PlanOptions<'static>,
     pub(super) direction: Direction,
     pub(super) equal: Option<Equality>,
+    pub(super) record: Option<Record>,
 }
 
 impl Given {
@@ -91,6 +92,7 @@ impl Given {
             match name.trim() {
                 "keys" => given.header = Header::from_infos(infos(body).into_iter().map(|(key, info)| (key, info.unwrap()))),
                 "wanted" => given.wanted = Some(Wanted { keys: infos(body) }),
+                "record" => given.record = Some(serde_json::from_str(body).unwrap()),
                 "config" => given.options.config = Config::from_value(serde_json::from_str(body).unwrap()),
                 "set" => {
                     let pairs = body.split_whitespace().map(|pair| pair.split_once('=').unwrap());
@@ -117,7 +119,8 @@ impl Given {
 
     pub(super) fn plan(&self, rules: &Rules, direction: Direction) -> Result<Plan, Diagnostics> {
         let compare = |_: &str, _: &str| self.equal;
-        let options = PlanOptions { wanted: self.wanted.as_ref(), equal: Some(&compare), ..self.options.clone() };
+        let options =
+            PlanOptions { wanted: self.wanted.as_ref(), record: self.record.as_ref(), equal: Some(&compare), ..self.options.clone() };
         plan(&[Stage { rules, direction, named: true }], &self.header, &options)
     }
 }

@@ -2,9 +2,10 @@
 // clippy spares only functions marked as tests, not what they call; and casts here are of small constants.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
-#[cfg(feature = "cli")]
+mod cases;
 mod cli;
 mod corpus;
+mod docs;
 mod execute;
 mod invert;
 mod library;
@@ -12,3 +13,4 @@ mod ops;
 mod seed;
 mod store;
 mod syntax;
+mod tidy;

@@ -52,8 +52,10 @@ fn next_op(shape: &mut Vec<u64>, choice: u32) -> String {
         2 | 3 if (1..5).contains(&rank) => {
             // A dimension in two factors.
             let before = shape.clone();
-            let factor =
-                (1..=shape[dim].max(1)).rev().find(|factor| shape[dim] % factor == 0 && *factor <= 1 + pick(4) as u64).unwrap_or(1);
+            let factor = (1..=shape[dim].max(1))
+                .rev()
+                .find(|factor| shape[dim].is_multiple_of(*factor) && *factor <= 1 + pick(4) as u64)
+                .unwrap_or(1);
             shape.splice(dim..=dim, [shape[dim] / factor, factor]);
             format!("reshape({shape:?}, {before:?})")
         }

@@ -15,6 +15,7 @@ pub(in crate::execute) fn check(plan: &Plan, id: NodeId) -> Result<()> {
     let infos: Vec<&TensorInfo> = node.inputs.iter().map(|input| &plan.node(*input).info).collect();
     let fits = match (&node.op, &infos[..]) {
         (Op::Source { .. } | Op::Fill { .. }, []) => true,
+        (Op::Sinusoids, []) => node.info.shape.len() == 2,
         (Op::Narrow { dim, start, len }, [x]) => {
             let inside = x.shape.get(*dim).is_some_and(|size| start.checked_add(*len).is_some_and(|end| end <= *size));
             inside && node.info.dtype == x.dtype && node.info.shape[..] == *replaced(&x.shape, *dim, *len)

@@ -197,7 +197,7 @@ impl Compiler<'_> {
         let inputs: Vec<Pieces> = node.inputs.iter().map(|input| self.pieces(*input)).collect::<Result<_>>()?;
         let infos: Vec<&TensorInfo> = node.inputs.iter().map(|input| &self.plan.node(*input).info).collect();
         let found = match (&node.op, &inputs[..], &infos[..]) {
-            (Op::Source { .. }, ..) => None,
+            (Op::Source { .. } | Op::Sinusoids, ..) => None,
             (Op::Fill { value }, ..) => {
                 let expr = Arc::new(Expr::Constant(value::fill(*value, node.info.dtype)?));
                 Some(vec![Piece::whole(numel, 0, Value { leaves: vec![], expr })])

@@ -6,7 +6,7 @@ use crate::check::{Direction, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::PREFIX_CHANGED;
 use crate::key::Key;
-use crate::plan::{Planner, counted};
+use crate::plan::{Planner, Renamed, counted};
 
 impl Planner<'_> {
     pub(in crate::plan) fn prefix(
@@ -16,7 +16,11 @@ impl Planner<'_> {
         scope: &Scope,
         direction: Direction,
     ) -> Result<(), Box<Diagnostic>> {
-        let (Some(wanted), Direction::Forward) = (self.options.wanted, direction) else { return Ok(()) };
+        if direction == Direction::Reverse {
+            self.restore(&step.place, &step.text);
+            return Ok(());
+        }
+        let Some(wanted) = self.options.wanted else { return Ok(()) };
         let mut changes = Vec::new();
         let (mut added, mut stripped) = (0usize, 0usize);
         for (at, entry) in self.state.iter() {
@@ -47,7 +51,14 @@ impl Planner<'_> {
         let mut entries = Vec::new();
         for (at, key) in changes {
             let Some(mut entry) = self.state.take(at) else { continue };
-            entry.key = Key::from(key);
+            let to = Key::from(key);
+            self.renamed.push(Renamed {
+                file: step.place.source.name.clone(),
+                rule: step.text.clone(),
+                from: entry.key.clone(),
+                to: to.clone(),
+            });
+            entry.key = to;
             entry.rules.push(rule);
             entries.push(entry);
         }

@@ -9,9 +9,9 @@ use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::NOT_ONE_TO_ONE;
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
-use crate::plan::Planner;
 use crate::plan::bind::{BoundItem, BoundRule, BoundSide, bind};
 use crate::plan::state::Entry;
+use crate::plan::{Planner, Renamed};
 
 /// What one rule took.
 #[derive(Default)]
@@ -28,10 +28,10 @@ pub(super) type Members = BTreeMap<Vec<Binding>, usize>;
 impl Planner<'_> {
     pub(in crate::plan) fn rewrite(&mut self, rules: &[Rule], scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
         use crate::syntax::ast::Arrow;
-        self.evidence.rewrites += 1;
         // A one-way rule isn't read backwards; what it would have to undo stays as it is.
         let readable: Vec<(usize, &Rule)> =
             rules.iter().enumerate().filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay).collect();
+        self.evidence.rewrites += usize::from(!readable.is_empty());
         let bound = self.with_environment(|environment| {
             readable.iter().map(|(_, rule)| bind(rule, scope, environment, direction)).collect::<Result<Vec<_>, _>>()
         })?;
@@ -62,7 +62,12 @@ impl Planner<'_> {
             for (place, key) in taken.renames {
                 if let Some(entry) = self.state.at(place) {
                     let mut entry = entry.clone();
-                    entry.key = Key::from(key);
+                    let to = Key::from(key);
+                    if bound.rule.arrow == Arrow::OneWay {
+                        let (file, rule) = (bound.rule.place.source.name.clone(), bound.rule.text.clone());
+                        self.renamed.push(Renamed { file, rule, from: entry.key.clone(), to: to.clone() });
+                    }
+                    entry.key = to;
                     entry.rules.push(id);
                     made.push(entry);
                     gone.push(place);
@@ -103,6 +108,9 @@ impl Planner<'_> {
 
     fn leave_one_way(&mut self, rule: &Rule) -> Result<(), Box<Diagnostic>> {
         use crate::diagnostic::codes::{NOT_INVERTIBLE, NOT_REVERSED};
+        if self.restore(&rule.place, &rule.text) {
+            return Ok(());
+        }
         if rule.is_rename() {
             self.findings.push(
                 Diagnostic::note(NOT_REVERSED, "a one-way rename is left out when reading backwards").at(rule.place.clone(), "one way"),

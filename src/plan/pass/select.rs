@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::check::op::{Made, widens};
+use crate::check::op::{Content, Made, widens};
 use crate::check::value::{Environment, Scope, Value};
 use crate::check::{Direction, Selection, Step};
 use crate::diagnostic::Diagnostic;
@@ -184,6 +184,10 @@ impl Planner<'_> {
         if matches_any(unless, &key, &segments) {
             return Ok(());
         }
+        // What the checkpoint has stays: it may be trained.
+        if self.state.contains(&key) {
+            return Ok(());
+        }
         let node = self.made(made, scope)?;
         self.count(rule, 1);
         let key = Key::from(key);
@@ -191,7 +195,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The node of `zeros(…)` or `ones(…)`.
+    /// The node of `zeros(…)`, `ones(…)` or `sinusoids(…)`.
     pub(in crate::plan) fn made(&mut self, made: &Made, scope: &Scope) -> Result<NodeId, Box<Diagnostic>> {
         let shape = self.with_environment(|environment| {
             made.shape
@@ -204,9 +208,12 @@ impl Planner<'_> {
                 })
                 .collect::<Result<Vec<u64>, _>>()
         })?;
-        self.graph
-            .fill(made.value, TensorInfo::new(made.dtype, shape))
-            .map_err(|why| Box::new(Diagnostic::error(SHAPE, why).at(made.place.clone(), "here")))
+        let info = TensorInfo::new(made.dtype, shape);
+        let node = match made.content {
+            Content::Value(value) => self.graph.fill(value, info),
+            Content::Sinusoids => self.graph.sinusoids(info),
+        };
+        node.map_err(|why| Box::new(Diagnostic::error(SHAPE, why).at(made.place.clone(), "here")))
     }
 
     pub(in crate::plan) fn expect_keys(

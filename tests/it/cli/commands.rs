@@ -157,7 +157,7 @@ fn diff_tells_keys_shapes_and_bytes_apart() {
     sandbox.checkpoint("c.safetensors", &tensors);
     let found = sandbox.run(&["diff", "a.safetensors", "c.safetensors"]);
     assert_eq!(found.code, 1);
-    assert!(found.out.contains("model.norm.weight  1 bytes differ"), "{}", found.out);
+    assert!(found.out.contains("model.norm.weight  differs in 1 byte"), "{}", found.out);
     assert_eq!(sandbox.run(&["diff", "a.safetensors", "c.safetensors", "--headers"]).code, 0);
     tensors.remove("lm_head.weight");
     tensors.insert("model.norm.weight".to_owned(), tensor("x", &[2]));
@@ -206,7 +206,7 @@ fn test_runs_examples_and_snapshots() {
     let ran = sandbox.run(&["test", "my.graft"]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("my.cases/one.plan: there is no snapshot yet"), "{}", ran.err);
-    assert_eq!(sandbox.run(&["test", "my.graft", "--update"]).out, "1 examples, 2 cases, 2 updated\n");
+    assert_eq!(sandbox.run(&["test", "my.graft", "--update"]).out, "1 example, 2 cases, 2 updated\n");
     assert_eq!(std::fs::read_to_string(sandbox.path("my.cases/one.plan")).unwrap(), "b.0  F32 [2] <- a.0\n");
     assert_eq!(std::fs::read_to_string(sandbox.path("my.cases/one.reverse.plan")).unwrap(), "a.0  F32 [2] <- b.0\n");
     assert_eq!(sandbox.run(&["test", "my.graft"]).code, 0);
@@ -257,4 +257,17 @@ fn colour_is_there_only_when_asked_for() {
     sandbox.write("bad.graft", "nonsense\n");
     assert!(!sandbox.run(&["check", "bad.graft"]).err.contains('\u{1b}'));
     assert!(sandbox.run(&["check", "bad.graft", "--color", "always"]).err.contains('\u{1b}'));
+}
+
+#[test]
+fn a_key_cannot_write_to_the_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.write("m.json", r#"{"a\u001b[2Jb": ["F32", [2]], "c\u0007.0\nx": ["F32", [2]]}"#);
+    for arguments in
+        [&["inspect", "m.json"][..], &["plan", "m.json", "--all"], &["explain", "m.json", "a\u{1b}[2Jb"], &["explain", "m.json", "\u{1b}"]]
+    {
+        let ran = sandbox.run(arguments);
+        let both = ran.out + &ran.err;
+        assert!(both.contains("\\u{1b}") && !both.contains(['\u{1b}', '\u{7}']), "{both:?}");
+    }
 }

@@ -172,3 +172,38 @@ fn an_interrupted_run_leaves_nothing() {
         assert_eq!(names(), ["source"]);
     }
 }
+
+#[test]
+fn a_record_brings_back_what_rules_alone_cannot_know() {
+    let sandbox = Sandbox::new();
+    // A checkpoint with names from before LayerNorm had a weight, below a prefix that the target doesn't have.
+    let tensors: Tensors =
+        ["bert.a.LayerNorm.gamma", "bert.a.LayerNorm.beta", "bert.a.dense.weight"].map(|key| (key.to_owned(), tensor(key, &[4]))).into();
+    sandbox.checkpoint("old/model.safetensors", &tensors);
+    sandbox.write("legacy.graft", "rename \"**.LayerNorm.{x: gamma=>weight | beta=>bias}\" -> \"**.LayerNorm.{x}\"\nprefix \"bert\"\n");
+    sandbox.write("target.txt", "a.LayerNorm.weight\na.LayerNorm.bias\na.dense.weight\n");
+    let rules = ["--rules", "legacy.graft"];
+    for (record, restored) in [(true, true), (false, false)] {
+        let (there, back) = (format!("there-{record}"), format!("back-{record}"));
+        let mut arguments = vec!["apply", "old", "-o", &there, "--target", "target.txt"];
+        arguments.extend(rules);
+        arguments.extend(record.then_some("--record"));
+        let ran = sandbox.run(&arguments);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let keys: Vec<String> = sandbox.tensors(&there).into_keys().collect();
+        assert_eq!(keys, ["a.LayerNorm.bias", "a.LayerNorm.weight", "a.dense.weight"]);
+        let mut arguments = vec!["apply", &there, "-o", &back, "--reverse"];
+        arguments.extend(rules);
+        let ran = sandbox.run(&arguments);
+        assert_eq!(sandbox.tensors(&back) == tensors, restored, "{}", ran.err);
+        assert_eq!(ran.err.contains("RG323"), restored);
+        // The record tells of the conversion before, so it isn't carried on.
+        assert!(!sandbox.path(&format!("{back}/regraft.json")).exists());
+    }
+    sandbox.write("there-true/regraft.json", "{\"regraft\": 1}");
+    let mut arguments = vec!["plan", "there-true", "--reverse"];
+    arguments.extend(rules);
+    let ran = sandbox.run(&arguments);
+    assert_eq!(ran.code, 3);
+    assert!(ran.err.contains("not a record of regraft"), "{}", ran.err);
+}

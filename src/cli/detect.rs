@@ -1,0 +1,59 @@
+//! `regraft detect`: which rule file and layout explain a checkpoint's keys best.
+
+use std::path::PathBuf;
+
+use regraft::config::Config;
+use regraft::library::detect;
+use regraft::store::{OpenOptions, Store as _, open_all};
+
+use super::console::Console;
+use super::conversion::beside;
+use super::{Outcome, Result};
+
+/// Names the rule files and layouts that explain a checkpoint's keys, the best first
+#[derive(clap::Args)]
+#[command(after_help = "Exit code 1 if no rule file explains any key.
+
+Examples:
+  regraft detect mixtral-8x7b/
+  regraft detect header.json --config config.json --top 20")]
+pub(super) struct Arguments {
+    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<PathBuf>,
+
+    /// The model's configuration [default: config.json beside the checkpoint]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// How many to name
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    top: usize,
+}
+
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+    let checkpoint = open_all(&arguments.sources, &OpenOptions::default())?;
+    let config = match &arguments.config {
+        Some(path) => Config::read(path)?,
+        None => beside(&checkpoint)?,
+    };
+    let mut found = detect(checkpoint.header(), &config);
+    found.truncate(arguments.top);
+    if console.json {
+        console.json(&found)?;
+    } else if found.is_empty() {
+        console.out("no rule file explains any key: the keys are the same in every layout, or the model is not in the library\n")?;
+    } else {
+        let mut text = String::new();
+        for one in &found {
+            let asked = if one.by_config { ", which config.json asks for" } else { "" };
+            let against = if one.against > 0 { format!(", {} speak against it", one.against) } else { String::new() };
+            text.push_str(&format!(
+                "{}: layout `{}` (leads to `{}`){asked}: {} of {} keys{against}\n",
+                one.rules, one.layout, one.leads_to, one.explained, one.keys
+            ));
+        }
+        console.out(&text)?;
+    }
+    Ok(Outcome::findings(found.is_empty()))
+}

@@ -1,0 +1,147 @@
+//! Cases made by transformers: what it made of a checkpoint and what it saved, byte for byte (see tests/fixtures/cases/README.md).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use indexmap::IndexMap;
+use regraft::config::Config;
+use regraft::execute::{tensors_equal, views};
+use regraft::key::Key;
+use regraft::library::Route;
+use regraft::plan::{Equality, Plan, PlanOptions, plan};
+use regraft::store::{OpenOptions, StateDict, Store as _, open};
+use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView, Wanted};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// What a case says of a tensor: dtype, shape, and its hash if transformers knew the bytes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Bytes(Dtype, Vec<u64>, String),
+    Info(Dtype, Vec<u64>),
+}
+
+impl Said {
+    fn info(&self) -> TensorInfo {
+        let (Said::Bytes(dtype, shape, _) | Said::Info(dtype, shape)) = self;
+        TensorInfo::new(*dtype, shape.clone())
+    }
+
+    fn hash(&self) -> Option<&str> {
+        match self {
+            Said::Bytes(_, _, hash) => Some(hash),
+            Said::Info(..) => None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Case {
+    config: serde_json::Value,
+    checkpoint: IndexMap<String, Said>,
+    model: IndexMap<String, Said>,
+    model_data: HashMap<String, String>,
+    saved: IndexMap<String, Said>,
+}
+
+fn cases() -> Vec<(String, Case)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cases");
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.sort();
+    assert!(!paths.is_empty());
+    let read = |path: PathBuf| {
+        let case = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        (path.file_stem().unwrap().to_string_lossy().into_owned(), case)
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// The data of a key: FNV-1a seeds splitmix64.
+fn data(key: &str, info: &TensorInfo) -> Vec<u8> {
+    assert_eq!(info.dtype, Dtype::F32, "these cases are all F32");
+    let seed = key.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+    let element = |at: u64| {
+        let mut z = seed.wrapping_add(at.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        // 24 bits fit a float exactly, and so does the difference.
+        let drawn = u32::try_from(z >> 40).unwrap();
+        ((f64::from(drawn) / 8_388_608.0 - 1.0) as f32).to_le_bytes()
+    };
+    (1..=info.numel().unwrap()).flat_map(element).collect()
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn state_dict(tensors: impl IntoIterator<Item = (String, TensorInfo, Vec<u8>)>) -> StateDict {
+    let view =
+        |(key, info, bytes): (String, TensorInfo, Vec<u8>)| (Key::from(key), TensorView::contiguous(Storage::new(bytes), info, 0).unwrap());
+    StateDict::from_tensors(tensors.into_iter().map(view), BTreeMap::new())
+}
+
+fn planned(case: &Case, source: &StateDict, from: &str, to: &str, wanted: Option<&Wanted>) -> Plan {
+    let config = Config::from_value(case.config.clone());
+    let route = Route::by_config(&config, Some(from), Some(to)).unwrap();
+    let equal = |a: &str, b: &str| match tensors_equal(source, a, b).ok()? {
+        other if other.is_equal() => Some(Equality::Equal),
+        _ => Some(Equality::Differ(1)),
+    };
+    let options = PlanOptions { config, wanted, not_strict: true, equal: Some(&equal), ..PlanOptions::default() };
+    plan(&route.stages(), source.header(), &options).unwrap()
+}
+
+/// Whether a plan gives what transformers gave, key by key and byte by byte.
+fn same(name: &str, plan: &Plan, source: &StateDict, said: &IndexMap<String, Said>) {
+    let made = views(plan, source).unwrap();
+    let mut given: Vec<&str> = made.tensors.keys().map(Key::as_str).collect();
+    let mut expected: Vec<&str> = said.iter().filter(|(_, said)| said.hash().is_some()).map(|(key, _)| key.as_str()).collect();
+    given.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(given, expected, "{name}: keys");
+    for (key, view) in &made.tensors {
+        let said = &said[key.as_str()];
+        assert_eq!(*view.info(), said.info(), "{name}: {key}");
+        assert_eq!(Some(hash(&view.to_vec()).as_str()), said.hash(), "{name}: bytes of {key}");
+    }
+}
+
+#[test]
+fn towards_the_model() {
+    for (name, case) in cases() {
+        let source = state_dict(case.checkpoint.iter().map(|(key, said)| (key.clone(), said.info(), data(key, &said.info()))));
+        let wanted = Wanted { keys: case.model.iter().map(|(key, said)| (Key::from(key.as_str()), Some(said.info()))).collect() };
+        let plan = planned(&case, &source, "hub", "model", Some(&wanted));
+        same(&name, &plan, &source, &case.model);
+    }
+}
+
+#[test]
+fn towards_the_hub() {
+    for (name, case) in cases() {
+        // Tied keys hold the data of the first of their group.
+        let by_hash: HashMap<String, &str> = case.model.iter().map(|(key, said)| (hash(&data(key, &said.info())), key.as_str())).collect();
+        let source = state_dict(case.model.iter().map(|(key, said)| {
+            let of = by_hash[&case.model_data[key]];
+            (key.clone(), said.info(), data(of, &said.info()))
+        }));
+        let plan = planned(&case, &source, "model", "hub", None);
+        same(&name, &plan, &source, &case.saved);
+    }
+}
+
+#[test]
+fn the_example_is_its_case() {
+    let (_, case) = cases().into_iter().find(|(name, _)| name == "mixtral").unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/mixtral");
+    let checkpoint = open(&folder, &OpenOptions::default()).unwrap();
+    assert_eq!(checkpoint.header().tensors.len(), case.checkpoint.len());
+    for (key, said) in &case.checkpoint {
+        assert_eq!(checkpoint.header().get(key), Some(&said.info()), "{key}");
+        assert_eq!(checkpoint.view(key).unwrap().to_vec(), data(key, &said.info()), "{key}");
+    }
+}

@@ -1,0 +1,278 @@
+//! The project's own rules, read from its sources: floors, where pest, `unsafe` and printing may stand, and the length of files.
+//!
+//! Text is looked at line by line with comments cut off; that is coarse, and so a rule that can't be read so is not here.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Each floor uses only those before it: modules of one floor don't know each other.
+const FLOORS: &[&[&str]] = &[
+    &["key"],
+    &["diagnostic"],
+    &["error"],
+    &["config", "tensor"],
+    &["store", "syntax"],
+    &["check"],
+    &["plan"],
+    &["execute"],
+    &["library"],
+    &["checkpoint"],
+    &["cli"],
+];
+
+/// What a floor may not use though it lies below: planning is pure and sees headers only.
+const APART: &[(&str, &str)] = &[("check", "store"), ("plan", "store")];
+
+/// Floors that do no I/O.
+const PURE: &[&str] = &["key", "diagnostic", "tensor", "syntax", "check", "plan"];
+
+/// Files that map memory, and so may say `unsafe`.
+const MAPS_MEMORY: &[&str] = &["src/store/checkpoint.rs"];
+
+/// Files of more than 600 lines, and why.
+const LONG: &[(&str, &str)] = &[];
+
+/// A source file: its path from the root of the project, and its lines without comments.
+struct File {
+    path: String,
+    text: String,
+    code: Vec<String>,
+}
+
+impl File {
+    /// The module's path below the crate: `src/plan/pass/tie.rs` is `plan`, `pass`, `tie`.
+    fn module(&self) -> Vec<&str> {
+        let inner = self.path.trim_start_matches("src/").trim_end_matches(".rs");
+        inner.split('/').filter(|part| *part != "mod").collect()
+    }
+
+    /// The module of the crate that it is in.
+    fn floor(&self) -> &str {
+        self.module().first().copied().unwrap_or_default()
+    }
+
+    fn is_test(&self) -> bool {
+        self.module().iter().any(|part| part.ends_with("tests"))
+    }
+
+    /// Its lines before an inline `mod tests`, numbered from 1.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let end = self.code.iter().position(|line| line.trim() == "mod tests {").unwrap_or(self.code.len());
+        self.code[..end].iter().enumerate().map(|(at, line)| (at + 1, line.as_str()))
+    }
+}
+
+fn rust_files(folder: &str) -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open = vec![root.join(folder)];
+    let mut paths: Vec<PathBuf> = Vec::new();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                paths.push(path);
+            }
+        }
+    }
+    paths.sort();
+    let files: Vec<File> = paths
+        .into_iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.lines().map(|line| without_comment(line).to_owned()).collect();
+            let path = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
+            File { path, text, code }
+        })
+        .collect();
+    assert!(!files.is_empty(), "no sources in {folder}");
+    files
+}
+
+/// A line up to `//`, unless that stands in a string, which an odd number of quotes before it says.
+fn without_comment(line: &str) -> &str {
+    line.match_indices("//").map(|(at, _)| &line[..at]).find(|before| before.matches('"').count() % 2 == 0).unwrap_or(line)
+}
+
+/// Whether a word stands in a line by itself.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let part = |c: char| c.is_alphanumeric() || c == '_';
+        !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part)
+    })
+}
+
+/// The modules of the crate that a line names: after `crate::`, or after as many `super::` as lead to the crate.
+fn modules_named<'l>(line: &'l str, depth: usize) -> Vec<&'l str> {
+    let up = "super::".repeat(depth);
+    let mut found = Vec::new();
+    for way in ["crate::", "regraft::", up.as_str()] {
+        for (at, _) in line.match_indices(way).filter(|_| !way.is_empty()) {
+            // `super::super::` of a deeper place than this would begin before.
+            if line[..at].ends_with("super::") || line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            let rest = &line[at + way.len()..];
+            let list = rest.strip_prefix('{').map_or(rest, |list| list.split('}').next().unwrap_or(list));
+            let items = if rest.starts_with('{') { list.split(',').collect() } else { vec![list] };
+            let word = |item: &'l str| {
+                let item = item.trim_start();
+                &item[..item.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(item.len())]
+            };
+            found.extend(items.into_iter().map(word));
+        }
+    }
+    found
+}
+
+fn floor_of(module: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&module))
+}
+
+/// What a file uses that it must not.
+fn uses_upward(file: &File) -> Vec<String> {
+    let module = file.floor();
+    let Some(height) = floor_of(module) else { return Vec::new() };
+    let mut wrong = Vec::new();
+    for (line, code) in file.code() {
+        // What stands on the next lines isn't seen here.
+        if code.trim_end().ends_with("crate::{") {
+            wrong.push(format!("{}:{line}: write one `use` for each module of the crate", file.path));
+        }
+        for used in modules_named(code, file.module().len()) {
+            let Some(other) = floor_of(used) else { continue };
+            let apart = APART.contains(&(module, used));
+            if used != module && (other >= height || apart) {
+                wrong.push(format!("{}:{line}: `{module}` uses `{used}`: {}", file.path, code.trim()));
+            }
+        }
+    }
+    wrong
+}
+
+fn refuse(what: &str, wrong: Vec<String>) {
+    let mut list = String::new();
+    for line in &wrong {
+        let _ = write!(list, "\n  {line}");
+    }
+    assert!(wrong.is_empty(), "{what}:{list}");
+}
+
+/// The lines of files, tests apart, that a rule is against.
+fn lines_with<'f>(files: &'f [File], against: impl Fn(&File, &str) -> bool + 'f) -> Vec<String> {
+    files
+        .iter()
+        .filter(|file| !file.is_test())
+        .flat_map(|file| file.code().map(move |(line, code)| (file, line, code)))
+        .filter(|(file, _, code)| against(file, code))
+        .map(|(file, line, code)| format!("{}:{line}: {}", file.path, code.trim()))
+        .collect()
+}
+
+#[test]
+fn imports_go_downward() {
+    refuse("imports upward or sideways", rust_files("src").iter().filter(|file| !file.is_test()).flat_map(uses_upward).collect());
+}
+
+#[test]
+fn every_module_has_a_floor() {
+    let files = rust_files("src");
+    let missing = files.iter().filter(|file| !matches!(file.floor(), "lib" | "main") && floor_of(file.floor()).is_none());
+    refuse("modules without a floor in this test", missing.map(|file| file.path.clone()).collect());
+}
+
+#[test]
+fn an_upward_import_is_found() {
+    let file = |path: &str, line: &str| File { path: path.to_owned(), text: String::new(), code: vec![line.to_owned()] };
+    let wrong = |path: &str, line: &str| !uses_upward(&file(path, line)).is_empty();
+    assert!(wrong("src/syntax/ast.rs", "use crate::plan::Plan;"));
+    assert!(wrong("src/syntax/ast.rs", "use crate::store::Store;"), "sideways");
+    assert!(wrong("src/plan/bind.rs", "use crate::store::Store;"), "planning sees no store");
+    assert!(wrong("src/key/set.rs", "use crate::{diagnostic::Span, key::Key};"), "in a list");
+    assert!(wrong("src/key/set.rs", "    let x = super::super::error::Error::io();"), "by `super`, in code");
+    assert!(wrong("src/execute/mod.rs", "use super::library;"));
+    assert!(wrong("src/plan/mod.rs", "use regraft::library::load;"), "by the crate's own name");
+    assert!(!wrong("src/plan/pass/tie.rs", "use crate::check::Tie;"));
+    assert!(!wrong("src/plan/pass/tie.rs", "use super::super::state::Entry;"));
+    assert!(!wrong("src/plan/pass/tie.rs", without_comment("// crate::execute does the rest")));
+    assert!(!wrong("src/cli/plan.rs", "use regraft::plan::plan;"));
+}
+
+#[test]
+fn pure_floors_do_no_io() {
+    let wrong = lines_with(&rust_files("src"), |file, code| {
+        PURE.contains(&file.floor()) && ["std::fs", "std::io", "std::env", "std::net", "std::process"].iter().any(|io| code.contains(io))
+    });
+    refuse("I/O where there is none", wrong);
+}
+
+#[test]
+fn pest_stays_in_the_parser() {
+    let wrong = lines_with(&rust_files("src"), |file, code| {
+        (code.contains("pest::") || code.contains("pest_derive")) && !file.path.starts_with("src/syntax/parse")
+    });
+    refuse("pest outside of src/syntax/parse", wrong);
+}
+
+#[test]
+fn unsafe_only_maps_memory() {
+    let files = rust_files("src");
+    let wrong = lines_with(&files, |file, code| has_word(code, "unsafe") && !MAPS_MEMORY.contains(&file.path.as_str()));
+    refuse("`unsafe` where no memory is mapped", wrong);
+    for path in MAPS_MEMORY {
+        let file = files.iter().find(|file| file.path == *path).unwrap_or_else(|| panic!("{path} is gone: take it from the list"));
+        assert!(file.text.contains("SAFETY"), "{path} doesn't say why its `unsafe` is sound");
+    }
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    let wrong = lines_with(&rust_files("src"), |file, code| {
+        let prints = ["println!", "eprintln!", "print!", "eprint!", "dbg!"]
+            .iter()
+            .any(|print| has_word(code, print.trim_end_matches('!')) && code.contains(print));
+        prints && file.floor() != "cli" && file.path != "src/main.rs"
+    });
+    refuse("printing outside of src/cli", wrong);
+}
+
+#[test]
+fn files_are_short() {
+    let files: Vec<File> = rust_files("src").into_iter().chain(rust_files("tests")).collect();
+    let lines = |path: &str| files.iter().find(|file| file.path == path).map(|file| file.text.lines().count());
+    let long = files.iter().filter(|file| file.text.lines().count() > 600 && !LONG.iter().any(|(path, _)| *path == file.path));
+    refuse("files of more than 600 lines", long.map(|file| format!("{}: {}", file.path, file.text.lines().count())).collect());
+    for (path, reason) in LONG {
+        assert!(lines(path).is_some_and(|lines| lines > 600), "{path} is short now ({reason}): take it from the list");
+    }
+}
+
+#[test]
+fn modules_open_with_their_purpose() {
+    let silent = rust_files("src").into_iter().filter(|file| !file.is_test() && !file.text.starts_with("//!"));
+    refuse("modules that don't say what they are for", silent.map(|file| file.path).collect());
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Written apart, so that this file isn't found.
+    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+    let ignored = concat!("#[ig", "nore");
+    let mut wrong = Vec::new();
+    for file in rust_files("src").into_iter().chain(rust_files("tests")) {
+        for (line, text) in file.text.lines().enumerate() {
+            if words.iter().any(|word| has_word(text, word)) || text.contains(ignored) {
+                wrong.push(format!("{}:{}: {}", file.path, line + 1, text.trim()));
+            }
+        }
+    }
+    refuse("left for later", wrong);
+}
+
+#[test]
+fn the_crate_root_has_no_logic() {
+    let lib = rust_files("src").into_iter().find(|file| file.path == "src/lib.rs").unwrap();
+    let logic = lib.code().filter(|(_, code)| ["fn", "impl", "struct", "enum", "static"].iter().any(|word| has_word(code, word)));
+    refuse("logic in src/lib.rs", logic.map(|(line, code)| format!("src/lib.rs:{line}: {code}")).collect());
+}
