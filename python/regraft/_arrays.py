@@ -49,6 +49,12 @@ _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3
 _STRETCH = 1 << 24
 
 
+def _sinusoids(rows: int, columns: int) -> List[List[float]]:
+    """Sinusoidal positions: in row p the sines of p / 10000^(2i / columns), then their cosines."""
+    scales = [10_000.0 ** (2.0 * i / columns) for i in range(columns // 2)]
+    return [[wave(row / scale) for wave in (math.sin, math.cos) for scale in scales] for row in range(rows)]
+
+
 class TorchOps:
     """The ops over torch tensors, on any device."""
 
@@ -107,6 +113,10 @@ class TorchOps:
         if dtype.is_floating_point or dtype.is_complex:
             return self.torch.full(shape, value, dtype=self.torch.float64, device=place).to(dtype)
         return self.torch.full(shape, int(value), dtype=dtype, device=place)
+
+    def sinusoids(self, name: str, shape: Shape, place: Any) -> Any:
+        values = self.torch.tensor(_sinusoids(*shape), dtype=self.torch.float64, device=place)
+        return values.reshape(shape).to(self.dtype(name))
 
     def copy(self, out: Any, tensor: Any) -> None:
         out.copy_(tensor)
@@ -248,6 +258,9 @@ class NumpyOps:
     def fill(self, value: float, name: str, shape: Shape, place: Any) -> Any:
         dtype = self.dtype(name)
         return self.np.full(shape, value if dtype.kind in "fcV" else int(value), dtype=dtype)
+
+    def sinusoids(self, name: str, shape: Shape, place: Any) -> Any:
+        return self.cast(self.np.asarray(_sinusoids(*shape), dtype=self.np.float64).reshape(shape), name)
 
     def copy(self, out: Any, array: Any) -> None:
         out[...] = array

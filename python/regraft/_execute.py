@@ -63,7 +63,7 @@ class _Run:
         op, inputs, arguments, dtype, shape = node
         if op == "concat":
             return self.concat(node)
-        if op == "fill":
+        if op in ("fill", "sinusoids"):
             # Beside the other tensors, if there are any.
             first = next((self.source[key] for key in self.nodes if type(key) is str and key in self.source), None)
             ops = ops_of(first)
@@ -71,6 +71,8 @@ class _Run:
                 ops, place = ops_by_name(None), None
             else:
                 place = ops.place(first)
+            if op == "sinusoids":
+                return ops.sinusoids(dtype, shape, place)
             return ops.fill(arguments[0], dtype, shape, place)
         values = [self.tensor(number) for number in inputs]
         value = values[0]

@@ -83,6 +83,20 @@ def parameters(given: Optional[Mapping[str, Any]]) -> str:
     return json.dumps(plain(given or {}))
 
 
+def record(given: Any, beside: Optional[str] = None) -> Optional[Tuple[bytes, str]]:
+    """The record of the conversion that is turned back: its text, or the plan that made it; of a checkpoint, the file beside it."""
+    if given is None:
+        path = None if beside is None else os.path.join(beside, _regraft.RECORD_FILE)
+        if path is None or not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            return file.read(), path
+    given = getattr(given, "record", given)
+    if isinstance(given, (str, bytes)):
+        return (given.encode() if isinstance(given, str) else given), "record"
+    raise TypeError(f"a record is the text of one, or a plan, not {type(given).__name__}")
+
+
 def _named_dtype(dtype: Any) -> str:
     for ops in seen_ops():
         names = getattr(ops, "names", {})

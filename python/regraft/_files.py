@@ -6,7 +6,9 @@ import json
 import mmap
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from . import _regraft
@@ -181,10 +183,12 @@ def convert(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
+    record: Any = None,
     max_shard_size: Optional[int] = 5_000_000_000,
     single: bool = False,
     materialize_ties: bool = False,
     side_files: bool = True,
+    write_record: bool = False,
     force: bool = False,
     metadata: Optional[Mapping[str, str]] = None,
     memory: Optional[int] = None,
@@ -198,6 +202,7 @@ def convert(
     max_shard_size: most bytes of tensors in one file; ``single``: one file, however large.
     materialize_ties: write tied tensors under each of their keys.
     side_files: copy config, tokenizer and other files that are no weights from source directories.
+    write_record: write what the way back can't know from the rules beside the output, where it is looked for.
     force: replace an output that is there.
     memory: most bytes that all threads together hold in buffers (64 MiB if not given).
     progress: called with (bytes done, bytes in all), from this thread; or a bar as tqdm makes them (``total``, ``update``); or
@@ -219,27 +224,33 @@ def convert(
         tied=tied,
         parameters=parameters,
         strict=strict,
+        record=record,
     )
     made._warn(2)
+    beside = list(_regraft.side_files(paths, allow_outside)) if side_files else []
     tell, close = _progress(progress)
-    try:
-        report = json.loads(
-            _regraft.write(
-                opened,
-                made._inner,
-                os.fspath(dst),
-                max_shard_size=max_shard_size,
-                single=single,
-                materialize_ties=materialize_ties,
-                force=force,
-                metadata=dict(metadata or {}),
-                side_files=_regraft.side_files(paths, allow_outside) if side_files else [],
-                memory=memory,
-                progress=tell,
+    with tempfile.TemporaryDirectory() as scratch:
+        if write_record:
+            beside.append(Path(scratch) / _regraft.RECORD_FILE)
+            beside[-1].write_text(made.record)
+        try:
+            report = json.loads(
+                _regraft.write(
+                    opened,
+                    made._inner,
+                    os.fspath(dst),
+                    max_shard_size=max_shard_size,
+                    single=single,
+                    materialize_ties=materialize_ties,
+                    force=force,
+                    metadata=dict(metadata or {}),
+                    side_files=beside,
+                    memory=memory,
+                    progress=tell,
+                )
             )
-        )
-    finally:
-        close()
+        finally:
+            close()
     return Conversion(
         plan=made,
         files=tuple(report["files"]),

@@ -111,6 +111,11 @@ class Plan:
             dropped=dict(self._inner.dropped()),
         )
 
+    @property
+    def record(self) -> str:
+        """What was done that the rules, read backwards, can't know, as JSON: give it to the way back as ``record``."""
+        return self._inner.record().decode()
+
     def to_json(self) -> str:
         """The whole plan as JSON: nodes, targets, drops, rules, findings."""
         return self._inner.to_json()

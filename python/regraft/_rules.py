@@ -106,6 +106,7 @@ def _plan(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
+    record: Any = None,
     equal: Optional[Callable[[str, str], Optional[int]]] = None,
     beside: Optional[str] = None,
 ) -> Plan:
@@ -136,6 +137,7 @@ def _plan(
         parameters=_facts.parameters(parameters),
         wanted=_facts.wanted(target),
         strict=strict,
+        record=_facts.record(record, beside),
         equal=equal,
     )
     return Plan(made)
@@ -153,6 +155,7 @@ def plan(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
+    record: Any = None,
 ) -> Plan:
     """Plans: says how each key of the result is made, without making it.
 
@@ -166,11 +169,12 @@ def plan(
     tied: whether word embeddings are tied; what the config says, or the model type's default, if not given.
     parameters: values of the rules' parameters (``let name``).
     strict: whether keys that the target misses or doesn't know are an error.
+    record: what the conversion that is turned back left (``Plan.record``, or the plan); of a path, the file beside it if not given.
 
     Raises PlanError with everything because of which this can't be converted so.
     """
     options: Dict[str, Any] = dict(
-        config=config, target=target, from_=from_, to=to, reverse=reverse, tied=tied, parameters=parameters, strict=strict
+        config=config, target=target, from_=from_, to=to, reverse=reverse, tied=tied, parameters=parameters, strict=strict, record=record
     )
     from ._files import Checkpoint
 
@@ -194,6 +198,7 @@ def apply(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
+    record: Any = None,
     inplace: bool = False,
     _depth: int = 2,
 ) -> Any:
@@ -212,7 +217,7 @@ def apply(
     from ._files import Checkpoint
 
     options: Dict[str, Any] = dict(
-        config=config, target=target, from_=from_, to=to, reverse=reverse, tied=tied, parameters=parameters, strict=strict
+        config=config, target=target, from_=from_, to=to, reverse=reverse, tied=tied, parameters=parameters, strict=strict, record=record
     )
     if isinstance(state_dict, Checkpoint):
         if inplace:

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 use regraft::execute::{Progress, Ties, WriteOptions};
+use regraft::plan::RECORD_FILE;
 use regraft::store::{OpenOptions, Store as _};
 
 use crate::errors;
@@ -76,7 +77,7 @@ impl Checkpoint {
     }
 }
 
-/// The files beside the weights of source directories: config, tokenizer and the like.
+/// The files beside the weights of source directories: config, tokenizer and the like. Not a record: that tells of another conversion.
 #[pyfunction]
 pub(crate) fn side_files(py: Python<'_>, sources: Vec<PathBuf>, allow_outside: bool) -> PyResult<Vec<PathBuf>> {
     let options = OpenOptions { allow_outside, ..OpenOptions::default() };
@@ -84,6 +85,7 @@ pub(crate) fn side_files(py: Python<'_>, sources: Vec<PathBuf>, allow_outside: b
     for source in sources.iter().filter(|source| source.is_dir()) {
         found.extend(regraft::store::side_files(source, &options).map_err(|error| errors::world(py, &error))?);
     }
+    found.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
     Ok(found)
 }
 

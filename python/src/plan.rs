@@ -1,8 +1,10 @@
 //! Plans: made from rules and headers, and handed to Python as columns of keys and nodes.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indexmap::IndexMap;
@@ -14,7 +16,7 @@ use regraft::check::Direction;
 use regraft::check::value::Value;
 use regraft::execute::differing_bytes;
 use regraft::library::{HUB, MODEL, Route};
-use regraft::plan::{DropReason, Equality, NodeId, Op, PlanOptions, RuleId, Target};
+use regraft::plan::{DropReason, Equality, NodeId, Op, PlanOptions, Record, RuleId, Target};
 use regraft::store::Store as _;
 
 use crate::errors;
@@ -27,7 +29,8 @@ use crate::rules::Rules;
 #[pyclass(frozen, module = "regraft._regraft")]
 pub(crate) struct Plan {
     pub(crate) plan: Arc<regraft::Plan>,
-    stages: Vec<(String, Direction)>,
+    route: Route,
+    parameters: BTreeMap<String, String>,
 }
 
 /// What a plan is made for.
@@ -43,7 +46,7 @@ pub(crate) enum Source<'py> {
 ///
 /// `equal(a, b)` gives how many bytes of two tensors differ, or `None` if that can't be known; a checkpoint in files without it compares the files.
 #[pyfunction]
-#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, strict, equal))]
+#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, strict, record, equal))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn plan(
     py: Python<'_>,
@@ -57,10 +60,13 @@ pub(crate) fn plan(
     parameters: &str,
     wanted: Option<PyRef<'_, Wanted>>,
     strict: bool,
+    record: Option<(Vec<u8>, PathBuf)>,
     equal: Option<Py<PyAny>>,
 ) -> PyResult<Plan> {
     let named = rules.map(|rules| rules.iter().map(|rules| rules.rules.clone()).collect::<Vec<_>>());
     let parameters = read_parameters(parameters)?;
+    let written = parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+    let record = record.map(|(bytes, file)| Record::from_bytes(&bytes, &file)).transpose().map_err(|error| errors::world(py, &error))?;
     let config = &config.config;
     let wanted = wanted.as_ref().map(|wanted| &wanted.wanted);
     let (header, checkpoint) = match &source {
@@ -105,6 +111,7 @@ pub(crate) fn plan(
                 tied,
                 wanted,
                 not_strict: !strict,
+                record: record.as_ref(),
                 equal: match equal {
                     Some(_) => Some(&ask),
                     None if in_files => Some(&compare),
@@ -113,19 +120,19 @@ pub(crate) fn plan(
             };
             let header = header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
             let plan = regraft::plan(&route.stages(), header.unwrap_or(&regraft::tensor::Header::default()), &options);
-            Ok((plan, route.describe(), failed.into_inner()))
+            Ok((plan, route, failed.into_inner()))
         })
     });
     if let Some(error) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
     // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
-    let (plan, stages, failed) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
+    let (plan, route, failed) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
     if let Some(error) = failed {
         return Err(errors::world(py, &error));
     }
     let plan = plan.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
-    Ok(Plan { plan: Arc::new(plan), stages })
+    Ok(Plan { plan: Arc::new(plan), route, parameters: written })
 }
 
 fn equality(differing: u64) -> Equality {
@@ -243,7 +250,13 @@ impl Plan {
     /// Names of the rules, and whether each is read backwards.
     #[getter]
     fn stages(&self) -> Vec<(String, bool)> {
-        self.stages.iter().map(|(name, direction)| (name.clone(), *direction == Direction::Reverse)).collect()
+        self.route.describe().into_iter().map(|(name, direction)| (name, direction == Direction::Reverse)).collect()
+    }
+
+    /// What was done that the rules, read backwards, can't know, as the bytes of its file.
+    fn record(&self, py: Python<'_>) -> PyResult<Cow<'_, [u8]>> {
+        let record = Record::of(&self.plan, &self.route.stages(), self.parameters.clone());
+        serde_json::to_vec_pretty(&record).map(Cow::Owned).map_err(|_| errors::fault(py, "a record has no JSON form"))
     }
 
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {
@@ -336,6 +349,7 @@ fn op<'py>(py: Python<'py>, op: &Op) -> PyResult<(&'static str, Bound<'py, PyAny
     Ok(match op {
         Op::Source { key } => ("source", (key.as_str(),).into_bound_py_any(py)?),
         Op::Fill { value } => ("fill", (*value,).into_bound_py_any(py)?),
+        Op::Sinusoids => ("sinusoids", none()),
         Op::Narrow { dim, start, len } => ("narrow", (*dim, *start, *len).into_bound_py_any(py)?),
         Op::Permute { dims } => ("permute", PyTuple::new(py, dims)?.into_any()),
         Op::Reshape => ("reshape", none()),

@@ -158,6 +158,26 @@ def test_convert_writes_what_apply_gives(tmp_path):
     assert set(regraft.open(tmp_path / "back")) == set(regraft.open(folder))
 
 
+def test_a_record_turns_back_what_rules_alone_cannot(tmp_path):
+    save_file({"old.a": torch.zeros(2), "b": torch.ones(2)}, tmp_path / "x.safetensors")
+    rules = regraft.compile('rename "old.{name*}" -> "{name*}"')
+    given = dict(regraft.open(tmp_path / "x.safetensors"))
+    plan = rules.plan(given)
+    assert set(plan.keys()) == {"a", "b"}
+    made = plan.apply(given)
+    for record in (plan, plan.record):
+        assert set(rules.apply(made, reverse=True, record=record)) == {"old.a", "b"}
+    regraft.convert(tmp_path / "x.safetensors", tmp_path / "out", rules=rules, write_record=True)
+    assert regraft.plan(tmp_path / "out", rules=rules, reverse=True).keys() == ["b", "old.a"]
+    assert set(regraft.open(tmp_path / "out").apply(rules, reverse=True)) == {"old.a", "b"}
+    done = regraft.convert(tmp_path / "out", tmp_path / "back", rules=rules, reverse=True)
+    assert "regraft.json" not in done.files, "it tells of another conversion"
+    with pytest.raises(TypeError):
+        rules.apply(made, reverse=True, record=3)
+    with pytest.raises(regraft.CheckpointError, match="record"):
+        rules.apply(made, reverse=True, record="{")
+
+
 def test_a_bar_as_tqdm_makes_them(tmp_path):
     class Bar:
         total, n = None, 0

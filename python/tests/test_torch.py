@@ -226,6 +226,22 @@ def test_memory_and_files_agree_bit_for_bit(rule, dtype, tmp_path):
     assert torch.equal(here.view(-1).view(torch.uint8), written.view(-1).view(torch.uint8))
 
 
+@pytest.mark.parametrize("made", ["zeros([2, 3], BF16)", "ones([4], I32)", "sinusoids([40, 6], F32)", "sinusoids([9, 8], BF16)"])
+def test_made_tensors_agree_with_files(made, device, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    given = {"a": torch.zeros(1)}
+    save_file(given, tmp_path / "in.safetensors")
+    rules = regraft.compile(f'create "b" = {made}')
+    regraft.convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", rules=rules)
+    written = load_file(tmp_path / "out.safetensors")["b"]
+    here = rules.apply({"a": given["a"].to(device)})["b"]
+    assert here.device.type == device and here.dtype == written.dtype and here.shape == written.shape
+    if device == "cpu":
+        assert torch.equal(here, written)
+        assert (made.startswith("zeros") and not here.any()) or here.any()
+
+
 def test_exp_and_log():
     x = torch.rand(50) + 0.5
     out = regraft.compile('map "a" -> "e" via exp\nmap "b" -> "l" via log').apply({"a": x, "b": x})
