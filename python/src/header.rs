@@ -73,12 +73,6 @@ impl Config {
         let read = py.detach(|| regraft::config::Config::read(&path));
         read.map(|config| Self { config }).map_err(|error| errors::world(py, &error))
     }
-
-    /// Whether word embeddings are tied, and what says so.
-    fn tie_policy(&self, tied: Option<bool>) -> (bool, String) {
-        let decision = self.config.tie_policy(tied);
-        (decision.tied, decision.because.to_string())
-    }
 }
 
 /// The keys that a target asks for.

@@ -61,9 +61,3 @@ pub(crate) fn compile(py: Python<'_>, text: &str) -> PyResult<Rules> {
 pub(crate) fn library_names() -> Vec<&'static str> {
     regraft::library::names().collect()
 }
-
-/// The text of an embedded rule file.
-#[pyfunction]
-pub(crate) fn library_text(name: &str) -> Option<&'static str> {
-    regraft::library::text(name)
-}

@@ -1,5 +1,8 @@
 """Rules over torch tensors: what can be a view is one, on any device; what can't be is made once, and right."""
 
+import subprocess
+import sys
+
 import pytest
 
 pytestmark = pytest.mark.filterwarnings("ignore::regraft.RegraftWarning")
@@ -166,6 +169,30 @@ def test_inplace_edits_the_dict_and_lets_go_of_what_is_used():
     assert set(given) == set(expected)
     assert all(torch.equal(given[key], expected[key]) for key in expected)
     assert used() is None
+
+
+PEAK = """
+import resource, sys, torch, regraft
+
+key = "model.layers.{}.block_sparse_moe.experts.{}.{}.weight"
+made = {key.format(l, e, w): torch.ones(1024, 1024) for l in range(8) for e in range(4) for w in ("w1", "w2", "w3")}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+out = regraft.load("mixtral").apply(made, to="model", inplace=sys.argv[1] == "inplace")
+assert len(out) == 16
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured as Linux tells it")
+def test_packing_in_place_takes_memory_for_little_more_than_one_tensor():
+    added = {}
+    for how in ("inplace", "apart"):
+        done = subprocess.run([sys.executable, "-c", PEAK, how], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        added[how] = int(done.stdout)
+    # 384 MiB of experts; the largest packed tensor has 32.
+    assert added["apart"] > 350
+    assert added["inplace"] < 64
 
 
 def test_rules_that_do_not_fit_leave_the_dict_alone():
