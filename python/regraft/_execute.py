@@ -102,10 +102,17 @@ class _Run:
         value = self.value(number)
         ops = ops_of(value)
         if ops is None:
-            node = self.nodes[number]
-            what = f"the value of {node!r}" if type(node) is str else "a value"
-            raise TypeError(f"{what} is {type(value).__name__}, no tensor: rules can rename or drop it, and nothing else")
+            raise TypeError(f"{self.named(number)} is {type(value).__name__}, no tensor: rules can rename or drop it, and nothing else")
+        if type(self.nodes[number]) is str and ops.info(value) is None:
+            kind = f"{value.dtype}, {getattr(value, 'layout', 'strided')}"
+            raise TypeError(
+                f"{self.named(number)} is {kind}, which has no place in a header: rules can rename or drop it, and nothing else"
+            )
         return ops.detached(value)
+
+    def named(self, number: int) -> str:
+        node = self.nodes[number]
+        return f"the value of {node!r}" if type(node) is str else "a value"
 
     def concat(self, node: Tuple[Any, ...]) -> Any:
         _, inputs, (dim,), dtype, shape = node
@@ -165,7 +172,7 @@ class _Run:
                 open_.extend(node[1])
                 continue
             ops = ops_of(value)
-            here = None if ops is None else ops.place(value)
+            here = None if ops is None or ops.info(value) is None else ops.place(value)
             if here is None or (place is not None and (here != place or ops is not kind)):
                 return None, None
             place, kind = here, ops

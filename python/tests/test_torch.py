@@ -214,6 +214,16 @@ def test_values_that_are_no_tensors_keep_their_place():
         regraft.compile('map "a.none" -> "b" via reshape([1, 0])').apply({"a.none": None})
 
 
+@pytest.mark.parametrize("make", [lambda: torch.zeros(2, 2, dtype=torch.complex128), lambda: torch.eye(2).to_sparse()])
+def test_tensors_that_no_header_can_tell_of_are_renamed_and_nothing_else(make):
+    given = {"a": make()}
+    assert regraft.compile('rename "a" <-> "b"').apply(given)["b"] is given["a"]
+    with pytest.raises(TypeError, match="rename or drop"):
+        regraft.compile('map "a" -> "b" via cast(F32)').apply(given)
+    with pytest.raises(TypeError, match="rename or drop"):
+        regraft.compile('map "a", "c" <-> "b" via concat(0)').apply({**given, "c": torch.zeros(0, dtype=torch.uint8)})
+
+
 def test_parameters_stay_parameters_and_nothing_is_tracked():
     weight = torch.nn.Parameter(torch.randn(4, 2))
     rules = regraft.compile('map "a" <-> "b" via transpose(0, 1)')
