@@ -6,6 +6,7 @@ use indexmap::IndexMap;
 use regex::Regex;
 
 use super::capture::{SideOf, Table};
+use super::circle::circles;
 use super::op::{self, OpUse};
 use super::rules::{Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
 use super::value::{Scope, names};
@@ -63,6 +64,7 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
         source: Arc::clone(source),
     };
     rules.steps = checker.file(source, Vec::new(), Some(&mut rules));
+    checker.findings.extend(circles(&rules.steps));
     if checker.findings.iter().any(Diagnostic::is_error) {
         return Err(Diagnostics(checker.findings));
     }

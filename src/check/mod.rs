@@ -2,6 +2,7 @@
 //! checkpoint is refused here, before one is seen.
 
 mod capture;
+mod circle;
 mod invertible;
 mod lower;
 pub mod op;

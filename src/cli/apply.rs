@@ -6,9 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use regraft::error::Error;
-use regraft::execute::{Progress, Report, Ties, WriteOptions, write};
+use regraft::execute::{PatchOptions, Progress, Rank, Report, Ties, WriteOptions, lanes, patch, write};
 use regraft::plan::{Plan, RECORD_FILE, Verdict};
 use regraft::store::{Store as _, side_files};
 use serde_json::json;
@@ -17,7 +16,7 @@ use super::console::{Console, has_findings};
 use super::conversion::{Conversion, Prepared};
 use super::size::Size;
 use super::summary::counted;
-use super::{Failure, Outcome, Result, summary};
+use super::{Failure, Outcome, Result, progress, summary};
 
 /// Convert a checkpoint into new files
 ///
@@ -27,14 +26,17 @@ use super::{Failure, Outcome, Result, summary};
   regraft apply mixtral-8x7b/ -o packed/                       rules by config.json, hub -> model
   regraft apply packed/ -o again/ --from model --to hub        and back
   regraft apply model.safetensors -o renamed.safetensors --rules my.graft --set heads=32
-  regraft apply ckpt/ --rules my.graft --dry-run")]
+  regraft apply ckpt/ --rules my.graft --in-place              only keys, shapes and metadata change
+  mpirun -n 4 regraft apply big/ -o out/                       four processes, a share of the files each
+  regraft apply ckpt/ --rules my.graft --dry-run
+  RANK=3 regraft apply llama/ -o stage3/ --target s0.json,s1.json,s2.json,s3.json    a pipeline stage reads just its part")]
 pub(super) struct Arguments {
     /// A safetensors file, a directory, or an index; several count as one checkpoint
     #[arg(required = true, value_name = "SRC")]
     sources: Vec<PathBuf>,
 
     /// The directory to make; or a file, if its name ends with .safetensors
-    #[arg(long, short, value_name = "DST", required_unless_present = "dry_run")]
+    #[arg(long, short, value_name = "DST", required_unless_present_any = ["dry_run", "in_place"])]
     output: Option<PathBuf>,
 
     #[command(flatten)]
@@ -48,9 +50,29 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE", default_value = "5GB", help_heading = "Output")]
     max_shard_size: Size,
 
-    /// Replace an output that is there
+    /// Replace an output that is there; in place, change linked and read-only files too
     #[arg(long, help_heading = "Output")]
     force: bool,
+
+    /// Change the headers of the files themselves, if no tensor has to move
+    #[arg(long, help_heading = "Output", conflicts_with_all = ["output", "resume", "checksums", "rank", "world_size"])]
+    in_place: bool,
+
+    /// Continue a run of the same work that was killed: finished files are checked, not written again
+    #[arg(long, help_heading = "Output", conflicts_with_all = ["rank", "world_size"])]
+    resume: bool,
+
+    /// Write BLAKE3 checksums of files and tensors beside them, for `regraft verify`
+    #[arg(long, help_heading = "Output")]
+    checksums: bool,
+
+    /// Don't wait until the output is durable
+    #[arg(long, help_heading = "Output")]
+    no_sync: bool,
+
+    /// How to show how far the run is
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Output")]
+    progress: progress::How,
 
     /// Most memory for buffers
     #[arg(long, value_name = "SIZE", default_value = "64MiB", help_heading = "Output")]
@@ -73,6 +95,15 @@ enum TiesArgument {
     Materialize,
 }
 
+impl TiesArgument {
+    fn ties(self) -> Ties {
+        match self {
+            TiesArgument::Alias => Ties::Alias,
+            TiesArgument::Materialize => Ties::Materialize,
+        }
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let start = Instant::now();
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
@@ -83,16 +114,26 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     console.findings(&prepared.findings);
     console.findings(&plan.findings);
     let outcome = Outcome::findings(has_findings(&plan.findings));
-    let Some(output) = arguments.output.as_deref().filter(|_| !arguments.dry_run) else {
+    let output = arguments.output.as_deref();
+    if arguments.dry_run {
         if console.json {
             console.json(&plan)?;
         } else {
-            console.out(&format!("rules: {}\n\n", prepared.rules()))?;
+            console.out(&format!("rules: {}\n{}\n", prepared.rules(), prepared.stage_line()))?;
             console.out(&summary::plan(&plan, prepared.checkpoint.header(), false))?;
+            if prepared.checkpoint.has_bytes() {
+                console.out(&summary::lanes(&lanes(&plan, &prepared.checkpoint, arguments.ties.ties())?))?;
+            }
         }
         return Ok(outcome);
+    }
+    let report = match output {
+        Some(output) => write_files(arguments, &prepared, &plan, output, console)?,
+        None => {
+            let options = PatchOptions { insist: arguments.force, ties: arguments.ties.ties(), metadata: None };
+            patch(&plan, &prepared.checkpoint, &options)?
+        }
     };
-    let report = write_files(arguments, &prepared, &plan, output, console)?;
     let seconds = start.elapsed().as_secs_f64();
     if console.json {
         let rules = prepared.route.describe();
@@ -104,6 +145,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "tied": plan.tied,
             "keys": plan.targets.len(),
             "report": report,
+            "bytes_compared": prepared.compared.get(),
             "keys_report": plan.report,
             "findings": prepared.findings.iter().chain(&plan.findings).collect::<Vec<_>>(),
             "seconds": seconds,
@@ -132,46 +174,47 @@ fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: 
         let registered = signal_hook::flag::register(signal, Arc::clone(&cancel));
         registered.map_err(|error| Error::io("cannot watch for signals while writing", output, error))?;
     }
-    let bar = console.shows_progress().then(bar);
-    let progress = |progress: Progress| {
-        if let Some(bar) = &bar {
-            bar.set_length(progress.total);
-            bar.set_position(progress.done);
-        }
-    };
+    let display = progress::Display::new(arguments.progress, console);
+    let progress = |progress: Progress| display.update(progress);
     let options = WriteOptions {
         max_shard_size: Some(arguments.max_shard_size.0),
-        ties: match arguments.ties {
-            TiesArgument::Alias => Ties::Alias,
-            TiesArgument::Materialize => Ties::Materialize,
-        },
+        ties: arguments.ties.ties(),
         force: arguments.force,
         side_files: side,
         protect: prepared.protected(&arguments.sources),
         memory: arguments.memory.0,
+        resume: arguments.resume,
+        checksums: arguments.checksums,
+        sync: !arguments.no_sync,
+        rank: rank(arguments)?,
         progress: Some(&progress),
         cancel: Some(&cancel),
         ..WriteOptions::default()
     };
     let result = write(plan, &prepared.checkpoint, output, &options);
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
+    display.finish();
     Ok(result?)
 }
 
-fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left");
-    let bar = ProgressBar::new(0);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+/// Which rank this is: by arguments, else by what a launcher says.
+fn rank(arguments: &Arguments) -> Result<Option<Rank>> {
+    // Each rank has a stage of its own: nothing is shared out.
+    if arguments.conversion.target.is_ranked() {
+        return Ok(None);
     }
+    let found = match arguments.conversion.target.share() {
+        Some((rank, world_size)) => Rank::new(rank, world_size).map(Some),
+        // One file can't be shared out.
+        _ if arguments.output.as_ref().is_some_and(|output| output.extension().is_some_and(|ending| ending == "safetensors")) => Ok(None),
+        _ => Rank::from_variables(|name| std::env::var(name).ok()),
+    };
+    Ok(found.map_err(Failure::Usage)?.filter(|rank| rank.world_size > 1))
 }
 
 /// What was done, for people.
-fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, seconds: f64) -> String {
+fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: Option<&Path>, seconds: f64) -> String {
     let mut lines = vec![format!("rules: {}", prepared.rules())];
+    lines.extend(prepared.stage_line().lines().map(str::to_owned));
     match plan.verdict {
         Some(Verdict::Already) => lines.push("in the target layout already: copied as it is".to_owned()),
         Some(Verdict::Neither) => lines.push("nothing to rewrite: keys pass through".to_owned()),
@@ -187,12 +230,29 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: &Path, se
         report.aliased,
         Size(report.bytes_aliased)
     ));
+    if let Some(report) = plan.report.as_ref().filter(|report| !report.elsewhere.is_empty()) {
+        lines.push(format!("{} left to other stages", counted(report.elsewhere.len() as u64, "key")));
+    }
+    let compared = match prepared.compared.get() {
+        0 => String::new(),
+        bytes => format!(" ({} to compare ties)", Size(bytes)),
+    };
+    let place = output.map_or_else(|| "in place".to_owned(), |output| format!("to {}", output.display()));
     lines.push(format!(
-        "{} read, {} written to {} in {}, {seconds:.2} s",
-        Size(report.bytes_read),
+        "{} read{compared}, {} written {place} in {}, {seconds:.2} s",
+        Size(report.bytes_read.saturating_add(prepared.compared.get())),
         Size(report.bytes_written),
-        output.display(),
         counted(report.files.len() as u64, "file")
     ));
+    let lanes: Vec<String> = report.lanes.iter().map(|(lane, bytes)| format!("{} {lane}", Size(*bytes))).collect();
+    if !lanes.is_empty() {
+        lines.push(format!("{}; at most {} of memory", lanes.join(", "), Size(report.peak_memory)));
+    }
+    if report.kept > 0 {
+        lines.push(format!("{} found finished already", counted(report.kept, "file")));
+    }
+    if !report.complete {
+        lines.push("other ranks are still at work: the last to finish puts the output in its place".to_owned());
+    }
     lines.join("\n") + "\n"
 }

@@ -1,6 +1,6 @@
 //! What `plan`, `apply` and `explain` share: which checkpoint, which rules, which way, and what decides.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -12,10 +12,10 @@ use regraft::error::Error;
 use regraft::execute::differing_bytes;
 use regraft::library::{self, HUB, MODEL, Route};
 use regraft::plan::{Equality, Plan, PlanOptions, RECORD_FILE, Record};
-use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
-use regraft::tensor::Wanted;
+use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
 
 use super::console::Console;
+use super::target::{Target, TargetArguments};
 use super::{Failure, Result};
 
 /// Rules and facts of a conversion.
@@ -49,9 +49,8 @@ pub(super) struct Conversion {
     #[arg(long, value_name = "BOOL", help_heading = "Facts")]
     tied: Option<bool>,
 
-    /// The keys that the result must have: a checkpoint, an index, a manifest, or a list of keys
-    #[arg(long, value_name = "FILE", help_heading = "Facts")]
-    target: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) target: TargetArguments,
 
     /// Missing and unexpected keys are findings, not a stop
     #[arg(long, help_heading = "Facts")]
@@ -69,7 +68,9 @@ pub(super) struct Prepared {
     pub(super) config: Config,
     pub(super) parameters: IndexMap<String, Value>,
     pub(super) tied: Option<bool>,
-    pub(super) wanted: Option<Wanted>,
+    pub(super) target: Option<Target>,
+    /// Bytes that were read to compare ties.
+    pub(super) compared: Cell<u64>,
     /// What the check of the named rules, and the reading of the checkpoint, had to remark.
     pub(super) findings: Vec<Diagnostic>,
     /// What the conversion that made the checkpoint did, if it left a record.
@@ -103,14 +104,25 @@ impl Conversion {
             console.note(&format!("note: {}; taken as untied", config.tie_policy(self.tied).because));
         }
         let record = record_beside(&checkpoint)?;
-        let wanted = self.target.as_deref().map(Wanted::read).transpose()?;
+        let target = self.target.read()?;
         let mut parameters = IndexMap::new();
         for (name, value) in &self.set {
             if parameters.insert(name.clone(), value.clone()).is_some() {
                 return Err(Failure::Usage(format!("the parameter `{name}` is set twice")));
             }
         }
-        Ok(Prepared { checkpoint, route, config, parameters, tied: self.tied, wanted, record, findings, not_strict: self.no_strict })
+        Ok(Prepared {
+            checkpoint,
+            route,
+            config,
+            parameters,
+            tied: self.tied,
+            target,
+            compared: Cell::new(0),
+            findings,
+            record,
+            not_strict: self.no_strict,
+        })
     }
 
     fn route(&self, named: Vec<Rules>, config: &Config, console: Console) -> Result<Route> {
@@ -160,7 +172,8 @@ impl Prepared {
     /// Plans; with `compare`, bytes are compared where a tie asks for it.
     pub(super) fn plan(&self, compare: bool) -> Result<Plan> {
         let failed: RefCell<Option<Error>> = RefCell::new(None);
-        let equal = |a: &str, b: &str| match differing_bytes(&self.checkpoint, a, b) {
+        let counted = Counted::new(&self.checkpoint);
+        let equal = |a: &str, b: &str| match differing_bytes(&counted, a, b) {
             Ok(Some(0)) => Some(Equality::Equal),
             Ok(Some(bytes)) => Some(Equality::Differ(bytes)),
             Ok(None) => None,
@@ -173,17 +186,25 @@ impl Prepared {
             config: self.config.clone(),
             parameters: self.parameters.clone(),
             tied: self.tied,
-            wanted: self.wanted.as_ref(),
+            wanted: self.target.as_ref().map(Target::wanted),
+            part: self.target.as_ref().map(Target::part).unwrap_or_default(),
             not_strict: self.not_strict,
             record: self.record.as_ref(),
             equal: (compare && self.checkpoint.has_bytes()).then_some(&equal),
         };
         let plan = regraft::plan(&self.route.stages(), self.checkpoint.header(), &options);
+        self.compared.set(counted.bytes_read());
         // What could not be compared would look like a tie that was not asked for.
         match failed.into_inner() {
             Some(error) => Err(error.into()),
             None => Ok(plan?),
         }
+    }
+
+    /// Which stage of the target is asked for, as a line; empty for a whole model.
+    pub(super) fn stage_line(&self) -> String {
+        let stage = self.target.as_ref().and_then(Target::describe);
+        stage.map(|stage| format!("stage: {stage}\n")).unwrap_or_default()
     }
 
     /// The rules in order, as people call them.

@@ -3,13 +3,9 @@
 //! Tensors that share bytes can't be in a safetensors file (the format refuses overlaps); those with equal bytes are found with `--bytes`.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher};
 use std::path::PathBuf;
 
-use indexmap::IndexMap;
-use rayon::prelude::*;
-use regraft::error::Error;
-use regraft::execute::tensors_equal;
+use regraft::execute::twins;
 use regraft::key::{Key, natural_order};
 use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
 use regraft::tensor::{Header, TensorInfo};
@@ -48,7 +44,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
     let checkpoint = open_all(&arguments.sources, &options)?;
-    let equal = if arguments.bytes { equal_tensors(&checkpoint)? } else { Vec::new() };
+    let equal = if arguments.bytes { twins(&checkpoint)? } else { Vec::new() };
+    let equal: Vec<Vec<Key>> = equal.into_iter().map(|group| group.keys).collect();
     if console.json {
         console.json(&as_json(&checkpoint, arguments.bytes.then_some(&equal)))?;
     } else {
@@ -188,58 +185,4 @@ fn as_json(checkpoint: &Checkpoint, equal: Option<&Vec<Vec<Key>>>) -> Value {
         "notes": checkpoint.notes(),
         "ignored": checkpoint.ignored(),
     })
-}
-
-/// Bytes of a tensor that are hashed at once.
-const STRETCH: u64 = 1 << 20;
-
-/// Tensors that are equal byte for byte, in groups of at least two. Only tensors of one dtype and shape are compared: by a hash first, then
-/// by their bytes. Empty tensors are left out.
-fn equal_tensors(checkpoint: &Checkpoint) -> Result<Vec<Vec<Key>>> {
-    let mut alike: IndexMap<&TensorInfo, Vec<&Key>> = IndexMap::new();
-    for (key, info) in sorted(checkpoint.header()) {
-        if info.nbytes().is_some_and(|bytes| bytes > 0) {
-            alike.entry(info).or_default().push(key);
-        }
-    }
-    let compared: Vec<(&TensorInfo, &Key)> =
-        alike.iter().filter(|(_, keys)| keys.len() > 1).flat_map(|(info, keys)| keys.iter().map(move |key| (*info, *key))).collect();
-    let hashes: Vec<u64> = compared
-        .par_iter()
-        .map(|(info, key)| hash(checkpoint, key, info.nbytes().unwrap_or(0)))
-        .collect::<std::result::Result<_, Error>>()?;
-    let mut groups: IndexMap<(&TensorInfo, u64), Vec<Vec<Key>>> = IndexMap::new();
-    for ((info, key), hash) in compared.into_iter().zip(hashes) {
-        // Nearly always one; a tensor of the same hash and other bytes begins another.
-        let candidates = groups.entry((info, hash)).or_default();
-        let mut home = None;
-        for (at, group) in candidates.iter().enumerate() {
-            if let Some(first) = group.first()
-                && tensors_equal(checkpoint, first, key)?.is_equal()
-            {
-                home = Some(at);
-                break;
-            }
-        }
-        match home.and_then(|at| candidates.get_mut(at)) {
-            Some(group) => group.push(key.clone()),
-            None => candidates.push(vec![key.clone()]),
-        }
-    }
-    let mut equal: Vec<Vec<Key>> = groups.into_values().flatten().filter(|group| group.len() > 1).collect();
-    equal.sort_by(|a, b| natural_order(a.first().map_or("", Key::as_str), b.first().map_or("", Key::as_str)));
-    Ok(equal)
-}
-
-fn hash(store: &dyn Store, key: &Key, len: u64) -> std::result::Result<u64, Error> {
-    let mut hasher = DefaultHasher::new();
-    let mut buffer = vec![0; usize::try_from(len.min(STRETCH)).unwrap_or(0)];
-    let mut at = 0;
-    while at < len {
-        let part = buffer.get_mut(..usize::try_from((len - at).min(STRETCH)).unwrap_or(0)).unwrap_or_default();
-        store.read_at(key, at, part)?;
-        hasher.write(part);
-        at += part.len() as u64;
-    }
-    Ok(hasher.finish())
 }

@@ -16,10 +16,15 @@ mod group;
 mod inspect;
 mod invert;
 mod plan;
+mod progress;
+mod recover;
 mod rules;
 mod size;
 mod summary;
+mod target;
 mod test;
+mod ties;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -78,8 +83,11 @@ enum Command {
     Check(check::Arguments),
     Fmt(fmt::Arguments),
     Invert(invert::Arguments),
+    Ties(ties::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
+    Verify(verify::Arguments),
+    Recover(recover::Arguments),
     Completions(completions::Arguments),
 }
 
@@ -156,8 +164,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Invert(arguments) => invert::run(&arguments, console),
         Command::Check(arguments) => check::run(&arguments, console),
         Command::Fmt(arguments) => fmt::run(&arguments, console),
+        Command::Ties(arguments) => ties::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),
         Command::Rules(arguments) => rules::run(&arguments, console),
+        Command::Verify(arguments) => verify::run(&arguments, console),
+        Command::Recover(arguments) => recover::run(&arguments, console),
         Command::Completions(arguments) => completions::run(&arguments, console),
     };
     match result {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use regraft::execute::{Ties, lanes};
 use regraft::store::Store as _;
 
 use super::console::{Console, has_findings};
@@ -13,7 +14,8 @@ use super::{Outcome, Result, summary};
 #[command(after_help = "Examples:
   regraft plan mixtral-8x7b/                        rules by config.json, hub -> model
   regraft plan header.json --rules deepseek_v3      a manifest (key -> [dtype, shape]) is enough
-  regraft plan out/ --from model --to hub --compare")]
+  regraft plan out/ --from model --to hub --compare
+  regraft plan llama/ --target stage0.json,stage1.json --rank 1")]
 pub(super) struct Arguments {
     /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
     #[arg(required = true, value_name = "SRC")]
@@ -39,8 +41,11 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     } else {
         console.findings(&prepared.findings);
         console.findings(&plan.findings);
-        console.out(&format!("rules: {}\n\n", prepared.rules()))?;
+        console.out(&format!("rules: {}\n{}\n", prepared.rules(), prepared.stage_line()))?;
         console.out(&summary::plan(&plan, prepared.checkpoint.header(), arguments.all))?;
+        if prepared.checkpoint.has_bytes() {
+            console.out(&summary::lanes(&lanes(&plan, &prepared.checkpoint, Ties::Alias)?))?;
+        }
     }
     Ok(Outcome::findings(has_findings(&plan.findings)))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use indexmap::IndexMap;
+use regraft::execute::Lanes;
 use regraft::plan::{DropReason, NodeId, Op, Plan, RuleId, Target, Verdict};
 use regraft::tensor::{Header, TensorInfo};
 
@@ -22,6 +23,15 @@ pub(super) struct Shape {
     pub(super) sources: Vec<(String, usize)>,
     /// The ops, in the order in which they apply.
     pub(super) ops: Vec<String>,
+}
+
+/// Which way the bytes will go.
+pub(super) fn lanes(lanes: &Lanes) -> String {
+    let mut parts: Vec<String> = lanes.bytes.iter().map(|(lane, bytes)| format!("{} {lane}", Size(*bytes))).collect();
+    if lanes.in_place {
+        parts.push("nothing moves with --in-place".to_owned());
+    }
+    if parts.is_empty() { String::new() } else { format!("lanes: {}\n", parts.join(", ")) }
 }
 
 /// The body of a plan: everything but its findings.
@@ -145,6 +155,12 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
     }
     if let Some(tied) = &plan.tied {
         let _ = writeln!(out, "tied embeddings: {} ({})", if tied.tied { "yes" } else { "no" }, tied.because);
+    }
+    if let Some(report) = plan.report.as_ref().filter(|report| !report.elsewhere.is_empty()) {
+        let _ = writeln!(out, "left to other stages: {}", counted(report.elsewhere.len() as u64, "key"));
+    }
+    if !plan.kept.is_empty() {
+        let _ = writeln!(out, "left as the model holds them: {}", plan.kept.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", "));
     }
     let _ = writeln!(
         out,

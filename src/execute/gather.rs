@@ -8,6 +8,7 @@ use super::layout::{Lane, Piece};
 use super::value::{self, BLOCK};
 use crate::error::{Error, Result};
 use crate::plan::NodeId;
+use crate::store::Extent;
 use crate::tensor::{Dtype, Shape, strided};
 
 /// Where the elements of leaves come from.
@@ -17,6 +18,12 @@ pub(super) trait Leaves: Sync {
 
     /// The bytes of a leaf that is in memory.
     fn bytes(&self, leaf: NodeId) -> Option<&[u8]>;
+
+    /// Where a leaf lies in a file.
+    fn extent(&self, leaf: NodeId) -> Result<Option<Extent<'_>>> {
+        let _ = leaf;
+        Ok(None)
+    }
 }
 
 /// Gaps of up to so many bytes are read through: a page, which the system fetches anyway.
@@ -90,12 +97,22 @@ impl Worker {
                 break;
             }
         }
+        // Where the stretches don't lie as they are wanted, some are read side by side and put in order together: a line of the cache then gets all of its
+        // elements at once, not one from each stretch.
+        let beside = match (nibbles, is_run(&steps, &lane.strides, strides)) {
+            (false, false) => (0..dims.len()).filter(|k| steps[*k] == 1 && dims[*k] > 1).min_by_key(|k| strides[*k]),
+            _ => None,
+        };
+        if let Some(k) = beside {
+            steps[k] = (limit / span).clamp(1, dims[k]);
+        }
         let mut at = vec![0u64; dims.len()];
         loop {
             let part: Vec<u64> = at.iter().zip(&steps).zip(dims).map(|((at, step), n)| (*step).min(n - at)).collect();
             let from = lane.offset + at.iter().zip(&lane.strides).map(|(at, stride)| at * stride).sum::<u64>();
             let to = at.iter().zip(strides).map(|(at, stride)| at * stride).sum::<u64>();
-            let span = 1 + part.iter().zip(&lane.strides).map(|(n, stride)| (n - 1) * stride).sum::<u64>();
+            let length = |k: usize| (part[k] - 1) * lane.strides[k];
+            let span = 1 + (0..dims.len()).filter(|k| Some(*k) != beside).map(length).sum::<u64>();
             let out = out.get_mut(bytes_of(to, size)?..).ok_or_else(outside)?;
             if nibbles {
                 let (first, last) = (from / 2, (from + span - 1) / 2);
@@ -103,6 +120,15 @@ impl Worker {
                 leaves.read(leaf.node, first, stretch)?;
                 let codes = halves(stretch);
                 strided::copy(&part, 1, &codes[usize::from(from % 2 == 1)..], &lane.strides, out, strides).ok_or_else(outside)?;
+            } else if let Some(k) = beside {
+                let row = bytes_of(span, size)?;
+                let block = stretch(&mut self.stretch, bytes_of(span * part[k], size)?);
+                for (i, bytes) in (0u64..).zip(block.chunks_exact_mut(row.max(1))) {
+                    leaves.read(leaf.node, (from + i * lane.strides[k]) * size, bytes)?;
+                }
+                let mut compact = lane.strides.clone();
+                compact[k] = span;
+                strided::copy(&part, bytes_of(1, size)?, block, &compact, out, strides).ok_or_else(outside)?;
             } else if is_run(&part, &lane.strides, strides) {
                 let out = out.get_mut(..bytes_of(span, size)?).ok_or_else(outside)?;
                 leaves.read(leaf.node, from * size, out)?;

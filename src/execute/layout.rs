@@ -58,6 +58,11 @@ impl<T: Clone + PartialEq> Piece<T> {
         self.target.offset + 1 + self.dims.iter().zip(&self.target.strides).map(|(n, stride)| (n - 1) * stride).sum::<u64>()
     }
 
+    /// Whether it is one stretch, the same on all sides.
+    pub(super) fn is_run(&self) -> bool {
+        self.dims.len() <= 1 && self.lanes().all(|lane| lane.strides.iter().all(|stride| *stride == 1))
+    }
+
     pub(super) fn lane(&self, which: Which) -> &Lane {
         match which {
             Which::Target => &self.target,

@@ -13,7 +13,7 @@ use super::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
 use super::tile::tiles;
 use super::{Report, naive};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Key;
+use crate::key::{Key, natural_order};
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::Store;
 use crate::tensor::{Dtype, Storage, TensorInfo, TensorView};
@@ -37,6 +37,23 @@ const TILE: u64 = 1 << 20;
 /// If the plan doesn't fit the store or is inconsistent, an op isn't defined on its dtype, or a source can't be mapped.
 pub fn views(plan: &Plan, source: &dyn Store) -> Result<Views> {
     views_within(plan, source, MAX_PIECES)
+}
+
+/// As [`views`], for a model that holds tensors already: the keys that a tie with `if absent fallback` leaves as they are
+/// ([`Plan::kept`]) are its own, in its own storage.
+///
+/// # Errors
+/// As [`views`]; and if the model doesn't hold such a key.
+pub fn views_over(plan: &Plan, source: &dyn Store, model: &dyn Store) -> Result<Views> {
+    let mut out = views(plan, source)?;
+    for key in &plan.kept {
+        let view = model.view(key)?;
+        out.report.aliased += 1;
+        out.report.bytes_aliased += view.nbytes();
+        out.tensors.insert(key.clone(), view);
+    }
+    out.tensors.sort_by(|a, _, b, _| natural_order(a, b));
+    Ok(out)
 }
 
 /// As [`views`], with another limit of pieces.

@@ -6,20 +6,28 @@
 mod compile;
 mod equal;
 mod gather;
+mod lanes;
 mod layout;
 mod memory;
 pub mod naive;
+mod patch;
 mod report;
 mod sharing;
 mod tile;
+mod twins;
 mod value;
+mod verify;
 mod write;
 
 pub use equal::{Equality, differing_bytes, tensors_equal};
-pub use memory::{Views, views};
-pub use report::Report;
+pub use lanes::{Lanes, lanes};
+pub use memory::{Views, views, views_over};
+pub use patch::{PatchOptions, Recovery, patch, recover};
+pub use report::{Lane, Report};
 pub use sharing::{Sharing, sharing};
-pub use write::{Progress, Ties, WriteOptions, write};
+pub use twins::{Twins, same_place, twins};
+pub use verify::{CHECKSUMS, Verified, verify};
+pub use write::{Progress, Rank, Ties, WriteOptions, write};
 
 #[cfg(test)]
 mod tests;

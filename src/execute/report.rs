@@ -1,6 +1,36 @@
 //! [`Report`]: what carrying out a plan did.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+
+/// How bytes of tensors get to where they belong, cheapest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lane {
+    /// They stay: only the header of their file is written anew.
+    InPlace,
+    /// They stay, but move within their file: the filesystem inserts room for a longer header.
+    Grown,
+    /// The filesystem shares their blocks between both files.
+    Shared,
+    /// The system copies them between files.
+    Copied,
+    /// They are read, put in order or computed, and written.
+    Streamed,
+}
+
+impl std::fmt::Display for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Lane::InPlace => "in place",
+            Lane::Grown => "in place, header grown",
+            Lane::Shared => "shared blocks",
+            Lane::Copied => "copied by the system",
+            Lane::Streamed => "streamed",
+        })
+    }
+}
 
 /// What carrying out a plan did. Counts are of targets, sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -25,6 +55,22 @@ pub struct Report {
     pub temporaries: u64,
     /// Size of those.
     pub temporary_bytes: u64,
+    /// Bytes of tensors by the lane that they took.
+    pub lanes: BTreeMap<Lane, u64>,
+    /// Files that an earlier run had finished, and that were found whole.
+    pub kept: u64,
+    /// Whether the output is in its place. Of several ranks, only the last to finish puts it there.
+    pub complete: bool,
+    /// Most memory that the process ever held, in bytes, mapped files included; 0 where the system doesn't say.
+    pub peak_memory: u64,
     /// Files written, by name, in order; a single file by its own name.
     pub files: Vec<String>,
+}
+
+/// Most memory that this process ever held, in bytes; 0 where the system doesn't say.
+pub(super) fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.unwrap_or(0).saturating_mul(1024)
 }

@@ -5,7 +5,6 @@ mod random;
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
@@ -14,7 +13,7 @@ use proptest::test_runner::{Config, TestRunner};
 use super::compile::{Program, compile};
 use super::gather::Leaves;
 use super::layout::MAX_PIECES;
-use super::write::stream::{Output, Pool};
+use super::write::stream::{OutFile, Output, Pool};
 use super::{memory, naive};
 use crate::error::Result;
 use crate::plan::{NodeId, Op, Plan};
@@ -76,7 +75,8 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
     let mut pool = Pool::new(&leaves, [16, 64, 300, 1 << 20][choices.below(4)], 0);
     pool.gap = [0, 6, 4096][choices.below(3)];
     pool.long_run = [1, 16, 1 << 16][choices.below(3)];
-    let file = Arc::new((tempfile::tempfile().unwrap(), PathBuf::new()));
+    let size = program.layouts.iter().map(|layout| layout.numel * layout.size).sum();
+    let file = OutFile::new(tempfile::tempfile().unwrap(), PathBuf::new(), size);
     let mut start = 3;
     let mut outputs = Vec::new();
     for (target, layout) in plan.targets.iter().zip(&program.layouts) {
@@ -87,7 +87,7 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
     assert_eq!(pool.written.load(Ordering::Relaxed), start - 3, "each byte is written once");
     for (output, expected) in outputs.iter().zip(&expected) {
         let mut found = vec![0; expected.len()];
-        file.0.read_exact_at(&mut found, output.start).unwrap();
+        file.file.read_exact_at(&mut found, output.start).unwrap();
         assert_eq!(&found, expected, "{} to a file", output.key);
     }
     (all.len() as u64, views.report.aliased, views.report.temporaries)

@@ -3,12 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::node::{DropReason, Dropped, Node, NodeId, Op, Plan, Target, Verdict};
 use super::state::Entry;
-use super::{Planner, counted};
+use super::{Part, Planner, counted};
 use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, SHAPE, UNEXPECTED_KEY};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, did_you_mean};
 use crate::key::{Key, natural_order};
@@ -20,6 +19,9 @@ pub struct Report {
     pub missing: Vec<Key>,
     /// Keys that are given and the manifest doesn't know; they are left out.
     pub unexpected: Vec<Key>,
+    /// Keys that are given and belong to another [part](super::Part) of the target; they are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Key>,
     /// Keys whose shape or dtype is not what the manifest says.
     pub mismatched: Vec<Key>,
 }
@@ -35,12 +37,14 @@ impl Planner<'_> {
         let mut entries: Vec<Entry> = self.state.iter().map(|(_, entry)| entry.clone()).collect();
         entries.sort_by(|a, b| natural_order(&a.key, &b.key));
         let report = self.meet_wanted(&mut entries);
+        let kept = std::mem::take(&mut self.ties.kept);
+        let kept: Vec<Key> = kept.into_iter().filter(|key| !self.state.contains(key) && self.asks_for(key)).collect();
         if self.failed() {
             return Err(Diagnostics(self.findings));
         }
         let (nodes, numbers) = self.reachable(&entries);
         let targets = name_ties(entries, &numbers);
-        let used: HashSet<&str> = nodes
+        let used: HashSet<&str, foldhash::fast::RandomState> = nodes
             .iter()
             .filter_map(|node| match &node.op {
                 Op::Source { key } => Some(key.as_str()),
@@ -72,8 +76,19 @@ impl Planner<'_> {
             tied: Some(self.decision),
             renamed: self.renamed,
             report,
+            kept,
+            ties: self.ties.facts,
             findings: self.findings,
         })
+    }
+
+    /// Whether the part of the target manifest that counts asks for a key; every key is asked for without a manifest.
+    fn asks_for(&self, key: &str) -> bool {
+        match (self.options.part, self.options.wanted) {
+            (Part::Keys(part), _) => part.contains(key),
+            (Part::Whole | Part::Open, Some(wanted)) => wanted.contains(key),
+            (Part::Whole | Part::Open, None) => true,
+        }
     }
 
     /// Leaves out what the target manifest doesn't ask for, and reports how it is met.
@@ -81,12 +96,20 @@ impl Planner<'_> {
         let wanted = self.options.wanted?;
         let mut report = Report::default();
         let given: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-        report.missing = wanted.keys.keys().filter(|key| !given.contains(key.as_str())).cloned().collect();
+        let part = if let Part::Keys(part) = self.options.part { part } else { wanted };
+        let is_missing = |key: &&Key| !given.contains(key.as_str()) && !self.ties.kept.contains(*key);
+        report.missing = part.keys.keys().filter(is_missing).cloned().collect();
         report.missing.sort_by(|a, b| natural_order(a, b));
         // A tensor that is asked for by another of its keys is not lost.
         let taken: HashSet<NodeId> = entries.iter().filter(|entry| wanted.contains(&entry.key)).map(|entry| entry.node).collect();
-        let unexpected = entries.iter().filter(|entry| !wanted.contains(&entry.key) && !taken.contains(&entry.node));
-        report.unexpected = unexpected.map(|entry| entry.key.clone()).collect();
+        for entry in entries.iter().filter(|entry| !part.contains(&entry.key)) {
+            match self.options.part {
+                Part::Open => report.elsewhere.push(entry.key.clone()),
+                Part::Keys(_) if wanted.contains(&entry.key) => report.elsewhere.push(entry.key.clone()),
+                _ if taken.contains(&entry.node) => {}
+                Part::Whole | Part::Keys(_) => report.unexpected.push(entry.key.clone()),
+            }
+        }
         let severity = if self.options.not_strict { Severity::Warning } else { Severity::Error };
         let closest = |keys: &[Key], others: &[Key]| -> Vec<String> {
             keys.iter()
@@ -117,9 +140,9 @@ impl Planner<'_> {
             }
             self.findings.push(finding);
         }
-        entries.retain(|entry| wanted.contains(&entry.key));
+        entries.retain(|entry| part.contains(&entry.key));
         for entry in entries.iter() {
-            let (Some(wanted), given) = (wanted.get(&entry.key), self.graph.info(entry.node)) else { continue };
+            let (Some(wanted), given) = (part.get(&entry.key), self.graph.info(entry.node)) else { continue };
             if wanted == given {
                 continue;
             }
@@ -136,8 +159,8 @@ impl Planner<'_> {
         Some(report)
     }
 
-    /// The nodes that the entries need, numbered anew.
-    fn reachable(&self, entries: &[Entry]) -> (Vec<Node>, HashMap<NodeId, NodeId>) {
+    /// The nodes that the entries need, numbered anew; and by its old number, each node's new one. The graph has none afterwards.
+    fn reachable(&mut self, entries: &[Entry]) -> (Vec<Node>, Vec<NodeId>) {
         let mut needed = vec![false; self.graph.nodes.len()];
         let mut open: Vec<NodeId> = entries.iter().map(|entry| entry.node).collect();
         while let Some(id) = open.pop() {
@@ -145,26 +168,26 @@ impl Planner<'_> {
                 open.extend(&self.graph.node(id).inputs);
             }
         }
-        let mut numbers = HashMap::new();
+        let old = std::mem::take(&mut self.graph.nodes);
+        let mut numbers = Vec::with_capacity(old.len());
         let mut nodes = Vec::new();
-        for (old, node) in (0u32..).map(NodeId).zip(&self.graph.nodes) {
-            if !needed[old.0 as usize] {
-                continue;
+        for (mut node, needed) in old.into_iter().zip(needed) {
+            // What isn't needed has no number; nothing that is asks for it.
+            numbers.push(NodeId(u32::try_from(nodes.len()).unwrap_or(u32::MAX)));
+            if needed {
+                for input in &mut node.inputs {
+                    *input = numbers[input.0 as usize];
+                }
+                nodes.push(node);
             }
-            numbers.insert(old, NodeId(u32::try_from(nodes.len()).unwrap_or(u32::MAX)));
-            let mut node = node.clone();
-            for input in &mut node.inputs {
-                *input = numbers[input];
-            }
-            nodes.push(node);
         }
         (nodes, numbers)
     }
 }
 
 /// Targets with the key that each tied one is one tensor with.
-fn name_ties(entries: Vec<Entry>, numbers: &HashMap<NodeId, NodeId>) -> Vec<Target> {
-    let mut roots: IndexMap<NodeId, Key> = IndexMap::new();
+fn name_ties(entries: Vec<Entry>, numbers: &[NodeId]) -> Vec<Target> {
+    let mut roots: HashMap<NodeId, Key, foldhash::fast::RandomState> = HashMap::default();
     for entry in entries.iter().filter(|entry| !entry.tied).chain(entries.iter().filter(|entry| entry.tied)) {
         roots.entry(entry.node).or_insert_with(|| entry.key.clone());
     }
@@ -172,7 +195,7 @@ fn name_ties(entries: Vec<Entry>, numbers: &HashMap<NodeId, NodeId>) -> Vec<Targ
         .into_iter()
         .map(|entry| {
             let root = roots.get(&entry.node).filter(|root| entry.tied && **root != entry.key).cloned();
-            Target { key: entry.key, node: numbers[&entry.node], rules: entry.rules, tied_to: root }
+            Target { key: entry.key, node: numbers[entry.node.0 as usize], rules: entry.rules, tied_to: root }
         })
         .collect()
 }

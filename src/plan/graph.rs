@@ -13,7 +13,7 @@ pub(super) type Fit<T> = Result<T, String>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
-    sources: IndexMap<Key, NodeId>,
+    sources: IndexMap<Key, NodeId, foldhash::fast::RandomState>,
 }
 
 impl Graph {

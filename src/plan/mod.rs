@@ -12,6 +12,7 @@ mod pass;
 mod print;
 mod record;
 mod state;
+mod tied;
 mod trace;
 
 use std::cmp::Ordering;
@@ -22,6 +23,7 @@ use indexmap::IndexMap;
 pub use cover::Report;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
 pub use record::{RECORD_FILE, Record, RecordedRules, Renamed};
+pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
 
@@ -34,6 +36,7 @@ use crate::key::{Bindings, Key, Segments};
 use crate::syntax::ast;
 use crate::tensor::{Header, Wanted};
 use graph::Graph;
+use pass::TieState;
 use state::{Entry, State};
 
 /// A rule file and which way to read it.
@@ -59,6 +62,18 @@ pub enum Equality {
 /// Answers whether two keys of the checkpoint are equal byte for byte; `None` if that can't be known (headers only).
 pub type EqualFn<'a> = dyn Fn(&str, &str) -> Option<Equality> + 'a;
 
+/// Which part of the target is asked for: a pipeline stage holds some of a model's keys, and reads what it needs for those.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Part<'a> {
+    /// All of it: a key that the target manifest doesn't know is unexpected.
+    #[default]
+    Whole,
+    /// The target manifest is that of a part; the keys of the others are not known, and no key is unexpected.
+    Open,
+    /// These keys of the target manifest, which is that of all parts together; only what no part knows is unexpected.
+    Keys(&'a Wanted),
+}
+
 /// What a plan depends on besides rules and headers.
 #[derive(Clone, Default)]
 pub struct PlanOptions<'a> {
@@ -70,6 +85,8 @@ pub struct PlanOptions<'a> {
     pub tied: Option<bool>,
     /// The keys that the result should have.
     pub wanted: Option<&'a Wanted>,
+    /// Which part of them is asked for here, as of a pipeline stage.
+    pub part: Part<'a>,
     /// Missing or unexpected keys are findings, not a stop.
     pub not_strict: bool,
     /// What the conversion that this one undoes did.
@@ -113,6 +130,8 @@ struct Planner<'a> {
     dropped: IndexMap<Key, DropReason>,
     renamed: Vec<Renamed>,
     findings: Vec<Diagnostic>,
+    /// What ties found, and what those since the last statement of another kind left open.
+    ties: TieState,
     /// How the stage that runs found the keys.
     evidence: Evidence,
     verdicts: Vec<Verdict>,
@@ -129,6 +148,8 @@ struct Evidence {
     unmatched: Vec<Diagnostic>,
     /// Rewrites that ran.
     rewrites: usize,
+    /// Rules of them that must take something: those that are not `optional`.
+    needed: usize,
 }
 
 impl<'a> Planner<'a> {
@@ -144,6 +165,7 @@ impl<'a> Planner<'a> {
             dropped: IndexMap::new(),
             renamed: Vec::new(),
             findings: Vec::new(),
+            ties: TieState::default(),
             evidence: Evidence::default(),
             verdicts: Vec::new(),
         }
@@ -194,6 +216,7 @@ impl<'a> Planner<'a> {
         self.evidence = Evidence::default();
         let steps: Vec<&Step> = stage.rules.steps.iter().collect();
         self.steps(&steps, stage);
+        self.close_ties();
         if self.failed() {
             return;
         }
@@ -232,7 +255,7 @@ impl<'a> Planner<'a> {
                 let finding = finding.keys(evidence.already.into_iter().map(String::from));
                 self.findings.push(finding.hint("reading backwards would rename these too"));
             }
-            Verdict::Neither if stage.named && evidence.rewrites > 0 => {
+            Verdict::Neither if stage.named && evidence.needed > 0 => {
                 let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
                 finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
                 for miss in self.nearest_misses(stage).into_iter().take(3) {
@@ -298,6 +321,9 @@ impl<'a> Planner<'a> {
 
     fn step(&mut self, step: &Step, stage: &Stage<'_>) {
         let Some(scope) = stage.rules.scopes.get(step.scope) else { return };
+        if !matches!(step.kind, StepKind::Tie(_) | StepKind::When { .. } | StepKind::Reversed(_)) {
+            self.close_ties();
+        }
         let result = match &step.kind {
             StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
             StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
@@ -335,12 +361,15 @@ impl<'a> Planner<'a> {
             self.steps(&branch(holds), stage);
             return Ok(());
         }
+        self.close_ties();
         // `exists` is a fact about the left layout, which reading backwards only gives: each answer is tried, and the one that the
         // result bears out stands.
-        let before = (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone());
+        let before =
+            (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone(), self.ties.clone());
         let mut borne_out = Vec::new();
         for holds in [true, false] {
             self.steps(&branch(holds), stage);
+            self.close_ties();
             let agrees = !self.failed() && self.truth(scope, condition)? == holds;
             let after = (
                 std::mem::replace(&mut self.state, before.0.clone()),
@@ -348,6 +377,7 @@ impl<'a> Planner<'a> {
                 std::mem::replace(&mut self.findings, before.2.clone()),
                 std::mem::replace(&mut self.rules, before.3.clone()),
                 std::mem::replace(&mut self.evidence, before.4.clone()),
+                std::mem::replace(&mut self.ties, before.5.clone()),
             );
             if agrees {
                 borne_out.push(after);
@@ -369,7 +399,7 @@ impl<'a> Planner<'a> {
                     .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
             ));
         };
-        (self.state, self.dropped, self.findings, self.rules, self.evidence) = chosen;
+        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.ties) = chosen;
         Ok(())
     }
 

@@ -182,6 +182,12 @@ pub struct Plan {
     /// How the keys meet the target manifest, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<super::Report>,
+    /// Missing keys that a `tie … if absent fallback` leaves as the model holds them, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Key>,
+    /// What became of each tie, in the order in which they applied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ties: Vec<super::TieFact>,
     /// What was found while planning: notes and warnings, no errors.
     pub findings: Vec<Diagnostic>,
 }

@@ -22,7 +22,7 @@ pub(super) struct Entry {
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     entries: Vec<Option<Entry>>,
-    by_key: HashMap<Key, usize>,
+    by_key: HashMap<Key, usize, foldhash::fast::RandomState>,
 }
 
 impl State {
@@ -62,6 +62,14 @@ impl State {
         self.by_key.insert(entry.key.clone(), self.entries.len());
         self.entries.push(Some(entry));
         Ok(())
+    }
+
+    /// Makes every entry of one node an entry of another, by a tie.
+    pub(super) fn replace_node(&mut self, old: NodeId, new: NodeId) {
+        for entry in self.entries.iter_mut().flatten().filter(|entry| entry.node == old) {
+            entry.node = new;
+            entry.tied = true;
+        }
     }
 
     /// Every entry with its place.

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
-use super::Store;
 use super::safetensors::{FileHeader, read_header};
+use super::{Extent, Store};
 use crate::error::{Error, Result};
 use crate::tensor::{Entry, Header, Location, Storage, TensorView};
 
@@ -179,6 +179,11 @@ impl Store for Checkpoint {
             io::ErrorKind::UnexpectedEof => Error::corrupt("the file became shorter while it was read").at_key(key).in_file(&file.path),
             _ => Error::io("cannot read", &file.path, source).at_key(key),
         })
+    }
+
+    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
+        let (_, location, file) = self.find(key)?;
+        Ok(Some(Extent { file: file.handle()?, path: &file.path, offset: location.offset, len: location.len }))
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {

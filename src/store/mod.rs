@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{Header, TensorView};
 
 mod checkpoint;
+mod counted;
 mod json;
 mod manifest;
 mod memory;
@@ -16,10 +17,15 @@ mod sharded;
 mod side;
 
 pub use checkpoint::Checkpoint;
+pub use counted::Counted;
 pub use memory::StateDict;
 pub use open::{OpenOptions, open, open_all};
+pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 pub use side::side_files;
+
+/// The name of the journal that lies beside the files while they are changed in place. A checkpoint that has one doesn't open.
+pub const JOURNAL: &str = ".regraft-journal";
 
 /// A checkpoint: a header, and bytes by key.
 pub trait Store: Send + Sync {
@@ -32,6 +38,15 @@ pub trait Store: Send + Sync {
     /// If the key isn't there, the range leaves the tensor, or reading fails (a truncated file is an error, never a crash).
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
+    /// Where a tensor lies in an open file, so that the system can copy it by itself; `None` if it isn't in a file.
+    ///
+    /// # Errors
+    /// If its file can't be opened, or isn't any more what it was when its header was read.
+    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
+        let _ = key;
+        Ok(None)
+    }
+
     /// A tensor as a view (mapped or in memory); no byte is copied.
     ///
     /// A mapped file must not shrink while views of it live: the system ends the process that then touches them.
@@ -39,6 +54,19 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If the key isn't there, or mapping its file fails.
     fn view(&self, key: &str) -> Result<TensorView>;
+}
+
+/// A tensor's bytes in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Extent<'a> {
+    /// The file, open for reading.
+    pub file: &'a std::fs::File,
+    /// Its path, for messages.
+    pub path: &'a std::path::Path,
+    /// First byte, from the start of the file.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
 }
 
 /// Checks that `count` bytes from `offset` lie within a tensor of `len` bytes; gives the offset.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Checkpoint, open_regular};
 use super::json::{self, Kind};
 use super::safetensors::{MAX_HEADER_LEN, foreign};
-use super::{manifest, sharded};
+use super::{JOURNAL, manifest, sharded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
 
@@ -47,7 +47,13 @@ pub(super) enum Content {
 /// If the path isn't there, is of a kind that regraft doesn't read, or breaks a rule of its format.
 pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkpoint> {
     let path = path.as_ref();
-    if metadata(path)?.is_dir() {
+    let is_directory = metadata(path)?.is_dir();
+    let journal = if is_directory { path.join(JOURNAL) } else { parent(path).join(JOURNAL) };
+    if journal.symlink_metadata().is_ok() {
+        let error = Error::corrupt("a change in place was interrupted here, or is under way").in_file(&journal);
+        return Err(error.hint(format!("run `regraft recover {}`, which completes it or takes it back", parent(&journal).display())));
+    }
+    if is_directory {
         return open_directory(path, options);
     }
     match content(path)? {

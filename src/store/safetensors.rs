@@ -232,6 +232,28 @@ pub fn safetensors_header(entries: &[(Key, TensorInfo)], metadata: &BTreeMap<Str
     Ok((bytes, offsets))
 }
 
+/// The JSON of a header whose tensors lie where they are told to, `begin..end` in bytes from the start of the data section; without length and padding.
+///
+/// # Errors
+/// As [`safetensors_header`].
+pub(crate) fn placed_header(rows: &[(Key, TensorInfo, [u64; 2])], metadata: &BTreeMap<String, String>) -> Result<String> {
+    let mut text = String::from("{");
+    if !metadata.is_empty() {
+        text.push_str(&format!("\"{METADATA}\":{}", quote(metadata)?));
+    }
+    let mut seen = std::collections::HashSet::with_capacity(rows.len());
+    for (key, info, [begin, end]) in rows {
+        if key.as_str() == METADATA || key.len() > MAX_KEY_LEN || info.shape.len() > MAX_RANK || !seen.insert(key) {
+            return Err(Error::corrupt("a safetensors file can't hold this key and shape").at_key(key.as_str()));
+        }
+        let comma = if text.len() > 1 { "," } else { "" };
+        let (name, shape) = (quote(key)?, quote(&info.shape)?);
+        text.push_str(&format!("{comma}{name}:{{\"dtype\":\"{}\",\"shape\":{shape},\"data_offsets\":[{begin},{end}]}}", info.dtype));
+    }
+    text.push('}');
+    Ok(text)
+}
+
 fn quote(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|source| Error::corrupt(format!("cannot write JSON: {source}")))
 }

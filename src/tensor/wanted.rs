@@ -19,6 +19,23 @@ impl Wanted {
         Self { keys: keys.into_iter().map(|key| (key, None)).collect() }
     }
 
+    /// The keys of several manifests, as of the stages of one model, each once.
+    ///
+    /// # Errors
+    /// A key of which two of them say different dtypes or shapes.
+    pub fn join<'a>(parts: impl IntoIterator<Item = &'a Wanted>) -> Result<Self, Key> {
+        let mut all = Self::default();
+        for (key, info) in parts.into_iter().flat_map(|part| &part.keys) {
+            let known = all.keys.entry(key.clone()).or_default();
+            match (&known, info) {
+                (Some(known), Some(info)) if known != info => return Err(key.clone()),
+                (None, Some(_)) => known.clone_from(info),
+                _ => {}
+            }
+        }
+        Ok(all)
+    }
+
     /// dtype and shape of a key; `None` if the key isn't wanted or nothing more is known of it.
     pub fn get(&self, key: &str) -> Option<&TensorInfo> {
         self.keys.get(key)?.as_ref()
@@ -33,5 +50,24 @@ impl Wanted {
 impl From<&Header> for Wanted {
     fn from(header: &Header) -> Self {
         Self { keys: header.tensors.iter().map(|(key, entry)| (key.clone(), Some(entry.info.clone()))).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Dtype;
+
+    fn part(keys: &[(&str, Option<u64>)]) -> Wanted {
+        let info = |rows: u64| TensorInfo::new(Dtype::F32, vec![rows]);
+        Wanted { keys: keys.iter().map(|(key, rows)| (Key::from(*key), rows.map(info))).collect() }
+    }
+
+    #[test]
+    fn parts_join_and_agree() {
+        let joined = Wanted::join([&part(&[("a", None), ("b", Some(2))]), &part(&[("a", Some(3)), ("b", None)])]).unwrap();
+        assert_eq!(joined, part(&[("a", Some(3)), ("b", Some(2))]));
+        let disagree = Wanted::join([&part(&[("a", Some(3))]), &part(&[("a", Some(4))])]);
+        assert_eq!(disagree, Err(Key::from("a")));
     }
 }

@@ -43,11 +43,16 @@ struct Case {
     model: IndexMap<String, Said>,
     model_data: HashMap<String, String>,
     saved: IndexMap<String, Said>,
+    #[serde(default)]
+    ties: Vec<Vec<String>>,
 }
 
+/// Those kept here, and those of another directory if `REGRAFT_CASES` names one.
 fn cases() -> Vec<(String, Case)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cases");
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let more = std::env::var_os("REGRAFT_CASES").map(PathBuf::from);
+    let files = std::iter::once(folder).chain(more).flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let mut paths: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     assert!(!paths.is_empty());
@@ -60,16 +65,23 @@ fn cases() -> Vec<(String, Case)> {
 
 /// The data of a key: FNV-1a seeds splitmix64.
 fn data(key: &str, info: &TensorInfo) -> Vec<u8> {
-    assert_eq!(info.dtype, Dtype::F32, "these cases are all F32");
+    let integer = match info.dtype {
+        Dtype::F32 => false,
+        Dtype::I64 => true,
+        other => panic!("{key} is {other}: cases are F32 and I64"),
+    };
     let seed = key.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
     let element = |at: u64| {
         let mut z = seed.wrapping_add(at.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^= z >> 31;
+        if integer {
+            return (z % 100).to_le_bytes().to_vec();
+        }
         // 24 bits fit a float exactly, and so does the difference.
         let drawn = u32::try_from(z >> 40).unwrap();
-        ((f64::from(drawn) / 8_388_608.0 - 1.0) as f32).to_le_bytes()
+        ((f64::from(drawn) / 8_388_608.0 - 1.0) as f32).to_le_bytes().to_vec()
     };
     (1..=info.numel().unwrap()).flat_map(element).collect()
 }
@@ -118,6 +130,24 @@ fn towards_the_model() {
         let plan = planned(&case, &source, "hub", "model", Some(&wanted));
         same(&name, &plan, &source, &case.model);
     }
+}
+
+/// What transformers holds as one tensor is one tensor here: the same storage, offset, shape and strides.
+#[test]
+fn ties_are_one_tensor_in_memory() {
+    let mut groups = 0;
+    for (name, case) in cases() {
+        let source = state_dict(case.checkpoint.iter().map(|(key, said)| (key.clone(), said.info(), data(key, &said.info()))));
+        let wanted = Wanted { keys: case.model.iter().map(|(key, said)| (Key::from(key.as_str()), Some(said.info()))).collect() };
+        let made = views(&planned(&case, &source, "hub", "model", Some(&wanted)), &source).unwrap();
+        for group in &case.ties {
+            let views: Vec<&TensorView> = group.iter().filter_map(|key| made.tensors.get(key.as_str())).collect();
+            assert!(views.is_empty() || views.len() == group.len(), "{name}: one of {group:?} is missing");
+            assert!(views.windows(2).all(|pair| pair[0].same_tensor(pair[1])), "{name}: {group:?} are not one");
+            groups += usize::from(!views.is_empty());
+        }
+    }
+    assert!(groups >= 5, "{groups} groups");
 }
 
 #[test]

@@ -206,12 +206,13 @@ fn run(name: &str, errors_allowed: bool) -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn the_language_reference_holds() {
     run("docs/language.md", false);
+    run("docs/ties.md", false);
 }
 
 /// Rules in the reference are laid out as the formatter does, as it says.
 #[test]
 fn the_reference_is_formatted() {
-    for name in ["docs/language.md", "README.md"] {
+    for name in ["docs/language.md", "docs/ties.md", "README.md"] {
         for block in blocks(name).into_iter().filter(|block| block.kind == "graft") {
             let source = Arc::new(SourceText { name: name.to_owned(), text: block.text.clone() });
             let printed = regraft::syntax::print(&regraft::syntax::parse(source).file);
@@ -237,9 +238,15 @@ fn the_readme_is_run() {
 fn what_documents_name_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut named = 0;
-    for name in
-        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/language.md", "docs/diagnostics.md", "tests/fixtures/cases/README.md"]
-    {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/language.md",
+        "docs/ties.md",
+        "docs/diagnostics.md",
+        "tests/fixtures/cases/README.md",
+    ] {
         let text = document(name);
         let folder = root.join(name).parent().unwrap().to_path_buf();
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());

@@ -2,6 +2,7 @@
 
 mod failures;
 mod files;
+mod patch;
 mod plans;
 mod views;
 
@@ -95,7 +96,7 @@ fn dict(tensors: &[(&str, Dtype, &[u64])]) -> StateDict {
 }
 
 /// The names in a directory, hidden ones too.
-fn names(directory: &std::path::Path) -> Vec<String> {
+pub(super) fn names(directory: &std::path::Path) -> Vec<String> {
     let mut names: Vec<String> = directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names

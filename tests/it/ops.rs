@@ -198,3 +198,15 @@ fn joins_come_back() {
         assert_eq!(back.get(key).unwrap().to_vec(), view.to_vec(), "{key}");
     }
 }
+
+#[test]
+fn sinusoids_are_sines_then_cosines() {
+    let rules = compile("create \"p\" = sinusoids([5, 4], F32)").unwrap();
+    let made = apply(&rules, Direction::Forward, &dict([("a", counting(&[1]))]));
+    let bytes = made.get("p").unwrap().to_vec();
+    let found: Vec<f32> = bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+    // Four columns: two frequencies, 1 and 1 / 100.
+    let expected: Vec<f32> =
+        (0..5u8).map(f64::from).flat_map(|p| [p.sin(), (p / 100.0).sin(), p.cos(), (p / 100.0).cos()]).map(|value| value as f32).collect();
+    assert_eq!(found, expected);
+}

@@ -118,6 +118,9 @@ impl Random {
         }
         let rank = choices.below(5);
         let shape: Vec<u64> = (0..rank).map(|_| if choices.below(12) == 0 { choices.size(2) } else { 1 + choices.size(6) }).collect();
+        if rank == 2 && shape[1].is_multiple_of(2) && choices.below(8) == 0 {
+            return self.push(Op::Sinusoids, &[], TensorInfo::new(Dtype::F32, shape));
+        }
         if choices.below(15) == 0 {
             return self.push(Op::Fill { value: 1.0 }, &[], TensorInfo::new(Dtype::BF16, shape));
         }
@@ -238,6 +241,7 @@ fn choices_cover_the_ops() {
             let name = match node.op {
                 Op::Source { .. } => "source",
                 Op::Fill { .. } => "fill",
+                Op::Sinusoids => "sinusoids",
                 Op::Narrow { .. } => "narrow",
                 Op::Permute { .. } => "permute",
                 Op::Reshape => "reshape",
@@ -250,6 +254,6 @@ fn choices_cover_the_ops() {
             *seen.entry(name).or_default() += 1;
         }
     }
-    assert_eq!(seen.len(), 10, "{seen:?}");
+    assert_eq!(seen.len(), 11, "{seen:?}");
     assert!(seen.values().all(|count| *count >= 10), "{seen:?}");
 }

@@ -2,28 +2,36 @@
 //!
 //! Equal plans and sources give equal bytes. The source is only read, and an output inside it is refused.
 
-mod place;
-mod shards;
+mod copy;
+pub(super) mod place;
+mod ranks;
+pub(super) mod record;
+pub(super) mod shards;
 pub(super) mod stream;
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::compile::compile;
+use super::compile::{Layout, Value, compile};
 use super::gather::{Leaves, outside};
-use super::layout::MAX_PIECES;
-use super::{Report, naive};
+use super::layout::{MAX_PIECES, Piece};
+use super::report::peak_memory;
+use super::verify::{self, CHECKSUMS};
+use super::{Lane, Report, naive};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan, Target};
-use crate::store::Store;
-use place::{Staging, create, sync};
-use shards::{INDEX, Item, lay_out};
-use stream::{Output, Pool};
+use crate::store::{Extent, Store};
+use place::{Mode, Spot, Staging, create, sync};
+pub use ranks::Rank;
+use record::Record;
+use shards::{INDEX, Item, Shards, lay_out};
+use stream::{OutFile, Output, Pool};
 
 /// What becomes of ties in files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +71,14 @@ pub struct WriteOptions<'a> {
     pub protect: Vec<PathBuf>,
     /// Bytes that all threads together may hold in buffers.
     pub memory: u64,
+    /// Continue what a killed run of the same work left beside the output: finished files are checked, not written again.
+    pub resume: bool,
+    /// Write [`CHECKSUMS`] beside the files: BLAKE3 of each file and tensor. Without effect on a single file.
+    pub checksums: bool,
+    /// Write this process's share only; the last of them to finish puts the output in place.
+    pub rank: Option<Rank>,
+    /// Whether the output is durable before it appears. Without, a power cut soon after may leave it empty.
+    pub sync: bool,
     /// Is told how far the run is, from any thread.
     pub progress: Option<&'a (dyn Fn(Progress) + Sync)>,
     /// Once set, the run stops, cleans up and gives [`ErrorKind::Interrupted`].
@@ -80,6 +96,10 @@ impl Default for WriteOptions<'_> {
             side_files: Vec::new(),
             protect: Vec::new(),
             memory: 64 << 20,
+            resume: false,
+            checksums: false,
+            rank: None,
+            sync: true,
             progress: None,
             cancel: None,
         }
@@ -91,7 +111,7 @@ const OPEN_FILES: usize = 64;
 
 /// Bytes that a thread holds at least, and at most: more would not make it faster.
 const LEAST: u64 = 64 << 10;
-const MOST: u64 = 8 << 20;
+const MOST: u64 = 16 << 20;
 
 /// Carries out a plan into files: `out` is a directory to be made, or a file if its name ends with `.safetensors`.
 ///
@@ -102,7 +122,7 @@ const MOST: u64 = 8 << 20;
 /// cancelled; I/O errors with the file; errors of the plan as in [`views`](super::views). In every case nothing of the output is there.
 pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions<'_>) -> Result<Report> {
     let is_file = out.extension().is_some_and(|extension| extension == "safetensors");
-    let staging = Staging::begin(out, is_file, options.force, &options.protect)?;
+    let spot = Spot::find(out, is_file, options.force, &options.protect)?;
     let written: Vec<usize> = (0..plan.targets.len()).filter(|i| !left_out(plan, &plan.targets[*i], options.ties)).collect();
     let mut report = Report::default();
     for target in plan.targets.iter().filter(|target| left_out(plan, target, options.ties)) {
@@ -111,24 +131,43 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     }
     let program = compile(plan, &written, MAX_PIECES)?;
 
-    let mut metadata = options.metadata.clone();
-    metadata.extend(source.header().metadata.clone());
-    if source.header().metadata.is_empty() {
-        metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
-    }
     // Two shards could each hold one of two equal keys without either noticing.
     let mut keys = BTreeSet::new();
     if let Some(twice) = plan.targets.iter().find(|target| !keys.insert(&target.key)) {
         return Err(Error::corrupt("the plan is inconsistent: two targets have one key").at_key(twice.key.as_str()));
     }
+    check_sources(plan, source, &program.layouts)?;
+    let metadata = metadata(source, &options.metadata);
     let items: Vec<Item<'_>> = written.iter().enumerate().map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t]))).collect();
     let limit = if is_file || options.single { None } else { options.max_shard_size };
     let own_name = out.file_name().and_then(|name| name.to_str()).filter(|_| is_file).unwrap_or("model.safetensors");
-    let shards = lay_out(&items, limit, &metadata, own_name)?;
 
     let mut leaves = Sources { plan, source, temporaries: BTreeMap::new(), read: AtomicU64::new(0) };
-    check_sources(plan, source, &program.layouts)?;
-    for node in &program.temporaries {
+    let share = can_share(&leaves, &program.layouts, spot.parent())?;
+    let phases = |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
+    let shards = lay_out(&items, limit, &metadata, own_name, &phases)?;
+    let mode = match (options.rank, options.resume) {
+        (Some(_), _) => Mode::Together,
+        (None, true) => Mode::Resume,
+        (None, false) => Mode::Fresh,
+    };
+    let staging = spot.begin(mode, &work(plan, &leaves, &program.layouts, &shards, options)?)?;
+
+    let own = options.rank.map_or_else(|| (0..shards.files.len()).collect(), |rank| rank.share(&shards.files));
+    let (mut todo, mut records) = (Vec::new(), BTreeMap::new());
+    for at in own {
+        match Record::load(&staging, &shards.files[at], true).filter(|record| record.sums.is_some() || !options.checksums) {
+            Some(record) if mode != Mode::Fresh => {
+                records.insert(at, record);
+                report.kept += 1;
+            }
+            _ => todo.push(at),
+        }
+    }
+    let needed = || todo.iter().flat_map(|at| &shards.files[*at].tensors).map(|(item, _)| &program.layouts[*item]);
+    let used: BTreeSet<NodeId> =
+        needed().flat_map(|layout| &layout.pieces).flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node).collect();
+    for node in program.temporaries.intersection(&used) {
         if cancelled(options) {
             return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
         }
@@ -138,35 +177,48 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
         leaves.temporaries.insert(*node, bytes);
     }
 
-    let total = program.layouts.iter().fold(0u64, |sum, layout| sum.saturating_add(layout.numel * layout.size));
+    let total = needed().fold(0u64, |sum, layout| sum.saturating_add(layout.numel * layout.size));
     let threads = rayon::current_num_threads() as u64;
     let mut pool = Pool::new(&leaves, (options.memory / threads.max(1)).clamp(LEAST, MOST), total);
-    (pool.cancel, pool.progress) = (options.cancel, options.progress);
+    (pool.cancel, pool.progress, pool.share) = (options.cancel, options.progress, share);
     // Files in order, so that reads and writes are about sequential; and not more at once than any system lets a process open.
-    for shards in shards.files.chunks(OPEN_FILES) {
+    for group in todo.chunks(OPEN_FILES) {
         let mut outputs = Vec::new();
-        let mut files = Vec::with_capacity(shards.len());
-        for shard in shards {
+        let mut files = Vec::with_capacity(group.len());
+        for at in group {
+            let shard = &shards.files[*at];
             let path = staging.file(&shard.name);
-            let file = Arc::new((create(&path, shard.len)?, path));
-            file.0.write_all_at(&shard.header, 0).map_err(|error| Error::io("cannot write", &file.1, error))?;
+            let file = create(&path, shard.len, !share)?;
+            file.write_all_at(&shard.header, 0).map_err(|error| Error::io("cannot write", &path, error))?;
+            let file = OutFile::new(file, path, shard.len - shard.header.len() as u64);
             report.bytes_written += shard.header.len() as u64;
             for (item, start) in &shard.tensors {
                 let key = items[*item].1.to_string();
                 outputs.push(Output { layout: program.layouts[*item].clone(), key, file: file.clone(), start: *start });
             }
             report.files.push(shard.name.clone());
-            files.push(file);
+            files.push((*at, file));
         }
-        pool.run(&outputs)?;
-        for file in &files {
+        records.extend(finish(&mut pool, &outputs, &files, &staging, &shards, options)?);
+    }
+    if options.checksums {
+        for at in &todo {
             pool.check()?;
-            file.0.sync_all().map_err(|error| Error::io("cannot sync", &file.1, error))?;
+            let shard = &shards.files[*at];
+            let path = staging.file(&shard.name);
+            let tensors: Vec<(String, u64, u64)> = shard
+                .tensors
+                .iter()
+                .map(|(item, start)| (items[*item].1.to_string(), *start, items[*item].2.nbytes().unwrap_or(0)))
+                .collect();
+            let record = Record::of(&path, Some(record::sums(&path, &tensors)?))?;
+            record.save(&staging, shard)?;
+            records.insert(*at, record);
         }
     }
     report.bytes_written += pool.written.load(Ordering::Relaxed);
-    report.bytes_read = leaves.read.load(Ordering::Relaxed);
-    for layout in &program.layouts {
+    report.bytes_read = leaves.read.load(Ordering::Relaxed) + pool.copied.load(Ordering::Relaxed);
+    for layout in needed() {
         let bytes = layout.numel * layout.size;
         if layout.is_copy() {
             report.copied += 1;
@@ -176,19 +228,156 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
             report.bytes_transformed += bytes;
         }
     }
-    if let Some(index) = &shards.index {
-        let path = staging.file(INDEX);
-        let mut file = create(&path, 0)?;
-        file.write_all(index.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| Error::io("cannot write", &path, error))?;
-        report.bytes_written += index.len() as u64;
-        report.files.push(INDEX.to_owned());
+    let (shared, copied) = (pool.shared.load(Ordering::Relaxed), pool.copied.load(Ordering::Relaxed));
+    let streamed = pool.written.load(Ordering::Relaxed).saturating_sub(shared + copied);
+    report
+        .lanes
+        .extend([(Lane::Shared, shared), (Lane::Copied, copied), (Lane::Streamed, streamed)].into_iter().filter(|(_, bytes)| *bytes > 0));
+    report.peak_memory = peak_memory();
+    pool.check()?;
+    // Of several processes, only the last has all records to show.
+    for (at, shard) in shards.files.iter().enumerate() {
+        if let Slot::Vacant(slot) = records.entry(at) {
+            match Record::load(&staging, shard, false).filter(|record| record.sums.is_some() || !options.checksums) {
+                Some(record) => slot.insert(record),
+                None => return Ok(report),
+            };
+        }
     }
-    if !is_file {
-        copy_side_files(options, &staging, &mut report)?;
-    }
+    let Some(_claim) = staging.claim()? else { return Ok(report) };
+    complete(&shards, &records, &staging, options, is_file, &mut report)?;
     pool.check()?;
     staging.publish()?;
+    report.complete = true;
     Ok(report)
+}
+
+/// `__metadata__` of the output: the source's, and what the options add.
+pub(super) fn metadata(source: &dyn Store, more: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut metadata = more.clone();
+    metadata.extend(source.header().metadata.clone());
+    if source.header().metadata.is_empty() {
+        metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+    }
+    metadata
+}
+
+/// Writes the data of some files; makes each durable and records it as soon as its tensors are there, while others are still written.
+fn finish(
+    pool: &mut Pool<'_>,
+    outputs: &[Output],
+    files: &[(usize, Arc<OutFile>)],
+    staging: &Staging,
+    shards: &Shards,
+    options: &WriteOptions<'_>,
+) -> Result<Vec<(usize, Record)>> {
+    let (sender, receiver) = std::sync::mpsc::channel::<Arc<OutFile>>();
+    // A file without bytes is never heard of again.
+    for (_, file) in files.iter().filter(|(_, file)| file.is_complete()) {
+        let _ = sender.send(Arc::clone(file));
+    }
+    pool.finished = Some(sender);
+    let (wrote, synced) = std::thread::scope(|scope| {
+        let syncing = scope.spawn(move || {
+            let mut records = Vec::with_capacity(files.len());
+            for file in receiver {
+                if options.sync {
+                    file.file.sync_all().map_err(|error| Error::io("cannot sync", &file.path, error))?;
+                }
+                let Some((at, _)) = files.iter().find(|(_, other)| Arc::ptr_eq(other, &file)) else { continue };
+                let record = Record::of(&file.path, None)?;
+                // With checksums it is finished only when these are known.
+                if !options.checksums {
+                    record.save(staging, &shards.files[*at])?;
+                }
+                records.push((*at, record));
+            }
+            Ok(records)
+        });
+        let wrote = pool.run(outputs);
+        pool.finished = None;
+        (wrote, syncing.join())
+    });
+    wrote?;
+    let records = synced.map_err(|_| outside())??;
+    if records.len() == files.len() { Ok(records) } else { Err(Error::corrupt("the plan is inconsistent: a file was not written whole")) }
+}
+
+/// Adds what is beside the shards: index, side files, checksums.
+fn complete(
+    shards: &Shards,
+    records: &BTreeMap<usize, Record>,
+    staging: &Staging,
+    options: &WriteOptions<'_>,
+    is_file: bool,
+    report: &mut Report,
+) -> Result<()> {
+    let mut small = |name: &str, text: &str| -> Result<()> {
+        let path = staging.file(name);
+        let mut file = create(&path, 0, true)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|error| Error::io("cannot write", &path, error))?;
+        report.bytes_written += text.len() as u64;
+        report.files.push(name.to_owned());
+        Ok(())
+    };
+    if let Some(index) = &shards.index {
+        small(INDEX, index)?;
+    }
+    if options.checksums && !is_file {
+        let sums = shards.files.iter().enumerate().filter_map(|(at, shard)| Some((shard.name.as_str(), records.get(&at)?.sums.as_ref()?)));
+        small(CHECKSUMS, &verify::manifest(sums)?)?;
+    }
+    if !is_file {
+        let names: BTreeSet<&str> = shards.files.iter().map(|shard| shard.name.as_str()).collect();
+        copy_side_files(options, staging, &names, report)?;
+    }
+    Ok(())
+}
+
+/// What a run does, as text: equal for runs whose results are equal, so that one may continue what the other began.
+fn work(plan: &Plan, leaves: &Sources<'_>, layouts: &[Arc<Layout>], shards: &Shards, options: &WriteOptions<'_>) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let failed = |error: serde_json::Error| Error::corrupt(format!("cannot write the plan as JSON: {error}"));
+    for target in &plan.targets {
+        serde_json::to_writer(&mut hasher, &(&target.key, target.node)).map_err(failed)?;
+    }
+    serde_json::to_writer(&mut hasher, &plan.nodes).map_err(failed)?;
+    for shard in &shards.files {
+        hasher.update(shard.name.as_bytes());
+        hasher.update(&shard.header);
+    }
+    let mut files: BTreeMap<&Path, (u64, i64, i64)> = BTreeMap::new();
+    for leaf in layouts.iter().flat_map(|layout| &layout.pieces).flat_map(|piece| &piece.value.leaves) {
+        let Some(extent) = leaves.extent(leaf.node)? else { continue };
+        if let Slot::Vacant(slot) = files.entry(extent.path) {
+            let metadata = extent.file.metadata().map_err(|error| Error::io("cannot look at", extent.path, error))?;
+            slot.insert((metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
+        }
+    }
+    serde_json::to_writer(&mut hasher, &files).map_err(failed)?;
+    serde_json::to_writer(&mut hasher, &(&options.side_files, options.rank.map(|rank| rank.world_size))).map_err(failed)?;
+    Ok(format!("{{\"regraft\":1,\"work\":\"{}\"}}\n", hasher.finalize().to_hex()))
+}
+
+/// Whether the source's blocks can be shared with the output: one filesystem, that can.
+fn can_share(leaves: &Sources<'_>, layouts: &[Arc<Layout>], parent: &Path) -> Result<bool> {
+    let first = layouts.iter().flat_map(|layout| &layout.pieces).flat_map(|piece| &piece.value.leaves).next();
+    let Some(extent) = first.map(|leaf| leaves.extent(leaf.node)).transpose()?.flatten() else { return Ok(false) };
+    let device = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|metadata| metadata.dev()).ok();
+    Ok(device(extent.file.metadata()).is_some_and(|own| Some(own) == device(parent.metadata())) && copy::shares_blocks(parent))
+}
+
+/// Where within a block each straight run of a tensor would have to begin to share the source's blocks, as if the tensor began at 0; and its length.
+fn phases(leaves: &Sources<'_>, layout: Option<&Arc<Layout>>) -> Vec<(u64, u64)> {
+    let Some(layout) = layout else { return Vec::new() };
+    let run = |piece: &Piece<Value>| {
+        let (leaf, lane) = (piece.value.leaves.first()?, piece.operands.first()?);
+        let extent = leaves.extent(leaf.node).ok().flatten().filter(|_| piece.is_run() && piece.value.is_copy())?;
+        let from = extent.offset.checked_add(lane.offset.checked_mul(layout.size)?)?;
+        let to = piece.target.offset.checked_mul(layout.size)?;
+        Some(((from % copy::BLOCK + copy::BLOCK - to % copy::BLOCK) % copy::BLOCK, piece.volume().checked_mul(layout.size)?))
+    };
+    layout.pieces.iter().filter_map(run).collect()
 }
 
 fn cancelled(options: &WriteOptions<'_>) -> bool {
@@ -196,7 +385,7 @@ fn cancelled(options: &WriteOptions<'_>) -> bool {
 }
 
 /// Whether a target is left out because what it is tied to, at the root of its chain of ties, is written.
-fn left_out(plan: &Plan, target: &Target, ties: Ties) -> bool {
+pub(super) fn left_out(plan: &Plan, target: &Target, ties: Ties) -> bool {
     if ties == Ties::Materialize {
         return false;
     }
@@ -219,18 +408,19 @@ fn check_sources(plan: &Plan, source: &dyn Store, layouts: &[Arc<super::compile:
     Ok(())
 }
 
-fn copy_side_files(options: &WriteOptions<'_>, staging: &Staging, report: &mut Report) -> Result<()> {
+fn copy_side_files(options: &WriteOptions<'_>, staging: &Staging, shards: &BTreeSet<&str>, report: &mut Report) -> Result<()> {
     for side in &options.side_files {
         let Some(name) = side.file_name().and_then(|name| name.to_str()) else {
             return Err(Error::new(ErrorKind::Unsupported, "a side file has no name").in_file(side));
         };
-        if name == INDEX || report.files.iter().any(|file| file == name) {
+        // What says something of the source's files is not true of the output's.
+        if name == INDEX || name == CHECKSUMS || shards.contains(name) || report.files.iter().any(|file| file == name) {
             continue;
         }
         let path = staging.file(name);
         // Not `fs::copy`: modes obey the umask, as those of every other file do.
         let mut from = std::fs::File::open(side).map_err(|error| Error::io("cannot open", side, error))?;
-        let mut to = create(&path, 0)?;
+        let mut to = create(&path, 0, true)?;
         let bytes = std::io::copy(&mut from, &mut to).map_err(|error| Error::io("cannot copy", side, error))?;
         sync(&path)?;
         report.bytes_written += bytes;
@@ -252,6 +442,13 @@ impl Leaves for Sources<'_> {
         let Op::Source { key } = &self.plan.node(leaf).op else { return Err(outside()) };
         self.read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         self.source.read_at(key, offset, buffer).map_err(|error| named(error, key))
+    }
+
+    fn extent(&self, leaf: NodeId) -> Result<Option<Extent<'_>>> {
+        match &self.plan.node(leaf).op {
+            Op::Source { key } => self.source.extent(key).map_err(|error| named(error, key)),
+            _ => Ok(None),
+        }
     }
 
     fn bytes(&self, leaf: NodeId) -> Option<&[u8]> {

@@ -6,14 +6,36 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// An output under way. Dropping it leaves nothing behind.
+/// Where an output will be, once it is known that it may be there.
+pub(super) struct Spot {
+    target: PathBuf,
+    parent: PathBuf,
+    name: String,
+    is_file: bool,
+    force: bool,
+}
+
+/// How the temporary directory is come by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// A new one.
+    Fresh,
+    /// What a killed run of the same work left, if there is such.
+    Resume,
+    /// One that several processes fill.
+    Together,
+}
+
+/// An output under way. Dropping it leaves nothing behind, unless other processes write it too.
 pub(super) struct Staging {
-    temporary: tempfile::TempDir,
+    temporary: Temporary,
+    /// Says that somebody is at work here, as long as it is open.
+    _lock: File,
     /// Where the output will be.
     target: PathBuf,
     parent: PathBuf,
@@ -23,12 +45,39 @@ pub(super) struct Staging {
     force: bool,
 }
 
-impl Staging {
-    /// Begins an output: a file, or a directory (which is made).
+/// A hidden directory.
+enum Temporary {
+    Own(PathBuf),
+    /// Other processes are at work in it too.
+    Common(PathBuf),
+}
+
+impl Temporary {
+    fn path(&self) -> &Path {
+        match self {
+            Temporary::Own(path) | Temporary::Common(path) => path,
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Temporary::Own(path) = self {
+            // What can't be removed now is hidden, and the next run for this output removes it.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+/// In each temporary directory: what the run does. Whoever is at work holds a lock on it.
+const RUN: &str = "run";
+
+impl Spot {
+    /// Looks whether an output may be written: a file or a directory.
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] if it is there and `force` doesn't allow replacing it; I/O errors if its parent is missing or can't be written.
-    pub(super) fn begin(target: &Path, is_file: bool, force: bool, protected: &[PathBuf]) -> Result<Self> {
+    /// [`ErrorKind::Exists`] if it is there and `force` doesn't allow replacing it, or it would lie in what is protected; I/O errors if its parent is missing.
+    pub(super) fn find(target: &Path, is_file: bool, force: bool, protected: &[PathBuf]) -> Result<Self> {
         let name = target.file_name().ok_or_else(|| Error::new(ErrorKind::Unsupported, "the output has no name").in_file(target))?;
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -40,16 +89,126 @@ impl Staging {
         let resolved = parent.join(name);
         refuse_source(&resolved, protected)?;
         refuse_existing(&resolved, is_file, force)?;
-        let prefix = format!(".{}.regraft-", name.to_string_lossy());
-        let temporary = tempfile::Builder::new()
-            .prefix(&prefix)
-            .tempdir_in(&parent)
-            .map_err(|error| Error::io("cannot write in this directory", &parent, error))?;
-        let path = temporary.path().join(name);
-        if !is_file {
-            std::fs::create_dir(&path).map_err(|error| Error::io("cannot make a directory", &path, error))?;
+        Ok(Self { target: resolved, parent, name: name.to_string_lossy().into_owned(), is_file, force })
+    }
+
+    /// The directory that the output goes into.
+    pub(super) fn parent(&self) -> &Path {
+        &self.parent
+    }
+
+    /// Begins the output. `work` says what is done, so that only the same work is continued.
+    ///
+    /// # Errors
+    /// If the parent can't be written, or other processes do other work in the common directory.
+    pub(super) fn begin(self, mode: Mode, work: &str) -> Result<Staging> {
+        let prefix = format!(".{}.regraft-", self.name);
+        let failed = |error: io::Error| Error::io("cannot write in this directory", &self.parent, error);
+        let mut adopted = None;
+        if mode != Mode::Together {
+            for (directory, lock) in abandoned(&self.parent, &prefix) {
+                let same = std::fs::read_to_string(directory.join(RUN)).is_ok_and(|text| text == work);
+                if mode == Mode::Resume && same && adopted.is_none() {
+                    adopted = Some((Temporary::Own(directory), lock));
+                } else {
+                    // Nobody will come back to it. If it can't be removed, it is in nobody's way either.
+                    let _ = std::fs::remove_dir_all(&directory);
+                }
+            }
         }
-        Ok(Self { temporary, target: resolved, parent, path, is_file, force })
+        let (temporary, lock) = match (adopted, mode) {
+            (Some(found), _) => found,
+            (None, Mode::Together) => {
+                let path = self.parent.join(format!("{prefix}ranks"));
+                match std::fs::create_dir(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+                    _ => {}
+                }
+                let lock = note(&path, work, true).map_err(failed)?;
+                if std::fs::read_to_string(path.join(RUN)).map_err(failed)? != work {
+                    let error = Error::new(ErrorKind::Exists, "other work for the same output is under way here, or was left behind")
+                        .in_file(&path);
+                    return Err(error
+                        .hint("all ranks must be given the same source, rules and options; remove the directory if no rank is running"));
+                }
+                (Temporary::Common(path), lock)
+            }
+            (None, _) => {
+                let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.parent).map_err(failed)?.keep();
+                let temporary = Temporary::Own(directory);
+                let lock = note(temporary.path(), work, false).map_err(failed)?;
+                (temporary, lock)
+            }
+        };
+        let path = temporary.path().join(&self.name);
+        if !self.is_file {
+            match std::fs::create_dir(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io("cannot make a directory", &path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(Staging { temporary, _lock: lock, target: self.target, parent: self.parent, path, is_file: self.is_file, force: self.force })
+    }
+}
+
+/// Writes what is done into a temporary directory, and locks it; it never lies there unlocked while its maker lives.
+fn note(directory: &Path, work: &str, common: bool) -> io::Result<File> {
+    use std::io::Write as _;
+    let lock = if common { FlockOperation::LockShared } else { FlockOperation::LockExclusive };
+    let mut made = tempfile::Builder::new().prefix("run-").tempfile_in(directory)?;
+    made.write_all(work.as_bytes())?;
+    made.as_file().sync_all()?;
+    rustix::fs::flock(made.as_file(), lock)?;
+    match made.persist_noclobber(directory.join(RUN)) {
+        Ok(file) => Ok(file),
+        Err(error) if common && error.error.kind() == io::ErrorKind::AlreadyExists => {
+            let file = File::open(directory.join(RUN))?;
+            rustix::fs::flock(&file, lock)?;
+            Ok(file)
+        }
+        Err(error) => Err(error.error),
+    }
+}
+
+/// Temporary directories whose makers are dead, in order, each with its lock.
+fn abandoned(parent: &Path, prefix: &str) -> Vec<(PathBuf, File)> {
+    let mut paths: Vec<PathBuf> =
+        parent.read_dir().map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect()).unwrap_or_default();
+    paths.retain(|path| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix) && !name.ends_with("-ranks"))
+    });
+    paths.sort();
+    let locked = |path: &Path| {
+        let lock = File::open(path.join(RUN)).ok()?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+        Some(lock)
+    };
+    paths.into_iter().filter_map(|path| locked(&path).map(|lock| (path, lock))).collect()
+}
+
+impl Staging {
+    /// A file beside the output, gone when that is in place.
+    pub(super) fn aside(&self, name: &str) -> PathBuf {
+        self.temporary.path().join(name)
+    }
+
+    /// Of several processes that could put the output in its place, lets one do so: the one that gets a lock. `None` for the others, and if it is there already.
+    pub(super) fn claim(&self) -> Result<Option<File>> {
+        if let Temporary::Own(_) = self.temporary {
+            return Ok(Some(File::open(self.temporary.path()).map_err(|error| Error::io("cannot open", self.temporary.path(), error))?));
+        }
+        let path = self.aside("publish");
+        match File::options().write(true).create(true).truncate(false).open(&path) {
+            Ok(file) if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() => {
+                // Between this process's last look and the lock, another one may have been done.
+                Ok((self.is_file || self.path.exists()).then_some(file))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("cannot make", &path, error)),
+        }
     }
 
     /// Where a file of the output is written.
@@ -77,7 +236,10 @@ impl Staging {
             Err(error) => return Err(Error::io("cannot put the output in its place", &self.target, error.into())),
         }
         sync(&self.parent)?;
-        drop(self.temporary);
+        if let Temporary::Common(path) = &self.temporary {
+            // The output is in place; what is left here is in nobody's way.
+            let _ = std::fs::remove_dir_all(path);
+        }
         Ok(())
     }
 
@@ -144,10 +306,13 @@ fn refuse_source(target: &Path, protected: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-/// Makes a file of its final size. Where the filesystem can, its blocks are reserved, so that a full disk shows now.
-pub(super) fn create(path: &Path, len: u64) -> Result<File> {
-    let file = File::options().write(true).create_new(true).open(path).map_err(|error| Error::io("cannot make", path, error))?;
-    if len > 0 {
+/// Makes a file of its final size, in place of what a killed run left there. Where the filesystem can, its blocks are reserved, so that a full
+/// disk shows now, and blocks lie in a row; not where blocks are going to be shared.
+pub(super) fn create(path: &Path, len: u64, reserve: bool) -> Result<File> {
+    let file = File::options().write(true).create(true).truncate(true).open(path).map_err(|error| Error::io("cannot make", path, error))?;
+    if !reserve {
+        file.set_len(len).map_err(|error| Error::io("cannot make", path, error))?;
+    } else if len > 0 {
         let reserved = rustix::io::retry_on_intr(|| rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len));
         match reserved {
             Ok(()) => {}
@@ -161,7 +326,7 @@ pub(super) fn create(path: &Path, len: u64) -> Result<File> {
 }
 
 /// Makes a file or directory durable.
-pub(super) fn sync(path: &Path) -> Result<()> {
+pub(in crate::execute) fn sync(path: &Path) -> Result<()> {
     let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
     match file.sync_all() {
         Ok(()) => Ok(()),

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use super::copy::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, natural_order};
-use crate::store::safetensors_header;
+use crate::store::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 use crate::tensor::TensorInfo;
 
 /// A tensor to be written: a number that the caller knows it by, its key, dtype and shape.
@@ -35,14 +36,23 @@ pub(super) struct Shards {
 }
 
 /// The name of the index.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
+pub(in crate::execute) const INDEX: &str = "model.safetensors.index.json";
 
 fn nbytes(item: &Item<'_>) -> Result<u64> {
     item.2.nbytes().ok_or_else(|| Error::corrupt(format!("{} is no whole number of bytes", item.2)).at_key(item.1.as_str()))
 }
 
-/// Lays out files of at most `limit` bytes of tensors; without a limit, one file.
-pub(super) fn lay_out(items: &[Item<'_>], limit: Option<u64>, metadata: &BTreeMap<String, String>, name: &str) -> Result<Shards> {
+/// Where within a block the runs of an item should begin, as if it began at 0, and how long they are.
+pub(super) type Phases<'a> = dyn Fn(usize) -> Vec<(u64, u64)> + 'a;
+
+/// Lays out files of at most `limit` bytes of tensors; without a limit, one file. Headers are padded so that most bytes begin where `phases` asks.
+pub(super) fn lay_out(
+    items: &[Item<'_>],
+    limit: Option<u64>,
+    metadata: &BTreeMap<String, String>,
+    name: &str,
+    phases: &Phases<'_>,
+) -> Result<Shards> {
     let groups = match limit {
         Some(limit) => split(items, limit)?,
         None => vec![items.to_vec()],
@@ -55,7 +65,11 @@ pub(super) fn lay_out(items: &[Item<'_>], limit: Option<u64>, metadata: &BTreeMa
         let name = if count == 1 { name.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) };
         group.sort_by_key(|item| std::cmp::Reverse(item.2.dtype.bits()));
         let entries: Vec<(Key, TensorInfo)> = group.iter().map(|(_, key, info)| ((*key).clone(), (*info).clone())).collect();
-        let (header, offsets) = safetensors_header(&entries, metadata)?;
+        let (mut header, offsets) = safetensors_header(&entries, metadata)?;
+        if let Some(phase) = wanted_phase(&group, &offsets, phases) {
+            let missing = (phase + BLOCK - header.len() as u64 % BLOCK) % BLOCK;
+            header = padded(header, missing)?;
+        }
         let start = header.len() as u64;
         let place = |offset: u64| start.checked_add(offset).ok_or_else(|| Error::new(ErrorKind::Limit, "a file would exceed 64 bits"));
         let tensors = group.iter().zip(&offsets).map(|(item, offset)| Ok((item.0, place(*offset)?))).collect::<Result<Vec<_>>>()?;
@@ -65,6 +79,36 @@ pub(super) fn lay_out(items: &[Item<'_>], limit: Option<u64>, metadata: &BTreeMa
     }
     let index = if count > 1 { Some(index(map, total)?) } else { None };
     Ok(Shards { files, index })
+}
+
+/// Where within a block the data should start, for most bytes to begin where they are asked to; `None` if it doesn't matter.
+fn wanted_phase(group: &[Item<'_>], offsets: &[u64], phases: &Phases<'_>) -> Option<u64> {
+    let mut votes: BTreeMap<u64, u64> = BTreeMap::new();
+    for (item, offset) in group.iter().zip(offsets) {
+        for (phase, len) in phases(item.0) {
+            let votes = votes.entry((phase + BLOCK - offset % BLOCK) % BLOCK).or_default();
+            *votes = votes.saturating_add(len);
+        }
+    }
+    // Readers may rely on the alignment of the data, so nothing else is on offer.
+    votes
+        .into_iter()
+        .filter(|(phase, _)| phase % DATA_ALIGNMENT == 0)
+        .max_by_key(|(phase, len)| (*len, std::cmp::Reverse(*phase)))
+        .map(|(phase, _)| phase)
+}
+
+/// A header made longer by spaces.
+fn padded(mut header: Vec<u8>, more: u64) -> Result<Vec<u8>> {
+    let len = (header.len() as u64).checked_add(more).and_then(|len| len.checked_sub(8)).filter(|len| *len <= MAX_HEADER_LEN);
+    let (Some(len), Ok(more)) = (len, usize::try_from(more)) else {
+        return Err(Error::new(ErrorKind::Limit, "the header would exceed the format's limit"));
+    };
+    header.resize(header.len() + more, b' ');
+    if let Some(field) = header.first_chunk_mut::<8>() {
+        *field = len.to_le_bytes();
+    }
+    Ok(header)
 }
 
 fn split<'a>(items: &[Item<'a>], limit: u64) -> Result<Vec<Vec<Item<'a>>>> {
@@ -89,7 +133,8 @@ fn split<'a>(items: &[Item<'a>], limit: u64) -> Result<Vec<Vec<Item<'a>>>> {
     Ok(shards)
 }
 
-fn index(mut map: Vec<(&Key, String)>, total: u64) -> Result<String> {
+/// The text of an index.
+pub(in crate::execute) fn index(mut map: Vec<(&Key, String)>, total: u64) -> Result<String> {
     map.sort_by(|a, b| natural_order(a.0, b.0));
     let map: serde_json::Map<String, serde_json::Value> = map.into_iter().map(|(key, file)| (key.to_string(), file.into())).collect();
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
@@ -125,7 +170,7 @@ mod tests {
         let keys: Vec<Key> = vec!["a".into(), "b".into(), "c".into()];
         let infos = [Dtype::U8, Dtype::F32, Dtype::BF16].map(|dtype| TensorInfo::new(dtype, vec![3]));
         let items: Vec<Item<'_>> = (0..3).map(|i| (i, &keys[i], &infos[i])).collect();
-        let shards = lay_out(&items, Some(1000), &BTreeMap::new(), "model.safetensors").unwrap();
+        let shards = lay_out(&items, Some(1000), &BTreeMap::new(), "model.safetensors", &|_| Vec::new()).unwrap();
         let file = &shards.files[0];
         let start = file.header.len() as u64;
         assert_eq!(file.tensors, [(1, start), (2, start + 12), (0, start + 18)]);

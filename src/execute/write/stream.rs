@@ -5,18 +5,19 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-
-use rayon::prelude::*;
 
 use super::super::compile::{Layout, Value};
 use super::super::gather::{GAP, Leaves, Worker, bytes_of, outside, width};
 use super::super::layout::{Cut, MAX_PIECES, Piece, Which, clip};
 use super::super::tile;
 use super::Progress;
+use super::copy::{Run, join};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::Extent;
 use crate::tensor::Shape;
 
 /// Runs of a piece in the target that are at least so long, in bytes, are written one by one.
@@ -26,9 +27,29 @@ const LONG_RUN: u64 = 64 << 10;
 pub(in crate::execute) struct Output {
     pub(in crate::execute) layout: Arc<Layout>,
     pub(in crate::execute) key: String,
-    pub(in crate::execute) file: Arc<(File, PathBuf)>,
+    pub(in crate::execute) file: Arc<OutFile>,
     /// Where in the file it starts, in bytes.
     pub(in crate::execute) start: u64,
+}
+
+/// A file that is being written.
+pub(in crate::execute) struct OutFile {
+    pub(in crate::execute) file: File,
+    pub(in crate::execute) path: PathBuf,
+    /// Bytes of tensors that are still to come.
+    left: AtomicU64,
+}
+
+impl OutFile {
+    /// A file that waits for so many bytes of tensors.
+    pub(in crate::execute) fn new(file: File, path: PathBuf, left: u64) -> Arc<Self> {
+        Arc::new(Self { file, path, left: AtomicU64::new(left) })
+    }
+
+    /// Whether it waits for nothing.
+    pub(super) fn is_complete(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
 }
 
 /// A part of a tensor that is cut into jobs.
@@ -90,38 +111,136 @@ pub(in crate::execute) struct Pool<'a> {
     pub(in crate::execute) gap: u64,
     pub(in crate::execute) long_run: u64,
     pub(in crate::execute) written: AtomicU64,
-    workers: Mutex<Vec<(Worker, Vec<u8>)>>,
+    /// Of those, what the system copied between files.
+    pub(in crate::execute) copied: AtomicU64,
+    /// And what it shared.
+    pub(in crate::execute) shared: AtomicU64,
+    /// Whether blocks may be shared with the source.
+    pub(in crate::execute) share: bool,
+    /// Is given each file whose tensors are all there.
+    pub(in crate::execute) finished: Option<Sender<Arc<OutFile>>>,
+}
+
+/// Jobs that follow each other.
+enum Work<'a> {
+    Copy(Run<'a>),
+    Part(&'a Output, Part),
 }
 
 impl<'a> Pool<'a> {
     pub(in crate::execute) fn new(leaves: &'a dyn Leaves, budget: u64, total: u64) -> Self {
-        let written = AtomicU64::new(0);
-        Self { leaves, budget, cancel: None, progress: None, total, gap: GAP, long_run: LONG_RUN, written, workers: Mutex::new(Vec::new()) }
+        let [written, copied, shared] = [0; 3].map(AtomicU64::new);
+        let (gap, long_run) = (GAP, LONG_RUN);
+        Self { leaves, budget, cancel: None, progress: None, total, gap, long_run, written, copied, shared, share: false, finished: None }
     }
 
     /// Writes the data of all tensors.
     pub(in crate::execute) fn run(&self, outputs: &[Output]) -> Result<()> {
-        let half = self.budget / 2;
-        let parts: Vec<Vec<Part>> = outputs.iter().map(|output| parts(&output.layout, half, self.long_run)).collect();
-        // Jobs are numbered in the order of the target, not listed: a terabyte has very many. A tiny tensor is a job of its own.
-        let mut firsts: Vec<(u64, &Output, &Part)> = Vec::new();
+        let work = self.work(outputs)?;
+        // Jobs are numbered, not listed: a terabyte has very many. Workers take the next one, so that all stay near one place of the source.
+        let mut firsts: Vec<(u64, &Work<'_>)> = Vec::with_capacity(work.len());
         let mut jobs = 0u64;
-        for (output, parts) in outputs.iter().zip(&parts) {
-            for part in parts {
-                firsts.push((jobs, output, part));
-                jobs = jobs.saturating_add(part.jobs(&output.layout));
-            }
+        for work in &work {
+            firsts.push((jobs, work));
+            let count = match work {
+                Work::Copy(run) => run.jobs(),
+                Work::Part(output, part) => part.jobs(&output.layout),
+            };
+            jobs = jobs.saturating_add(count);
         }
-        (0..jobs).into_par_iter().try_for_each(|job| {
+        let (next, failed) = (AtomicU64::new(0), Mutex::new(None));
+        rayon::scope(|scope| {
+            for _ in 0..(rayon::current_num_threads() as u64).min(jobs) {
+                scope.spawn(|_| {
+                    if let Err(error) = self.worker(&firsts, jobs, &next) {
+                        next.store(jobs, Ordering::Relaxed);
+                        // The first failure is told; a lock is only poisoned by a panic, which the scope passes on.
+                        if let Ok(mut failed) = failed.lock() {
+                            failed.get_or_insert(error);
+                        }
+                    }
+                });
+            }
+        });
+        failed.into_inner().map_err(|_| outside())?.map_or(Ok(()), Err)
+    }
+
+    /// Does jobs until there are none.
+    fn worker(&self, firsts: &[(u64, &Work<'_>)], jobs: u64, next: &AtomicU64) -> Result<()> {
+        let (mut worker, mut buffer) = (Worker::new(self.budget / 2, self.gap), Vec::new());
+        loop {
+            let job = next.fetch_add(1, Ordering::Relaxed);
+            if job >= jobs {
+                return Ok(());
+            }
             self.check()?;
             let at = firsts.partition_point(|(first, ..)| *first <= job);
-            let (first, output, part) = at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
-            let idle = self.workers.lock().map_err(|_| outside())?.pop();
-            let (mut worker, mut buffer) = idle.unwrap_or_else(|| (Worker::new(half, self.gap), Vec::new()));
-            let done = self.job(output, part, job - first, &mut worker, &mut buffer);
-            self.workers.lock().map_err(|_| outside())?.push((worker, buffer));
-            done.map_err(|error| if error.key().is_some() { error } else { error.at_key(output.key.as_str()) })
-        })
+            let (first, work) = at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
+            match work {
+                Work::Copy(run) => {
+                    let done = run.copy(job - first, self.share, &mut buffer)?;
+                    self.copied.fetch_add(done.copied, Ordering::Relaxed);
+                    self.shared.fetch_add(done.shared, Ordering::Relaxed);
+                    self.count(run.to, done.copied + done.shared);
+                }
+                Work::Part(output, part) => {
+                    let done = self.job(output, part, job - first, &mut worker, &mut buffer);
+                    done.map_err(|error| if error.key().is_some() { error } else { error.at_key(output.key.as_str()) })?;
+                }
+            }
+        }
+    }
+
+    /// What there is to do, in the order of the source.
+    fn work<'b>(&'b self, outputs: &'b [Output]) -> Result<Vec<Work<'b>>> {
+        let half = self.budget / 2;
+        let (mut runs, mut work) = (Vec::new(), Vec::new());
+        for output in outputs {
+            for part in parts(&output.layout, half, self.long_run) {
+                let from = match &part {
+                    Part::Tiles { piece, .. } => self.run_of(output, &output.layout.pieces[*piece])?,
+                    Part::Stretches { .. } => None,
+                };
+                match from {
+                    Some((from, at)) => runs.push(Run { key: &output.key, from, to: &output.file, at }),
+                    None => work.push((self.place(output, &part)?, Work::Part(output, part))),
+                }
+            }
+        }
+        work.extend(join(runs).into_iter().map(|run| (Some((run.from.path, run.from.offset)), Work::Copy(run))));
+        work.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(work.into_iter().map(|(_, work)| work).collect())
+    }
+
+    /// Where in the source a part begins to read.
+    fn place<'b>(&'b self, output: &Output, part: &Part) -> Result<Option<(&'b Path, u64)>> {
+        let piece = match part {
+            Part::Tiles { piece, .. } => *piece,
+            Part::Stretches { pieces, .. } => pieces.start,
+        };
+        let Some(piece) = output.layout.pieces.get(piece) else { return Ok(None) };
+        let Some((leaf, lane)) = piece.value.leaves.first().zip(piece.operands.first()) else { return Ok(None) };
+        let extent = self.leaves.extent(leaf.node)?;
+        Ok(extent.map(|extent| (extent.path, extent.offset.saturating_add(lane.offset.saturating_mul(width(leaf.dtype))))))
+    }
+
+    /// Where a piece lies in a file, and where it goes, if it is the same bytes on both sides.
+    fn run_of<'b>(&'b self, output: &Output, piece: &Piece<Value>) -> Result<Option<(Extent<'b>, u64)>> {
+        let (Some(leaf), Some(lane), true) = (piece.value.leaves.first(), piece.operands.first(), piece.is_run() && piece.value.is_copy())
+        else {
+            return Ok(None);
+        };
+        let size = output.layout.size;
+        if leaf.dtype == crate::tensor::Dtype::F4 || width(leaf.dtype) != size {
+            return Ok(None);
+        }
+        let Some(extent) = self.leaves.extent(leaf.node)? else { return Ok(None) };
+        let (from, len) = (lane.offset.checked_mul(size).ok_or_else(outside)?, piece.volume().checked_mul(size).ok_or_else(outside)?);
+        if from.checked_add(len).is_none_or(|end| end > extent.len) {
+            return Err(outside());
+        }
+        let at = piece.target.offset.checked_mul(size).and_then(|at| at.checked_add(output.start)).ok_or_else(outside)?;
+        Ok(Some((Extent { offset: extent.offset + from, len, ..extent }, at)))
     }
 
     /// Whether to go on.
@@ -187,14 +306,26 @@ impl<'a> Pool<'a> {
 
     /// Writes bytes that begin at an element of the target.
     fn write(&self, output: &Output, element: u64, bytes: &[u8]) -> Result<()> {
-        let (file, path) = &*output.file;
+        let OutFile { file, path, .. } = &*output.file;
         let offset = element.checked_mul(output.layout.size).and_then(|at| at.checked_add(output.start)).ok_or_else(outside)?;
         file.write_all_at(bytes, offset).map_err(|error| Error::io("cannot write", path, error))?;
-        let done = self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64;
+        self.count(&output.file, bytes.len() as u64);
+        Ok(())
+    }
+
+    fn count(&self, file: &Arc<OutFile>, bytes: u64) {
+        // Released by each writer and acquired by the last, so that all that was written is there when the file is passed on.
+        if bytes > 0
+            && file.left.fetch_sub(bytes, Ordering::AcqRel) == bytes
+            && let Some(finished) = &self.finished
+        {
+            // If nobody listens any more, the run has failed.
+            let _ = finished.send(Arc::clone(file));
+        }
+        let done = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(progress) = self.progress {
             progress(Progress { done, total: self.total });
         }
-        Ok(())
     }
 }
 

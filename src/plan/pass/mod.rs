@@ -6,3 +6,5 @@ mod rewrite;
 mod select;
 pub(super) mod strip;
 mod tie;
+
+pub(super) use tie::TieState;

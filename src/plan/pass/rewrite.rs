@@ -28,6 +28,7 @@ pub(super) type Members = BTreeMap<Vec<Binding>, usize>;
 impl Planner<'_> {
     pub(in crate::plan) fn rewrite(&mut self, rules: &[Rule], scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
         use crate::syntax::ast::Arrow;
+        self.evidence.needed += rules.iter().filter(|rule| !rule.optional).count();
         // A one-way rule isn't read backwards; what it would have to undo stays as it is.
         let readable: Vec<(usize, &Rule)> =
             rules.iter().enumerate().filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay).collect();

@@ -6,7 +6,7 @@ use crate::check::op::{Content, Made, widens};
 use crate::check::value::{Environment, Scope, Value};
 use crate::check::{Direction, Selection, Step};
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::{DROPPED, EXPECTATION, LOSSY, NOT_REVERSED, SHAPE};
+use crate::diagnostic::codes::{DROPPED, EXPECTATION, LOSSY, NOT_REVERSED, SHAPE, UNMATCHED_RULE};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::matches_any;
 use crate::plan::state::Entry;
@@ -186,6 +186,8 @@ impl Planner<'_> {
         }
         // What the checkpoint has stays: it may be trained.
         if self.state.contains(&key) {
+            let finding = Diagnostic::note(UNMATCHED_RULE, format!("`{key}` is there already, so none is created"));
+            self.findings.push(finding.at(step.place.clone(), "left as it is").keys([key]));
             return Ok(());
         }
         let node = self.made(made, scope)?;

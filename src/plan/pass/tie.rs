@@ -1,20 +1,26 @@
 //! `tie`: keys that are one tensor. Loading, a missing one is aliased to its source; saving, one that really is its source goes.
+//!
+//! Ties that follow each other are one run, in which a chain resolves to its root in whatever order it is written. Bytes are compared only
+//! where the answer matters to the part of the target that is asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::check::value::Scope;
 use crate::check::{Direction, Step, Tie};
-use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{TIE_ABSENT, TIE_APPLIED, TIE_DIFFERS, TIE_REFUSED, UNDECIDED};
+use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Key, Pattern, Segments};
 use crate::plan::state::Entry;
-use crate::plan::{DropReason, Equality, NodeId, Op, Planner, RuleId};
+use crate::plan::{DropReason, Equality, NodeId, Op, Part, Planner, RuleId, TieFact, TieOutcome};
 use crate::syntax::ast::{IfAbsent, IfPresent};
 use crate::tensor::TensorInfo;
 
 /// Names that a quantized tensor's scale goes by, beside its own.
 /// Source: DeepSeek-V3 (`weight_scale_inv`), compressed-tensors and ModelOpt (`weight_scale`), GPT-OSS (`_scales`).
 const SCALES: &[&str] = &["_scale_inv", "_scale", "_scales", "_blocks_scale", "_absmax"];
+
+/// How many ops deep two tensors are compared.
+const MAX_DEPTH: usize = 32;
 
 /// How two tensors stand to each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,15 +32,44 @@ enum Relation {
     Differ(Option<u64>),
     /// Only the bytes could tell.
     Unknown,
+    /// The bytes were not asked, since what they would tell matters to another part of the target.
+    Elsewhere,
+}
+
+/// What ties found, and what a run of `tie` statements left open: a chain of ties may be written in any order.
+#[derive(Clone, Debug, Default)]
+pub(in crate::plan) struct TieState {
+    /// Keys that a tie leaves to the model that holds them.
+    pub(in crate::plan) kept: BTreeSet<Key>,
+    /// What became of each tie.
+    pub(in crate::plan) facts: Vec<TieFact>,
+    /// Loading: ties none of whose sources is there, yet; `None` once one came.
+    waiting: Vec<Option<Waiting>>,
+    /// Which of them wait for a key.
+    waiting_for: HashMap<Key, Vec<usize>>,
+    /// Keys that ties made, for which some may wait.
+    arrived: Vec<Key>,
+    /// Saving: keys that were left out, and the key that each is one tensor with.
+    gone: HashMap<Key, Key>,
+}
+
+/// A tie without a source.
+#[derive(Clone, Debug)]
+struct Waiting {
+    place: Place,
+    rule: RuleId,
+    targets: Vec<Key>,
+    sources: Vec<Key>,
+    present: IfPresent,
+    absent: IfAbsent,
 }
 
 impl Planner<'_> {
     pub(in crate::plan) fn tie(&mut self, step: &Step, tie: &Tie, scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
-        if let Some(condition) = &tie.condition
-            && !self.truth(scope, condition)?
-        {
-            return Ok(());
-        }
+        let holds = match &tie.condition {
+            Some(condition) => self.truth(scope, condition)?,
+            None => true,
+        };
         let direction = if tie.inverted { direction.opposite() } else { direction };
         let rule = self.rule_id(&step.place, 0, &step.text);
         for bindings in self.tie_instances(tie) {
@@ -42,12 +77,70 @@ impl Planner<'_> {
                 patterns.iter().filter_map(|pattern| pattern.render("", &bindings).map(Key::from)).collect()
             };
             let (targets, sources) = (render(&tie.targets), render(&tie.sources));
+            // Of `head.{i} from head.0`, the first is its own source.
+            let targets: Vec<Key> = targets.into_iter().filter(|target| !sources.contains(target)).collect();
+            if !holds {
+                self.not_tied(rule, &targets, &sources);
+                continue;
+            }
             match direction {
                 Direction::Forward => self.tie_forward(step, tie, rule, &targets, &sources)?,
                 Direction::Reverse => self.tie_reverse(step, rule, &targets, &sources),
             }
         }
         Ok(())
+    }
+
+    /// Remembers what became of a tie.
+    fn fact(&mut self, rule: RuleId, target: &Key, source: &Key, outcome: TieOutcome) {
+        let origin = |key: &Key| match &self.graph.node(self.state.get(key)?.node).op {
+            Op::Source { key } => Some(key.clone()),
+            _ => None,
+        };
+        let fact = TieFact {
+            rule,
+            target_origin: origin(target),
+            source_origin: origin(source),
+            target: target.clone(),
+            source: source.clone(),
+            outcome,
+        };
+        self.ties.facts.push(fact);
+    }
+
+    /// A tie whose condition doesn't hold, of keys that are there.
+    fn not_tied(&mut self, rule: RuleId, targets: &[Key], sources: &[Key]) {
+        let Some(source) = sources.iter().find(|source| self.state.contains(source)) else { return };
+        for target in targets.iter().filter(|target| self.state.contains(target)).cloned().collect::<Vec<Key>>() {
+            self.fact(rule, &target, source, TieOutcome::NotTied);
+        }
+    }
+
+    /// The end of a run of ties: what has no source now gets none.
+    pub(in crate::plan) fn close_ties(&mut self) {
+        self.ties.gone.clear();
+        self.ties.waiting_for.clear();
+        self.ties.arrived.clear();
+        for Waiting { place, rule, mut targets, sources, absent, .. } in std::mem::take(&mut self.ties.waiting).into_iter().flatten() {
+            targets.retain(|target| !self.state.contains(target));
+            let Some(first) = targets.first() else { continue };
+            let message = format!("`{first}` is missing, and so is every source it is tied to");
+            let keys = targets.iter().chain(&sources).map(|key| key.as_str().to_owned());
+            match absent {
+                IfAbsent::Skip => {}
+                IfAbsent::Fallback => {
+                    let finding = Diagnostic::warning(TIE_ABSENT, message).at(place, "tied here").keys(keys);
+                    self.findings.push(finding.hint("the tensor that the model holds now stays"));
+                    if let Some(source) = sources.first() {
+                        for target in &targets {
+                            self.fact(rule, target, source, TieOutcome::Fallback);
+                        }
+                    }
+                    self.ties.kept.extend(targets);
+                }
+                IfAbsent::Error => self.findings.push(Diagnostic::error(TIE_ABSENT, message).at(place, "tied here").keys(keys)),
+            }
+        }
     }
 
     /// The values of the captures for which a target or a source is there or wanted; one, empty, if there are no captures.
@@ -90,53 +183,94 @@ impl Planner<'_> {
 
     fn tie_forward(&mut self, step: &Step, tie: &Tie, rule: RuleId, targets: &[Key], sources: &[Key]) -> Result<(), Box<Diagnostic>> {
         let (present, missing): (Vec<&Key>, Vec<&Key>) = targets.iter().partition(|key| self.state.contains(key));
-        let mut root = None;
-        for source in sources.iter().filter(|source| self.state.contains(source)) {
-            match self.not_a_candidate(source, &missing) {
-                None => {
-                    root = Some(source.clone());
-                    break;
-                }
-                Some(why) if !missing.is_empty() => {
-                    let finding = Diagnostic::warning(TIE_REFUSED, format!("`{source}` is no candidate for `{}`: {why}", missing[0]));
-                    self.findings.push(finding.at(step.place.clone(), "tied here").keys([source.as_str(), missing[0].as_str()]));
-                }
-                Some(_) => {}
+        if !sources.iter().any(|source| self.state.contains(source)) && !self.tie_back(step, rule, &present, &missing, sources) {
+            let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
+            let (place, targets, sources) = (step.place.clone(), targets.to_vec(), sources.to_vec());
+            for source in &sources {
+                self.ties.waiting_for.entry(source.clone()).or_default().push(self.ties.waiting.len());
             }
+            self.ties.waiting.push(Some(Waiting { place, rule, targets, sources, present: tie.present, absent }));
+            return self.settle_waiting();
         }
-        // The other way round: a wanted source that is missing is one tensor with a target that is there.
-        if root.is_none()
-            && !sources.iter().any(|source| self.state.contains(source))
-            && let Some(target) = present.first()
-            && let Some(source) = sources.iter().find(|source| self.options.wanted.is_some_and(|wanted| wanted.contains(source)))
-        {
-            match self.not_a_candidate(target, &[source]) {
-                None => {
-                    self.alias(rule, source, target, false);
-                    if let Some(entry) = self.state.get_mut(target) {
-                        entry.tied = true;
-                    }
-                    root = Some(source.clone());
-                }
-                Some(why) => {
-                    let finding = Diagnostic::warning(TIE_REFUSED, format!("`{target}` is no candidate for `{source}`: {why}"));
-                    self.findings.push(finding.at(step.place.clone(), "tied here").keys([target.as_str(), source.as_str()]));
-                }
-            }
-        }
-        let Some(root) = root else {
-            if !missing.is_empty() && present.is_empty() {
-                self.tie_absent(step, tie, &missing, sources)?;
-            }
-            return Ok(());
-        };
+        // Each for itself: a head with a vocabulary of its own has other candidates than an encoder's embedding.
         for target in missing {
-            self.alias(rule, target, &root, true);
+            if let Some(source) = self.candidate(&step.place, rule, target, sources) {
+                self.alias(rule, target, &source, true);
+            }
         }
-        for target in present {
-            self.tie_present(step, tie, rule, target, &root)?;
+        self.ties_present(&step.place, tie.present, rule, present.into_iter().cloned().collect(), sources)?;
+        self.settle_waiting()
+    }
+
+    /// The other way round: a source that is missing and wanted is one tensor with a target that is there; and where no source is wanted,
+    /// a target that is. Whether a source is there now.
+    fn tie_back(&mut self, step: &Step, rule: RuleId, present: &[&Key], missing: &[&Key], sources: &[Key]) -> bool {
+        let wanted = |key: &&Key| self.options.wanted.is_some_and(|wanted| wanted.contains(key));
+        let from: Vec<Key> = present.iter().copied().cloned().collect();
+        if from.is_empty() {
+            return false;
+        }
+        if let Some(source) = sources.iter().find(wanted) {
+            let Some(target) = self.candidate(&step.place, rule, source, &from) else { return false };
+            self.alias(rule, source, &target, false);
+            if let Some(entry) = self.state.get_mut(&target) {
+                entry.tied = true;
+            }
+            return true;
+        }
+        let wanted: Vec<Key> = missing.iter().copied().filter(wanted).cloned().collect();
+        for target in wanted {
+            if let Some(other) = self.candidate(&step.place, rule, &target, &from) {
+                self.alias(rule, &target, &other, true);
+            }
+        }
+        false
+    }
+
+    /// The first source that can stand for a missing key; why others can't is reported.
+    fn candidate(&mut self, place: &Place, rule: RuleId, target: &Key, sources: &[Key]) -> Option<Key> {
+        for source in sources {
+            if !self.state.contains(source) {
+                continue;
+            }
+            let Some(why) = self.not_a_candidate(source, Some(target)) else { return Some(source.clone()) };
+            self.fact(rule, target, source, TieOutcome::Refused { why: why.clone() });
+            let finding = Diagnostic::warning(TIE_REFUSED, format!("`{source}` is no candidate for `{target}`: {why}"));
+            self.findings.push(finding.at(place.clone(), "tied here").keys([source.as_str(), target.as_str()]));
+        }
+        None
+    }
+
+    /// Ties that wait for a source which is there now.
+    fn settle_waiting(&mut self) -> Result<(), Box<Diagnostic>> {
+        while let Some(key) = self.ties.arrived.pop() {
+            for at in self.ties.waiting_for.remove(&key).unwrap_or_default() {
+                let Some(tie) = self.ties.waiting.get_mut(at).and_then(Option::take) else { continue };
+                let Waiting { place, rule, targets, sources, present, .. } = tie;
+                let (there, missing): (Vec<Key>, Vec<Key>) = targets.into_iter().partition(|target| self.state.contains(target));
+                for target in missing {
+                    if let Some(source) = self.candidate(&place, rule, &target, &sources) {
+                        self.alias(rule, &target, &source, true);
+                    }
+                }
+                self.ties_present(&place, present, rule, there, &sources)?;
+            }
         }
         Ok(())
+    }
+
+    /// Targets that are there beside a source.
+    fn ties_present(
+        &mut self,
+        place: &Place,
+        policy: IfPresent,
+        rule: RuleId,
+        present: Vec<Key>,
+        sources: &[Key],
+    ) -> Result<(), Box<Diagnostic>> {
+        let fits = |source: &&Key| self.state.contains(source) && self.not_a_candidate(source, None).is_none();
+        let Some(root) = sources.iter().find(fits) else { return Ok(()) };
+        present.iter().try_for_each(|target| self.tie_present(place, policy, rule, target, root))
     }
 
     /// Makes `key` one tensor with `of`.
@@ -147,18 +281,40 @@ impl Planner<'_> {
         self.count(rule, 1);
         self.findings.push(Diagnostic::note(TIE_APPLIED, format!("`{key}` is one tensor with `{of}`")).keys([key.as_str(), of.as_str()]));
         self.put(entry);
+        self.ties.arrived.push(key.clone());
+        self.fact(rule, key, of, TieOutcome::Made);
+    }
+
+    /// Remembers how a target that is there stands to its source.
+    fn outcome(&mut self, rule: RuleId, target: &Key, root: &Key, relation: Relation) {
+        match relation {
+            Relation::Elsewhere => {}
+            Relation::Same => self.fact(rule, target, root, TieOutcome::Made),
+            Relation::Equal => self.fact(rule, target, root, TieOutcome::Equal),
+            Relation::Differ(bytes) => self.fact(rule, target, root, TieOutcome::Differs { bytes }),
+            Relation::Unknown => self.fact(rule, target, root, TieOutcome::Undecided),
+        }
     }
 
     /// A target that is there beside its source.
-    fn tie_present(&mut self, step: &Step, tie: &Tie, rule: RuleId, target: &Key, root: &Key) -> Result<(), Box<Diagnostic>> {
-        match (self.relation(target, root), tie.present) {
-            (Relation::Same, _) => {}
+    fn tie_present(&mut self, place: &Place, policy: IfPresent, rule: RuleId, target: &Key, root: &Key) -> Result<(), Box<Diagnostic>> {
+        let elsewhere = policy != IfPresent::Require && self.is_elsewhere(target, root);
+        let relation = self.relation(target, root, elsewhere);
+        match (relation, policy) {
+            (Relation::Equal, IfPresent::Alias | IfPresent::Require) => self.fact(rule, target, root, TieOutcome::Made),
+            _ => self.outcome(rule, target, root, relation),
+        }
+        match (relation, policy) {
+            (Relation::Same | Relation::Elsewhere, _) => {}
             (Relation::Equal, IfPresent::Alias | IfPresent::Require) => {
                 let node = self.state.get(root).map(|entry| entry.node);
-                if let (Some(node), Some(entry)) = (node, self.state.get_mut(target)) {
-                    let old = std::mem::replace(&mut entry.node, node);
-                    entry.tied = true;
-                    entry.rules.push(rule);
+                let old = self.state.get(target).map(|entry| entry.node);
+                if let (Some(node), Some(old)) = (node, old) {
+                    // What was one tensor with the target still is.
+                    self.state.replace_node(old, node);
+                    if let Some(entry) = self.state.get_mut(target) {
+                        entry.rules.push(rule);
+                    }
                     self.drop_sources(old, &DropReason::TiedTo(root.clone()));
                     self.count(rule, 1);
                 }
@@ -167,12 +323,12 @@ impl Planner<'_> {
             (Relation::Unknown, _) => {
                 let finding =
                     Diagnostic::note(UNDECIDED, format!("`{target}` and `{root}` are both there; their bytes are not compared here"));
-                self.findings.push(finding.at(step.place.clone(), "tied here").keys([target.as_str(), root.as_str()]));
+                self.findings.push(finding.at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]));
             }
             (Relation::Differ(bytes), present) => {
                 let message = format!("`{target}` is tied to `{root}` but differs from it{}", differing(bytes));
                 let finding = if present == IfPresent::Require { Diagnostic::error } else { Diagnostic::warning };
-                let finding = finding(TIE_DIFFERS, message).at(step.place.clone(), "tied here").keys([target.as_str(), root.as_str()]);
+                let finding = finding(TIE_DIFFERS, message).at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]);
                 let finding = finding.hint("it is kept as it is: dropping it would lose a trained tensor");
                 if present == IfPresent::Require {
                     return Err(Box::new(finding));
@@ -183,28 +339,22 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn tie_absent(&mut self, step: &Step, tie: &Tie, missing: &[&Key], sources: &[Key]) -> Result<(), Box<Diagnostic>> {
-        let keys = || missing.iter().map(|key| key.as_str()).chain(sources.iter().map(Key::as_str));
-        let message = format!("`{}` is missing, and so is every source it is tied to", missing[0]);
-        match tie.absent {
-            IfAbsent::Skip => Ok(()),
-            IfAbsent::Fallback => {
-                let finding = Diagnostic::warning(TIE_ABSENT, message).at(step.place.clone(), "tied here").keys(keys());
-                self.findings.push(finding.hint("the tensor that the model holds now stays"));
-                Ok(())
-            }
-            IfAbsent::Error => Err(Box::new(Diagnostic::error(TIE_ABSENT, message).at(step.place.clone(), "tied here").keys(keys()))),
-        }
-    }
-
     fn tie_reverse(&mut self, step: &Step, rule: RuleId, targets: &[Key], sources: &[Key]) {
-        let Some(root) = sources.iter().find(|source| self.state.contains(source)).cloned() else { return };
+        let Some(root) = sources.iter().find_map(|source| self.still_there(source)) else { return };
         for target in targets {
-            if !self.state.contains(target) {
+            // A circle of ties, over several rule files, ends at itself.
+            if !self.state.contains(target) || *target == root {
                 continue;
             }
-            match self.relation(target, &root) {
+            let relation = self.relation(target, &root, self.is_elsewhere(target, &root));
+            match relation {
+                Relation::Same | Relation::Equal => self.fact(rule, target, &root, TieOutcome::LeftOut),
+                other => self.outcome(rule, target, &root, other),
+            }
+            match relation {
+                Relation::Elsewhere => {}
                 Relation::Same | Relation::Equal => {
+                    self.ties.gone.insert(target.clone(), root.clone());
                     let Some(entry) = self.state.remove(target) else { continue };
                     let same = self.state.get(&root).is_some_and(|source| source.node == entry.node);
                     if !same {
@@ -228,34 +378,79 @@ impl Planner<'_> {
         }
     }
 
-    /// How two keys stand to each other: by node, by shape, or by the bytes of the checkpoint.
-    fn relation(&self, a: &str, b: &str) -> Relation {
-        let (Some(a), Some(b)) = (self.state.get(a), self.state.get(b)) else { return Relation::Unknown };
-        if a.node == b.node {
-            return Relation::Same;
+    /// The key itself if it is there; if an earlier tie of this run left it out, the one that it is one tensor with.
+    fn still_there(&self, key: &Key) -> Option<Key> {
+        let mut key = key;
+        while !self.state.contains(key) {
+            key = self.ties.gone.get(key)?;
         }
-        if self.graph.info(a.node) != self.graph.info(b.node) {
-            return Relation::Differ(None);
-        }
-        let source = |node: NodeId| match &self.graph.node(node).op {
-            Op::Source { key } => Some(key),
-            _ => None,
-        };
-        match (source(a.node), source(b.node), self.options.equal) {
-            (Some(a), Some(b), Some(equal)) => match equal(a, b) {
-                Some(Equality::Equal) => Relation::Equal,
-                Some(Equality::Differ(bytes)) => Relation::Differ(Some(bytes)),
-                None => Relation::Unknown,
-            },
-            _ => Relation::Unknown,
+        Some(key.clone())
+    }
+
+    /// Whether this part of the target doesn't have both keys: then their bytes need not be read to compare them.
+    fn is_elsewhere(&self, a: &Key, b: &Key) -> bool {
+        match (self.options.part, self.options.wanted) {
+            (Part::Whole, _) | (Part::Open, None) => false,
+            (Part::Open, Some(part)) | (Part::Keys(part), _) => !(part.contains(a) && part.contains(b)),
         }
     }
 
+    /// How two keys stand to each other: by node, by shape, or by the bytes of the checkpoint, which are not read if one is `elsewhere`.
+    fn relation(&self, a: &str, b: &str, elsewhere: bool) -> Relation {
+        let (Some(a), Some(b)) = (self.state.get(a), self.state.get(b)) else { return Relation::Unknown };
+        match self.node_relation(a.node, b.node, 0) {
+            None if elsewhere => Relation::Elsewhere,
+            Some(known) => known,
+            None => self.compared(a.node, b.node, 0),
+        }
+    }
+
+    /// What is known of two nodes from headers.
+    fn node_relation(&self, a: NodeId, b: NodeId, depth: usize) -> Option<Relation> {
+        if a == b {
+            return Some(Relation::Same);
+        }
+        (depth == 0 && self.graph.info(a) != self.graph.info(b)).then_some(Relation::Differ(None))
+    }
+
+    /// How the bytes of two nodes stand to each other: those of the checkpoint's tensors, or of what the same ops make of equal ones.
+    fn compared(&self, a: NodeId, b: NodeId, depth: usize) -> Relation {
+        if let Some(known) = self.node_relation(a, b, depth) {
+            return known;
+        }
+        let (x, y) = (self.graph.node(a), self.graph.node(b));
+        if let (Op::Source { key: x }, Op::Source { key: y }) = (&x.op, &y.op) {
+            return match self.options.equal.and_then(|equal| equal(x, y)) {
+                Some(Equality::Equal) => Relation::Equal,
+                Some(Equality::Differ(bytes)) => Relation::Differ(Some(bytes)),
+                None => Relation::Unknown,
+            };
+        }
+        if x.op != y.op || x.info != y.info || x.inputs.len() != y.inputs.len() || depth >= MAX_DEPTH {
+            return Relation::Unknown;
+        }
+        // Elements that are only put elsewhere differ as often as before.
+        let moves_all = x.op.is_index_map() && !matches!(x.op, Op::Narrow { .. });
+        let mut differing = Some(0u64);
+        let mut equal = true;
+        for (x, y) in x.inputs.iter().zip(&y.inputs) {
+            match self.compared(*x, *y, depth + 1) {
+                Relation::Same | Relation::Equal => {}
+                Relation::Differ(bytes) if moves_all => {
+                    equal = false;
+                    differing = differing.zip(bytes).map(|(sum, bytes)| sum.saturating_add(bytes));
+                }
+                Relation::Differ(_) | Relation::Unknown | Relation::Elsewhere => return Relation::Unknown,
+            }
+        }
+        if equal { Relation::Equal } else { Relation::Differ(differing) }
+    }
+
     /// Why a key can't stand for another: what the target manifest says of that, or a scale that would stay behind.
-    fn not_a_candidate(&self, source: &Key, targets: &[&Key]) -> Option<String> {
+    fn not_a_candidate(&self, source: &Key, target: Option<&Key>) -> Option<String> {
         let entry = self.state.get(source)?;
         let info = self.graph.info(entry.node);
-        let wanted: Option<&TensorInfo> = targets.iter().find_map(|target| self.options.wanted.and_then(|wanted| wanted.get(target)));
+        let wanted: Option<&TensorInfo> = target.and_then(|target| self.options.wanted.and_then(|wanted| wanted.get(target)));
         if let Some(wanted) = wanted
             && wanted != info
         {

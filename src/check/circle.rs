@@ -1,0 +1,116 @@
+//! Circles of ties: a tie must lead to a tensor, so ties that hold together may not lead back to where they start.
+//!
+//! Ties under different conditions may never hold together, so a circle counts where all of its ties hold always or under one condition.
+//! Keys are compared as they are written; a circle that only values of captures close is met while planning, and ends at itself.
+
+use std::collections::HashMap;
+
+use super::rules::{Step, StepKind, Tie};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::TIE_CYCLE;
+use crate::syntax::ast::Expr;
+
+/// The conditions under which a tie holds, outermost first, and which way each must turn out.
+type Conditions<'a> = Vec<(&'a Expr, bool)>;
+
+/// A tie of one key to another.
+struct Edge<'a> {
+    target: usize,
+    source: usize,
+    /// Which of the different conditions; 0 is none.
+    condition: usize,
+    step: &'a Step,
+}
+
+/// Ties of a rule file that go round in a circle.
+pub(super) fn circles(steps: &[Step]) -> Vec<Diagnostic> {
+    let mut ties = Vec::new();
+    collect(steps, false, &mut Vec::new(), &mut ties);
+    let mut conditions: Vec<Conditions<'_>> = vec![Vec::new()];
+    let mut names: HashMap<String, usize> = HashMap::new();
+    let mut edges: Vec<Edge<'_>> = Vec::new();
+    for (step, tie, holds) in ties {
+        let condition = conditions.iter().position(|known| *known == holds).unwrap_or_else(|| {
+            conditions.push(holds);
+            conditions.len() - 1
+        });
+        let number = |names: &mut HashMap<String, usize>, pattern: &crate::key::Pattern| {
+            let next = names.len();
+            *names.entry(format!("{pattern:?}")).or_insert(next)
+        };
+        for target in &tie.targets {
+            let target = number(&mut names, target);
+            for source in &tie.sources {
+                edges.push(Edge { target, source: number(&mut names, source), condition, step });
+            }
+        }
+    }
+    // The last tie of a circle is the one to be told of; and once, though other conditions may close it as well.
+    let mut told: Vec<&Step> = Vec::new();
+    for condition in 0..conditions.len() {
+        let holding: Vec<&Edge<'_>> = edges.iter().filter(|edge| edge.condition == 0 || edge.condition == condition).collect();
+        if let Some(step) = circle(&holding, names.len())
+            && !told.iter().any(|known| std::ptr::eq(*known, step))
+        {
+            told.push(step);
+        }
+    }
+    told.into_iter()
+        .map(|step| {
+            Diagnostic::error(TIE_CYCLE, "ties go round in a circle")
+                .at(step.place.clone(), "leads back to its own target")
+                .hint("tie every key to one source; a tie serves the other way round too, where only its target is there")
+        })
+        .collect()
+}
+
+/// Every tie that is read the way it is written, with its conditions.
+fn collect<'a>(steps: &'a [Step], reversed: bool, open: &mut Conditions<'a>, found: &mut Vec<(&'a Step, &'a Tie, Conditions<'a>)>) {
+    for step in steps {
+        match &step.kind {
+            StepKind::Tie(tie) if tie.inverted == reversed => {
+                let own = tie.condition.iter().map(|condition| (condition, true));
+                found.push((step, tie, open.iter().copied().chain(own).collect()));
+            }
+            StepKind::Reversed(steps) => collect(steps, !reversed, open, found),
+            StepKind::When { condition, then, otherwise } => {
+                for (steps, holds) in [(then, true), (otherwise, false)] {
+                    open.push((condition, holds));
+                    collect(steps, reversed, open, found);
+                    open.pop();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The tie that closes a circle, if there is one: the last that is left when keys without sources, and keys without targets, are gone.
+fn circle<'a>(edges: &[&Edge<'a>], keys: usize) -> Option<&'a Step> {
+    let edges = trim(edges.to_vec(), keys, |edge| (edge.target, edge.source));
+    trim(edges, keys, |edge| (edge.source, edge.target)).last().map(|edge| edge.step)
+}
+
+/// Takes keys away that wait for no other one, until every key that is left does; `ends` gives the key that waits, and for which.
+fn trim<'e, 'a>(mut edges: Vec<&'e Edge<'a>>, keys: usize, ends: impl Fn(&Edge<'a>) -> (usize, usize)) -> Vec<&'e Edge<'a>> {
+    let mut waits_for = vec![0usize; keys];
+    let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); keys];
+    for edge in &edges {
+        let (key, other) = ends(edge);
+        waits_for[key] += 1;
+        waiting[other].push(key);
+    }
+    let mut free: Vec<usize> = (0..keys).filter(|key| waits_for[*key] == 0).collect();
+    let mut is_free = vec![false; keys];
+    while let Some(key) = free.pop() {
+        is_free[key] = true;
+        for other in &waiting[key] {
+            waits_for[*other] -= 1;
+            if waits_for[*other] == 0 {
+                free.push(*other);
+            }
+        }
+    }
+    edges.retain(|edge| !is_free[edge.target] && !is_free[edge.source]);
+    edges
+}

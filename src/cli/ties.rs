@@ -1,0 +1,364 @@
+//! `regraft ties`: which tensors are one, by storage, by bytes and by declaration, and where the three disagree.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use regraft::config::{Config, TieDecision};
+use regraft::error::Error;
+use regraft::execute::{Twins, differing_bytes, same_place, twins};
+use regraft::key::Key;
+use regraft::library::{self, HUB, MODEL, Route};
+use regraft::plan::{Equality, Op, Plan, PlanOptions, RuleId, TieOutcome};
+use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
+use regraft::tensor::Header;
+use serde::Serialize;
+
+use super::console::{Console, rule_line};
+use super::conversion::beside;
+use super::group::{Groups, related};
+use super::size::Size;
+use super::summary::counted;
+use super::{Outcome, Result};
+
+/// Shows which tensors are one: by storage, byte for byte, and by the rules of the model; and where the three disagree
+///
+/// Names what in config.json decided whether the model is tied, and what loading (hub to model) and saving (model to hub) do with each tie.
+#[derive(clap::Args)]
+#[command(after_help = "Exit code 1 if storage, bytes and rules disagree.
+
+Only tensors of one dtype and shape are read: a sample of each, and the whole where samples agree.
+
+Examples:
+  regraft ties llama-3.2-1b/
+  regraft ties model.safetensors --config config.json --tied true
+  regraft ties t5.json --config config.json           a manifest, without bytes
+  regraft ties t5-small/ --json")]
+pub(super) struct Arguments {
+    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
+    #[arg(required = true, value_name = "SRC")]
+    sources: Vec<PathBuf>,
+
+    /// Rule files that declare ties: names of built-in ones, or files [default: what config.json asks for]
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
+    rules: Vec<String>,
+
+    /// The model's configuration [default: config.json beside the checkpoint]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Whether word embeddings are tied [default: what the config says, or the model type's default]
+    #[arg(long, value_name = "BOOL")]
+    tied: Option<bool>,
+
+    /// Read no tensor: headers and rules alone
+    #[arg(long)]
+    no_bytes: bool,
+
+    /// Follow symbolic links out of the checkpoint's directory
+    #[arg(long)]
+    allow_outside: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+    let named = arguments.rules.iter().map(|name| library::load(name)).collect::<std::result::Result<Vec<_>, _>>()?;
+    let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
+    let checkpoint = open_all(&arguments.sources, &options)?;
+    let config = match &arguments.config {
+        Some(path) => Config::read(path)?,
+        None => beside(&checkpoint)?,
+    };
+    let routes = if named.is_empty() {
+        [Route::by_config(&config, Some(HUB), Some(MODEL))?, Route::by_config(&config, Some(MODEL), Some(HUB))?]
+    } else {
+        [Route::named(named.clone(), None, None, false)?, Route::named(named, None, None, true)?]
+    };
+    let reads = checkpoint.has_bytes() && !arguments.no_bytes;
+    let source = Counted::new(&checkpoint);
+    let facts = Facts { source: &source, config: &config, tied: arguments.tied, reads };
+    let loading = facts.plan(&routes[0], checkpoint.header(), &|key| Some(Key::from(key)))?;
+    let loaded = Header::from_infos(loading.targets.iter().map(|target| (target.key.clone(), loading.info(target).clone())));
+    // Saving starts from what loading gave: keys that are one tensor in memory are one, whatever lies in files.
+    let saving = facts.saving(&routes[1], &loading, &loaded)?;
+    let bytes = if reads { twins(&source)? } else { Vec::new() };
+    let mut found = Ties {
+        tied: config.tie_policy(arguments.tied),
+        rules: routes[0].describe().into_iter().map(|(name, _)| name).collect(),
+        storage: same_place(&source)?,
+        bytes_compared: reads,
+        bytes,
+        declared: declared(&loading, &saving),
+        disagreements: Vec::new(),
+        bytes_read: source.bytes_read(),
+    };
+    found.disagree();
+    if console.json {
+        console.json(&found)?;
+    } else {
+        console.out(&found.text(&checkpoint))?;
+        for note in checkpoint.notes() {
+            console.note(&format!("note: {note}"));
+        }
+    }
+    Ok(Outcome::findings(!found.disagreements.is_empty()))
+}
+
+/// What planning asks.
+struct Facts<'a> {
+    source: &'a Counted<'a>,
+    config: &'a Config,
+    tied: Option<bool>,
+    reads: bool,
+}
+
+impl Facts<'_> {
+    /// A plan over a header whose keys are tensors of the checkpoint as `origin` says.
+    fn plan(&self, route: &Route, header: &Header, origin: &dyn Fn(&str) -> Option<Key>) -> Result<Plan> {
+        let failed: RefCell<Option<Error>> = RefCell::new(None);
+        let equal = |a: &str, b: &str| {
+            let (a, b) = (origin(a)?, origin(b)?);
+            if a == b {
+                return Some(Equality::Equal);
+            }
+            if !self.reads {
+                return None;
+            }
+            match differing_bytes(self.source, &a, &b) {
+                Ok(Some(0)) => Some(Equality::Equal),
+                Ok(Some(bytes)) => Some(Equality::Differ(bytes)),
+                Ok(None) => None,
+                Err(error) => {
+                    failed.borrow_mut().get_or_insert(error);
+                    None
+                }
+            }
+        };
+        let options =
+            PlanOptions { config: self.config.clone(), tied: self.tied, not_strict: true, equal: Some(&equal), ..PlanOptions::default() };
+        let plan = regraft::plan(&route.stages(), header, &options);
+        match failed.into_inner() {
+            Some(error) => Err(error.into()),
+            None => Ok(plan?),
+        }
+    }
+
+    fn saving(&self, route: &Route, loading: &Plan, loaded: &Header) -> Result<Plan> {
+        let origin = |key: &str| {
+            let target = loading.target(key)?;
+            Some(match &loading.node(target.node).op {
+                Op::Source { key } => key.clone(),
+                // What was made by ops is itself, under any of its keys.
+                _ => loading.targets.iter().find(|other| other.node == target.node)?.key.clone(),
+            })
+        };
+        self.plan(route, loaded, &origin)
+    }
+}
+
+/// A tie that a rule declares, and what becomes of it.
+#[derive(Serialize)]
+struct Declared {
+    /// The key that is tied, in the model's layout.
+    target: Key,
+    /// What it is tied to.
+    source: Key,
+    /// The rule file, and the line in it.
+    file: String,
+    line: usize,
+    rule: String,
+    /// What loading does.
+    #[serde(flatten)]
+    loading: TieOutcome,
+    /// What saving does, if its rules ask.
+    saving: Option<TieOutcome>,
+    /// The checkpoint's keys behind both, where they are tensors of it as they are.
+    #[serde(skip)]
+    origins: [Option<Key>; 2],
+    #[serde(skip)]
+    line_text: String,
+}
+
+fn declared(loading: &Plan, saving: &Plan) -> Vec<Declared> {
+    let rule = |plan: &Plan, id: RuleId| plan.rules.get(id.0 as usize).cloned();
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for fact in &loading.ties {
+        let Some(info) = rule(loading, fact.rule) else { continue };
+        // Several rules may declare one tie; the first is told.
+        if !seen.insert((&fact.target, &fact.source)) {
+            continue;
+        }
+        let saved = saving.ties.iter().filter(|saved| saved.target == fact.target && rule(saving, saved.rule).is_some());
+        found.push(Declared {
+            target: fact.target.clone(),
+            source: fact.source.clone(),
+            line_text: rule_line(loading, fact.rule),
+            file: info.file,
+            line: info.line,
+            rule: info.text,
+            loading: fact.outcome.clone(),
+            // One rule that leaves it out is enough.
+            saving: saved.min_by_key(|saved| saved.outcome != TieOutcome::LeftOut).map(|saved| saved.outcome.clone()),
+            origins: [fact.target_origin.clone(), fact.source_origin.clone()],
+        });
+    }
+    found
+}
+
+/// What two of storage, bytes and declaration say otherwise.
+#[derive(Serialize)]
+struct Disagreement {
+    keys: Vec<Key>,
+    what: String,
+}
+
+#[derive(Serialize)]
+struct Ties {
+    /// Whether word embeddings are tied, and what decided.
+    tied: TieDecision,
+    /// Rule files that were asked.
+    rules: Vec<String>,
+    /// Keys of one place.
+    storage: Vec<Vec<Key>>,
+    bytes_compared: bool,
+    /// Keys of equal bytes.
+    bytes: Vec<Twins>,
+    declared: Vec<Declared>,
+    disagreements: Vec<Disagreement>,
+    /// Bytes of tensors that were read for this.
+    bytes_read: u64,
+}
+
+impl Ties {
+    fn disagree(&mut self) {
+        let mut found = Vec::new();
+        for tie in &self.declared {
+            let keys = vec![tie.target.clone(), tie.source.clone()];
+            match &tie.loading {
+                TieOutcome::Differs { bytes } => {
+                    let differ = match bytes {
+                        Some(bytes) => format!("differ in {}", counted(*bytes, "byte")),
+                        None => "differ in dtype or shape".to_owned(),
+                    };
+                    found.push(Disagreement { keys, what: format!("declared one, but they {differ}: both are kept") });
+                }
+                TieOutcome::Refused { why } => {
+                    found.push(Disagreement { keys, what: format!("declared one, but the source can't stand for the other: {why}") });
+                }
+                TieOutcome::NotTied if self.holds(&tie.origins) => {
+                    found.push(Disagreement {
+                        keys,
+                        what: "equal byte for byte, but the tie's condition says that they are two".to_owned(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        for group in self.bytes.iter().filter(|group| !group.constant) {
+            // Keys that rules tie are left out but for one of each group that they make.
+            let is_declared = |key: &Key, other: &Key| {
+                self.declared.iter().any(|tie| {
+                    let [target, source] = &tie.origins;
+                    let both = [target.as_ref(), source.as_ref()];
+                    both == [Some(key), Some(other)] || both == [Some(other), Some(key)]
+                })
+            };
+            let undeclared: Vec<&Key> = group
+                .keys
+                .iter()
+                .enumerate()
+                .filter(|(at, key)| *at > 0 && !group.keys.iter().take(*at).any(|other| is_declared(key, other)))
+                .map(|(_, key)| key)
+                .collect();
+            if let (Some(first), false) = (group.keys.first(), undeclared.is_empty()) {
+                let keys = std::iter::once(first).chain(undeclared).cloned().collect();
+                found.push(Disagreement { keys, what: "equal byte for byte, but no rule ties them".to_owned() });
+            }
+        }
+        for group in &self.storage {
+            let all = |keys: &[Option<Key>; 2]| keys.iter().all(|key| key.as_ref().is_some_and(|key| group.contains(key)));
+            if !self.declared.iter().any(|tie| all(&tie.origins)) && self.bytes.iter().all(|twins| twins.keys != *group) {
+                found.push(Disagreement { keys: group.clone(), what: "one storage, but no rule ties them".to_owned() });
+            }
+        }
+        self.disagreements = found;
+    }
+
+    /// Whether both are known to be equal byte for byte, and that says something.
+    fn holds(&self, origins: &[Option<Key>; 2]) -> bool {
+        let [Some(a), Some(b)] = origins else { return false };
+        self.bytes.iter().any(|group| !group.constant && group.keys.contains(a) && group.keys.contains(b))
+    }
+
+    fn text(&self, checkpoint: &Checkpoint) -> String {
+        let mut out = String::new();
+        let _ = writeln!(out, "tied embeddings: {} ({})", if self.tied.tied { "yes" } else { "no" }, self.tied.because);
+        let list = |keys: &[Key]| keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(" = ");
+        let _ = writeln!(out, "\none by storage:{}", if self.storage.is_empty() { " none" } else { "" });
+        for group in &self.storage {
+            let _ = writeln!(out, "  {}", list(group));
+        }
+        let why_not = if checkpoint.has_bytes() { " not compared" } else { " a manifest has none" };
+        let equal: Vec<&Twins> = self.bytes.iter().filter(|group| !group.constant).collect();
+        let none = if !self.bytes_compared {
+            why_not
+        } else if equal.is_empty() {
+            " none"
+        } else {
+            ""
+        };
+        let _ = writeln!(out, "\nequal byte for byte:{none}");
+        for group in equal {
+            let _ = writeln!(out, "  {}  {}", list(&group.keys), group.info);
+        }
+        let constant: usize = self.bytes.iter().filter(|group| group.constant).map(|group| group.keys.len()).sum();
+        if constant > 0 {
+            let _ = writeln!(out, "  and {} whose elements all have one value, as in fresh norms", counted(constant as u64, "tensor"));
+        }
+        let none = if self.declared.is_empty() { " none of keys that are there" } else { "" };
+        let _ = writeln!(out, "\ndeclared by the rules ({}):{none}", self.rules.join(", "));
+        let mut groups = Groups::new();
+        for tie in &self.declared {
+            let saving = tie.saving.as_ref().map_or("stays", |saving| saved(saving));
+            groups.add(&tie.target, (related(&tie.source, &tie.target), tie.line_text.clone(), loaded(&tie.loading), saving));
+        }
+        for line in groups.lines() {
+            let (source, rule, loading, saving) = line.shared;
+            let times = if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
+            let _ = writeln!(out, "  {} = {}{times}", line.text(), line.fill_related(source));
+            let _ = writeln!(out, "    by {rule}\n    loading: {loading}\n    saving: {saving}");
+        }
+        let none = if self.disagreements.is_empty() { " none" } else { "" };
+        let _ = writeln!(out, "\ndisagreements:{none}");
+        for one in &self.disagreements {
+            let _ = writeln!(out, "  {}\n    {}", list(&one.keys).replace(" = ", ", "), one.what);
+        }
+        let _ = writeln!(out, "\n{} read", Size(self.bytes_read));
+        out
+    }
+}
+
+fn loaded(outcome: &TieOutcome) -> String {
+    match outcome {
+        TieOutcome::Made => "one tensor".to_owned(),
+        TieOutcome::Equal => "equal, kept as two tensors".to_owned(),
+        TieOutcome::Differs { bytes: Some(bytes) } => format!("kept, as it differs in {}", counted(*bytes, "byte")),
+        TieOutcome::Differs { bytes: None } => "kept, as it differs in dtype or shape".to_owned(),
+        TieOutcome::Undecided => "kept; whether they are equal was not compared".to_owned(),
+        TieOutcome::Refused { why } => format!("stays missing: {why}"),
+        TieOutcome::Fallback => "stays as the model holds it".to_owned(),
+        TieOutcome::LeftOut => "left out".to_owned(),
+        TieOutcome::NotTied => "kept, as the tie's condition doesn't hold".to_owned(),
+    }
+}
+
+fn saved(outcome: &TieOutcome) -> &'static str {
+    match outcome {
+        TieOutcome::LeftOut | TieOutcome::Made => "left out, as it is one with its source",
+        TieOutcome::Differs { .. } => "written, as it differs",
+        TieOutcome::NotTied => "written, as the tie's condition doesn't hold",
+        TieOutcome::Undecided => "left out if equal byte for byte",
+        TieOutcome::Equal | TieOutcome::Refused { .. } | TieOutcome::Fallback => "written",
+    }
+}

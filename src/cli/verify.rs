@@ -1,0 +1,33 @@
+//! `regraft verify`: holds files to the checksums beside them.
+
+use std::path::PathBuf;
+
+use regraft::execute::verify;
+
+use super::console::Console;
+use super::size::Size;
+use super::summary::counted;
+use super::{Outcome, Result};
+
+/// Compare files with the checksums that `apply --checksums` wrote
+#[derive(clap::Args)]
+pub(super) struct Arguments {
+    /// The directory of the checkpoint
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+    let verified = verify(&arguments.directory)?;
+    if console.json {
+        console.json(&verified)?;
+    } else {
+        for finding in &verified.findings {
+            console.out(&format!("{finding}\n"))?;
+        }
+        if verified.findings.is_empty() && !console.quiet {
+            console.out(&format!("{} as their checksums say, {}\n", counted(verified.files, "file"), Size(verified.bytes)))?;
+        }
+    }
+    Ok(Outcome::findings(!verified.findings.is_empty()))
+}

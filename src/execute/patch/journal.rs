@@ -1,0 +1,257 @@
+//! The journal of a change in place: what files hold before and after it, written and synced before the first byte changes.
+//!
+//! Every step can be done again: room is inserted only where a file is not yet longer, a header is written whole, the index is replaced by a rename. So
+//! whether a change was killed before, in or after a step doesn't matter, going on and going back alike.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute::write::place::sync;
+use crate::store::{JOURNAL, MAX_HEADER_LEN};
+
+/// A file's header, without its length field, before and after.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Patch {
+    pub(super) name: String,
+    /// Length of the whole file before.
+    pub(super) len: u64,
+    /// Bytes to be inserted at its start.
+    pub(super) grow: u64,
+    pub(super) before: String,
+    pub(super) after: String,
+}
+
+/// A text file that is replaced.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Replaced {
+    pub(super) name: String,
+    pub(super) before: String,
+    pub(super) after: String,
+}
+
+/// All of a change.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Journal {
+    version: u32,
+    patches: Vec<Patch>,
+    index: Option<Replaced>,
+}
+
+/// Which way [`recover`] goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recovery {
+    /// The change is completed.
+    #[default]
+    Complete,
+    /// The files become what they were.
+    RollBack,
+}
+
+/// The header of a file, as text.
+pub(super) fn head(path: &Path) -> Result<String> {
+    let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
+    let failed = |error| Error::io("cannot read the header", path, error);
+    let mut len = [0; 8];
+    file.read_exact_at(&mut len, 0).map_err(failed)?;
+    let len = u64::from_le_bytes(len);
+    let len = usize::try_from(len)
+        .ok()
+        .filter(|_| len <= MAX_HEADER_LEN)
+        .ok_or_else(|| Error::corrupt("the header is too long").in_file(path))?;
+    let mut text = vec![0; len];
+    file.read_exact_at(&mut text, 8).map_err(failed)?;
+    String::from_utf8(text).map_err(|_| Error::corrupt("the header is not UTF-8").in_file(path))
+}
+
+/// What room that a filesystem inserts is a multiple of, in bytes. At least a page, so that data stays aligned as it was.
+pub(super) fn block(path: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(path).map_err(|error| Error::io("cannot look at the filesystem of", path, error.into()))?;
+    Ok(found.f_bsize.max(4096))
+}
+
+impl Journal {
+    pub(super) fn new(patches: Vec<Patch>, index: Option<Replaced>) -> Self {
+        Self { version: 1, patches, index }
+    }
+
+    /// Writes the journal, changes the files, and removes the journal.
+    pub(super) fn carry_out(&self, directory: &Path, paths: &[PathBuf]) -> Result<()> {
+        self.can_be_written(directory)?;
+        self.save(directory)?;
+        match self.complete(directory) {
+            Ok(()) => remove(directory),
+            // Room is inserted before anything is overwritten. If the filesystem can't, all is as it was, or can be made so.
+            Err(error) => {
+                let error = if self.patches.iter().any(|patch| patch.grow > 0) && error.kind() == ErrorKind::Unsupported {
+                    error.hint("name an output: the new header is longer than the old one")
+                } else {
+                    error
+                };
+                if self.roll_back(directory).and_then(|()| remove(directory)).is_err() {
+                    return Err(error.hint(format!("the files are half changed; run `regraft recover {}`", directory.display())));
+                }
+                let _ = paths;
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens each file for writing before anything happens.
+    fn can_be_written(&self, directory: &Path) -> Result<()> {
+        for patch in &self.patches {
+            open(directory, patch)?;
+        }
+        Ok(())
+    }
+
+    fn save(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(JOURNAL);
+        let failed = |error| Error::io("cannot write the journal", &path, error);
+        let mut draft = tempfile::Builder::new().prefix(".regraft-journal-").tempfile_in(directory).map_err(failed)?;
+        let text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
+        draft.write_all(&text).and_then(|()| draft.as_file().sync_all()).map_err(failed)?;
+        draft.persist_noclobber(&path).map_err(|error| match error.error.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::new(ErrorKind::Exists, "a change in place is under way, or was interrupted")
+                .in_file(&path)
+                .hint("run `regraft recover`"),
+            _ => failed(error.error),
+        })?;
+        sync(directory)
+    }
+
+    fn complete(&self, directory: &Path) -> Result<()> {
+        // All room first: it is what a filesystem may refuse.
+        for patch in self.patches.iter().filter(|patch| patch.grow > 0) {
+            let (file, path, len) = open(directory, patch)?;
+            if len == patch.len {
+                room(&file, &path, FallocateFlags::INSERT_RANGE, patch.grow)?;
+            }
+        }
+        for patch in &self.patches {
+            let (file, path, len) = open(directory, patch)?;
+            patch.expect(len, &path, patch.grow)?;
+            write_head(&file, &path, &patch.after)?;
+        }
+        self.index.as_ref().map_or(Ok(()), |index| replace(directory, &index.name, &index.after))
+    }
+
+    fn roll_back(&self, directory: &Path) -> Result<()> {
+        for patch in &self.patches {
+            let (file, path, len) = open(directory, patch)?;
+            if patch.grow > 0 && len != patch.len {
+                patch.expect(len, &path, patch.grow)?;
+                room(&file, &path, FallocateFlags::COLLAPSE_RANGE, patch.grow)?;
+            }
+            write_head(&file, &path, &patch.before)?;
+        }
+        self.index.as_ref().map_or(Ok(()), |index| replace(directory, &index.name, &index.before))
+    }
+}
+
+impl Patch {
+    fn expect(&self, len: u64, path: &Path, grown: u64) -> Result<()> {
+        if Some(len) == self.len.checked_add(grown) {
+            return Ok(());
+        }
+        Err(Error::corrupt(format!("the file has {len} bytes; the journal knows it with {}", self.len)).in_file(path))
+    }
+}
+
+/// Completes or takes back a change in place that was interrupted. Gives whether there was one.
+///
+/// # Errors
+/// If the journal can't be read, files are not what it says, or they can't be written; the journal stays then.
+pub fn recover(path: &Path, way: Recovery) -> Result<bool> {
+    let directory = match path.metadata() {
+        Ok(found) if found.is_dir() => path.to_owned(),
+        _ => path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
+    };
+    let place = directory.join(JOURNAL);
+    let text = match std::fs::read(&place) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(Error::io("cannot read the journal", &place, error)),
+    };
+    let journal: Journal = serde_json::from_slice(&text).map_err(|error| Error::corrupt(format!("no journal: {error}")).in_file(&place))?;
+    if journal.version != 1 {
+        return Err(Error::new(ErrorKind::Unsupported, format!("a journal of version {}", journal.version)).in_file(&place));
+    }
+    // A journal is a file like any other: it may be made up.
+    let names = journal.patches.iter().map(|patch| &patch.name).chain(journal.index.iter().map(|index| &index.name));
+    for name in names {
+        let plain = matches!(Path::new(name).components().collect::<Vec<_>>()[..], [std::path::Component::Normal(_)]);
+        if !plain || !(name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")) {
+            return Err(Error::corrupt(format!("the journal names a file that is no part of a checkpoint: {name:?}")).in_file(&place));
+        }
+    }
+    for patch in &journal.patches {
+        let (file, path, len) = open(&directory, patch)?;
+        drop(file);
+        let grown = if len == patch.len { 0 } else { patch.grow };
+        patch.expect(len, &path, grown)?;
+        let fits =
+            |text: &str, room: u64| text.len() as u64 == room && room.checked_add(8).is_some_and(|end| end <= len) && text.starts_with('{');
+        let before = patch.before.len() as u64;
+        if !fits(&patch.before, before) || before.checked_add(patch.grow) != Some(patch.after.len() as u64) || !patch.after.starts_with('{')
+        {
+            return Err(Error::corrupt("the journal does not fit the file").in_file(&path));
+        }
+    }
+    match way {
+        Recovery::Complete => journal.complete(&directory)?,
+        Recovery::RollBack => journal.roll_back(&directory)?,
+    }
+    remove(&directory)?;
+    Ok(true)
+}
+
+fn open(directory: &Path, patch: &Patch) -> Result<(File, PathBuf, u64)> {
+    let path = directory.join(&patch.name);
+    let file = File::options().read(true).write(true).open(&path).map_err(|error| Error::io("cannot open for writing", &path, error))?;
+    let len = file.metadata().map_err(|error| Error::io("cannot look at", &path, error))?.len();
+    Ok((file, path, len))
+}
+
+/// Inserts or removes room at the start of a file.
+fn room(file: &File, path: &Path, what: FallocateFlags, len: u64) -> Result<()> {
+    match rustix::io::retry_on_intr(|| fallocate(file, what, 0, len)) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
+            Err(Error::new(ErrorKind::Unsupported, "this filesystem can't insert room at the start of a file").in_file(path))
+        }
+        Err(error) => Err(Error::io("cannot insert room at the start of", path, error.into())),
+    }
+}
+
+fn write_head(file: &File, path: &Path, text: &str) -> Result<()> {
+    let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    file.write_all_at(&bytes, 0).and_then(|()| file.sync_all()).map_err(|error| Error::io("cannot write the header", path, error))
+}
+
+fn replace(directory: &Path, name: &str, text: &str) -> Result<()> {
+    let path = directory.join(name);
+    let failed = |error| Error::io("cannot replace the index", &path, error);
+    let mode = path.metadata().map_err(failed)?.permissions();
+    let mut draft = tempfile::Builder::new().prefix(".regraft-index-").tempfile_in(directory).map_err(failed)?;
+    draft.write_all(text.as_bytes()).map_err(failed)?;
+    draft.as_file().set_permissions(mode).and_then(|()| draft.as_file().sync_all()).map_err(failed)?;
+    draft.persist(&path).map_err(|error| failed(error.error))?;
+    sync(directory)
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    let path = directory.join(JOURNAL);
+    std::fs::remove_file(&path).map_err(|error| Error::io("cannot remove the journal", &path, error))?;
+    sync(directory)
+}

@@ -1,0 +1,119 @@
+//! Checksums of a checkpoint, and whether its files still fit them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Component, Path};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::write::record::{Sums, file_sum, sum};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{OpenOptions, Store as _, open};
+
+/// The name of the file that holds checksums, beside the shards.
+pub const CHECKSUMS: &str = "model.safetensors.checksums.json";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    algorithm: String,
+    files: BTreeMap<String, String>,
+    tensors: BTreeMap<String, String>,
+}
+
+/// What [`verify`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Files that were compared.
+    pub files: u64,
+    /// Tensors that were compared: those of files that differ.
+    pub tensors: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What differs, in a sentence each, in order.
+    pub findings: Vec<String>,
+}
+
+/// The text of a manifest.
+pub(super) fn manifest<'a>(shards: impl Iterator<Item = (&'a str, &'a Sums)>) -> Result<String> {
+    let mut manifest = Manifest { algorithm: "blake3".to_owned(), files: BTreeMap::new(), tensors: BTreeMap::new() };
+    for (name, sums) in shards {
+        manifest.files.insert(name.to_owned(), sums.file.clone());
+        manifest.tensors.extend(sums.tensors.clone());
+    }
+    let mut text =
+        serde_json::to_string_pretty(&manifest).map_err(|error| Error::corrupt(format!("cannot write the checksums: {error}")))?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Holds the files of a directory to its [`CHECKSUMS`]. Where a file differs, its tensors are told apart.
+///
+/// # Errors
+/// If there are no checksums, they can't be read or name files elsewhere, or a file can't be read.
+pub fn verify(directory: &Path) -> Result<Verified> {
+    const MOST: u64 = 1 << 30;
+    let path = directory.join(CHECKSUMS);
+    let len =
+        path.metadata().map_err(|error| Error::io("cannot open the checksums", &path, error).hint("`--checksums` writes them"))?.len();
+    if len > MOST {
+        return Err(Error::new(ErrorKind::Limit, format!("the checksums have {len} bytes; at most {MOST} are read")).in_file(&path));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read the checksums", &path, error))?;
+    let manifest: Manifest =
+        serde_json::from_str(&text).map_err(|error| Error::corrupt(format!("no checksums: {error}")).in_file(&path))?;
+    if manifest.algorithm != "blake3" {
+        return Err(
+            Error::new(ErrorKind::Unsupported, format!("checksums by {:?}; regraft knows blake3", manifest.algorithm)).in_file(&path)
+        );
+    }
+    if let Some(name) =
+        manifest.files.keys().find(|name| !matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]))
+    {
+        return Err(Error::corrupt(format!("the checksums name a file outside their directory: {name:?}")).in_file(&path));
+    }
+    let compared: Vec<(&String, Result<bool>)> =
+        manifest.files.par_iter().map(|(name, expected)| (name, file_sum(&directory.join(name)).map(|found| found == *expected))).collect();
+    let mut verified = Verified::default();
+    let mut differing = Vec::new();
+    for (name, same) in compared {
+        verified.files += 1;
+        verified.bytes += directory.join(name).metadata().map_or(0, |metadata| metadata.len());
+        match same {
+            Ok(true) => {}
+            Ok(false) => differing.push(name.as_str()),
+            Err(error) => verified.findings.push(error.to_string()),
+        }
+    }
+    for name in differing {
+        verified.findings.push(format!("{name}: differs from its checksum"));
+        tensors(directory, name, &manifest, &mut verified)?;
+    }
+    Ok(verified)
+}
+
+/// Says which tensors of a file differ.
+fn tensors(directory: &Path, name: &str, manifest: &Manifest, verified: &mut Verified) -> Result<()> {
+    let path = directory.join(name);
+    let checkpoint = match open(&path, &OpenOptions::default()) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            verified.findings.push(error.to_string());
+            return Ok(());
+        }
+    };
+    let file = File::open(&path).map_err(|error| Error::io("cannot open", &path, error))?;
+    for (key, entry) in &checkpoint.header().tensors {
+        let Some(location) = entry.location else { continue };
+        verified.tensors += 1;
+        match manifest.tensors.get(key.as_str()) {
+            None => verified.findings.push(format!("{name}: key {:?} has no checksum", key.as_str())),
+            Some(expected) if *expected != sum(&file, &path, location.offset, location.len)? => {
+                verified.findings.push(format!("{name}: key {:?} differs from its checksum", key.as_str()));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}

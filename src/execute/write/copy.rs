@@ -1,0 +1,172 @@
+//! Runs that are the same in a source file and in an output: the system copies them, so that no byte passes through this process.
+//!
+//! Neighbours are joined before they are cut into jobs: what a rename leaves in order is a few long copies, however many tensors it is. A filesystem that
+//! shares blocks between files does so by itself where a run begins at the same place within a block on both sides.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use super::super::gather::outside;
+use super::stream::OutFile;
+use crate::error::{Error, Result};
+use crate::store::Extent;
+
+/// Most bytes of one job: long enough that the calls don't count, short enough that threads end together.
+pub(super) const CHUNK: u64 = 16 << 20;
+
+/// Blocks that filesystems share are of this size, in bytes, or divide it.
+pub(super) const BLOCK: u64 = 4096;
+
+/// Bytes that go from a place in one file to a place in another.
+pub(super) struct Run<'a> {
+    pub(super) key: &'a str,
+    pub(super) from: Extent<'a>,
+    pub(super) to: &'a Arc<OutFile>,
+    pub(super) at: u64,
+}
+
+/// What a job did, in bytes.
+#[derive(Default)]
+pub(super) struct Done {
+    pub(super) copied: u64,
+    pub(super) shared: u64,
+}
+
+impl<'a> Run<'a> {
+    /// This run continued by the next one, if that lies behind it on both sides.
+    fn joined(&self, next: &Run<'a>) -> Option<Run<'a>> {
+        let same = std::ptr::eq(self.from.file, next.from.file) && Arc::ptr_eq(self.to, next.to);
+        let follows = self.from.offset.checked_add(self.from.len) == Some(next.from.offset) && self.at + self.from.len == next.at;
+        (same && follows).then(|| Run { from: Extent { len: self.from.len + next.from.len, ..self.from }, ..*self })
+    }
+
+    /// How far into a block the run begins. Jobs are cut at whole blocks of the source.
+    fn phase(&self) -> u64 {
+        self.from.offset % BLOCK
+    }
+
+    pub(super) fn jobs(&self) -> u64 {
+        self.from.len.saturating_add(self.phase()).div_ceil(CHUNK)
+    }
+
+    /// Copies the bytes of one job, sharing blocks where that can be.
+    pub(super) fn copy(&self, job: u64, share: bool, buffer: &mut Vec<u8>) -> Result<Done> {
+        let start = (job * CHUNK).saturating_sub(self.phase());
+        let end = ((job + 1) * CHUNK).saturating_sub(self.phase()).min(self.from.len);
+        let len = end.checked_sub(start).ok_or_else(outside)?;
+        let (from, to) = (self.from.offset + start, self.at + start);
+        let mut part = |skip: u64, len: u64| {
+            copy(self.from.file, self.from.path, from + skip, &self.to.file, &self.to.path, to + skip, len, buffer)
+                .map_err(|error| error.at_key(self.key))
+        };
+        if !share || from % BLOCK != to % BLOCK {
+            part(0, len)?;
+            return Ok(Done { copied: len, shared: 0 });
+        }
+        // Only whole blocks are shared; the system would copy all if it were asked for more.
+        let head = ((BLOCK - from % BLOCK) % BLOCK).min(len);
+        let whole = (len - head) / BLOCK * BLOCK;
+        part(0, head)?;
+        part(head, whole)?;
+        part(head + whole, len - head - whole)?;
+        Ok(Done { copied: len - whole, shared: whole })
+    }
+}
+
+/// Joins runs that continue each other; they come in the order of the outputs.
+pub(super) fn join(runs: Vec<Run<'_>>) -> Vec<Run<'_>> {
+    let mut joined: Vec<Run<'_>> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match joined.last_mut() {
+            Some(last) => match last.joined(&run) {
+                Some(both) => *last = both,
+                None => joined.push(run),
+            },
+            None => joined.push(run),
+        }
+    }
+    joined
+}
+
+#[allow(clippy::too_many_arguments)] // two files, each with its name, and three numbers
+fn copy(
+    from: &File,
+    source: &Path,
+    mut at: u64,
+    to: &File,
+    target: &Path,
+    mut to_at: u64,
+    mut len: u64,
+    buffer: &mut Vec<u8>,
+) -> Result<()> {
+    while len > 0 {
+        let want = usize::try_from(len).unwrap_or(usize::MAX);
+        let (mut read, mut written) = (at, to_at);
+        match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), want) {
+            // Some filesystems answer so where reading would do.
+            Ok(0) => return through(from, source, at, to, target, to_at, len, buffer),
+            Ok(done) => {
+                let done = done as u64;
+                at += done;
+                to_at += done;
+                len = len.checked_sub(done).ok_or_else(outside)?;
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
+                return through(from, source, at, to, target, to_at, len, buffer);
+            }
+            Err(error) => {
+                let what = format!("cannot copy from {}", source.display());
+                return Err(Error::io(&what, target, error.into()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Copies by reading and writing.
+#[allow(clippy::too_many_arguments)]
+fn through(
+    from: &File,
+    source: &Path,
+    mut at: u64,
+    to: &File,
+    target: &Path,
+    mut to_at: u64,
+    mut len: u64,
+    buffer: &mut Vec<u8>,
+) -> Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    const PIECE: usize = 256 << 10;
+    if buffer.len() < PIECE {
+        buffer.resize(PIECE, 0);
+    }
+    while len > 0 {
+        let take = usize::try_from(len).unwrap_or(PIECE).min(PIECE);
+        let piece = buffer.get_mut(..take).ok_or_else(outside)?;
+        from.read_exact_at(piece, at).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::corrupt("the file became shorter while it was read").in_file(source),
+            _ => Error::io("cannot read", source, error),
+        })?;
+        to.write_all_at(piece, to_at).map_err(|error| Error::io("cannot write", target, error))?;
+        at += take as u64;
+        to_at += take as u64;
+        len -= take as u64;
+    }
+    Ok(())
+}
+
+/// Whether a filesystem lets two files share blocks: asked by trying it, with files that have no names.
+pub(super) fn shares_blocks(directory: &Path) -> bool {
+    use std::io::Write as _;
+    let try_it = || -> std::io::Result<()> {
+        let (mut a, b) = (tempfile::tempfile_in(directory)?, tempfile::tempfile_in(directory)?);
+        a.write_all(&[0; 4096])?;
+        rustix::fs::ioctl_ficlone(&b, &a)?;
+        Ok(())
+    };
+    try_it().is_ok()
+}
