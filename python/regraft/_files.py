@@ -177,6 +177,7 @@ def convert(
     rules: RulesLike = None,
     config: Any = None,
     target: Any = None,
+    part: bool = False,
     from_: Optional[str] = None,
     to: Optional[str] = None,
     reverse: bool = False,
@@ -192,6 +193,9 @@ def convert(
     force: bool = False,
     metadata: Optional[Mapping[str, str]] = None,
     memory: Optional[int] = None,
+    resume: bool = False,
+    checksums: bool = False,
+    rank: Optional[Tuple[int, int]] = None,
     allow_outside: bool = False,
     progress: Union[None, bool, Callable[[int, int], object], Any] = None,
 ) -> Conversion:
@@ -205,6 +209,9 @@ def convert(
     write_record: write what the way back can't know from the rules beside the output, where it is looked for.
     force: replace an output that is there.
     memory: most bytes that all threads together hold in buffers (64 MiB if not given).
+    resume: continue what a killed run of the same work left beside the output.
+    checksums: write BLAKE3 of each file and tensor beside the files.
+    rank: (rank, world size) of this process among several that share the work; the last to finish puts the output in its place.
     progress: called with (bytes done, bytes in all), from this thread; or a bar as tqdm makes them (``total``, ``update``); or
     True for tqdm's own.
 
@@ -218,6 +225,7 @@ def convert(
         beside=str(opened.directory),
         config=config,
         target=target,
+        part=part,
         from_=from_,
         to=to,
         reverse=reverse,
@@ -246,6 +254,9 @@ def convert(
                     metadata=dict(metadata or {}),
                     side_files=beside,
                     memory=memory,
+                    resume=resume,
+                    checksums=checksums,
+                    rank=rank,
                     progress=tell,
                 )
             )

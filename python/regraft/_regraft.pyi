@@ -104,6 +104,7 @@ def plan(
     tied: Optional[bool],
     parameters: str,
     wanted: Optional[Wanted],
+    part: bool,
     strict: bool,
     record: Optional[Tuple[bytes, str]],
     equal: Optional[Callable[[str, str], Optional[int]]],
@@ -121,6 +122,9 @@ def write(
     metadata: Dict[str, str],
     side_files: Sequence[Union[str, Path]],
     memory: Optional[int],
+    resume: bool,
+    checksums: bool,
+    rank: Optional[Tuple[int, int]],
     progress: Optional[Callable[[int, int], object]],
 ) -> str: ...
 def same_tensor_storage(left: _Facts, right: _Facts, reference: bool) -> bool: ...

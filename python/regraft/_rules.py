@@ -100,6 +100,7 @@ def _plan(
     *,
     config: Any = None,
     target: Any = None,
+    part: bool = False,
     from_: Optional[str] = None,
     to: Optional[str] = None,
     reverse: bool = False,
@@ -136,6 +137,7 @@ def _plan(
         tied=tied,
         parameters=_facts.parameters(parameters),
         wanted=_facts.wanted(target),
+        part=part,
         strict=strict,
         record=_facts.record(record, beside),
         equal=equal,
@@ -149,6 +151,7 @@ def plan(
     rules: RulesLike = None,
     config: Any = None,
     target: Any = None,
+    part: bool = False,
     from_: Optional[str] = None,
     to: Optional[str] = None,
     reverse: bool = False,
@@ -164,6 +167,7 @@ def plan(
     rules: rules, their name or file, or several; without any, those that the config asks for, between ``wrappers`` and ``tied_lm_head``.
     config: a mapping, a file, or an object as transformers has them; of a path, config.json beside it if not given.
     target: the keys that the result should have: a path, a module, a mapping of keys to tensors or (dtype, shape), or keys.
+    part: the target is that of a part, as of a pipeline stage: what else the checkpoint has is left out, and not unexpected.
     from_, to: the layouts; each rule file is read so that it leads that way.
     reverse: read the rules backwards.
     tied: whether word embeddings are tied; what the config says, or the model type's default, if not given.
@@ -174,7 +178,16 @@ def plan(
     Raises PlanError with everything because of which this can't be converted so.
     """
     options: Dict[str, Any] = dict(
-        config=config, target=target, from_=from_, to=to, reverse=reverse, tied=tied, parameters=parameters, strict=strict, record=record
+        config=config,
+        target=target,
+        part=part,
+        from_=from_,
+        to=to,
+        reverse=reverse,
+        tied=tied,
+        parameters=parameters,
+        strict=strict,
+        record=record,
     )
     from ._files import Checkpoint
 
@@ -192,6 +205,7 @@ def apply(
     rules: RulesLike = None,
     config: Any = None,
     target: Any = None,
+    part: bool = False,
     from_: Optional[str] = None,
     to: Optional[str] = None,
     reverse: bool = False,
@@ -217,7 +231,16 @@ def apply(
     from ._files import Checkpoint
 
     options: Dict[str, Any] = dict(
-        config=config, target=target, from_=from_, to=to, reverse=reverse, tied=tied, parameters=parameters, strict=strict, record=record
+        config=config,
+        target=target,
+        part=part,
+        from_=from_,
+        to=to,
+        reverse=reverse,
+        tied=tied,
+        parameters=parameters,
+        strict=strict,
+        record=record,
     )
     if isinstance(state_dict, Checkpoint):
         if inplace:

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
-use regraft::execute::{Progress, Ties, WriteOptions};
+use regraft::execute::{Progress, Rank, Ties, WriteOptions};
 use regraft::plan::RECORD_FILE;
 use regraft::store::{OpenOptions, Store as _};
 
@@ -97,7 +98,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// The engine runs in a thread of its own. This one waits, tells progress and looks for signals; an exception of either stops the engine, which then
 /// leaves nothing behind.
 #[pyfunction]
-#[pyo3(signature = (checkpoint, plan, out, *, max_shard_size, single, materialize_ties, force, metadata, side_files, memory, progress))]
+#[pyo3(signature = (checkpoint, plan, out, *, max_shard_size, single, materialize_ties, force, metadata, side_files, memory, resume, checksums, rank, progress))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn write(
     py: Python<'_>,
@@ -111,6 +112,9 @@ pub(crate) fn write(
     metadata: BTreeMap<String, String>,
     side_files: Vec<PathBuf>,
     memory: Option<u64>,
+    resume: bool,
+    checksums: bool,
+    rank: Option<(u32, u32)>,
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let (done, total, cancel) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
@@ -128,6 +132,9 @@ pub(crate) fn write(
         metadata,
         side_files,
         protect,
+        resume,
+        checksums,
+        rank: rank.map(|(rank, of)| Rank::new(rank, of)).transpose().map_err(|why| PyValueError::new_err(why.to_string()))?,
         progress: Some(&see),
         cancel: Some(&cancel),
         ..WriteOptions::default()

@@ -16,7 +16,7 @@ use regraft::check::Direction;
 use regraft::check::value::Value;
 use regraft::execute::differing_bytes;
 use regraft::library::{HUB, MODEL, Route};
-use regraft::plan::{DropReason, Equality, NodeId, Op, PlanOptions, Record, RuleId, Target};
+use regraft::plan::{DropReason, Equality, NodeId, Op, Part, PlanOptions, Record, RuleId, Target};
 use regraft::store::Store as _;
 
 use crate::errors;
@@ -46,7 +46,7 @@ pub(crate) enum Source<'py> {
 ///
 /// `equal(a, b)` gives how many bytes of two tensors differ, or `None` if that can't be known; a checkpoint in files without it compares the files.
 #[pyfunction]
-#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, strict, record, equal))]
+#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, part, strict, record, equal))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn plan(
     py: Python<'_>,
@@ -59,6 +59,7 @@ pub(crate) fn plan(
     tied: Option<bool>,
     parameters: &str,
     wanted: Option<PyRef<'_, Wanted>>,
+    part: bool,
     strict: bool,
     record: Option<(Vec<u8>, PathBuf)>,
     equal: Option<Py<PyAny>>,
@@ -110,6 +111,7 @@ pub(crate) fn plan(
                 parameters,
                 tied,
                 wanted,
+                part: if part { Part::Open } else { Part::Whole },
                 not_strict: !strict,
                 record: record.as_ref(),
                 equal: match equal {

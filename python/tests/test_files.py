@@ -178,6 +178,22 @@ def test_a_record_turns_back_what_rules_alone_cannot(tmp_path):
         rules.apply(made, reverse=True, record="{")
 
 
+def test_ranks_share_the_work_and_checksums_are_written(tmp_path):
+    folder = sharded(tmp_path / "in", shards=3)
+    options = dict(rules=regraft.compile(RENAME), max_shard_size=60, checksums=True)
+    first = regraft.convert(folder, tmp_path / "out", rank=(0, 2), **options)
+    assert not first.details["complete"] and not (tmp_path / "out").exists()
+    last = regraft.convert(folder, tmp_path / "out", rank=(1, 2), **options)
+    assert last.details["complete"]
+    regraft.convert(folder, tmp_path / "alone", **options)
+    names = sorted(os.listdir(tmp_path / "alone"))
+    assert names == sorted(os.listdir(tmp_path / "out")) and len(names) > 4
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+    with pytest.raises(ValueError):
+        regraft.convert(folder, tmp_path / "x", rank=(2, 2), **options)
+
+
 def test_a_bar_as_tqdm_makes_them(tmp_path):
     class Bar:
         total, n = None, 0

@@ -125,6 +125,10 @@ def test_targets_in_every_form(tmp_path):
     pruned = rules.plan(source, target=keys[:1], strict=False)
     assert pruned.keys() == keys[:1]
     assert set(pruned.report.unexpected) == set(keys[1:])
+    stage = rules.plan(source, target=keys[:1], part=True)
+    assert stage.keys() == keys[:1] and stage.report.unexpected == ()
+    with pytest.raises(regraft.PlanError):
+        rules.plan(source, target=[*keys[:1], "blocks.9.weight"], part=True)
 
 
 def test_parameters_and_config(tmp_path):
