@@ -110,6 +110,8 @@ impl Planner<'_> {
     fn leave_one_way(&mut self, rule: &Rule) -> Result<(), Box<Diagnostic>> {
         use crate::diagnostic::codes::{NOT_INVERTIBLE, NOT_REVERSED};
         if self.restore(&rule.place, &rule.text) {
+            // So these rules are for this checkpoint, if no other fits a key.
+            self.evidence.matched += 1;
             return Ok(());
         }
         if rule.is_rename() {
