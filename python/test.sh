@@ -19,9 +19,10 @@ pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
 if [ -n "${REGRAFT_SITE:-}" ]; then
     site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "$REGRAFT_SITE" >"$site/regraft-test.pth"
-    pip install 'pytest>=7' 'maturin>=1.9,<2'
+    pip install 'pytest>=7' 'maturin>=1.9,<2' || exit 75
 elif ! cmp -s requirements-test.txt "$venv/requirements-test.txt"; then
-    pip install -r requirements-test.txt
+    # 75 is "try again later": the packages can't be had now, which says nothing about this one.
+    pip install -r requirements-test.txt || exit 75
     # Only if there is one for this Python: its tests are skipped otherwise, and say so.
     pip install --no-deps nemo-automodel==0.7.0 || echo "[python] nemo-automodel can't be installed; its tests are skipped"
     cp requirements-test.txt "$venv/requirements-test.txt"
