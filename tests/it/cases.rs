@@ -61,6 +61,11 @@ fn cases() -> Vec<(String, Case)> {
 /// The data of a key: FNV-1a seeds splitmix64.
 fn data(key: &str, info: &TensorInfo) -> Vec<u8> {
     assert_eq!(info.dtype, Dtype::F32, "these cases are all F32");
+    floats(key, info)
+}
+
+/// The data of a key as floats, whatever its dtype.
+pub(crate) fn floats(key: &str, info: &TensorInfo) -> Vec<u8> {
     let seed = key.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
     let element = |at: u64| {
         let mut z = seed.wrapping_add(at.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -78,7 +83,7 @@ fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn state_dict(tensors: impl IntoIterator<Item = (String, TensorInfo, Vec<u8>)>) -> StateDict {
+pub(crate) fn state_dict(tensors: impl IntoIterator<Item = (String, TensorInfo, Vec<u8>)>) -> StateDict {
     let view =
         |(key, info, bytes): (String, TensorInfo, Vec<u8>)| (Key::from(key), TensorView::contiguous(Storage::new(bytes), info, 0).unwrap());
     StateDict::from_tensors(tensors.into_iter().map(view), BTreeMap::new())

@@ -7,6 +7,7 @@ mod cli;
 mod corpus;
 mod docs;
 mod execute;
+mod fixtures;
 mod invert;
 mod library;
 mod ops;

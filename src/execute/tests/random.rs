@@ -237,7 +237,7 @@ fn choices_cover_the_ops() {
         for node in &plan(&mut Choices::new(&list)).plan.nodes {
             let name = match node.op {
                 Op::Source { .. } => "source",
-                Op::Fill { .. } => "fill",
+                Op::Fill { .. } | Op::Sinusoids => "fill",
                 Op::Narrow { .. } => "narrow",
                 Op::Permute { .. } => "permute",
                 Op::Reshape => "reshape",
