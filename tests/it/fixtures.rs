@@ -190,7 +190,8 @@ fn outcome(name: &'static str, rules: &Rules, fixture: &Fixture) -> Result<Outco
 fn there_and_back_is_the_identity_and_there_again_moves_nothing() {
     let fixtures = fixtures();
     let files: Vec<_> = with_layouts().filter_map(|(name, rules)| Some((name, rules, fixtures.get(name)?))).collect();
-    let outcomes: Vec<_> = files.par_iter().map(|(name, rules, fixture)| outcome(name, rules, fixture).map_err(|why| (*name, why))).collect();
+    let outcomes: Vec<_> =
+        files.par_iter().map(|(name, rules, fixture)| outcome(name, rules, fixture).map_err(|why| (*name, why))).collect();
     let mut wrong = Vec::new();
     for outcome in outcomes {
         match outcome {
