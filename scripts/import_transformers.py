@@ -4,6 +4,7 @@
     python -m venv venv && venv/bin/pip install torch 'transformers==5.23.*' timm scipy
     venv/bin/python scripts/import_transformers.py probe facts.jsonl     # some minutes; goes on where it stopped
     venv/bin/python scripts/import_transformers.py write facts.jsonl     # writes rules/transformers/ and its REPORT.md
+    venv/bin/python scripts/import_transformers.py headers facts.jsonl headers/   # what make_fixtures.py shrinks; some minutes
     regraft fmt rules && python scripts/rules_table.py                            # the house style, and rules/README.md
 
 `probe` builds every model class on torch's meta device and asks transformers which rules apply to it, what they make of each key, and which
@@ -22,8 +23,9 @@ sys.path.insert(0, HERE)
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("step", choices=["probe", "write"])
+    args.add_argument("step", choices=["probe", "write", "headers"])
     args.add_argument("facts", help="what transformers said, one JSON object a line")
+    args.add_argument("into", nargs="?", help="the directory that headers go to")
     args.add_argument("--only", nargs="*", help="probe these model types or classes")
     args.add_argument("--rules", default=os.path.join(HERE, "..", "rules"))
     options = args.parse_args()
@@ -31,6 +33,14 @@ def main():
         from graft_import.probe import probe
 
         probe(options.facts, set(options.only) if options.only else None)
+        return
+    if options.step == "headers":
+        from graft_import.headers import headers
+
+        if not options.into:
+            args.error("headers go to a directory")
+        with open(options.facts) as f:
+            headers([json.loads(line) for line in f], options.into)
         return
     from graft_import.write import Importer
 

@@ -385,16 +385,11 @@ fn bad(scope: &Scope, expr: &Expr, message: String) -> Box<Diagnostic> {
 
 /// The names that an expression mentions.
 pub fn names<'a>(expr: &'a Expr, found: &mut Vec<(&'a str, Span)>) {
-    match &expr.kind {
-        ExprKind::Name(name) => found.push((name, expr.span)),
-        ExprKind::List(items) => items.iter().for_each(|item| names(item, found)),
-        ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => names(inner, found),
-        ExprKind::Binary(_, left, right) => {
-            names(left, found);
-            names(right, found);
+    expr.walk(&mut |part| {
+        if let ExprKind::Name(name) = &part.kind {
+            found.push((name, part.span));
         }
-        _ => {}
-    }
+    });
 }
 
 /// The name of an expression that is nothing but a name.

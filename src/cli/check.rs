@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use regraft::check::{Idempotence, idempotence};
 use regraft::diagnostic::{Diagnostic, Severity};
 use regraft::error::Error;
 use regraft::library::{self, LoadError};
@@ -16,25 +17,35 @@ use super::{Outcome, Result};
 #[command(after_help = "Examples:
   regraft check my.graft
   regraft check rules/            every .graft file below
-  regraft check mixtral           a built-in one")]
+  regraft check mixtral           a built-in one
+  regraft check rules/ --proofs   and what is known of applying each twice")]
 pub(super) struct Arguments {
     /// Rule files, directories of them, or names of built-in ones
     #[arg(required = true, value_name = "FILE|DIR|NAME")]
     rules: Vec<PathBuf>,
+
+    /// Say of each file whether applying it to its own output changes nothing: proven, refuted by a key, or not decided by patterns alone
+    #[arg(long)]
+    proofs: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let files = rule_files(&arguments.rules)?;
     let (mut reports, mut findings) = (Vec::new(), Vec::new());
     for file in &files {
-        let found = match library::load(file) {
-            Ok(rules) => rules.findings,
-            Err(LoadError::Rules(diagnostics)) => diagnostics.0,
+        let (found, proof) = match library::load(file) {
+            Ok(rules) => {
+                let proof = (arguments.proofs || console.json).then(|| idempotence(&rules));
+                (rules.findings, proof)
+            }
+            Err(LoadError::Rules(diagnostics)) => (diagnostics.0, None),
             Err(LoadError::World(error)) => return Err(error.into()),
         };
         console.findings(&found);
         if console.json {
-            reports.push(json!({ "file": file, "findings": found }));
+            reports.push(json!({ "file": file, "findings": found, "idempotent": proof }));
+        } else if let Some(proof) = &proof {
+            console.out(&format!("{file}: {}\n", proven(proof)))?;
         }
         findings.extend(found);
     }
@@ -52,6 +63,17 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         console.out(&format!("{} rule {what} sound{warned}\n", files.len()))?;
     }
     Ok(Outcome::findings(warnings > 0))
+}
+
+/// What is known of applying rules to their own output, in one line.
+fn proven(proof: &Idempotence) -> String {
+    match proof {
+        Idempotence::Proven => "idempotent: proven".to_owned(),
+        Idempotence::Refuted { key, once, twice } => {
+            format!("idempotent: refuted, as `{key}` becomes `{once}`, and that `{twice}`")
+        }
+        Idempotence::Undecided { because } => format!("idempotent: undecided, as {because}"),
+    }
 }
 
 /// The rule files that arguments mean: a directory stands for every `.graft` file below it, in order.

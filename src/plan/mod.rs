@@ -356,7 +356,7 @@ impl<'a> Planner<'a> {
         stage: &Stage<'_>,
     ) -> Result<(), Box<Diagnostic>> {
         let branch = |holds: bool| -> Vec<&Step> { if holds { then.iter().collect() } else { otherwise.iter().collect() } };
-        if stage.direction == Direction::Forward || !asks_layout(condition, scope, 0) {
+        if stage.direction == Direction::Forward || !condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref()) {
             let holds = self.truth(scope, condition)?;
             self.steps(&branch(holds), stage);
             return Ok(());
@@ -500,21 +500,6 @@ impl<'a> Planner<'a> {
                 .at(place.clone(), "no key fits")
                 .hint("write `optional` at its end if that is fine"),
         );
-    }
-}
-
-/// Whether a condition asks what keys the left layout has, itself or through the `let`s that it names.
-fn asks_layout(expr: &ast::Expr, scope: &Scope, depth: usize) -> bool {
-    let asks = |expr: &ast::Expr| asks_layout(expr, scope, depth + 1);
-    match &expr.kind {
-        // Deeper than evaluation goes.
-        _ if depth > 64 => false,
-        ast::ExprKind::Exists(_) => true,
-        ast::ExprKind::Name(name) => scope.lets.get(name).and_then(|(value, _)| value.as_ref()).is_some_and(asks),
-        ast::ExprKind::Paren(inner) | ast::ExprKind::Unary(_, inner) => asks(inner),
-        ast::ExprKind::Binary(_, left, right) => asks(left) || asks(right),
-        ast::ExprKind::List(items) => items.iter().any(asks),
-        _ => false,
     }
 }
 

@@ -405,6 +405,41 @@ pub struct Expr {
     pub span: Span,
 }
 
+impl Expr {
+    /// Visits the expression and all that it is made of.
+    pub fn walk<'e>(&'e self, visit: &mut dyn FnMut(&'e Expr)) {
+        visit(self);
+        match &self.kind {
+            ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => inner.walk(visit),
+            ExprKind::Binary(_, left, right) => {
+                left.walk(visit);
+                right.walk(visit);
+            }
+            ExprKind::List(items) => items.iter().for_each(|item| item.walk(visit)),
+            _ => {}
+        }
+    }
+
+    /// Whether it asks what keys the left layout has (`exists`), itself or through the `let`s that it names.
+    pub fn asks_layout<'e>(&'e self, value_of: &dyn Fn(&str) -> Option<&'e Expr>) -> bool {
+        let mut asks = false;
+        // `let`s that name each other in a circle are named once.
+        let mut named: Vec<&str> = Vec::new();
+        let mut open = vec![self];
+        while let Some(expr) = open.pop() {
+            expr.walk(&mut |part| match &part.kind {
+                ExprKind::Exists(_) => asks = true,
+                ExprKind::Name(name) if !named.contains(&name.as_str()) => {
+                    named.push(name);
+                    open.extend(value_of(name));
+                }
+                _ => {}
+            });
+        }
+        asks
+    }
+}
+
 /// The forms of an expression, loosest binding last: `or`, `and`, `not`, comparisons, `??`, `+ -`, `* / %`, unary `-`, primary.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {

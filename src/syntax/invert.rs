@@ -35,7 +35,11 @@ pub struct LeftOut {
 /// The inverse of a rule file.
 pub fn invert(file: &RuleFile) -> Inverse {
     let mut left_out = Vec::new();
-    let statements = statements(&file.statements, &mut left_out);
+    let lets = file.statements.iter().filter_map(|statement| match &statement.kind {
+        StatementKind::Let { name, value: Some(value) } => Some((name.text.clone(), value.clone())),
+        _ => None,
+    });
+    let statements = statements(&file.statements, &lets.collect::<Vec<_>>(), &mut left_out);
     Inverse { file: RuleFile { statements, trailing_comments: file.trailing_comments.clone() }, left_out }
 }
 
@@ -52,8 +56,11 @@ fn stays(kind: &StatementKind) -> bool {
     )
 }
 
-fn statements(list: &[Statement], left_out: &mut Vec<LeftOut>) -> Vec<Statement> {
-    let turn = |statement: &Statement, left_out: &mut Vec<LeftOut>| match kind(&statement.kind, left_out) {
+/// The values of a file's `let`s, by name.
+type Lets = [(String, Expr)];
+
+fn statements(list: &[Statement], lets: &Lets, left_out: &mut Vec<LeftOut>) -> Vec<Statement> {
+    let turn = |statement: &Statement, left_out: &mut Vec<LeftOut>| match kind(&statement.kind, lets, left_out) {
         Ok(kind) => Some(Statement { trivia: statement.trivia.clone(), kind, span: statement.span }),
         Err(reason) => {
             left_out.push(LeftOut { span: statement.span, text: print_statement_line(&statement.kind), reason });
@@ -68,7 +75,7 @@ fn statements(list: &[Statement], left_out: &mut Vec<LeftOut>) -> Vec<Statement>
     turned
 }
 
-fn kind(kind: &StatementKind, left_out: &mut Vec<LeftOut>) -> Result<StatementKind, &'static str> {
+fn kind(kind: &StatementKind, lets: &Lets, left_out: &mut Vec<LeftOut>) -> Result<StatementKind, &'static str> {
     Ok(match kind {
         StatementKind::Ruleset { name, layouts } => {
             StatementKind::Ruleset { name: name.clone(), layouts: layouts.clone().map(|(left, arrow, right)| (right, arrow, left)) }
@@ -89,13 +96,13 @@ fn kind(kind: &StatementKind, left_out: &mut Vec<LeftOut>) -> Result<StatementKi
         }
         StatementKind::Example { arrow: Arrow::OneWay, .. } => return Err("a one-way example says nothing about the way back"),
         StatementKind::When { condition, then, otherwise, closing_comments } => {
-            if asks_layout(condition) {
+            if condition.asks_layout(&|name| lets.iter().find(|(known, _)| known == name).map(|(_, value)| value)) {
                 return Err("`exists` is a fact about the left layout, which the inverse doesn't start from");
             }
             StatementKind::When {
                 condition: condition.clone(),
-                then: statements(then, left_out),
-                otherwise: statements(otherwise, left_out),
+                then: statements(then, lets, left_out),
+                otherwise: statements(otherwise, lets, left_out),
                 closing_comments: closing_comments.clone(),
             }
         }
@@ -104,16 +111,6 @@ fn kind(kind: &StatementKind, left_out: &mut Vec<LeftOut>) -> Result<StatementKi
         StatementKind::Cast { .. } => return Err("which dtypes were there before isn't known"),
         StatementKind::Create { .. } => return Err("a created key is not part of the checkpoint it would go back to"),
     })
-}
-
-fn asks_layout(expr: &Expr) -> bool {
-    match &expr.kind {
-        ExprKind::Exists(_) => true,
-        ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => asks_layout(inner),
-        ExprKind::Binary(_, left, right) => asks_layout(left) || asks_layout(right),
-        ExprKind::List(items) => items.iter().any(asks_layout),
-        _ => false,
-    }
 }
 
 fn turn_group(group: &Group, left_out: &mut Vec<LeftOut>) -> Result<Group, &'static str> {

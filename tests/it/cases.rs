@@ -65,23 +65,30 @@ fn cases() -> Vec<(String, Case)> {
 
 /// The data of a key: FNV-1a seeds splitmix64.
 fn data(key: &str, info: &TensorInfo) -> Vec<u8> {
-    let integer = match info.dtype {
-        Dtype::F32 => false,
-        Dtype::I64 => true,
+    match info.dtype {
+        Dtype::F32 => drawn(key, info, |z| {
+            // 24 bits fit a float exactly, and so does the difference.
+            let drawn = u32::try_from(z >> 40).unwrap();
+            ((f64::from(drawn) / 8_388_608.0 - 1.0) as f32).to_le_bytes().to_vec()
+        }),
+        Dtype::I64 => drawn(key, info, |z| (z % 100).to_le_bytes().to_vec()),
         other => panic!("{key} is {other}: cases are F32 and I64"),
-    };
+    }
+}
+
+/// The data of a key as floats, whatever its dtype.
+pub(crate) fn floats(key: &str, info: &TensorInfo) -> Vec<u8> {
+    data(key, &TensorInfo::new(Dtype::F32, info.shape.clone()))
+}
+
+fn drawn(key: &str, info: &TensorInfo, element_of: impl Fn(u64) -> Vec<u8>) -> Vec<u8> {
     let seed = key.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
     let element = |at: u64| {
         let mut z = seed.wrapping_add(at.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^= z >> 31;
-        if integer {
-            return (z % 100).to_le_bytes().to_vec();
-        }
-        // 24 bits fit a float exactly, and so does the difference.
-        let drawn = u32::try_from(z >> 40).unwrap();
-        ((f64::from(drawn) / 8_388_608.0 - 1.0) as f32).to_le_bytes().to_vec()
+        element_of(z)
     };
     (1..=info.numel().unwrap()).flat_map(element).collect()
 }
@@ -90,7 +97,7 @@ fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn state_dict(tensors: impl IntoIterator<Item = (String, TensorInfo, Vec<u8>)>) -> StateDict {
+pub(crate) fn state_dict(tensors: impl IntoIterator<Item = (String, TensorInfo, Vec<u8>)>) -> StateDict {
     let view =
         |(key, info, bytes): (String, TensorInfo, Vec<u8>)| (Key::from(key), TensorView::contiguous(Storage::new(bytes), info, 0).unwrap());
     StateDict::from_tensors(tensors.into_iter().map(view), BTreeMap::new())

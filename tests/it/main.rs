@@ -8,6 +8,7 @@ mod corpus;
 mod docs;
 mod durability;
 mod execute;
+mod fixtures;
 mod fuzz;
 mod hostile;
 mod invert;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
 use regraft::diagnostic::codes;
 use regraft::execute::{Equality, tensors_equal, views, views_over};
 use regraft::key::Key;
@@ -115,5 +116,42 @@ fn a_circle_over_two_files_keeps_one() {
         let options = PlanOptions { equal: Some(&equal), ..PlanOptions::default() };
         let plan = plan(&stages, source.header(), &options).unwrap();
         assert_eq!(plan.targets.len(), if direction == Direction::Forward { 2 } else { 1 });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    /// Whatever is tied to what, in whatever order it is written, and whatever of it is there: saving what was loaded and loading that again
+    /// gives the same tensors, and what a tie made is one tensor with its source.
+    #[test]
+    fn saving_loses_nothing(
+        ties in prop::collection::vec((1..6usize, prop::collection::vec(0..16usize, 1..3), any::<bool>()), 1..6),
+        there in prop::collection::vec(prop::option::of(0..2u8), 6),
+    ) {
+        // A target's sources have smaller numbers, so that there is no circle.
+        let statement = |(target, sources, alias): &(usize, Vec<usize>, bool)| {
+            let sources: std::collections::BTreeSet<usize> = sources.iter().map(|source| source % target).collect();
+            let sources: Vec<String> = sources.iter().rev().map(|source| format!("\"k{source}\"")).collect();
+            format!("tie \"k{target}\" from {}{}", sources.join(", "), if *alias { " if present alias" } else { "" })
+        };
+        let rules = ties.iter().map(statement).collect::<Vec<_>>().join("\n");
+        let names: Vec<String> = (0..6).map(|at| format!("k{at}")).collect();
+        let tensors: Vec<(&str, TensorView)> =
+            names.iter().zip(&there).filter_map(|(name, value)| Some((name.as_str(), tensor(vec![(*value)?, 7])))).collect();
+        let source = dict(&tensors);
+        let load = |source: &StateDict| {
+            let plan = planned(&rules, source, None, Direction::Forward).unwrap();
+            let made = views(&plan, source).unwrap();
+            for fact in plan.ties.iter().filter(|fact| fact.outcome == TieOutcome::Made) {
+                assert!(made.tensors[&fact.target].same_tensor(&made.tensors[&fact.source]), "{rules}: {fact:?}");
+            }
+            StateDict::from_tensors(made.tensors, BTreeMap::new())
+        };
+        let bytes = |dict: &StateDict| dict.iter().map(|(key, view)| (key.to_string(), view.to_vec())).collect::<BTreeMap<_, _>>();
+        let loaded = load(&source);
+        let plan = planned(&rules, &loaded, None, Direction::Reverse).unwrap();
+        let saved = StateDict::from_tensors(views(&plan, &loaded).unwrap().tensors, BTreeMap::new());
+        prop_assert_eq!(bytes(&load(&saved)), bytes(&loaded), "{}\nsaved {:?}", rules, bytes(&saved));
     }
 }

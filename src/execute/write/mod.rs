@@ -111,7 +111,7 @@ const OPEN_FILES: usize = 64;
 
 /// Bytes that a thread holds at least, and at most: more would not make it faster.
 const LEAST: u64 = 64 << 10;
-const MOST: u64 = 24 << 20;
+const MOST: u64 = 16 << 20;
 
 /// Carries out a plan into files: `out` is a directory to be made, or a file if its name ends with `.safetensors`.
 ///

@@ -1,6 +1,7 @@
 //! One file for each kind of statement.
 
 mod instance;
+mod leave_out;
 mod prefix;
 mod rewrite;
 mod select;

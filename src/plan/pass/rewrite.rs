@@ -28,11 +28,11 @@ pub(super) type Members = BTreeMap<Vec<Binding>, usize>;
 impl Planner<'_> {
     pub(in crate::plan) fn rewrite(&mut self, rules: &[Rule], scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
         use crate::syntax::ast::Arrow;
-        self.evidence.needed += rules.iter().filter(|rule| !rule.optional).count();
         // A one-way rule isn't read backwards; what it would have to undo stays as it is.
         let readable: Vec<(usize, &Rule)> =
             rules.iter().enumerate().filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay).collect();
         self.evidence.rewrites += usize::from(!readable.is_empty());
+        self.evidence.needed += readable.iter().filter(|(_, rule)| !rule.optional).count();
         let bound = self.with_environment(|environment| {
             readable.iter().map(|(_, rule)| bind(rule, scope, environment, direction)).collect::<Result<Vec<_>, _>>()
         })?;
@@ -110,6 +110,8 @@ impl Planner<'_> {
     fn leave_one_way(&mut self, rule: &Rule) -> Result<(), Box<Diagnostic>> {
         use crate::diagnostic::codes::{NOT_INVERTIBLE, NOT_REVERSED};
         if self.restore(&rule.place, &rule.text) {
+            // So these rules are for this checkpoint, if no other fits a key.
+            self.evidence.matched += 1;
             return Ok(());
         }
         if rule.is_rename() {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::leave_out::Saving;
 use crate::check::value::Scope;
 use crate::check::{Direction, Step, Tie};
 use crate::diagnostic::codes::{TIE_ABSENT, TIE_APPLIED, TIE_DIFFERS, TIE_REFUSED, UNDECIDED};
@@ -24,7 +25,7 @@ const MAX_DEPTH: usize = 32;
 
 /// How two tensors stand to each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Relation {
+pub(super) enum Relation {
     /// One node: the same tensor.
     Same,
     Equal,
@@ -49,8 +50,8 @@ pub(in crate::plan) struct TieState {
     waiting_for: HashMap<Key, Vec<usize>>,
     /// Keys that ties made, for which some may wait.
     arrived: Vec<Key>,
-    /// Saving: keys that were left out, and the key that each is one tensor with.
-    gone: HashMap<Key, Key>,
+    /// Saving: the instances of each tie, in the order in which they are read backwards.
+    pub(super) saving: Vec<Vec<Saving>>,
 }
 
 /// A tie without a source.
@@ -71,8 +72,16 @@ impl Planner<'_> {
             None => true,
         };
         let direction = if tie.inverted { direction.opposite() } else { direction };
+        // Ties and unties that follow each other are runs of their own.
+        let other = match direction {
+            Direction::Forward => !self.ties.saving.is_empty(),
+            Direction::Reverse => !self.ties.waiting.is_empty(),
+        };
+        if other {
+            self.close_ties();
+        }
         let rule = self.rule_id(&step.place, 0, &step.text);
-        for bindings in self.tie_instances(tie) {
+        for (at, bindings) in self.tie_instances(tie).into_iter().enumerate() {
             let render = |patterns: &[Pattern]| -> Vec<Key> {
                 patterns.iter().filter_map(|pattern| pattern.render("", &bindings).map(Key::from)).collect()
             };
@@ -85,14 +94,14 @@ impl Planner<'_> {
             }
             match direction {
                 Direction::Forward => self.tie_forward(step, tie, rule, &targets, &sources)?,
-                Direction::Reverse => self.tie_reverse(step, rule, &targets, &sources),
+                Direction::Reverse => self.tie_reverse(step, rule, targets, sources, at == 0),
             }
         }
         Ok(())
     }
 
     /// Remembers what became of a tie.
-    fn fact(&mut self, rule: RuleId, target: &Key, source: &Key, outcome: TieOutcome) {
+    pub(super) fn fact(&mut self, rule: RuleId, target: &Key, source: &Key, outcome: TieOutcome) {
         let origin = |key: &Key| match &self.graph.node(self.state.get(key)?.node).op {
             Op::Source { key } => Some(key.clone()),
             _ => None,
@@ -118,7 +127,7 @@ impl Planner<'_> {
 
     /// The end of a run of ties: what has no source now gets none.
     pub(in crate::plan) fn close_ties(&mut self) {
-        self.ties.gone.clear();
+        self.leave_out();
         self.ties.waiting_for.clear();
         self.ties.arrived.clear();
         for Waiting { place, rule, mut targets, sources, absent, .. } in std::mem::take(&mut self.ties.waiting).into_iter().flatten() {
@@ -339,56 +348,8 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn tie_reverse(&mut self, step: &Step, rule: RuleId, targets: &[Key], sources: &[Key]) {
-        let Some(root) = sources.iter().find_map(|source| self.still_there(source)) else { return };
-        for target in targets {
-            // A circle of ties, over several rule files, ends at itself.
-            if !self.state.contains(target) || *target == root {
-                continue;
-            }
-            let relation = self.relation(target, &root, self.is_elsewhere(target, &root));
-            match relation {
-                Relation::Same | Relation::Equal => self.fact(rule, target, &root, TieOutcome::LeftOut),
-                other => self.outcome(rule, target, &root, other),
-            }
-            match relation {
-                Relation::Elsewhere => {}
-                Relation::Same | Relation::Equal => {
-                    self.ties.gone.insert(target.clone(), root.clone());
-                    let Some(entry) = self.state.remove(target) else { continue };
-                    let same = self.state.get(&root).is_some_and(|source| source.node == entry.node);
-                    if !same {
-                        self.drop_sources(entry.node, &DropReason::TiedTo(root.clone()));
-                    }
-                    self.count(rule, 1);
-                    let message = format!("`{target}` is left out: it is one tensor with `{root}`");
-                    self.findings.push(Diagnostic::note(TIE_APPLIED, message).keys([target.as_str(), root.as_str()]));
-                }
-                Relation::Differ(bytes) => {
-                    let message = format!("`{target}` is tied to `{root}` but differs from it{}, so it is kept", differing(bytes));
-                    let finding = Diagnostic::warning(TIE_DIFFERS, message).at(step.place.clone(), "tied here");
-                    self.findings.push(finding.keys([target.as_str(), root.as_str()]));
-                }
-                Relation::Unknown => {
-                    let message = format!("`{target}` is left out if it equals `{root}` byte for byte, which is not compared here");
-                    let finding = Diagnostic::note(UNDECIDED, message).at(step.place.clone(), "tied here");
-                    self.findings.push(finding.keys([target.as_str(), root.as_str()]));
-                }
-            }
-        }
-    }
-
-    /// The key itself if it is there; if an earlier tie of this run left it out, the one that it is one tensor with.
-    fn still_there(&self, key: &Key) -> Option<Key> {
-        let mut key = key;
-        while !self.state.contains(key) {
-            key = self.ties.gone.get(key)?;
-        }
-        Some(key.clone())
-    }
-
     /// Whether this part of the target doesn't have both keys: then their bytes need not be read to compare them.
-    fn is_elsewhere(&self, a: &Key, b: &Key) -> bool {
+    pub(super) fn is_elsewhere(&self, a: &Key, b: &Key) -> bool {
         match (self.options.part, self.options.wanted) {
             (Part::Whole, _) | (Part::Open, None) => false,
             (Part::Open, Some(part)) | (Part::Keys(part), _) => !(part.contains(a) && part.contains(b)),
@@ -396,7 +357,7 @@ impl Planner<'_> {
     }
 
     /// How two keys stand to each other: by node, by shape, or by the bytes of the checkpoint, which are not read if one is `elsewhere`.
-    fn relation(&self, a: &str, b: &str, elsewhere: bool) -> Relation {
+    pub(super) fn relation(&self, a: &str, b: &str, elsewhere: bool) -> Relation {
         let (Some(a), Some(b)) = (self.state.get(a), self.state.get(b)) else { return Relation::Unknown };
         match self.node_relation(a.node, b.node, 0) {
             None if elsewhere => Relation::Elsewhere,
@@ -414,7 +375,7 @@ impl Planner<'_> {
     }
 
     /// How the bytes of two nodes stand to each other: those of the checkpoint's tensors, or of what the same ops make of equal ones.
-    fn compared(&self, a: NodeId, b: NodeId, depth: usize) -> Relation {
+    pub(super) fn compared(&self, a: NodeId, b: NodeId, depth: usize) -> Relation {
         if let Some(known) = self.node_relation(a, b, depth) {
             return known;
         }
@@ -447,7 +408,7 @@ impl Planner<'_> {
     }
 
     /// Why a key can't stand for another: what the target manifest says of that, or a scale that would stay behind.
-    fn not_a_candidate(&self, source: &Key, target: Option<&Key>) -> Option<String> {
+    pub(super) fn not_a_candidate(&self, source: &Key, target: Option<&Key>) -> Option<String> {
         let entry = self.state.get(source)?;
         let info = self.graph.info(entry.node);
         let wanted: Option<&TensorInfo> = target.and_then(|target| self.options.wanted.and_then(|wanted| wanted.get(target)));
@@ -461,7 +422,7 @@ impl Planner<'_> {
     }
 }
 
-fn differing(bytes: Option<u64>) -> String {
+pub(super) fn differing(bytes: Option<u64>) -> String {
     match bytes {
         Some(1) => " in 1 byte".to_owned(),
         Some(bytes) => format!(" in {bytes} bytes"),

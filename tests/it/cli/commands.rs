@@ -172,6 +172,26 @@ fn diff_tells_keys_shapes_and_bytes_apart() {
 }
 
 #[test]
+fn check_says_what_is_proven() {
+    let sandbox = Sandbox::new();
+    sandbox.write("proven.graft", "ruleset proven\n\nrename \"a.{l}.w\" <-> \"b.{l}.w\"\n");
+    // Done once, `a.w` is `b.w`; done again, `c.w`.
+    sandbox.write("refuted.graft", "ruleset refuted\n\nrename {\n  \"a.w\" <-> \"b.w\"\n  \"b.w\" <-> \"c.w\"\n}\n");
+    // What a `when` leaves out is known only on a checkpoint.
+    sandbox.write("undecided.graft", "ruleset undecided\n\nwhen exists(\"a.w\") {\n  rename \"a.w\" <-> \"b.w\"\n}\n");
+    let ran = sandbox.run(&["check", "proven.graft", "refuted.graft", "undecided.graft", "--proofs"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let lines: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(lines[0], "proven.graft: idempotent: proven");
+    assert_eq!(lines[1], "refuted.graft: idempotent: refuted, as `a.w` becomes `b.w`, and that `c.w`");
+    assert!(lines[2].starts_with("undecided.graft: idempotent: undecided, as a `when`"), "{}", lines[2]);
+    assert!(!sandbox.run(&["check", "proven.graft"]).out.contains("idempotent"));
+    let said = json(&sandbox.run(&["check", "proven.graft", "refuted.graft", "--json"]).out);
+    assert_eq!(said[0]["idempotent"], serde_json::json!({ "verdict": "proven" }));
+    assert_eq!(said[1]["idempotent"], serde_json::json!({ "verdict": "refuted", "key": "a.w", "once": "b.w", "twice": "c.w" }));
+}
+
+#[test]
 fn check_and_fmt() {
     let sandbox = Sandbox::new();
     sandbox.write("rules/good.graft", "rename \"a\" <-> \"b\"\n");

@@ -1,0 +1,384 @@
+"""What regraft asks of tensors, for torch and for numpy: facts, bytes that differ, and the primitive ops of a plan.
+
+Neither is imported before a value of it is seen, or asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import sys
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+Shape = Tuple[int, ...]
+
+# Name in the safetensors format -> torch dtype. F6 has none, and two F4 elements are one of torch's.
+_TORCH_NAMES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "int16",
+    "U16": "uint16",
+    "I32": "int32",
+    "U32": "uint32",
+    "I64": "int64",
+    "U64": "uint64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F4": "float4_e2m1fn_x2",
+}
+
+# Name in the safetensors format -> name in numpy, or in ml_dtypes for what numpy lacks.
+_NUMPY_NAMES = {
+    **{name: torch_name for name, torch_name in _TORCH_NAMES.items() if name != "F4"},
+    "F8_E8M0": "float8_e8m0fnu",
+}
+
+_FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+
+# Elements compared at once where tensors differ, so that a mask stays small.
+_STRETCH = 1 << 24
+
+
+def _sinusoids(rows: int, columns: int) -> List[List[float]]:
+    """Sinusoidal positions: in row p the sines of p / 10000^(2i / columns), then their cosines."""
+    scales = [10_000.0 ** (2.0 * i / columns) for i in range(columns // 2)]
+    return [[wave(row / scale) for wave in (math.sin, math.cos) for scale in scales] for row in range(rows)]
+
+
+class TorchOps:
+    """The ops over torch tensors, on any device."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self.torch = torch
+        self.dtypes = {name: getattr(torch, own) for name, own in _TORCH_NAMES.items() if hasattr(torch, own)}
+        self.names = {dtype: name for name, dtype in self.dtypes.items()}
+        self.tensor_type = torch.Tensor
+        self.plain_types = (torch.Tensor, torch.nn.Parameter)
+        self._bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+    def guard(self) -> Any:
+        return self.torch.no_grad()
+
+    def dtype(self, name: str) -> Any:
+        try:
+            return self.dtypes[name]
+        except KeyError:
+            raise TypeError(f"torch {self.torch.__version__} has no dtype for {name}") from None
+
+    def info(self, tensor: Any) -> Optional[Tuple[str, Shape]]:
+        """dtype and shape as a header has them; None for what has no place in one."""
+        name = self.names.get(tensor.dtype)
+        if name is None or tensor.layout is not self.torch.strided:
+            return None
+        if name == "F4":
+            shape = tuple(tensor.shape)
+            return (name, (*shape[:-1], 2 * shape[-1])) if shape else None
+        return name, tensor.shape
+
+    def own_shape(self, name: str, shape: Shape) -> Shape:
+        """A header's shape as torch counts elements."""
+        return (*shape[:-1], shape[-1] // 2) if name == "F4" and shape else shape
+
+    def from_buffer(self, buffer: Any, name: str, shape: Shape, offset: int, count: int) -> Any:
+        dtype, shape = self.dtype(name), self.own_shape(name, shape)
+        if count == 0:
+            return self.torch.empty(shape, dtype=dtype)
+        return self.torch.frombuffer(buffer, dtype=self.torch.uint8, count=count, offset=offset).view(dtype).view(shape)
+
+    def place(self, tensor: Any) -> Any:
+        """What tensors must share to be put together without a copy of their own; None if only torch knows how."""
+        return tensor.device if type(tensor) in self.plain_types else None
+
+    def detached(self, tensor: Any) -> Any:
+        """A parameter's tensor: what is made of it is no parameter."""
+        return tensor.detach() if tensor.requires_grad else tensor
+
+    def empty(self, shape: Shape, name: str, place: Any) -> Any:
+        return self.torch.empty(shape, dtype=self.dtype(name), device=place)
+
+    def fill(self, value: float, name: str, shape: Shape, place: Any) -> Any:
+        dtype = self.dtype(name)
+        if dtype.is_floating_point or dtype.is_complex:
+            return self.torch.full(shape, value, dtype=self.torch.float64, device=place).to(dtype)
+        return self.torch.full(shape, int(value), dtype=dtype, device=place)
+
+    def sinusoids(self, name: str, shape: Shape, place: Any) -> Any:
+        values = self.torch.tensor(_sinusoids(*shape), dtype=self.torch.float64, device=place)
+        return values.reshape(shape).to(self.dtype(name))
+
+    def copy(self, out: Any, tensor: Any) -> None:
+        out.copy_(tensor)
+
+    def narrow(self, tensor: Any, dim: int, start: int, length: int) -> Any:
+        return tensor.narrow(dim, start, length)
+
+    def permute(self, tensor: Any, dims: Sequence[int]) -> Any:
+        return tensor.permute(tuple(dims))
+
+    def reshape(self, tensor: Any, shape: Shape) -> Any:
+        # torch gives a view wherever strides allow it.
+        return tensor.reshape(shape)
+
+    def view(self, tensor: Any, shape: Shape) -> Any:
+        try:
+            return tensor.view(shape)
+        except RuntimeError:
+            return None
+
+    def concat(self, tensors: Sequence[Any], dim: int) -> Any:
+        return self.torch.cat(list(tensors), dim)
+
+    def cast(self, tensor: Any, name: str) -> Any:
+        return tensor.to(self.dtype(name))
+
+    def arithmetic(self, op: str, tensor: Any, value: float) -> Any:
+        # Plans have arithmetic on floats only; up to 32 bits they compute in float32, as the engine does.
+        wide = tensor if tensor.dtype == self.torch.float64 else tensor.float()
+        if op in ("add", "mul"):
+            return (wide + value if op == "add" else wide * value).to(tensor.dtype)
+        return getattr(self.torch, op)(wide).to(tensor.dtype)
+
+    def dequant_blocks(self, tensor: Any, scale: Any, block: Tuple[int, int], name: str) -> Any:
+        rows, columns = tensor.shape[-2:]
+        scale = scale.float().repeat_interleave(block[0], -2).narrow(-2, 0, rows)
+        scale = scale.repeat_interleave(block[1], -1).narrow(-1, 0, columns)
+        return (tensor.float() * scale).to(self.dtype(name))
+
+    def dequant_mxfp4(self, blocks: Any, scales: Any, name: str, shape: Shape) -> Any:
+        torch = self.torch
+        table = torch.tensor(_FP4, dtype=torch.float32, device=blocks.device)
+        codes = torch.stack((blocks & 15, blocks >> 4), -1).flatten(-2).long()
+        values = torch.ldexp(table[codes], (scales.to(torch.int32) - 127).unsqueeze(-1))
+        return values.to(self.dtype(name)).reshape(shape)
+
+    def differing_bytes(self, x: Any, y: Any) -> Optional[int]:
+        """How many bytes differ; None if that can't be known here."""
+        if x is y:
+            return 0
+        if x.dtype != y.dtype or x.shape != y.shape or x.layout is not self.torch.strided or y.layout is not self.torch.strided:
+            return None
+        a, b = local(x), local(y)
+        try:
+            same = a.untyped_storage()._cdata == b.untyped_storage()._cdata or (
+                a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0
+            )
+            if same and a.storage_offset() == b.storage_offset() and a.stride() == b.stride() and a.shape == b.shape:
+                return 0
+        except (RuntimeError, NotImplementedError, AttributeError):
+            return None
+        # What a rank sees of a distributed tensor isn't the whole, and ranks must agree.
+        if a is not x or b is not y or "meta" in (a.device.type, b.device.type):
+            return None
+        a, b = a.detach(), b.detach()
+        if b.device != a.device:
+            b = b.to(a.device)
+        a, b = a.contiguous().view(-1), b.contiguous().view(-1)
+        if a.numel() == 0:
+            return 0
+        size = a.element_size()
+        whole = self._bits.get(size, self.torch.int64)
+        if self.torch.equal(a.view(whole), b.view(whole)):
+            return 0
+        a, b = a.view(self.torch.uint8), b.view(self.torch.uint8)
+        return sum(int((p != q).sum()) for p, q in zip(a.split(_STRETCH), b.split(_STRETCH)))
+
+
+def local(tensor: Any) -> Any:
+    """What a rank holds of a distributed tensor; a plain tensor itself."""
+    to_local = getattr(tensor, "to_local", None)
+    if callable(to_local):
+        try:
+            return to_local()
+        except RuntimeError:
+            return tensor
+    return tensor
+
+
+class NumpyOps:
+    """The ops over numpy arrays. What numpy lacks (bfloat16, float8) comes from ml_dtypes, if it is installed."""
+
+    def __init__(self) -> None:
+        import numpy
+
+        self.np = numpy
+        self.tensor_type = numpy.ndarray
+        self.names = {numpy.dtype(own): name for name, own in _NUMPY_NAMES.items() if hasattr(numpy, own) or own in ("bool",)}
+        self.by_name = {dtype.name: name for dtype, name in self.names.items()}
+        self.by_name.update({own: name for name, own in _NUMPY_NAMES.items()})
+
+    def guard(self) -> Any:
+        return self.np.errstate(all="ignore")
+
+    def dtype(self, name: str) -> Any:
+        own = _NUMPY_NAMES.get(name)
+        if own is None:
+            raise TypeError(f"numpy has no dtype for {name}")
+        try:
+            return self.np.dtype(own)
+        except TypeError:
+            pass
+        try:
+            return self.np.dtype(getattr(importlib.import_module("ml_dtypes"), own))
+        except (ImportError, AttributeError):
+            raise TypeError(f"numpy has no dtype for {name}; the package ml_dtypes has one") from None
+
+    def info(self, array: Any) -> Optional[Tuple[str, Shape]]:
+        name = self.by_name.get(array.dtype.name)
+        if name is None or not array.dtype.isnative:
+            return None
+        return name, array.shape
+
+    def from_buffer(self, buffer: Any, name: str, shape: Shape, offset: int, count: int) -> Any:
+        dtype = self.dtype(name)
+        if count == 0:
+            return self.np.empty(shape, dtype=dtype)
+        return self.np.frombuffer(buffer, dtype=self.np.uint8, count=count, offset=offset).view(dtype).reshape(shape)
+
+    def place(self, array: Any) -> Any:
+        return "numpy" if type(array) is self.np.ndarray else None
+
+    def detached(self, array: Any) -> Any:
+        return array
+
+    def empty(self, shape: Shape, name: str, place: Any) -> Any:
+        return self.np.empty(shape, dtype=self.dtype(name))
+
+    def fill(self, value: float, name: str, shape: Shape, place: Any) -> Any:
+        dtype = self.dtype(name)
+        return self.np.full(shape, value if dtype.kind in "fcV" else int(value), dtype=dtype)
+
+    def sinusoids(self, name: str, shape: Shape, place: Any) -> Any:
+        return self.cast(self.np.asarray(_sinusoids(*shape), dtype=self.np.float64).reshape(shape), name)
+
+    def copy(self, out: Any, array: Any) -> None:
+        out[...] = array
+
+    def narrow(self, array: Any, dim: int, start: int, length: int) -> Any:
+        return array[(slice(None),) * dim + (slice(start, start + length),)]
+
+    def permute(self, array: Any, dims: Sequence[int]) -> Any:
+        return array.transpose(tuple(dims))
+
+    def reshape(self, array: Any, shape: Shape) -> Any:
+        return array.reshape(shape)
+
+    def view(self, array: Any, shape: Shape) -> Any:
+        view = array.reshape(shape)
+        return view if self.np.may_share_memory(view, array) else None
+
+    def concat(self, arrays: Sequence[Any], dim: int) -> Any:
+        return self.np.concatenate(list(arrays), dim)
+
+    def cast(self, array: Any, name: str) -> Any:
+        to = self.dtype(name)
+        # As the engine does: a float of 16 bits or less is reached through float32.
+        if array.dtype == self.np.float64 and to.itemsize < 4 and to.kind in "fV":
+            array = array.astype(self.np.float32)
+        return array.astype(to)
+
+    def arithmetic(self, op: str, array: Any, value: float) -> Any:
+        np = self.np
+        wide = array if array.dtype == np.float64 else array.astype(np.float32)
+        by = wide.dtype.type(value)
+        ops: Dict[str, Callable[[], Any]] = {
+            "add": lambda: wide + by,
+            "mul": lambda: wide * by,
+            "neg": lambda: -wide,
+            "exp": lambda: np.exp(wide),
+            "log": lambda: np.log(wide),
+        }
+        return ops[op]().astype(array.dtype)
+
+    def dequant_blocks(self, array: Any, scale: Any, block: Tuple[int, int], name: str) -> Any:
+        np = self.np
+        rows, columns = array.shape[-2:]
+        scale = scale.astype(np.float32).repeat(block[0], -2)[..., :rows, :].repeat(block[1], -1)[..., :columns]
+        return (array.astype(np.float32) * scale).astype(self.dtype(name))
+
+    def dequant_mxfp4(self, blocks: Any, scales: Any, name: str, shape: Shape) -> Any:
+        np = self.np
+        codes = np.stack((blocks & 15, blocks >> 4), -1).reshape(*blocks.shape[:-1], -1)
+        values = np.asarray(_FP4, dtype=np.float32)[codes]
+        with np.errstate(over="ignore"):
+            values = values * np.ldexp(np.float32(1), scales.astype(np.int32) - 127)[..., None]
+        return values.astype(self.dtype(name)).reshape(shape)
+
+    def differing_bytes(self, x: Any, y: Any) -> Optional[int]:
+        np = self.np
+        if x is y:
+            return 0
+        if x.dtype != y.dtype or x.shape != y.shape:
+            return None
+        here = ("data", "strides", "shape")
+        if all(x.__array_interface__[field] == y.__array_interface__[field] for field in here):
+            return 0
+        a, b = (np.ascontiguousarray(v).reshape(-1).view(np.uint8) for v in (x, y))
+        return sum(int(np.count_nonzero(a[at : at + _STRETCH] != b[at : at + _STRETCH])) for at in range(0, a.size, _STRETCH))
+
+
+_found: Dict[str, Any] = {}
+
+
+def torch_ops() -> TorchOps:
+    if "torch" not in _found:
+        _found["torch"] = TorchOps()
+    return _found["torch"]
+
+
+def numpy_ops() -> NumpyOps:
+    if "numpy" not in _found:
+        _found["numpy"] = NumpyOps()
+    return _found["numpy"]
+
+
+def seen_ops() -> List[Any]:
+    """The ops of every framework that is imported: no value can be of another."""
+    ops: List[Any] = []
+    # A module under way to be imported has no classes yet.
+    if getattr(sys.modules.get("torch"), "Tensor", None) is not None:
+        ops.append(torch_ops())
+    if getattr(sys.modules.get("numpy"), "ndarray", None) is not None:
+        ops.append(numpy_ops())
+    return ops
+
+
+def ops_of(value: Any) -> Any:
+    """The ops for a value; None if it is no tensor."""
+    for ops in seen_ops():
+        if isinstance(value, ops.tensor_type):
+            return ops
+    return None
+
+
+def ops_by_name(framework: Optional[str]) -> Any:
+    """The ops of a framework by name; torch, else numpy, if none is named."""
+    if framework in ("torch", "pt"):
+        return torch_ops()
+    if framework in ("numpy", "np"):
+        return numpy_ops()
+    if framework is not None:
+        raise ValueError(f"the framework is 'torch' or 'numpy', not {framework!r}")
+    for name, make in (("torch", torch_ops), ("numpy", numpy_ops)):
+        if name in sys.modules or importlib.util.find_spec(name) is not None:
+            return make()
+    raise ImportError("neither torch nor numpy is installed: there is nothing to give tensors as")
+
+
+def nbytes(dtype: str, shape: Sequence[int]) -> int:
+    """Size of a tensor in bytes."""
+    bits = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "C64": 64}.get(dtype)
+    if bits is None:
+        bits = 8 if dtype.startswith("F8") else int("".join(c for c in dtype if c.isdigit()))
+    return math.prod(shape) * bits // 8

@@ -1,0 +1,197 @@
+"""Carries a plan out over tensors in memory: index maps are views wherever strides allow it, and what is put together is copied once."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Mapping, MutableMapping, Optional, Tuple
+
+from ._arrays import ops_by_name, ops_of
+
+_ARITHMETIC = ("add", "mul", "neg", "exp", "log")
+
+
+class _Run:
+    def __init__(
+        self,
+        nodes: List[Any],
+        targets: Tuple[List[str], List[int]],
+        source: Mapping[str, Any],
+        consumed: Optional[MutableMapping[str, Any]],
+    ) -> None:
+        self.nodes = nodes
+        self.keys, self.numbers = targets
+        self.source = source
+        self.consumed = consumed
+        self.made: Dict[int, Any] = {}
+        self.uses = [0] * len(nodes)
+        for number in self.numbers:
+            self.uses[number] += 1
+        for node in nodes:
+            if type(node) is tuple:
+                for number in node[1]:
+                    self.uses[number] += 1
+
+    def run(self) -> Dict[str, Any]:
+        result: Dict[str, Any] = {}
+        nodes, source = self.nodes, self.source
+        if self.consumed is None:
+            for key, number in zip(self.keys, self.numbers):
+                node = nodes[number]
+                # Most keys are renamed or stay.
+                result[key] = source[node] if type(node) is str else self.value(number)
+        else:
+            for key, number in zip(self.keys, self.numbers):
+                result[key] = self.value(number)
+        return result
+
+    def value(self, number: int) -> Any:
+        """A node's tensor, for one of its uses; after the last it is forgotten."""
+        self.uses[number] -= 1
+        last = self.uses[number] == 0
+        node = self.nodes[number]
+        if type(node) is str:
+            if last and self.consumed is not None:
+                return self.consumed.pop(node)
+            return self.source[node]
+        if number in self.made:
+            return self.made.pop(number) if last else self.made[number]
+        value = self.make(node)
+        if not last:
+            self.made[number] = value
+        return value
+
+    def make(self, node: Tuple[Any, ...]) -> Any:
+        op, inputs, arguments, dtype, shape = node
+        if op == "concat":
+            return self.concat(node)
+        if op in ("fill", "sinusoids"):
+            # Beside the other tensors, if there are any.
+            first = next((self.source[key] for key in self.nodes if type(key) is str and key in self.source), None)
+            ops = ops_of(first)
+            if ops is None:
+                ops, place = ops_by_name(None), None
+            else:
+                place = ops.place(first)
+            if op == "sinusoids":
+                return ops.sinusoids(dtype, shape, place)
+            return ops.fill(arguments[0], dtype, shape, place)
+        values = [self.tensor(number) for number in inputs]
+        value = values[0]
+        ops = ops_of(value)
+        if dtype == "F4" and op not in ("cast", "narrow", "reshape"):
+            raise TypeError(f"there is no {op} of F4 in memory: two elements are one of torch's")
+        if op == "narrow":
+            dim, start, length = arguments
+            if dtype == "F4" and dim == len(shape) - 1:
+                start, length = start // 2, length // 2
+            return ops.narrow(value, dim, start, length)
+        if op == "permute":
+            return ops.permute(value, arguments)
+        if op == "reshape":
+            return ops.reshape(value, ops.own_shape(dtype, shape) if dtype == "F4" else shape)
+        if op == "cast":
+            return ops.cast(value, dtype)
+        if op in _ARITHMETIC:
+            return ops.arithmetic(op, value, arguments[0] if arguments else 0.0)
+        if op == "dequant_blocks":
+            return ops.dequant_blocks(value, values[1], arguments, dtype)
+        if op == "dequant_mxfp4":
+            return ops.dequant_mxfp4(value, values[1], dtype, shape)
+        raise NotImplementedError(f"this version has no op {op}")
+
+    def tensor(self, number: int) -> Any:
+        value = self.value(number)
+        ops = ops_of(value)
+        if ops is None:
+            raise TypeError(f"{self.named(number)} is {type(value).__name__}, no tensor: rules can rename or drop it, and nothing else")
+        if type(self.nodes[number]) is str and ops.info(value) is None:
+            kind = f"{value.dtype}, {getattr(value, 'layout', 'strided')}"
+            raise TypeError(
+                f"{self.named(number)} is {kind}, which has no place in a header: rules can rename or drop it, and nothing else"
+            )
+        return ops.detached(value)
+
+    def named(self, number: int) -> str:
+        node = self.nodes[number]
+        return f"the value of {node!r}" if type(node) is str else "a value"
+
+    def concat(self, node: Tuple[Any, ...]) -> Any:
+        _, inputs, (dim,), dtype, shape = node
+        place, ops = self.common_place(inputs)
+        if place is None or dtype == "F4":
+            values = [self.tensor(number) for number in inputs]
+            several = {type(ops_of(value)) for value in values}
+            if len(several) > 1:
+                raise TypeError("tensors of torch and arrays of numpy can't be put together")
+            return ops_of(values[0]).concat(values, dim)
+        out = ops.empty(shape, dtype, place)
+        self.fill_parts(node, out, ops)
+        return out
+
+    def fill_parts(self, node: Tuple[Any, ...], out: Any, ops: Any) -> None:
+        dim, at = node[2][0], 0
+        for number in node[1]:
+            length = self.shape(number)[dim]
+            self.put(number, ops.narrow(out, dim, at, length), ops)
+            at += length
+
+    def put(self, number: int, out: Any, ops: Any) -> None:
+        """Makes a node where it belongs, so that stacks of concatenations need no tensors in between."""
+        node = self.nodes[number]
+        if type(node) is tuple and self.uses[number] == 1 and number not in self.made:
+            if node[0] == "concat":
+                self.uses[number] -= 1
+                return self.fill_parts(node, out, ops)
+            if node[0] == "permute":
+                self.uses[number] -= 1
+                back = sorted(range(len(node[2])), key=node[2].__getitem__)
+                return self.put(node[1][0], ops.permute(out, back), ops)
+            if node[0] == "reshape":
+                view = ops.view(out, self.shape(node[1][0]))
+                if view is not None:
+                    self.uses[number] -= 1
+                    return self.put(node[1][0], view, ops)
+        ops.copy(out, self.tensor(number))
+
+    def shape(self, number: int) -> Tuple[int, ...]:
+        node = self.nodes[number]
+        return tuple(self.source[node].shape) if type(node) is str else node[4]
+
+    def common_place(self, inputs: Tuple[int, ...]) -> Tuple[Any, Any]:
+        """Where every tensor under these nodes is; None if in several places, or if only its own framework can put it together."""
+        place, kind, open_, seen = None, None, list(inputs), set()
+        while open_:
+            number = open_.pop()
+            if number in seen:
+                continue
+            seen.add(number)
+            node = self.nodes[number]
+            value = self.made.get(number)
+            if value is None and type(node) is str:
+                value = self.source[node]
+            if value is None:
+                open_.extend(node[1])
+                continue
+            ops = ops_of(value)
+            here = None if ops is None or ops.info(value) is None else ops.place(value)
+            if here is None or (place is not None and (here != place or ops is not kind)):
+                return None, None
+            place, kind = here, ops
+        return place, kind
+
+
+def execute(
+    nodes: List[Any],
+    targets: Tuple[List[str], List[int]],
+    source: Mapping[str, Any],
+    consumed: Optional[MutableMapping[str, Any]] = None,
+) -> Dict[str, Any]:
+    """The result of a plan. Tensors of ``consumed`` are taken out of it once nothing needs them any more."""
+    from contextlib import ExitStack
+
+    from ._arrays import seen_ops
+
+    run = _Run(nodes, targets, source, consumed)
+    with ExitStack() as stack:
+        for ops in seen_ops():
+            stack.enter_context(ops.guard())
+        return run.run()

@@ -1,0 +1,137 @@
+"""From what Python has to what the engine takes: headers, configs, targets, parameters."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import Any, Iterable, List, Mapping, Optional, Tuple
+
+from . import _regraft
+from ._arrays import ops_of, seen_ops
+
+# A value that is no tensor has a place in a plan under its key: it can be renamed or dropped, and nothing else.
+_OPAQUE = ("U8", (0,))
+
+
+def columns(state_dict: Mapping[str, Any]) -> Tuple[List[str], List[str], List[Tuple[int, ...]]]:
+    """Keys, dtypes and shapes of a state dict."""
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"a state dict is a mapping of keys to tensors, not {type(state_dict).__name__}")
+    dtypes: List[str] = []
+    shapes: List[Tuple[int, ...]] = []
+    kinds = [(ops.tensor_type, ops.info) for ops in seen_ops()]
+    for value in state_dict.values():
+        for tensor_type, info in kinds:
+            if isinstance(value, tensor_type):
+                found = info(value)
+                break
+        else:
+            found = None
+        if found is None:
+            found = _OPAQUE
+        dtypes.append(found[0])
+        shapes.append(found[1])
+    return list(state_dict), dtypes, shapes
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it. What has no form there becomes text; floats that JSON lacks become null."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return [plain(item) for item in sorted(value, key=str)]
+    to_dict = getattr(value, "to_dict", None)
+    if callable(to_dict):
+        return plain(to_dict())
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "shape", None) == ():
+        return plain(item())
+    return str(value)
+
+
+def config(given: Any, beside: Optional[str] = None) -> _regraft.Config:
+    """A config: a mapping, a file, an object as transformers has them; without any, the config.json beside a checkpoint."""
+    if given is None:
+        if beside is not None and os.path.isfile(os.path.join(beside, "config.json")):
+            return _regraft.Config.read(os.path.join(beside, "config.json"))
+        return _regraft.Config("null")
+    if isinstance(given, (str, os.PathLike)):
+        return _regraft.Config.read(os.fspath(given))
+    if isinstance(given, Mapping):
+        fields = plain(given)
+    else:
+        to_dict = getattr(given, "to_dict", None)
+        if not callable(to_dict) and not hasattr(given, "__dict__"):
+            raise TypeError(f"a config is a mapping, a path, or an object with fields, not {type(given).__name__}")
+        fields = plain(to_dict() if callable(to_dict) else vars(given))
+        # A class may leave its default out of the mapping.
+        if hasattr(given, "tie_word_embeddings"):
+            fields.setdefault("tie_word_embeddings", plain(given.tie_word_embeddings))
+    return _regraft.Config(json.dumps(fields))
+
+
+def parameters(given: Optional[Mapping[str, Any]]) -> str:
+    return json.dumps(plain(given or {}))
+
+
+def record(given: Any, beside: Optional[str] = None) -> Optional[Tuple[bytes, str]]:
+    """The record of the conversion that is turned back: its text, or the plan that made it; of a checkpoint, the file beside it."""
+    if given is None:
+        path = None if beside is None else os.path.join(beside, _regraft.RECORD_FILE)
+        if path is None or not os.path.isfile(path):
+            return None
+        with open(path, "rb") as file:
+            return file.read(), path
+    given = getattr(given, "record", given)
+    if isinstance(given, (str, bytes)):
+        return (given.encode() if isinstance(given, str) else given), "record"
+    raise TypeError(f"a record is the text of one, or a plan, not {type(given).__name__}")
+
+
+def _named_dtype(dtype: Any) -> str:
+    for ops in seen_ops():
+        names = getattr(ops, "names", {})
+        try:
+            if dtype in names:
+                return names[dtype]
+        except TypeError:
+            continue
+    return str(dtype)
+
+
+def wanted(given: Any) -> Optional[_regraft.Wanted]:
+    """The keys of a target: a path, a module, a mapping of keys to tensors or (dtype, shape), or keys."""
+    if given is None:
+        return None
+    if isinstance(given, (str, os.PathLike)):
+        return _regraft.Wanted.read(os.fspath(given))
+    header = getattr(given, "_header_columns", None)
+    if callable(header):
+        return _regraft.Wanted(*header())
+    state_dict = getattr(given, "state_dict", None)
+    if callable(state_dict):
+        given = state_dict()
+    keys: List[str] = []
+    dtypes: List[Optional[str]] = []
+    shapes: List[Optional[Tuple[int, ...]]] = []
+    items: Iterable[Tuple[str, Any]] = given.items() if isinstance(given, Mapping) else ((key, None) for key in given)
+    for key, value in items:
+        keys.append(key)
+        ops = ops_of(value)
+        info = None
+        if ops is not None:
+            info = ops.info(value)
+        elif isinstance(value, (tuple, list)) and len(value) == 2:
+            info = (_named_dtype(value[0]), tuple(value[1]))
+        dtypes.append(info[0] if info else None)
+        shapes.append(tuple(info[1]) if info else None)
+    return _regraft.Wanted(keys, dtypes, shapes)

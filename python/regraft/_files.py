@@ -1,0 +1,303 @@
+"""Checkpoints in files: opened as mappings of tensors that are read when they are touched, and converted into new files."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+
+from . import _regraft
+from ._arrays import nbytes, ops_by_name
+from ._errors import CheckpointError
+from ._plan import Plan
+from ._rules import PathLike, RulesLike, _plan
+
+
+def _map(path: str) -> mmap.mmap:
+    """A file mapped for this process alone: what is written there stays in memory."""
+    with open_file(path, "rb") as file:
+        if not hasattr(mmap, "MAP_PRIVATE"):
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        # Without a reservation a file larger than the memory could not be mapped so.
+        reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform.startswith("linux") else 0)
+        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | reserve, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+open_file = open
+
+
+class Checkpoint(Mapping[str, Any]):
+    """Key -> tensor of a checkpoint in files. Made by :func:`open`.
+
+    Tensors lie in the mapped files: none is read before it is touched, and what is written to one stays in this process. While
+    they live, the files must not shrink.
+    """
+
+    def __init__(self, inner: _regraft.Checkpoint, framework: Optional[str]) -> None:
+        self._inner = inner
+        self._framework = framework
+        self._keys, dtypes, shapes, places = inner.columns()
+        self._places = dict(zip(self._keys, places))
+        self._maps: Dict[int, mmap.mmap] = {}
+        self.dtypes: Mapping[str, str] = dict(zip(self._keys, dtypes))
+        """The dtype of each key, as the safetensors format names it."""
+        self.shapes: Mapping[str, Tuple[int, ...]] = dict(zip(self._keys, shapes))
+        """The shape of each key."""
+        self.nbytes: Mapping[str, int] = {key: nbytes(self.dtypes[key], self.shapes[key]) for key in self._keys}
+        """The size of each key's tensor in bytes."""
+        self.paths: List[str] = [str(path) for path in inner.paths]
+        """The files."""
+        self.metadata: Mapping[str, str] = inner.metadata
+        """``__metadata__`` of the files."""
+        self.notes: List[str] = inner.notes
+        """What is odd about the files but no error."""
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._places
+
+    def __repr__(self) -> str:
+        return f"<regraft.Checkpoint: {len(self)} keys, {sum(self.nbytes.values()):,} bytes in {len(self.paths)} files>"
+
+    def __getitem__(self, key: str) -> Any:
+        return self._tensor(key, self.dtypes[key], self.shapes[key])
+
+    def _tensor(self, key: str, dtype: str, shape: Tuple[int, ...]) -> Any:
+        place = self._places[key]
+        if place is None:
+            raise CheckpointError("a manifest has no bytes", "unsupported", None, key)
+        number, offset, count = place
+        ops = ops_by_name(self._framework)
+        if count == 0:
+            return ops.from_buffer(b"", dtype, shape, 0, 0)
+        if number not in self._maps:
+            path = self.paths[number]
+            try:
+                self._maps[number] = _map(path)
+            except (OSError, ValueError) as error:
+                raise CheckpointError(f"cannot map: {error}", "io", path, key) from error
+        mapped = self._maps[number]
+        if offset + count > len(mapped):
+            raise CheckpointError("the file became shorter after its header was read", "corrupt", self.paths[number], key)
+        return ops.from_buffer(mapped, dtype, shape, offset, count)
+
+    @property
+    def directory(self) -> str:
+        """Where the files lie, and config.json beside them."""
+        return str(self._inner.directory)
+
+    def plan(self, rules: RulesLike = None, **options: Any) -> Plan:
+        """Plans rules, or without any those that config.json asks for. Options as in :func:`regraft.plan`."""
+        equal = self._differing_bytes if self._inner.has_bytes else None
+        return _plan(self._inner, rules, equal=equal, beside=self.directory, **options)
+
+    def _differing_bytes(self, a: str, b: str) -> Optional[int]:
+        """In the map, where a tensor may have been written to; as bytes, since a framework may lack the dtype."""
+        if self.dtypes[a] != self.dtypes[b] or self.shapes[a] != self.shapes[b]:
+            return None
+        bytes_of = [self._tensor(key, "U8", (self.nbytes[key],)) for key in (a, b)]
+        return ops_by_name(self._framework).differing_bytes(*bytes_of)
+
+    def apply(self, rules: RulesLike = None, **options: Any) -> Dict[str, Any]:
+        """Applies rules, or without any those that config.json asks for. What is a view of a tensor in a file stays there, unread.
+
+        Options as in :func:`regraft.apply`.
+        """
+        from ._rules import apply
+
+        return apply(self, rules=rules, _depth=3, **options)
+
+    def _carry_out(self, plan: Plan) -> Dict[str, Any]:
+        if plan._nodes is None:
+            plan._nodes = plan._inner.nodes()
+        used = {node: self[node] for node in plan._nodes if type(node) is str}
+        return plan._carry_out(used)
+
+    def _header_columns(self) -> Tuple[List[str], List[str], List[Tuple[int, ...]]]:
+        return self._keys, list(self.dtypes.values()), list(self.shapes.values())
+
+
+Paths = Union[PathLike, Sequence[PathLike]]
+
+
+def _paths(given: Paths) -> List[str]:
+    if isinstance(given, (str, os.PathLike)):
+        return [os.fspath(given)]
+    return [os.fspath(path) for path in given]
+
+
+def open(path: Paths, *, framework: Optional[str] = None, strict: bool = True, allow_outside: bool = False) -> Checkpoint:
+    """Opens a checkpoint: a safetensors file, a directory with or without an index, an index, or several of them as one.
+
+    framework: ``torch`` or ``numpy``; the first of these that is installed if not given.
+    strict: whether keys in the shards that the index doesn't know, or places elsewhere, are errors.
+    allow_outside: whether symbolic links may lead out of the directory.
+
+    Only headers are read. Raises CheckpointError if a file is missing, corrupt, or of another kind.
+    """
+    if framework is not None:
+        ops_by_name(framework)
+    return Checkpoint(_regraft.Checkpoint(_paths(path), strict, allow_outside), framework)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did. Counts are of keys, sizes in bytes."""
+
+    plan: Plan
+    """How each key was made."""
+    files: Tuple[str, ...]
+    """The files written, by name."""
+    aliased: int
+    """Ties that were not written, as their source is."""
+    copied: int
+    """Tensors whose elements were moved at most."""
+    transformed: int
+    """Tensors whose elements were computed."""
+    bytes_read: int
+    bytes_written: int
+    details: Mapping[str, Any]
+    """Everything that the engine reports."""
+
+
+def convert(
+    src: Paths,
+    dst: PathLike,
+    *,
+    rules: RulesLike = None,
+    config: Any = None,
+    target: Any = None,
+    part: bool = False,
+    from_: Optional[str] = None,
+    to: Optional[str] = None,
+    reverse: bool = False,
+    tied: Optional[bool] = None,
+    parameters: Optional[Mapping[str, Any]] = None,
+    strict: bool = True,
+    record: Any = None,
+    max_shard_size: Optional[int] = 5_000_000_000,
+    single: bool = False,
+    materialize_ties: bool = False,
+    side_files: bool = True,
+    write_record: bool = False,
+    force: bool = False,
+    metadata: Optional[Mapping[str, str]] = None,
+    memory: Optional[int] = None,
+    resume: bool = False,
+    checksums: bool = False,
+    rank: Optional[Tuple[int, int]] = None,
+    allow_outside: bool = False,
+    progress: Union[None, bool, Callable[[int, int], object], Any] = None,
+) -> Conversion:
+    """Converts a checkpoint into new files, streamed, in the engine's own threads. The output appears whole or not at all.
+
+    src: a safetensors file, a directory, an index, or several of them. dst: a directory to be made, or a file if it ends with
+    ``.safetensors``. rules .. strict: as in :func:`regraft.plan`.
+    max_shard_size: most bytes of tensors in one file; ``single``: one file, however large.
+    materialize_ties: write tied tensors under each of their keys.
+    side_files: copy config, tokenizer and other files that are no weights from source directories.
+    write_record: write what the way back can't know from the rules beside the output, where it is looked for.
+    force: replace an output that is there.
+    memory: most bytes that all threads together hold in buffers (64 MiB if not given).
+    resume: continue what a killed run of the same work left beside the output.
+    checksums: write BLAKE3 of each file and tensor beside the files.
+    rank: (rank, world size) of this process among several that share the work; the last to finish puts the output in its place.
+    progress: called with (bytes done, bytes in all), from this thread; or a bar as tqdm makes them (``total``, ``update``); or
+    True for tqdm's own.
+
+    An exception of ``progress``, and Ctrl-C, end the run and leave nothing behind.
+    """
+    paths = _paths(src)
+    opened = _regraft.Checkpoint(paths, strict, allow_outside)
+    made = _plan(
+        opened,
+        rules,
+        beside=str(opened.directory),
+        config=config,
+        target=target,
+        part=part,
+        from_=from_,
+        to=to,
+        reverse=reverse,
+        tied=tied,
+        parameters=parameters,
+        strict=strict,
+        record=record,
+    )
+    made._warn(2)
+    beside = list(_regraft.side_files(paths, allow_outside)) if side_files else []
+    tell, close = _progress(progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        if write_record:
+            beside.append(Path(scratch) / _regraft.RECORD_FILE)
+            beside[-1].write_text(made.record)
+        try:
+            report = json.loads(
+                _regraft.write(
+                    opened,
+                    made._inner,
+                    os.fspath(dst),
+                    max_shard_size=max_shard_size,
+                    single=single,
+                    materialize_ties=materialize_ties,
+                    force=force,
+                    metadata=dict(metadata or {}),
+                    side_files=beside,
+                    memory=memory,
+                    resume=resume,
+                    checksums=checksums,
+                    rank=rank,
+                    progress=tell,
+                )
+            )
+        finally:
+            close()
+    return Conversion(
+        plan=made,
+        files=tuple(report["files"]),
+        aliased=report["aliased"],
+        copied=report["copied"],
+        transformed=report["transformed"],
+        bytes_read=report["bytes_read"],
+        bytes_written=report["bytes_written"],
+        details=report,
+    )
+
+
+def _progress(given: Any) -> Tuple[Optional[Callable[[int, int], object]], Callable[[], object]]:
+    def nothing() -> None:
+        pass
+
+    if given is None or given is False:
+        return None, nothing
+    close: Callable[[], object] = nothing
+    if given is True:
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            raise ImportError("progress=True shows a bar of tqdm, which is not installed; give a function instead") from None
+        given = tqdm(unit="B", unit_scale=True, unit_divisor=1024)
+        close = given.close
+    if callable(getattr(given, "update", None)):
+        bar, seen = given, [0]
+
+        def tell(done: int, total: int) -> None:
+            if getattr(bar, "total", None) != total:
+                bar.total = total
+            bar.update(done - seen[0])
+            seen[0] = done
+
+        return tell, close
+    if not callable(given):
+        raise TypeError("progress is a function of (done, total), a bar with `update`, or True")
+    return given, close

@@ -1,0 +1,172 @@
+"""Plans: how each key of the result is made from the keys of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from . import _regraft
+from ._errors import Diagnostic, PlanError, RegraftWarning, diagnostics_from_json
+from ._execute import execute
+
+
+@dataclass(frozen=True)
+class Target:
+    """A key of the result."""
+
+    key: str
+    dtype: str
+    """As the safetensors format names it: ``BF16``."""
+    shape: Tuple[int, ...]
+    sources: Tuple[str, ...]
+    """The keys of the checkpoint that it is made from, in order."""
+    rules: Tuple[str, ...]
+    """The rules that made it, in the order in which they applied; none if it passed through."""
+    tied_to: Optional[str]
+    """The key of the result that it is one tensor with, by a tie."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a plan meets its target, and what becomes of keys that no target uses."""
+
+    missing: Tuple[str, ...]
+    """Keys that the target asks for and nothing gives."""
+    unexpected: Tuple[str, ...]
+    """Keys that are given and the target doesn't know; they are left out."""
+    mismatched: Tuple[str, ...]
+    """Keys whose shape or dtype is not the target's."""
+    ties: Mapping[str, str]
+    """Keys that are one tensor with another, and that one."""
+    dropped: Mapping[str, str]
+    """Keys of the checkpoint that no target uses, and why."""
+
+
+class Plan:
+    """How each key of the result is made. Iterating gives its :class:`Target` s, in natural order of their keys."""
+
+    def __init__(self, inner: _regraft.Plan) -> None:
+        self._inner = inner
+        self._nodes: Optional[List[Any]] = None
+        self._targets: Optional[Tuple[List[str], List[int]]] = None
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    def __iter__(self) -> Iterator[Target]:
+        return (self[key] for key in self.keys())
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._inner.target(key) is not None
+
+    def __getitem__(self, key: str) -> Target:
+        found = self._inner.target(key)
+        if found is None:
+            raise KeyError(key)
+        dtype, shape, sources, rules, tied_to = found
+        return Target(key, dtype, tuple(shape), tuple(sources), tuple(rules), tied_to)
+
+    def __repr__(self) -> str:
+        rules = ", ".join(f"{name} (backwards)" if backwards else name for name, backwards in self._inner.stages)
+        return f"<regraft.Plan: {len(self)} keys, by {rules or 'no rules'}, {self.verdict or 'no verdict'}>"
+
+    def __str__(self) -> str:
+        return self._inner.to_text()
+
+    def keys(self) -> List[str]:
+        """The keys of the result, in natural order."""
+        return list(self._columns()[0])
+
+    @property
+    def verdict(self) -> Optional[str]:
+        """In which layout the checkpoint was found: ``converts``, ``already``, ``mixed``, ``neither``; None if no rule could tell."""
+        return self._inner.verdict
+
+    @property
+    def tied(self) -> Optional[Tuple[bool, str]]:
+        """Whether word embeddings are tied by intent, and what decided."""
+        return self._inner.tied
+
+    @property
+    def rules(self) -> List[Tuple[str, bool]]:
+        """The names of the rules in order, and whether each is read backwards."""
+        return self._inner.stages
+
+    @property
+    def findings(self) -> List[Diagnostic]:
+        """Notes and warnings."""
+        return diagnostics_from_json(self._inner.findings()[1])
+
+    @property
+    def report(self) -> Report:
+        """Missing, unexpected and mismatched keys (none where no target was asked for), ties and dropped keys."""
+        missing, unexpected, mismatched = self._inner.report() or ((), (), ())
+        return Report(
+            missing=tuple(missing),
+            unexpected=tuple(unexpected),
+            mismatched=tuple(mismatched),
+            ties=dict(self._inner.ties()),
+            dropped=dict(self._inner.dropped()),
+        )
+
+    @property
+    def record(self) -> str:
+        """What was done that the rules, read backwards, can't know, as JSON: give it to the way back as ``record``."""
+        return self._inner.record().decode()
+
+    def to_json(self) -> str:
+        """The whole plan as JSON: nodes, targets, drops, rules, findings."""
+        return self._inner.to_json()
+
+    def to_dict(self) -> Dict[str, Any]:
+        """The whole plan as plain data."""
+        return json.loads(self.to_json())
+
+    def explain(self, key: str) -> str:
+        """How a key of the result is made, or what becomes of a key of the checkpoint.
+
+        Raises KeyError if it is neither.
+        """
+        found = self._inner.explain(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def apply(self, state_dict: Any, *, inplace: bool = False) -> Any:
+        """Carries the plan out over a state dict, or an opened checkpoint, with the keys, dtypes and shapes that it was made for."""
+        from ._facts import columns
+        from ._files import Checkpoint
+
+        opened = state_dict if isinstance(state_dict, Checkpoint) else None
+        keys, dtypes, shapes = columns(state_dict) if opened is None else opened._header_columns()
+        wrong = self._inner.misfits(keys, dtypes, shapes)
+        if wrong is not None:
+            raise PlanError(f"the plan was made for another state dict: {wrong}")
+        if opened is None:
+            return self._carry_out(state_dict, inplace)
+        if inplace:
+            raise TypeError("files are not edited in place: `regraft.convert` writes new ones")
+        return opened._carry_out(self)
+
+    def _columns(self) -> Tuple[List[str], List[int]]:
+        if self._targets is None:
+            self._targets = self._inner.targets()
+        return self._targets
+
+    def _carry_out(self, source: Any, inplace: bool = False) -> Any:
+        if self._nodes is None:
+            self._nodes = self._inner.nodes()
+        if not inplace:
+            return execute(self._nodes, self._columns(), source)
+        result = execute(self._nodes, self._columns(), source, consumed=source)
+        source.clear()
+        source.update(result)
+        return source
+
+    def _warn(self, depth: int) -> None:
+        rendered, structured = self._inner.findings()
+        for text, finding in zip(rendered, diagnostics_from_json(structured)):
+            if finding.severity == "warning":
+                warnings.warn(text.strip(), RegraftWarning, stacklevel=depth + 1)

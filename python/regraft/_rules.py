@@ -1,0 +1,253 @@
+"""Rules, and the verbs: load or compile, plan, apply."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+
+from . import _facts, _regraft
+from ._arrays import ops_of
+from ._errors import Diagnostic, diagnostics_from_json
+from ._plan import Plan
+
+PathLike = Union[str, "os.PathLike[str]"]
+
+
+class Rules:
+    """A checked rule file. Made by :func:`load` and :func:`compile`."""
+
+    def __init__(self, inner: _regraft.Rules) -> None:
+        self._inner = inner
+
+    @property
+    def name(self) -> str:
+        """What stands after ``ruleset``, or the file's name."""
+        return self._inner.name
+
+    @property
+    def layouts(self) -> Optional[Tuple[str, str]]:
+        """The left and the right layout, if the file names them."""
+        return self._inner.layouts
+
+    @property
+    def models(self) -> List[str]:
+        """The class names and model types that it is for."""
+        return self._inner.models
+
+    @property
+    def trust(self) -> List[str]:
+        """The repositories whose code may run, as ``nvidia/*``."""
+        return self._inner.trust
+
+    @property
+    def text(self) -> str:
+        """The rule text."""
+        return self._inner.text
+
+    @property
+    def findings(self) -> List[Diagnostic]:
+        """Warnings and notes of the check."""
+        return diagnostics_from_json(self._inner.findings)
+
+    def __repr__(self) -> str:
+        layouts = f": {self.layouts[0]} <-> {self.layouts[1]}" if self.layouts else ""
+        return f"<regraft.Rules {self.name}{layouts}>"
+
+    def plan(self, source: Any, **options: Any) -> Plan:
+        """Plans these rules against a state dict or the path of a checkpoint; no tensor is changed. Options as in :func:`regraft.plan`."""
+        return plan(source, rules=self, **options)
+
+    def apply(self, state_dict: Any, **options: Any) -> Any:
+        """Applies these rules to a state dict. Options as in :func:`regraft.apply`."""
+        return apply(state_dict, rules=self, _depth=3, **options)
+
+
+RulesLike = Union[Rules, str, Sequence[Union[Rules, str]], None]
+
+
+def load(name_or_path: PathLike) -> Rules:
+    """Loads rules: a file of the library by its name, or a file (``*.graft``).
+
+    Raises RulesError if there are none of that name or they are wrong, CheckpointError if the file can't be read.
+    """
+    return Rules(_regraft.load(os.fspath(name_or_path)))
+
+
+def compile(text: str) -> Rules:
+    """Checks rules given as text. Raises RulesError with everything that is wrong with them."""
+    return Rules(_regraft.compile(text))
+
+
+def library() -> List[str]:
+    """The names of the rule files that are built in."""
+    return _regraft.library_names()
+
+
+def _resolve(rules: RulesLike) -> Optional[List[_regraft.Rules]]:
+    if rules is None:
+        return None
+    several: Iterable[Any] = [rules] if isinstance(rules, (Rules, str, os.PathLike)) else rules
+    return [(one if isinstance(one, Rules) else load(one))._inner for one in several]
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, (str, os.PathLike))
+
+
+def _plan(
+    source: Any,
+    rules: RulesLike,
+    *,
+    config: Any = None,
+    target: Any = None,
+    part: bool = False,
+    from_: Optional[str] = None,
+    to: Optional[str] = None,
+    reverse: bool = False,
+    tied: Optional[bool] = None,
+    parameters: Optional[Mapping[str, Any]] = None,
+    strict: bool = True,
+    record: Any = None,
+    equal: Optional[Callable[[str, str], Optional[int]]] = None,
+    beside: Optional[str] = None,
+) -> Plan:
+    inner: Any
+    if isinstance(source, (_regraft.Checkpoint, _regraft.Header)):
+        inner = source
+    else:
+        keys, dtypes, shapes = _facts.columns(source)
+        inner = _regraft.Header(keys, dtypes, shapes)
+        if rules is None and config is None:
+            raise TypeError("give rules, or a config that chooses them")
+
+        def equal(a: str, b: str) -> Optional[int]:
+            x, y = source[a], source[b]
+            ops = ops_of(x)
+            if ops is None or ops_of(y) is not ops:
+                return 0 if x is y else None
+            return ops.differing_bytes(x, y)
+
+    made = _regraft.plan(
+        inner,
+        _resolve(rules),
+        config=_facts.config(config, beside),
+        from_layout=from_,
+        to_layout=to,
+        reverse=reverse,
+        tied=tied,
+        parameters=_facts.parameters(parameters),
+        wanted=_facts.wanted(target),
+        part=part,
+        strict=strict,
+        record=_facts.record(record, beside),
+        equal=equal,
+    )
+    return Plan(made)
+
+
+def plan(
+    source: Any,
+    *,
+    rules: RulesLike = None,
+    config: Any = None,
+    target: Any = None,
+    part: bool = False,
+    from_: Optional[str] = None,
+    to: Optional[str] = None,
+    reverse: bool = False,
+    tied: Optional[bool] = None,
+    parameters: Optional[Mapping[str, Any]] = None,
+    strict: bool = True,
+    record: Any = None,
+) -> Plan:
+    """Plans: says how each key of the result is made, without making it.
+
+    source: a state dict; an opened checkpoint; or the path of one (a file, a directory, an index, or a manifest), of which
+    headers are read.
+    rules: rules, their name or file, or several; without any, those that the config asks for, between ``wrappers`` and ``tied_lm_head``.
+    config: a mapping, a file, or an object as transformers has them; of a path, config.json beside it if not given.
+    target: the keys that the result should have: a path, a module, a mapping of keys to tensors or (dtype, shape), or keys.
+    part: the target is that of a part, as of a pipeline stage: what else the checkpoint has is left out, and not unexpected.
+    from_, to: the layouts; each rule file is read so that it leads that way.
+    reverse: read the rules backwards.
+    tied: whether word embeddings are tied; what the config says, or the model type's default, if not given.
+    parameters: values of the rules' parameters (``let name``).
+    strict: whether keys that the target misses or doesn't know are an error.
+    record: what the conversion that is turned back left (``Plan.record``, or the plan); of a path, the file beside it if not given.
+
+    Raises PlanError with everything because of which this can't be converted so.
+    """
+    options: Dict[str, Any] = dict(
+        config=config,
+        target=target,
+        part=part,
+        from_=from_,
+        to=to,
+        reverse=reverse,
+        tied=tied,
+        parameters=parameters,
+        strict=strict,
+        record=record,
+    )
+    from ._files import Checkpoint
+
+    if _is_path(source):
+        opened = _regraft.Checkpoint([os.fspath(source)])
+        return _plan(opened, rules, beside=str(opened.directory), **options)
+    if isinstance(source, Checkpoint):
+        return source.plan(rules, **options)
+    return _plan(source, rules, **options)
+
+
+def apply(
+    state_dict: Any,
+    *,
+    rules: RulesLike = None,
+    config: Any = None,
+    target: Any = None,
+    part: bool = False,
+    from_: Optional[str] = None,
+    to: Optional[str] = None,
+    reverse: bool = False,
+    tied: Optional[bool] = None,
+    parameters: Optional[Mapping[str, Any]] = None,
+    strict: bool = True,
+    record: Any = None,
+    inplace: bool = False,
+    _depth: int = 2,
+) -> Any:
+    """Converts a state dict of torch tensors or numpy arrays; options as in :func:`plan`.
+
+    Renames, ties, slices, splits, unstacked and transposed tensors are views of the same storage, on any device, meta too; only
+    what the plan puts together or computes is new. Values that are no tensors keep their place under their key, renamed if rules say so.
+
+    With ``inplace`` the dict itself becomes the result, and tensors leave it as soon as they are used up, so that packing needs
+    memory for one
+    more tensor instead of for the whole. It is planned first: rules that don't fit leave it as it was; running out of memory
+    midway doesn't.
+
+    Findings are warnings of the class RegraftWarning. Raises PlanError as :func:`plan` does.
+    """
+    from ._files import Checkpoint
+
+    options: Dict[str, Any] = dict(
+        config=config,
+        target=target,
+        part=part,
+        from_=from_,
+        to=to,
+        reverse=reverse,
+        tied=tied,
+        parameters=parameters,
+        strict=strict,
+        record=record,
+    )
+    if isinstance(state_dict, Checkpoint):
+        if inplace:
+            raise TypeError("files are not edited in place: `regraft.convert` writes new ones")
+        made = state_dict.plan(rules, **options)
+        made._warn(_depth)
+        return state_dict._carry_out(made)
+    made = _plan(state_dict, rules, **options)
+    made._warn(_depth)
+    return made._carry_out(state_dict, inplace)

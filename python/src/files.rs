@@ -1,0 +1,190 @@
+//! Checkpoints in files: their headers, and conversion into new files.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyTuple};
+use regraft::execute::{Progress, Rank, Ties, WriteOptions};
+use regraft::plan::RECORD_FILE;
+use regraft::store::{OpenOptions, Store as _};
+
+use crate::errors;
+use crate::plan::Plan;
+use crate::pool::with_threads;
+
+/// A checkpoint in files, of which headers are read.
+#[pyclass(frozen, module = "regraft._regraft")]
+pub(crate) struct Checkpoint {
+    pub(crate) checkpoint: Arc<regraft::store::Checkpoint>,
+    sources: Vec<PathBuf>,
+}
+
+#[pymethods]
+impl Checkpoint {
+    /// Opens one or several paths as one checkpoint.
+    #[new]
+    #[pyo3(signature = (paths, strict = true, allow_outside = false))]
+    fn new(py: Python<'_>, paths: Vec<PathBuf>, strict: bool, allow_outside: bool) -> PyResult<Self> {
+        let options = OpenOptions { strict, allow_outside };
+        let opened = py.detach(|| with_threads(|| regraft::store::open_all(&paths, &options)));
+        let checkpoint = opened.map_err(|error| errors::world(py, &error))?;
+        Ok(Self { checkpoint: Arc::new(checkpoint), sources: paths })
+    }
+
+    /// Columns: keys, names of dtypes, shapes, and places (number of the file, first byte, bytes) or `None`.
+    fn columns<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyList>; 4]> {
+        let header = self.checkpoint.header();
+        let columns = [PyList::empty(py), PyList::empty(py), PyList::empty(py), PyList::empty(py)];
+        let [keys, dtypes, shapes, places] = &columns;
+        for (key, entry) in &header.tensors {
+            keys.append(key.as_str())?;
+            dtypes.append(PyString::intern(py, entry.info.dtype.name()))?;
+            shapes.append(PyTuple::new(py, entry.info.shape.iter())?)?;
+            places.append(entry.location.map(|place| (place.file, place.offset, place.len)))?;
+        }
+        Ok(columns)
+    }
+
+    #[getter]
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.checkpoint.header().metadata.clone()
+    }
+
+    #[getter]
+    fn directory(&self) -> PathBuf {
+        self.checkpoint.directory().to_owned()
+    }
+
+    /// The files, as places count them.
+    #[getter]
+    fn paths(&self) -> Vec<PathBuf> {
+        self.checkpoint.paths().map(ToOwned::to_owned).collect()
+    }
+
+    /// What is odd about the files but no error.
+    #[getter]
+    fn notes(&self) -> Vec<String> {
+        self.checkpoint.notes().to_vec()
+    }
+
+    #[getter]
+    fn has_bytes(&self) -> bool {
+        self.checkpoint.has_bytes()
+    }
+}
+
+/// The files beside the weights of source directories: config, tokenizer and the like. Not a record: that tells of another conversion.
+#[pyfunction]
+pub(crate) fn side_files(py: Python<'_>, sources: Vec<PathBuf>, allow_outside: bool) -> PyResult<Vec<PathBuf>> {
+    let options = OpenOptions { allow_outside, ..OpenOptions::default() };
+    let mut found = Vec::new();
+    for source in sources.iter().filter(|source| source.is_dir()) {
+        found.extend(regraft::store::side_files(source, &options).map_err(|error| errors::world(py, &error))?);
+    }
+    found.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
+    Ok(found)
+}
+
+/// How often progress is told and signals are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Carries out a plan into files; gives the report as JSON.
+///
+/// The engine runs in a thread of its own. This one waits, tells progress and looks for signals; an exception of either stops the engine, which then
+/// leaves nothing behind.
+#[pyfunction]
+#[pyo3(signature = (checkpoint, plan, out, *, max_shard_size, single, materialize_ties, force, metadata, side_files, memory, resume, checksums, rank, progress))]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn write(
+    py: Python<'_>,
+    checkpoint: PyRef<'_, Checkpoint>,
+    plan: PyRef<'_, Plan>,
+    out: PathBuf,
+    max_shard_size: Option<u64>,
+    single: bool,
+    materialize_ties: bool,
+    force: bool,
+    metadata: BTreeMap<String, String>,
+    side_files: Vec<PathBuf>,
+    memory: Option<u64>,
+    resume: bool,
+    checksums: bool,
+    rank: Option<(u32, u32)>,
+    progress: Option<Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    let (done, total, cancel) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let see = |progress: Progress| {
+        total.store(progress.total, Ordering::Relaxed);
+        done.fetch_max(progress.done, Ordering::Relaxed);
+    };
+    let mut protect = checkpoint.sources.clone();
+    protect.extend(checkpoint.checkpoint.paths().map(ToOwned::to_owned));
+    let mut options = WriteOptions {
+        max_shard_size,
+        single,
+        ties: if materialize_ties { Ties::Materialize } else { Ties::Alias },
+        force,
+        metadata,
+        side_files,
+        protect,
+        resume,
+        checksums,
+        rank: rank.map(|(rank, of)| Rank::new(rank, of)).transpose().map_err(|why| PyValueError::new_err(why.to_string()))?,
+        progress: Some(&see),
+        cancel: Some(&cancel),
+        ..WriteOptions::default()
+    };
+    options.memory = memory.unwrap_or(options.memory);
+    let (source, plan) = (Arc::clone(&checkpoint.checkpoint), Arc::clone(&plan.plan));
+    let (finished, wait) = mpsc::channel::<()>();
+    let told = |last: u64| -> PyResult<u64> {
+        let now = done.load(Ordering::Relaxed);
+        if let Some(progress) = &progress
+            && now != last
+        {
+            progress.call1((now, total.load(Ordering::Relaxed)))?;
+        }
+        Ok(now)
+    };
+    let (options, out) = (&options, &out);
+    let (result, stopped) = std::thread::scope(|scope| {
+        let worker = scope.spawn(move || {
+            let result = with_threads(|| regraft::execute::write(&plan, &*source, out, options));
+            drop(finished);
+            result
+        });
+        let mut stopped = Ok(());
+        let mut last = 0;
+        // The channel never carries anything: that it closes says that the engine is done, in whatever way.
+        let mut wait = wait;
+        loop {
+            let (state, back) = py.detach(move || (wait.recv_timeout(TICK), wait));
+            wait = back;
+            if state != Err(mpsc::RecvTimeoutError::Timeout) {
+                break;
+            }
+            if stopped.is_ok() {
+                stopped = py.check_signals().and_then(|()| told(last)).map(|now| last = now);
+                if stopped.is_err() {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        if stopped.is_ok() {
+            stopped = told(last).map(|_| ());
+        }
+        (py.detach(|| worker.join()), stopped)
+    });
+    let result = result.map_err(|_| errors::fault(py, "the engine stopped unexpectedly"))?;
+    match (result, stopped) {
+        // What stopped the run says more than that it was interrupted. What was finished meanwhile stays.
+        (_, Err(stopped)) => Err(stopped),
+        (Ok(report), Ok(())) => serde_json::to_string(&report).map_err(|_| errors::fault(py, "a report has no JSON form")),
+        (Err(error), Ok(())) => Err(errors::world(py, &error)),
+    }
+}

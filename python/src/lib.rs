@@ -1,0 +1,42 @@
+//! The extension module `regraft._regraft`: the engine as plain functions and classes, which the package's Python sources wrap.
+//!
+//! * Nothing here knows torch or numpy: tensors arrive as dtypes, shapes and numbers, and bytes never do.
+//! * Every failure is an exception; the GIL is released wherever files are read or a plan is made.
+//! * Decisions are the library's. What is written here is conversion of values.
+
+mod errors;
+mod files;
+mod header;
+mod plan;
+mod pool;
+mod rules;
+mod utilities;
+
+use pyo3::prelude::*;
+
+/// The engine. Use the package `regraft`, not this.
+#[pymodule]
+mod _regraft {
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("RECORD_FILE", regraft::plan::RECORD_FILE)?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+
+    #[pymodule_export]
+    use super::files::{Checkpoint, side_files, write};
+    #[pymodule_export]
+    use super::header::{Config, Header, Wanted};
+    #[pymodule_export]
+    use super::plan::{Plan, plan};
+    #[pymodule_export]
+    use super::rules::{Rules, compile, library_names, load};
+    #[pymodule_export]
+    use super::utilities::{
+        Model, canonical_parameter_fqn, checkpoint_tensor_dtypes, clean_tensor_name, consume_prefix, controlling_tie, format_bytes,
+        format_output_file_count, index_total_size, is_rank_0, module_by_normalized_name, normalize_param_name, rank, same_tensor_storage,
+        tensor_bytes, trust_remote_code, world_size,
+    };
+}

@@ -1,0 +1,368 @@
+//! Plans: made from rules and headers, and handed to Python as columns of keys and nodes.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indexmap::IndexMap;
+use pyo3::IntoPyObjectExt as _;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyString, PyTuple};
+use regraft::check::Direction;
+use regraft::check::value::Value;
+use regraft::execute::differing_bytes;
+use regraft::library::{HUB, MODEL, Route};
+use regraft::plan::{DropReason, Equality, NodeId, Op, Part, PlanOptions, Record, RuleId, Target};
+use regraft::store::Store as _;
+
+use crate::errors;
+use crate::files::Checkpoint;
+use crate::header::{Config, Header, Wanted};
+use crate::pool::with_threads;
+use crate::rules::Rules;
+
+/// A plan: how each key of the result is made.
+#[pyclass(frozen, module = "regraft._regraft")]
+pub(crate) struct Plan {
+    pub(crate) plan: Arc<regraft::Plan>,
+    route: Route,
+    parameters: BTreeMap<String, String>,
+}
+
+/// What a plan is made for.
+#[derive(FromPyObject)]
+pub(crate) enum Source<'py> {
+    /// Tensors in memory.
+    Header(PyRef<'py, Header>),
+    /// Files.
+    Checkpoint(PyRef<'py, Checkpoint>),
+}
+
+/// Plans rules, or without any those that the config asks for.
+///
+/// `equal(a, b)` gives how many bytes of two tensors differ, or `None` if that can't be known; a checkpoint in files without it compares the files.
+#[pyfunction]
+#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, part, strict, record, equal))]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn plan(
+    py: Python<'_>,
+    source: Source<'_>,
+    rules: Option<Vec<PyRef<'_, Rules>>>,
+    config: PyRef<'_, Config>,
+    from_layout: Option<&str>,
+    to_layout: Option<&str>,
+    reverse: bool,
+    tied: Option<bool>,
+    parameters: &str,
+    wanted: Option<PyRef<'_, Wanted>>,
+    part: bool,
+    strict: bool,
+    record: Option<(Vec<u8>, PathBuf)>,
+    equal: Option<Py<PyAny>>,
+) -> PyResult<Plan> {
+    let named = rules.map(|rules| rules.iter().map(|rules| rules.rules.clone()).collect::<Vec<_>>());
+    let parameters = read_parameters(parameters)?;
+    let written = parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+    let record = record.map(|(bytes, file)| Record::from_bytes(&bytes, &file)).transpose().map_err(|error| errors::world(py, &error))?;
+    let config = &config.config;
+    let wanted = wanted.as_ref().map(|wanted| &wanted.wanted);
+    let (header, checkpoint) = match &source {
+        Source::Header(header) => (Some(Arc::clone(&header.header)), None),
+        Source::Checkpoint(checkpoint) => (None, Some(Arc::clone(&checkpoint.checkpoint))),
+    };
+    let raised: Mutex<Option<PyErr>> = Mutex::new(None);
+    let keep = |error: PyErr| {
+        raised.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    };
+    let (equal, keep) = (&equal, &keep);
+    let made = py.detach(|| {
+        with_threads(|| {
+            let route = match named {
+                Some(rules) => Route::named(rules, from_layout, to_layout, reverse)?,
+                None => {
+                    let (from, to) = match (reverse, from_layout, to_layout) {
+                        (false, from, to) => (from, to),
+                        (true, None, None) => (Some(MODEL), Some(HUB)),
+                        (true, from, to) => (to, from),
+                    };
+                    Route::by_config(config, from, to)?
+                }
+            };
+            let failed = RefCell::new(None);
+            let ask = |a: &str, b: &str| {
+                let asked: Option<u64> =
+                    Python::attach(|py| equal.as_ref()?.call1(py, (a, b)).and_then(|n| n.extract(py)).map_err(keep).ok()?);
+                asked.map(equality)
+            };
+            let compare = |a: &str, b: &str| match differing_bytes(checkpoint.as_deref()?, a, b) {
+                Ok(bytes) => bytes.map(equality),
+                Err(error) => {
+                    failed.borrow_mut().get_or_insert(error);
+                    None
+                }
+            };
+            let in_files = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.has_bytes());
+            let options = PlanOptions {
+                config: config.clone(),
+                parameters,
+                tied,
+                wanted,
+                part: if part { Part::Open } else { Part::Whole },
+                not_strict: !strict,
+                record: record.as_ref(),
+                equal: match equal {
+                    Some(_) => Some(&ask),
+                    None if in_files => Some(&compare),
+                    None => None,
+                },
+            };
+            let header = header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
+            let plan = regraft::plan(&route.stages(), header.unwrap_or(&regraft::tensor::Header::default()), &options);
+            Ok((plan, route, failed.into_inner()))
+        })
+    });
+    if let Some(error) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
+    let (plan, route, failed) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
+    if let Some(error) = failed {
+        return Err(errors::world(py, &error));
+    }
+    let plan = plan.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
+    Ok(Plan { plan: Arc::new(plan), route, parameters: written })
+}
+
+fn equality(differing: u64) -> Equality {
+    if differing == 0 { Equality::Equal } else { Equality::Differ(differing) }
+}
+
+/// Parameters from a JSON object.
+fn read_parameters(text: &str) -> PyResult<IndexMap<String, Value>> {
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
+        .map_err(|error| PyValueError::new_err(format!("parameters are a mapping of names to values: {error}")))?;
+    let mut parameters = IndexMap::new();
+    for (name, value) in object {
+        if value.is_object() {
+            return Err(PyValueError::new_err(format!(
+                "the parameter {name:?} is a mapping; a number, text, boolean or list is asked for"
+            )));
+        }
+        parameters.insert(name, Value::from_json(&value));
+    }
+    Ok(parameters)
+}
+
+#[pymethods]
+impl Plan {
+    fn __len__(&self) -> usize {
+        self.plan.targets.len()
+    }
+
+    /// Every node, inputs first: a key of the checkpoint as it is, anything else as (op, inputs, arguments, dtype, shape).
+    fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for node in &self.plan.nodes {
+            if let Op::Source { key } = &node.op {
+                list.append(PyString::new(py, key))?;
+                continue;
+            }
+            let (name, arguments) = op(py, &node.op)?;
+            let inputs = PyTuple::new(py, node.inputs.iter().map(|input| input.0))?;
+            let shape = PyTuple::new(py, node.info.shape.iter())?;
+            list.append((PyString::intern(py, name), inputs, arguments, PyString::intern(py, node.info.dtype.name()), shape))?;
+        }
+        Ok(list)
+    }
+
+    /// Keys of the result, and the number of the node that each is.
+    fn targets<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Vec<u32>)> {
+        let keys = PyList::new(py, self.plan.targets.iter().map(|target| target.key.as_str()))?;
+        Ok((keys, self.plan.targets.iter().map(|target| target.node.0).collect()))
+    }
+
+    /// Why a state dict with these keys, dtypes and shapes isn't the one that the plan is for; `None` if it is.
+    fn misfits(&self, keys: &Bound<'_, PyList>, dtypes: &Bound<'_, PyList>, shapes: &Bound<'_, PyList>) -> PyResult<Option<String>> {
+        let given = Header::new(keys, dtypes, shapes)?;
+        for node in &self.plan.nodes {
+            let Op::Source { key } = &node.op else { continue };
+            match given.header.get(key) {
+                Some(info) if *info == node.info => {}
+                Some(info) => return Ok(Some(format!("{key} is {info}, and the plan asks for {}", node.info))),
+                None => return Ok(Some(format!("it has no key {key}"))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// dtype, shape, source keys, rules and tied key of a target; `None` if there is no such target.
+    #[allow(clippy::type_complexity)]
+    fn target(&self, key: &str) -> Option<(&'static str, Vec<u64>, Vec<String>, Vec<String>, Option<String>)> {
+        let target = self.plan.target(key)?;
+        let info = self.plan.info(target);
+        let sources = self.sources(target.node).into_iter().map(str::to_owned).collect();
+        let rules = target.rules.iter().map(|rule| self.rule(*rule)).collect();
+        Some((info.dtype.name(), info.shape.to_vec(), sources, rules, target.tied_to.as_ref().map(ToString::to_string)))
+    }
+
+    /// Keys that are one tensor with another, and that one.
+    fn ties(&self) -> Vec<(String, String)> {
+        let tied = |target: &Target| Some((target.key.to_string(), target.tied_to.as_ref()?.to_string()));
+        let dropped = self.plan.dropped.iter().filter_map(|dropped| match &dropped.reason {
+            DropReason::TiedTo(key) => Some((dropped.key.to_string(), key.to_string())),
+            _ => None,
+        });
+        self.plan.targets.iter().filter_map(tied).chain(dropped).collect()
+    }
+
+    /// Keys of the checkpoint that no target uses, and why.
+    fn dropped(&self) -> Vec<(String, String)> {
+        self.plan.dropped.iter().map(|dropped| (dropped.key.to_string(), self.why(&dropped.reason))).collect()
+    }
+
+    /// Missing, unexpected and mismatched keys, if a target was asked for.
+    fn report(&self) -> Option<[Vec<String>; 3]> {
+        let report = self.plan.report.as_ref()?;
+        Some([&report.missing, &report.unexpected, &report.mismatched].map(|keys| keys.iter().map(ToString::to_string).collect()))
+    }
+
+    /// Notes and warnings: rendered, and as JSON.
+    fn findings(&self) -> (Vec<String>, String) {
+        let rendered = self.plan.findings.iter().map(|finding| regraft::diagnostic::render(finding, false)).collect();
+        (rendered, errors::json(&self.plan.findings))
+    }
+
+    /// In which layout the checkpoint was found.
+    #[getter]
+    fn verdict(&self) -> Option<String> {
+        let json = serde_json::to_value(self.plan.verdict?).ok()?;
+        json.as_str().map(str::to_owned)
+    }
+
+    /// Whether word embeddings are tied, and what decided.
+    #[getter]
+    fn tied(&self) -> Option<(bool, String)> {
+        self.plan.tied.as_ref().map(|decision| (decision.tied, decision.because.to_string()))
+    }
+
+    /// Names of the rules, and whether each is read backwards.
+    #[getter]
+    fn stages(&self) -> Vec<(String, bool)> {
+        self.route.describe().into_iter().map(|(name, direction)| (name, direction == Direction::Reverse)).collect()
+    }
+
+    /// What was done that the rules, read backwards, can't know, as the bytes of its file.
+    fn record(&self, py: Python<'_>) -> PyResult<Cow<'_, [u8]>> {
+        let record = Record::of(&self.plan, &self.route.stages(), self.parameters.clone());
+        serde_json::to_vec_pretty(&record).map(Cow::Owned).map_err(|_| errors::fault(py, "a record has no JSON form"))
+    }
+
+    fn to_json(&self, py: Python<'_>) -> PyResult<String> {
+        py.detach(|| serde_json::to_string(&*self.plan)).map_err(|_| errors::fault(py, "a plan has no JSON form"))
+    }
+
+    fn to_text(&self, py: Python<'_>) -> String {
+        py.detach(|| self.plan.to_text())
+    }
+
+    /// How a key of the result is made, or what becomes of a key of the checkpoint; `None` if there is no such key.
+    fn explain(&self, key: &str) -> Option<String> {
+        let mut out = String::new();
+        let target = self.plan.target(key);
+        let users = self.users(key);
+        let passed = target.is_some_and(|target| self.sources(target.node) == [key]);
+        for target in users.iter().filter(|user| *user.key != *key) {
+            let _ = writeln!(out, "{key} becomes {}  {}", target.key, self.plan.info(target));
+        }
+        for dropped in self.plan.dropped.iter().filter(|dropped| *dropped.key == *key) {
+            let _ = writeln!(out, "{key} is dropped: {}", self.why(&dropped.reason));
+        }
+        if let Some(target) = target {
+            let _ = writeln!(out, "{key}  {}", self.plan.info(target));
+            match &target.tied_to {
+                Some(root) => {
+                    let _ = writeln!(out, "  is one tensor with {root}");
+                }
+                None if passed && target.rules.is_empty() => out.push_str("  passes through\n"),
+                None => {
+                    let _ = writeln!(out, "  = {}", self.plan.expression(target.node));
+                }
+            }
+        }
+        let of_users = users.iter().flat_map(|user| &user.rules);
+        let rules: BTreeSet<RuleId> = target.into_iter().flat_map(|target| &target.rules).chain(of_users).copied().collect();
+        for rule in rules {
+            let _ = writeln!(out, "  by {}", self.rule(rule));
+        }
+        (!out.is_empty()).then_some(out)
+    }
+}
+
+impl Plan {
+    fn rule(&self, id: RuleId) -> String {
+        self.plan.rules.get(id.0 as usize).map_or_else(String::new, |rule| format!("{}:{}  {}", rule.file, rule.line, rule.text))
+    }
+
+    fn why(&self, reason: &DropReason) -> String {
+        match reason {
+            DropReason::Rule(id) => format!("by {}", self.rule(*id)),
+            DropReason::TiedTo(key) => format!("it is one tensor with {key}"),
+            DropReason::NotWanted => "the target doesn't ask for it".to_owned(),
+        }
+    }
+
+    /// The keys of the checkpoint that a node uses, each once, in order.
+    fn sources(&self, node: NodeId) -> Vec<&str> {
+        let (mut open, mut seen, mut found) = (vec![node], BTreeSet::new(), Vec::new());
+        while let Some(id) = open.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            let node = self.plan.node(id);
+            if let Op::Source { key } = &node.op {
+                found.push(key.as_str());
+            }
+            open.extend(node.inputs.iter().rev());
+        }
+        found
+    }
+
+    /// The targets that use a key of the checkpoint. Nodes come after their inputs, so one pass tells.
+    fn users(&self, key: &str) -> Vec<&Target> {
+        let mut uses: HashMap<NodeId, bool> = HashMap::with_capacity(self.plan.nodes.len());
+        for (id, node) in (0..).map(NodeId).zip(&self.plan.nodes) {
+            let used = match &node.op {
+                Op::Source { key: source } => source.as_str() == key,
+                _ => node.inputs.iter().any(|input| uses.get(input) == Some(&true)),
+            };
+            uses.insert(id, used);
+        }
+        self.plan.targets.iter().filter(|target| uses.get(&target.node) == Some(&true)).collect()
+    }
+}
+
+/// The name of an op and its arguments.
+fn op<'py>(py: Python<'py>, op: &Op) -> PyResult<(&'static str, Bound<'py, PyAny>)> {
+    let none = || PyTuple::empty(py).into_any();
+    Ok(match op {
+        Op::Source { key } => ("source", (key.as_str(),).into_bound_py_any(py)?),
+        Op::Fill { value } => ("fill", (*value,).into_bound_py_any(py)?),
+        Op::Sinusoids => ("sinusoids", none()),
+        Op::Narrow { dim, start, len } => ("narrow", (*dim, *start, *len).into_bound_py_any(py)?),
+        Op::Permute { dims } => ("permute", PyTuple::new(py, dims)?.into_any()),
+        Op::Reshape => ("reshape", none()),
+        Op::Concat { dim } => ("concat", (*dim,).into_bound_py_any(py)?),
+        Op::Cast => ("cast", none()),
+        Op::Add { value } => ("add", (*value,).into_bound_py_any(py)?),
+        Op::Mul { value } => ("mul", (*value,).into_bound_py_any(py)?),
+        Op::Neg => ("neg", none()),
+        Op::Exp => ("exp", none()),
+        Op::Log => ("log", none()),
+        Op::DequantBlocks { block } => ("dequant_blocks", (block[0], block[1]).into_bound_py_any(py)?),
+        Op::DequantMxfp4 => ("dequant_mxfp4", none()),
+    })
+}

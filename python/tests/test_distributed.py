@@ -1,0 +1,85 @@
+"""The utilities over models that are wrapped for real: by DDP and both FSDPs, in a group of one process."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+    pytest.skip("this torch has no gloo", allow_module_level=True)
+
+from torch import nn  # noqa: E402
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard  # noqa: E402
+from torch.distributed.tensor import DTensor  # noqa: E402
+
+import regraft.checkpoint_utils as utils  # noqa: E402
+import regraft.torch as hooks  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def group(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "5")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+class Model(nn.Module):
+    def __init__(self, tied):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(6, 4)
+        self.lm_head = nn.Linear(4, 6, bias=False)
+        self.config = type("Config", (), {"tie_word_embeddings": True})()
+        if tied:
+            self.lm_head.weight = self.embed_tokens.weight
+
+
+def ddp(model):
+    return nn.parallel.DistributedDataParallel(model)
+
+
+def fsdp1(model):
+    return FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+
+
+def fsdp2(model):
+    return fully_shard(model, mesh=torch.distributed.init_device_mesh("cpu", (1,)))
+
+
+@pytest.mark.parametrize("wrap", [ddp, fsdp2])
+def test_ties_are_seen_through_wrappers(wrap):
+    tied, untied = wrap(Model(True)), wrap(Model(False))
+    assert utils.is_tied_word_embeddings(tied) and utils.is_tied_word_embeddings(untied)
+    assert utils.has_local_tied_lm_head(tied)
+    assert not utils.has_local_tied_lm_head(untied)
+    head, name = utils.get_lm_head_weight_and_name(untied)
+    assert name.endswith("lm_head.weight")
+    assert isinstance(head, DTensor) == (wrap is fsdp2)
+    embedding, _ = utils.get_input_embeddings_weight_and_name(untied)
+    assert not utils._same_tensor_storage(head, embedding)
+    assert utils.ensure_tied_lm_head(untied)
+    assert utils.get_lm_head_weight_and_name(untied)[0] is embedding
+
+
+def test_fsdp1_leaves_names_that_are_cleaned():
+    wrapped = fsdp1(Model(False))
+    names = [name for name, _ in wrapped.named_parameters()]
+    head, name = utils.get_lm_head_weight_and_name(wrapped)
+    assert name == "lm_head.weight"
+    assert all("_fsdp_wrapped_module" in name for name in names), "or there is nothing to clean"
+    assert {utils._normalize_param_name(name) for name in names} == {"embed_tokens.weight", "lm_head.weight"}
+
+
+def test_keys_of_ddp_load_into_a_bare_model():
+    wrapped = ddp(Model(False))
+    bare = Model(False)
+    bare.load_state_dict(hooks.normalize_keys(wrapped.state_dict()), strict=True)
+    assert torch.equal(bare.lm_head.weight, wrapped.module.lm_head.weight)
+
+
+def test_sharded_tensors_keep_their_mesh():
+    model = fsdp2(Model(False))
+    out = hooks.normalize_keys(model.state_dict())
+    assert all(isinstance(tensor, DTensor) for tensor in out.values())
+
+
+def test_the_group_says_the_rank():
+    assert (utils.get_rank_safe(), utils.get_world_size_safe(), utils.is_rank_0()) == (0, 1, True)
