@@ -208,7 +208,7 @@ impl<'a> Pool<'a> {
             }
         }
         work.extend(join(runs).into_iter().map(|run| (Some((run.from.path, run.from.offset)), Work::Copy(run))));
-        work.sort_by(|(a, _), (b, _)| a.cmp(b));
+        work.sort_by_key(|(place, _)| *place);
         Ok(work.into_iter().map(|(_, work)| work).collect())
     }
 
