@@ -3,7 +3,7 @@
 //! `cargo bench --bench files -- [--dir DIR] [--mib N] [--runs N] [--no-sync]`. Each round runs `cp -r` and then every conversion once, so that what
 //! else the machine does falls on all alike; the table gives medians. `cp` leaves its output in the page cache, regraft makes it durable before
 //! it appears; with `--no-sync` it doesn't either.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, clippy::cast_possible_truncation)]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -155,8 +155,11 @@ fn a_terabyte_is_renamed_at_once() {
     assert!(took.as_secs_f64() < 2.0, "{took:?}");
 }
 
+/// Files of a directory by name.
+type Contents = BTreeMap<String, Vec<u8>>;
+
 /// Writes a journal as it lies there while a change is under way, with the files as they were.
-fn interrupted(place: &Path, rules: &str) -> (BTreeMap<String, Vec<u8>>, BTreeMap<String, Vec<u8>>, Vec<u8>) {
+fn interrupted(place: &Path, rules: &str) -> (Contents, Contents, Vec<u8>) {
     let before = contents(place);
     let twin = place.with_file_name("twin");
     std::fs::create_dir(&twin).unwrap();
