@@ -145,7 +145,16 @@ def mtp(_cases):
     return "Qwen3-Next", {"architectures": ["MtpModel"]}, {f"mtp.{name}.weight": ["F32", shape] for name, shape in names.items()}
 
 
-BY_HAND = {"llama": meta_llama, "transformers/MtpModel": mtp}
+def timm(_cases):
+    """The stem and a block of timm's resnet, by its own names: timm's checkpoints know no wrapper."""
+    keys = {"conv1.weight": ["F32", [2, 3, 3, 3]], "fc.weight": ["F32", [3, 2]], "fc.bias": ["F32", [3]]}
+    for norm in ("bn1", "layer1.0.bn1"):
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            keys[f"{norm}.{leaf}"] = ["F32", [2]]
+    return "timm's resnet", {"architectures": ["TimmWrapperModel"], "model_type": "timm_wrapper"}, keys
+
+
+BY_HAND = {"transformers/timm_wrapper": timm, "llama": meta_llama, "transformers/MtpModel": mtp}
 
 
 class Planner:
