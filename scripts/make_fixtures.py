@@ -15,6 +15,7 @@ A line of the file is a fixture: `of` (the class or case), `config` (only the fi
 import argparse
 import glob
 import json
+import math
 import os
 import re
 import subprocess
@@ -144,7 +145,16 @@ def mtp(_cases):
     return "Qwen3-Next", {"architectures": ["MtpModel"]}, {f"mtp.{name}.weight": ["F32", shape] for name, shape in names.items()}
 
 
-BY_HAND = {"llama": meta_llama, "transformers/MtpModel": mtp}
+def timm(_cases):
+    """The stem and a block of timm's resnet, by its own names: timm's checkpoints know no wrapper."""
+    keys = {"conv1.weight": ["F32", [2, 3, 3, 3]], "fc.weight": ["F32", [3, 2]], "fc.bias": ["F32", [3]]}
+    for norm in ("bn1", "layer1.0.bn1"):
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            keys[f"{norm}.{leaf}"] = ["F32", [2]]
+    return "timm's resnet", {"architectures": ["TimmWrapperModel"], "model_type": "timm_wrapper"}, keys
+
+
+BY_HAND = {"transformers/timm_wrapper": timm, "llama": meta_llama, "transformers/MtpModel": mtp}
 
 
 class Planner:
@@ -202,18 +212,44 @@ def shrink(planner, rules, config, keys, target):
     def free(d):
         return d if d <= 2 else 2 + d % 2
 
-    def scaled(d, factor):
+    def each(d, factor):
+        while factor > 1 and d % 2 == 0 and d >= 8:
+            d, factor = d // 2, factor // 2
+        return d
+
+    def together(d, factor):
         return d // factor if d % factor == 0 and d // factor >= 4 else d
 
     for spare in (moved, set()):
-        for factor in FACTORS:
-            small = {
-                key: [dtype, [free(d) if key in spare else scaled(d, factor) for d in shape]] for key, (dtype, shape) in keys.items()
-            }
-            found = planner.plan(rules, config, small, target)
+        for scaled in (each, together):
+            for factor in FACTORS[: None if scaled is together else 10]:
+                small = {
+                    key: [dtype, [free(d) if key in spare else scaled(d, factor) for d in shape]] for key, (dtype, shape) in keys.items()
+                }
+                found = planner.plan(rules, config, small, target)
+                if found and shape_of(found) == whole:
+                    return one_by_one(planner, rules, config, small, target, whole)
+    return one_by_one(planner, rules, config, keys, target, whole)
+
+
+def one_by_one(planner, rules, config, keys, target, whole):
+    """Where tensors are still large: each length by itself, everywhere that it stands, as small as the plan lets it be."""
+    if sum(math.prod(shape) for _, shape in keys.values()) < 20_000:
+        return keys
+    for long in sorted({d for _, shape in keys.values() for d in shape if d > 16}, reverse=True):
+        for short in (3, 4, 8, 12, 16, 32, 48, 64, 96, 128):
+            small = {key: [dtype, [short if d == long else d for d in shape]] for key, (dtype, shape) in keys.items()}
+            found = planner.plan(rules, config, small, target) if short < long else None
             if found and shape_of(found) == whole:
-                return small
+                keys = small
+                break
     return keys
+
+
+def switched(config, path):
+    """A configuration with one field true."""
+    first, *rest = path
+    return {**config, first: switched(config.get(first) or {}, rest) if rest else True}
 
 
 def runs(numbers):
@@ -303,7 +339,8 @@ def main():
 
         for one, config, keys, model in known:
             if models(texts[name]) & {*(config.get("architectures") or []), config.get("model_type")}:
-                yield one, config, below(keys), below(model)
+                if below(keys) or below(model):
+                    yield one, config, below(keys), below(model)
         for user, subtree in users.get(name, []):
             yield from claimed(user, f"{subtree}.{under}".strip("."))
 
@@ -322,10 +359,15 @@ def main():
         for of, config, keys, model in tried:
             for how, changed, target in older(texts, name, keys, model):
                 found.append((f"{of}, {how}", config, changed, target))
+        for flag in re.findall(r"^\s+when config\.([\w.]+)", texts[name], re.M):
+            # A flag of its own rules its ties: on, and the tied keys left out.
+            tied = set(re.findall(r'"([^"]+)"', " ".join(re.findall(r"^tie (.*?)^\s+from", texts[name], re.M | re.S))))
+            for of, config, keys, _ in tried:
+                found.append((f"{of}, tied", switched(config, flag.split(".")), {k: v for k, v in keys.items() if k not in tied}, None))
         for of, config, keys, model in own[:TRIED]:
             # Only reached through a rename of the file that uses it: the model's keys are there, what comes before them the rules say.
             plan = None if keys else planner.plan(name, config, {key: said[:2] for key, said in model.items()}, None, True)
-            if plan:
+            if plan and plan["targets"]:
                 infos = {one["key"]: plan["nodes"][one["node"]]["info"] for one in plan["targets"]}
                 before = {key: [info["dtype"], info["shape"]] for key, info in infos.items()}
                 found.append((f"{of}, its model keys read backwards", config, before, None))
