@@ -65,14 +65,13 @@ fn cases() -> Vec<(String, Case)> {
 
 /// The data of a key: FNV-1a seeds splitmix64.
 fn data(key: &str, info: &TensorInfo) -> Vec<u8> {
+    // 24 bits fit a float exactly, and so does the difference.
+    let float = |z: u64| (f64::from(u32::try_from(z >> 40).unwrap()) / 8_388_608.0 - 1.0) as f32;
     match info.dtype {
-        Dtype::F32 => drawn(key, info, |z| {
-            // 24 bits fit a float exactly, and so does the difference.
-            let drawn = u32::try_from(z >> 40).unwrap();
-            ((f64::from(drawn) / 8_388_608.0 - 1.0) as f32).to_le_bytes().to_vec()
-        }),
+        Dtype::F32 => drawn(key, info, |z| float(z).to_le_bytes().to_vec()),
+        Dtype::BF16 => drawn(key, info, |z| half::bf16::from_f32(float(z)).to_le_bytes().to_vec()),
         Dtype::I64 => drawn(key, info, |z| (z % 100).to_le_bytes().to_vec()),
-        other => panic!("{key} is {other}: cases are F32 and I64"),
+        other => panic!("{key} is {other}: cases are F32, BF16 and I64"),
     }
 }
 
