@@ -161,6 +161,35 @@ fn record_beside(checkpoint: &Checkpoint) -> Result<Option<Record>> {
     Ok(Some(Record::from_bytes(&bytes, &path)?))
 }
 
+/// Compares bytes for a planner, which can't be told that reading failed: the first failure is kept.
+pub(super) struct Comparison<'a> {
+    source: &'a dyn Store,
+    failed: RefCell<Option<Error>>,
+}
+
+impl<'a> Comparison<'a> {
+    pub(super) fn new(source: &'a dyn Store) -> Self {
+        Self { source, failed: RefCell::new(None) }
+    }
+
+    pub(super) fn equal(&self, a: &str, b: &str) -> Option<Equality> {
+        match differing_bytes(self.source, a, b) {
+            Ok(Some(0)) => Some(Equality::Equal),
+            Ok(Some(bytes)) => Some(Equality::Differ(bytes)),
+            Ok(None) => None,
+            Err(error) => {
+                self.failed.borrow_mut().get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// The failure, if there was one: what could not be compared would look like a tie that was not asked for.
+    pub(super) fn checked(&self) -> Result<()> {
+        self.failed.take().map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
 impl Prepared {
     /// The record of a plan of this conversion, as the bytes of its file.
     pub(super) fn record(&self, plan: &Plan) -> Result<Vec<u8>> {
@@ -171,17 +200,9 @@ impl Prepared {
 
     /// Plans; with `compare`, bytes are compared where a tie asks for it.
     pub(super) fn plan(&self, compare: bool) -> Result<Plan> {
-        let failed: RefCell<Option<Error>> = RefCell::new(None);
         let counted = Counted::new(&self.checkpoint);
-        let equal = |a: &str, b: &str| match differing_bytes(&counted, a, b) {
-            Ok(Some(0)) => Some(Equality::Equal),
-            Ok(Some(bytes)) => Some(Equality::Differ(bytes)),
-            Ok(None) => None,
-            Err(error) => {
-                failed.borrow_mut().get_or_insert(error);
-                None
-            }
-        };
+        let comparison = Comparison::new(&counted);
+        let equal = |a: &str, b: &str| comparison.equal(a, b);
         let options = PlanOptions {
             config: self.config.clone(),
             parameters: self.parameters.clone(),
@@ -194,11 +215,8 @@ impl Prepared {
         };
         let plan = regraft::plan(&self.route.stages(), self.checkpoint.header(), &options);
         self.compared.set(counted.bytes_read());
-        // What could not be compared would look like a tie that was not asked for.
-        match failed.into_inner() {
-            Some(error) => Err(error.into()),
-            None => Ok(plan?),
-        }
+        comparison.checked()?;
+        Ok(plan?)
     }
 
     /// Which stage of the target is asked for, as a line; empty for a whole model.

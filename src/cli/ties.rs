@@ -1,13 +1,11 @@
 //! `regraft ties`: which tensors are one, by storage, by bytes and by declaration, and where the three disagree.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use regraft::config::{Config, TieDecision};
-use regraft::error::Error;
-use regraft::execute::{Twins, differing_bytes, same_place, twins};
+use regraft::execute::{Twins, same_place, twins};
 use regraft::key::Key;
 use regraft::library::{self, HUB, MODEL, Route};
 use regraft::plan::{Equality, Op, Plan, PlanOptions, RuleId, TieOutcome};
@@ -16,7 +14,7 @@ use regraft::tensor::Header;
 use serde::Serialize;
 
 use super::console::{Console, rule_line};
-use super::conversion::beside;
+use super::conversion::{Comparison, beside};
 use super::group::{Groups, related};
 use super::size::Size;
 use super::summary::counted;
@@ -115,7 +113,7 @@ struct Facts<'a> {
 impl Facts<'_> {
     /// A plan over a header whose keys are tensors of the checkpoint as `origin` says.
     fn plan(&self, route: &Route, header: &Header, origin: &dyn Fn(&str) -> Option<Key>) -> Result<Plan> {
-        let failed: RefCell<Option<Error>> = RefCell::new(None);
+        let comparison = Comparison::new(self.source);
         let equal = |a: &str, b: &str| {
             let (a, b) = (origin(a)?, origin(b)?);
             if a == b {
@@ -124,23 +122,13 @@ impl Facts<'_> {
             if !self.reads {
                 return None;
             }
-            match differing_bytes(self.source, &a, &b) {
-                Ok(Some(0)) => Some(Equality::Equal),
-                Ok(Some(bytes)) => Some(Equality::Differ(bytes)),
-                Ok(None) => None,
-                Err(error) => {
-                    failed.borrow_mut().get_or_insert(error);
-                    None
-                }
-            }
+            comparison.equal(&a, &b)
         };
         let options =
             PlanOptions { config: self.config.clone(), tied: self.tied, not_strict: true, equal: Some(&equal), ..PlanOptions::default() };
         let plan = regraft::plan(&route.stages(), header, &options);
-        match failed.into_inner() {
-            Some(error) => Err(error.into()),
-            None => Ok(plan?),
-        }
+        comparison.checked()?;
+        Ok(plan?)
     }
 
     fn saving(&self, route: &Route, loading: &Plan, loaded: &Header) -> Result<Plan> {

@@ -444,6 +444,25 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Gives the entries at some places other keys, by one statement. They leave before they come back, so that keys may change places.
+    /// Returns each key before and after.
+    fn rename_all(&mut self, step: &Step, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
+        let rule = self.rule_id(&step.place, 0, &step.text);
+        self.count(rule, changes.len() as u64);
+        let (mut entries, mut renamed) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
+        for (at, key) in changes {
+            let Some(mut entry) = self.state.take(at) else { continue };
+            let before = std::mem::replace(&mut entry.key, Key::from(key));
+            entry.rules.push(rule);
+            renamed.push((before, entry.key.clone()));
+            entries.push(entry);
+        }
+        for entry in entries {
+            self.put(entry);
+        }
+        renamed
+    }
+
     /// Puts an entry into the state, or reports that its key is taken.
     fn put(&mut self, entry: Entry) {
         let Err(entry) = self.state.insert(entry) else { return };

@@ -5,7 +5,6 @@ use crate::check::value::Scope;
 use crate::check::{Direction, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::PREFIX_CHANGED;
-use crate::key::Key;
 use crate::plan::{Planner, Renamed, counted};
 
 impl Planner<'_> {
@@ -46,24 +45,8 @@ impl Planner<'_> {
         if changes.is_empty() {
             return Ok(());
         }
-        let rule = self.rule_id(&step.place, 0, &step.text);
-        self.count(rule, changes.len() as u64);
-        let mut entries = Vec::new();
-        for (at, key) in changes {
-            let Some(mut entry) = self.state.take(at) else { continue };
-            let to = Key::from(key);
-            self.renamed.push(Renamed {
-                file: step.place.source.name.clone(),
-                rule: step.text.clone(),
-                from: entry.key.clone(),
-                to: to.clone(),
-            });
-            entry.key = to;
-            entry.rules.push(rule);
-            entries.push(entry);
-        }
-        for entry in entries {
-            self.put(entry);
+        for (from, to) in self.rename_all(step, changes) {
+            self.renamed.push(Renamed { file: step.place.source.name.clone(), rule: step.text.clone(), from, to });
         }
         let name = prefix.join(".");
         let what: Vec<String> = [(added, "added to"), (stripped, "stripped from")]

@@ -6,7 +6,6 @@ use crate::check::Step;
 use crate::check::value::Scope;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{FLAT_PARAMETER, STRIPPED};
-use crate::key::Key;
 use crate::plan::{Planner, counted};
 
 /// Leaf segments of FSDP1 flat parameters: one key stands for many tensors.
@@ -69,18 +68,7 @@ impl Planner<'_> {
         if changes.is_empty() {
             return;
         }
-        let rule = self.rule_id(&step.place, 0, &step.text);
-        self.count(rule, changes.len() as u64);
-        let mut entries = Vec::with_capacity(changes.len());
-        for (at, key) in changes {
-            let Some(mut entry) = self.state.take(at) else { continue };
-            entry.key = Key::from(key);
-            entry.rules.push(rule);
-            entries.push(entry);
-        }
-        for entry in entries {
-            self.put(entry);
-        }
+        self.rename_all(step, changes);
         let each: Vec<String> =
             counts.iter().map(|(wrapper, count)| format!("`{}` {}", wrapper.join("."), counted(*count, "time"))).collect();
         self.findings.push(Diagnostic::note(STRIPPED, format!("stripped {}", each.join(", "))));
