@@ -37,6 +37,10 @@ pub(super) struct Conversion {
     #[arg(long, help_heading = "Rules")]
     reverse: bool,
 
+    /// Read backwards even where steps can't be undone: they are left out, and named
+    #[arg(long, help_heading = "Rules")]
+    allow_lossy: bool,
+
     /// The model's configuration [default: config.json beside the checkpoint]
     #[arg(long, value_name = "FILE", help_heading = "Facts")]
     config: Option<PathBuf>,
@@ -76,6 +80,7 @@ pub(super) struct Prepared {
     /// What the conversion that made the checkpoint did, if it left a record.
     record: Option<Record>,
     not_strict: bool,
+    allow_lossy: bool,
 }
 
 impl Conversion {
@@ -122,6 +127,7 @@ impl Conversion {
             findings,
             record,
             not_strict: self.no_strict,
+            allow_lossy: self.allow_lossy,
         })
     }
 
@@ -210,6 +216,7 @@ impl Prepared {
             wanted: self.target.as_ref().map(Target::wanted),
             part: self.target.as_ref().map(Target::part).unwrap_or_default(),
             not_strict: self.not_strict,
+            allow_lossy: self.allow_lossy,
             record: self.record.as_ref(),
             equal: (compare && self.checkpoint.has_bytes()).then_some(&equal),
         };

@@ -134,4 +134,6 @@ codes! {
     UNDECIDED = 322;
     /// Keys were turned back as the record of a conversion says.
     RESTORED = 323;
+    /// A step that can't be undone, where reading backwards would lose names or values.
+    LOSSY_REVERSE = 324;
 }

@@ -75,6 +75,7 @@ impl Planner<'_> {
             verdict: overall(&self.verdicts),
             tied: Some(self.decision),
             renamed: self.renamed,
+            lost: self.lost,
             report,
             kept,
             ties: self.ties.facts,

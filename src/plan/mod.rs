@@ -22,7 +22,7 @@ use indexmap::IndexMap;
 
 pub use cover::Report;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
-pub use record::{RECORD_FILE, Record, RecordedRules, Renamed};
+pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
@@ -89,6 +89,8 @@ pub struct PlanOptions<'a> {
     pub part: Part<'a>,
     /// Missing or unexpected keys are findings, not a stop.
     pub not_strict: bool,
+    /// Backwards, steps that can't be undone are left out and noted, where they would be refused.
+    pub allow_lossy: bool,
     /// What the conversion that this one undoes did.
     pub record: Option<&'a Record>,
     /// Compares bytes, for ties.
@@ -129,6 +131,9 @@ struct Planner<'a> {
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
     dropped: IndexMap<Key, DropReason>,
     renamed: Vec<Renamed>,
+    lost: Vec<Lost>,
+    /// Whether the record tells of the stage that runs.
+    recorded: bool,
     findings: Vec<Diagnostic>,
     /// What ties found, and what those since the last statement of another kind left open.
     ties: TieState,
@@ -150,6 +155,8 @@ struct Evidence {
     rewrites: usize,
     /// Rules of them that must take something: those that are not `optional`.
     needed: usize,
+    /// Steps that can't be read backwards and left something behind.
+    left_out: Vec<pass::lossy::LeftOut>,
 }
 
 impl<'a> Planner<'a> {
@@ -164,6 +171,8 @@ impl<'a> Planner<'a> {
             rule_ids: HashMap::new(),
             dropped: IndexMap::new(),
             renamed: Vec::new(),
+            lost: Vec::new(),
+            recorded: false,
             findings: Vec::new(),
             ties: TieState::default(),
             evidence: Evidence::default(),
@@ -214,13 +223,14 @@ impl<'a> Planner<'a> {
 
     fn stage(&mut self, stage: &Stage<'_>) {
         self.evidence = Evidence::default();
+        self.recorded = self.is_recorded(stage);
         let steps: Vec<&Step> = stage.rules.steps.iter().collect();
         self.steps(&steps, stage);
         self.close_ties();
         if self.failed() {
             return;
         }
-        let evidence = std::mem::take(&mut self.evidence);
+        let mut evidence = std::mem::take(&mut self.evidence);
         let verdict = match (evidence.matched, evidence.already.len()) {
             (0, 0) => Verdict::Neither,
             (0, _) => Verdict::Already,
@@ -230,7 +240,12 @@ impl<'a> Planner<'a> {
         if evidence.rewrites > 0 {
             self.verdicts.push(verdict);
         }
+        let left_out = std::mem::take(&mut evidence.left_out);
         self.report_stage(stage, verdict, evidence);
+        // Where there is nothing to do, nothing is left undone.
+        if verdict != Verdict::Already {
+            self.report_left_out(left_out);
+        }
     }
 
     fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
