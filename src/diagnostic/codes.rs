@@ -136,4 +136,6 @@ codes! {
     RESTORED = 323;
     /// A step that can't be undone, where reading backwards would lose names or values.
     LOSSY_REVERSE = 324;
+    /// A quantized tensor is moved in other ways than its scales, or through one of its blocks.
+    QUANTIZED_BLOCK = 325;
 }

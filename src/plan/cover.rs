@@ -42,6 +42,10 @@ impl Planner<'_> {
         if self.failed() {
             return Err(Diagnostics(self.findings));
         }
+        self.check_blocks(&entries);
+        if self.failed() {
+            return Err(Diagnostics(self.findings));
+        }
         let (nodes, numbers) = self.reachable(&entries);
         let targets = name_ties(entries, &numbers);
         let used: HashSet<&str, foldhash::fast::RandomState> = nodes

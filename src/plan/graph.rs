@@ -43,6 +43,15 @@ impl Graph {
         Ok(id)
     }
 
+    /// The tensors of the checkpoint, in its order.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&str, NodeId)> {
+        self.sources.iter().map(|(key, id)| (key.as_str(), *id))
+    }
+
+    pub(super) fn find_source(&self, key: &str) -> Option<NodeId> {
+        self.sources.get(key).copied()
+    }
+
     pub(super) fn fill(&mut self, value: f64, info: TensorInfo) -> Fit<NodeId> {
         self.push(Op::Fill { value }, Vec::new(), info)
     }

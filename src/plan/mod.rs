@@ -4,6 +4,7 @@
 //! be known from bytes (is a tied head equal to its source?) is asked of [`PlanOptions::equal`], if there is one.
 
 mod bind;
+mod blocks;
 mod cover;
 mod graph;
 mod lower;
@@ -129,6 +130,8 @@ struct Planner<'a> {
     state: State,
     rules: Vec<RuleInfo>,
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
+    /// Where each rule is written.
+    places: HashMap<RuleId, crate::diagnostic::Place>,
     dropped: IndexMap<Key, DropReason>,
     renamed: Vec<Renamed>,
     lost: Vec<Lost>,
@@ -169,6 +172,7 @@ impl<'a> Planner<'a> {
             state: State::default(),
             rules: Vec::new(),
             rule_ids: HashMap::new(),
+            places: HashMap::new(),
             dropped: IndexMap::new(),
             renamed: Vec::new(),
             lost: Vec::new(),
@@ -448,6 +452,7 @@ impl<'a> Planner<'a> {
         let next = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
         let id = *self.rule_ids.entry((file, place.span.start, at)).or_insert(next);
         if id.0 as usize >= self.rules.len() {
+            self.places.insert(id, place.clone());
             self.rules.push(RuleInfo { file: place.source.name.clone(), line: place.line(), text: text.to_owned(), count: 0 });
         }
         id
