@@ -25,11 +25,16 @@ pub(super) struct Arguments {
     /// A rule file, or the name of a built-in one
     #[arg(value_name = "FILE|NAME")]
     rules: String,
+
+    /// Let `use` read rule files outside of the folder of this one
+    #[arg(long)]
+    allow_outside: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     // Only rules that are sound have an inverse that means something.
-    library::load(&arguments.rules)?;
+    let library = Library { allow_outside: arguments.allow_outside };
+    library::load_with(&arguments.rules, library)?;
     let source = match library::text(&arguments.rules) {
         Some(text) => Arc::new(SourceText { name: arguments.rules.clone(), text: text.to_owned() }),
         None => library::read(Path::new(&arguments.rules))?,
@@ -38,7 +43,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let text = print(&file);
     // In the folder of the file, so that files it uses are found.
     let inverse = Arc::new(SourceText { name: source.name.clone(), text: text.clone() });
-    check(&inverse, &Library)?;
+    check(&inverse, &library)?;
     let line = |one: &LeftOut| Place { source: Arc::clone(&source), span: one.span }.line();
     if console.json {
         let left_out: Vec<_> = left_out.iter().map(|one| json!({ "line": line(one), "text": one.text, "reason": one.reason })).collect();

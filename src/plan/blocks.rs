@@ -11,13 +11,13 @@ mod follow;
 #[cfg(test)]
 mod tests;
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
-use follow::{Blocks, Quantized, follow, grid, quantized};
+use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
 
 use super::graph::Graph;
-use super::node::{NodeId, Op, RuleId};
+use super::node::{Node, NodeId, Op, RuleId};
 use super::state::Entry;
 use super::{Planner, counted};
 use crate::diagnostic::Diagnostic;
@@ -48,48 +48,55 @@ impl Planner<'_> {
         if quantized.is_empty() {
             return;
         }
-        let check = Check { graph: &self.graph, blocks: follow(&self.graph, &quantized), quantized, steps: Cell::new(0) };
-        let mut findings = Findings::new();
-        let scales: HashMap<NodeId, NodeId> = check.quantized.iter().map(|(weight, it)| (it.scales, *weight)).collect();
-        let mut using: HashMap<NodeId, Vec<(NodeId, Option<RuleId>)>> = HashMap::new();
+        let (blocks, from) = follow(&self.graph, &quantized);
+        let check = Check { graph: &self.graph, blocks, from, quantized, steps: Cell::new(0), seen: RefCell::default() };
+        let weights: ByNode<NodeId> = check.quantized.iter().map(|(weight, it)| (it.scales, *weight)).collect();
+        // By scales of the checkpoint, what they become.
+        let mut using: ByNode<Vec<(NodeId, Option<RuleId>)>> = ByNode::default();
         for entry in entries {
-            let node = check.unconverted(entry.node);
-            for leaf in check.leaves(node).into_iter().filter(|leaf| scales.contains_key(leaf)) {
-                using.entry(leaf).or_default().push((node, entry.rules.last().copied()));
-            }
+            let (node, rule) = (check.unconverted(entry.node), entry.rules.last().copied());
+            check.leaves(node, |leaf| {
+                if weights.contains_key(&leaf) {
+                    using.entry(leaf).or_default().push((node, rule));
+                }
+            });
         }
+        let dequantizes = self.graph.nodes.iter().any(|node| matches!(node.op, Op::DequantBlocks { .. } | Op::DequantMxfp4));
+        // Results come in the order of their keys, and those of the scales likewise: what follows the last pair is looked at first.
+        let mut next: ByNode<usize> = ByNode::default();
+        let mut findings = Findings::new();
         for entry in entries {
             let rule = entry.rules.last().copied();
             let mut say = |rule: Option<RuleId>, kind: &'static str, message: String| {
                 findings.entry((rule, kind)).or_insert_with(|| (message, Vec::new())).1.push(entry.key.to_string());
             };
+            let source = check.from[entry.node.0 as usize];
+            let used = check.quantized.get(&source).and_then(|it| using.get(&it.scales)).map(Vec::as_slice).unwrap_or_default();
             match (&self.graph.node(entry.node).op, &check.blocks[entry.node.0 as usize]) {
                 (_, Blocks::Broken(broken)) => say(rule, "cut", check.described(broken.source, &broken.why)),
                 (Op::Source { .. }, Blocks::Of(_)) => {
-                    let Some(it) = check.quantized.get(&entry.node) else { continue };
-                    let used = using.get(&it.scales).map(Vec::as_slice).unwrap_or_default();
-                    if let Some((_, by)) = used.first().filter(|_| used.iter().all(|(scales, _)| *scales != it.scales)) {
-                        say(*by, "scales", check.described(entry.node, "its scales are moved, and it is not"));
+                    let own = check.quantized.get(&source).map(|it| it.scales);
+                    if let Some((_, by)) = used.first().filter(|_| used.iter().all(|(scales, _)| Some(*scales) != own)) {
+                        say(*by, "scales", check.described(source, "its scales are moved, and it is not"));
                     }
                 }
-                (_, Blocks::Of(_)) => {
-                    let Some(first) = check.leaves(entry.node).into_iter().find(|leaf| check.quantized.contains_key(leaf)) else {
-                        continue;
-                    };
-                    let used = check.quantized.get(&first).and_then(|it| using.get(&it.scales)).map(Vec::as_slice).unwrap_or_default();
-                    if !used.is_empty() && !used.iter().any(|(scales, _)| check.go_along(entry.node, *scales)) {
-                        say(rule, "moved", check.described(first, "it is moved, and its scales are not moved along"));
+                (_, Blocks::Of(_)) if !used.is_empty() => {
+                    let next = next.entry(source).or_default();
+                    let at = (0..used.len()).map(|at| (*next + at) % used.len()).find(|at| check.mirrors(entry.node, used[*at].0, 0));
+                    match at {
+                        Some(at) => *next = at + 1,
+                        None if used.iter().any(|(scales, _)| check.lies_as(entry.node, *scales)) => {}
+                        None => say(rule, "moved", check.described(source, "it is moved, and its scales are not moved along")),
                     }
                 }
                 _ => {}
             }
-            for (weight, scales) in check.dequantized(entry.node) {
+            for (weight, scales) in if dequantizes { check.dequantized(entry.node) } else { Vec::new() } {
                 match &check.blocks[weight.0 as usize] {
                     Blocks::Broken(broken) => say(rule, "cut", check.described(broken.source, &broken.why)),
-                    Blocks::Of(_) if !check.go_along(weight, scales) => {
-                        if let Some(first) = check.leaves(weight).into_iter().find(|leaf| check.quantized.contains_key(leaf)) {
-                            say(rule, "moved", check.described(first, "it is dequantized with other scales than its own"));
-                        }
+                    Blocks::Of(_) if !check.mirrors(weight, scales, 0) && !check.lies_as(weight, scales) => {
+                        let source = check.from[weight.0 as usize];
+                        say(rule, "moved", check.described(source, "it is dequantized with other scales than its own"));
                     }
                     _ => {}
                 }
@@ -108,9 +115,13 @@ impl Planner<'_> {
 
 struct Check<'a> {
     graph: &'a Graph,
-    quantized: HashMap<NodeId, Quantized>,
+    quantized: ByNode<Quantized>,
     /// By node.
     blocks: Vec<Blocks>,
+    /// By node, a quantized tensor of the checkpoint that its elements are from.
+    from: Vec<NodeId>,
+    /// How many walks there were, and by node the last that came by.
+    seen: RefCell<(u32, Vec<u32>)>,
     /// Steps of all comparisons so far.
     steps: Cell<u32>,
 }
@@ -141,46 +152,53 @@ impl Check<'_> {
         id
     }
 
-    /// The tensors of the checkpoint whose elements a node moves.
-    fn leaves(&self, node: NodeId) -> Vec<NodeId> {
-        let (mut open, mut found, mut seen) = (vec![node], Vec::new(), HashSet::new());
-        while let Some(id) = open.pop() {
-            let node = self.graph.node(id);
-            match &node.op {
-                _ if !seen.insert(id) => {}
-                Op::Source { .. } => found.push(id),
-                op if op.is_index_map() => open.extend(node.inputs.iter().rev()),
-                _ => {}
+    /// Tells each tensor of the checkpoint whose elements a node moves, once.
+    fn leaves(&self, node: NodeId, mut tell: impl FnMut(NodeId)) {
+        self.walk(node, |id, node| match &node.op {
+            Op::Source { .. } => {
+                tell(id);
+                false
             }
-        }
-        found
+            op => op.is_index_map(),
+        });
     }
 
     /// Below a node, what is dequantized: the tensor and its scales.
     fn dequantized(&self, node: NodeId) -> Vec<(NodeId, NodeId)> {
-        let (mut open, mut found, mut seen) = (vec![node], Vec::new(), HashSet::new());
-        while let Some(id) = open.pop() {
-            let node = self.graph.node(id);
-            if !seen.insert(id) {
-                continue;
-            }
-            if let (Op::DequantBlocks { .. } | Op::DequantMxfp4, [weight, scales]) = (&node.op, node.inputs.as_slice()) {
+        let mut found = Vec::new();
+        self.walk(node, |_, node| match (&node.op, node.inputs.as_slice()) {
+            (Op::DequantBlocks { .. } | Op::DequantMxfp4, [weight, scales]) => {
                 found.push((*weight, self.unconverted(*scales)));
-            } else {
-                open.extend(&node.inputs);
+                false
             }
-        }
+            _ => true,
+        });
         found
     }
 
-    /// Whether scales go the way of a node's blocks.
-    fn go_along(&self, weight: NodeId, scales: NodeId) -> bool {
-        if self.mirrors(weight, scales, 0) {
-            return true;
+    /// Looks at a node and what is below it, each once, as long as `look` says to go on.
+    fn walk(&self, start: NodeId, mut look: impl FnMut(NodeId, &Node) -> bool) {
+        let first = self.graph.node(start);
+        if !look(start, first) || first.inputs.is_empty() {
+            return;
         }
+        let mut seen = self.seen.borrow_mut();
+        let (walk, last) = (seen.0 + 1, &mut seen.1);
+        last.resize(self.graph.nodes.len(), 0);
+        let mut open: Vec<NodeId> = first.inputs.clone();
+        while let Some(id) = open.pop() {
+            if std::mem::replace(&mut last[id.0 as usize], walk) != walk && look(id, self.graph.node(id)) {
+                open.extend(&self.graph.node(id).inputs);
+            }
+        }
+        seen.0 = walk;
+    }
+
+    /// Whether scales lie as a node's blocks do, whatever ops brought both there.
+    fn lies_as(&self, weight: NodeId, scales: NodeId) -> bool {
         let enough = self.graph.info(scales).numel().is_some_and(|count| count <= COMPARED);
-        enough
-            && self.blocks_in_order(weight, 0).is_some_and(|order| self.scales_in_order(scales, 0).is_some_and(|other| other.1 == order.1))
+        let order = || self.blocks_in_order(weight, 0);
+        enough && order().is_some_and(|order| self.scales_in_order(scales, 0).is_some_and(|other| other.1 == order.1))
     }
 
     /// Whether a comparison may go on.

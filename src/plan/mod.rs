@@ -8,6 +8,7 @@ mod blocks;
 mod cover;
 mod graph;
 mod lower;
+mod miss;
 mod node;
 mod pass;
 mod print;
@@ -30,8 +31,8 @@ pub use trace::{Hit, Trace, trace};
 
 use crate::check::value::{Environment, Scope, Value, no_captures};
 use crate::check::{Direction, Rules, Step, StepKind, resolve_alone};
-use crate::config::{Config, TieDecision};
-use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::config::{Config, TieDecision, TieReason};
+use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Bindings, Key, Segments};
 use crate::syntax::ast;
@@ -98,9 +99,6 @@ pub struct PlanOptions<'a> {
     pub equal: Option<&'a EqualFn<'a>>,
 }
 
-/// Keys that are searched for the nearest miss of a rule.
-const SEARCHED: usize = 2000;
-
 /// The most segments a key may have.
 const MAX_SEGMENTS: usize = 1024;
 
@@ -112,6 +110,7 @@ pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) ->
     let mut planner = Planner::new(header, options);
     planner.load();
     planner.check_parameters(stages);
+    planner.check_tie_flag();
     for stage in stages {
         if planner.failed() {
             break;
@@ -208,6 +207,16 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// A flag that is no boolean decides nothing, and a person who wrote it thinks that it does.
+    fn check_tie_flag(&mut self) {
+        if let TieReason::NotBoolean { path, found } = &self.decision.because {
+            let finding =
+                Diagnostic::warning(TIE_FLAG, format!("the config field `{path}` is {found}, which is no boolean: taken as untied"));
+            let hint = "write true or false there, or say it for this run: --tied true";
+            self.findings.push(finding.keys([path.as_str()]).hint(hint));
+        }
+    }
+
     /// A parameter that no rule file declares is a typo.
     fn check_parameters(&mut self, stages: &[Stage<'_>]) {
         let known: Vec<&str> =
@@ -262,7 +271,11 @@ impl<'a> Planner<'a> {
         let name = &stage.rules.name;
         match verdict {
             Verdict::Already => {
-                let finding = Diagnostic::note(ALREADY_THERE, format!("already in the layout `{target}` of `{name}`: nothing to do"));
+                let (fit, all) = (evidence.already.len(), self.state.iter().count());
+                let are = if fit == 1 { "is" } else { "are" };
+                let message =
+                    format!("already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do", counted(all, "key"));
+                let finding = Diagnostic::note(ALREADY_THERE, message);
                 self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
             }
             Verdict::Mixed => {
@@ -289,35 +302,12 @@ impl<'a> Planner<'a> {
             for mut finding in evidence.unmatched {
                 if !stage.named {
                     finding.severity = crate::diagnostic::Severity::Note;
+                } else if let Some((_, miss)) = self.miss_of(&finding, stage) {
+                    finding.hints.insert(0, miss);
                 }
                 self.findings.push(finding);
             }
         }
-    }
-
-    /// For each rule of a stage, the key on which its sources got furthest, and where that stopped.
-    fn nearest_misses(&self, stage: &Stage<'_>) -> Vec<String> {
-        let mut misses = Vec::new();
-        let mut segments = Segments::default();
-        for step in &stage.rules.steps {
-            let StepKind::Rewrite(rules) = &step.kind else { continue };
-            for rule in rules {
-                let sides = if stage.direction == Direction::Forward { &rule.left } else { &rule.right };
-                for side in sides {
-                    let crate::check::SideItem::Pattern(pattern) = &side.item else { continue };
-                    let nearest = self.state.iter().take(SEARCHED).map(|(_, entry)| {
-                        segments.split(&entry.key);
-                        (pattern.reach(&entry.key, &segments, rule.captures.len()), entry.key.clone())
-                    });
-                    let Some((reach, key)) = nearest.max_by_key(|(reach, _)| *reach) else { continue };
-                    segments.split(&key);
-                    let stopped = if reach.segment < segments.len() { segments.get(&key, reach.segment) } else { "its end" };
-                    misses.push((reach, format!("`{}` got furthest on `{key}`, up to `{stopped}`", rule.text)));
-                }
-            }
-        }
-        misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
-        misses.into_iter().map(|(_, miss)| miss).collect()
     }
 
     /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come first both ways.

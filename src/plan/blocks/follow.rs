@@ -14,6 +14,9 @@ use crate::tensor::TensorInfo;
 /// Rows and columns of a block where nothing else is said. Source: `weight_block_size` of DeepSeek-V3's config.json.
 const BLOCK: u64 = 128;
 
+/// Something for some of the nodes.
+pub(super) type ByNode<T> = HashMap<NodeId, T, foldhash::fast::RandomState>;
+
 /// A quantized tensor of the checkpoint.
 pub(super) struct Quantized {
     pub(super) scales: NodeId,
@@ -47,13 +50,13 @@ pub(super) fn grid(info: &TensorInfo, block: &[u64]) -> Vec<u64> {
 }
 
 /// The quantized tensors of a checkpoint: those with scales beside them that fit.
-pub(super) fn quantized(graph: &Graph, config: Config) -> HashMap<NodeId, Quantized> {
+pub(super) fn quantized(graph: &Graph, config: Config) -> ByNode<Quantized> {
     let said: Vec<u64> = config
         .value()
         .pointer("/quantization_config/weight_block_size")
         .and_then(|it| it.as_array())
         .map_or_else(Vec::new, |it| it.iter().filter_map(serde_json::Value::as_u64).collect());
-    let mut found = HashMap::new();
+    let mut found = ByNode::default();
     for (key, scales) in graph.sources() {
         let in_blocks = key.strip_suffix("_scales").map(|base| format!("{base}_blocks"));
         let name = in_blocks.as_deref().or_else(|| key.strip_suffix("_scale_inv")).or_else(|| key.strip_suffix("_scale"));
@@ -89,8 +92,9 @@ fn block_of(size: u64, count: u64, said: Option<u64>) -> Option<u64> {
     said.filter(fits).or_else(|| Some(BLOCK).filter(fits)).or_else(|| size.checked_div(count).map(|_| size.div_ceil(count)).filter(fits))
 }
 
-/// How the elements of each node lie in blocks; inputs come before what uses them.
-pub(super) fn follow(graph: &Graph, quantized: &HashMap<NodeId, Quantized>) -> Vec<Blocks> {
+/// How the elements of each node lie in blocks, and a quantized tensor of the checkpoint that it has them from; inputs come before what
+/// uses them.
+pub(super) fn follow(graph: &Graph, quantized: &ByNode<Quantized>) -> (Vec<Blocks>, Vec<NodeId>) {
     let mut blocks: Vec<Blocks> = Vec::with_capacity(graph.nodes.len());
     let mut sources: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
     for (at, node) in (0u32..).map(NodeId).zip(&graph.nodes) {
@@ -114,7 +118,7 @@ pub(super) fn follow(graph: &Graph, quantized: &HashMap<NodeId, Quantized>) -> V
         blocks.push(found);
         sources.push(source);
     }
-    blocks
+    (blocks, sources)
 }
 
 /// The blocks after an index map; `Err(None)` if they were broken before.

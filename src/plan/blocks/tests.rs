@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
-use crate::tensor::Dtype;
+use crate::tensor::{Dtype, TensorInfo};
 
 /// The element of the checkpoint that each element of a node is, in row-major order: a calculation of its own, coordinate by coordinate.
 fn elements(graph: &Graph, id: NodeId) -> Vec<(NodeId, u64)> {
@@ -91,8 +91,6 @@ fn header(graph: &mut Graph, name: &str, rows: u64, columns: u64) -> NodeId {
     weight
 }
 
-use crate::tensor::TensorInfo;
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -116,8 +114,8 @@ proptest! {
                 others.push(next);
             }
         }
-        let blocks = follow(&graph, &quantized);
-        let check = Check { graph: &graph, blocks, quantized, steps: Cell::new(0) };
+        let (blocks, from) = follow(&graph, &quantized);
+        let check = Check { graph: &graph, blocks, from, quantized, steps: Cell::new(0), seen: RefCell::default() };
         let Blocks::Of(block) = &check.blocks[last.0 as usize] else { return Ok(()) };
         let info = graph.info(last);
         let sources = |(id, element): (NodeId, u64)| {
@@ -160,7 +158,7 @@ fn chains_of_both_kinds_are_met() {
     let within = graph.permute(within, &[0, 2, 1, 3]).unwrap();
     let within = graph.reshape(within, vec![12, 6]).unwrap();
     let config = Config::from_value(serde_json::json!({"quantization_config": {"weight_block_size": [4, 3]}}));
-    let blocks = follow(&graph, &quantized(&graph, config));
+    let (blocks, _) = follow(&graph, &quantized(&graph, config));
     let of = |id: NodeId| blocks[id.0 as usize].clone();
     assert_eq!(of(whole), Blocks::Of(vec![4, 3]));
     assert_eq!(of(within), Blocks::Of(vec![4, 3]));
