@@ -369,7 +369,11 @@ fn takes_for_certain(rule: &Rule) -> bool {
     rule.condition.is_none()
         && rule.unless_left.is_empty()
         && rule.unless_right.is_empty()
-        && rule.captures.iter().all(|capture| !capture.has_range() && !matches!(capture.kind, CaptureKind::Index(_)))
+        && rule.captures.iter().all(|capture| match &capture.kind {
+            CaptureKind::Index(_) => false,
+            CaptureKind::Words { left, right } => left == right,
+            CaptureKind::Chars | CaptureKind::Rest => true,
+        })
         && certain(&once).count() == once.len()
         && rule.left.iter().chain(&rule.right).filter_map(pattern_of).all(plain)
         // A result that is the key itself is no change; with other names around the captures it can't be.

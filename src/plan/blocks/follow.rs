@@ -207,7 +207,7 @@ fn reshaped(from: &[u64], block: &[u64], to: &[u64]) -> Option<Vec<u64>> {
             if size > 1 && rest >= size && rest % size == 0 {
                 result[at] = size;
                 rest /= size;
-            } else if size > 1 && (size % rest == 0 || outer == 1) {
+            } else if size > 1 && (size.is_multiple_of(rest) || outer == 1) {
                 result[at] = rest;
                 rest = 1;
             } else if size > 1 {

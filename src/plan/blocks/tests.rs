@@ -1,11 +1,16 @@
+#![allow(clippy::cast_possible_truncation)] // of sizes that these tests make
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
 use crate::tensor::{Dtype, TensorInfo};
 
+/// The element of the checkpoint that each element of a node is.
+type Elements = Vec<(NodeId, u64)>;
+
 /// The element of the checkpoint that each element of a node is, in row-major order: a calculation of its own, coordinate by coordinate.
-fn elements(graph: &Graph, id: NodeId) -> Vec<(NodeId, u64)> {
+fn elements(graph: &Graph, id: NodeId) -> Elements {
     let node = graph.node(id);
     let shape = node.info.shape.to_vec();
     let count = shape.iter().product::<u64>();
@@ -18,7 +23,7 @@ fn elements(graph: &Graph, id: NodeId) -> Vec<(NodeId, u64)> {
         at
     };
     let index = |at: &[u64], shape: &[u64]| at.iter().zip(shape).fold(0, |index, (at, size)| index * size + at);
-    let inputs: Vec<(Vec<u64>, Vec<(NodeId, u64)>)> =
+    let inputs: Vec<(Vec<u64>, Elements)> =
         node.inputs.iter().map(|input| (graph.info(*input).shape.to_vec(), elements(graph, *input))).collect();
     (0..count)
         .map(|element| {
@@ -65,7 +70,7 @@ fn step(graph: &mut Graph, last: NodeId, others: &[NodeId], kind: u8, x: u64, y:
         }
         2 => {
             // One dimension becomes two.
-            let divisors: Vec<u64> = (1..=shape[dim]).filter(|size| shape[dim] % size == 0).collect();
+            let divisors: Vec<u64> = (1..=shape[dim]).filter(|size| shape[dim].is_multiple_of(*size)).collect();
             let part = divisors[(y % divisors.len() as u64) as usize];
             let mut to = shape.clone();
             to.splice(dim..=dim, [shape[dim] / part, part]);
