@@ -217,6 +217,20 @@ fn rule_files_elsewhere_are_not_read() {
 }
 
 #[test]
+fn invert_names_what_is_lossy_in_used_files_too() {
+    let sandbox = Sandbox::new();
+    sandbox.write("old.graft", "rename \"a\" <-> \"b\"\nrename \"x\" -> \"y\"\n");
+    sandbox.write("mine.graft", "drop \"z\"\nuse \"old.graft\"\n");
+    let ran = sandbox.run(&["invert", "mine.graft"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, "use \"old.graft\" reversed\n"));
+    assert!(ran.err.contains("left out: mine.graft:1 drop \"z\": what is dropped doesn't come back"), "{}", ran.err);
+    assert!(ran.err.contains("lossy, in a used file: old.graft:2 \"x\" -> \"y\": it is one-way"), "{}", ran.err);
+    // Read backwards already, the inverse reads it forwards: nothing of it is lost.
+    sandbox.write("back.graft", "use \"old.graft\" reversed\n");
+    assert_eq!(sandbox.run(&["invert", "back.graft"]).code, 0);
+}
+
+#[test]
 fn check_and_fmt() {
     let sandbox = Sandbox::new();
     sandbox.write("rules/good.graft", "rename \"a\" <-> \"b\"\n");
