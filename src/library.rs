@@ -3,10 +3,10 @@
 mod detect;
 mod examples;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::check::{Direction, Includes, Rules, check};
+use crate::check::{Direction, Includes, NotIncluded, Rules, check};
 use crate::config::Config;
 use crate::diagnostic::codes::{UNKNOWN_LAYOUT, UNKNOWN_RULES};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
@@ -47,7 +47,7 @@ pub fn rules(name: &str) -> Option<&'static Rules> {
     let at = FILES.binary_search_by(|(known, _)| known.cmp(&name)).ok()?;
     static CHECKED: OnceLock<Vec<OnceLock<Option<Rules>>>> = OnceLock::new();
     let checked = CHECKED.get_or_init(|| FILES.iter().map(|_| OnceLock::new()).collect());
-    checked[at].get_or_init(|| check(&embedded(FILES[at].0, FILES[at].1), &Library).ok()).as_ref()
+    checked[at].get_or_init(|| check(&embedded(FILES[at].0, FILES[at].1), &Library::default()).ok()).as_ref()
 }
 
 fn embedded(name: &str, text: &str) -> Arc<SourceText> {
@@ -55,20 +55,53 @@ fn embedded(name: &str, text: &str) -> Arc<SourceText> {
 }
 
 /// What `use` finds: embedded files by name, files in quotes beside the file that uses them.
+///
+/// Rules may come from strangers: files are read only in the folder of the rule file that was asked for, and below it, however the way
+/// there is written.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Library;
+pub struct Library {
+    /// Whether files elsewhere may be used too.
+    pub allow_outside: bool,
+}
 
 impl Includes for Library {
-    fn load(&self, path: &str, is_file: bool, from: &SourceText) -> Result<Arc<SourceText>, String> {
+    fn load(&self, path: &str, is_file: bool, from: &SourceText, root: &SourceText) -> Result<Arc<SourceText>, NotIncluded> {
         if !is_file {
-            return text(path).map(|text| embedded(path, text)).ok_or_else(|| format!("there is no rule file `{path}` in the library"));
+            let unknown = || NotIncluded::Unknown(format!("there is no rule file `{path}` in the library"));
+            return text(path).map(|text| embedded(path, text)).ok_or_else(unknown);
         }
-        let beside = Path::new(&from.name).parent().map_or_else(|| PathBuf::from(path), |folder| folder.join(path));
-        read(&beside).map_err(|error| error.to_string())
+        let folder_of = |source: &SourceText| Path::new(&source.name).parent().map(Path::to_owned).unwrap_or_default();
+        let (beside, root) = (folder_of(from).join(path), folder_of(root));
+        if !self.allow_outside && !is_below(&beside, &root) {
+            let root = if root.as_os_str().is_empty() { Path::new(".") } else { &root };
+            return Err(NotIncluded::Outside(root.display().to_string()));
+        }
+        read(&beside).map_err(|error| NotIncluded::Unknown(error.to_string()))
     }
 
     fn known(&self) -> Vec<String> {
         names().map(str::to_owned).collect()
+    }
+}
+
+/// Whether a file lies in a folder or below: as it is written, and, where links lead, really.
+fn is_below(file: &Path, folder: &Path) -> bool {
+    use std::path::Component;
+    let mut depth = 0usize;
+    let Ok(rest) = file.strip_prefix(folder) else { return false };
+    for component in rest.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
+        }
+    }
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match (file.canonicalize(), folder.canonicalize()) {
+        (Ok(file), Ok(folder)) => file.starts_with(folder),
+        // What isn't there is told by the one who reads it.
+        _ => true,
     }
 }
 
@@ -113,7 +146,7 @@ impl std::error::Error for LoadError {}
 /// # Errors
 /// Everything that is wrong with them.
 pub fn compile(text: &str) -> Result<Rules, Diagnostics> {
-    check(&embedded("rules", text), &Library)
+    check(&embedded("rules", text), &Library::default())
 }
 
 /// Loads rules by the name of an embedded file, or from a file (a path with a separator or the ending `.graft`).
@@ -121,6 +154,14 @@ pub fn compile(text: &str) -> Result<Rules, Diagnostics> {
 /// # Errors
 /// If there are none of that name, the file can't be read, or they are wrong.
 pub fn load(name: &str) -> Result<Rules, LoadError> {
+    load_with(name, Library::default())
+}
+
+/// [`load`], with a say in what the file may use.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(name: &str, library: Library) -> Result<Rules, LoadError> {
     let is_file = name.ends_with(".graft") || name.starts_with('.') || Path::new(name).is_absolute();
     let source = match text(name) {
         Some(text) if !is_file => embedded(name, text),
@@ -134,7 +175,7 @@ pub fn load(name: &str) -> Result<Rules, LoadError> {
             return Err(LoadError::Rules(Diagnostics(vec![finding])));
         }
     };
-    check(&source, &Library).map_err(LoadError::Rules)
+    check(&source, &library).map_err(LoadError::Rules)
 }
 
 /// Rules in order, and which way to read each: what a plan starts from.

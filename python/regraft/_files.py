@@ -184,6 +184,7 @@ def convert(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
+    allow_lossy: bool = False,
     record: Any = None,
     max_shard_size: Optional[int] = 5_000_000_000,
     single: bool = False,
@@ -202,7 +203,7 @@ def convert(
     """Converts a checkpoint into new files, streamed, in the engine's own threads. The output appears whole or not at all.
 
     src: a safetensors file, a directory, an index, or several of them. dst: a directory to be made, or a file if it ends with
-    ``.safetensors``. rules .. strict: as in :func:`regraft.plan`.
+    ``.safetensors``. rules .. record: as in :func:`regraft.plan`.
     max_shard_size: most bytes of tensors in one file; ``single``: one file, however large.
     materialize_ties: write tied tensors under each of their keys.
     side_files: copy config, tokenizer and other files that are no weights from source directories.
@@ -232,6 +233,7 @@ def convert(
         tied=tied,
         parameters=parameters,
         strict=strict,
+        allow_lossy=allow_lossy,
         record=record,
     )
     made._warn(2)

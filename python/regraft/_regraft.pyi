@@ -106,6 +106,7 @@ def plan(
     wanted: Optional[Wanted],
     part: bool,
     strict: bool,
+    allow_lossy: bool,
     record: Optional[Tuple[bytes, str]],
     equal: Optional[Callable[[str, str], Optional[int]]],
 ) -> Plan: ...

@@ -107,6 +107,7 @@ def _plan(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
+    allow_lossy: bool = False,
     record: Any = None,
     equal: Optional[Callable[[str, str], Optional[int]]] = None,
     beside: Optional[str] = None,
@@ -139,6 +140,7 @@ def _plan(
         wanted=_facts.wanted(target),
         part=part,
         strict=strict,
+        allow_lossy=allow_lossy,
         record=_facts.record(record, beside),
         equal=equal,
     )
@@ -158,6 +160,7 @@ def plan(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
+    allow_lossy: bool = False,
     record: Any = None,
 ) -> Plan:
     """Plans: says how each key of the result is made, without making it.
@@ -173,6 +176,7 @@ def plan(
     tied: whether word embeddings are tied; what the config says, or the model type's default, if not given.
     parameters: values of the rules' parameters (``let name``).
     strict: whether keys that the target misses or doesn't know are an error.
+    allow_lossy: backwards, leave out steps that can't be undone, and note them, where that would be an error.
     record: what the conversion that is turned back left (``Plan.record``, or the plan); of a path, the file beside it if not given.
 
     Raises PlanError with everything because of which this can't be converted so.
@@ -187,6 +191,7 @@ def plan(
         tied=tied,
         parameters=parameters,
         strict=strict,
+        allow_lossy=allow_lossy,
         record=record,
     )
     from ._files import Checkpoint
@@ -212,6 +217,7 @@ def apply(
     tied: Optional[bool] = None,
     parameters: Optional[Mapping[str, Any]] = None,
     strict: bool = True,
+    allow_lossy: bool = False,
     record: Any = None,
     inplace: bool = False,
     _depth: int = 2,
@@ -240,6 +246,7 @@ def apply(
         tied=tied,
         parameters=parameters,
         strict=strict,
+        allow_lossy=allow_lossy,
         record=record,
     )
     if isinstance(state_dict, Checkpoint):

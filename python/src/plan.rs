@@ -46,7 +46,7 @@ pub(crate) enum Source<'py> {
 ///
 /// `equal(a, b)` gives how many bytes of two tensors differ, or `None` if that can't be known; a checkpoint in files without it compares the files.
 #[pyfunction]
-#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, part, strict, record, equal))]
+#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, part, strict, allow_lossy, record, equal))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn plan(
     py: Python<'_>,
@@ -61,6 +61,7 @@ pub(crate) fn plan(
     wanted: Option<PyRef<'_, Wanted>>,
     part: bool,
     strict: bool,
+    allow_lossy: bool,
     record: Option<(Vec<u8>, PathBuf)>,
     equal: Option<Py<PyAny>>,
 ) -> PyResult<Plan> {
@@ -113,6 +114,7 @@ pub(crate) fn plan(
                 wanted,
                 part: if part { Part::Open } else { Part::Whole },
                 not_strict: !strict,
+                allow_lossy,
                 record: record.as_ref(),
                 equal: match equal {
                     Some(_) => Some(&ask),

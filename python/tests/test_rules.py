@@ -161,6 +161,17 @@ def test_directions(tmp_path):
         rules.plan(back, to="newer")
 
 
+def test_lossy_steps_backwards(tmp_path):
+    rules = regraft.compile('rename "old" -> "new"\nrename "b" <-> "c"')
+    source = manifest(tmp_path, dict.fromkeys(["new", "c"], ["F32", [4]]))
+    with pytest.raises(regraft.PlanError, match="one-way rename") as raised:
+        rules.plan(source, reverse=True)
+    assert [found.code for found in raised.value.diagnostics if found.severity == "error"] == ["RG324"]
+    plan = rules.plan(source, reverse=True, allow_lossy=True)
+    assert plan.keys() == ["b", "new"]
+    assert [found.code for found in plan.findings] == ["RG320"]
+
+
 def test_several_rules_in_order(tmp_path):
     first = regraft.compile('rename "layers.{l}.weight" <-> "blocks.{l}.weight"')
     (tmp_path / "second.graft").write_text('rename "blocks.{l}.weight" <-> "b.{l}"')

@@ -12,7 +12,7 @@ use super::rules::{Example, Rule, Rules, Selection, Side, SideItem, Step, StepKi
 use super::value::{Scope, names};
 use super::{invertible, proof, resolve_alone};
 use crate::diagnostic::codes::{
-    ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, UNKNOWN_NAME, UNKNOWN_RULES,
+    ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, OUTSIDE, UNKNOWN_NAME, UNKNOWN_RULES,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::key::{Pattern, Slot};
@@ -21,11 +21,11 @@ use crate::syntax::{parse, print_rule, print_statement_line};
 
 /// Finds the text of a rule file that another one uses.
 pub trait Includes {
-    /// The text of `path`, asked for by `from`; `is_file` when it was written in quotes.
+    /// The text of `path`, asked for by `from`, which the rule file `root` uses, or is; `is_file` when it was written in quotes.
     ///
     /// # Errors
-    /// Why it can't be had, as a message.
-    fn load(&self, path: &str, is_file: bool, from: &SourceText) -> Result<Arc<SourceText>, String>;
+    /// Why it can't be had.
+    fn load(&self, path: &str, is_file: bool, from: &SourceText, root: &SourceText) -> Result<Arc<SourceText>, NotIncluded>;
 
     /// Names that `load` knows, for did-you-mean.
     fn known(&self) -> Vec<String> {
@@ -33,13 +33,22 @@ pub trait Includes {
     }
 }
 
+/// Why a rule file can't be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotIncluded {
+    /// There is none, or it can't be read, as a message.
+    Unknown(String),
+    /// It lies outside of the folder in which rule files may be: this one.
+    Outside(String),
+}
+
 /// No rule file can use another.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoIncludes;
 
 impl Includes for NoIncludes {
-    fn load(&self, path: &str, _: bool, _: &SourceText) -> Result<Arc<SourceText>, String> {
-        Err(format!("no rule file `{path}` is known here"))
+    fn load(&self, path: &str, _: bool, _: &SourceText, _: &SourceText) -> Result<Arc<SourceText>, NotIncluded> {
+        Err(NotIncluded::Unknown(format!("no rule file `{path}` is known here")))
     }
 }
 
@@ -261,9 +270,18 @@ impl Checker<'_> {
             subtree.extend(segments);
         }
         let from = Arc::clone(&self.scopes[scope].source);
-        let text = match self.includes.load(&path.text, is_file, &from) {
+        let root = self.open.first().map_or_else(|| Arc::clone(&from), Arc::clone);
+        let text = match self.includes.load(&path.text, is_file, &from, &root) {
             Ok(text) => text,
-            Err(why) => {
+            Err(NotIncluded::Outside(folder)) => {
+                self.findings.push(
+                    Diagnostic::error(OUTSIDE, format!("the rule file `{}` lies outside of the folder of `{}`", path.text, root.name))
+                        .at(place, format!("not below {folder}"))
+                        .hint("put what is shared below that folder, or allow it with --allow-outside"),
+                );
+                return Vec::new();
+            }
+            Err(NotIncluded::Unknown(why)) => {
                 let mut diagnostic = Diagnostic::error(UNKNOWN_RULES, why).at(place, "asked for here");
                 let known = self.includes.known();
                 if let Some(close) = did_you_mean(&path.text, known.iter().map(String::as_str)) {

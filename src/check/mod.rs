@@ -10,8 +10,8 @@ mod proof;
 mod rules;
 pub mod value;
 
-pub use lower::{Includes, NoIncludes, check};
-pub use proof::{Idempotence, idempotence};
+pub use lower::{Includes, NoIncludes, NotIncluded, check};
+pub use proof::{Idempotence, Twice, idempotence};
 pub use rules::{Capture, CaptureKind, Direction, Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
 
 use crate::diagnostic::Diagnostic;

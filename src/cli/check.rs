@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use regraft::check::{Idempotence, idempotence};
+use regraft::check::{Idempotence, Twice, idempotence};
 use regraft::diagnostic::{Diagnostic, Severity};
 use regraft::error::Error;
-use regraft::library::{self, LoadError};
+use regraft::library::{self, Library, LoadError};
 use serde_json::json;
 
 use super::console::Console;
@@ -27,13 +27,17 @@ pub(super) struct Arguments {
     /// Say of each file whether applying it to its own output changes nothing: proven, refuted by a key, or not decided by patterns alone
     #[arg(long)]
     proofs: bool,
+
+    /// Let `use` read rule files outside of the folder of the file that is checked
+    #[arg(long)]
+    allow_outside: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let files = rule_files(&arguments.rules)?;
     let (mut reports, mut findings) = (Vec::new(), Vec::new());
     for file in &files {
-        let (found, proof) = match library::load(file) {
+        let (found, proof) = match library::load_with(file, Library { allow_outside: arguments.allow_outside }) {
             Ok(rules) => {
                 let proof = (arguments.proofs || console.json).then(|| idempotence(&rules));
                 (rules.findings, proof)
@@ -68,12 +72,22 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
 /// What is known of applying rules to their own output, in one line.
 fn proven(proof: &Idempotence) -> String {
     match proof {
-        Idempotence::Proven => "idempotent: proven".to_owned(),
-        Idempotence::Refuted { key, once, twice } => {
-            format!("idempotent: refuted, as `{key}` becomes `{once}`, and that `{twice}`")
+        Idempotence::Proven { plain: false, .. } => "idempotent: proven".to_owned(),
+        Idempotence::Proven { plain: true, except } => {
+            let except = except.as_ref().map(|found| format!(" (not so: {})", twice(found))).unwrap_or_default();
+            format!("idempotent: proven for plain keys{except}")
         }
+        Idempotence::Refuted(found) => format!("idempotent: refuted, as {}", twice(found)),
         Idempotence::Undecided { because } => format!("idempotent: undecided, as {because}"),
     }
+}
+
+fn twice(found: &Twice) -> String {
+    let Twice { key, once, twice } = found;
+    if once == twice {
+        return format!("`{key}` becomes `{once}`, which is read again");
+    }
+    format!("`{key}` becomes `{once}`, and that `{twice}`")
 }
 
 /// The rule files that arguments mean: a directory stands for every `.graft` file below it, in order.

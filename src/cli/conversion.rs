@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use regraft::check::value::Value;
 use regraft::check::{Direction, Rules};
-use regraft::config::{Config, TieReason};
+use regraft::config::Config;
 use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
 use regraft::execute::differing_bytes;
-use regraft::library::{self, HUB, MODEL, Route};
+use regraft::library::{self, HUB, Library, MODEL, Route};
 use regraft::plan::{Equality, Plan, PlanOptions, RECORD_FILE, Record};
 use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
 
@@ -37,6 +37,10 @@ pub(super) struct Conversion {
     #[arg(long, help_heading = "Rules")]
     reverse: bool,
 
+    /// Read backwards even where steps can't be undone: they are left out, and named
+    #[arg(long, help_heading = "Rules")]
+    allow_lossy: bool,
+
     /// The model's configuration [default: config.json beside the checkpoint]
     #[arg(long, value_name = "FILE", help_heading = "Facts")]
     config: Option<PathBuf>,
@@ -56,7 +60,7 @@ pub(super) struct Conversion {
     #[arg(long, help_heading = "Facts")]
     no_strict: bool,
 
-    /// Follow symbolic links out of the checkpoint's directory
+    /// Follow symbolic links out of the checkpoint's directory, and `use` out of the folder of a rule file
     #[arg(long, help_heading = "Facts")]
     pub(super) allow_outside: bool,
 }
@@ -76,6 +80,7 @@ pub(super) struct Prepared {
     /// What the conversion that made the checkpoint did, if it left a record.
     record: Option<Record>,
     not_strict: bool,
+    allow_lossy: bool,
 }
 
 impl Conversion {
@@ -86,7 +91,11 @@ impl Conversion {
 
     /// Reads everything but tensors.
     pub(super) fn prepare(&self, sources: &[PathBuf], console: Console) -> Result<Prepared> {
-        let named = self.rules.iter().map(|name| library::load(name)).collect::<std::result::Result<Vec<Rules>, _>>()?;
+        let named = self
+            .rules
+            .iter()
+            .map(|name| library::load_with(name, Library { allow_outside: self.allow_outside }))
+            .collect::<std::result::Result<Vec<Rules>, _>>()?;
         let findings = named.iter().flat_map(|rules| rules.findings.clone()).collect();
         let checkpoint = open_all(sources, &self.open_options())?;
         for note in checkpoint.notes() {
@@ -100,9 +109,6 @@ impl Conversion {
             None => beside(&checkpoint)?,
         };
         let route = self.route(named, &config, console)?;
-        if let TieReason::NotBoolean { .. } = config.tie_policy(self.tied).because {
-            console.note(&format!("note: {}; taken as untied", config.tie_policy(self.tied).because));
-        }
         let record = record_beside(&checkpoint)?;
         let target = self.target.read()?;
         let mut parameters = IndexMap::new();
@@ -122,6 +128,7 @@ impl Conversion {
             findings,
             record,
             not_strict: self.no_strict,
+            allow_lossy: self.allow_lossy,
         })
     }
 
@@ -210,6 +217,7 @@ impl Prepared {
             wanted: self.target.as_ref().map(Target::wanted),
             part: self.target.as_ref().map(Target::part).unwrap_or_default(),
             not_strict: self.not_strict,
+            allow_lossy: self.allow_lossy,
             record: self.record.as_ref(),
             equal: (compare && self.checkpoint.has_bytes()).then_some(&equal),
         };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use regraft::config::Config;
 use regraft::error::Error;
-use regraft::library::{self, LoadError, Route};
+use regraft::library::{self, Library, LoadError, Route};
 use regraft::plan::PlanOptions;
 use regraft::store::{OpenOptions, Store as _, open};
 use serde_json::json;
@@ -34,6 +34,10 @@ pub(super) struct Arguments {
     /// Write snapshots instead of comparing them
     #[arg(long)]
     update: bool,
+
+    /// Let `use` read rule files outside of the folder of the file that is tested
+    #[arg(long)]
+    allow_outside: bool,
 }
 
 /// What was tested of one file.
@@ -46,10 +50,11 @@ struct Tally {
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+    let library = Library { allow_outside: arguments.allow_outside };
     let mut total = Tally::default();
     let mut broken = false;
     for file in rule_files(&arguments.rules)? {
-        let rules = match library::load(&file) {
+        let rules = match library::load_with(&file, library) {
             Ok(rules) => rules,
             Err(LoadError::Rules(diagnostics)) => {
                 console.findings(&diagnostics.0);
@@ -67,7 +72,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             .extend(failed.iter().map(|finding| format!("{file}:{}", finding.primary.as_ref().map_or(0, |(place, _)| place.line()))));
         for manifest in manifests(Path::new(&file))? {
             total.cases += 1;
-            case(&file, &manifest, arguments.update, console, &mut total)?;
+            case(&file, &manifest, library, arguments.update, console, &mut total)?;
         }
     }
     if console.json {
@@ -105,8 +110,8 @@ fn manifests(file: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn case(file: &str, manifest: &Path, update: bool, console: Console, total: &mut Tally) -> Result<()> {
-    let now = planned(file, manifest)?;
+fn case(file: &str, manifest: &Path, library: Library, update: bool, console: Console, total: &mut Tally) -> Result<()> {
+    let now = planned(file, manifest, library)?;
     let kept = manifest.with_extension("plan");
     let before = match std::fs::read_to_string(&kept) {
         Ok(text) => Some(text),
@@ -137,13 +142,13 @@ fn case(file: &str, manifest: &Path, update: bool, console: Console, total: &mut
 }
 
 /// The text that a snapshot keeps: the plan and its findings; or why there is no plan.
-fn planned(file: &str, manifest: &Path) -> Result<String> {
+fn planned(file: &str, manifest: &Path, library: Library) -> Result<String> {
     let stem = manifest.with_extension("");
     let reverse = stem.extension().is_some_and(|extension| extension == "reverse");
     let config = if reverse { stem.with_extension("config.json") } else { manifest.with_extension("config.json") };
     let config = if config.is_file() { Config::read(&config)? } else { Config::empty() };
     let checkpoint = open(manifest, &OpenOptions::default())?;
-    let route = Route::named(vec![library::load(file)?], None, None, reverse)?;
+    let route = Route::named(vec![library::load_with(file, library)?], None, None, reverse)?;
     let options = PlanOptions { config, ..PlanOptions::default() };
     let (mut text, findings) = match regraft::plan(&route.stages(), checkpoint.header(), &options) {
         Ok(plan) => (plan.to_text(), plan.findings),

@@ -60,7 +60,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
-    let named = arguments.rules.iter().map(|name| library::load(name)).collect::<std::result::Result<Vec<_>, _>>()?;
+    let named = arguments
+        .rules
+        .iter()
+        .map(|name| library::load_with(name, library::Library { allow_outside: arguments.allow_outside }))
+        .collect::<std::result::Result<Vec<_>, _>>()?;
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
     let checkpoint = open_all(&arguments.sources, &options)?;
     let config = match &arguments.config {

@@ -51,6 +51,8 @@ codes! {
     INCLUDE_CYCLE = 109;
     /// Nesting, includes or expansion beyond the limits.
     LIMIT = 110;
+    /// A rule file outside of the folder from which rule files may be used.
+    OUTSIDE = 111;
 
     // 2xx: what the rules mean
     /// A capture that only one side of `<->` has.
@@ -134,4 +136,10 @@ codes! {
     UNDECIDED = 322;
     /// Keys were turned back as the record of a conversion says.
     RESTORED = 323;
+    /// A step that can't be undone, where reading backwards would lose names or values.
+    LOSSY_REVERSE = 324;
+    /// A quantized tensor is moved in other ways than its scales, or through one of its blocks.
+    QUANTIZED_BLOCK = 325;
+    /// A config field that should say whether embeddings are tied, and is no boolean.
+    TIE_FLAG = 326;
 }

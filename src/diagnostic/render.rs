@@ -40,9 +40,23 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
         group = group.element(Level::HELP.message(hint.lines().map(one_line).collect::<Vec<_>>().join("\n")));
     }
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-    let mut text = renderer.render(&[group]);
-    text.push('\n');
-    text
+    let text = renderer.render(&[group]);
+    // Without rule text to show, the renderer still leaves an empty margin for it under the title.
+    let has_text = diagnostic.primary.is_some() || !diagnostic.labels.is_empty();
+    let margin = |at: usize, line: &str| !has_text && at == 1 && plain(line).trim() == "|";
+    let mut out = String::with_capacity(text.len() + 1);
+    for (_, line) in text.lines().enumerate().filter(|(at, line)| !margin(*at, line)) {
+        out.push_str(line);
+        out.push('\n');
+    }
+    out
+}
+
+/// A line without the escape sequences that colour it, which end in `m`.
+fn plain(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default();
+    parts.fold(first.to_owned(), |text, part| text + part.split_once('m').map_or(part, |(_, rest)| rest))
 }
 
 /// Several, with an empty line between them.
@@ -144,6 +158,15 @@ mod tests {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         assert!(lines.contains(&"model.layers.4.self_attn.q_proj.weight") && lines.contains(&"and 1 more"), "{text}");
         assert!(!text.contains("layers.5"));
+    }
+
+    #[test]
+    fn without_rule_text_there_is_no_empty_margin() {
+        let diagnostic = Diagnostic::error(codes::COLLISION, "two").keys(["a"]).hint("drop one");
+        let lines: Vec<String> = render(&diagnostic, false).lines().map(str::to_owned).collect();
+        assert_eq!(lines, ["error[RG301]: two", " = keys: a", " = help: drop one"]);
+        let coloured = render(&diagnostic, true);
+        assert_eq!(coloured.lines().map(plain).collect::<Vec<_>>(), lines);
     }
 
     #[test]

@@ -42,6 +42,10 @@ impl Planner<'_> {
         if self.failed() {
             return Err(Diagnostics(self.findings));
         }
+        self.check_blocks(&entries);
+        if self.failed() {
+            return Err(Diagnostics(self.findings));
+        }
         let needed = self.reachable(&entries);
         let mut dropped = Vec::new();
         // Every key of the header became a source when it was loaded.
@@ -70,6 +74,7 @@ impl Planner<'_> {
             verdict: overall(&self.verdicts),
             tied: Some(self.decision),
             renamed: self.renamed,
+            lost: self.lost,
             report,
             kept,
             ties: self.ties.facts,

@@ -54,6 +54,10 @@ impl Graph {
         self.sources.iter().map(|(key, node)| (key, *node))
     }
 
+    pub(super) fn find_source(&self, key: &str) -> Option<NodeId> {
+        self.sources.get(key).copied()
+    }
+
     pub(super) fn fill(&mut self, value: f64, info: TensorInfo) -> Fit<NodeId> {
         self.push(Op::Fill { value }, Vec::new(), info)
     }

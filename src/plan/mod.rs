@@ -4,9 +4,11 @@
 //! be known from bytes (is a tied head equal to its source?) is asked of [`PlanOptions::equal`], if there is one.
 
 mod bind;
+mod blocks;
 mod cover;
 mod graph;
 mod lower;
+mod miss;
 mod node;
 mod pass;
 mod print;
@@ -22,15 +24,15 @@ use indexmap::IndexMap;
 
 pub use cover::Report;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
-pub use record::{RECORD_FILE, Record, RecordedRules, Renamed};
+pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
 
 use crate::check::value::{Environment, Scope, Value, no_captures};
 use crate::check::{Direction, Rules, Step, StepKind, resolve_alone};
-use crate::config::{Config, TieDecision};
-use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::config::{Config, TieDecision, TieReason};
+use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Bindings, Key, Segments};
 use crate::syntax::ast;
@@ -89,14 +91,13 @@ pub struct PlanOptions<'a> {
     pub part: Part<'a>,
     /// Missing or unexpected keys are findings, not a stop.
     pub not_strict: bool,
+    /// Backwards, steps that can't be undone are left out and noted, where they would be refused.
+    pub allow_lossy: bool,
     /// What the conversion that this one undoes did.
     pub record: Option<&'a Record>,
     /// Compares bytes, for ties.
     pub equal: Option<&'a EqualFn<'a>>,
 }
-
-/// Keys that are searched for the nearest miss of a rule.
-const SEARCHED: usize = 2000;
 
 /// The most segments a key may have.
 const MAX_SEGMENTS: usize = 1024;
@@ -109,6 +110,7 @@ pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) ->
     let mut planner = Planner::new(header, options);
     planner.load();
     planner.check_parameters(stages);
+    planner.check_tie_flag();
     for stage in stages {
         if planner.failed() {
             break;
@@ -127,8 +129,13 @@ struct Planner<'a> {
     state: State,
     rules: Vec<RuleInfo>,
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
+    /// Where each rule is written.
+    places: HashMap<RuleId, crate::diagnostic::Place>,
     dropped: IndexMap<Key, DropReason>,
     renamed: Vec<Renamed>,
+    lost: Vec<Lost>,
+    /// Whether the record tells of the stage that runs.
+    recorded: bool,
     findings: Vec<Diagnostic>,
     /// What ties found, and what those since the last statement of another kind left open.
     ties: TieState,
@@ -150,6 +157,8 @@ struct Evidence {
     rewrites: usize,
     /// Rules of them that must take something: those that are not `optional`.
     needed: usize,
+    /// Steps that can't be read backwards and left something behind.
+    left_out: Vec<pass::lossy::LeftOut>,
 }
 
 impl<'a> Planner<'a> {
@@ -162,8 +171,11 @@ impl<'a> Planner<'a> {
             state: State::default(),
             rules: Vec::new(),
             rule_ids: HashMap::new(),
+            places: HashMap::new(),
             dropped: IndexMap::new(),
             renamed: Vec::new(),
+            lost: Vec::new(),
+            recorded: false,
             findings: Vec::new(),
             ties: TieState::default(),
             evidence: Evidence::default(),
@@ -197,6 +209,16 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// A flag that is no boolean decides nothing, and a person who wrote it thinks that it does.
+    fn check_tie_flag(&mut self) {
+        if let TieReason::NotBoolean { path, found } = &self.decision.because {
+            let finding =
+                Diagnostic::warning(TIE_FLAG, format!("the config field `{path}` is {found}, which is no boolean: taken as untied"));
+            let hint = "write true or false there, or say it for this run: --tied true";
+            self.findings.push(finding.keys([path.as_str()]).hint(hint));
+        }
+    }
+
     /// A parameter that no rule file declares is a typo.
     fn check_parameters(&mut self, stages: &[Stage<'_>]) {
         let known: Vec<&str> =
@@ -216,13 +238,14 @@ impl<'a> Planner<'a> {
 
     fn stage(&mut self, stage: &Stage<'_>) {
         self.evidence = Evidence::default();
+        self.recorded = self.is_recorded(stage);
         let steps: Vec<&Step> = stage.rules.steps.iter().collect();
         self.steps(&steps, stage);
         self.close_ties();
         if self.failed() {
             return;
         }
-        let evidence = std::mem::take(&mut self.evidence);
+        let mut evidence = std::mem::take(&mut self.evidence);
         let verdict = match (evidence.matched, evidence.already.len()) {
             (0, 0) => Verdict::Neither,
             (0, _) => Verdict::Already,
@@ -232,7 +255,12 @@ impl<'a> Planner<'a> {
         if evidence.rewrites > 0 {
             self.verdicts.push(verdict);
         }
+        let left_out = std::mem::take(&mut evidence.left_out);
         self.report_stage(stage, verdict, evidence);
+        // Where there is nothing to do, nothing is left undone.
+        if verdict != Verdict::Already {
+            self.report_left_out(left_out);
+        }
     }
 
     fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
@@ -245,7 +273,11 @@ impl<'a> Planner<'a> {
         let name = &stage.rules.name;
         match verdict {
             Verdict::Already => {
-                let finding = Diagnostic::note(ALREADY_THERE, format!("already in the layout `{target}` of `{name}`: nothing to do"));
+                let (fit, all) = (evidence.already.len(), self.state.iter().count());
+                let are = if fit == 1 { "is" } else { "are" };
+                let message =
+                    format!("already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do", counted(all, "key"));
+                let finding = Diagnostic::note(ALREADY_THERE, message);
                 self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
             }
             Verdict::Mixed => {
@@ -272,35 +304,12 @@ impl<'a> Planner<'a> {
             for mut finding in evidence.unmatched {
                 if !stage.named {
                     finding.severity = crate::diagnostic::Severity::Note;
+                } else if let Some((_, miss)) = self.miss_of(&finding, stage) {
+                    finding.hints.insert(0, miss);
                 }
                 self.findings.push(finding);
             }
         }
-    }
-
-    /// For each rule of a stage, the key on which its sources got furthest, and where that stopped.
-    fn nearest_misses(&self, stage: &Stage<'_>) -> Vec<String> {
-        let mut misses = Vec::new();
-        let mut segments = Segments::default();
-        for step in &stage.rules.steps {
-            let StepKind::Rewrite(rules) = &step.kind else { continue };
-            for rule in rules {
-                let sides = if stage.direction == Direction::Forward { &rule.left } else { &rule.right };
-                for side in sides {
-                    let crate::check::SideItem::Pattern(pattern) = &side.item else { continue };
-                    let nearest = self.state.iter().take(SEARCHED).map(|(_, entry)| {
-                        segments.split(&entry.key);
-                        (pattern.reach(&entry.key, &segments, rule.captures.len()), entry.key.clone())
-                    });
-                    let Some((reach, key)) = nearest.max_by_key(|(reach, _)| *reach) else { continue };
-                    segments.split(&key);
-                    let stopped = if reach.segment < segments.len() { segments.get(&key, reach.segment) } else { "its end" };
-                    misses.push((reach, format!("`{}` got furthest on `{key}`, up to `{stopped}`", rule.text)));
-                }
-            }
-        }
-        misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
-        misses.into_iter().map(|(_, miss)| miss).collect()
     }
 
     /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come first both ways.
@@ -435,6 +444,7 @@ impl<'a> Planner<'a> {
         let next = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
         let id = *self.rule_ids.entry((file, place.span.start, at)).or_insert(next);
         if id.0 as usize >= self.rules.len() {
+            self.places.insert(id, place.clone());
             self.rules.push(RuleInfo { file: place.source.name.clone(), line: place.line(), text: text.to_owned(), count: 0 });
         }
         id

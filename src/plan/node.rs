@@ -179,6 +179,9 @@ pub struct Plan {
     /// Keys that a one-way rename or a prefix rule changed, for a [`Record`](super::Record).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub renamed: Vec<super::Renamed>,
+    /// Keys that a statement took away or rounded, for a [`Record`](super::Record).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<super::Lost>,
     /// How the keys meet the target manifest, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<super::Report>,

@@ -1,5 +1,5 @@
 //! [`Record`]: what a conversion did that its rules, read backwards, can't know: which keys a one-way rename or a prefix rule changed,
-//! and what was dropped. Written beside an output, it lets the way back restore the names that were there.
+//! and what was dropped or rounded. Written beside an output, it lets the way back restore the names that were there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,6 +31,9 @@ pub struct Record {
     pub renamed: Vec<Renamed>,
     /// Keys of the checkpoint that are not in the output.
     pub dropped: Vec<Key>,
+    /// What can't be turned back: keys that a statement took away or rounded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<Lost>,
 }
 
 /// A rule file that a conversion used.
@@ -57,6 +60,24 @@ pub struct Renamed {
     pub to: Key,
 }
 
+/// A key that a statement took away, or whose tensor it rounded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The rule file.
+    pub file: String,
+    /// The statement, in one line.
+    pub rule: String,
+    /// The key, as that statement found it.
+    pub key: Key,
+}
+
+impl Lost {
+    /// Whether a statement of a file took it.
+    pub(super) fn is_by(&self, place: &Place, text: &str) -> bool {
+        self.rule == text && self.file == place.source.name
+    }
+}
+
 impl Renamed {
     /// Whether a statement of a file made it.
     pub(super) fn is_by(&self, place: &Place, text: &str) -> bool {
@@ -78,6 +99,7 @@ impl Record {
             parameters,
             renamed: plan.renamed.clone(),
             dropped: plan.dropped.iter().map(|dropped| dropped.key.clone()).collect(),
+            lost: plan.lost.clone(),
         }
     }
 

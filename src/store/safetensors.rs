@@ -11,9 +11,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
-use indexmap::IndexMap;
-
-use super::json::{self, MAX_KEY_LEN, MAX_RANK, METADATA, Row};
+use super::json::{self, ByKey, MAX_KEY_LEN, MAX_RANK, METADATA, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::tensor::TensorInfo;
@@ -29,7 +27,7 @@ const LEN_BYTES: u64 = 8;
 #[derive(Debug)]
 pub(super) struct FileHeader {
     /// Key -> dtype and shape, and the bytes `begin..end` of the *file*; in the header's order.
-    pub(super) tensors: IndexMap<Key, Row>,
+    pub(super) tensors: ByKey<Row>,
     pub(super) metadata: BTreeMap<String, String>,
 }
 
@@ -95,7 +93,7 @@ fn header_len(head: &[u8], file_len: u64) -> Result<u64> {
 }
 
 /// Shows that the tensors cover the data section exactly.
-fn check_cover(tensors: &IndexMap<Key, Row>, data_len: u64) -> Result<()> {
+fn check_cover(tensors: &ByKey<Row>, data_len: u64) -> Result<()> {
     let mut order: Vec<_> = tensors.iter().map(|(key, (info, span))| (*span, key, info)).collect();
     order.sort_by_key(|(span, ..)| *span);
     let mut covered = 0;

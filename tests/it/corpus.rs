@@ -2,7 +2,7 @@
 //!
 //! A corpus file holds cases that start with `### name`. A check case is rule text. A plan case has, after the rule text, lines
 //! `--- keys` (one `key dtype [shape]` a line), and optionally `--- wanted` (the same, or keys alone), `--- config` (JSON),
-//! `--- set` (`name=integer`), `--- record` (JSON), `--- options` (words: `reverse`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
+//! `--- set` (`name=integer`), `--- record` (JSON), `--- options` (words: `reverse`, `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
 
 use std::fmt::Write as _;
 
@@ -108,6 +108,7 @@ impl Given {
     fn option(&mut self, word: &str) {
         match word {
             "reverse" => self.direction = Direction::Reverse,
+            "allow-lossy" => self.options.allow_lossy = true,
             "not-strict" => self.options.not_strict = true,
             "tied" => self.options.tied = Some(true),
             "untied" => self.options.tied = Some(false),

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use regraft::check::value::Value;
-use regraft::check::{Direction, Includes, Rules, check};
+use regraft::check::{Direction, Includes, NotIncluded, Rules, check};
 use regraft::config::Config;
 use regraft::diagnostic::codes::{self, Code};
 use regraft::diagnostic::{Diagnostic, Diagnostics, Severity, SourceText, render_all};
@@ -349,8 +349,9 @@ fn an_example_that_is_not_met() {
 struct Files(&'static [(&'static str, &'static str)]);
 
 impl Includes for Files {
-    fn load(&self, path: &str, _: bool, _: &SourceText) -> Result<Arc<SourceText>, String> {
-        let found = self.0.iter().find(|(name, _)| *name == path).ok_or_else(|| format!("there is no rule file `{path}`"))?;
+    fn load(&self, path: &str, _: bool, _: &SourceText, _: &SourceText) -> Result<Arc<SourceText>, NotIncluded> {
+        let unknown = || NotIncluded::Unknown(format!("there is no rule file `{path}`"));
+        let found = self.0.iter().find(|(name, _)| *name == path).ok_or_else(unknown)?;
         Ok(Arc::new(SourceText { name: found.0.to_owned(), text: found.1.to_owned() }))
     }
 }
@@ -358,7 +359,8 @@ impl Includes for Files {
 #[test]
 fn a_file_that_includes_itself() {
     let files = Files(&[("a", "use b\n"), ("b", "rename \"x\" <-> \"y\"\nuse a\n")]);
-    let first = files.load("a", false, &SourceText { name: String::new(), text: String::new() }).unwrap();
+    let nobody = SourceText { name: String::new(), text: String::new() };
+    let first = files.load("a", false, &nobody, &nobody).unwrap();
     let found = check(&first, &files).unwrap_err();
     insta::assert_snapshot!(render_all(&found.0, false));
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use regraft::diagnostic::{SourceText, render_all};
+use regraft::diagnostic::{Diagnostics, SourceText, render_all};
+use regraft::plan::{Plan, PlanOptions, Record, Stage, plan};
 use regraft::syntax::ast::RuleFile;
 use regraft::syntax::{invert, parse, print};
-use regraft::tensor::Header;
+use regraft::tensor::{Header, TensorInfo};
 use regraft::{Direction, compile, library};
 
 use super::corpus::{Given, cases};
@@ -76,4 +77,37 @@ fn an_inverse_plans_as_reading_backwards_does() {
         }
     }
     assert!(compared > 80, "only {compared} plans were compared");
+}
+
+/// One-way steps, there and back with the record of the way there: old names come back, and what is refused is what it says was lost.
+#[test]
+fn with_the_record_only_what_was_lost_is_lossy() {
+    let text = "rename \"old.{l}\" -> \"new.{l}\"\ndrop \"freqs\"\ncast \"w\" to BF16 lossy\nrename \"b\" <-> \"c\"\n";
+    let rules = compile(text).unwrap();
+    let header = |keys: &[(&str, &str)]| {
+        Header::from_infos(keys.iter().map(|(key, dtype)| ((*key).into(), TensorInfo::new(dtype.parse().unwrap(), vec![4]))))
+    };
+    let there_and_back = |keys: &[(&str, &str)], allow_lossy: bool| -> Result<Plan, Diagnostics> {
+        let stage = |direction| [Stage { rules: &rules, direction, named: false }];
+        let there = plan(&stage(Direction::Forward), &header(keys), &PlanOptions::default())?;
+        let record = Record::of(&there, &stage(Direction::Forward), std::collections::BTreeMap::new());
+        let back = Header::from_infos(there.targets.iter().map(|target| (target.key.clone(), there.info(target).clone())));
+        plan(&stage(Direction::Reverse), &back, &PlanOptions { record: Some(&record), allow_lossy, ..PlanOptions::default() })
+    };
+    let keys = |plan: &Plan| plan.targets.iter().map(|target| target.key.to_string()).collect::<Vec<_>>();
+    let codes = |findings: &[regraft::diagnostic::Diagnostic]| findings.iter().map(|one| one.code.to_string()).collect::<Vec<_>>();
+
+    // Nothing was lost: `new.1` was `new.1` before, and there was nothing to drop or to round.
+    let plan = there_and_back(&[("old.0", "F32"), ("new.1", "F32"), ("b", "F32"), ("w", "BF16")], false).unwrap();
+    assert_eq!(keys(&plan), ["b", "new.1", "old.0", "w"]);
+    assert_eq!(codes(&plan.findings), ["RG323"]);
+
+    let lossy = [("old.0", "F32"), ("freqs", "F32"), ("b", "F32"), ("w", "F32")];
+    let refused = there_and_back(&lossy, false).unwrap_err().0;
+    let named: Vec<(String, &[String])> =
+        refused.iter().filter(|one| one.is_error()).map(|one| (one.code.to_string(), &one.keys[..])).collect();
+    assert_eq!(named, [("RG324".to_owned(), &["w".to_owned()][..]), ("RG324".to_owned(), &["freqs".to_owned()][..])]);
+    let allowed = there_and_back(&lossy, true).unwrap();
+    assert_eq!(keys(&allowed), ["b", "old.0", "w"]);
+    assert_eq!(codes(&allowed.findings), ["RG323", "RG320", "RG320"]);
 }

@@ -12,6 +12,8 @@ pub(super) struct Alphabet {
     symbols: Vec<String>,
     /// Whether nothing was left out.
     pub(super) complete: bool,
+    /// Whether all symbols fit.
+    whole: bool,
 }
 
 /// Numbers that are tried as examples.
@@ -53,9 +55,33 @@ impl Alphabet {
                 symbols.push(word);
             }
         }
-        let complete = free <= 2 && symbols.len() <= MAX_SYMBOLS;
+        let whole = symbols.len() <= MAX_SYMBOLS;
+        let complete = free <= 2 && whole;
         symbols.truncate(MAX_SYMBOLS);
-        Self { symbols, complete }
+        Self { symbols, complete, whole }
+    }
+
+    /// Whether these patterns can't tell segments apart in a way that no symbol shows: at most one of their parts has text around a
+    /// capture of text, and numbers are calculated with in one way at most.
+    pub(super) fn is_exact(&self, patterns: &[&Pattern]) -> bool {
+        let mut around: Vec<&Part> = Vec::new();
+        let mut factors: Vec<(i64, i64)> = Vec::new();
+        for part in patterns.iter().flat_map(|pattern| pattern.parts()) {
+            let Part::Segment(atoms) = part else { continue };
+            if atoms.len() > 1 && atoms.iter().any(|atom| matches!(atom, Atom::Chars(_))) && !around.contains(&part) {
+                around.push(part);
+            }
+            for atom in atoms.iter() {
+                if let Atom::Index { mul, add, .. } = atom
+                    && (*mul, *add) != (1, 0)
+                    && !factors.contains(&(*mul, *add))
+                {
+                    factors.push((*mul, *add));
+                }
+            }
+        }
+        let small = factors.iter().all(|(mul, add)| *mul <= 8 && (-8..=8).contains(add));
+        self.whole && around.len() <= 1 && small && factors.iter().filter(|(mul, _)| *mul > 1).count() <= 1
     }
 
     /// The segments.

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::alphabet::{Alphabet, accepts};
-use crate::key::{Part, Pattern};
+use crate::key::{Atom, Part, Pattern};
 
 /// States that a search visits before it gives up.
 const BUDGET: usize = 50_000;
@@ -27,6 +27,8 @@ pub(super) struct Automaton<'p> {
     /// For each symbol of the alphabet, the parts that accept it.
     accepting: Vec<u64>,
     rests: u64,
+    /// For each symbol of the alphabet, the `**` that may hold it.
+    holding: Vec<u64>,
 }
 
 impl<'p> Automaton<'p> {
@@ -42,7 +44,20 @@ impl<'p> Automaton<'p> {
             .iter()
             .map(|symbol| parts.iter().enumerate().filter(|(_, part)| accepts(part, symbol)).fold(0, |bits, (at, _)| bits | (1 << at)))
             .collect();
-        Some(Self { parts, accepting, rests })
+        let holding = vec![rests; alphabet.symbols().len()];
+        Some(Self { parts, accepting, rests, holding })
+    }
+
+    /// Captures of segments, and of whole segments' text, hold none of these symbols any more; one at the end may hold those that `last` allows.
+    pub(super) fn restrict_captures(&mut self, not: &[bool], last: impl Fn(usize) -> bool) {
+        let is_text = |part: &Part| matches!(part, Part::Segment(atoms) if matches!(&atoms[..], [Atom::Chars(_)]));
+        let texts = self.parts.iter().enumerate().filter(|(_, part)| is_text(part)).fold(0, |bits, (at, _)| bits | (1u64 << at));
+        let end = self.parts.len().checked_sub(1).map_or(0, |at| 1u64 << at);
+        for (symbol, _) in not.iter().enumerate().filter(|(_, not)| **not) {
+            let stays = if last(symbol) { end } else { 0 };
+            self.accepting[symbol] &= !texts | stays;
+            self.holding[symbol] &= stays;
+        }
     }
 
     /// `**` may match nothing: what follows it is reached too.
@@ -62,12 +77,37 @@ impl<'p> Automaton<'p> {
 
     fn step(&self, state: u64, symbol: usize) -> u64 {
         let taken = (state & !self.rests & self.accepting[symbol]) << 1;
-        self.close(taken | (state & self.rests))
+        self.close(taken | (state & self.holding[symbol]))
     }
 
     fn accepts(&self, state: u64) -> bool {
         state >> self.parts.len() & 1 == 1
     }
+}
+
+/// Whether a key may match both patterns, by a quick look: segments with captures are taken to fit each other.
+pub(super) fn may_overlap(a: &[Part], b: &[Part]) -> bool {
+    let is_rest = |part: Option<&Part>| matches!(part, Some(Part::Rest(_)));
+    let fits = |a: &Part, b: &Part| match (a, b) {
+        (Part::Literal(text), other) | (other, Part::Literal(text)) => accepts(other, text),
+        _ => true,
+    };
+    let mut seen = HashSet::from([(0, 0)]);
+    let mut open = vec![(0, 0)];
+    while let Some((p, q)) = open.pop() {
+        let (x, y) = (a.get(p), b.get(q));
+        if x.is_none() && y.is_none() {
+            return true;
+        }
+        let fixed = x.zip(y).is_some_and(|(x, y)| !is_rest(Some(x)) && !is_rest(Some(y)) && fits(x, y));
+        let next = [
+            fixed.then_some((p + 1, q + 1)),
+            (is_rest(x) || (is_rest(y) && x.is_some())).then_some((p + 1, q)),
+            (is_rest(y) || (is_rest(x) && y.is_some())).then_some((p, q + 1)),
+        ];
+        open.extend(next.into_iter().flatten().filter(|state| seen.insert(*state)));
+    }
+    false
 }
 
 /// The shortest key for which `wanted` holds, given which automata accept it.

@@ -6,14 +6,17 @@
 
 mod alphabet;
 mod automaton;
+mod idempotence;
 mod trace;
+
+pub use idempotence::{Idempotence, Twice, idempotence};
 
 use alphabet::Alphabet;
 use automaton::{Automaton, Found, overlaps, search};
 use trace::{backward, forward, leading, looks_like_result, taker};
 
 use super::lower::pattern_of;
-use super::rules::{Rule, Rules, Step, StepKind};
+use super::rules::Rule;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{DEAD_RULE, NOT_ONE_TO_ONE, SAME_IMAGE};
 use crate::key::{Atom, Part, Pattern};
@@ -21,28 +24,6 @@ use crate::syntax::ast::Arrow;
 
 /// Witnesses that are looked at before a question is left open.
 const WITNESSES: usize = 48;
-
-/// Whether applying rules to their own output changes anything.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "snake_case", tag = "verdict")]
-pub enum Idempotence {
-    /// No key is rewritten twice.
-    Proven,
-    /// This key is.
-    Refuted {
-        /// A key of the source layout.
-        key: String,
-        /// What it becomes.
-        once: String,
-        /// What that becomes when the rules are applied again.
-        twice: String,
-    },
-    /// It can't be told from the rules alone; the plan checks it.
-    Undecided {
-        /// Why.
-        because: String,
-    },
-}
 
 /// What is wrong with the rules of one statement.
 pub(super) fn group(rules: &[Rule]) -> Vec<Diagnostic> {
@@ -240,80 +221,4 @@ fn stretched(pattern: &Pattern, other: &Pattern) -> Vec<String> {
         keys = keys.iter().flat_map(|start| choices.iter().map(move |choice| join(start, choice))).take(4096).collect();
     }
     keys
-}
-
-/// Whether applying the rules to their own output changes anything.
-pub fn idempotence(rules: &Rules) -> Idempotence {
-    let mut order: Vec<(usize, &Rule)> = Vec::new();
-    let mut guarded = false;
-    flatten(&rules.steps, &mut order, &mut 0, &mut guarded);
-    let all: Vec<Vec<&Rule>> = {
-        let mut groups: Vec<Vec<&Rule>> = Vec::new();
-        for (group, rule) in &order {
-            if *group >= groups.len() {
-                groups.resize_with(*group + 1, Vec::new);
-            }
-            groups[*group].push(rule);
-        }
-        groups
-    };
-    let mut open: Option<String> = guarded.then(|| "a `when` is decided by the checkpoint, or a file is used reversed".to_owned());
-    for (made_in, maker) in &order {
-        for (read_in, reader) in &order {
-            // What a later statement reads is part of the first application.
-            if read_in > made_in {
-                continue;
-            }
-            for image in maker.right.iter().filter_map(pattern_of) {
-                for source in reader.left.iter().filter_map(pattern_of) {
-                    let patterns: Vec<&Pattern> = [image, source].into_iter().chain(&reader.unless_left).collect();
-                    let alphabet = Alphabet::new(&patterns);
-                    let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
-                    let Some(automata) = automata else { continue };
-                    let meets = search(&automata, &alphabet, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true));
-                    if meets == Found::Nothing {
-                        continue;
-                    }
-                    let witnesses = overlaps(image, source, false, &alphabet, WITNESSES);
-                    for witness in &witnesses {
-                        let Some(key) = backward(maker, witness) else { continue };
-                        let Some(once) = trace::through(&all, &key) else { continue };
-                        let Some(twice) = trace::through(&all, &once) else { continue };
-                        if once != twice && once != key {
-                            return Idempotence::Refuted { key, once, twice };
-                        }
-                    }
-                    // All excluded by the rules' own `unless`: each witness was followed and changes nothing.
-                    let settled = witnesses.len() < WITNESSES
-                        && witnesses.iter().all(|witness| trace::through(&all, witness).as_deref() == Some(witness.as_str()));
-                    if !witnesses.is_empty() && !settled && open.is_none() {
-                        open = Some(format!("`{}` may read what `{}` gives", reader.text, maker.text));
-                    }
-                }
-            }
-        }
-    }
-    open.map_or(Idempotence::Proven, |because| Idempotence::Undecided { because })
-}
-
-/// The rules of all statements, with the number of their statement.
-fn flatten<'r>(steps: &'r [Step], order: &mut Vec<(usize, &'r Rule)>, next: &mut usize, guarded: &mut bool) {
-    for step in steps {
-        match &step.kind {
-            StepKind::Rewrite(rules) => {
-                order.extend(rules.iter().map(|rule| (*next, rule)));
-                *next += 1;
-            }
-            StepKind::Reversed(inner) => {
-                *guarded = true;
-                flatten(inner, order, next, guarded);
-            }
-            StepKind::When { then, otherwise, .. } => {
-                *guarded = true;
-                flatten(then, order, next, guarded);
-                flatten(otherwise, order, next, guarded);
-            }
-            _ => {}
-        }
-    }
 }

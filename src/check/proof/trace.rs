@@ -10,7 +10,7 @@ fn split(key: &str) -> Segments {
     segments
 }
 
-fn matches_any(patterns: &[Pattern], key: &str) -> bool {
+pub(super) fn matches_any(patterns: &[Pattern], key: &str) -> bool {
     let segments = split(key);
     patterns.iter().any(|pattern| pattern.matches(key, &segments, &mut Bindings::new(pattern.slots().len())))
 }
@@ -68,13 +68,16 @@ pub(super) fn taker(rules: &[Rule], key: &str) -> Option<(usize, String)> {
     rules.iter().enumerate().find_map(|(at, rule)| Some((at, forward(rule, key)?)))
 }
 
-/// A key through groups of rules, one after the other; `None` if it grows beyond reason.
-pub(super) fn through(groups: &[Vec<&Rule>], key: &str) -> Option<String> {
-    let mut key = key.to_owned();
-    for rules in groups {
-        if let Some(next) = rules.iter().find_map(|rule| forward(rule, &key)) {
-            key = next;
-        }
-    }
-    (key.len() < 4096).then_some(key)
+/// What a rule makes of a key, if it takes it; a `map` may take a key and give it again.
+pub(super) fn takes(rule: &Rule, key: &str) -> Option<String> {
+    let bindings = bound(rule, &rule.left, key)?;
+    let target = render(&rule.right, key, &bindings)?;
+    let changed = target != key || !rule.is_rename();
+    (changed && !matches_any(&rule.unless_left, key) && !matches_any(&rule.unless_right, &target)).then_some(target)
+}
+
+/// What the captures of text and of segments hold where a rule takes a key.
+pub(super) fn captured(rule: &Rule, key: &str) -> Vec<String> {
+    let Some(bindings) = bound(rule, &rule.left, key) else { return Vec::new() };
+    (0u16..).take(rule.captures.len()).filter_map(|slot| bindings.text(Slot(slot), key).map(str::to_owned)).collect()
 }

@@ -2,6 +2,7 @@
 
 mod instance;
 mod leave_out;
+pub(super) mod lossy;
 mod prefix;
 mod rewrite;
 mod select;

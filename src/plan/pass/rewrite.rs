@@ -19,7 +19,7 @@ struct Taken {
     /// Renames: the place of the entry and its new key.
     renames: Vec<(usize, String)>,
     /// Maps: by the values of the shared captures.
-    instances: IndexMap<Vec<Binding>, Vec<Members>>,
+    instances: IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
 }
 
 /// The entries that one source of an instance took, by the values of its own captures.
@@ -46,7 +46,7 @@ impl Planner<'_> {
         })?;
         if direction == Direction::Reverse {
             for rule in rules.iter().filter(|rule| rule.arrow == Arrow::OneWay) {
-                self.leave_one_way(rule)?;
+                self.leave_one_way(rule, scope);
             }
         }
         let taken = self.match_keys(&bound, &undone, scope)?;
@@ -105,31 +105,6 @@ impl Planner<'_> {
             Some(first) => first.keys.extend(diagnostic.keys),
             None => self.findings.push(diagnostic),
         }
-    }
-
-    fn leave_one_way(&mut self, rule: &Rule) -> Result<(), Box<Diagnostic>> {
-        use crate::diagnostic::codes::{NOT_INVERTIBLE, NOT_REVERSED};
-        if self.restore(&rule.place, &rule.text) {
-            // So these rules are for this checkpoint, if no other fits a key.
-            self.evidence.matched += 1;
-            return Ok(());
-        }
-        if rule.is_rename() {
-            self.findings.push(
-                Diagnostic::note(NOT_REVERSED, "a one-way rename is left out when reading backwards").at(rule.place.clone(), "one way"),
-            );
-            return Ok(());
-        }
-        if rule.optional {
-            self.findings
-                .push(Diagnostic::note(NOT_REVERSED, "a one-way map is left out when reading backwards").at(rule.place.clone(), "one way"));
-            return Ok(());
-        }
-        Err(Box::new(
-            Diagnostic::error(NOT_INVERTIBLE, "a one-way map can't be read backwards")
-                .at(rule.place.clone(), "one way")
-                .hint("write `<->` if it has an inverse, or `optional` at its end if leaving it out is fine"),
-        ))
     }
 
     fn match_keys(&mut self, bound: &[BoundRule<'_>], undone: &[BoundRule<'_>], scope: &Scope) -> Result<Vec<Taken>, Box<Diagnostic>> {

@@ -6,7 +6,7 @@ use crate::check::op::{Content, Made, widens};
 use crate::check::value::{Environment, Scope, Value};
 use crate::check::{Direction, Selection, Step};
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::{DROPPED, EXPECTATION, LOSSY, NOT_REVERSED, SHAPE, UNMATCHED_RULE};
+use crate::diagnostic::codes::{DROPPED, EXPECTATION, LOSSY, SHAPE, UNMATCHED_RULE};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::matches_any;
 use crate::plan::state::Entry;
@@ -49,10 +49,7 @@ impl Planner<'_> {
         direction: Direction,
     ) -> Result<(), Box<Diagnostic>> {
         if direction == Direction::Reverse {
-            self.findings.push(
-                Diagnostic::note(NOT_REVERSED, "what a `drop` or `keep` took away doesn't come back when reading backwards")
-                    .at(step.place.clone(), "one way"),
-            );
+            self.leave_selection(step, keys);
             return Ok(());
         }
         let mut places = self.selected(keys, scope)?;
@@ -79,6 +76,7 @@ impl Planner<'_> {
             names.push(String::from(entry.key.clone()));
             self.drop_sources(entry.node, &DropReason::Rule(rule));
         }
+        self.lose(step, &names);
         let finding = Diagnostic::note(DROPPED, format!("dropped {}", counted(names.len(), "key")));
         self.findings.push(finding.at(step.place.clone(), "by this statement").keys(names));
         Ok(())
@@ -106,13 +104,8 @@ impl Planner<'_> {
         direction: Direction,
     ) -> Result<(), Box<Diagnostic>> {
         if direction == Direction::Reverse {
-            self.findings.push(
-                Diagnostic::note(
-                    NOT_REVERSED,
-                    "a `cast` statement isn't undone when reading backwards: which dtypes were there isn't known",
-                )
-                .at(step.place.clone(), "one way"),
-            );
+            let places = self.selected(keys, scope)?;
+            self.leave_cast(step, keys, dtype, lossy, &places);
             return Ok(());
         }
         let places = self.selected(keys, scope)?;
@@ -147,6 +140,7 @@ impl Planner<'_> {
         }
         let count = counted(rounded.len(), "tensor");
         if lossy {
+            self.lose(step, &rounded);
             let finding = Diagnostic::note(LOSSY, format!("rounded {count} to {dtype}"));
             self.findings.push(finding.at(step.place.clone(), "lossy, as it says").keys(rounded));
             return Ok(());

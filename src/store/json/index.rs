@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use indexmap::IndexMap;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{Context, Index, Skip, put};
+use super::{ByKey, Context, Index, Skip, put};
 use crate::key::Key;
 
 /// Reads an index.
@@ -44,7 +43,7 @@ struct WeightMapSeed<'c> {
 }
 
 impl<'de> DeserializeSeed<'de> for WeightMapSeed<'_> {
-    type Value = IndexMap<Key, String>;
+    type Value = ByKey<String>;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Self::Value, D::Error> {
         json.deserialize_map(self)
@@ -52,14 +51,14 @@ impl<'de> DeserializeSeed<'de> for WeightMapSeed<'_> {
 }
 
 impl<'de> Visitor<'de> for WeightMapSeed<'_> {
-    type Value = IndexMap<Key, String>;
+    type Value = ByKey<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object, key -> file name")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
-        let mut files = IndexMap::new();
+        let mut files = ByKey::default();
         while let Some(key) = map.next_key::<Key>()? {
             self.context.enter(&key, files.len())?;
             self.context.field = Some("file name");
@@ -77,14 +76,14 @@ pub(super) struct ListVisitor<'c> {
 }
 
 impl<'de> Visitor<'de> for ListVisitor<'_> {
-    type Value = IndexMap<Key, ()>;
+    type Value = ByKey<()>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of keys")
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
-        let mut keys = IndexMap::new();
+        let mut keys = ByKey::default();
         while let Some(key) = seq.next_element::<Key>()? {
             self.context.enter(&key, keys.len())?;
             put(self.context, &mut keys, key, ())?;

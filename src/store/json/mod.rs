@@ -32,13 +32,16 @@ pub(super) const MAX_RANK: usize = 64;
 /// The one name in a header that is no key.
 pub(super) const METADATA: &str = "__metadata__";
 
+/// Something for each key of a document, in its order.
+pub(super) type ByKey<T> = IndexMap<Key, T, foldhash::fast::RandomState>;
+
 /// What a table says of one key: dtype and shape, and in a file's header the bytes `begin..end` of its data section.
 pub(super) type Row = (TensorInfo, [u64; 2]);
 
 /// Key -> dtype and shape, with `__metadata__`.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    pub(super) rows: IndexMap<Key, Row>,
+    pub(super) rows: ByKey<Row>,
     pub(super) metadata: BTreeMap<String, String>,
 }
 
@@ -46,7 +49,7 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// Key -> file, as written.
-    pub(super) weight_map: IndexMap<Key, String>,
+    pub(super) weight_map: ByKey<String>,
     /// What the index claims the tensors' bytes add up to.
     pub(super) total_size: Option<f64>,
 }
@@ -152,7 +155,7 @@ fn parse<'de, T>(
 }
 
 /// Puts a value under a key that must be new.
-fn put<T, E: serde::de::Error>(context: &mut Context, map: &mut IndexMap<Key, T>, key: Key, value: T) -> std::result::Result<(), E> {
+fn put<T, E: serde::de::Error>(context: &mut Context, map: &mut ByKey<T>, key: Key, value: T) -> std::result::Result<(), E> {
     match map.entry(key) {
         Slot::Vacant(slot) => {
             slot.insert(value);

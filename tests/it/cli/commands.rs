@@ -187,8 +187,47 @@ fn check_says_what_is_proven() {
     assert!(lines[2].starts_with("undecided.graft: idempotent: undecided, as a `when`"), "{}", lines[2]);
     assert!(!sandbox.run(&["check", "proven.graft"]).out.contains("idempotent"));
     let said = json(&sandbox.run(&["check", "proven.graft", "refuted.graft", "--json"]).out);
-    assert_eq!(said[0]["idempotent"], serde_json::json!({ "verdict": "proven" }));
+    assert_eq!(said[0]["idempotent"], serde_json::json!({ "verdict": "proven", "plain": false }));
     assert_eq!(said[1]["idempotent"], serde_json::json!({ "verdict": "refuted", "key": "a.w", "once": "b.w", "twice": "c.w" }));
+}
+
+#[test]
+fn rule_files_elsewhere_are_not_read() {
+    let sandbox = Sandbox::new();
+    sandbox.write("shared.graft", "rename \"a\" <-> \"b\"\n");
+    sandbox.write("mine/below/part.graft", "use \"../other.graft\"\n");
+    sandbox.write("mine/other.graft", "rename \"c\" <-> \"d\"\n");
+    sandbox.write("mine/inside.graft", "use \"below/part.graft\"\n");
+    sandbox.write("mine/outside.graft", "use \"../shared.graft\"\n");
+    sandbox.write("mine/linked.graft", "use \"link.graft\"\n");
+    std::os::unix::fs::symlink("../shared.graft", sandbox.path("mine/link.graft")).unwrap();
+    // Up and down again within the folder of the file that was asked for is fine.
+    let ran = sandbox.run(&["check", "mine/inside.graft"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for file in ["mine/outside.graft", "mine/linked.graft"] {
+        for command in ["check", "invert", "test"] {
+            let ran = sandbox.run(&[command, file]);
+            assert!(ran.code != 0 && ran.err.contains("RG111") && ran.err.contains("not below mine"), "{command} {file}: {}", ran.err);
+            let ran = sandbox.run(&[command, file, "--allow-outside"]);
+            assert_eq!(ran.code, 0, "{command} {file}: {}", ran.err);
+        }
+    }
+    // Asked for itself, a file below may not look up either.
+    assert!(sandbox.run(&["check", "mine/below/part.graft"]).err.contains("RG111"));
+}
+
+#[test]
+fn invert_names_what_is_lossy_in_used_files_too() {
+    let sandbox = Sandbox::new();
+    sandbox.write("old.graft", "rename \"a\" <-> \"b\"\nrename \"x\" -> \"y\"\n");
+    sandbox.write("mine.graft", "drop \"z\"\nuse \"old.graft\"\n");
+    let ran = sandbox.run(&["invert", "mine.graft"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, "use \"old.graft\" reversed\n"));
+    assert!(ran.err.contains("left out: mine.graft:1 drop \"z\": what is dropped doesn't come back"), "{}", ran.err);
+    assert!(ran.err.contains("lossy, in a used file: old.graft:2 \"x\" -> \"y\": it is one-way"), "{}", ran.err);
+    // Read backwards already, the inverse reads it forwards: nothing of it is lost.
+    sandbox.write("back.graft", "use \"old.graft\" reversed\n");
+    assert_eq!(sandbox.run(&["invert", "back.graft"]).code, 0);
 }
 
 #[test]

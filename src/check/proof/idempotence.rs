@@ -1,0 +1,470 @@
+//! Whether applying rules to their own output changes anything.
+//!
+//! Say that a second application takes a key. The first one gave it, or it would have been taken then; so it looks like a result of the
+//! *maker*, the rule that changed it last, and fits a *reader*, which stands no later. For each such pair of rules the languages are
+//! intersected. What is proven so holds for every key, whatever conditions and ranges say, where no target manifest moves prefixes.
+//!
+//! Nearly every rule with a `**` reads its own result if a name is doubled (`a.**` of `a.a.a.x`), or if two rules of a group fit one key.
+//! Where only such keys are left, the proof holds for *plain* keys, and says so: those in which the captures of each rule that takes them
+//! hold none of the names, but for a `weight` or `bias` at the end, that the sources of its statement or an earlier one have. A key that refutes is plain,
+//! and has been followed through the rules twice, by rules that depend on nothing but keys.
+
+use std::borrow::Cow;
+
+use super::super::lower::pattern_of;
+use super::super::rules::{CaptureKind, Rule, Rules, Selection, SideItem, Step, StepKind};
+use super::alphabet::{Alphabet, accepts};
+use super::automaton::{Automaton, Found, may_overlap, overlaps, search};
+use super::trace::{backward, captured, takes};
+use crate::check::op::Op;
+use crate::key::{Atom, Part, Pattern, Slot};
+use crate::syntax::ast::{Arrow, Expr};
+
+/// Witnesses that are followed for a pair of rules.
+const WITNESSES: usize = 48;
+
+/// Whether applying rules to their own output changes anything.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+pub enum Idempotence {
+    /// No key is rewritten twice.
+    Proven {
+        /// Shown only for plain keys: the captures of each rule that takes one hold none of the names in the sources so far.
+        plain: bool,
+        /// A key that isn't so, and is rewritten twice.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        except: Option<Twice>,
+    },
+    /// This key is, though it is plain.
+    Refuted(Twice),
+    /// It can't be told from the rules alone; the plan's verdict guards against it.
+    Undecided {
+        /// Why.
+        because: String,
+    },
+}
+
+/// A key that is rewritten twice.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Twice {
+    /// A key of the source layout.
+    pub key: String,
+    /// What it becomes.
+    pub once: String,
+    /// What that becomes when the rules are applied again; the same, if only its tensor is changed again.
+    pub twice: String,
+}
+
+/// A rule as it is read, and where it stands.
+struct Placed<'r> {
+    at: usize,
+    rule: Cow<'r, Rule>,
+    /// Whether the checkpoint's config decides that it is read at all.
+    guarded: bool,
+}
+
+/// What takes keys away or shortens them.
+struct Taker<'r> {
+    at: usize,
+    text: &'r str,
+    kind: TakerKind<'r>,
+}
+
+enum TakerKind<'r> {
+    Drop(&'r Selection),
+    Keep,
+    Strip { wrappers: &'r [Vec<String>], leading: bool },
+}
+
+/// The statements of a file in the order in which they are read.
+#[derive(Default)]
+struct Program<'r> {
+    rules: Vec<Placed<'r>>,
+    takers: Vec<Taker<'r>>,
+    /// Keys that are made from nothing, or by a tie.
+    made: Vec<(usize, &'r str, &'r Pattern)>,
+    next: usize,
+    open: Option<String>,
+}
+
+impl<'r> Program<'r> {
+    fn open(&mut self, because: impl FnOnce() -> String) {
+        self.open.get_or_insert_with(because);
+    }
+
+    fn read(&mut self, steps: &'r [Step], reversed: bool, guarded: bool) {
+        let is_strip = |step: &&Step| matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. });
+        let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(is_strip);
+        let order: Vec<&'r Step> = match reversed {
+            false => steps.iter().collect(),
+            true => strips.into_iter().chain(others.into_iter().rev()).collect(),
+        };
+        for step in order {
+            self.next += 1;
+            let at = self.next;
+            let mut taker = |kind| self.takers.push(Taker { at, text: &step.text, kind });
+            match &step.kind {
+                StepKind::Rewrite(rules) if !reversed => {
+                    self.rules.extend(rules.iter().map(|rule| Placed { at, rule: Cow::Borrowed(rule), guarded }));
+                }
+                StepKind::Rewrite(rules) => {
+                    let two_way = rules.iter().filter(|rule| rule.arrow == Arrow::TwoWay);
+                    self.rules.extend(two_way.map(|rule| Placed { at, rule: Cow::Owned(turned(rule)), guarded }));
+                }
+                StepKind::StripAnywhere { wrappers } => taker(TakerKind::Strip { wrappers, leading: false }),
+                StepKind::StripLeading { wrappers, .. } => taker(TakerKind::Strip { wrappers, leading: true }),
+                StepKind::Drop(keys) if !reversed => taker(TakerKind::Drop(keys)),
+                StepKind::Keep(_) if !reversed => taker(TakerKind::Keep),
+                StepKind::Create { target, .. } if !reversed => self.made.push((at, &step.text, target)),
+                StepKind::Create { .. } => self.open(|| format!("`{}`, read backwards, takes a key away", step.text)),
+                StepKind::Tie(tie) => {
+                    let patterns = tie.targets.iter().chain(&tie.sources);
+                    self.made.extend(patterns.map(|pattern| (at, step.text.as_str(), pattern)));
+                }
+                StepKind::When { condition, then, otherwise } => {
+                    // What config.json decides, it decides both times.
+                    if condition.asks_layout(&|_| None) || names_something(condition) {
+                        self.open(|| "a `when` may be decided by the keys themselves".to_owned());
+                    }
+                    self.read(then, reversed, true);
+                    self.read(otherwise, reversed, true);
+                }
+                StepKind::Reversed(steps) => self.read(steps, !reversed, guarded),
+                StepKind::Prefix(_) | StepKind::Drop(_) | StepKind::Keep(_) | StepKind::Cast { .. } | StepKind::Expect { .. } => {}
+            }
+        }
+    }
+
+    /// A key through all rules once, with the rules that took it; `None` where a statement takes it away or shortens it, or where it
+    /// grows beyond reason.
+    fn through(&self, key: &str) -> Option<(String, Vec<(&Placed<'r>, String)>)> {
+        let (mut key, mut by) = (key.to_owned(), Vec::new());
+        let mut done = 0;
+        for placed in &self.rules {
+            if placed.at == done {
+                continue;
+            }
+            if let Some(next) = takes(&placed.rule, &key) {
+                // The plan refuses a key that doesn't read back.
+                let ambiguous = placed.rule.ambiguous && backward(&placed.rule, &next).as_ref() != Some(&key);
+                if placed.guarded || ambiguous || !depends_on_keys_alone(&placed.rule) || next.len() > 4096 {
+                    return None;
+                }
+                by.push((placed, std::mem::replace(&mut key, next)));
+                done = placed.at;
+            }
+        }
+        Some((key, by))
+    }
+
+    /// A key that is rewritten twice, and whether it is plain.
+    fn twice(&self, key: String) -> Option<(Twice, bool)> {
+        let by_regex = |placed: &Placed<'_>| placed.rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)));
+        if !self.takers.is_empty() || self.takes_part(&key) || self.rules.iter().any(by_regex) {
+            return None;
+        }
+        let (once, by) = self.through(&key)?;
+        let (twice, again) = self.through(&once)?;
+        if by.is_empty() || again.is_empty() {
+            return None;
+        }
+        let plain = by.iter().all(|(placed, key)| self.is_plain(placed, key));
+        Some((Twice { key, once, twice }, plain))
+    }
+
+    /// What the sources name up to a statement: literal segments and words, but no bare numbers.
+    fn names(&self, at: usize) -> impl Iterator<Item = &Part> {
+        self.rules.iter().take_while(move |placed| placed.at <= at).flat_map(|placed| names(&placed.rule))
+    }
+
+    /// Whether the captures of a rule that takes a key hold none of the names of the sources so far, but for what nearly every key ends with.
+    fn is_plain(&self, placed: &Placed<'_>, key: &str) -> bool {
+        let held = captured(&placed.rule, key);
+        let named = |segment: &str| self.names(placed.at).any(|part| accepts(part, segment));
+        held.iter().all(|text| {
+            let text = match text.rsplit_once('.').unwrap_or(("", text)) {
+                (rest, leaf) if is_leaf(leaf) && key.ends_with(text.as_str()) => rest,
+                _ => text,
+            };
+            !text.split('.').any(named)
+        })
+    }
+
+    /// Whether a tie or a `create` speaks of a key.
+    fn takes_part(&self, key: &str) -> bool {
+        self.made.iter().any(|(_, _, pattern)| super::trace::matches_any(std::slice::from_ref(*pattern), key))
+    }
+}
+
+/// Whether applying the rules to their own output changes anything.
+pub fn idempotence(rules: &Rules) -> Idempotence {
+    let mut program = Program::default();
+    program.read(&rules.steps, false, false);
+    let (mut plain, mut except) = (false, None);
+    let mut open = program.open.take();
+    for maker in &program.rules {
+        for reader in program.rules.iter().filter(|reader| reader.at <= maker.at) {
+            match meet(&program, maker, reader) {
+                Meeting::Never => continue,
+                Meeting::Doubled => {
+                    plain = true;
+                    if except.is_some() {
+                        continue;
+                    }
+                }
+                Meeting::Possible => {
+                    open.get_or_insert_with(|| format!("`{}` may read what `{}` gives", reader.rule.text, maker.rule.text));
+                }
+            }
+            for (found, is_plain) in witnesses(&program, maker, reader) {
+                if is_plain {
+                    return Idempotence::Refuted(found);
+                }
+                except.get_or_insert(found);
+            }
+        }
+        for taker in program.takers.iter().filter(|taker| taker.at <= maker.at) {
+            if open.is_none() && may_take(taker, &maker.rule) {
+                open = Some(format!("`{}` may take what `{}` gives", taker.text, maker.rule.text));
+            }
+        }
+    }
+    for (at, text, pattern) in &program.made {
+        let read = program.rules.iter().filter(|reader| reader.at <= *at).find(|reader| {
+            let sources = reader.rule.left.iter().filter_map(pattern_of);
+            !sources.into_iter().all(|source| apart(pattern, source, &reader.rule.unless_left))
+        });
+        if let Some(reader) = read.filter(|_| open.is_none()) {
+            open = Some(format!("`{}` may read what `{text}` gives", reader.rule.text));
+        }
+    }
+    match open {
+        Some(because) => Idempotence::Undecided { because },
+        None => Idempotence::Proven { plain, except },
+    }
+}
+
+/// How the results of one rule meet the sources of another.
+enum Meeting {
+    Never,
+    /// Only if a capture of the maker holds one of its own names.
+    Doubled,
+    Possible,
+}
+
+fn meet(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeting {
+    let mut meeting = Meeting::Never;
+    if reader.rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_))) {
+        return Meeting::Possible;
+    }
+    for image in maker.rule.right.iter().filter_map(pattern_of) {
+        for source in reader.rule.left.iter().filter_map(pattern_of) {
+            // A regex of the maker may put dots where its groups stand.
+            let by_regex = maker.rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)));
+            if by_regex {
+                return Meeting::Possible;
+            }
+            if apart(image, source, &reader.rule.unless_left) {
+                continue;
+            }
+            // What a later statement takes for certain is not what the first application gives in the end.
+            let later: Vec<&Pattern> = program
+                .rules
+                .iter()
+                .filter(|later| later.at > maker.at && !later.guarded && takes_for_certain(&later.rule))
+                .flat_map(|later| later.rule.left.iter().filter_map(pattern_of))
+                .collect();
+            let mut names: Vec<&Part> = Vec::new();
+            for name in program.names(maker.at) {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+            let excluded: Vec<&Pattern> = certain(&reader.rule.unless_left).chain(later).collect();
+            let named: Vec<Pattern> = names.iter().map(|part| Pattern::new(vec![(*part).clone()])).collect();
+            let patterns: Vec<&Pattern> = [image, source].into_iter().chain(excluded.iter().copied()).collect();
+            let all: Vec<&Pattern> = patterns.iter().copied().chain(&named).collect();
+            let alphabet = Alphabet::new(&all);
+            if !alphabet.is_exact(&all) {
+                return Meeting::Possible;
+            }
+            let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
+            let Some(mut automata) = automata else { return Meeting::Possible };
+            let own: Vec<bool> = alphabet.symbols().iter().map(|symbol| names.iter().any(|part| accepts(part, symbol))).collect();
+            automata[0].restrict_captures(&own, |symbol| is_leaf(&alphabet.symbols()[symbol]));
+            match search(&automata, &alphabet, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true)) {
+                Found::Nothing => meeting = Meeting::Doubled,
+                Found::Key(_) | Found::Unknown => return Meeting::Possible,
+            }
+        }
+    }
+    meeting
+}
+
+/// Whether no key fits both patterns and none of the exceptions; `false` if that isn't certain.
+fn apart(image: &Pattern, source: &Pattern, unless: &[Pattern]) -> bool {
+    if !may_overlap(image.parts(), source.parts()) {
+        return true;
+    }
+    let patterns: Vec<&Pattern> = [image, source].into_iter().chain(certain(unless)).collect();
+    let alphabet = Alphabet::new(&patterns);
+    let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
+    let Some(automata) = automata else { return false };
+    let meets = search(&automata, &alphabet, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true));
+    meets == Found::Nothing && alphabet.is_exact(&patterns)
+}
+
+/// Keys that a reader may take after a maker gave them, as sources of the maker; each followed through all rules.
+fn witnesses(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Vec<(Twice, bool)> {
+    let mut found = Vec::new();
+    for image in maker.rule.right.iter().filter_map(pattern_of) {
+        for source in reader.rule.left.iter().filter_map(pattern_of) {
+            let unless = &reader.rule.unless_left;
+            let patterns: Vec<&Pattern> = [image, source].into_iter().chain(unless).collect();
+            let alphabet = Alphabet::new(&patterns);
+            let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
+            let mut keys = overlaps(image, source, false, &alphabet, WITNESSES);
+            let fits = |accepted: &[bool]| accepted[0] && accepted[1] && !accepted[2..].contains(&true);
+            if let Some(Found::Key(key)) = automata.map(|automata| search(&automata, &alphabet, fits)) {
+                keys.insert(0, key);
+            }
+            found.extend(keys.into_iter().filter_map(|key| {
+                // A map may give the key that it takes.
+                let before = backward(&maker.rule, &key).or_else(|| (!maker.rule.is_rename()).then(|| key.clone()))?;
+                program.twice(before)
+            }));
+        }
+    }
+    // A plain one tells more.
+    found.sort_by_key(|(_, plain)| !plain);
+    found
+}
+
+/// The patterns of exceptions that certainly match what an automaton says they do: a range may forbid it, and so may a name that stands twice.
+fn certain(patterns: &[Pattern]) -> impl Iterator<Item = &Pattern> {
+    patterns.iter().filter(|pattern| {
+        let atoms = pattern.parts().iter().flat_map(|part| match part {
+            Part::Segment(atoms) => atoms.to_vec(),
+            _ => Vec::new(),
+        });
+        let rests = pattern.parts().iter().filter_map(|part| if let Part::Rest(slot) = part { Some(*slot) } else { None });
+        let mut slots: Vec<Slot> = atoms.clone().filter_map(|atom| atom.slot()).chain(rests).collect();
+        let count = slots.len();
+        slots.sort_unstable();
+        slots.dedup();
+        slots.len() == count && !atoms.into_iter().any(|atom| matches!(atom, Atom::Index { .. }))
+    })
+}
+
+/// Whether a rule takes each key that fits its source: nothing but the key decides.
+fn takes_for_certain(rule: &Rule) -> bool {
+    let plain = |pattern: &Pattern| {
+        pattern.parts().iter().all(|part| match part {
+            Part::Segment(atoms) => atoms.iter().all(|atom| !matches!(atom, Atom::Index { mul, add, .. } if (*mul, *add) != (1, 0))),
+            _ => true,
+        })
+    };
+    let sources: Vec<&Pattern> = rule.left.iter().filter_map(pattern_of).collect();
+    let once: Vec<Pattern> = sources.iter().map(|pattern| (*pattern).clone()).collect();
+    rule.condition.is_none()
+        && rule.unless_left.is_empty()
+        && rule.unless_right.is_empty()
+        && rule.captures.iter().all(|capture| match &capture.kind {
+            CaptureKind::Index(_) => false,
+            CaptureKind::Words { left, right } => left == right,
+            CaptureKind::Chars | CaptureKind::Rest => true,
+        })
+        && certain(&once).count() == once.len()
+        && rule.left.iter().chain(&rule.right).filter_map(pattern_of).all(plain)
+        // A result that is the key itself is no change; with other names around the captures it can't be.
+        && rule.is_rename()
+        && sources.first().is_some_and(|left| rule.right.iter().filter_map(pattern_of).all(|right| literals(left) != literals(right)))
+}
+
+fn literals(pattern: &Pattern) -> Vec<&str> {
+    let mut found: Vec<&str> =
+        pattern.parts().iter().filter_map(|part| if let Part::Literal(text) = part { Some(&**text) } else { None }).collect();
+    found.sort_unstable();
+    found
+}
+
+/// Whether a witness may go by a rule: nothing but keys decides, and one key is a whole instance of it.
+fn depends_on_keys_alone(rule: &Rule) -> bool {
+    rule.condition.is_none()
+        && rule.captures.iter().all(|capture| !capture.has_range() && capture.left == capture.right)
+        && rule.left.len() == 1
+        && rule.right.len() == 1
+        && rule.joint.iter().chain(rule.left.iter().chain(&rule.right).flat_map(|side| &side.ops)).all(|used| fits_all(&used.op))
+}
+
+/// Whether an op fits any matrix of floats.
+fn fits_all(op: &Op<Expr>) -> bool {
+    matches!(op, Op::Transpose { .. } | Op::Add { .. } | Op::Mul { .. } | Op::Neg | Op::Exp | Op::Log)
+}
+
+/// What nearly every key ends with.
+fn is_leaf(segment: &str) -> bool {
+    matches!(segment, "weight" | "bias")
+}
+
+/// What a rule's sources name.
+fn names(rule: &Rule) -> impl Iterator<Item = &Part> {
+    rule.left.iter().filter_map(pattern_of).flat_map(Pattern::parts).filter(|part| match part {
+        Part::Literal(_) => true,
+        Part::Segment(atoms) => {
+            !atoms.iter().any(|atom| matches!(atom, Atom::Chars(_)))
+                && atoms.iter().any(|atom| matches!(atom, Atom::Text(_) | Atom::Words { .. }))
+        }
+        Part::Rest(_) => false,
+    })
+}
+
+/// Whether a statement that takes keys away, or shortens them, may do so with a result of a rule.
+fn may_take(taker: &Taker<'_>, maker: &Rule) -> bool {
+    let mut images = maker.right.iter().filter_map(pattern_of);
+    match &taker.kind {
+        TakerKind::Drop(keys) => images.any(|image| !keys.patterns.iter().all(|pattern| apart(image, pattern, &keys.unless))),
+        // Everything that isn't kept goes.
+        TakerKind::Keep => true,
+        // Strips go to a fixed point, so only a rule can put a wrapper there again.
+        TakerKind::Strip { wrappers, leading } => {
+            let gives = |part: &Part, segment: &str| !matches!(part, Part::Rest(_)) && accepts(part, segment);
+            let wrapped = |image: &Pattern| {
+                wrappers
+                    .iter()
+                    .any(|wrapper| wrapper.len() > 1 || image.parts().iter().any(|part| wrapper.iter().any(|segment| gives(part, segment))))
+            };
+            let same_start = maker.left.iter().filter_map(pattern_of).all(|left| {
+                maker.right.iter().filter_map(pattern_of).all(|right| match (left.parts().first(), right.parts().first()) {
+                    (left, right @ Some(Part::Rest(_))) => left == right,
+                    (_, Some(_)) => true,
+                    (_, None) => false,
+                })
+            });
+            images.any(wrapped) || (*leading && !same_start)
+        }
+    }
+}
+
+/// A rule as reading backwards sees it.
+fn turned(rule: &Rule) -> Rule {
+    Rule {
+        left: rule.right.clone(),
+        right: rule.left.clone(),
+        unless_left: rule.unless_right.clone(),
+        unless_right: rule.unless_left.clone(),
+        captures: rule
+            .captures
+            .iter()
+            .map(|one| super::super::rules::Capture { left: one.right, right: one.left, ..one.clone() })
+            .collect(),
+        ..rule.clone()
+    }
+}
+
+/// Whether a condition has a name, behind which a question about keys may stand.
+fn names_something(condition: &crate::syntax::ast::Expr) -> bool {
+    let mut found = Vec::new();
+    super::super::value::names(condition, &mut found);
+    !found.is_empty()
+}

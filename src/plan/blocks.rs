@@ -1,0 +1,331 @@
+//! Quantization blocks: index maps may move a block as a whole, and its scale must move along.
+//!
+//! A tensor is quantized in blocks if its scales lie beside it: one for each 128 × 128 elements (or as config.json, or the shapes, say), or
+//! one for each 16 bytes of MXFP4. For each node that only moves such elements it is followed how large the blocks are along each
+//! dimension; where one would be cut, or its elements scattered, they are *broken*. What isn't broken maps block to block, and the scales
+//! have to go the same way: first the ops are compared one by one, then, where they differ, scale by scale.
+//!
+//! It doesn't ask for names: a renamed tensor whose scales keep their name is none of its business.
+
+mod follow;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
+
+use super::graph::Graph;
+use super::node::{Node, NodeId, Op, RuleId};
+use super::state::Entry;
+use super::{Planner, counted};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::QUANTIZED_BLOCK;
+use crate::key::Key;
+
+/// Scales of one tensor that are compared one by one.
+const COMPARED: u64 = 1 << 20;
+
+/// How many ops deep, and how many in all, two tensors are compared: ties can make a graph that is small and has many ways through it.
+const DEPTH: usize = 128;
+const STEPS: u32 = 1 << 22;
+
+/// The id of an element that no tensor of the checkpoint has.
+const FILLED: u64 = u64::MAX;
+
+/// What is wrong with targets that one rule made.
+type Findings = BTreeMap<(Option<RuleId>, &'static str), (String, Vec<String>)>;
+
+impl Planner<'_> {
+    /// Refuses what cuts through quantization blocks, or moves them without their scales.
+    pub(super) fn check_blocks(&mut self, entries: &[Entry]) {
+        let is_source = |id: NodeId| matches!(self.graph.node(id).op, Op::Source { .. });
+        if entries.iter().all(|entry| is_source(entry.node)) {
+            return;
+        }
+        let quantized = quantized(&self.graph, self.options.config.clone());
+        if quantized.is_empty() {
+            return;
+        }
+        let (blocks, from) = follow(&self.graph, &quantized);
+        let check = Check { graph: &self.graph, blocks, from, quantized, steps: Cell::new(0), seen: RefCell::default() };
+        let weights: ByNode<NodeId> = check.quantized.iter().map(|(weight, it)| (it.scales, *weight)).collect();
+        // By scales of the checkpoint, what they become.
+        let mut using: ByNode<Vec<(NodeId, Option<RuleId>)>> = ByNode::default();
+        for entry in entries {
+            let (node, rule) = (check.unconverted(entry.node), entry.rules.last().copied());
+            check.leaves(node, |leaf| {
+                if weights.contains_key(&leaf) {
+                    using.entry(leaf).or_default().push((node, rule));
+                }
+            });
+        }
+        let dequantizes = self.graph.nodes.iter().any(|node| matches!(node.op, Op::DequantBlocks { .. } | Op::DequantMxfp4));
+        // Results come in the order of their keys, and those of the scales likewise: what follows the last pair is looked at first.
+        let mut next: ByNode<usize> = ByNode::default();
+        let mut findings = Findings::new();
+        for entry in entries {
+            let rule = entry.rules.last().copied();
+            let mut say = |rule: Option<RuleId>, kind: &'static str, message: String| {
+                findings.entry((rule, kind)).or_insert_with(|| (message, Vec::new())).1.push(entry.key.to_string());
+            };
+            let source = check.from[entry.node.0 as usize];
+            let used = check.quantized.get(&source).and_then(|it| using.get(&it.scales)).map(Vec::as_slice).unwrap_or_default();
+            match (&self.graph.node(entry.node).op, &check.blocks[entry.node.0 as usize]) {
+                (_, Blocks::Broken(broken)) => say(rule, "cut", check.described(broken.source, &broken.why)),
+                (Op::Source { .. }, Blocks::Of(_)) => {
+                    let own = check.quantized.get(&source).map(|it| it.scales);
+                    if let Some((_, by)) = used.first().filter(|_| used.iter().all(|(scales, _)| Some(*scales) != own)) {
+                        say(*by, "scales", check.described(source, "its scales are moved, and it is not"));
+                    }
+                }
+                (_, Blocks::Of(_)) if !used.is_empty() => {
+                    let next = next.entry(source).or_default();
+                    let at = (0..used.len()).map(|at| (*next + at) % used.len()).find(|at| check.mirrors(entry.node, used[*at].0, 0));
+                    match at {
+                        Some(at) => *next = at + 1,
+                        None if used.iter().any(|(scales, _)| check.lies_as(entry.node, *scales)) => {}
+                        None => say(rule, "moved", check.described(source, "it is moved, and its scales are not moved along")),
+                    }
+                }
+                _ => {}
+            }
+            for (weight, scales) in if dequantizes { check.dequantized(entry.node) } else { Vec::new() } {
+                match &check.blocks[weight.0 as usize] {
+                    Blocks::Broken(broken) => say(rule, "cut", check.described(broken.source, &broken.why)),
+                    Blocks::Of(_) if !check.mirrors(weight, scales, 0) && !check.lies_as(weight, scales) => {
+                        let source = check.from[weight.0 as usize];
+                        say(rule, "moved", check.described(source, "it is dequantized with other scales than its own"));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for ((rule, _), (message, keys)) in findings {
+            let mut finding = Diagnostic::error(QUANTIZED_BLOCK, message);
+            if let Some(place) = rule.and_then(|rule| self.places.get(&rule)) {
+                finding = finding.at(place.clone(), format!("gives {} so", counted(keys.len(), "key")));
+            }
+            let finding = finding.keys(keys).hint("move tensor and scales by one rule, in whole blocks: `{t: weight|weight_scale_inv}`");
+            self.findings.push(finding.hint("or dequantize first: `via dequant_fp8`, `via dequant_mxfp4`"));
+        }
+    }
+}
+
+struct Check<'a> {
+    graph: &'a Graph,
+    quantized: ByNode<Quantized>,
+    /// By node.
+    blocks: Vec<Blocks>,
+    /// By node, a quantized tensor of the checkpoint that its elements are from.
+    from: Vec<NodeId>,
+    /// How many walks there were, and by node the last that came by.
+    seen: RefCell<(u32, Vec<u32>)>,
+    /// Steps of all comparisons so far.
+    steps: Cell<u32>,
+}
+
+impl Check<'_> {
+    fn key(&self, id: NodeId) -> Key {
+        match &self.graph.node(id).op {
+            Op::Source { key } => key.clone(),
+            _ => Key::from(""),
+        }
+    }
+
+    /// A finding: the key, its dtype and shape, its blocks, and what is done to it.
+    fn described(&self, source: NodeId, why: &str) -> String {
+        let block = self.quantized.get(&source).map(|it| &it.block[..]).unwrap_or_default();
+        let info = self.graph.info(source);
+        let sizes: Vec<String> = block.iter().zip(&info.shape[..]).map(|(block, size)| block.min(size).to_string()).collect();
+        format!("`{}`, {info}, is quantized in blocks of {}: {}", self.key(source), sizes.join(" x "), why)
+    }
+
+    /// Without casts and the like at its end: scales may be converted.
+    fn unconverted(&self, mut id: NodeId) -> NodeId {
+        while let (Op::Cast | Op::Mul { .. } | Op::Add { .. } | Op::Neg | Op::Exp | Op::Log, [input]) =
+            (&self.graph.node(id).op, self.graph.node(id).inputs.as_slice())
+        {
+            id = *input;
+        }
+        id
+    }
+
+    /// Tells each tensor of the checkpoint whose elements a node moves, once.
+    fn leaves(&self, node: NodeId, mut tell: impl FnMut(NodeId)) {
+        self.walk(node, |id, node| match &node.op {
+            Op::Source { .. } => {
+                tell(id);
+                false
+            }
+            op => op.is_index_map(),
+        });
+    }
+
+    /// Below a node, what is dequantized: the tensor and its scales.
+    fn dequantized(&self, node: NodeId) -> Vec<(NodeId, NodeId)> {
+        let mut found = Vec::new();
+        self.walk(node, |_, node| match (&node.op, node.inputs.as_slice()) {
+            (Op::DequantBlocks { .. } | Op::DequantMxfp4, [weight, scales]) => {
+                found.push((*weight, self.unconverted(*scales)));
+                false
+            }
+            _ => true,
+        });
+        found
+    }
+
+    /// Looks at a node and what is below it, each once, as long as `look` says to go on.
+    fn walk(&self, start: NodeId, mut look: impl FnMut(NodeId, &Node) -> bool) {
+        let first = self.graph.node(start);
+        if !look(start, first) || first.inputs.is_empty() {
+            return;
+        }
+        let mut seen = self.seen.borrow_mut();
+        let (walk, last) = (seen.0 + 1, &mut seen.1);
+        last.resize(self.graph.nodes.len(), 0);
+        let mut open: Vec<NodeId> = first.inputs.clone();
+        while let Some(id) = open.pop() {
+            if std::mem::replace(&mut last[id.0 as usize], walk) != walk && look(id, self.graph.node(id)) {
+                open.extend(&self.graph.node(id).inputs);
+            }
+        }
+        seen.0 = walk;
+    }
+
+    /// Whether scales lie as a node's blocks do, whatever ops brought both there.
+    fn lies_as(&self, weight: NodeId, scales: NodeId) -> bool {
+        let enough = self.graph.info(scales).numel().is_some_and(|count| count <= COMPARED);
+        let order = || self.blocks_in_order(weight, 0);
+        enough && order().is_some_and(|order| self.scales_in_order(scales, 0).is_some_and(|other| other.1 == order.1))
+    }
+
+    /// Whether a comparison may go on.
+    fn may_go_on(&self, depth: usize) -> bool {
+        self.steps.set(self.steps.get().saturating_add(1));
+        depth < DEPTH && self.steps.get() < STEPS
+    }
+
+    /// Whether the same ops are done to both, in units of blocks.
+    fn mirrors(&self, weight: NodeId, scales: NodeId, depth: usize) -> bool {
+        if !self.may_go_on(depth) {
+            return false;
+        }
+        let (w, s) = (self.graph.node(weight), self.graph.node(scales));
+        if let Op::Source { .. } = w.op {
+            return self.quantized.get(&weight).is_some_and(|it| it.scales == scales);
+        }
+        let Blocks::Of(block) = &self.blocks[weight.0 as usize] else {
+            return matches!((&w.op, &s.op), (Op::Fill { .. }, Op::Fill { .. }));
+        };
+        let same = match (&w.op, &s.op) {
+            (Op::Narrow { dim, start, .. }, Op::Narrow { dim: other, start: first, .. }) => {
+                dim == other && block.get(*dim).is_some_and(|block| start.checked_div(*block) == Some(*first))
+            }
+            (Op::Permute { dims }, Op::Permute { dims: other }) => {
+                dims.starts_with(other) && dims[other.len()..].iter().all(|dim| *dim >= other.len())
+            }
+            (Op::Reshape, Op::Reshape) => true,
+            (Op::Concat { dim }, Op::Concat { dim: other }) => dim == other,
+            _ => false,
+        };
+        let grid = grid(&w.info, block);
+        let (trailing, fits) = (grid.len().saturating_sub(s.info.shape.len()), grid.starts_with(&s.info.shape));
+        same && fits
+            && grid.iter().rev().take(trailing).all(|size| *size == 1)
+            && w.inputs.len() == s.inputs.len()
+            && w.inputs.iter().zip(&s.inputs).all(|(w, s)| self.mirrors(*w, *s, depth + 1))
+    }
+
+    /// The blocks of a node in row-major order, each as the element of the scales that it has in the checkpoint; and their grid.
+    fn blocks_in_order(&self, id: NodeId, depth: usize) -> Option<(Vec<u64>, Vec<u64>)> {
+        if !self.may_go_on(depth) {
+            return None;
+        }
+        let node = self.graph.node(id);
+        if let Op::Source { .. } = node.op {
+            let it = self.quantized.get(&id)?;
+            return Some((grid(&node.info, &it.block).to_vec(), self.scales_in_order(it.scales, depth)?.1));
+        }
+        let Blocks::Of(block) = &self.blocks[id.0 as usize] else { return None };
+        let shape = grid(&node.info, block).to_vec();
+        let inputs = node.inputs.iter().map(|input| match self.graph.node(*input).op {
+            Op::Fill { .. } => {
+                let shape = grid(self.graph.info(*input), block).to_vec();
+                Some((shape.clone(), vec![FILLED; usize::try_from(shape.iter().product::<u64>()).ok()?]))
+            }
+            _ => self.blocks_in_order(*input, depth + 1),
+        });
+        let start = match &node.op {
+            Op::Narrow { dim, start, .. } => start.checked_div(*block.get(*dim)?)?,
+            _ => 0,
+        };
+        moved(&node.op, start, inputs.collect::<Option<_>>()?, shape)
+    }
+
+    /// The elements of scales in row-major order, each by where it is in the checkpoint; and their shape.
+    fn scales_in_order(&self, id: NodeId, depth: usize) -> Option<(Vec<u64>, Vec<u64>)> {
+        if !self.may_go_on(depth) {
+            return None;
+        }
+        let node = self.graph.node(id);
+        let (shape, count) = (node.info.shape.to_vec(), node.info.numel()?);
+        match &node.op {
+            _ if count > COMPARED => None,
+            Op::Source { .. } => {
+                let first = u64::from(id.0).checked_shl(24)?;
+                Some((shape, (first..first + count).collect()))
+            }
+            Op::Fill { .. } => Some((shape, vec![FILLED; usize::try_from(count).ok()?])),
+            op if op.is_index_map() => {
+                let inputs = node.inputs.iter().map(|input| self.scales_in_order(*input, depth + 1)).collect::<Option<_>>()?;
+                let start = if let Op::Narrow { start, .. } = op { *start } else { 0 };
+                moved(op, start, inputs, shape)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What an index map makes of elements in row-major order.
+fn moved(op: &Op, start: u64, inputs: Vec<(Vec<u64>, Vec<u64>)>, shape: Vec<u64>) -> Option<(Vec<u64>, Vec<u64>)> {
+    let strides = |shape: &[u64]| -> Vec<u64> {
+        let mut strides = vec![1; shape.len()];
+        for dim in (1..shape.len()).rev() {
+            strides[dim - 1] = strides[dim] * shape[dim];
+        }
+        strides
+    };
+    let count = shape.iter().product::<u64>();
+    let own = strides(&shape);
+    let at = |dim: usize, index: u64| index / own[dim] % shape[dim];
+    let take = |values: &[u64], index: u64| values.get(usize::try_from(index).ok()?).copied();
+    let elements: Option<Vec<u64>> = match (op, inputs.as_slice()) {
+        (Op::Reshape, [(_, values)]) => Some(values.clone()),
+        (Op::Narrow { dim, .. }, [(from, values)]) => {
+            let theirs = strides(from);
+            let place = |index: u64| (0..shape.len()).map(|d| (at(d, index) + if d == *dim { start } else { 0 }) * theirs[d]).sum();
+            (0..count).map(|index| take(values, place(index))).collect()
+        }
+        (Op::Permute { dims }, [(from, values)]) => {
+            let theirs = strides(from);
+            let place = |index: u64| dims.iter().enumerate().map(|(d, from)| at(d, index) * theirs[*from]).sum();
+            (0..count).map(|index| take(values, place(index))).collect()
+        }
+        (Op::Concat { dim }, inputs) => {
+            let outer = shape.get(..*dim)?.iter().product::<u64>();
+            let mut joined = Vec::new();
+            for row in 0..outer {
+                for (from, values) in inputs {
+                    let run = usize::try_from(from.get(*dim..)?.iter().product::<u64>()).ok()?;
+                    let first = usize::try_from(row).ok()?.checked_mul(run)?;
+                    joined.extend_from_slice(values.get(first..first.checked_add(run)?)?);
+                }
+            }
+            Some(joined)
+        }
+        _ => None,
+    };
+    Some((shape, elements?))
+}

@@ -1,0 +1,81 @@
+//! Nearest misses: for a rule that fits no key, the key on which it got furthest, and the segment that stopped it.
+
+use std::sync::Arc;
+
+use super::{Planner, Stage};
+use crate::check::{Direction, Rule, SideItem, Step, StepKind};
+use crate::diagnostic::Diagnostic;
+use crate::key::{Part, Reach, Segments};
+
+/// Keys that are searched for the nearest miss of a rule.
+const SEARCHED: usize = 2000;
+
+impl Planner<'_> {
+    /// For each rule of a stage, the key on which its sources got furthest, and where that stopped; the best first.
+    pub(super) fn nearest_misses(&self, stage: &Stage<'_>) -> Vec<String> {
+        let mut rules = Vec::new();
+        rules_below(&stage.rules.steps, stage.direction, &mut rules);
+        let mut misses: Vec<(Reach, String)> =
+            rules.into_iter().filter_map(|(rule, direction)| self.nearest_miss(rule, direction)).collect();
+        misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
+        misses.into_iter().map(|(_, miss)| miss).collect()
+    }
+
+    /// The nearest miss of the rule that a finding points at, if a part of a key fits it at all.
+    pub(super) fn miss_of(&self, finding: &Diagnostic, stage: &Stage<'_>) -> Option<(Reach, String)> {
+        let (place, _) = finding.primary.as_ref()?;
+        let mut rules = Vec::new();
+        rules_below(&stage.rules.steps, stage.direction, &mut rules);
+        let is_it = |rule: &Rule| rule.place.span.range() == place.span.range() && Arc::ptr_eq(&rule.place.source, &place.source);
+        let (rule, direction) = rules.into_iter().find(|(rule, _)| is_it(rule))?;
+        self.nearest_miss(rule, direction).filter(|(reach, _)| reach.parts > usize::from(starts_open(rule, direction)))
+    }
+
+    /// The key on which the sources of a rule got furthest, and where that stopped.
+    fn nearest_miss(&self, rule: &Rule, direction: Direction) -> Option<(Reach, String)> {
+        let mut segments = Segments::default();
+        let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
+        let patterns = sides.iter().filter_map(|side| match &side.item {
+            SideItem::Pattern(pattern) => Some(pattern),
+            _ => None,
+        });
+        let misses = patterns.filter_map(|pattern| {
+            let reached = self.state.iter().take(SEARCHED).map(|(_, entry)| {
+                segments.split(&entry.key);
+                (pattern.reach(&entry.key, &segments, rule.captures.len()), &entry.key)
+            });
+            let (reach, key) = reached.max_by_key(|(reach, _)| *reach)?;
+            segments.split(key);
+            let there = (reach.segment < segments.len()).then(|| segments.get(key, reach.segment));
+            let after_any = reach.parts.checked_sub(1).is_some_and(|at| matches!(pattern.parts().get(at), Some(Part::Rest(_))));
+            let stopped = match (pattern.parts().get(reach.parts), there) {
+                (Some(Part::Literal(wanted)), Some(there)) if !after_any => format!("where it wants `{wanted}` and finds `{there}`"),
+                (_, Some(there)) => format!("up to `{there}`"),
+                (_, None) => "up to its end".to_owned(),
+            };
+            Some((reach, format!("`{}` got furthest on `{key}`, {stopped}", rule.text)))
+        });
+        misses.max_by_key(|(reach, _)| *reach)
+    }
+}
+
+/// Whether a source starts with a `**`, which fits every key.
+fn starts_open(rule: &Rule, direction: Direction) -> bool {
+    let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
+    sides.iter().any(|side| matches!(&side.item, SideItem::Pattern(pattern) if matches!(pattern.parts().first(), Some(Part::Rest(_)))))
+}
+
+/// The rules of statements, blocks and reversed files included, and which way each is read.
+fn rules_below<'r>(steps: &'r [Step], direction: Direction, found: &mut Vec<(&'r Rule, Direction)>) {
+    for step in steps {
+        match &step.kind {
+            StepKind::Rewrite(rules) => found.extend(rules.iter().map(|rule| (rule, direction))),
+            StepKind::Reversed(steps) => rules_below(steps, direction.opposite(), found),
+            StepKind::When { then, otherwise, .. } => {
+                rules_below(then, direction, found);
+                rules_below(otherwise, direction, found);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Steps that can't be read backwards: what each of them leaves behind in *these* keys, and whether that is refused.
+//!
+//! A step matters if keys would keep a name, or tensors a form, that only it gives; or if what it took away doesn't come back. One that
+//! finds nothing to undo says nothing. What matters is an error, unless the rule says `optional` (the layout it starts from may lack it) or
+//! the caller allows it; then it is a note. With the record of the conversion that made the checkpoint there is no guessing: what that
+//! doesn't name was so before.
+
+use regex::Regex;
+
+use crate::check::value::Scope;
+use crate::check::{Direction, Rule, Selection, SideItem, Step};
+use crate::diagnostic::codes::{LOSSY_REVERSE, NOT_REVERSED};
+use crate::diagnostic::{Diagnostic, Place};
+use crate::key::{Bindings, Key, Part, Pattern, Segments};
+use crate::plan::bind::{BoundItem, bind, matches_any};
+use crate::plan::{Lost, Planner, Stage, counted};
+use crate::tensor::Dtype;
+
+/// A step that was left out while reading backwards.
+#[derive(Clone, Debug)]
+pub(in crate::plan) struct LeftOut {
+    place: Place,
+    /// `optional`: the rules say that it may be left out.
+    fine: bool,
+    what: What,
+}
+
+/// What a step leaves behind.
+#[derive(Clone, Debug)]
+enum What {
+    /// These keys (and the keys they were in the checkpoint) are its results and would stay so.
+    Results { one_way: &'static str, keys: Vec<(Key, Key)> },
+    /// It took these away, as the record says; or, without one, nobody knows which.
+    Gone { keys: Option<Vec<Key>> },
+    /// These were rounded to this dtype, or may have been.
+    Rounded { keys: Vec<Key>, dtype: Dtype },
+    /// These may have had a narrower dtype; their values are as they were.
+    Widened { dtype: Dtype },
+}
+
+impl Planner<'_> {
+    /// Whether the record is that of the conversion which this stage turns back: then what it doesn't name didn't happen.
+    pub(in crate::plan) fn is_recorded(&self, stage: &Stage<'_>) -> bool {
+        let Some(record) = self.options.record else { return false };
+        let hash = blake3::hash(stage.rules.source.text.as_bytes()).to_hex();
+        let same = |rules: &&crate::plan::RecordedRules| {
+            rules.name == stage.rules.name && rules.direction != stage.direction && rules.blake3 == *hash.as_str()
+        };
+        record.rules.iter().any(|rules| same(&rules))
+    }
+
+    /// A one-way rule of a group that is read backwards.
+    pub(super) fn leave_one_way(&mut self, rule: &Rule, scope: &Scope) {
+        let restored = self.restore(&rule.place, &rule.text);
+        if restored {
+            // So these rules are for this checkpoint, if no other fits a key.
+            self.evidence.matched += 1;
+        }
+        if restored || self.recorded {
+            return;
+        }
+        let keys = self.results_of(rule, scope);
+        if !keys.is_empty() {
+            let one_way = if rule.is_rename() { "rename" } else { "map" };
+            self.evidence.left_out.push(LeftOut { place: rule.place.clone(), fine: rule.optional, what: What::Results { one_way, keys } });
+        }
+    }
+
+    /// The keys that a one-way rule may have given.
+    fn results_of(&self, rule: &Rule, scope: &Scope) -> Vec<(Key, Key)> {
+        let by_regex = rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)));
+        // Maps may have ops without an inverse: that a key fits a target is all that can be asked of them.
+        let inverse = self.with_environment(|environment| {
+            (rule.is_rename() && !by_regex).then(|| bind(rule, scope, environment, Direction::Reverse).ok()).flatten()
+        });
+        let images: Vec<(&Pattern, Option<Regex>)> = rule
+            .right
+            .iter()
+            .filter_map(|side| match &side.item {
+                SideItem::Pattern(pattern) => Some((pattern, by_regex.then(|| loose(pattern)).flatten())),
+                _ => None,
+            })
+            .collect();
+        let (mut segments, mut found) = (Segments::default(), Vec::new());
+        self.with_environment(|environment| {
+            for (_, entry) in self.state.iter() {
+                segments.split(&entry.key);
+                let mut bindings = Bindings::new(rule.captures.len());
+                let fits = match &inverse {
+                    // A condition may speak of captures that only the left side binds: then it may have held.
+                    Some(inverse) => {
+                        inverse.matches(0, &entry.key, &segments, &mut bindings, scope, environment).unwrap_or(true)
+                            && !inverse.targets.iter().any(|side| match &side.item {
+                                BoundItem::Pattern(source) => source.render(&entry.key, &bindings).as_deref() == Some(&*entry.key),
+                                _ => false,
+                            })
+                    }
+                    None => {
+                        !matches_any(&rule.unless_right, &entry.key, &segments)
+                            && images.iter().any(|(pattern, loose)| match loose {
+                                Some(loose) => loose.is_match(&entry.key),
+                                None => pattern.matches(&entry.key, &segments, &mut Bindings::new(rule.captures.len())),
+                            })
+                    }
+                };
+                if fits {
+                    found.push((entry.key.clone(), entry.origin.clone()));
+                }
+            }
+        });
+        found
+    }
+
+    /// A `drop` or `keep` that is read backwards.
+    pub(super) fn leave_selection(&mut self, step: &Step, keys: &Selection) {
+        let keys_lost = self.recorded.then(|| self.lost_by(step));
+        if keys_lost.as_ref().is_none_or(|keys| !keys.is_empty()) {
+            let what = What::Gone { keys: keys_lost };
+            self.evidence.left_out.push(LeftOut { place: step.place.clone(), fine: keys.optional, what });
+        }
+    }
+
+    /// A `cast` that is read backwards; `places` are the entries that it would take.
+    pub(super) fn leave_cast(&mut self, step: &Step, keys: &Selection, dtype: Dtype, lossy: bool, places: &[usize]) {
+        let has_dtype = |at: &&usize| self.state.at(**at).is_some_and(|entry| self.graph.info(entry.node).dtype == dtype);
+        let here = || places.iter().filter(has_dtype).filter_map(|at| self.state.at(*at)).map(|entry| entry.key.clone());
+        let what = match (lossy, self.recorded) {
+            (true, true) => What::Rounded { keys: self.lost_by(step), dtype },
+            (true, false) => What::Rounded { keys: here().collect(), dtype },
+            (false, _) => What::Widened { dtype },
+        };
+        let nothing = match &what {
+            What::Rounded { keys, .. } => keys.is_empty(),
+            _ => here().next().is_none(),
+        };
+        if !nothing {
+            self.evidence.left_out.push(LeftOut { place: step.place.clone(), fine: keys.optional, what });
+        }
+    }
+
+    fn lost_by(&self, step: &Step) -> Vec<Key> {
+        let lost = self.options.record.map(|record| record.lost.as_slice()).unwrap_or_default();
+        lost.iter().filter(|lost| lost.is_by(&step.place, &step.text)).map(|lost| lost.key.clone()).collect()
+    }
+
+    /// Remembers keys that a statement takes away or rounds, for the record.
+    pub(super) fn lose(&mut self, step: &Step, keys: &[String]) {
+        let lost = |key: &String| Lost { file: step.place.source.name.clone(), rule: step.text.clone(), key: Key::from(key.as_str()) };
+        self.lost.extend(keys.iter().map(lost));
+    }
+
+    /// The end of a stage: says what was left out, and refuses it where that matters and nobody said that it is fine.
+    pub(in crate::plan) fn report_left_out(&mut self, left_out: Vec<LeftOut>) {
+        let mut refused = false;
+        for LeftOut { place, fine, what } in left_out {
+            let lossless = matches!(what, What::Widened { .. });
+            let (message, label, keys): (String, &str, Vec<Key>) = match what {
+                What::Results { one_way, keys } => {
+                    // What another statement turned back meanwhile has a name of the other layout.
+                    let stays = |(key, origin): &(Key, Key)| self.state.get(key).is_some_and(|entry| entry.origin == *origin);
+                    let keys: Vec<Key> = keys.into_iter().filter(stays).map(|(key, _)| key).collect();
+                    if keys.is_empty() {
+                        continue;
+                    }
+                    let stay = if keys.len() == 1 { "stays as it is" } else { "stay as they are" };
+                    let count = counted(keys.len(), "key");
+                    (format!("a one-way {one_way} can't be read backwards: {count} that it may have given {stay}"), "one way", keys)
+                }
+                What::Gone { keys: None } => {
+                    ("what this statement took away can't be brought back".to_owned(), "reading backwards leaves it out", Vec::new())
+                }
+                What::Gone { keys: Some(keys) } => (
+                    format!("this statement took away {}, which can't be brought back", counted(keys.len(), "key")),
+                    "as the record says",
+                    keys,
+                ),
+                What::Rounded { keys, dtype } => {
+                    (format!("rounding to {dtype} can't be undone: {} may have held more", counted(keys.len(), "tensor")), "lossy", keys)
+                }
+                What::Widened { dtype } => (
+                    format!("a cast to {dtype} isn't undone when reading backwards: which dtypes were there isn't known"),
+                    "one way",
+                    Vec::new(),
+                ),
+            };
+            let keys = keys.into_iter().map(String::from);
+            let allowed = fine || lossless || self.options.allow_lossy;
+            let finding = if allowed { Diagnostic::note(NOT_REVERSED, message) } else { Diagnostic::error(LOSSY_REVERSE, message) };
+            self.findings.push(finding.at(place, label).keys(keys));
+            refused |= !allowed;
+        }
+        if refused && let Some(last) = self.findings.last_mut() {
+            last.hints.push("--allow-lossy leaves such steps out, and names them".to_owned());
+            last.hints.push(
+                "if that is always fine, write `optional` at the step's end; a record (`apply --record`) tells what was there".to_owned(),
+            );
+        }
+    }
+}
+
+/// What a rule whose source is a regex may have made: its groups can hold dots.
+fn loose(target: &Pattern) -> Option<Regex> {
+    use crate::key::Atom;
+    let mut text = String::from("^");
+    for (at, part) in target.parts().iter().enumerate() {
+        if at > 0 {
+            text.push_str(r"\.");
+        }
+        match part {
+            Part::Literal(literal) => text.push_str(&regex::escape(literal)),
+            Part::Rest(_) => text.push_str(".*"),
+            Part::Segment(atoms) => {
+                for atom in atoms {
+                    match atom {
+                        Atom::Text(literal) => text.push_str(&regex::escape(literal)),
+                        _ => text.push_str(".*"),
+                    }
+                }
+            }
+        }
+    }
+    text.push('$');
+    Regex::new(&text).ok()
+}
