@@ -13,6 +13,21 @@ fn kills() -> u64 {
 const RENAME: &str = "rename \"model.**\" <-> \"other.**\"\n";
 const TURN: &str = "rename \"model.**\" <-> \"other.**\"\nmap \"{a**}.up.weight\" <-> \"{a**}.turned\" via transpose(0, 1)\n";
 
+const PACK: &str = "rename \"model.**\" <-> \"other.**\"\nmap \"other.{e}.up.weight\" <-> \"other.packed\" via stack(e)\n";
+
+/// What launchers tell their processes.
+pub(super) const LAUNCHERS: [&str; 9] = [
+    "RANK",
+    "WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_STEP_NUM_TASKS",
+];
+
 /// Numbers that look random and are the same in every run.
 struct Random(u64);
 
@@ -26,10 +41,10 @@ impl Random {
 }
 
 /// A directory with a sharded checkpoint `source` and rule files.
-struct Place(tempfile::TempDir);
+pub(super) struct Place(tempfile::TempDir);
 
 impl Place {
-    fn new(shards: usize, side: usize) -> Self {
+    pub(super) fn new(shards: usize, side: usize) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         let mut random = Random(0x1234_5678_9abc_def1);
         std::fs::create_dir(place.path("source")).unwrap();
@@ -49,24 +64,32 @@ impl Place {
         std::fs::write(place.path("source/config.json"), "{}").unwrap();
         std::fs::write(place.path("rename.graft"), RENAME).unwrap();
         std::fs::write(place.path("turn.graft"), TURN).unwrap();
+        std::fs::write(place.path("pack.graft"), PACK).unwrap();
+        // So long a name that no header has the room for it.
+        std::fs::write(place.path("grow.graft"), RENAME.replace("other", &"long".repeat(1500))).unwrap();
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
+    /// Its directory.
+    pub(super) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
     /// The binary, with the variables of no launcher.
-    fn regraft(&self, arguments: &[&str]) -> Command {
+    pub(super) fn regraft(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_regraft"));
         command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        for name in ["RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID"] {
+        for name in LAUNCHERS {
             command.env_remove(name);
         }
         command
     }
 
-    fn run(&self, arguments: &[&str]) {
+    pub(super) fn run(&self, arguments: &[&str]) {
         let output = self.regraft(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -77,13 +100,13 @@ impl Place {
     }
 
     /// Leftovers of killed runs.
-    fn hidden(&self) -> Vec<String> {
+    pub(super) fn hidden(&self) -> Vec<String> {
         self.names().into_iter().filter(|name| name.starts_with('.')).collect()
     }
 }
 
 /// Name -> content, for a directory of files; nothing if it isn't there.
-fn contents(directory: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
+pub(super) fn contents(directory: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
     let entries = directory.read_dir().ok()?;
     Some(
         entries
@@ -93,61 +116,152 @@ fn contents(directory: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
     )
 }
 
-/// Starts a run and kills it after a while, unless it ends before.
-fn kill_after(mut command: Command, delay: Duration) -> bool {
+/// Starts a run and kills it when it is time, unless it ends before. Gives whether it was killed.
+fn kill_when(mut command: Command, mut time: impl FnMut(Duration) -> bool) -> bool {
     let mut child: Child = command.stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
-    while start.elapsed() < delay {
+    while !time(start.elapsed()) {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
-        std::thread::sleep(Duration::from_micros(200));
+        std::thread::sleep(Duration::from_micros(100));
     }
     let _ = child.kill();
     !child.wait().unwrap().success()
 }
 
-#[test]
-fn a_killed_run_leaves_no_output_or_a_whole_one_and_can_be_continued() {
-    let place = Place::new(6, 1024);
+fn kill_after(command: Command, delay: Duration) -> bool {
+    kill_when(command, |elapsed| elapsed >= delay)
+}
+
+/// How long a run takes, in microseconds.
+fn micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap()
+}
+
+/// How often runs were killed in each of their phases.
+#[derive(Default)]
+struct Phases(BTreeMap<&'static str, u64>);
+
+impl Phases {
+    fn count(&mut self, phase: &'static str) {
+        *self.0.entry(phase).or_default() += 1;
+    }
+
+    /// Says what was met; many kills have to meet all of these.
+    fn told(&self, what: &str, all: &[&str]) {
+        eprintln!("{what}: {:?}", self.0);
+        let missed: Vec<_> = all.iter().filter(|phase| !self.0.contains_key(**phase)).collect();
+        assert!(kills() < 100 || missed.is_empty(), "{what}: no kill met {missed:?}, only {:?}", self.0);
+    }
+}
+
+/// How far a run has come by what lies in its hidden directory: files that are recorded as finished, of so many.
+fn finished(place: &Place) -> Option<usize> {
+    let hidden = place.hidden().into_iter().find(|name| place.path(name).join("run").exists())?;
+    // It may go away while it is looked at.
+    let entries = place.path(&hidden).read_dir().ok()?;
+    Some(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| name.ends_with(".done")).count())
+}
+
+/// Kills runs of one kind, half of them at random moments and half after a random one of their files is finished; each is continued or done again, half of
+/// those that are continued are killed once more before.
+fn killed(rules: &str, more: &[&str], place: &Place, times: u64, random: &mut Random, phases: &mut Phases) {
     let source = contents(&place.path("source")).unwrap();
-    let mut random = Random(7);
-    let mut hit = 0;
-    let mut continued = 0;
-    for rules in ["rename.graft", "turn.graft"] {
-        let arguments = |out: &'static str| ["apply", "source", "--rules", rules, "-o", out, "--max-shard-size", "1100000", "--quiet"];
-        let start = Instant::now();
-        place.run(&arguments("whole"));
-        let took = start.elapsed();
-        let whole = contents(&place.path("whole")).unwrap();
-        assert!(whole.len() > 12, "{:?}", whole.keys());
-        for _ in 0..kills() / 2 {
-            let micros = u64::try_from(took.as_micros()).unwrap();
-            let killed = kill_after(place.regraft(&arguments("out")), Duration::from_micros(random.below(micros + micros / 8)));
-            hit += u64::from(killed);
-            let found = contents(&place.path("out"));
-            assert!(found.is_none() || found.as_ref() == Some(&whole), "half an output is visible");
-            assert!(contents(&place.path("source")).unwrap() == source, "other bytes");
-            if found.is_none() {
-                // Either way of going on gives the same bytes, and takes away what the killed run left.
-                let mut again = arguments("out").to_vec();
-                if random.below(2) == 0 {
-                    again.push("--resume");
-                    continued += 1;
+    let file = more.contains(&"single");
+    let more: Vec<&str> = more.iter().copied().filter(|word| *word != "single").collect();
+    let name = |stem: &str| if file { format!("{stem}.safetensors") } else { stem.to_owned() };
+    let (whole, out) = (name("whole"), name("out"));
+    let arguments = |out| [&["apply", "source", "--rules", rules, "-o", out, "--quiet"], &more[..]].concat();
+    let content = |name: &str| {
+        let path = place.path(name);
+        if file { std::fs::read(path).ok().map(|bytes| BTreeMap::from([(String::new(), bytes)])) } else { contents(&path) }
+    };
+    let remove =
+        |name: &str| if file { std::fs::remove_file(place.path(name)) } else { std::fs::remove_dir_all(place.path(name)) }.unwrap();
+    let start = Instant::now();
+    place.run(&arguments(&whole));
+    let took = micros(start);
+    let expected = content(&whole).unwrap();
+    let shards = expected.keys().filter(|name| file || name.ends_with(".safetensors")).count();
+    let check = || {
+        let found = content(&out);
+        assert!(found.is_none() || found.as_ref() == Some(&expected), "{rules}: half an output is visible");
+        assert!(contents(&place.path("source")).unwrap() == source, "{rules}: the source changed");
+        found.is_some()
+    };
+    for time in 0..times {
+        let run = place.regraft(&arguments(&out));
+        let killed = if time % 2 == 0 {
+            let delay = Duration::from_micros(random.below(took + took / 8));
+            kill_after(run, delay)
+        } else {
+            let (count, delay) = (usize::try_from(random.below(shards as u64 + 1)).unwrap(), Duration::from_micros(random.below(500)));
+            let mut since = None;
+            kill_when(run, |elapsed| {
+                if since.is_none() && finished(place).is_some_and(|found| found >= count) {
+                    since = Some(elapsed);
                 }
-                place.run(&again);
-                assert!(contents(&place.path("out")).unwrap() == whole, "other bytes");
-                // A run killed before it had written down what it does leaves a directory with nothing in it that could be taken for anything.
-                for left in place.hidden() {
-                    assert!(!place.path(&left).join("run").exists(), "{left} is left");
-                    std::fs::remove_dir_all(place.path(&left)).unwrap();
+                since.is_some_and(|since| elapsed >= since + delay)
+            })
+        };
+        let visible = check();
+        phases.count(match finished(place) {
+            _ if !killed => "after its end",
+            // What is hidden goes after the output has appeared.
+            _ if visible => "after the rename",
+            None if place.hidden().is_empty() => "before anything is written",
+            None => "before it says what it does",
+            Some(0) => "in the first files",
+            Some(done) if done < shards => "between files",
+            Some(_) => "before the rename",
+        });
+        if !visible {
+            // Either way of going on gives the same bytes, and takes away what the killed run left.
+            let mut again = arguments(&out);
+            if random.below(2) == 0 {
+                again.push("--resume");
+                phases.count("continued");
+                if random.below(2) == 0 && kill_after(place.regraft(&again), Duration::from_micros(random.below(took))) {
+                    phases.count("killed again");
                 }
             }
-            std::fs::remove_dir_all(place.path("out")).unwrap();
+            if !check() {
+                place.run(&again);
+            }
+            assert!(check());
         }
-        std::fs::remove_dir_all(place.path("whole")).unwrap();
+        // A run killed before it had written down what it does leaves a directory with nothing in it that could be taken for anything; one killed
+        // between the rename and its end leaves what it did, without output.
+        for left in place.hidden() {
+            let path = place.path(&left);
+            assert!(visible || !path.join("run").exists() || !path.join(&out).exists(), "{left} is left");
+            std::fs::remove_dir_all(path).unwrap();
+        }
+        remove(&out);
     }
-    assert!(hit > 0 && continued > 0, "no run was killed in time");
+    remove(&whole);
+}
+
+#[test]
+fn a_killed_run_leaves_no_output_or_a_whole_one_and_can_be_continued() {
+    let mut random = Random(7);
+    let mut phases = Phases::default();
+    let place = Place::new(6, 1024);
+    let shards = ["--max-shard-size", "1100000"];
+    let kinds: [(&str, &[&str]); 4] = [
+        ("rename.graft", &shards),
+        ("turn.graft", &shards),
+        ("pack.graft", &["--max-shard-size", "2200000", "--checksums"]),
+        ("turn.graft", &["single"]),
+    ];
+    for (rules, more) in kinds {
+        killed(rules, more, &place, kills() / 5, &mut random, &mut phases);
+    }
+    // Small files, many of them.
+    killed("rename.graft", &["--max-shard-size", "5000"], &Place::new(40, 64), kills() - kills() / 5 * 4, &mut random, &mut phases);
+    phases.told("apply, killed", &["in the first files", "between files", "before the rename", "continued", "killed again"]);
+    assert!(phases.0.contains_key("continued"), "no run was killed in time");
 }
 
 #[test]
@@ -208,47 +322,89 @@ fn work_alone(place: &Place, arguments: &[&str]) -> String {
     panic!("no run was caught midway");
 }
 
-#[test]
-fn a_killed_change_in_place_is_recovered_either_way() {
-    let mut random = Random(11);
-    let mut interrupted = 0;
-    let place = Place::new(12, 64);
+/// Kills changes in place of one kind, half of them at random moments and half while there is a journal; half of the recoveries are killed too.
+fn killed_in_place(rules: &str, shards: usize, times: u64, random: &mut Random, phases: &mut Phases) {
+    let place = Place::new(shards, 64);
     let before = contents(&place.path("source")).unwrap();
-    let arguments = ["apply", "source", "--rules", "rename.graft", "--in-place", "--quiet"];
+    let arguments = ["apply", "source", "--rules", rules, "--in-place", "--quiet"];
     let start = Instant::now();
-    place.run(&arguments);
-    let took = start.elapsed();
+    let done = place.regraft(&arguments).output().unwrap();
+    let took = micros(start);
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(said.contains("insert room"), "{said}");
+        eprintln!("skipped: {rules}, as this filesystem can't insert room");
+        return;
+    }
     let after = contents(&place.path("source")).unwrap();
     assert!(before != after, "nothing was renamed");
-    let restore = || {
+    let longer = |name: &String| name.ends_with(".safetensors") && after[name].len() > before[name].len();
+    assert_eq!(before.keys().any(longer), rules == "grow.graft");
+    let journal = place.path("source/.regraft-journal");
+    let found = || {
+        let mut found = contents(&place.path("source")).unwrap();
+        found.retain(|name, _| !name.starts_with(".regraft-journal-") && !name.starts_with(".regraft-index-"));
+        found
+    };
+    for time in 0..times {
         std::fs::remove_dir_all(place.path("source")).unwrap();
         std::fs::create_dir(place.path("source")).unwrap();
         for (name, bytes) in &before {
             std::fs::write(place.path("source").join(name), bytes).unwrap();
         }
-    };
-    for _ in 0..kills() {
-        restore();
-        let micros = u64::try_from(took.as_micros()).unwrap();
-        kill_after(place.regraft(&arguments), Duration::from_micros(random.below(micros + micros / 4)));
-        let drafts = |name: &str| name.starts_with(".regraft-journal-") || name.starts_with(".regraft-index-");
-        let mut now = contents(&place.path("source")).unwrap();
-        now.retain(|name, _| !drafts(name));
-        if now.contains_key(".regraft-journal") {
-            interrupted += 1;
-            let refused = place.regraft(&["inspect", "source"]).output().unwrap();
-            assert_eq!(refused.status.code(), Some(3));
-            assert!(String::from_utf8_lossy(&refused.stderr).contains("regraft recover"));
-            let back = random.below(2) == 0;
-            place.run(if back { &["recover", "source", "--roll-back", "--quiet"] } else { &["recover", "source", "--quiet"] });
-            let mut found = contents(&place.path("source")).unwrap();
-            found.retain(|name, _| !drafts(name));
-            assert!(found == if back { before.clone() } else { after.clone() }, "recovery left something between");
-        } else {
-            assert!(now == before || now == after, "without a journal the files are as before or as after");
+        let delay = Duration::from_micros(random.below(took + took / 4));
+        let mut since = None;
+        let killed = kill_when(place.regraft(&arguments), |elapsed| {
+            if since.is_none() && (time % 2 == 0 || journal.exists()) {
+                since = Some(if time % 2 == 0 { Duration::ZERO } else { elapsed });
+            }
+            since.is_some_and(|since| elapsed >= since + delay / if time % 2 == 0 { 1 } else { 2 })
+        });
+        let mut now = found();
+        let interrupted = now.remove(".regraft-journal").is_some();
+        let changed = now.iter().filter(|(name, bytes)| before[*name] != **bytes).count();
+        let left = now.iter().filter(|(name, bytes)| after[*name] != **bytes).count();
+        phases.count(match (interrupted, changed, left) {
+            _ if !killed => "after its end",
+            (false, 0, _) => "before the journal",
+            (false, ..) => "after the journal",
+            (true, 0, _) => "before any header",
+            (true, _, 0) => "before the journal goes",
+            (true, ..) => "between headers",
+        });
+        if !interrupted {
+            assert!(changed == 0 || left == 0, "without a journal the files are as before or as after");
+            continue;
         }
+        let refused = place.regraft(&["inspect", "source"]).output().unwrap();
+        assert_eq!(refused.status.code(), Some(3));
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("regraft recover"));
+        let way = |back: bool| if back { &["recover", "source", "--roll-back", "--quiet"][..] } else { &["recover", "source", "--quiet"] };
+        let mut settled = None;
+        if random.below(2) == 0 {
+            let back = random.below(2) == 0;
+            if kill_after(place.regraft(way(back)), Duration::from_micros(random.below(took))) {
+                phases.count("recovery killed");
+            }
+            settled = (!journal.exists()).then_some(back);
+        }
+        let back = settled.unwrap_or_else(|| random.below(2) == 0);
+        if settled.is_none() {
+            place.run(way(back));
+        }
+        assert!(found() == if back { before.clone() } else { after.clone() }, "recovery left something between");
     }
-    assert!(interrupted > 0, "no run was killed midway");
+}
+
+#[test]
+fn a_killed_change_in_place_is_recovered_either_way() {
+    let mut random = Random(11);
+    let mut phases = Phases::default();
+    for (rules, shards) in [("rename.graft", 12), ("grow.graft", 6), ("rename.graft", 60)] {
+        killed_in_place(rules, shards, kills() / 3 + 1, &mut random, &mut phases);
+    }
+    phases.told("in place, killed", &["before any header", "between headers", "before the journal goes", "recovery killed"]);
+    assert!(phases.0.contains_key("between headers"), "no run was killed midway");
 }
 
 /// A mount that goes away with the test.

@@ -14,6 +14,7 @@ mod hostile;
 mod invert;
 mod library;
 mod ops;
+mod ranks;
 mod seed;
 mod stages;
 mod store;
