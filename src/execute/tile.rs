@@ -39,7 +39,8 @@ pub(super) fn tile(piece: &Piece<Value>, size: u64, budget: u64) -> Vec<u64> {
             }
         }
     }
-    steps
+    // Tiles of one size: a last one that is narrow would cost as many calls as a whole one.
+    steps.iter().zip(&piece.dims).map(|(step, n)| n.div_ceil(n.div_ceil(*step))).collect()
 }
 
 /// How many tiles of these steps a piece has.

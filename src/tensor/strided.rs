@@ -10,8 +10,10 @@ struct Dim {
     dst: usize,
 }
 
-/// Side of the square that two crossing dimensions are walked in, so that both sides stay in the cache.
-const SQUARE: usize = 32;
+/// Two crossing dimensions are walked in blocks of so many elements along the source's unit step and along the target's. Tall and narrow: the target's
+/// rows are often a power of two apart, so that their lines compete for few places of the cache, and a narrow block touches few of them at a time.
+const NARROW: usize = 16;
+const TALL: usize = 256;
 
 /// Side of the tile that is transposed at once.
 const TILE: usize = 8;
@@ -106,9 +108,9 @@ fn line<const N: usize>(dim: Dim, src: &[u8], dst: &mut [u8]) {
 /// Copies where `a` is the unit step of the source and `b` the small one of the target: by squares, which stay in the cache, and those
 /// by tiles of 8 x 8, which stay in registers.
 fn squares<const N: usize>(a: Dim, b: Dim, src: &[u8], dst: &mut [u8]) {
-    for i0 in (0..a.len).step_by(SQUARE) {
-        for j0 in (0..b.len).step_by(SQUARE) {
-            let (i1, j1) = ((i0 + SQUARE).min(a.len), (j0 + SQUARE).min(b.len));
+    for j0 in (0..b.len).step_by(TALL) {
+        for i0 in (0..a.len).step_by(NARROW) {
+            let (i1, j1) = ((i0 + NARROW).min(a.len), (j0 + TALL).min(b.len));
             // Whole tiles, then what is left of the square at its right and lower edge.
             let whole = |from: usize, to: usize| if b.dst == 1 { from + (to - from) / TILE * TILE } else { from };
             let (i2, j2) = (whole(i0, i1), whole(j0, j1));

@@ -4,6 +4,7 @@
 
 mod copy;
 pub(super) mod place;
+mod queue;
 mod ranks;
 pub(super) mod record;
 pub(super) mod shards;
@@ -16,6 +17,8 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use super::compile::{Layout, Value, compile};
 use super::gather::{Leaves, outside};
@@ -109,9 +112,13 @@ impl Default for WriteOptions<'_> {
 /// Files that are written at the same time.
 const OPEN_FILES: usize = 64;
 
-/// Bytes that a thread holds at least, and at most: more would not make it faster.
+/// Bytes that a thread holds at least, and at most: with more than that, runs are long enough that calls hardly count.
 const LEAST: u64 = 64 << 10;
-const MOST: u64 = 16 << 20;
+const MOST: u64 = 24 << 20;
+
+/// How often it is looked whether so many bytes more of a file have been written that the disk can have them already.
+const EARLY: Duration = Duration::from_millis(20);
+const MUCH: u64 = 128 << 20;
 
 /// Carries out a plan into files: `out` is a directory to be made, or a file if its name ends with `.safetensors`.
 ///
@@ -282,7 +289,7 @@ pub(super) fn metadata(source: &dyn Store, more: &BTreeMap<String, String>) -> B
     metadata
 }
 
-/// Writes the data of some files; makes each durable and records it as soon as its tensors are there, while others are still written.
+/// Writes the data of some files; meanwhile hands what there is to the disk, and records each file as soon as it is whole and durable.
 fn finish(
     pool: &mut Pool<'_>,
     outputs: &[Output],
@@ -293,14 +300,29 @@ fn finish(
 ) -> Result<Vec<(usize, Record)>> {
     let (sender, receiver) = std::sync::mpsc::channel::<Arc<OutFile>>();
     // A file without bytes is never heard of again.
-    for (_, file) in files.iter().filter(|(_, file)| file.is_complete()) {
+    for (_, file) in files.iter().filter(|(_, file)| file.left() == 0) {
         let _ = sender.send(Arc::clone(file));
     }
     pool.finished = Some(sender);
     let (wrote, synced) = std::thread::scope(|scope| {
         let syncing = scope.spawn(move || {
             let mut records = Vec::with_capacity(files.len());
-            for file in receiver {
+            let mut early: Vec<u64> = files.iter().map(|(_, file)| file.left()).collect();
+            loop {
+                let file = match receiver.recv_timeout(EARLY) {
+                    Ok(file) => file,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        for ((_, file), before) in files.iter().zip(&mut early).filter(|_| options.sync) {
+                            let left = file.left();
+                            if before.saturating_sub(left) >= MUCH {
+                                *before = left;
+                                file.file.sync_data().map_err(|error| Error::io("cannot sync", &file.path, error))?;
+                            }
+                        }
+                        continue;
+                    }
+                };
                 if options.sync {
                     file.file.sync_all().map_err(|error| Error::io("cannot sync", &file.path, error))?;
                 }

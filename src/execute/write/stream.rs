@@ -16,6 +16,7 @@ use super::super::layout::{Cut, MAX_PIECES, Piece, Which, clip};
 use super::super::tile;
 use super::Progress;
 use super::copy::{Run, join};
+use super::queue::{Batch, Queue};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Extent;
 use crate::tensor::Shape;
@@ -46,9 +47,9 @@ impl OutFile {
         Arc::new(Self { file, path, left: AtomicU64::new(left) })
     }
 
-    /// Whether it waits for nothing.
-    pub(super) fn is_complete(&self) -> bool {
-        self.left.load(Ordering::Acquire) == 0
+    /// Bytes that it waits for.
+    pub(super) fn left(&self) -> u64 {
+        self.left.load(Ordering::Acquire)
     }
 }
 
@@ -98,12 +99,20 @@ impl Part {
             Part::Stretches { from, to, chunk, .. } => (to - from).div_ceil(*chunk),
         }
     }
+
+    /// Elements of the target.
+    fn elements(&self, layout: &Layout) -> u64 {
+        match self {
+            Part::Tiles { piece, .. } => layout.pieces[*piece].volume(),
+            Part::Stretches { from, to, .. } => to - from,
+        }
+    }
 }
 
 /// What all jobs of a run share.
 pub(in crate::execute) struct Pool<'a> {
     pub(in crate::execute) leaves: &'a dyn Leaves,
-    /// Bytes that one thread may hold: half for what is read, half for what is written.
+    /// Bytes that one thread may hold: a stretch of what is read, and a tile of what is written.
     pub(in crate::execute) budget: u64,
     pub(in crate::execute) cancel: Option<&'a AtomicBool>,
     pub(in crate::execute) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
@@ -127,6 +136,17 @@ enum Work<'a> {
     Part(&'a Output, Part),
 }
 
+impl Work<'_> {
+    fn batch(&self) -> Batch {
+        match self {
+            Work::Copy(run) => Batch { jobs: run.jobs(), bytes: run.from.len },
+            Work::Part(Output { layout, .. }, part) => {
+                Batch { jobs: part.jobs(layout), bytes: part.elements(layout).saturating_mul(layout.size) }
+            }
+        }
+    }
+}
+
 impl<'a> Pool<'a> {
     pub(in crate::execute) fn new(leaves: &'a dyn Leaves, budget: u64, total: u64) -> Self {
         let [written, copied, shared] = [0; 3].map(AtomicU64::new);
@@ -137,23 +157,21 @@ impl<'a> Pool<'a> {
     /// Writes the data of all tensors.
     pub(in crate::execute) fn run(&self, outputs: &[Output]) -> Result<()> {
         let work = self.work(outputs)?;
-        // Jobs are numbered, not listed: a terabyte has very many. Workers take the next one, so that all stay near one place of the source.
+        let batches: Vec<Batch> = work.iter().map(Work::batch).collect();
         let mut firsts: Vec<(u64, &Work<'_>)> = Vec::with_capacity(work.len());
         let mut jobs = 0u64;
-        for work in &work {
+        for (work, batch) in work.iter().zip(&batches) {
             firsts.push((jobs, work));
-            let count = match work {
-                Work::Copy(run) => run.jobs(),
-                Work::Part(output, part) => part.jobs(&output.layout),
-            };
-            jobs = jobs.saturating_add(count);
+            jobs = jobs.saturating_add(batch.jobs);
         }
-        let (next, failed) = (AtomicU64::new(0), Mutex::new(None));
+        let workers = (rayon::current_num_threads() as u64).min(jobs);
+        let (queue, failed) = (&Queue::new(&batches, workers), &Mutex::new(None));
         rayon::scope(|scope| {
-            for _ in 0..(rayon::current_num_threads() as u64).min(jobs) {
-                scope.spawn(|_| {
-                    if let Err(error) = self.worker(&firsts, jobs, &next) {
-                        next.store(jobs, Ordering::Relaxed);
+            for at in 0..usize::try_from(workers).unwrap_or(usize::MAX) {
+                let firsts = &firsts;
+                scope.spawn(move |_| {
+                    if let Err(error) = self.worker(firsts, queue, at) {
+                        queue.stop();
                         // The first failure is told; a lock is only poisoned by a panic, which the scope passes on.
                         if let Ok(mut failed) = failed.lock() {
                             failed.get_or_insert(error);
@@ -162,17 +180,13 @@ impl<'a> Pool<'a> {
                 });
             }
         });
-        failed.into_inner().map_err(|_| outside())?.map_or(Ok(()), Err)
+        failed.lock().map_err(|_| outside())?.take().map_or(Ok(()), Err)
     }
 
     /// Does jobs until there are none.
-    fn worker(&self, firsts: &[(u64, &Work<'_>)], jobs: u64, next: &AtomicU64) -> Result<()> {
-        let (mut worker, mut buffer) = (Worker::new(self.budget / 2, self.gap), Vec::new());
-        loop {
-            let job = next.fetch_add(1, Ordering::Relaxed);
-            if job >= jobs {
-                return Ok(());
-            }
+    fn worker(&self, firsts: &[(u64, &Work<'_>)], queue: &Queue, own: usize) -> Result<()> {
+        let (mut worker, mut buffer) = (Worker::new(stretch(self.budget), self.gap), Vec::new());
+        while let Some(job) = queue.next(own) {
             self.check()?;
             let at = firsts.partition_point(|(first, ..)| *first <= job);
             let (first, work) = at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
@@ -189,14 +203,15 @@ impl<'a> Pool<'a> {
                 }
             }
         }
+        Ok(())
     }
 
     /// What there is to do, in the order of the source.
     fn work<'b>(&'b self, outputs: &'b [Output]) -> Result<Vec<Work<'b>>> {
-        let half = self.budget / 2;
+        let tile = self.budget - stretch(self.budget);
         let (mut runs, mut work) = (Vec::new(), Vec::new());
         for output in outputs {
-            for part in parts(&output.layout, half, self.long_run) {
+            for part in parts(&output.layout, tile, self.long_run) {
                 let from = match &part {
                     Part::Tiles { piece, .. } => self.run_of(output, &output.layout.pieces[*piece])?,
                     Part::Stretches { .. } => None,
@@ -327,6 +342,11 @@ impl<'a> Pool<'a> {
             progress(Progress { done, total: self.total });
         }
     }
+}
+
+/// Bytes of a budget that hold what is read; what is written takes the rest, as long runs are dearer there.
+fn stretch(budget: u64) -> u64 {
+    (budget / 2).min(2 << 20)
 }
 
 fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
