@@ -2,6 +2,7 @@
 //!
 //! An index is a whole segment of decimal digits. Ranges name their first and their last index.
 
+use std::fmt::Write as _;
 use std::hash::Hash;
 
 use indexmap::IndexMap;
@@ -65,7 +66,7 @@ impl<S> Group<'_, S> {
         fill(self.template, &self.indices)
     }
 
-    /// Another template whose places are numbers of this one's indices, as [`related`] writes it.
+    /// Another template whose places are numbers of this one's indices, as [`Related`] writes it.
     pub(super) fn fill_related(&self, related: &str) -> String {
         let mut out = String::new();
         for (at, part) in related.split(PLACE).enumerate() {
@@ -79,46 +80,76 @@ impl<S> Group<'_, S> {
     }
 }
 
-/// A key that belongs to another one, with each index that the other has too as a reference to that, and `*` for the rest.
-pub(super) fn related(key: &str, to: &str) -> String {
-    let (_, theirs) = split(to);
-    let (template, own) = split(key);
-    let mut own = own.into_iter();
-    let mut from = 0;
-    let mut out = String::new();
-    for c in template.chars() {
-        if c != PLACE {
-            out.push(c);
-            continue;
-        }
-        let value = own.next();
-        match theirs.iter().enumerate().skip(from).find(|(_, theirs)| Some(**theirs) == value) {
-            Some((at, _)) => {
-                from = at + 1;
-                out.push_str(&format!("{PLACE}{at}{PLACE}"));
-            }
-            None => out.push('*'),
-        }
+/// Keys that belong to another one.
+pub(super) struct Related {
+    /// The other one's indices.
+    indices: Vec<u64>,
+    text: String,
+}
+
+impl Related {
+    pub(super) fn to(key: &str) -> Self {
+        Self { indices: split(key).1, text: String::new() }
     }
-    out
+
+    /// A key, with each index that the other one has too as a reference to that, and `*` for the rest.
+    pub(super) fn text(&mut self, key: &str) -> &str {
+        let Self { indices, text } = self;
+        text.clear();
+        let mut from = 0;
+        segments(key, |dot, segment| {
+            text.push_str(dot);
+            match segment {
+                Segment::Text(segment) => push_text(text, segment),
+                Segment::Index(value) => match indices.iter().enumerate().skip(from).find(|(_, theirs)| **theirs == value) {
+                    Some((at, _)) => {
+                        from = at + 1;
+                        let _ = write!(text, "{PLACE}{at}{PLACE}");
+                    }
+                    None => text.push('*'),
+                },
+            }
+        });
+        text
+    }
+}
+
+/// A segment of a key.
+enum Segment<'a> {
+    Text(&'a str),
+    Index(u64),
+}
+
+/// Visits a key's segments, each with the dot before it.
+fn segments(key: &str, mut visit: impl FnMut(&str, Segment<'_>)) {
+    for (at, segment) in key.split('.').enumerate() {
+        let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && (segment.len() == 1 || !segment.starts_with('0'));
+        let index = canonical.then(|| segment.parse().ok()).flatten();
+        visit(if at > 0 { "." } else { "" }, index.map_or(Segment::Text(segment), Segment::Index));
+    }
+}
+
+fn push_text(out: &mut String, segment: &str) {
+    if segment.contains(PLACE) {
+        out.extend(segment.chars().map(|c| if c == PLACE { '\u{fffd}' } else { c }));
+    } else {
+        out.push_str(segment);
+    }
 }
 
 /// A key's template and its indices.
 fn split(key: &str) -> (String, Vec<u64>) {
     let (mut template, mut indices) = (String::with_capacity(key.len()), Vec::new());
-    for (at, segment) in key.split('.').enumerate() {
-        if at > 0 {
-            template.push('.');
-        }
-        let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && (segment.len() == 1 || !segment.starts_with('0'));
-        match segment.parse() {
-            Ok(index) if canonical => {
+    segments(key, |dot, segment| {
+        template.push_str(dot);
+        match segment {
+            Segment::Text(segment) => push_text(&mut template, segment),
+            Segment::Index(index) => {
                 indices.push(index);
                 template.push(PLACE);
             }
-            _ => template.extend(segment.chars().map(|c| if c == PLACE { '\u{fffd}' } else { c })),
         }
-    }
+    });
     (template, indices)
 }
 
@@ -208,8 +239,8 @@ mod tests {
         let mut groups = Groups::new();
         for layer in 0..3 {
             let target = format!("model.layers.{layer}.packed");
-            let source = related(&format!("model.layers.{layer}.experts.7.w"), &target);
-            groups.add(&target, source);
+            let mut related = Related::to(&target);
+            groups.add(&target, related.text(&format!("model.layers.{layer}.experts.7.w")).to_owned());
         }
         let lines = groups.lines();
         assert_eq!(lines.len(), 1);

@@ -55,5 +55,8 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             console.out(&summary::lanes(&lanes, arguments.all))?;
         }
     }
-    Ok(Outcome::findings(has_findings(&plan.findings)))
+    let outcome = Outcome::findings(has_findings(&plan.findings));
+    // The process ends here: taking a plan of 90,000 keys apart first would be a tenth of the command's time.
+    std::mem::forget((prepared, plan));
+    Ok(outcome)
 }

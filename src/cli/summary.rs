@@ -1,6 +1,6 @@
 //! A plan as text: what changes, grouped by rules and by indices; ties, drops, totals.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
 use indexmap::IndexMap;
@@ -10,7 +10,7 @@ use regraft::tensor::{Header, TensorInfo};
 use serde::Serialize;
 
 use super::console::rule_line;
-use super::group::{Groups, related};
+use super::group::{Groups, Related};
 use super::size::Size;
 
 /// Different sources of a target that are named.
@@ -142,7 +142,7 @@ fn ties(plan: &Plan, out: &mut String) {
     let mut ties = Groups::new();
     for target in &plan.targets {
         if let Some(root) = &target.tied_to {
-            ties.add(&target.key, related(root, &target.key));
+            ties.add(&target.key, Related::to(&target.key).text(root).to_owned());
         }
     }
     if !ties.is_empty() {
@@ -221,21 +221,29 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
 
 /// The sources and ops behind a target.
 pub(super) fn shape(plan: &Plan, target: &Target) -> Shape {
-    let mut nodes = BTreeSet::new();
-    let mut open = vec![target.node];
-    while let Some(id) = open.pop() {
-        if nodes.insert(id) {
-            open.extend(&plan.node(id).inputs);
-        }
+    let mut nodes = vec![target.node];
+    let mut seen = HashSet::from([target.node]);
+    let mut next = 0;
+    while let Some(id) = nodes.get(next) {
+        nodes.extend(plan.node(*id).inputs.iter().filter(|input| seen.insert(**input)));
+        next += 1;
     }
+    nodes.sort_unstable();
     let mut sources: IndexMap<String, usize> = IndexMap::new();
     let mut ops: Vec<String> = Vec::new();
-    let stacked: BTreeSet<NodeId> =
+    let stacked: HashSet<NodeId> =
         nodes.iter().filter(|id| is_stack(plan, **id)).flat_map(|id| plan.node(*id).inputs.iter().copied()).collect();
+    let mut related = Related::to(&target.key);
     // Inputs have smaller numbers, so this is the order in which ops apply.
     for id in &nodes {
         match &plan.node(*id).op {
-            Op::Source { key } => *sources.entry(related(key, &target.key)).or_default() += 1,
+            Op::Source { key } => {
+                let text = related.text(key);
+                match sources.get_mut(text) {
+                    Some(count) => *count += 1,
+                    None => _ = sources.insert(text.to_owned(), 1),
+                }
+            }
             Op::Reshape if stacked.contains(id) => {}
             op => {
                 let text = op_text(plan, *id, op);
@@ -254,9 +262,9 @@ pub(super) fn is_stack(plan: &Plan, id: NodeId) -> bool {
     let Op::Concat { dim } = node.op else { return false };
     node.inputs.iter().all(|input| {
         let part = plan.node(*input);
-        let whole = part.inputs.first().map(|input| &plan.node(*input).info.shape);
-        let mut without = part.info.shape.to_vec();
-        part.op == Op::Reshape && dim < without.len() && without.remove(dim) == 1 && whole.is_some_and(|whole| **whole == *without)
+        let Some(whole) = part.inputs.first().map(|input| &plan.node(*input).info.shape) else { return false };
+        let Some((before, [1, after @ ..])) = part.info.shape.split_at_checked(dim) else { return false };
+        part.op == Op::Reshape && whole.strip_prefix(before) == Some(after)
     })
 }
 

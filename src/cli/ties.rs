@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::console::{Console, rule_line};
 use super::conversion::{Comparison, beside};
-use super::group::{Groups, related};
+use super::group::{Groups, Related};
 use super::size::Size;
 use super::summary::counted;
 use super::{Outcome, Result};
@@ -309,7 +309,10 @@ impl Ties {
         let mut groups = Groups::new();
         for tie in &self.declared {
             let saving = tie.saving.as_ref().map_or("stays", |saving| saved(saving));
-            groups.add(&tie.target, (related(&tie.source, &tie.target), tie.line_text.clone(), loaded(&tie.loading), saving));
+            groups.add(
+                &tie.target,
+                (Related::to(&tie.target).text(&tie.source).to_owned(), tie.line_text.clone(), loaded(&tie.loading), saving),
+            );
         }
         for line in groups.lines() {
             let (source, rule, loading, saving) = line.shared;

@@ -240,15 +240,12 @@ impl Pattern {
         Some(key)
     }
 
-    /// The literal segment that is most telling: a key without it can't match.
-    pub fn anchor(&self) -> Option<&str> {
-        self.parts
-            .iter()
-            .filter_map(|part| match part {
-                Part::Literal(text) => Some(&**text),
-                _ => None,
-            })
-            .max_by_key(|text| if matches!(*text, "weight" | "bias" | "model" | "layers" | "layer") { 0 } else { text.len() })
+    /// The literal segments: a key without one of them can't match.
+    pub fn literals(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Literal(text) => Some(&**text),
+            _ => None,
+        })
     }
 
     fn all_slots(&self) -> impl Iterator<Item = Slot> {

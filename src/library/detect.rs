@@ -146,7 +146,7 @@ fn collect<'r>(steps: &'r [Step], left: bool, patterns: &mut Vec<&'r Pattern>) {
                 let sides = rules.iter().flat_map(|rule| if left { &rule.left } else { &rule.right });
                 patterns.extend(sides.filter_map(|side| match &side.item {
                     // A pattern without a name of its own speaks for every layout.
-                    SideItem::Pattern(pattern) if pattern.anchor().is_some() => Some(pattern),
+                    SideItem::Pattern(pattern) if pattern.literals().next().is_some() => Some(pattern),
                     _ => None,
                 }));
             }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
-use super::node::{DropReason, Dropped, Node, NodeId, Op, Plan, Target, Verdict};
+use super::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
 use super::state::Entry;
 use super::{Part, Planner, counted};
 use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, SHAPE, UNEXPECTED_KEY};
@@ -34,7 +34,7 @@ impl Planner<'_> {
         if self.failed() {
             return Err(Diagnostics(self.findings));
         }
-        let mut entries: Vec<Entry> = self.state.iter().map(|(_, entry)| entry.clone()).collect();
+        let mut entries = self.state.take_all();
         entries.sort_by(|a, b| natural_order(&a.key, &b.key));
         let report = self.meet_wanted(&mut entries);
         let kept = std::mem::take(&mut self.ties.kept);
@@ -42,17 +42,10 @@ impl Planner<'_> {
         if self.failed() {
             return Err(Diagnostics(self.findings));
         }
-        let (nodes, numbers) = self.reachable(&entries);
-        let targets = name_ties(entries, &numbers);
-        let used: HashSet<&str, foldhash::fast::RandomState> = nodes
-            .iter()
-            .filter_map(|node| match &node.op {
-                Op::Source { key } => Some(key.as_str()),
-                _ => None,
-            })
-            .collect();
+        let needed = self.reachable(&entries);
         let mut dropped = Vec::new();
-        for key in self.header.tensors.keys().filter(|key| !used.contains(key.as_str())) {
+        // Every key of the header became a source when it was loaded.
+        for (key, _) in self.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
             match self.dropped.get(key) {
                 Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
                 None if self.options.wanted.is_some() => dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted }),
@@ -67,6 +60,8 @@ impl Planner<'_> {
             return Err(Diagnostics(self.findings));
         }
         dropped.sort_by(|a, b| natural_order(&a.key, &b.key));
+        let (nodes, numbers) = retain(self.graph.nodes, &needed);
+        let targets = name_ties(entries, &numbers);
         Ok(Plan {
             nodes,
             targets,
@@ -159,8 +154,8 @@ impl Planner<'_> {
         Some(report)
     }
 
-    /// The nodes that the entries need, numbered anew; and by its old number, each node's new one. The graph has none afterwards.
-    fn reachable(&mut self, entries: &[Entry]) -> (Vec<Node>, Vec<NodeId>) {
+    /// Whether each node is needed for the entries.
+    fn reachable(&self, entries: &[Entry]) -> Vec<bool> {
         let mut needed = vec![false; self.graph.nodes.len()];
         let mut open: Vec<NodeId> = entries.iter().map(|entry| entry.node).collect();
         while let Some(id) = open.pop() {
@@ -168,27 +163,38 @@ impl Planner<'_> {
                 open.extend(&self.graph.node(id).inputs);
             }
         }
-        let old = std::mem::take(&mut self.graph.nodes);
-        let mut numbers = Vec::with_capacity(old.len());
-        let mut nodes = Vec::new();
-        for (mut node, needed) in old.into_iter().zip(needed) {
-            // What isn't needed has no number; nothing that is asks for it.
-            numbers.push(NodeId(u32::try_from(nodes.len()).unwrap_or(u32::MAX)));
-            if needed {
-                for input in &mut node.inputs {
-                    *input = numbers[input.0 as usize];
-                }
-                nodes.push(node);
+        needed
+    }
+}
+
+/// The nodes that are needed, and the new number of each.
+fn retain(mut nodes: Vec<Node>, needed: &[bool]) -> (Vec<Node>, Vec<NodeId>) {
+    let mut numbers = Vec::with_capacity(needed.len());
+    let mut count = 0;
+    for needed in needed {
+        // What isn't needed has no number; nothing that is asks for it.
+        numbers.push(NodeId(count));
+        count += u32::from(*needed);
+    }
+    let mut needed = needed.iter();
+    nodes.retain_mut(|node| {
+        let keep = needed.next().is_some_and(|needed| *needed);
+        if keep {
+            for input in &mut node.inputs {
+                *input = numbers[input.0 as usize];
             }
         }
-        (nodes, numbers)
-    }
+        keep
+    });
+    (nodes, numbers)
 }
 
 /// Targets with the key that each tied one is one tensor with.
 fn name_ties(entries: Vec<Entry>, numbers: &[NodeId]) -> Vec<Target> {
-    let mut roots: HashMap<NodeId, Key, foldhash::fast::RandomState> = HashMap::default();
-    for entry in entries.iter().filter(|entry| !entry.tied).chain(entries.iter().filter(|entry| entry.tied)) {
+    let tied: HashSet<NodeId> = entries.iter().filter(|entry| entry.tied).map(|entry| entry.node).collect();
+    let mut roots: HashMap<NodeId, Key> = HashMap::new();
+    let of_ties = |is_tied: bool| entries.iter().filter(move |entry| entry.tied == is_tied).filter(|entry| tied.contains(&entry.node));
+    for entry in of_ties(false).chain(of_ties(true)) {
         roots.entry(entry.node).or_insert_with(|| entry.key.clone());
     }
     entries

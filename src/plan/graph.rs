@@ -36,6 +36,12 @@ impl Graph {
         &self.nodes[id.0 as usize]
     }
 
+    /// Room for so many more tensors of a checkpoint.
+    pub(super) fn reserve(&mut self, sources: usize) {
+        self.nodes.reserve(sources);
+        self.sources.reserve(sources);
+    }
+
     pub(super) fn push(&mut self, op: Op, inputs: Vec<NodeId>, info: TensorInfo) -> Fit<NodeId> {
         let id =
             u32::try_from(self.nodes.len()).ok().filter(|id| *id < MAX_NODES).ok_or_else(|| "the plan has too many nodes".to_owned())?;
@@ -53,6 +59,11 @@ impl Graph {
         let id = self.push(Op::Source { key: key.clone() }, Vec::new(), info.clone())?;
         self.sources.insert(key.clone(), id);
         Ok(id)
+    }
+
+    /// The tensors of the checkpoint, in its order.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&Key, NodeId)> {
+        self.sources.iter().map(|(key, node)| (key, *node))
     }
 
     pub(super) fn fill(&mut self, value: f64, info: TensorInfo) -> Fit<NodeId> {
@@ -111,12 +122,11 @@ impl Graph {
         self.push(Op::Permute { dims: dims.to_vec() }, vec![input], info)
     }
 
-    pub(super) fn reshape(&mut self, input: NodeId, shape: Vec<u64>) -> Fit<NodeId> {
-        let info = self.info(input);
-        if *info.shape == shape[..] {
+    pub(super) fn reshape(&mut self, input: NodeId, shape: impl Into<Shape>) -> Fit<NodeId> {
+        let (info, shape) = (self.info(input), shape.into());
+        if info.shape == shape {
             return Ok(input);
         }
-        let shape = Shape::from(shape);
         if shape.numel() != info.numel() {
             return Err(format!("{info} doesn't have the elements of {shape}"));
         }
@@ -155,11 +165,7 @@ impl Graph {
     pub(super) fn stack(&mut self, inputs: Vec<NodeId>, dim: usize) -> Fit<NodeId> {
         let mut parts = Vec::with_capacity(inputs.len());
         for input in inputs {
-            let mut shape = self.info(input).shape.to_vec();
-            if dim > shape.len() {
-                return Err(no_dim(dim, self.info(input)));
-            }
-            shape.insert(dim, 1);
+            let shape = self.info(input).shape.with_dim(dim).ok_or_else(|| no_dim(dim, self.info(input)))?;
             parts.push(self.reshape(input, shape)?);
         }
         self.concat(parts, dim)

@@ -178,6 +178,8 @@ impl<'a> Planner<'a> {
     /// Every tensor of the checkpoint becomes an entry.
     fn load(&mut self) {
         let mut segments = Segments::default();
+        self.graph.reserve(self.header.tensors.len());
+        self.state.reserve(self.header.tensors.len());
         for (key, entry) in &self.header.tensors {
             segments.split(key);
             if segments.len() > MAX_SEGMENTS {

@@ -28,20 +28,26 @@ pub(super) struct State {
 impl State {
     /// The key as it is now, if it is there.
     pub(super) fn get(&self, key: &str) -> Option<&Entry> {
-        self.by_key.get(key).and_then(|at| self.entries[*at].as_ref())
+        self.by_key.get(key).and_then(|at| self.at(*at))
     }
 
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Entry> {
-        self.by_key.get(key).and_then(|at| self.entries[*at].as_mut())
+        self.by_key.get(key).and_then(|at| self.entries.get_mut(*at)?.as_mut())
     }
 
     pub(super) fn contains(&self, key: &str) -> bool {
         self.by_key.contains_key(key)
     }
 
+    /// Room for so many more keys.
+    pub(super) fn reserve(&mut self, keys: usize) {
+        self.entries.reserve(keys);
+        self.by_key.reserve(keys);
+    }
+
     /// Takes a key out.
     pub(super) fn remove(&mut self, key: &str) -> Option<Entry> {
-        self.by_key.remove(key).and_then(|at| self.entries[at].take())
+        self.by_key.remove(key).and_then(|at| self.entries.get_mut(at)?.take())
     }
 
     /// Takes the entry at a place out.
@@ -49,6 +55,11 @@ impl State {
         let entry = self.entries.get_mut(at)?.take()?;
         self.by_key.remove(&entry.key);
         Some(entry)
+    }
+
+    /// Takes all entries out. Their keys are still known.
+    pub(super) fn take_all(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.entries).into_iter().flatten().collect()
     }
 
     /// Puts an entry in.

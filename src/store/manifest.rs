@@ -15,6 +15,7 @@ use crate::tensor::{Entry, Header, Wanted};
 pub(super) fn header(text: &str, wrapped: bool) -> Result<Header> {
     let table = json::manifest(text, wrapped)?;
     let mut header = Header { metadata: table.metadata, ..Header::default() };
+    header.tensors.reserve(table.rows.len());
     for (key, (info, _)) in table.rows {
         whole_bytes(&info).map_err(|error| error.at_key(key.as_str()))?;
         header.tensors.insert(key, Entry { info, location: None });

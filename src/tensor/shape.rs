@@ -4,18 +4,26 @@ use std::fmt;
 use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::Dtype;
 
 /// The size of each dimension; empty for a zero-dim tensor, which has one element.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Shape(Vec<u64>);
+pub struct Shape(SmallVec<[u64; 4]>);
 
 impl Shape {
     /// The number of elements, or `None` where it exceeds 64 bits.
     pub fn numel(&self) -> Option<u64> {
         self.0.iter().try_fold(1u64, |product, size| product.checked_mul(*size))
+    }
+
+    /// The same with a dimension of one step before the dimension `dim`; `None` if there are fewer than `dim`.
+    pub(crate) fn with_dim(&self, dim: usize) -> Option<Self> {
+        let mut sizes = self.0.clone();
+        (dim <= sizes.len()).then(|| sizes.insert(dim, 1))?;
+        Some(Self(sizes))
     }
 
     /// Row-major strides, in elements.
@@ -38,13 +46,13 @@ impl Deref for Shape {
 
 impl From<Vec<u64>> for Shape {
     fn from(sizes: Vec<u64>) -> Self {
-        Self(sizes)
+        Self(SmallVec::from_slice(&sizes))
     }
 }
 
 impl From<&[u64]> for Shape {
     fn from(sizes: &[u64]) -> Self {
-        Self(sizes.to_vec())
+        Self(SmallVec::from_slice(sizes))
     }
 }
 

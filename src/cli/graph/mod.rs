@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::console::{Console, has_findings};
 use super::conversion::Conversion;
-use super::group::{Groups, related};
+use super::group::{Groups, Related};
 use super::summary::{Shape, shape};
 use super::{Outcome, Result};
 
@@ -136,7 +136,7 @@ fn draw(plan: &Plan, all: bool) -> Drawing {
     let (mut ties, mut drops) = (Groups::new(), Groups::new());
     for target in &plan.targets {
         match &target.tied_to {
-            Some(root) => ties.add(&target.key, related(root, &target.key)),
+            Some(root) => ties.add(&target.key, Related::to(&target.key).text(root).to_owned()),
             None if target.rules.is_empty() && !all => {}
             None => by_rules.entry(&target.rules).or_insert_with(Groups::new).add(&target.key, shape(plan, target)),
         }

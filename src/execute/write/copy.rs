@@ -3,7 +3,6 @@
 //! Neighbours are joined before they are cut into jobs: what a rename leaves in order is a few long copies, however many tensors it is. A filesystem that
 //! shares blocks between files does so by itself where a run begins at the same place within a block on both sides.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,8 +58,8 @@ impl<'a> Run<'a> {
         let len = end.checked_sub(start).ok_or_else(outside)?;
         let (from, to) = (self.from.offset + start, self.at + start);
         let mut part = |skip: u64, len: u64| {
-            copy(self.from.file, self.from.path, from + skip, &self.to.file, &self.to.path, to + skip, len, buffer)
-                .map_err(|error| error.at_key(self.key))
+            let extent = Extent { offset: from + skip, len, ..self.from };
+            copy(extent, self.to, to + skip, buffer).map_err(|error| error.at_key(self.key))
         };
         if !share || from % BLOCK != to % BLOCK {
             part(0, len)?;
@@ -91,72 +90,50 @@ pub(super) fn join(runs: Vec<Run<'_>>) -> Vec<Run<'_>> {
     joined
 }
 
-#[allow(clippy::too_many_arguments)] // two files, each with its name, and three numbers
-fn copy(
-    from: &File,
-    source: &Path,
-    mut at: u64,
-    to: &File,
-    target: &Path,
-    mut to_at: u64,
-    mut len: u64,
-    buffer: &mut Vec<u8>,
-) -> Result<()> {
-    while len > 0 {
-        let want = usize::try_from(len).unwrap_or(usize::MAX);
-        let (mut read, mut written) = (at, to_at);
-        match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut written), want) {
+/// Copies bytes of a file to a place in another.
+fn copy(mut from: Extent<'_>, to: &OutFile, mut at: u64, buffer: &mut Vec<u8>) -> Result<()> {
+    while from.len > 0 {
+        let want = usize::try_from(from.len).unwrap_or(usize::MAX);
+        let (mut read, mut written) = (from.offset, at);
+        match rustix::fs::copy_file_range(from.file, Some(&mut read), &to.file, Some(&mut written), want) {
             // Some filesystems answer so where reading would do.
-            Ok(0) => return through(from, source, at, to, target, to_at, len, buffer),
-            Ok(done) => {
-                let done = done as u64;
-                at += done;
-                to_at += done;
-                len = len.checked_sub(done).ok_or_else(outside)?;
-            }
+            Ok(0) => return through(from, to, at, buffer),
+            Ok(done) => (from, at) = behind(from, at, done as u64)?,
             Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
-                return through(from, source, at, to, target, to_at, len, buffer);
-            }
+            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => return through(from, to, at, buffer),
             Err(error) => {
-                let what = format!("cannot copy from {}", source.display());
-                return Err(Error::io(&what, target, error.into()));
+                let what = format!("cannot copy from {}", from.path.display());
+                return Err(Error::io(&what, &to.path, error.into()));
             }
         }
     }
     Ok(())
 }
 
-/// Copies by reading and writing.
-#[allow(clippy::too_many_arguments)]
-fn through(
-    from: &File,
-    source: &Path,
-    mut at: u64,
-    to: &File,
-    target: &Path,
-    mut to_at: u64,
-    mut len: u64,
-    buffer: &mut Vec<u8>,
-) -> Result<()> {
+/// The same by reading and writing.
+fn through(mut from: Extent<'_>, to: &OutFile, mut at: u64, buffer: &mut Vec<u8>) -> Result<()> {
     use std::os::unix::fs::FileExt as _;
     const PIECE: usize = 256 << 10;
     if buffer.len() < PIECE {
         buffer.resize(PIECE, 0);
     }
-    while len > 0 {
-        let take = usize::try_from(len).unwrap_or(PIECE).min(PIECE);
+    while from.len > 0 {
+        let take = usize::try_from(from.len).unwrap_or(PIECE).min(PIECE);
         let piece = buffer.get_mut(..take).ok_or_else(outside)?;
-        from.read_exact_at(piece, at).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => Error::corrupt("the file became shorter while it was read").in_file(source),
-            _ => Error::io("cannot read", source, error),
+        from.file.read_exact_at(piece, from.offset).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::corrupt("the file became shorter while it was read").in_file(from.path),
+            _ => Error::io("cannot read", from.path, error),
         })?;
-        to.write_all_at(piece, to_at).map_err(|error| Error::io("cannot write", target, error))?;
-        at += take as u64;
-        to_at += take as u64;
-        len -= take as u64;
+        to.file.write_all_at(piece, at).map_err(|error| Error::io("cannot write", &to.path, error))?;
+        (from, at) = behind(from, at, take as u64)?;
     }
     Ok(())
+}
+
+/// What is left on both sides when so many bytes are done.
+fn behind(from: Extent<'_>, at: u64, done: u64) -> Result<(Extent<'_>, u64)> {
+    let len = from.len.checked_sub(done).ok_or_else(outside)?;
+    Ok((Extent { offset: from.offset + done, len, ..from }, at + done))
 }
 
 /// Whether a filesystem lets two files share blocks: asked by trying it, with files that have no names.

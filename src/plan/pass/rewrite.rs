@@ -173,7 +173,7 @@ impl Planner<'_> {
                     results.candidates(&entry.key, &segments, &mut candidates);
                     for candidate in &candidates {
                         let (rule, source) = results.places[*candidate as usize];
-                        if undone[rule].source_pattern(source).is_some_and(|pattern| pattern.anchor().is_some())
+                        if undone[rule].source_pattern(source).is_some_and(|pattern| pattern.literals().next().is_some())
                             && undone[rule].matches(source, &entry.key, &segments, &mut bindings, scope, environment)?
                         {
                             already.push(entry.key.clone());

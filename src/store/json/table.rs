@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use smallvec::SmallVec;
 
 use super::{Context, MAX_RANK, METADATA, Row, Skip, Table, put};
 use crate::diagnostic::did_you_mean;
 use crate::error::Error;
 use crate::key::Key;
-use crate::tensor::{Dtype, TensorInfo};
+use crate::tensor::{Dtype, Shape, TensorInfo};
 
 /// How an entry is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -161,8 +162,8 @@ impl RowSeed<'_> {
         Ok(value)
     }
 
-    fn dtype<E: serde::de::Error>(&mut self, text: &str) -> std::result::Result<Dtype, E> {
-        text.parse().map_err(|()| self.context.refuse(unknown_dtype(text)))
+    fn dtype<E: serde::de::Error>(&mut self, name: DtypeName) -> std::result::Result<Dtype, E> {
+        name.0.map_err(|text| self.context.refuse(unknown_dtype(&text)))
     }
 
     fn missing<E: serde::de::Error>(&mut self, field: &str) -> E {
@@ -204,20 +205,20 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> std::result::Result<Row, A::Error> {
         let (mut dtype, mut shape, mut offsets) = (None, None, None);
-        while let Some(field) = map.next_key::<String>()? {
-            match field.as_str() {
-                "dtype" if dtype.is_some() => return Err(self.twice("dtype")),
-                "shape" if shape.is_some() => return Err(self.twice("shape")),
-                "data_offsets" if offsets.is_some() => return Err(self.twice("data_offsets")),
-                "dtype" => {
-                    let text = self.field("dtype", || map.next_value::<String>())?;
-                    dtype = Some(self.dtype(&text)?);
+        while let Some(field) = map.next_key::<Field>()? {
+            match field {
+                Field::Dtype if dtype.is_some() => return Err(self.twice("dtype")),
+                Field::Shape if shape.is_some() => return Err(self.twice("shape")),
+                Field::DataOffsets if offsets.is_some() => return Err(self.twice("data_offsets")),
+                Field::Dtype => {
+                    let name = self.field("dtype", || map.next_value::<DtypeName>())?;
+                    dtype = Some(self.dtype(name)?);
                 }
-                "shape" => shape = Some(self.field("shape", || map.next_value::<Sizes>())?.0),
-                "data_offsets" if self.form == Form::Header => {
+                Field::Shape => shape = Some(self.field("shape", || map.next_value::<Sizes>())?.0),
+                Field::DataOffsets if self.form == Form::Header => {
                     offsets = Some(self.field("data_offsets", || map.next_value::<[u64; 2]>())?);
                 }
-                _ => map.next_value::<Skip>().map(|_| ())?,
+                Field::DataOffsets | Field::Other => map.next_value::<Skip>().map(|_| ())?,
             }
         }
         let dtype = dtype.ok_or_else(|| self.missing("dtype"))?;
@@ -233,8 +234,8 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         if self.form == Form::Header {
             return Err(A::Error::invalid_type(serde::de::Unexpected::Seq, &self));
         }
-        let text = self.field("dtype", || seq.next_element::<String>())?.ok_or_else(|| self.missing("dtype"))?;
-        let dtype = self.dtype(&text)?;
+        let name = self.field("dtype", || seq.next_element::<DtypeName>())?.ok_or_else(|| self.missing("dtype"))?;
+        let dtype = self.dtype(name)?;
         let shape = self.field("shape", || seq.next_element::<Sizes>())?.ok_or_else(|| self.missing("shape"))?.0;
         if seq.next_element::<Skip>()?.is_some() {
             return Err(self.context.refuse(Error::corrupt("the entry has more than dtype and shape")));
@@ -243,8 +244,42 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
     }
 }
 
+/// The fields of an entry.
+#[derive(Clone, Copy, serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    Dtype,
+    Shape,
+    DataOffsets,
+    #[serde(other)]
+    Other,
+}
+
+/// A dtype, or what stands in its place.
+struct DtypeName(std::result::Result<Dtype, String>);
+
+impl<'de> Deserialize<'de> for DtypeName {
+    fn deserialize<D: serde::Deserializer<'de>>(json: D) -> std::result::Result<Self, D::Error> {
+        json.deserialize_str(DtypeNameVisitor)
+    }
+}
+
+struct DtypeNameVisitor;
+
+impl Visitor<'_> for DtypeNameVisitor {
+    type Value = DtypeName;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<DtypeName, E> {
+        Ok(DtypeName(text.parse().map_err(|()| text.to_owned())))
+    }
+}
+
 /// A shape of limited rank.
-struct Sizes(Vec<u64>);
+struct Sizes(Shape);
 
 impl<'de> Deserialize<'de> for Sizes {
     fn deserialize<D: serde::Deserializer<'de>>(json: D) -> std::result::Result<Self, D::Error> {
@@ -262,13 +297,13 @@ impl<'de> Visitor<'de> for SizesVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Sizes, A::Error> {
-        let mut sizes = Vec::new();
+        let mut sizes = SmallVec::<[u64; 4]>::new();
         while let Some(size) = seq.next_element()? {
             if sizes.len() == MAX_RANK {
                 return Err(A::Error::custom(format!("more than {MAX_RANK} dimensions")));
             }
             sizes.push(size);
         }
-        Ok(Sizes(sizes))
+        Ok(Sizes(Shape::from(&sizes[..])))
     }
 }
