@@ -2,4 +2,4 @@
 # Kills apply and apply --in-place at 200 random moments each, over several layouts; see tests/it/durability.rs.
 set -eu
 cd "$(dirname "$0")/.."
-REGRAFT_KILLS="${1:-200}" cargo test --release --test it durability::a_killed -- --nocapture
+REGRAFT_KILLS="${1:-200}" cargo test --release --test it durability::kills -- --nocapture

@@ -1,12 +1,13 @@
 //! Values of expressions, and their evaluation against config.json, parameters and captures.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
-use crate::diagnostic::codes::{BAD_VALUE, MISSING_CONFIG, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME};
+use crate::diagnostic::codes::{BAD_VALUE, LIMIT, MISSING_CONFIG, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, did_you_mean};
 use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind, Ident, Pattern, UnaryOp};
 
@@ -52,6 +53,14 @@ impl Value {
             Json::String(text) => Value::Text(text.clone()),
             Json::Array(items) => Value::List(items.iter().map(Value::from_json).collect()),
             Json::Object(_) => Value::Object,
+        }
+    }
+
+    /// How many values it is made of.
+    fn weight(&self) -> usize {
+        match self {
+            Value::List(items) => items.iter().fold(1, |sum: usize, item| sum.saturating_add(item.weight())),
+            _ => 1,
         }
     }
 
@@ -135,13 +144,42 @@ pub fn unknown_layout(_: &Scope, _: &Pattern) -> Option<bool> {
 /// Depth to which `let`s may refer to `let`s.
 const MAX_DEPTH: usize = 64;
 
+/// Steps that one evaluation takes at most: `let`s that use others twice each double the work with each, and so do lists of lists.
+const MAX_STEPS: usize = 1 << 14;
+
+/// Where an evaluation is, and what is left of its steps.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    depth: usize,
+    left: &'a Cell<usize>,
+}
+
+impl At<'_> {
+    fn deeper(self) -> Self {
+        Self { depth: self.depth + 1, ..self }
+    }
+
+    fn spend(self, scope: &Scope, expr: &Expr, steps: usize) -> Result<(), Box<Diagnostic>> {
+        match self.left.get().checked_sub(steps) {
+            Some(left) => {
+                self.left.set(left);
+                Ok(())
+            }
+            None => {
+                let diagnostic = Diagnostic::error(LIMIT, format!("this takes more than {MAX_STEPS} steps"));
+                Err(Box::new(diagnostic.at(scope.place(expr.span), "given up here").hint("each use of a `let` is worked out anew")))
+            }
+        }
+    }
+}
+
 impl Environment<'_> {
     /// Evaluates an expression.
     ///
     /// # Errors
     /// An unknown name, a missing config field without `??`, a value of the wrong type, arithmetic that overflows.
     pub fn eval(&self, scope: &Scope, expr: &Expr) -> Result<Value, Box<Diagnostic>> {
-        self.eval_at(scope, expr, 0)
+        self.eval_at(scope, expr, At { depth: 0, left: &Cell::new(MAX_STEPS) })
     }
 
     /// Evaluates an expression that must be a whole number.
@@ -164,21 +202,22 @@ impl Environment<'_> {
         truth(scope, expr, &value)
     }
 
-    fn eval_at(&self, scope: &Scope, expr: &Expr, depth: usize) -> Result<Value, Box<Diagnostic>> {
-        if depth > MAX_DEPTH {
+    fn eval_at(&self, scope: &Scope, expr: &Expr, at: At<'_>) -> Result<Value, Box<Diagnostic>> {
+        if at.depth > MAX_DEPTH {
             return Err(bad(scope, expr, "this is nested too deeply, or `let` values refer to each other in a circle".to_owned()));
         }
+        at.spend(scope, expr, 1)?;
         match &expr.kind {
             ExprKind::Null => Ok(Value::Null),
             ExprKind::Bool(value) => Ok(Value::Bool(*value)),
             ExprKind::Int(value) => Ok(Value::Int(*value)),
             ExprKind::Float(value) => Ok(Value::Float(*value)),
             ExprKind::Text(text) => Ok(Value::Text(text.clone())),
-            ExprKind::List(items) => items.iter().map(|item| self.eval_at(scope, item, depth)).collect::<Result<_, _>>().map(Value::List),
-            ExprKind::Paren(inner) => self.eval_at(scope, inner, depth),
-            ExprKind::Name(name) => self.name(scope, expr, name, depth),
+            ExprKind::List(items) => items.iter().map(|item| self.eval_at(scope, item, at)).collect::<Result<_, _>>().map(Value::List),
+            ExprKind::Paren(inner) => self.eval_at(scope, inner, at),
+            ExprKind::Name(name) => self.name(scope, expr, name, at),
             ExprKind::Config(steps) => match self.config(steps) {
-                Some(value) => Ok(value),
+                Some(value) => at.spend(scope, expr, value.weight()).map(|()| value),
                 None => Err(self.missing_config(scope, expr, steps)),
             },
             ExprKind::Tied => match self.tied {
@@ -197,20 +236,20 @@ impl Environment<'_> {
                         .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
                 )),
             },
-            ExprKind::Unary(UnaryOp::Neg, operand) => match self.eval_at(scope, operand, depth + 1)? {
+            ExprKind::Unary(UnaryOp::Neg, operand) => match self.eval_at(scope, operand, at.deeper())? {
                 Value::Int(value) => value.checked_neg().map(Value::Int).ok_or_else(|| bad(scope, expr, "this overflows".to_owned())),
                 Value::Float(value) => Ok(Value::Float(-value)),
                 other => Err(bad(scope, operand, format!("expected a number, found {}", describe(&other)))),
             },
             ExprKind::Unary(UnaryOp::Not, operand) => {
-                let value = self.eval_at(scope, operand, depth + 1)?;
+                let value = self.eval_at(scope, operand, at.deeper())?;
                 Ok(Value::Bool(!truth(scope, operand, &value)?))
             }
-            ExprKind::Binary(op, left, right) => self.binary(scope, expr, *op, left, right, depth + 1),
+            ExprKind::Binary(op, left, right) => self.binary(scope, expr, *op, left, right, at.deeper()),
         }
     }
 
-    fn name(&self, scope: &Scope, expr: &Expr, name: &str, depth: usize) -> Result<Value, Box<Diagnostic>> {
+    fn name(&self, scope: &Scope, expr: &Expr, name: &str, at: At<'_>) -> Result<Value, Box<Diagnostic>> {
         if let Some(value) = (self.captures)(name) {
             return Ok(value);
         }
@@ -228,7 +267,7 @@ impl Environment<'_> {
             return Ok(value.clone());
         }
         match definition {
-            Some(definition) => self.eval_at(scope, definition, depth + 1),
+            Some(definition) => self.eval_at(scope, definition, at.deeper()),
             None => Err(Box::new(
                 Diagnostic::error(MISSING_PARAMETER, format!("the parameter `{name}` has no value"))
                     .at(scope.place(expr.span), "needed here")
@@ -290,26 +329,26 @@ impl Environment<'_> {
         bad(scope, expr, "this config field can't be read".to_owned())
     }
 
-    fn binary(&self, scope: &Scope, expr: &Expr, op: BinaryOp, left: &Expr, right: &Expr, depth: usize) -> Result<Value, Box<Diagnostic>> {
+    fn binary(&self, scope: &Scope, expr: &Expr, op: BinaryOp, left: &Expr, right: &Expr, at: At<'_>) -> Result<Value, Box<Diagnostic>> {
         match op {
             BinaryOp::Or | BinaryOp::And => {
-                let value = self.eval_at(scope, left, depth)?;
+                let value = self.eval_at(scope, left, at)?;
                 let first = truth(scope, left, &value)?;
                 if first == (op == BinaryOp::Or) {
                     return Ok(Value::Bool(first));
                 }
-                let value = self.eval_at(scope, right, depth)?;
+                let value = self.eval_at(scope, right, at)?;
                 Ok(Value::Bool(truth(scope, right, &value)?))
             }
             BinaryOp::Default => {
                 let absent = match &left.kind {
                     ExprKind::Config(steps) => self.config(steps).is_none_or(|value| value == Value::Null),
-                    _ => self.eval_at(scope, left, depth)? == Value::Null,
+                    _ => self.eval_at(scope, left, at)? == Value::Null,
                 };
-                self.eval_at(scope, if absent { right } else { left }, depth)
+                self.eval_at(scope, if absent { right } else { left }, at)
             }
             BinaryOp::Eq | BinaryOp::Ne => {
-                let (a, b) = (self.eval_at(scope, left, depth)?, self.eval_at(scope, right, depth)?);
+                let (a, b) = (self.eval_at(scope, left, at)?, self.eval_at(scope, right, at)?);
                 let equal = match (a.number(), b.number()) {
                     (Some(a), Some(b)) => a == b,
                     _ => a == b,
@@ -317,7 +356,7 @@ impl Environment<'_> {
                 Ok(Value::Bool(equal == (op == BinaryOp::Eq)))
             }
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => {
-                let (a, b) = (self.eval_at(scope, left, depth)?, self.eval_at(scope, right, depth)?);
+                let (a, b) = (self.eval_at(scope, left, at)?, self.eval_at(scope, right, at)?);
                 let order = match (&a, &b) {
                     (Value::Text(a), Value::Text(b)) => Some(a.cmp(b)),
                     _ => a.number().zip(b.number()).and_then(|(a, b)| a.partial_cmp(&b)),
@@ -333,7 +372,7 @@ impl Environment<'_> {
                 }))
             }
             BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem => {
-                let (a, b) = (self.eval_at(scope, left, depth)?, self.eval_at(scope, right, depth)?);
+                let (a, b) = (self.eval_at(scope, left, at)?, self.eval_at(scope, right, at)?);
                 arithmetic(op, &a, &b).map_err(|why| bad(scope, expr, why))
             }
         }

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::console::{Console, has_findings};
 use super::conversion::{Conversion, Prepared};
 use super::size::Size;
-use super::summary::counted;
+use super::summary::{Planned, counted};
 use super::{Failure, Outcome, Result, progress, summary};
 
 /// Convert a checkpoint into new files
@@ -116,21 +116,26 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let outcome = Outcome::findings(has_findings(&plan.findings));
     let output = arguments.output.as_deref();
     if arguments.dry_run {
+        let single = output.is_some_and(|output| output.extension().is_some_and(|extension| extension == "safetensors"));
+        let max_shard_size = Some(arguments.max_shard_size.0);
+        let options = WriteOptions { max_shard_size, single, ties: arguments.ties.ties(), ..WriteOptions::default() };
+        let lanes = prepared.checkpoint.has_bytes().then(|| lanes(&plan, &prepared.checkpoint, &options)).transpose()?;
         if console.json {
-            console.json(&plan)?;
+            console.json(&Planned { plan: &plan, lanes: lanes.as_ref() })?;
         } else {
             console.out(&format!("rules: {}\n{}\n", prepared.rules(), prepared.stage_line()))?;
             console.out(&summary::plan(&plan, prepared.checkpoint.header(), false))?;
-            if prepared.checkpoint.has_bytes() {
-                console.out(&summary::lanes(&lanes(&plan, &prepared.checkpoint, arguments.ties.ties())?))?;
+            if let Some(lanes) = lanes {
+                console.out(&summary::lanes(&lanes, false))?;
             }
         }
         return Ok(outcome);
     }
+    let cancel = cancel(output.unwrap_or(prepared.checkpoint.directory()))?;
     let report = match output {
-        Some(output) => write_files(arguments, &prepared, &plan, output, console)?,
+        Some(output) => write_files(arguments, &prepared, &plan, output, &cancel, console)?,
         None => {
-            let options = PatchOptions { insist: arguments.force, ties: arguments.ties.ties(), metadata: None };
+            let options = PatchOptions { insist: arguments.force, ties: arguments.ties.ties(), metadata: None, cancel: Some(&cancel) };
             patch(&plan, &prepared.checkpoint, &options)?
         }
     };
@@ -156,7 +161,24 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: &Path, console: Console) -> Result<Report> {
+/// What Ctrl-C and SIGTERM set instead of ending the process.
+fn cancel(place: &Path) -> Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        let registered = signal_hook::flag::register(signal, Arc::clone(&cancel));
+        registered.map_err(|error| Error::io("cannot watch for signals while writing", place, error))?;
+    }
+    Ok(cancel)
+}
+
+fn write_files(
+    arguments: &Arguments,
+    prepared: &Prepared,
+    plan: &Plan,
+    output: &Path,
+    cancel: &AtomicBool,
+    console: Console,
+) -> Result<Report> {
     let mut side = Vec::new();
     for source in arguments.sources.iter().filter(|source| source.is_dir()) {
         side.extend(side_files(source, &arguments.conversion.open_options())?);
@@ -168,11 +190,6 @@ fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: 
         let path = scratch.path().join(RECORD_FILE);
         std::fs::write(&path, prepared.record(plan)?).map_err(|error| Error::io("cannot write", &path, error))?;
         side.push(path);
-    }
-    let cancel = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        let registered = signal_hook::flag::register(signal, Arc::clone(&cancel));
-        registered.map_err(|error| Error::io("cannot watch for signals while writing", output, error))?;
     }
     let display = progress::Display::new(arguments.progress, console);
     let progress = |progress: Progress| display.update(progress);
@@ -188,7 +205,7 @@ fn write_files(arguments: &Arguments, prepared: &Prepared, plan: &Plan, output: 
         sync: !arguments.no_sync,
         rank: rank(arguments)?,
         progress: Some(&progress),
-        cancel: Some(&cancel),
+        cancel: Some(cancel),
         ..WriteOptions::default()
     };
     let result = write(plan, &prepared.checkpoint, output, &options);

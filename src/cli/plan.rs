@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use regraft::execute::{Ties, lanes};
+use regraft::execute::{WriteOptions, lanes};
 use regraft::store::Store as _;
 
 use super::console::{Console, has_findings};
 use super::conversion::Conversion;
+use super::size::Size;
+use super::summary::Planned;
 use super::{Outcome, Result, summary};
 
 /// Show what converting a checkpoint would do, without reading a tensor
@@ -28,7 +30,11 @@ pub(super) struct Arguments {
     #[arg(long)]
     compare: bool,
 
-    /// List the keys that stay as they are, too
+    /// Most bytes of tensors in one file, as apply would write them
+    #[arg(long, value_name = "SIZE", default_value = "5GB")]
+    max_shard_size: Size,
+
+    /// List the keys that stay as they are, and each file, too
     #[arg(long)]
     all: bool,
 }
@@ -36,15 +42,17 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
     let plan = prepared.plan(arguments.compare)?;
+    let options = WriteOptions { max_shard_size: Some(arguments.max_shard_size.0), ..WriteOptions::default() };
+    let lanes = prepared.checkpoint.has_bytes().then(|| lanes(&plan, &prepared.checkpoint, &options)).transpose()?;
     if console.json {
-        console.json(&plan)?;
+        console.json(&Planned { plan: &plan, lanes: lanes.as_ref() })?;
     } else {
         console.findings(&prepared.findings);
         console.findings(&plan.findings);
         console.out(&format!("rules: {}\n{}\n", prepared.rules(), prepared.stage_line()))?;
         console.out(&summary::plan(&plan, prepared.checkpoint.header(), arguments.all))?;
-        if prepared.checkpoint.has_bytes() {
-            console.out(&summary::lanes(&lanes(&plan, &prepared.checkpoint, Ties::Alias)?))?;
+        if let Some(lanes) = lanes {
+            console.out(&summary::lanes(&lanes, arguments.all))?;
         }
     }
     let outcome = Outcome::findings(has_findings(&plan.findings));

@@ -1,43 +1,74 @@
-//! Which lanes a plan's bytes will take, told before anything is read.
+//! Which lanes a plan's bytes will take, told before anything is read: by file, from headers alone.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::Lane;
-use super::compile::compile;
+use super::compile::{Layout, compile};
 use super::layout::MAX_PIECES;
-use super::patch::{PatchOptions, can_patch};
-use super::write::{Ties, left_out};
+use super::patch::{PatchOptions, stay};
+use super::write::shards::{Item, grouped};
+use super::write::{WriteOptions, left_out};
 use crate::error::Result;
-use crate::plan::Plan;
+use crate::plan::{NodeId, Plan};
 use crate::store::Checkpoint;
 
 /// The lanes of a plan, as far as they are known without its output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lanes {
-    /// Bytes of tensors by lane, if new files are written. What the system copies, a filesystem that can will share instead.
+    /// Bytes of tensors by lane, if new files are written. Of what the system copies, a filesystem that can will share the blocks instead; which
+    /// it is, only the output's place decides.
     pub bytes: BTreeMap<Lane, u64>,
-    /// Whether it can be done in place: only headers change.
-    pub in_place: bool,
+    /// The same for each file that is written, in order.
+    pub files: Vec<FileLanes>,
+    /// If it can be done in place: the lane of each file that is there, and the bytes that stay in it. None move.
+    pub in_place: Option<Vec<FileLanes>>,
 }
 
-/// Tells the lanes of a plan.
+/// The lanes of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileLanes {
+    /// Its name.
+    pub name: String,
+    /// Bytes of tensors by lane.
+    pub bytes: BTreeMap<Lane, u64>,
+}
+
+/// Tells the lanes of a plan. Of the options, those count that say what is written into which file.
 ///
 /// # Errors
 /// As [`write()`](super::write()), for inconsistent plans.
-pub fn lanes(plan: &Plan, source: &Checkpoint, ties: Ties) -> Result<Lanes> {
-    let kept: Vec<usize> = (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], ties)).collect();
+pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Result<Lanes> {
+    let kept: Vec<usize> = (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], options.ties)).collect();
     let program = compile(plan, &kept, MAX_PIECES)?;
-    let mut bytes = BTreeMap::new();
-    for layout in &program.layouts {
-        for piece in &layout.pieces {
-            let temporary = piece.value.leaves.iter().any(|leaf| program.temporaries.contains(&leaf.node));
-            let lane = if piece.is_run() && piece.value.is_copy() && !temporary { Lane::Copied } else { Lane::Streamed };
-            let lane = bytes.entry(lane).or_insert(0u64);
-            *lane = lane.saturating_add(piece.volume().saturating_mul(layout.size));
+    let temporary = |node: NodeId| program.temporaries.contains(&node);
+    let items: Vec<Item<'_>> = kept.iter().enumerate().map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t]))).collect();
+    let limit = if options.single { None } else { options.max_shard_size };
+    let mut lanes = Lanes { bytes: BTreeMap::new(), files: Vec::new(), in_place: None };
+    for (name, group) in grouped(&items, limit, "model.safetensors")? {
+        let mut bytes = BTreeMap::new();
+        for layout in group.iter().filter_map(|(item, ..)| program.layouts.get(*item)) {
+            add(layout, &temporary, &mut bytes);
         }
+        for (lane, more) in &bytes {
+            let sum = lanes.bytes.entry(*lane).or_insert(0u64);
+            *sum = sum.saturating_add(*more);
+        }
+        lanes.files.push(FileLanes { name, bytes });
     }
-    let in_place = source.has_bytes() && can_patch(plan, source, &PatchOptions { ties, ..PatchOptions::default() });
-    Ok(Lanes { bytes, in_place })
+    if source.has_bytes() {
+        let patch = PatchOptions { ties: options.ties, ..PatchOptions::default() };
+        lanes.in_place = stay(plan, source, &patch, &kept, &program.layouts);
+    }
+    Ok(lanes)
+}
+
+fn add(layout: &Layout, temporary: &dyn Fn(NodeId) -> bool, bytes: &mut BTreeMap<Lane, u64>) {
+    for piece in &layout.pieces {
+        let made = piece.value.leaves.iter().any(|leaf| temporary(leaf.node));
+        let lane = if piece.is_run() && piece.value.is_copy() && !made { Lane::Copied } else { Lane::Streamed };
+        let sum = bytes.entry(lane).or_insert(0);
+        *sum = sum.saturating_add(piece.volume().saturating_mul(layout.size));
+    }
 }

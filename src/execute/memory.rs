@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
@@ -36,7 +37,15 @@ const TILE: u64 = 1 << 20;
 /// # Errors
 /// If the plan doesn't fit the store or is inconsistent, an op isn't defined on its dtype, or a source can't be mapped.
 pub fn views(plan: &Plan, source: &dyn Store) -> Result<Views> {
-    views_within(plan, source, MAX_PIECES)
+    views_within(plan, source, MAX_PIECES, None)
+}
+
+/// As [`views`], until `cancel` is set, from whatever thread: then it stops soon and holds nothing.
+///
+/// # Errors
+/// As [`views`]; and [`ErrorKind::Interrupted`] if cancelled.
+pub fn views_until(plan: &Plan, source: &dyn Store, cancel: &AtomicBool) -> Result<Views> {
+    views_within(plan, source, MAX_PIECES, Some(cancel))
 }
 
 /// As [`views`], for a model that holds tensors already: the keys that a tie with `if absent fallback` leaves as they are
@@ -56,13 +65,21 @@ pub fn views_over(plan: &Plan, source: &dyn Store, model: &dyn Store) -> Result<
     Ok(out)
 }
 
+fn check(cancel: Option<&AtomicBool>) -> Result<()> {
+    match cancel {
+        Some(cancel) if cancel.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+        _ => Ok(()),
+    }
+}
+
 /// As [`views`], with another limit of pieces.
-pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize) -> Result<Views> {
+pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize, cancel: Option<&AtomicBool>) -> Result<Views> {
     let all: Vec<usize> = (0..plan.targets.len()).collect();
     let program = compile(plan, &all, limit)?;
     let mut leaves = Mapped::default();
     let mut report = Report::default();
     for node in &program.temporaries {
+        check(cancel)?;
         let bytes = naive::evaluate(plan, source, *node)?;
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;
@@ -84,7 +101,7 @@ pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize) -> Res
     }
     let made: Vec<(NodeId, Made)> = nodes
         .par_iter()
-        .map(|(node, (layout, key))| Ok((*node, tensor(layout, &leaves, limit).map_err(|error| error.at_key(key.as_str()))?)))
+        .map(|(node, (layout, key))| Ok((*node, tensor(layout, &leaves, limit, cancel).map_err(|error| error.at_key(key.as_str()))?)))
         .collect::<Result<_>>()?;
     let made: BTreeMap<NodeId, Made> = made.into_iter().collect();
     let mut seen = BTreeSet::new();
@@ -122,7 +139,8 @@ struct Made {
     read: u64,
 }
 
-fn tensor(layout: &Layout, leaves: &Mapped, limit: usize) -> Result<Made> {
+fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&AtomicBool>) -> Result<Made> {
+    check(cancel)?;
     let mut copies = Mapped::default();
     let pieces = match settle(layout, leaves, limit)? {
         Some(pieces) => {
@@ -156,6 +174,7 @@ fn tensor(layout: &Layout, leaves: &Mapped, limit: usize) -> Result<Made> {
         // Moves need no buffer of their own; values are computed tile by tile.
         let parts = if piece.value.is_copy() { vec![piece.clone()] } else { tiles(piece, layout.size, TILE).collect() };
         for part in parts {
+            check(cancel)?;
             read += part.value.leaves.iter().map(|leaf| part.volume() * u64::from(leaf.dtype.bits()) / 8).sum::<u64>();
             let out = bytes.get_mut(bytes_of(part.target.offset, layout.size)?..).ok_or_else(outside)?;
             worker.place(&part, layout.size, &both, out, &part.target.strides)?;

@@ -20,8 +20,8 @@ mod verify;
 mod write;
 
 pub use equal::{Equality, differing_bytes, tensors_equal};
-pub use lanes::{Lanes, lanes};
-pub use memory::{Views, views, views_over};
+pub use lanes::{FileLanes, Lanes, lanes};
+pub use memory::{Views, views, views_over, views_until};
 pub use patch::{PatchOptions, Recovery, patch, recover};
 pub use report::{Lane, Report};
 pub use sharing::{Sharing, sharing};

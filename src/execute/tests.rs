@@ -62,7 +62,7 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
             return (0, 0, 0);
         }
     };
-    let views = memory::views_within(plan, store, limit).unwrap();
+    let views = memory::views_within(plan, store, limit, None).unwrap();
     for (target, expected) in plan.targets.iter().zip(&expected) {
         let view = &views.tensors[&target.key];
         assert_eq!((view.info(), &view.to_vec()), (plan.info(target), expected), "{} in memory", target.key);

@@ -5,6 +5,7 @@
 //! take all the digits that are there. Patterns here are resolved: captures are slots, ranges are numbers; see `check` for how they
 //! get there from text.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -171,6 +172,8 @@ pub struct Reach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     parts: Vec<Part>,
+    /// Whether ways to divide a key are so many that those which failed are kept in mind; and what follows a place hangs on nothing before it.
+    forks: bool,
 }
 
 impl Pattern {
@@ -192,7 +195,16 @@ impl Pattern {
                 other => other,
             })
             .collect();
-        Self { parts }
+        let mut pattern = Self { parts, forks: false };
+        let rests = pattern.parts.iter().filter(|part| matches!(part, Part::Rest(_))).count();
+        let words = |part: &Part| match part {
+            Part::Segment(atoms) => atoms.iter().filter(|atom| matches!(atom, Atom::Words { .. })).count(),
+            _ => 0,
+        };
+        let many = rests > 2 || pattern.parts.iter().any(|part| words(part) > 2);
+        // A capture that stands twice must agree with itself, so that what follows hangs on what it was bound to.
+        pattern.forks = many && pattern.slots().len() == pattern.all_slots().count();
+        pattern
     }
 
     /// The pattern with the range of each index capture set, by slot.
@@ -236,16 +248,20 @@ impl Pattern {
         })
     }
 
+    fn all_slots(&self) -> impl Iterator<Item = Slot> {
+        self.parts.iter().flat_map(|part| {
+            let (rest, atoms) = match part {
+                Part::Literal(_) => (None, &[][..]),
+                Part::Rest(slot) => (Some(*slot), &[][..]),
+                Part::Segment(atoms) => (None, &atoms[..]),
+            };
+            rest.into_iter().chain(atoms.iter().filter_map(Atom::slot))
+        })
+    }
+
     /// The slots it binds, in order, each once.
     pub fn slots(&self) -> Vec<Slot> {
-        let mut slots = Vec::new();
-        for part in &self.parts {
-            match part {
-                Part::Literal(_) => {}
-                Part::Rest(slot) => slots.push(*slot),
-                Part::Segment(atoms) => slots.extend(atoms.iter().filter_map(Atom::slot)),
-            }
-        }
+        let mut slots: Vec<Slot> = self.all_slots().collect();
         slots.sort_unstable();
         slots.dedup();
         slots
@@ -253,14 +269,18 @@ impl Pattern {
 
     /// Matches a whole key and binds its captures; slots bound before must hold the same value.
     pub fn matches(&self, key: &str, segments: &Segments, bindings: &mut Bindings) -> bool {
-        Matcher { key, segments, reach: Reach::default() }.parts(&self.parts, 0, 0, bindings)
+        self.matcher(key, segments).parts(&self.parts, 0, 0, bindings)
     }
 
     /// How far it gets on a key that it doesn't match.
     pub fn reach(&self, key: &str, segments: &Segments, slots: usize) -> Reach {
-        let mut matcher = Matcher { key, segments, reach: Reach::default() };
+        let mut matcher = self.matcher(key, segments);
         matcher.parts(&self.parts, 0, 0, &mut Bindings::new(slots));
         matcher.reach
+    }
+
+    fn matcher<'a>(&self, key: &'a str, segments: &'a Segments) -> Matcher<'a> {
+        Matcher { key, segments, reach: Reach::default(), failed: self.forks.then(HashSet::default) }
     }
 
     /// The key that the bindings of a match of `key` give.
@@ -347,6 +367,9 @@ struct Matcher<'a> {
     key: &'a str,
     segments: &'a Segments,
     reach: Reach,
+    /// For patterns with many ways to divide a key: what of the pattern (by its address) doesn't match from which place on. Without it, keys of a thousand
+    /// segments would be divided in some hundred million ways, and `{a: x|xx}{b: x|xx}…` in ways that double with each.
+    failed: Option<HashSet<(usize, usize), foldhash::fast::RandomState>>,
 }
 
 impl Matcher<'_> {
@@ -370,7 +393,13 @@ impl Matcher<'_> {
                 let after = &parts[done + 1..];
                 let fixed = after.len();
                 if after.iter().any(|part| matches!(part, Part::Rest(_))) {
-                    (at..=count).any(|end| self.rest(parts, done, at, end, *slot, bindings))
+                    let place = (parts[done..].as_ptr().addr(), at);
+                    if self.has_failed(place) {
+                        return false;
+                    }
+                    let found = (at..=count).any(|end| self.rest(parts, done, at, end, *slot, bindings));
+                    self.failed.as_mut().filter(|_| !found).map(|failed| failed.insert(place));
+                    found
                 } else {
                     // What follows takes one segment each, so there is only one place where it can start.
                     match count.checked_sub(fixed) {
@@ -380,6 +409,10 @@ impl Matcher<'_> {
                 }
             }
         }
+    }
+
+    fn has_failed(&self, place: (usize, usize)) -> bool {
+        self.failed.as_ref().is_some_and(|failed| failed.contains(&place))
     }
 
     fn rest(&mut self, parts: &[Part], done: usize, at: usize, end: usize, slot: Slot, bindings: &mut Bindings) -> bool {
@@ -433,6 +466,10 @@ impl Matcher<'_> {
                 false
             }
             Atom::Words { slot, words } => {
+                let place = (atoms.as_ptr().addr(), start);
+                if self.has_failed(place) {
+                    return false;
+                }
                 for (which, word) in words.iter().enumerate() {
                     let Some(rest) = text.strip_prefix(&**word) else { continue };
                     let bound = Binding::Word(u16::try_from(which).unwrap_or(u16::MAX));
@@ -441,6 +478,7 @@ impl Matcher<'_> {
                         return true;
                     }
                 }
+                self.failed.as_mut().map(|failed| failed.insert(place));
                 false
             }
         }

@@ -178,3 +178,23 @@ fn reach_tells_where_a_match_stopped() {
     segments.split("model.3.attn");
     assert_eq!(pattern.reach("model.3.attn", &segments, 1), Reach { parts: 2, segment: 2 });
 }
+
+#[test]
+fn many_ways_to_divide_a_key_take_no_long_time() {
+    let rest = |slot| Part::Rest(Slot(slot));
+    let pattern = Pattern::new(vec![rest(0), rest(1), rest(2), rest(3), Part::Literal("y".into())]);
+    let key = vec!["x"; 1024].join(".");
+    let start = std::time::Instant::now();
+    assert!(matched(&pattern, &key).is_none());
+    // All ways to divide it took seconds, in a build that is optimized.
+    assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
+    assert!(matched(&pattern, &format!("{key}.y")).is_some());
+    let words = |slot| Atom::Words { slot: Slot(slot), words: ["a".into(), "aa".into()].into() };
+    let pattern = Pattern::new(vec![Part::Segment((0..30).map(words).chain([Atom::Text("!".into())]).collect())]);
+    assert!(matched(&pattern, &"a".repeat(45)).is_none());
+    assert!(matched(&pattern, &format!("{}!", "a".repeat(45))).is_some());
+    assert!(start.elapsed().as_secs_f64() < 4.0, "{:?}", start.elapsed());
+    // One that stands twice must agree: what failed after one binding may fit after another.
+    let twice = Pattern::new(vec![rest(0), rest(1), rest(2), rest(0), Part::Literal("y".into())]);
+    assert!(matched(&twice, "a.b.c.a.y").is_some() && matched(&twice, "a.b.a.b.y").is_some());
+}

@@ -9,6 +9,17 @@ use crate::tensor::{Dtype, Shape, TensorInfo};
 /// Why tensors don't fit an op, as a message.
 pub(super) type Fit<T> = Result<T, String>;
 
+/// Most nodes of a plan: several for each key that a checkpoint may have.
+const MAX_NODES: u32 = 1 << 25;
+
+/// Most tensors that one becomes, or that become one.
+pub(super) const MAX_PARTS: u64 = 1 << 16;
+
+/// Refuses a count that nothing but a mistake, or malice, asks for. Numbers in rules, configs and shapes may be of any size.
+pub(super) fn few(count: u64) -> Fit<()> {
+    if count > MAX_PARTS { Err(format!("{count} tensors would be one, or parts of one; at most {MAX_PARTS} are")) } else { Ok(()) }
+}
+
 /// The nodes of a plan while it is made.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Graph {
@@ -32,7 +43,8 @@ impl Graph {
     }
 
     pub(super) fn push(&mut self, op: Op, inputs: Vec<NodeId>, info: TensorInfo) -> Fit<NodeId> {
-        let id = u32::try_from(self.nodes.len()).map_err(|_| "the plan has too many nodes".to_owned())?;
+        let id =
+            u32::try_from(self.nodes.len()).ok().filter(|id| *id < MAX_NODES).ok_or_else(|| "the plan has too many nodes".to_owned())?;
         if info.nbytes().is_none() {
             return Err(format!("the result {info} has no whole number of bytes, or too many"));
         }

@@ -1,6 +1,6 @@
 //! The ops of the language, lowered to primitive nodes.
 
-use super::graph::{Fit, Graph, no_dim};
+use super::graph::{Fit, Graph, few, no_dim};
 use super::node::{NodeId, Op};
 use crate::check::op::{self, widens};
 use crate::tensor::{Dtype, Shape, TensorInfo};
@@ -299,6 +299,7 @@ impl Graph {
             op::Op::Unstack { dim, .. } => {
                 let dim = self.dim(input, *dim, 0)?;
                 let size = self.info(input).shape[dim];
+                few(size)?;
                 (0..size).map(|at| self.select(input, dim, at)).collect()
             }
             op::Op::QkvUngroup { heads, kv_heads } => self.qkv_ungroup(input, heads.positive("heads")?, kv_heads.positive("kv_heads")?),

@@ -24,6 +24,7 @@ pub struct Checkpoint {
     pub(super) directory: PathBuf,
     pub(super) files: Vec<StoredFile>,
     pub(super) has_bytes: bool,
+    pub(super) indexes: Vec<PathBuf>,
     pub(super) ignored: Vec<PathBuf>,
     pub(super) notes: Vec<String>,
 }
@@ -44,6 +45,22 @@ impl Checkpoint {
         self.has_bytes
     }
 
+    /// The indexes by which the files were found: one for each sharded checkpoint that has one.
+    pub fn indexes(&self) -> &[PathBuf] {
+        &self.indexes
+    }
+
+    /// Looks whether the files are still those whose headers were read.
+    ///
+    /// # Errors
+    /// If one has another length or was written since, or can't be looked at.
+    pub(crate) fn unchanged(&self) -> Result<()> {
+        self.files.iter().try_for_each(|file| {
+            let found = file.path.metadata().map_err(|source| Error::io("cannot look at", &file.path, source))?;
+            if found.len() == file.len && found.modified().ok() == file.modified { Ok(()) } else { Err(file.changed()) }
+        })
+    }
+
     /// Safetensors files of the directory that are no part of the checkpoint.
     pub fn ignored(&self) -> &[PathBuf] {
         &self.ignored
@@ -56,15 +73,17 @@ impl Checkpoint {
 
     /// Key -> dtype and shape without bytes.
     pub(super) fn manifest(header: Header, directory: PathBuf) -> Self {
-        Self { header, directory, files: Vec::new(), has_bytes: false, ignored: Vec::new(), notes: Vec::new() }
+        Self { header, directory, files: Vec::new(), has_bytes: false, indexes: Vec::new(), ignored: Vec::new(), notes: Vec::new() }
     }
 
     /// Files of one directory, given by name, their keys all different.
     pub(super) fn from_files(directory: &Path, names: Vec<String>) -> Result<Self> {
+        let paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
+        super::journal::settled(paths.iter().map(PathBuf::as_path))?;
         let mut checkpoint = Self::manifest(Header::default(), directory.to_owned());
         checkpoint.has_bytes = true;
         // A header is read in parallel with others: a checkpoint on a network disk has hundreds.
-        let read: Vec<Result<(StoredFile, FileHeader)>> = names.par_iter().map(|name| StoredFile::read(&directory.join(name))).collect();
+        let read: Vec<Result<(StoredFile, FileHeader)>> = paths.par_iter().map(|path| StoredFile::read(path)).collect();
         for (name, read) in names.into_iter().zip(read) {
             let (file, header) = read?;
             checkpoint.add(name, file, header)?;
@@ -139,6 +158,7 @@ impl Checkpoint {
             self.header.files = self.files.iter().map(|file| file.path.display().to_string()).collect();
         }
         self.has_bytes &= other.has_bytes;
+        self.indexes.extend(other.indexes);
         self.ignored.extend(other.ignored);
         self.notes.extend(other.notes);
         Ok(())
@@ -208,11 +228,15 @@ impl StoredFile {
         Ok((Self { path: path.to_owned(), len, modified, handle: OnceLock::new(), map: OnceLock::new() }, header))
     }
 
+    fn changed(&self) -> Error {
+        Error::corrupt("the file changed after its header was read").in_file(&self.path)
+    }
+
     fn handle(&self) -> Result<&File> {
         if self.handle.get().is_none() {
             let (file, len, modified) = open_regular(&self.path)?;
             if len != self.len || modified != self.modified {
-                return Err(Error::corrupt("the file changed after its header was read").in_file(&self.path));
+                return Err(self.changed());
             }
             let _ = self.handle.set(file);
         }
@@ -228,7 +252,7 @@ impl StoredFile {
         // can't be ensured; `Store::view` says so, and conversion of files reads instead.
         let map = unsafe { memmap2::Mmap::map(file) }.map_err(|source| Error::io("cannot map", &self.path, source))?;
         if map.len() as u64 != self.len {
-            return Err(Error::corrupt("the file changed after its header was read").in_file(&self.path));
+            return Err(self.changed());
         }
         // Two threads may map at once; all views must share one storage, so the first stands.
         Ok(self.map.get_or_init(|| Storage::new(map)).clone())

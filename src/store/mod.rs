@@ -8,6 +8,7 @@ use crate::tensor::{Header, TensorView};
 
 mod checkpoint;
 mod counted;
+mod journal;
 mod json;
 mod manifest;
 mod memory;
@@ -22,9 +23,10 @@ pub use memory::StateDict;
 pub use open::{OpenOptions, open, open_all};
 pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
+pub(crate) use sharded::indexes_of;
 pub use side::side_files;
 
-/// The name of the journal that lies beside the files while they are changed in place. A checkpoint that has one doesn't open.
+/// The name of the journal that lies beside files while they are changed in place. A checkpoint with a file that it names doesn't open.
 pub const JOURNAL: &str = ".regraft-journal";
 
 /// A checkpoint: a header, and bytes by key.

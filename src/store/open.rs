@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Checkpoint, open_regular};
 use super::json::{self, Kind};
 use super::safetensors::{MAX_HEADER_LEN, foreign};
-use super::{JOURNAL, manifest, sharded};
+use super::{manifest, sharded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
 
@@ -47,13 +47,7 @@ pub(super) enum Content {
 /// If the path isn't there, is of a kind that regraft doesn't read, or breaks a rule of its format.
 pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkpoint> {
     let path = path.as_ref();
-    let is_directory = metadata(path)?.is_dir();
-    let journal = if is_directory { path.join(JOURNAL) } else { parent(path).join(JOURNAL) };
-    if journal.symlink_metadata().is_ok() {
-        let error = Error::corrupt("a change in place was interrupted here, or is under way").in_file(&journal);
-        return Err(error.hint(format!("run `regraft recover {}`, which completes it or takes it back", parent(&journal).display())));
-    }
-    if is_directory {
+    if metadata(path)?.is_dir() {
         return open_directory(path, options);
     }
     match content(path)? {
@@ -127,7 +121,7 @@ pub(super) struct Listing {
     directory: PathBuf,
     /// In natural order.
     safetensors: Vec<String>,
-    indexes: Vec<String>,
+    pub(super) indexes: Vec<String>,
     /// One file that looks like a pickle.
     pickled: Option<String>,
 }

@@ -1,10 +1,11 @@
 //! Index against files: every key where the index says, every file inside the directory.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
-use super::json::{self, Index};
-use super::open::{OpenOptions, metadata, parent};
+use super::journal;
+use super::json::{self, Index, Kind};
+use super::open::{Content, Listing, OpenOptions, content, metadata, parent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
 
@@ -25,7 +26,9 @@ pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Che
         }
         check_inside(&directory, name, options)?;
     }
+    journal::settled(std::iter::once(path))?;
     let mut checkpoint = Checkpoint::from_files(&directory, names)?;
+    checkpoint.indexes.push(path.to_owned());
     compare(&mut checkpoint, &index, options).map_err(here)?;
     Ok(checkpoint)
 }
@@ -51,6 +54,27 @@ pub(super) fn shards(index: &Index) -> Result<Vec<String>> {
     names.sort_by(|a, b| natural_order(a, b));
     names.dedup();
     Ok(names.into_iter().cloned().collect())
+}
+
+/// The indexes of a directory that name one of these files in it. An index that breaks the rules names nothing.
+///
+/// # Errors
+/// If the directory or an index can't be read.
+pub(crate) fn indexes_of(directory: &Path, files: &[&str]) -> Result<Vec<PathBuf>> {
+    let listing = Listing::read(directory)?;
+    let mut found = Vec::new();
+    for path in listing.indexes.iter().map(|name| directory.join(name)) {
+        let index = match content(&path) {
+            Ok(Content::Json(Kind::Index, text)) => json::index(&text).ok(),
+            Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+            _ => None,
+        };
+        let plain = |name: &str| Path::new(name).components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
+        if index.is_some_and(|index| index.weight_map.values().any(|name| files.iter().any(|file| plain(name) == Path::new(file)))) {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 /// Follows symbolic links: the file itself must lie in the directory, or in the `blobs` of the Hugging Face cache that the directory belongs to

@@ -1,17 +1,30 @@
 //! Runs that are killed, starved or pulled the ground from under: what can be seen afterwards is whole, and the input is what it was.
 
+mod disks;
+mod kills;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often each kind of run is killed; `scripts/kill_runs.sh` asks for more.
-fn kills() -> u64 {
-    std::env::var("REGRAFT_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20)
-}
-
 const RENAME: &str = "rename \"model.**\" <-> \"other.**\"\n";
 const TURN: &str = "rename \"model.**\" <-> \"other.**\"\nmap \"{a**}.up.weight\" <-> \"{a**}.turned\" via transpose(0, 1)\n";
+
+const PACK: &str = "rename \"model.**\" <-> \"other.**\"\nmap \"other.{e}.up.weight\" <-> \"other.packed\" via stack(e)\n";
+
+/// What launchers tell their processes.
+pub(super) const LAUNCHERS: [&str; 9] = [
+    "RANK",
+    "WORLD_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "SLURM_PROCID",
+    "SLURM_NTASKS",
+    "SLURM_STEP_NUM_TASKS",
+];
 
 /// Numbers that look random and are the same in every run.
 struct Random(u64);
@@ -26,10 +39,10 @@ impl Random {
 }
 
 /// A directory with a sharded checkpoint `source` and rule files.
-struct Place(tempfile::TempDir);
+pub(super) struct Place(tempfile::TempDir);
 
 impl Place {
-    fn new(shards: usize, side: usize) -> Self {
+    pub(super) fn new(shards: usize, side: usize) -> Self {
         let place = Self(tempfile::tempdir().unwrap());
         let mut random = Random(0x1234_5678_9abc_def1);
         std::fs::create_dir(place.path("source")).unwrap();
@@ -49,24 +62,32 @@ impl Place {
         std::fs::write(place.path("source/config.json"), "{}").unwrap();
         std::fs::write(place.path("rename.graft"), RENAME).unwrap();
         std::fs::write(place.path("turn.graft"), TURN).unwrap();
+        std::fs::write(place.path("pack.graft"), PACK).unwrap();
+        // So long a name that no header has the room for it.
+        std::fs::write(place.path("grow.graft"), RENAME.replace("other", &"long".repeat(1500))).unwrap();
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
+    /// Its directory.
+    pub(super) fn root(&self) -> &Path {
+        self.0.path()
+    }
+
     /// The binary, with the variables of no launcher.
-    fn regraft(&self, arguments: &[&str]) -> Command {
+    pub(super) fn regraft(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_regraft"));
         command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        for name in ["RANK", "WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMI_SIZE", "SLURM_PROCID"] {
+        for name in LAUNCHERS {
             command.env_remove(name);
         }
         command
     }
 
-    fn run(&self, arguments: &[&str]) {
+    pub(super) fn run(&self, arguments: &[&str]) {
         let output = self.regraft(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -77,13 +98,13 @@ impl Place {
     }
 
     /// Leftovers of killed runs.
-    fn hidden(&self) -> Vec<String> {
+    pub(super) fn hidden(&self) -> Vec<String> {
         self.names().into_iter().filter(|name| name.starts_with('.')).collect()
     }
 }
 
 /// Name -> content, for a directory of files; nothing if it isn't there.
-fn contents(directory: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
+pub(super) fn contents(directory: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
     let entries = directory.read_dir().ok()?;
     Some(
         entries
@@ -93,61 +114,22 @@ fn contents(directory: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
     )
 }
 
-/// Starts a run and kills it after a while, unless it ends before.
-fn kill_after(mut command: Command, delay: Duration) -> bool {
+/// Starts a run and kills it when it is time, unless it ends before. Gives whether it was killed.
+fn kill_when(mut command: Command, mut time: impl FnMut(Duration) -> bool) -> bool {
     let mut child: Child = command.stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
-    while start.elapsed() < delay {
+    while !time(start.elapsed()) {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
-        std::thread::sleep(Duration::from_micros(200));
+        std::thread::sleep(Duration::from_micros(100));
     }
     let _ = child.kill();
     !child.wait().unwrap().success()
 }
 
-#[test]
-fn a_killed_run_leaves_no_output_or_a_whole_one_and_can_be_continued() {
-    let place = Place::new(6, 1024);
-    let source = contents(&place.path("source")).unwrap();
-    let mut random = Random(7);
-    let mut hit = 0;
-    let mut continued = 0;
-    for rules in ["rename.graft", "turn.graft"] {
-        let arguments = |out: &'static str| ["apply", "source", "--rules", rules, "-o", out, "--max-shard-size", "1100000", "--quiet"];
-        let start = Instant::now();
-        place.run(&arguments("whole"));
-        let took = start.elapsed();
-        let whole = contents(&place.path("whole")).unwrap();
-        assert!(whole.len() > 12, "{:?}", whole.keys());
-        for _ in 0..kills() / 2 {
-            let micros = u64::try_from(took.as_micros()).unwrap();
-            let killed = kill_after(place.regraft(&arguments("out")), Duration::from_micros(random.below(micros + micros / 8)));
-            hit += u64::from(killed);
-            let found = contents(&place.path("out"));
-            assert!(found.is_none() || found.as_ref() == Some(&whole), "half an output is visible");
-            assert!(contents(&place.path("source")).unwrap() == source, "other bytes");
-            if found.is_none() {
-                // Either way of going on gives the same bytes, and takes away what the killed run left.
-                let mut again = arguments("out").to_vec();
-                if random.below(2) == 0 {
-                    again.push("--resume");
-                    continued += 1;
-                }
-                place.run(&again);
-                assert!(contents(&place.path("out")).unwrap() == whole, "other bytes");
-                // A run killed before it had written down what it does leaves a directory with nothing in it that could be taken for anything.
-                for left in place.hidden() {
-                    assert!(!place.path(&left).join("run").exists(), "{left} is left");
-                    std::fs::remove_dir_all(place.path(&left)).unwrap();
-                }
-            }
-            std::fs::remove_dir_all(place.path("out")).unwrap();
-        }
-        std::fs::remove_dir_all(place.path("whole")).unwrap();
-    }
-    assert!(hit > 0 && continued > 0, "no run was killed in time");
+fn kill_after(command: Command, delay: Duration) -> bool {
+    kill_when(command, |elapsed| elapsed >= delay)
 }
 
 #[test]
@@ -206,81 +188,6 @@ fn work_alone(place: &Place, arguments: &[&str]) -> String {
         }
     }
     panic!("no run was caught midway");
-}
-
-#[test]
-fn a_killed_change_in_place_is_recovered_either_way() {
-    let mut random = Random(11);
-    let mut interrupted = 0;
-    let place = Place::new(12, 64);
-    let before = contents(&place.path("source")).unwrap();
-    let arguments = ["apply", "source", "--rules", "rename.graft", "--in-place", "--quiet"];
-    let start = Instant::now();
-    place.run(&arguments);
-    let took = start.elapsed();
-    let after = contents(&place.path("source")).unwrap();
-    assert!(before != after, "nothing was renamed");
-    let restore = || {
-        std::fs::remove_dir_all(place.path("source")).unwrap();
-        std::fs::create_dir(place.path("source")).unwrap();
-        for (name, bytes) in &before {
-            std::fs::write(place.path("source").join(name), bytes).unwrap();
-        }
-    };
-    for _ in 0..kills() {
-        restore();
-        let micros = u64::try_from(took.as_micros()).unwrap();
-        kill_after(place.regraft(&arguments), Duration::from_micros(random.below(micros + micros / 4)));
-        let drafts = |name: &str| name.starts_with(".regraft-journal-") || name.starts_with(".regraft-index-");
-        let mut now = contents(&place.path("source")).unwrap();
-        now.retain(|name, _| !drafts(name));
-        if now.contains_key(".regraft-journal") {
-            interrupted += 1;
-            let refused = place.regraft(&["inspect", "source"]).output().unwrap();
-            assert_eq!(refused.status.code(), Some(3));
-            assert!(String::from_utf8_lossy(&refused.stderr).contains("regraft recover"));
-            let back = random.below(2) == 0;
-            place.run(if back { &["recover", "source", "--roll-back", "--quiet"] } else { &["recover", "source", "--quiet"] });
-            let mut found = contents(&place.path("source")).unwrap();
-            found.retain(|name, _| !drafts(name));
-            assert!(found == if back { before.clone() } else { after.clone() }, "recovery left something between");
-        } else {
-            assert!(now == before || now == after, "without a journal the files are as before or as after");
-        }
-    }
-    assert!(interrupted > 0, "no run was killed midway");
-}
-
-/// A mount that goes away with the test.
-struct Mount(PathBuf);
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-#[test]
-fn a_full_disk_is_said_and_leaves_nothing() {
-    let place = Place::new(3, 1024);
-    let small = place.path("small");
-    std::fs::create_dir(&small).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(&small).output();
-    if !mounted.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: only root may mount a small disk to fill");
-        return;
-    }
-    let _mount = Mount(small.clone());
-    for more in [&[][..], &["--checksums"], &["--rank", "0", "--world-size", "2"]] {
-        let arguments = [&["apply", "source", "--rules", "turn.graft", "-o", "small/out", "--max-shard-size", "300000"], more].concat();
-        let output = place.regraft(&arguments).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(3), "{said}");
-        assert!(said.contains("No space left"), "{said}");
-        assert!(contents(&small.join("out")).is_none());
-        let left = super::execute::names(&small);
-        assert!(left.iter().all(|name| name == ".out.regraft-ranks"), "{left:?}");
-    }
 }
 
 #[test]

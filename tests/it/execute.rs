@@ -2,6 +2,7 @@
 
 mod failures;
 mod files;
+mod lanes;
 mod patch;
 mod plans;
 mod views;

@@ -1,14 +1,18 @@
 //! Files that mean harm or are broken: each ends in its own error, and never in a crash.
 //!
-//! `tests/corpus/hostile/*.txt` hold cases: `### name`, the file's content, and `---` with what the error has to say (a diagnostic's code for rules). Broken
-//! headers are bytes rather than text, and stand in `store/bad_header.rs`.
+//! `tests/corpus/hostile/*.txt` hold cases: `### name`, the file's content, and `---` with what the error has to say (a diagnostic's code for rules; those
+//! of `plans.txt` are wrong only over the keys given here). Broken headers are bytes rather than text, and stand in `store/bad_header.rs`.
 
 use std::path::Path;
+use std::time::Instant;
 
 use regraft::compile;
 use regraft::config::Config;
 use regraft::diagnostic::Severity;
+use regraft::key::Key;
 use regraft::store::{OpenOptions, open};
+use regraft::tensor::{Dtype, Header, TensorInfo};
+use regraft::{Route, plan};
 
 /// Name, content, what the error says.
 fn cases(file: &str) -> Vec<(String, String, String)> {
@@ -25,19 +29,18 @@ fn cases(file: &str) -> Vec<(String, String, String)> {
     found
 }
 
-/// Every case that went otherwise, told together.
-fn report(file: &str, check: impl Fn(&str) -> Result<String, String>) -> usize {
+/// How many cases there are, and what those say that went otherwise.
+fn report(file: &str, check: impl Fn(&str) -> Result<String, String>) -> (usize, String) {
     let cases = cases(file);
     let mut wrong = String::new();
     for (name, content, says) in &cases {
         match check(content) {
             Ok(error) if error.contains(says) => {}
-            Ok(error) => wrong.push_str(&format!("{name}: says {error:?}, not {says:?}\n")),
-            Err(accepted) => wrong.push_str(&format!("{name}: {accepted}\n")),
+            Ok(error) => wrong.push_str(&format!("{file}: {name}: says {error:?}, not {says:?}\n")),
+            Err(accepted) => wrong.push_str(&format!("{file}: {name}: {accepted}\n")),
         }
     }
-    assert!(wrong.is_empty(), "{file}\n{wrong}");
-    cases.len()
+    (cases.len(), wrong)
 }
 
 /// Opens a document beside a shard with the keys `a` and `b`.
@@ -58,15 +61,15 @@ fn opened(name: &str, content: &str) -> Result<String, String> {
     }
 }
 
-fn indexes() -> usize {
+fn indexes() -> (usize, String) {
     report("indexes.txt", |content| opened("model.safetensors.index.json", content))
 }
 
-fn manifests() -> usize {
+fn manifests() -> (usize, String) {
     report("manifests.txt", |content| opened("manifest.json", content))
 }
 
-fn configs() -> usize {
+fn configs() -> (usize, String) {
     report("configs.txt", |content| {
         let place = tempfile::tempdir().unwrap();
         std::fs::write(place.path().join("config.json"), content).unwrap();
@@ -77,7 +80,7 @@ fn configs() -> usize {
     })
 }
 
-fn rules() -> usize {
+fn rules() -> (usize, String) {
     report("rules.txt", |content| match compile(content) {
         Ok(_) => Err("accepted".to_owned()),
         Err(diagnostics) => {
@@ -87,9 +90,39 @@ fn rules() -> usize {
     })
 }
 
+/// Rules that are right by themselves, over keys and shapes that make them ask for too much; none takes long to refuse.
+fn plans() -> (usize, String) {
+    let long = vec!["x"; 1000].join(".");
+    let keys = [
+        ("a.0", Dtype::F32, [4, 4]),
+        ("a.1", Dtype::F32, [4, 4]),
+        ("wide", Dtype::U8, [4_000_000_000, 0]),
+        ("half", Dtype::F4, [4, 2]),
+        (&long, Dtype::U8, [1, 1]),
+        (&"a".repeat(45), Dtype::U8, [1, 1]),
+    ];
+    let header = Header::from_infos(keys.map(|(key, dtype, shape)| (Key::from(key), TensorInfo::new(dtype, &shape[..]))));
+    report("plans.txt", |content| {
+        let start = Instant::now();
+        let rules = compile(content).map_err(|diagnostics| format!("the rules are wrong by themselves: {diagnostics:?}"))?;
+        let route = Route::named(vec![rules], None, None, false).unwrap();
+        let said = match plan(&route.stages(), &header, &Default::default()) {
+            Ok(_) => return Err("planned".to_owned()),
+            Err(diagnostics) => {
+                diagnostics.0.iter().map(|found| format!("{}: {}", found.code, found.message)).collect::<Vec<_>>().join("; ")
+            }
+        };
+        let took = start.elapsed().as_secs_f64();
+        if took < 10.0 { Ok(said) } else { Err(format!("takes {took} s")) }
+    })
+}
+
 #[test]
 fn every_hostile_file_has_its_error() {
     // Headers are counted where they stand.
-    let count = indexes() + manifests() + configs() + rules();
-    assert!(count >= 80, "only {count} cases");
+    let all = [indexes(), manifests(), configs(), rules(), plans()];
+    let wrong: String = all.iter().map(|(_, wrong)| wrong.as_str()).collect();
+    assert!(wrong.is_empty(), "\n{wrong}");
+    let count: usize = all.iter().map(|(count, _)| count).sum();
+    assert!(count >= 120, "only {count} cases");
 }

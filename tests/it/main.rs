@@ -15,6 +15,7 @@ mod invert;
 mod library;
 mod ops;
 mod proofs;
+mod ranks;
 mod seed;
 mod stages;
 mod store;

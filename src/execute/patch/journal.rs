@@ -85,9 +85,14 @@ impl Journal {
     }
 
     /// Writes the journal, changes the files, and removes the journal.
-    pub(super) fn carry_out(&self, directory: &Path, paths: &[PathBuf]) -> Result<()> {
+    pub(super) fn carry_out(&self, directory: &Path) -> Result<()> {
         self.can_be_written(directory)?;
         self.save(directory)?;
+        // From here on no other change can begin; one that ended just before has to be noticed.
+        if let Err(error) = self.is_as_before(directory) {
+            remove(directory)?;
+            return Err(error);
+        }
         match self.complete(directory) {
             Ok(()) => remove(directory),
             // Room is inserted before anything is overwritten. If the filesystem can't, all is as it was, or can be made so.
@@ -100,7 +105,6 @@ impl Journal {
                 if self.roll_back(directory).and_then(|()| remove(directory)).is_err() {
                     return Err(error.hint(format!("the files are half changed; run `regraft recover {}`", directory.display())));
                 }
-                let _ = paths;
                 Err(error)
             }
         }
@@ -110,6 +114,23 @@ impl Journal {
     fn can_be_written(&self, directory: &Path) -> Result<()> {
         for patch in &self.patches {
             open(directory, patch)?;
+        }
+        Ok(())
+    }
+
+    fn is_as_before(&self, directory: &Path) -> Result<()> {
+        for patch in &self.patches {
+            let path = directory.join(&patch.name);
+            let len = path.metadata().map_err(|error| Error::io("cannot look at", &path, error))?.len();
+            if len != patch.len || head(&path)? != patch.before {
+                return Err(Error::corrupt("the file changed after its header was read").in_file(&path));
+            }
+        }
+        if let Some(index) = &self.index {
+            let path = directory.join(&index.name);
+            if std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read the index", &path, error))? != index.before {
+                return Err(Error::corrupt("the index changed after it was read").in_file(&path));
+            }
         }
         Ok(())
     }
@@ -242,6 +263,10 @@ fn write_head(file: &File, path: &Path, text: &str) -> Result<()> {
 fn replace(directory: &Path, name: &str, text: &str) -> Result<()> {
     let path = directory.join(name);
     let failed = |error| Error::io("cannot replace the index", &path, error);
+    // Taking back a change for which there was no room must not need any.
+    if std::fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+        return sync(directory);
+    }
     let mode = path.metadata().map_err(failed)?.permissions();
     let mut draft = tempfile::Builder::new().prefix(".regraft-index-").tempfile_in(directory).map_err(failed)?;
     draft.write_all(text.as_bytes()).map_err(failed)?;

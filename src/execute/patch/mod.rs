@@ -3,24 +3,25 @@
 //! * Every tensor stays in its file; only headers and the index are written anew. A header that needs more room than the old one has gets it from the
 //!   filesystem, which inserts whole blocks at the start of the file without moving data.
 //! * Before the first byte changes, a journal with the old and the new headers is durable beside the files. Whatever happens then, [`recover`] completes
-//!   the change or takes it back; until then the checkpoint doesn't open.
+//!   the change or takes it back; until then no checkpoint with one of these files opens.
 
 mod journal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::compile::{Layout, compile};
 use super::layout::MAX_PIECES;
 use super::report::peak_memory;
-use super::write::shards::{INDEX, index};
 use super::write::{Ties, left_out};
-use super::{Lane, Report};
+use super::{FileLanes, Lane, Report};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Key;
+use crate::key::{Key, natural_order};
 use crate::plan::{Op, Plan};
-use crate::store::{Checkpoint, MAX_HEADER_LEN, Store as _, placed_header};
+use crate::store::{Checkpoint, MAX_HEADER_LEN, Store as _, indexes_of, placed_header};
 use crate::tensor::TensorInfo;
 use journal::{Journal, Patch, Replaced};
 pub use journal::{Recovery, recover};
@@ -34,6 +35,8 @@ pub struct PatchOptions<'a> {
     pub ties: Ties,
     /// More `__metadata__`; what the source says stands.
     pub metadata: Option<&'a BTreeMap<String, String>>,
+    /// Once set before the journal is there, nothing is done, and that is [`ErrorKind::Interrupted`]. Afterwards the change is completed: it takes no time.
+    pub cancel: Option<&'a AtomicBool>,
 }
 
 /// What a file is going to hold: where each tensor begins and ends in its data, and as what.
@@ -51,9 +54,10 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
         refuse_shared(path, options.insist)?;
     }
     let mut report = Report::default();
-    let rows = rows(plan, source, options, &mut report)?;
-    let mut metadata = options.metadata.cloned().unwrap_or_default();
-    metadata.extend(source.header().metadata.clone());
+    let kept = kept(plan, options.ties);
+    let program = compile(plan, &kept, MAX_PIECES)?;
+    let rows = rows(plan, source, &kept, &program.layouts, &mut report)?;
+    let metadata = metadata(source, options);
     let mut patches = Vec::new();
     for (path, rows) in paths.iter().zip(&rows) {
         let before = journal::head(path)?;
@@ -82,13 +86,18 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
         report.files.push(name.to_owned());
         patches.push(Patch { name: name.to_owned(), len, grow, before, after });
     }
-    let index = new_index(&directory, source, &rows, paths.len() > 1)?;
+    let index = new_index(&directory, source, &rows)?;
     if let Some(index) = &index {
         report.bytes_written += index.after.len() as u64;
         report.files.push(index.name.clone());
     }
+    // Also against another change in place that has come and gone since the headers were read.
+    source.unchanged()?;
+    if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
+        return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+    }
     if !patches.is_empty() || index.is_some() {
-        Journal::new(patches, index).carry_out(&directory, &paths)?;
+        Journal::new(patches, index).carry_out(&directory)?;
     }
     report.lanes.retain(|_, bytes| *bytes > 0);
     report.peak_memory = peak_memory();
@@ -96,9 +105,38 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     Ok(report)
 }
 
-/// Whether a plan can be carried out in place, as far as its source's headers say.
-pub(super) fn can_patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> bool {
-    rows(plan, source, options, &mut Report::default()).is_ok()
+/// Targets that are written.
+fn kept(plan: &Plan, ties: Ties) -> Vec<usize> {
+    (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], ties)).collect()
+}
+
+fn metadata(source: &Checkpoint, options: &PatchOptions<'_>) -> BTreeMap<String, String> {
+    let mut metadata = options.metadata.cloned().unwrap_or_default();
+    metadata.extend(source.header().metadata.clone());
+    metadata
+}
+
+/// The lane of each file and the bytes that stay in it, if the plan can be carried out in place as far as its source's headers say.
+pub(super) fn stay(
+    plan: &Plan,
+    source: &Checkpoint,
+    options: &PatchOptions<'_>,
+    kept: &[usize],
+    layouts: &[Arc<Layout>],
+) -> Option<Vec<FileLanes>> {
+    let rows = rows(plan, source, kept, layouts, &mut Report::default()).ok()?;
+    let metadata = metadata(source, options);
+    let file = |(at, rows): (usize, &Vec<Row>)| {
+        let after = placed_header(rows, &metadata).ok()?;
+        // Data follows the header and the eight bytes of its length. Where there is none, there may be room or not.
+        let data =
+            source.header().tensors.values().filter_map(|entry| entry.location).filter(|l| l.file as usize == at).map(|l| l.offset).min();
+        let grows = data.is_some_and(|data| data < after.len() as u64 + 8);
+        let bytes = rows.iter().map(|(_, _, [begin, end])| end - begin).sum();
+        let lane = if grows { Lane::Grown } else { Lane::InPlace };
+        Some(FileLanes { name: source.header().files.get(at)?.clone(), bytes: BTreeMap::from([(lane, bytes)]) })
+    };
+    rows.iter().enumerate().map(file).collect()
 }
 
 /// All files lie in one directory, where the journal goes.
@@ -132,14 +170,12 @@ fn refuse_shared(path: &Path, insist: bool) -> Result<()> {
 }
 
 /// What each file is going to hold.
-fn rows(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>, report: &mut Report) -> Result<Vec<Vec<Row>>> {
+fn rows(plan: &Plan, source: &Checkpoint, kept: &[usize], layouts: &[Arc<Layout>], report: &mut Report) -> Result<Vec<Vec<Row>>> {
     let needs = |key: &str, why: &str| {
         let error = Error::new(ErrorKind::Unsupported, format!("not in place: {why}")).at_key(key);
         error.hint("name an output; in place, only keys, shapes and metadata change")
     };
     let header = source.header();
-    let kept: Vec<usize> = (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], options.ties)).collect();
-    let program = compile(plan, &kept, MAX_PIECES)?;
     let mut rows: Vec<Vec<Row>> = header.files.iter().map(|_| Vec::new()).collect();
     let mut starts = vec![u64::MAX; rows.len()];
     for location in header.tensors.values().filter_map(|entry| entry.location) {
@@ -148,7 +184,7 @@ fn rows(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>, report: &m
         }
     }
     let mut used = BTreeSet::new();
-    for (at, layout) in kept.iter().zip(&program.layouts) {
+    for (at, layout) in kept.iter().zip(layouts) {
         let target = &plan.targets[*at];
         let key =
             straight(plan, target.node, layout).ok_or_else(|| needs(&target.key, "its elements would have to be moved or computed"))?;
@@ -203,19 +239,45 @@ fn straight<'a>(plan: &'a Plan, node: crate::plan::NodeId, layout: &Layout) -> O
     }
 }
 
-/// The index as it is going to be, if there is one that changes.
-fn new_index(directory: &Path, source: &Checkpoint, rows: &[Vec<Row>], several: bool) -> Result<Option<Replaced>> {
-    let path = directory.join(INDEX);
-    let before = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !several => return Ok(None),
-        // Shards without an index keep on having none.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("cannot read the index", &path, error)),
-    };
+/// The index as it is going to be, if it changes: its `weight_map` is written anew, all else in it stays.
+fn new_index(directory: &Path, source: &Checkpoint, rows: &[Vec<Row>]) -> Result<Option<Replaced>> {
     let files = &source.header().files;
-    let all = rows.iter().zip(files).flat_map(|(rows, file)| rows.iter().map(move |(key, ..)| (key, file.clone())));
-    let total = rows.iter().flatten().map(|(_, _, [begin, end])| end - begin).sum();
-    let after = index(all.collect(), total)?;
-    Ok((after != before).then(|| Replaced { name: INDEX.to_owned(), before, after }))
+    let renames = |(at, rows): (usize, &Vec<Row>)| {
+        let here = |key: &Key| source.header().tensors.get(key).and_then(|entry| entry.location).is_some_and(|l| l.file as usize == at);
+        rows.iter().any(|(key, ..)| !here(key))
+    };
+    if !rows.iter().enumerate().any(renames) {
+        return Ok(None);
+    }
+    let names: Vec<&str> = source.paths().filter_map(|path| path.file_name()?.to_str()).collect();
+    let own = source.indexes();
+    let same = |a: &Path, b: &Path| a.file_name() == b.file_name() && a.canonicalize().ok() == b.canonicalize().ok();
+    if let Some(other) = indexes_of(directory, &names)?.into_iter().find(|found| !own.iter().any(|own| same(own, found))) {
+        let error = Error::new(ErrorKind::Unsupported, "in place, keys would change that this index lists too").in_file(other);
+        return Err(error.hint("give the index or its directory, so that all of its files change together; or write to an output"));
+    }
+    let path = match own {
+        // Shards without an index keep on having none.
+        [] => return Ok(None),
+        [path] => path,
+        [_, second, ..] => return Err(Error::new(ErrorKind::Unsupported, "in place, one index is changed at a time").in_file(second)),
+    };
+    let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.ends_with(".safetensors.index.json"));
+    let (Some(name), true) = (name, beside == directory) else {
+        let error =
+            Error::new(ErrorKind::Unsupported, "in place, the index has to lie beside its files, and be named as one").in_file(path);
+        return Err(error.hint("an index ends with .safetensors.index.json; or write to an output"));
+    };
+    let before = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read the index", path, error))?;
+    let failed = |error: serde_json::Error| Error::corrupt(format!("cannot write the index anew: {error}")).in_file(path);
+    let mut document: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&before).map_err(failed)?;
+    let mut all: Vec<(&Key, &String)> =
+        rows.iter().zip(files).flat_map(|(rows, file)| rows.iter().map(move |(key, ..)| (key, file))).collect();
+    all.sort_by(|a, b| natural_order(a.0, b.0));
+    let map = all.into_iter().map(|(key, file)| (key.to_string(), file.clone().into())).collect();
+    document.insert("weight_map".to_owned(), serde_json::Value::Object(map));
+    let mut after = serde_json::to_string_pretty(&document).map_err(failed)?;
+    after.push('\n');
+    Ok(Some(Replaced { name: name.to_owned(), before, after }))
 }

@@ -153,20 +153,31 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     let share = can_share(&leaves, &program.layouts, spot.parent())?;
     let phases = |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
     let shards = lay_out(&items, limit, &metadata, own_name, &phases)?;
-    if options.rank.is_some() && spot.there(&shards.files)? {
-        report.kept = shards.files.len() as u64;
-        report.complete = true;
-        report.peak_memory = peak_memory();
-        return Ok(report);
-    }
+    let own = options.rank.map_or_else(|| (0..shards.files.len()).collect(), |rank| rank.share(&shards.files));
+    let work = work(plan, &leaves, &program.layouts, &shards, options)?;
+    let there = || spot.there(&shards.files, &work, !own.is_empty());
     let mode = match (options.rank, options.resume) {
         (Some(_), _) => Mode::Together,
         (None, true) => Mode::Resume,
         (None, false) => Mode::Fresh,
     };
-    let staging = spot.begin(mode, &work(plan, &leaves, &program.layouts, &shards, options)?)?;
+    let together = mode == Mode::Together;
+    let staging = if together && there()? {
+        None
+    } else {
+        match spot.begin(mode, &work) {
+            // The last of the others may have put the output in its place, and removed what was common, since that look.
+            Err(_) if together && matches!(there(), Ok(true)) => None,
+            begun => Some(begun?),
+        }
+    };
+    let Some(staging) = staging else {
+        report.kept = shards.files.len() as u64;
+        report.complete = true;
+        report.peak_memory = peak_memory();
+        return Ok(report);
+    };
 
-    let own = options.rank.map_or_else(|| (0..shards.files.len()).collect(), |rank| rank.share(&shards.files));
     let (mut todo, mut records) = (Vec::new(), BTreeMap::new());
     for at in own {
         match Record::load(&staging, &shards.files[at], true).filter(|record| record.sums.is_some() || !options.checksums) {
@@ -386,7 +397,9 @@ fn work(plan: &Plan, leaves: &Sources<'_>, layouts: &[Arc<Layout>], shards: &Sha
         }
     }
     serde_json::to_writer(&mut hasher, &files).map_err(failed)?;
-    serde_json::to_writer(&mut hasher, &(&options.side_files, options.rank.map(|rank| rank.world_size))).map_err(failed)?;
+    // Ranks put one output together, so they have to agree on what is in it; a single run may be continued with checksums or without.
+    let together = options.rank.map(|rank| (rank.world_size, options.checksums));
+    serde_json::to_writer(&mut hasher, &(&options.side_files, together)).map_err(failed)?;
     Ok(format!("{{\"regraft\":1,\"work\":\"{}\"}}\n", hasher.finalize().to_hex()))
 }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, XattrFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::shards::Shard;
@@ -37,6 +37,8 @@ pub(super) struct Staging {
     temporary: Temporary,
     /// Says that somebody is at work here, as long as it is open.
     _lock: File,
+    /// What is done.
+    work: String,
     /// Where the output will be.
     target: PathBuf,
     parent: PathBuf,
@@ -73,6 +75,9 @@ impl Drop for Temporary {
 /// In each temporary directory: what the run does. Whoever is at work holds a lock on it.
 const RUN: &str = "run";
 
+/// The extended attribute of an output that several processes wrote: what they did. No loader sees it, and it is not part of any file's bytes.
+const WROTE: &str = "user.regraft.run";
+
 impl Spot {
     /// Looks whether an output may be written: a file or a directory.
     ///
@@ -100,11 +105,15 @@ impl Spot {
         Ok(Self { target: resolved, parent, name: name.to_string_lossy().into_owned(), is_file, force })
     }
 
-    /// Whether the output is there, of these files: another process was the last to finish.
+    /// Whether the output is there already because the other processes of this run finished it.
+    ///
+    /// That the files look alike is not enough: an earlier conversion of another source has the same keys and shapes. So the output has to say that this
+    /// `work` made it. Where the filesystem keeps no attributes nothing can be said, and only a process that has no `share` may take files that look right
+    /// for its run's: it has nothing to write either way, and those that have something refuse.
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] if something else is there.
-    pub(super) fn there(&self, shards: &[Shard]) -> Result<bool> {
+    /// [`ErrorKind::Exists`] if something else is there, or it can't be told.
+    pub(super) fn there(&self, shards: &[Shard], work: &str, share: bool) -> Result<bool> {
         if self.target.symlink_metadata().is_err() {
             return Ok(false);
         }
@@ -115,7 +124,15 @@ impl Spot {
             io::Read::read_exact(&mut file, &mut head).ok()?;
             Some(file.metadata().ok()?.len() == shard.len && head == shard.header)
         };
-        if shards.iter().all(|shard| same(shard) == Some(true)) { Ok(true) } else { Err(exists(&self.target)) }
+        let own = match wrote(&self.target) {
+            Some(found) => found == work.as_bytes(),
+            None => !share,
+        };
+        if own && shards.iter().all(|shard| same(shard) == Some(true)) {
+            return Ok(true);
+        }
+        let error = Error::new(ErrorKind::Exists, "the output is there already, and not known to be of this run").in_file(&self.target);
+        Err(error.hint("if it is whole, nothing is left to do; else remove it, and run all ranks"))
     }
 
     /// The directory that the output goes into.
@@ -127,7 +144,7 @@ impl Spot {
     ///
     /// # Errors
     /// If the parent can't be written, or other processes do other work in the common directory.
-    pub(super) fn begin(self, mode: Mode, work: &str) -> Result<Staging> {
+    pub(super) fn begin(&self, mode: Mode, work: &str) -> Result<Staging> {
         let prefix = format!(".{}.regraft-", self.name);
         let failed = |error: io::Error| Error::io("cannot write in this directory", &self.parent, error);
         let mut adopted = None;
@@ -175,7 +192,16 @@ impl Spot {
                 _ => {}
             }
         }
-        Ok(Staging { temporary, _lock: lock, target: self.target, parent: self.parent, path, is_file: self.is_file, force: self.force })
+        Ok(Staging {
+            temporary,
+            _lock: lock,
+            work: work.to_owned(),
+            target: self.target.clone(),
+            parent: self.parent.clone(),
+            path,
+            is_file: self.is_file,
+            force: self.force,
+        })
     }
 }
 
@@ -256,6 +282,10 @@ impl Staging {
     /// # Errors
     /// If something has appeared there meanwhile, or the system fails; then the output isn't there.
     pub(super) fn publish(self) -> Result<()> {
+        if let Temporary::Common(_) = &self.temporary {
+            // A process that comes late knows by this that it is done. A filesystem that can't keep it makes that one refuse, which is safe.
+            let _ = rustix::fs::setxattr(&self.path, WROTE, self.work.as_bytes(), XattrFlags::empty());
+        }
         if !self.is_file {
             sync(&self.path)?;
         }
@@ -299,6 +329,14 @@ impl Staging {
             Err(error) => Err(failed(error.into())),
         }
     }
+}
+
+/// What an output says that was done to make it.
+fn wrote(path: &Path) -> Option<Vec<u8>> {
+    let mut text = vec![0; 4096];
+    let len = rustix::fs::getxattr(path, WROTE, &mut text[..]).ok()?;
+    text.truncate(len);
+    Some(text)
 }
 
 fn exists(path: &Path) -> Error {

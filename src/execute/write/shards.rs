@@ -13,7 +13,7 @@ use crate::store::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 use crate::tensor::TensorInfo;
 
 /// A tensor to be written: a number that the caller knows it by, its key, dtype and shape.
-pub(super) type Item<'a> = (usize, &'a Key, &'a TensorInfo);
+pub(in crate::execute) type Item<'a> = (usize, &'a Key, &'a TensorInfo);
 
 /// A file to be written.
 #[derive(Debug, PartialEq)]
@@ -36,7 +36,7 @@ pub(super) struct Shards {
 }
 
 /// The name of the index.
-pub(in crate::execute) const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 fn nbytes(item: &Item<'_>) -> Result<u64> {
     item.2.nbytes().ok_or_else(|| Error::corrupt(format!("{} is no whole number of bytes", item.2)).at_key(item.1.as_str()))
@@ -53,16 +53,12 @@ pub(super) fn lay_out(
     name: &str,
     phases: &Phases<'_>,
 ) -> Result<Shards> {
-    let groups = match limit {
-        Some(limit) => split(items, limit)?,
-        None => vec![items.to_vec()],
-    };
+    let groups = grouped(items, limit, name)?;
     let total = items.iter().try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
     let count = groups.len();
     let mut files = Vec::with_capacity(count);
     let mut map: Vec<(&Key, String)> = Vec::with_capacity(items.len());
-    for (i, mut group) in groups.into_iter().enumerate() {
-        let name = if count == 1 { name.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) };
+    for (name, mut group) in groups {
         group.sort_by_key(|item| std::cmp::Reverse(item.2.dtype.bits()));
         let entries: Vec<(Key, TensorInfo)> = group.iter().map(|(_, key, info)| ((*key).clone(), (*info).clone())).collect();
         let (mut header, offsets) = safetensors_header(&entries, metadata)?;
@@ -79,6 +75,17 @@ pub(super) fn lay_out(
     }
     let index = if count > 1 { Some(index(map, total)?) } else { None };
     Ok(Shards { files, index })
+}
+
+/// Which items go into which file, by name, in order.
+pub(in crate::execute) fn grouped<'a>(items: &[Item<'a>], limit: Option<u64>, name: &str) -> Result<Vec<(String, Vec<Item<'a>>)>> {
+    let groups = match limit {
+        Some(limit) => split(items, limit)?,
+        None => vec![items.to_vec()],
+    };
+    let count = groups.len();
+    let name = |at: usize| if count == 1 { name.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", at + 1) };
+    Ok(groups.into_iter().enumerate().map(|(at, group)| (name(at), group)).collect())
 }
 
 /// Where within a block the data should start, for most bytes to begin where they are asked to; `None` if it doesn't matter.
@@ -134,7 +141,7 @@ fn split<'a>(items: &[Item<'a>], limit: u64) -> Result<Vec<Vec<Item<'a>>>> {
 }
 
 /// The text of an index.
-pub(in crate::execute) fn index(mut map: Vec<(&Key, String)>, total: u64) -> Result<String> {
+fn index(mut map: Vec<(&Key, String)>, total: u64) -> Result<String> {
     map.sort_by(|a, b| natural_order(a.0, b.0));
     let map: serde_json::Map<String, serde_json::Value> = map.into_iter().map(|(key, file)| (key.to_string(), file.into())).collect();
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });

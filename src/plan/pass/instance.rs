@@ -10,6 +10,7 @@ use crate::diagnostic::codes::{INCOMPLETE, SHAPE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Atom, Binding, Bindings, Key, Part, Pattern, Slot};
 use crate::plan::bind::{BoundItem, BoundRule};
+use crate::plan::graph::{MAX_PARTS, few};
 use crate::plan::lower::Number;
 use crate::plan::state::Entry;
 use crate::plan::{DropReason, NodeId, Planner, RuleId};
@@ -163,7 +164,7 @@ impl Planner<'_> {
             }
             Arity::Gather(over) => {
                 // All families must have the same values: w1 of eight experts and w3 of seven is incomplete.
-                let expected = self.expected(bound, &families, over);
+                let expected = self.expected(bound, &families, over).map_err(|why| unfit(why, place))?;
                 families
                     .into_iter()
                     .enumerate()
@@ -180,6 +181,7 @@ impl Planner<'_> {
                     let range = bound.ranges.get(usize::from(over.0)).cloned().flatten();
                     for (values, node) in family.nodes {
                         let count = range.as_ref().map_or(0, |range| range.end.saturating_sub(range.start));
+                        few(count).map_err(|why| unfit(why, place))?;
                         let parts =
                             self.graph.part(node, op, usize::try_from(count).unwrap_or(usize::MAX)).map_err(|why| unfit(why, place))?;
                         if let Some(range) = &range
@@ -211,12 +213,13 @@ impl Planner<'_> {
     }
 
     /// The values that a gathered capture must have: its range, its words, or 0 up to the largest there is.
-    fn expected(&self, bound: &BoundRule<'_>, families: &[Family], over: Slot) -> Vec<Binding> {
+    fn expected(&self, bound: &BoundRule<'_>, families: &[Family], over: Slot) -> Result<Vec<Binding>, String> {
         if let Some(range) = bound.ranges.get(usize::from(over.0)).cloned().flatten() {
-            return range.map(Binding::Index).collect();
+            few(range.end.saturating_sub(range.start))?;
+            return Ok(range.map(Binding::Index).collect());
         }
         if let Some(CaptureKind::Words { left, .. }) = bound.rule.captures.get(usize::from(over.0)).map(|capture| &capture.kind) {
-            return (0..left.len()).map(|at| Binding::Word(u16::try_from(at).unwrap_or(u16::MAX))).collect();
+            return Ok((0..left.len()).map(|at| Binding::Word(u16::try_from(at).unwrap_or(u16::MAX))).collect());
         }
         let largest = families
             .iter()
@@ -229,8 +232,8 @@ impl Planner<'_> {
             })
             .max();
         // A gap as wide as a key's number can be is not listed number by number.
-        let largest = largest.unwrap_or(0).min(1 << 20);
-        (0..=largest).map(Binding::Index).collect()
+        let largest = largest.unwrap_or(0).min(MAX_PARTS - 1);
+        Ok((0..=largest).map(Binding::Index).collect())
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -86,6 +86,57 @@ fn a_rename_in_place_gives_what_writing_gives() {
 }
 
 #[test]
+fn the_index_of_the_files_is_changed_and_no_other() {
+    const INDEX: &str = "model.safetensors.index.json";
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("place");
+    sharded(&place);
+    let text = std::fs::read_to_string(place.join(INDEX)).unwrap();
+    let mut index: serde_json::Value = serde_json::from_str(&text).unwrap();
+    index["metadata"]["trained_by"] = "someone".into();
+    std::fs::write(place.join(INDEX), index.to_string()).unwrap();
+    let rename = |path: &Path, from: &str, to: &str| {
+        let source = open(path, &OpenOptions::default()).unwrap();
+        patch(&plan_by(&format!("rename \"{from}.**\" <-> \"{to}.**\""), &source), &source, &PatchOptions::default())
+    };
+
+    // One shard of several by itself: its index, which lists the others too, would no longer be right.
+    let before = contents(&place);
+    let error = rename(&place.join("model-00001-of-00002.safetensors"), "m", "n").unwrap_err();
+    assert_eq!((error.kind(), error.file()), (ErrorKind::Unsupported, Some(place.join(INDEX).as_path())), "{error}");
+    assert_eq!(contents(&place), before);
+
+    // An index by another name is an index; what it says besides stays.
+    let other = "diffusion_pytorch_model.safetensors.index.json";
+    std::fs::rename(place.join(INDEX), place.join(other)).unwrap();
+    rename(&place, "m", "n").unwrap();
+    let opened = open(&place, &OpenOptions::default()).unwrap();
+    assert_eq!((opened.header().tensors.len(), opened.notes().len()), (4, 0));
+    let changed: serde_json::Value = serde_json::from_slice(&std::fs::read(place.join(other)).unwrap()).unwrap();
+    assert_eq!(changed["metadata"], index["metadata"]);
+    assert!(changed["weight_map"].as_object().unwrap().keys().all(|key| key.starts_with("n.")));
+
+    // Two indexes of the same files: whichever is given, the other would go wrong.
+    std::fs::copy(place.join(other), place.join(INDEX)).unwrap();
+    for (path, named) in [(place.clone(), other), (place.join(other), INDEX)] {
+        let error = rename(&path, "n", "m").unwrap_err();
+        assert_eq!(error.file(), Some(place.join(named).as_path()), "{error}");
+    }
+    std::fs::remove_file(place.join(other)).unwrap();
+
+    // An index above its files.
+    std::fs::create_dir(place.join("sub")).unwrap();
+    for name in names(&place).iter().filter(|name| name.ends_with(".safetensors")) {
+        std::fs::rename(place.join(name), place.join("sub").join(name)).unwrap();
+    }
+    let text = std::fs::read_to_string(place.join(INDEX)).unwrap().replace("\"model-", "\"sub/model-");
+    std::fs::write(place.join(INDEX), text).unwrap();
+    let error = rename(&place, "n", "m").unwrap_err();
+    assert!(error.message().contains("beside its files"), "{error}");
+    open(&place, &OpenOptions::default()).unwrap();
+}
+
+#[test]
 fn what_would_move_data_is_refused_and_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("place");
@@ -238,6 +289,76 @@ fn an_interrupted_change_is_completed_or_taken_back_from_any_state() {
             assert!(!recover(&place, way).unwrap());
         }
     }
+}
+
+#[test]
+fn a_journal_stands_in_the_way_of_its_files_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("place");
+    sharded(&place);
+    let (.., journal) = interrupted(&place, "rename \"m.**\" <-> \"n.**\"");
+    let other = place.join("other.safetensors");
+    std::fs::copy(place.join("model-00001-of-00002.safetensors"), &other).unwrap();
+    let is_open = |path: &Path| match open(path, &OpenOptions::default()) {
+        Ok(_) => true,
+        Err(error) => {
+            assert!(error.advice().unwrap().contains("regraft recover"), "{error}");
+            false
+        }
+    };
+    // Its shards, each alone too, and whatever leads to them.
+    for name in ["", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"] {
+        assert!(!is_open(&place.join(name)), "{name}");
+    }
+    assert!(is_open(&other));
+    // One that names a single shard blocks all that the shard is a part of, and no other shard.
+    let mut one: serde_json::Value = serde_json::from_slice(&journal).unwrap();
+    one["patches"].as_array_mut().unwrap().truncate(1);
+    one["index"] = serde_json::Value::Null;
+    assert_eq!(one["patches"][0]["name"], "model-00001-of-00002.safetensors");
+    std::fs::write(place.join(JOURNAL), one.to_string()).unwrap();
+    for (name, expected) in [
+        ("", false),
+        ("model-00001-of-00002.safetensors", false),
+        ("model-00002-of-00002.safetensors", true),
+        ("model.safetensors.index.json", false),
+        ("other.safetensors", true),
+    ] {
+        assert_eq!(is_open(&place.join(name)), expected, "{name}");
+    }
+    // A second change has to wait for the first to be settled.
+    let source = open(&other, &OpenOptions::default()).unwrap();
+    let error = patch(&plan_by("rename \"m.**\" <-> \"n.**\"", &source), &source, &PatchOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exists, "{error}");
+    // One that can't be read might name anything.
+    for text in ["", "{", "[]", "{\"patches\": [{\"name\": 5}], \"index\": null}"] {
+        std::fs::write(place.join(JOURNAL), text).unwrap();
+        assert!(!is_open(&other), "{text}");
+    }
+    std::fs::remove_file(place.join(JOURNAL)).unwrap();
+    std::fs::create_dir(place.join(JOURNAL)).unwrap();
+    assert!(!is_open(&other));
+}
+
+#[test]
+fn a_file_that_changed_since_it_was_read_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("place");
+    sharded(&place);
+    let source = open(&place, &OpenOptions::default()).unwrap();
+    let plan = plan_by("rename \"m.**\" <-> \"n.**\"", &source);
+    // Another change in place comes first, and ends.
+    patch(&plan_by("rename \"m.**\" <-> \"o.**\"", &source), &source, &PatchOptions::default()).unwrap();
+    let between = contents(&place);
+    let error = patch(&plan, &source, &PatchOptions::default()).unwrap_err();
+    assert!(error.message().contains("changed after its header was read"), "{error}");
+    assert_eq!(contents(&place), between);
+
+    let source = open(&place, &OpenOptions::default()).unwrap();
+    let cancel = std::sync::atomic::AtomicBool::new(true);
+    let plan = plan_by("rename \"o.**\" <-> \"n.**\"", &source);
+    let error = patch(&plan, &source, &PatchOptions { cancel: Some(&cancel), ..PatchOptions::default() }).unwrap_err();
+    assert_eq!((error.kind(), contents(&place)), (ErrorKind::Interrupted, between));
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! In memory: what is a view, and of what.
 
-use regraft::error::ErrorKind;
-use regraft::execute::{Equality, differing_bytes, naive, tensors_equal, views};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use regraft::error::{ErrorKind, Result};
+use regraft::execute::{Equality, differing_bytes, naive, tensors_equal, views, views_until};
 use regraft::key::Key;
 use regraft::plan::Op;
 use regraft::store::{OpenOptions, StateDict, Store, open, safetensors_header};
-use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView};
+use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
 
 use super::{Build, dict};
 
@@ -193,4 +195,37 @@ fn a_made_tensor_is_counted_as_made() {
     let out = views(&build.0, &store).unwrap();
     assert_eq!(out.tensors["ones"].to_vec(), [0x80, 0x3f].repeat(4));
     assert_eq!((out.report.transformed, out.report.bytes_read), (1, 0));
+}
+
+/// A store at whose first view somebody cancels.
+struct Impatient<'a>(&'a StateDict, &'a AtomicBool);
+
+impl Store for Impatient<'_> {
+    fn header(&self) -> &Header {
+        self.0.header()
+    }
+
+    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.0.read_at(key, offset, buffer)
+    }
+
+    fn view(&self, key: &str) -> Result<TensorView> {
+        self.1.store(true, Ordering::Relaxed);
+        self.0.view(key)
+    }
+}
+
+#[test]
+fn making_tensors_can_be_cancelled() {
+    let store = dict(&[("a", Dtype::BF16, &[40, 60])]);
+    let mut build = Build::default();
+    let a = build.source(&store, "a");
+    let wide = build.push(Op::Cast, &[a], TensorInfo::new(Dtype::F32, vec![40, 60]));
+    build.target("wide", wide);
+    let cancel = AtomicBool::new(false);
+    assert_eq!(
+        views_until(&build.0, &store, &cancel).unwrap().tensors["wide"].to_vec(),
+        views(&build.0, &store).unwrap().tensors["wide"].to_vec()
+    );
+    assert_eq!(views_until(&build.0, &Impatient(&store, &cancel), &cancel).unwrap_err().kind(), ErrorKind::Interrupted);
 }
