@@ -45,19 +45,22 @@ impl Planner<'_> {
             return;
         }
         let quantized = quantized(&self.graph, self.options.config.clone());
-        if quantized.is_empty() {
+        if quantized.iter().next().is_none() {
             return;
         }
         let (blocks, from) = follow(&self.graph, &quantized);
         let check = Check { graph: &self.graph, blocks, from, quantized, steps: Cell::new(0), seen: RefCell::default() };
-        let weights: ByNode<NodeId> = check.quantized.iter().map(|(weight, it)| (it.scales, *weight)).collect();
+        let mut are_scales: ByNode<()> = ByNode::default();
+        for (_, it) in check.quantized.iter() {
+            are_scales.insert(it.scales, ());
+        }
         // By scales of the checkpoint, what they become.
         let mut using: ByNode<Vec<(NodeId, Option<RuleId>)>> = ByNode::default();
         for entry in entries {
             let (node, rule) = (check.unconverted(entry.node), entry.rules.last().copied());
             check.leaves(node, |leaf| {
-                if weights.contains_key(&leaf) {
-                    using.entry(leaf).or_default().push((node, rule));
+                if are_scales.get(leaf).is_some() {
+                    using.get_or_default(leaf).push((node, rule));
                 }
             });
         }
@@ -71,17 +74,17 @@ impl Planner<'_> {
                 findings.entry((rule, kind)).or_insert_with(|| (message, Vec::new())).1.push(entry.key.to_string());
             };
             let source = check.from[entry.node.0 as usize];
-            let used = check.quantized.get(&source).and_then(|it| using.get(&it.scales)).map(Vec::as_slice).unwrap_or_default();
+            let used = check.quantized.get(source).and_then(|it| using.get(it.scales)).map(Vec::as_slice).unwrap_or_default();
             match (&self.graph.node(entry.node).op, &check.blocks[entry.node.0 as usize]) {
                 (_, Blocks::Broken(broken)) => say(rule, "cut", check.described(broken.source, &broken.why)),
                 (Op::Source { .. }, Blocks::Of(_)) => {
-                    let own = check.quantized.get(&source).map(|it| it.scales);
+                    let own = check.quantized.get(source).map(|it| it.scales);
                     if let Some((_, by)) = used.first().filter(|_| used.iter().all(|(scales, _)| Some(*scales) != own)) {
                         say(*by, "scales", check.described(source, "its scales are moved, and it is not"));
                     }
                 }
                 (_, Blocks::Of(_)) if !used.is_empty() => {
-                    let next = next.entry(source).or_default();
+                    let next = next.get_or_default(source);
                     let at = (0..used.len()).map(|at| (*next + at) % used.len()).find(|at| check.mirrors(entry.node, used[*at].0, 0));
                     match at {
                         Some(at) => *next = at + 1,
@@ -136,7 +139,7 @@ impl Check<'_> {
 
     /// A finding: the key, its dtype and shape, its blocks, and what is done to it.
     fn described(&self, source: NodeId, why: &str) -> String {
-        let block = self.quantized.get(&source).map(|it| &it.block[..]).unwrap_or_default();
+        let block = self.quantized.get(source).map(|it| &it.block[..]).unwrap_or_default();
         let info = self.graph.info(source);
         let sizes: Vec<String> = block.iter().zip(&info.shape[..]).map(|(block, size)| block.min(size).to_string()).collect();
         format!("`{}`, {info}, is quantized in blocks of {}: {}", self.key(source), sizes.join(" x "), why)
@@ -214,7 +217,7 @@ impl Check<'_> {
         }
         let (w, s) = (self.graph.node(weight), self.graph.node(scales));
         if let Op::Source { .. } = w.op {
-            return self.quantized.get(&weight).is_some_and(|it| it.scales == scales);
+            return self.quantized.get(weight).is_some_and(|it| it.scales == scales);
         }
         let Blocks::Of(block) = &self.blocks[weight.0 as usize] else {
             return matches!((&w.op, &s.op), (Op::Fill { .. }, Op::Fill { .. }));
@@ -245,7 +248,7 @@ impl Check<'_> {
         }
         let node = self.graph.node(id);
         if let Op::Source { .. } = node.op {
-            let it = self.quantized.get(&id)?;
+            let it = self.quantized.get(id)?;
             return Some((grid(&node.info, &it.block).to_vec(), self.scales_in_order(it.scales, depth)?.1));
         }
         let Blocks::Of(block) = &self.blocks[id.0 as usize] else { return None };

@@ -3,8 +3,6 @@
 //! What comes out is right for every element or is *broken*: blocks may be called broken that another look would still find whole, as where
 //! two dimensions are joined and parted again, but never the other way round.
 
-use std::collections::HashMap;
-
 use smallvec::{SmallVec, smallvec};
 
 use crate::config::Config;
@@ -19,8 +17,44 @@ const BLOCK: u64 = 128;
 /// A number for each dimension.
 pub(super) type Sizes = SmallVec<[u64; 4]>;
 
-/// Something for some of the nodes.
-pub(super) type ByNode<T> = HashMap<NodeId, T, foldhash::fast::RandomState>;
+/// Something for some of the nodes: with tens of thousands of them, looking a number up in a table of hashes was a tenth of planning.
+#[derive(Clone, Debug)]
+pub(super) struct ByNode<T>(Vec<Option<T>>);
+
+impl<T> Default for ByNode<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> ByNode<T> {
+    pub(super) fn get(&self, id: NodeId) -> Option<&T> {
+        self.0.get(id.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn insert(&mut self, id: NodeId, value: T) {
+        *self.place(id) = Some(value);
+    }
+
+    pub(super) fn get_or_default(&mut self, id: NodeId) -> &mut T
+    where
+        T: Default,
+    {
+        self.place(id).get_or_insert_default()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &T)> {
+        (0..).map(NodeId).zip(&self.0).filter_map(|(id, value)| Some((id, value.as_ref()?)))
+    }
+
+    fn place(&mut self, id: NodeId) -> &mut Option<T> {
+        let at = id.0 as usize;
+        if self.0.len() <= at {
+            self.0.resize_with(at + 1, || None);
+        }
+        &mut self.0[at]
+    }
+}
 
 /// A quantized tensor of the checkpoint.
 pub(super) struct Quantized {
@@ -106,7 +140,7 @@ pub(super) fn follow(graph: &Graph, quantized: &ByNode<Quantized>) -> (Vec<Block
         let of_input = node.inputs.iter().find(|input| blocks[input.0 as usize] != Blocks::None);
         let source = of_input.map_or(at, |input| sources[input.0 as usize]);
         let found = match (&node.op, of_input) {
-            (Op::Source { .. }, _) => quantized.get(&at).map_or(Blocks::None, |it| Blocks::Of(it.block.clone())),
+            (Op::Source { .. }, _) => quantized.get(at).map_or(Blocks::None, |it| Blocks::Of(it.block.clone())),
             (op, Some(_)) if op.is_index_map() => match after(graph, node, &blocks) {
                 Ok(block) => Blocks::Of(block),
                 Err(Some(why)) => Blocks::Broken(Break { source, why }),
