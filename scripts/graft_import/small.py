@@ -34,11 +34,20 @@ FIELDS = [
     ("ranks", r"hidden_size_per_layer_input", 8),
     ("queries", r"num_queries|num_query_tokens", 5),
     ("queries", r"num_position_embeddings|max_num_tiles", 4),
-    ("other lengths", r".*(dim|width|channels|features|num_filters|_size|.*d_inner)", 32),
+    ("other lengths", r"(?!.*chunk).*(dim|width|channels|features|_size|d_inner)", 32),
+    ("other lengths", r"num_filters", 2),
 ]
+# What small configurations need besides, so that a class takes them: model type -> fields.
+FITTING = {
+    "bamba": {"mamba_n_heads": 4, "mamba_d_head": 16},
+    "granitemoehybrid": {"mamba_n_heads": 4, "mamba_d_head": 16},
+    "dots3_note_text": {"num_key_value_heads": 4, "head_dim": 16},
+    "ernie4_5_vl_moe_text": {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "mrope_section": [1, 1, 2]}},
+    "qwen4_exp_text": {"ple_layer_ids": [1], "eos_token_id": 2},
+}
 WIDTHS = re.compile(r"(hidden_sizes|embed_dims|conv_dim|.*_channels|.*_hidden_sizes|dims|tdnn_dim|.*channels_list)$")
 DEPTHS = re.compile(r"(depths|num_blocks|layers_per_stage|stage_num_blocks|stage_numb_of_layers|encoder_depths|depth)$")
-LISTS = ["widths of stages", "depths of stages"]
+LISTS = ["widths of stages", "depths of stages", "fitting"]
 GROUPS = list(dict.fromkeys(group for group, _, _ in FIELDS)) + LISTS
 LARGE = 40_000_000  # elements; a larger model isn't worth it
 
@@ -87,6 +96,8 @@ def shrink(config, spared, layers=2):
                 if group not in spared and value > small:
                     config[name] = small
                 break
+    if "fitting" not in spared:
+        config.update(FITTING.get(config.get("model_type"), {}))
     return tokens(config) if "vocabulary" not in spared else config
 
 
@@ -145,13 +156,14 @@ def tries():
         yield tuple(group for group in GROUPS if group != kept)
 
 
-def small_config(cls, layers=2, seconds=25):
-    """The smallest configuration found that a class takes."""
+def small_config(cls, layers=2, seconds=25, always=()):
+    """The smallest configuration found that a class takes; `always` are groups that are spared in any case."""
     error = None
     until = time.monotonic() + seconds
     base = lacking(cls.config_class()).to_dict()
     best = None
     for number, spared in enumerate(tries()):
+        spared = (*spared, *always)
         try:
             said = shrink(base, set(spared), layers)
             config = cls.config_class.from_dict(equal_groups(said) if "equal groups" in spared else said)

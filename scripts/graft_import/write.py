@@ -9,6 +9,7 @@ from .registry import Registry, Trace
 
 RULESET = re.compile(r"^ruleset (\w+)(?:: (\w+) (?:<->|->) (\w+))?", re.M)
 MODELS = re.compile(r"^models ((?:[^\n]*,[ ]*\n)*[^\n]*)$", re.M)
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 LEGACY = re.compile(r"(^|\.)LayerNorm\.|\.parametrizations\.weight\.original0$|^model\.language_model\.")
 
 
@@ -34,6 +35,25 @@ def head_sources(rules):
     return set(re.findall(r'"([^"]+)"', text.split("from", 1)[1]))
 
 
+def landed(facts):
+    """Where transformers puts a key whose renamed form the model doesn't know, if it finds a place.
+
+    key -> (model key, whether it is the renamed form without or with the base prefix). The first thing it tries is that, then it leaves the key
+    alone if the model knows it as it is.
+    """
+    known = {NUMBER.sub("#", k) for k in facts["model"]}
+    base = facts["base_prefix"] + "."
+    out = {}
+    for key, want in facts["hub"].items():
+        if NUMBER.sub("#", want.replace("*", "0")) in known:
+            continue
+        for place, by_prefix in ((want.removeprefix(base), True), (base + want, True), (key, False)):
+            if place != want and NUMBER.sub("#", place) in known:
+                out[key] = place, by_prefix
+                break
+    return out
+
+
 class Importer:
     """From facts about classes to files."""
 
@@ -46,6 +66,8 @@ class Importer:
         for f in self.facts:
             if f["program"]:
                 self.trace.add(f)
+        for f in self.facts:
+            f["landed"] = landed(f)
         self.hand = hand_written(rules)
         self.composer = Composer(self.registry, self.trace, self.hand, head_sources(rules))
         # types of which some class has its base model below a prefix
@@ -129,19 +151,49 @@ class Importer:
         return bool(k[0] or k[1]) or any(o[0] or o[1] for o in of)
 
     @staticmethod
-    def spare(file):
-        """One-way changes of a prefix leave the model's own keys alone. transformers lets its base prefix mend what they do to those."""
+    def leave(rule, patterns):
+        """The same rule, which leaves some more alone."""
+        keep = [*(u.text for u in rule.unless), *patterns]
+        return Rule([p.text for p in rule.left], [p.text for p in rule.right], rule.arrow, rule.via, keep, rule.optional)
+
+    def spare(self, file):
+        """Changes of a prefix leave the model's own keys alone. transformers lets its base prefix mend what they do to those."""
         for statement in file.statements:
             for n, rule in enumerate(statement.rules if isinstance(statement, Group) else ()):
-                if rule.arrow != "->":
+                text = rule.left[0].text
+                if rule.arrow != "->" and text != "{path**}":
                     continue
-                literal = rule.left[0].text.split(".{path**}")[0].count(".") + 2
+                literal = 1 if text == "{path**}" else text.split(".{path**}")[0].count(".") + 2
                 own = {".".join(k.split(".")[:literal]) for f in file.facts for k in f["model"] if rule.forward(k) is not None}
                 spared = [Pattern(f"{k}.**") for k in sorted(own)]
                 others = (k for f in file.facts for k in f["hub"] if k not in f["model"])
-                if len(own) <= 4 and not any(p.match(k) is not None for k in others for p in spared):
-                    keep = [p.text for p in rule.unless + spared]
-                    statement.rules[n] = Rule(rule.left[0].text, rule.right[0].text, rule.arrow, rule.via, keep, rule.optional)
+                if own and len(own) <= 5 and not any(p.match(k) is not None for k in others for p in spared):
+                    statement.rules[n] = self.leave(rule, [p.text for p in spared])
+
+    def keep(self, file):
+        """Keys that transformers renames, doesn't find in the model, and so leaves alone, are left alone."""
+        kept = {k for f in file.facts for k, (_, by_prefix) in f["landed"].items() if not by_prefix and run(file.statements, [k]) != [k]}
+        for statement in list(file.statements):
+            moved = {k for k in kept if statement.apply([k]) != [k]}
+            if isinstance(statement, Use) and moved:
+                without = [s for s in file.statements if s is not statement]
+                if self.wrong(file, without) < self.wrong(file, file.statements):
+                    file.statements = without
+                    file.entries.append(f"without {statement.name} under {statement.under}, whose names these models don't have")
+            for n, rule in enumerate(statement.rules if isinstance(statement, Group) else ()):
+                mine = sorted({k.rpartition(".")[0] + ".**" for k in moved if rule.forward(k) is not None})
+                if mine:
+                    before = self.wrong(file, file.statements)
+                    statement.rules[n] = self.leave(rule, mine)
+                    if self.wrong(file, file.statements) > before:
+                        statement.rules[n] = rule
+
+    def wrong(self, file, statements):
+        """How many keys these statements would rename otherwise than transformers does."""
+        before, file.statements = file.statements, statements
+        _, there, back = self.check(file)
+        file.statements = before
+        return len(there) + len(back)
 
     def settle(self, file, maps):
         """Own maps come last, or before those of nested models: transformers tries them first towards model and last towards hub."""
@@ -207,6 +259,7 @@ class Importer:
             file.entries.append(f"{entry} under {path}")
         self.spare(file)
         self.settle(file, maps)
+        self.keep(file)
         file.ties, unsaid = tie_statements({t: (s, when) for t, s, when in ties}, self.composer.covered)
         file.unsaid += unsaid
         return file
@@ -220,7 +273,9 @@ class Importer:
             for key, want in f["hub"].items():
                 compared += 1
                 got = run(file.statements, [key])
-                if want not in got:
+                place, by_prefix = f["landed"].get(key, (want, True))
+                if place not in got and not (by_prefix and want in got):
+                    want = place
                     there.append(f"{f['class']}: `{key}` becomes `{want}` in transformers, `{got[0]}` here")
             for key, want in f["model"].items():
                 compared += 1
