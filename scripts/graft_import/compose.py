@@ -58,6 +58,11 @@ def touch(a, b):
         for pattern in b.right:
             if a.backward(example(pattern, fill)) is not None:
                 return True
+        # a prefix that goes may leave any key, so one that the other takes
+        for pattern in b.left if a.arrow == "->" and a.left[0].text.endswith("{path**}") else ():
+            moved = a.forward(a.left[0].text.replace("{path**}", example(pattern, fill)))
+            if moved is not None and b.forward(moved[0]) is not None:
+                return True
     return False
 
 
@@ -172,7 +177,7 @@ class Composer:
         """An entry's renames and maps as statements."""
         e = self.entry(name)
         together = self.trace.together.get(e.name, set())
-        renames = grouped(e.renames, together)
+        renames = grouped(e.renames, together) + e.drops
         maps = [Group("map", [r for r in rules if not r.via.startswith("rope")]) for _, rules in e.maps]
         late = [Group("map", [r for r in rules if r.via.startswith("rope")]) for _, rules in e.maps]
         rules = merged_maps([r for g in maps for r in g.rules])

@@ -44,7 +44,7 @@ class Pattern:
     def _atoms(self, segment):
         for braces, literal in PIECE.findall(segment):
             if literal:
-                self.pieces.append(("text", literal, None))
+                self.pieces.append(("text", literal.replace("\\*", "*"), None))
             elif m := re.fullmatch(r"(\w+)\*", braces):
                 self.pieces.append(("part", m[1], None))
             elif m := re.fullmatch(r"(\w+): [^|]+\.\.[^|]+", braces):
@@ -225,6 +225,19 @@ class Group:
         if len(self.rules) == 1:
             return f"{self.word} {self.rules[0].text()}"
         return "\n".join([f"{self.word} {{"] + [f"  {r.text('  ')}" for r in self.rules] + ["}"])
+
+
+class Drop:
+    """A `drop` statement of one pattern."""
+
+    def __init__(self, why, pattern):
+        self.why, self.pattern = why, Pattern(pattern)
+
+    def apply(self, keys, back=False):
+        return keys if back else [key for key in keys if self.pattern.match(key) is None]
+
+    def text(self):
+        return f'# {self.why}\ndrop "{self.pattern.text}" optional'
 
 
 class When:

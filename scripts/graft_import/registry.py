@@ -7,7 +7,7 @@ from transformers.core_model_loading import (
     WeightConverter,
 )
 
-from .patterns import Group, Pattern, Rule, example
+from .patterns import Drop, Group, Pattern, Rule, example
 from .translate import Inexpressible, convert_patterns, rename
 
 
@@ -129,6 +129,7 @@ class Entry:
         self.name, self.trace, self.registry = name, trace, registry
         self.lets, self.unsaid, self.notes = [], [], []
         self.renames, self.maps = [], []  # [(index, [Rule])]
+        self.drops = []  # statements after the renames
         self.asked = []  # rules that transformers applies where shapes differ
         for index, t in enumerate(registry.entries[name]):
             try:
@@ -185,7 +186,7 @@ class Entry:
         for rule in rules:
             lost = [n for n in rule.left[0].names() if n not in rule.right[0].names()]
             if lost and not wrong:
-                raise Inexpressible("makes one key of many, all numbers of a segment")
+                return self._one_of_many(rule, lost)
         rules = [self._once(self._bare(r, there, back), there, back) for r in rules]
         if wrong:
             k = wrong[0]
@@ -194,6 +195,19 @@ class Entry:
             k = wrong_back[0]
             self.notes.append(f"{describe(t)}: backwards, transformers makes `{back[k]}` of `{k}`, this file `{Group('rename', rules).apply([k], True)[0]}`")
         return rules
+
+    def _one_of_many(self, rule, lost):
+        """Many keys that are to be one, all numbers of a segment: transformers takes the first. Back it writes a star in place of the number."""
+        if len(readings := rule.left + rule.right) != 2 or len(lost) != 1:
+            raise Inexpressible("makes one key of many, in more than one way")
+        left, right = (p.text.removesuffix(".**") for p in readings)
+        number = "{" + lost[0] + "}"
+        self.drops.append(Drop("The first stands for all, which hold the same.", left))
+        # at the root or below the base model's name, since `**.` would take the many for results
+        written = [
+            Rule(*(head + p.replace(number, "\\*").removeprefix("**.") for p in (left, right)), optional=True) for head in ("", "{p*}.")
+        ]
+        return [*written, Rule(left.replace(number, "0"), right, "->", optional=True)]
 
     @staticmethod
     def _once(rule, there, back):

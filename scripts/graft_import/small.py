@@ -41,6 +41,7 @@ FIELDS = [
 FITTING = {
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 16},
     "granitemoehybrid": {"mamba_n_heads": 4, "mamba_d_head": 16},
+    "esm": {"position_embedding_type": "rotary"},  # as ESM-2 is published
     "dots3_note_text": {"num_key_value_heads": 4, "head_dim": 16},
     "ernie4_5_vl_moe_text": {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "mrope_section": [1, 1, 2]}},
     "qwen4_exp_text": {"ple_layer_ids": [1], "eos_token_id": 2},
