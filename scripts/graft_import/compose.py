@@ -2,7 +2,7 @@
 import re
 from collections import OrderedDict
 
-from .patterns import Group, Pattern, Rule, When, example
+from .patterns import Group, Pattern, Rule, example
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -184,9 +184,6 @@ class Composer:
         late = merged_maps([r for g in late for r in g.rules])
         out = [Group("map", rules)] if rules else []
         out += [Group("map", late)] if late else []
-        if e.asked:
-            why = "transformers transposes where the shapes ask for it. Rules don't see shapes: say so with --set transposed=true."
-            out.append(When("transposed", why, Group("map", e.asked)))
         return e, renames, out
 
     def floating(self, name):

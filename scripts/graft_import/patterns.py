@@ -240,20 +240,6 @@ class Drop:
         return f'# {self.why}\ndrop "{self.pattern.text}" optional'
 
 
-class When:
-    """Rules that a parameter asks for: `when name { … }`, with the parameter's default and why there is one."""
-
-    def __init__(self, name, why, group):
-        self.name, self.why, self.group = name, why, group
-
-    def apply(self, keys, back=False):
-        return keys
-
-    def text(self):
-        body = "\n".join("  " + line for line in self.group.text().splitlines())
-        return f"# {self.why}\nlet {self.name} = false\nwhen {self.name} {{\n{body}\n}}"
-
-
 class Use:
     """`use name under "path"`; `statements` are those of the file that it names."""
 

@@ -130,7 +130,6 @@ class Entry:
         self.lets, self.unsaid, self.notes = [], [], []
         self.renames, self.maps = [], []  # [(index, [Rule])]
         self.drops = []  # statements after the renames
-        self.asked = []  # rules that transformers applies where shapes differ
         for index, t in enumerate(registry.entries[name]):
             try:
                 if isinstance(t, WeightConverter):
@@ -256,8 +255,7 @@ class Entry:
         if kinds == ("Transpose",):
             o = t.operations[0]
             if o.check_dims:
-                self.asked.append(self._bare(Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep), *self._seen(index)))
-                return []
+                raise Inexpressible("transposes where the shapes ask for it, and which lengths tell isn't said; such a file is written by hand")
             return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
         if "PermuteForRope" in kinds:
             return self._rope(t, left, right, keep, index)
@@ -276,10 +274,6 @@ class Entry:
             raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
         via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
-
-    def _seen(self, index):
-        key = (self.registry.canonical[self.name], index)
-        return self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
 
     def _two_kinds(self, left, right, keep, name):
         """Experts of two kinds in one list, the first half text's, the second vision's, each kind with sizes of its own."""

@@ -9,7 +9,7 @@ use super::capture::{SideOf, Table};
 use super::circle::circles;
 use super::op::{self, OpUse};
 use super::rules::{Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
-use super::value::{Scope, names};
+use super::value::{LENGTHS, Scope, names};
 use super::{invertible, proof, resolve_alone};
 use crate::diagnostic::codes::{
     ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, UNKNOWN_NAME, UNKNOWN_RULES,
@@ -455,7 +455,10 @@ impl Checker<'_> {
         invertible::rule(&lowered, rule)?;
         if let Some(condition) = &rule.tail.condition {
             let captures: Vec<String> = lowered.captures.iter().map(|capture| capture.name.clone()).collect();
-            let captures: Vec<&str> = captures.iter().map(String::as_str).collect();
+            let mut captures: Vec<&str> = captures.iter().map(String::as_str).collect();
+            if lowered.knows_lengths() {
+                captures.extend(LENGTHS);
+            }
             self.check_names(scope_id, condition, &captures);
         }
         self.check_op_names(scope_id, rule);
