@@ -156,7 +156,7 @@ class Importer:
         keep = [*(u.text for u in rule.unless), *patterns]
         return Rule([p.text for p in rule.left], [p.text for p in rule.right], rule.arrow, rule.via, keep, rule.optional)
 
-    def spare(self, file):
+    def spare(self, file, facts):
         """Changes of a prefix leave the model's own keys alone. transformers lets its base prefix mend what they do to those."""
         for statement in file.statements:
             for n, rule in enumerate(statement.rules if isinstance(statement, Group) else ()):
@@ -164,15 +164,26 @@ class Importer:
                 if rule.arrow != "->" and text != "{path**}":
                     continue
                 literal = 1 if text == "{path**}" else text.split(".{path**}")[0].count(".") + 2
-                own = {".".join(k.split(".")[:literal]) for f in file.facts for k in f["model"] if rule.forward(k) is not None}
+                own = {".".join(k.split(".")[:literal]) for f in facts for k in f["model"] if rule.forward(k) is not None}
                 spared = [Pattern(f"{k}.**") for k in sorted(own)]
-                others = (k for f in file.facts for k in f["hub"] if k not in f["model"])
+                others = (k for f in facts for k in f["hub"] if k not in f["model"])
                 if own and len(own) <= 5 and not any(p.match(k) is not None for k in others for p in spared):
                     statement.rules[n] = self.leave(rule, [p.text for p in spared])
 
     def keep(self, file):
-        """Keys that transformers renames, doesn't find in the model, and so leaves alone, are left alone."""
-        kept = {k for f in file.facts for k, (_, by_prefix) in f["landed"].items() if not by_prefix and run(file.statements, [k]) != [k]}
+        """Keys that transformers renames, doesn't find in the model, and puts elsewhere, are left alone by a rule that would lead them astray."""
+        places = {k: place for f in file.facts for k, (place, _) in f["landed"].items()}
+        kept = {k for k, place in places.items() if run(file.statements, [k]) != [place]}
+        others = {k for f in file.facts for k in f["hub"]} - kept
+
+        def cover(keys):
+            """The shortest subtrees that hold these keys and none that should move."""
+            out = set()
+            for key in keys:
+                heads = (key.rsplit(".", n)[0] for n in range(key.count("."), 0, -1))
+                out.add(next((h for h in heads if not any(o.startswith(h + ".") for o in others)), key.rpartition(".")[0]))
+            return [f"{head}.**" for head in sorted(out)]
+
         for statement in list(file.statements):
             moved = {k for k in kept if statement.apply([k]) != [k]}
             if isinstance(statement, Use) and moved:
@@ -181,11 +192,12 @@ class Importer:
                     file.statements = without
                     file.entries.append(f"without {statement.name} under {statement.under}, whose names these models don't have")
             for n, rule in enumerate(statement.rules if isinstance(statement, Group) else ()):
-                mine = sorted({k.rpartition(".")[0] + ".**" for k in moved if rule.forward(k) is not None})
+                mine = cover(k for k in moved if rule.forward(k) is not None)
                 if mine:
                     before = self.wrong(file, file.statements)
                     statement.rules[n] = self.leave(rule, mine)
-                    if self.wrong(file, file.statements) > before:
+                    astray = any(run(file.statements, [k]) != [places[k]] for k in moved if rule.forward(k) is not None)
+                    if astray or self.wrong(file, file.statements) > before:
                         statement.rules[n] = rule
 
     def wrong(self, file, statements):
@@ -257,7 +269,9 @@ class Importer:
                 file.statements.append(Use(f"transformers/{part.name}", path, part.statements))
                 covered |= {(f"{path}.{p}".strip("."), e) for p, e in part.key[0]}
             file.entries.append(f"{entry} under {path}")
-        self.spare(file)
+        # a part is for the classes of its entry too, wherever they are files of their own
+        own = facts or [f for f in self.facts if len(program) == 1 and ("", root) in self.composer.program(f)]
+        self.spare(file, own)
         self.settle(file, maps)
         self.keep(file)
         file.ties, unsaid = tie_statements({t: (s, when) for t, s, when in ties}, self.composer.covered)
