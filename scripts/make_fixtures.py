@@ -154,6 +154,17 @@ def timm(_cases):
     return "timm's resnet", {"architectures": ["TimmWrapperModel"], "model_type": "timm_wrapper"}, keys
 
 
+def zamba(_cases):
+    """Three hybrid layers of Zamba, which share a block: the first holds it; names as transformers has them."""
+    names = ["input_layernorm", "self_attn.q_proj", "feed_forward.up_proj"]
+    block = {f"{name}.weight": ["F32", [4] if "norm" in name else [4, 4]] for name in names}
+    keys = {f"model.layers.2.shared_transf.{name}": said for name, said in block.items()}
+    own = {f"model.layers.{i}.linear.weight": ["F32", [4, 4]] for i in (2, 7, 13)}
+    config = {"architectures": ["ZambaForSequenceClassification"], "model_type": "zamba", "tie_word_embeddings": True}
+    target = [f"model.layers.{i}.shared_transf.{name}" for i in (2, 7, 13) for name in block]
+    return "Zamba", config, {**keys, **own}, [*target, *own]
+
+
 def whole(name, prefix=""):
     """A whole model's checkpoint, for its base model: what a case has but the output head, and its keys without the base prefix as target."""
 
@@ -183,6 +194,7 @@ def before_five(name):
 
 
 BY_HAND = {
+    "zamba": zamba,
     "qwen3_vl_moe": before_five("qwen3_vl_moe"),
     "transformers/timm_wrapper": timm,
     "llama": meta_llama,

@@ -14,7 +14,7 @@ from .probe import LACKING
 FIELDS = [
     ("shared layers", r"num_kv_shared_layers", 0),
     ("layers", r"num_hidden_layers|num_layers|n_layers?|.*_num_hidden_layers|(en|de)coder_layers|.*_layers_num|depth|num_(en|de)coder_layers|.*num_layers", 2),
-    ("vocabulary", r"vocab_size|.*_vocab_size|vocab_size_.*|n_vocab|n_words|entity_vocab_size", 64),
+    ("vocabulary", r"vocab_size|.*_vocab_size|vocab_size_.*|n_vocab|n_words|ngram_vocab_size_base|entity_vocab_size", 64),
     ("positions", r"max_position_embeddings|n_positions|n_ctx|max_(source|target)_positions|max_2d_position_embeddings|max_seq_len|context_length", 32),
     ("groups", r"num_key_value_heads|num_kv_heads|.*_num_key_value_heads|num_key_value_groups", 2),
     ("heads", r"num_attention_heads|n_heads?|mamba_n_heads|mamba_num_heads|num_heads|.*attention_heads|encoder_attention_heads", 4),
@@ -41,6 +41,8 @@ FIELDS = [
 FITTING = {
     "bamba": {"mamba_n_heads": 4, "mamba_d_head": 16},
     "granitemoehybrid": {"mamba_n_heads": 4, "mamba_d_head": 16},
+    "timm_wrapper": {"architecture": "test_vit", "model_args": None},
+    "gemma3n_vision": {"architecture": "test_vit", "model_args": None},
     "esm": {"position_embedding_type": "rotary"},  # as ESM-2 is published
     "dots3_note_text": {"num_key_value_heads": 4, "head_dim": 16},
     "ernie4_5_vl_moe_text": {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "mrope_section": [1, 1, 2]}},
