@@ -46,7 +46,7 @@ FITTING = {
     "esm": {"position_embedding_type": "rotary"},  # as ESM-2 is published
     "dots3_note_text": {"num_key_value_heads": 4, "head_dim": 16},
     "ernie4_5_vl_moe_text": {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "mrope_section": [1, 1, 2]}},
-    "qwen4_exp_text": {"ple_layer_ids": [1], "eos_token_id": 2},
+    "qwen4_exp_text": {"ple_layer_ids": [1], "split_ngram_parts": 4, "eos_token_id": 2},
 }
 WIDTHS = re.compile(r"(hidden_sizes|embed_dims|conv_dim|.*_channels|.*_hidden_sizes|dims|tdnn_dim|.*channels_list)$")
 DEPTHS = re.compile(r"(depths|num_blocks|layers_per_stage|stage_num_blocks|stage_numb_of_layers|encoder_depths|depth)$")

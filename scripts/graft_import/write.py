@@ -58,6 +58,7 @@ NOT_FOLLOWED = [
     "PixioBackbone: it has `layernorm` beside `pixio.layernorm`. On loading, transformers adds and takes its base prefix of keys that the model "
     "knows already, so that the two change places (4 keys); on saving they stay. Here each keeps its own.",
     "ChineseCLIPModel: transformers sets the row of the padding token in `text_model.embeddings.word_embeddings.weight` to zero after loading.",
+    "ZayaModel, ZayaForCausalLM: transformers sets the last of `balancing_biases` to -1 after loading.",
     "Step3p7Model without a target manifest: keys of the vision model come out below `model.`, as in the whole model; the manifest takes that away.",
     "A base model's checkpoint for a class with a head, where nested models have published names of their own (ColPali, DepthPro, "
     "Mask2Former, MaskFormer, OneFormer, GroundingDino, Molmo2, Qwen3.5-MoE, UnlimitedOCR, LFM3-VL, T5Gemma2): transformers reads rules of nested "
