@@ -325,7 +325,9 @@ impl Checker<'_> {
             let mut diagnostic = Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined")).at(scope.place(span), "not found");
             let known = scope.lets.keys().map(String::as_str).chain(captures.iter().copied());
             diagnostic = match did_you_mean(name, known) {
-                _ if LENGTHS.contains(&name) => diagnostic.hint("only a one-way rule with one source can ask for the lengths of its tensor"),
+                _ if LENGTHS.contains(&name) => {
+                    diagnostic.hint("only a one-way rule with one source can ask for the lengths of its tensor")
+                }
                 Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
                 None => diagnostic.hint(format!("define it with `let {name} = …`, or bind it in a pattern")),
             };
