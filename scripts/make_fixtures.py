@@ -154,7 +154,55 @@ def timm(_cases):
     return "timm's resnet", {"architectures": ["TimmWrapperModel"], "model_type": "timm_wrapper"}, keys
 
 
-BY_HAND = {"transformers/timm_wrapper": timm, "llama": meta_llama, "transformers/MtpModel": mtp}
+def zamba(_cases):
+    """Three hybrid layers of Zamba, which share a block: the first holds it; names as transformers has them."""
+    names = ["input_layernorm", "self_attn.q_proj", "feed_forward.up_proj"]
+    block = {f"{name}.weight": ["F32", [4] if "norm" in name else [4, 4]] for name in names}
+    keys = {f"model.layers.2.shared_transf.{name}": said for name, said in block.items()}
+    own = {f"model.layers.{i}.linear.weight": ["F32", [4, 4]] for i in (2, 7, 13)}
+    config = {"architectures": ["ZambaForSequenceClassification"], "model_type": "zamba", "tie_word_embeddings": True}
+    target = [f"model.layers.{i}.shared_transf.{name}" for i in (2, 7, 13) for name in block]
+    return "Zamba", config, {**keys, **own}, [*target, *own]
+
+
+def whole(name, prefix=""):
+    """A whole model's checkpoint, for its base model: what a case has but the output head, and its keys without the base prefix as target."""
+
+    def fixture(cases):
+        with open(os.path.join(cases, name + ".json")) as f:
+            case = json.load(f)
+        keys = {prefix + key: said[:2] for key, said in case["checkpoint"].items() if not key.endswith("lm_head.weight")}
+        target = [key.removeprefix("model.") for key in case["model"] if key.startswith("model.")]
+        return f"{name}, for its base model", case["config"], keys, target
+
+    return fixture
+
+
+def before_five(name):
+    """A case as transformers 4 published it: packed experts with their last two dimensions the other way round."""
+
+    def fixture(cases):
+        with open(os.path.join(cases, name + ".json")) as f:
+            case = json.load(f)
+        keys = {key: said[:2] for key, said in case["checkpoint"].items()}
+        for key, (_, shape) in keys.items():
+            if ".experts." in key:
+                shape[1:] = shape[:0:-1]
+        return f"{name}, as before transformers 5", case["config"], keys
+
+    return fixture
+
+
+BY_HAND = {
+    "zamba": zamba,
+    "qwen3_vl_moe": before_five("qwen3_vl_moe"),
+    "transformers/timm_wrapper": timm,
+    "llama": meta_llama,
+    "transformers/MtpModel": mtp,
+    "transformers/HyperCLOVAXVisionV2Model": whole("hyperclovax_vision_v2"),
+    # published within a model that also talks, whose names have this prefix
+    "transformers/Qwen2_5OmniThinkerModel": whole("qwen2_5_omni_thinker", "thinker."),
+}
 
 
 class Planner:
@@ -320,7 +368,7 @@ def main():
     args.add_argument("--regraft", required=True)
     args.add_argument("--cases", required=True)
     args.add_argument("--headers", required=True)
-    args.add_argument("--only", nargs="*")
+    args.add_argument("--only", nargs="*", help="make the fixtures of these rule files, and leave the others as they are")
     options = args.parse_args()
     texts, known, planner = library(), sources(options), Planner(options.regraft)
     fields = {word for text in texts.values() for path in re.findall(r"config((?:\.\w+)+)", text) for word in path[1:].split(".")}
@@ -347,7 +395,8 @@ def main():
     def fixture(name):
         """(of, config, keys, target) of the header on which most rules of a file fire."""
         if name in BY_HAND:
-            return (*BY_HAND[name](options.cases), None)
+            of, config, keys, *target = BY_HAND[name](options.cases)
+            return of, config, keys, target[0] if target else None
         own = list(claimed(name))
         plain = [one for one in own if one[2]]
         classes = [one for one in plain if models(texts[name]) & set(one[1].get("architectures") or [])]
@@ -384,16 +433,22 @@ def main():
         if plan is None:
             continue
         of, config, keys, target = best
-        made = {"of": of, "config": needed(config, fields), "keys": fold(shrink(planner, name, config, keys, target))}
+        if not re.search(r"\bdim\d\b", text):  # rules that ask for lengths want those of the configuration
+            keys = shrink(planner, name, config, keys, target)
+        made = {"of": of, "config": needed(config, fields), "keys": fold(keys)}
         if target:
             made["target"] = list(fold(dict.fromkeys(target, ["U8", []])))
         lines.append(f"{json.dumps(name)}: {json.dumps(made, separators=(',', ':'))}")
     for line in report:
         print(line)
     print(f"{len(lines)} fixtures, {sum(map(len, lines)) >> 10} KiB")
-    if not options.only:
-        with open(OUT, "w") as f:
-            f.write("{\n" + ",\n".join(lines) + "\n}\n")
+    if options.only:
+        with open(OUT) as f:
+            old = {name: json.dumps(made, separators=(",", ":")) for name, made in json.load(f).items()}
+        new = {name: line.partition(": ")[2] for line in lines for name in [json.loads(line.partition(": ")[0])]}
+        lines = [f"{json.dumps(name)}: {made}" for name, made in sorted({**old, **new}.items()) if name in texts]
+    with open(OUT, "w") as f:
+        f.write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,18 @@ const ALWAYS_FIRST: &str = "wrappers";
 /// Rules that every checkpoint ends with when rules are chosen by config.json.
 const ALWAYS_LAST: &str = "tied_lm_head";
 
+/// How the names of classes end that have no output head, so nothing to tie: bare models and those that classify.
+const HEADLESS: &[&str] = &[
+    "Model",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "ForImageClassification",
+];
+/// How the names of older classes with an output head end all the same.
+const HEADS: &[&str] = &["HeadModel", "HeadsModel"];
+
 /// The layout that is published.
 pub const HUB: &str = "hub";
 /// The layout that transformers v5 holds in memory.
@@ -218,7 +230,8 @@ impl Route {
     }
 
     /// The rules that config.json asks for: a class name in `architectures` first, then `model_type`; from one layout to another
-    /// (`hub` to `model` if not said), through others where need be; between `wrappers` and `tied_lm_head`.
+    /// (`hub` to `model` if not said), through others where need be; between `wrappers` and, unless the class has no output head,
+    /// `tied_lm_head`.
     ///
     /// # Errors
     /// A layout that no rule file of this model has.
@@ -235,7 +248,7 @@ impl Route {
         if let Some(wrappers) = rules(ALWAYS_FIRST) {
             stages.push((Arc::new(wrappers.clone()), Direction::Forward, false));
         }
-        let tied = rules(ALWAYS_LAST).map(|rules| Arc::new(rules.clone()));
+        let tied = rules(ALWAYS_LAST).filter(|_| !headless(config)).map(|rules| Arc::new(rules.clone()));
         let loading = to == MODEL;
         let tied = tied.map(|rules| (rules, if loading { Direction::Forward } else { Direction::Reverse }, false));
         let path = path(&candidates, from, to)?;
@@ -276,6 +289,13 @@ pub fn candidates(config: &Config) -> Vec<&'static Rules> {
         }
     }
     config.model_type().map(|model_type| for_any(&[model_type])).unwrap_or_default()
+}
+
+/// Whether config.json names classes, and none of them has an output head.
+fn headless(config: &Config) -> bool {
+    let classes = config.architectures();
+    let ends = |class: &str, with: &[&str]| with.iter().any(|end| class.ends_with(end));
+    !classes.is_empty() && classes.iter().all(|class| ends(class, HEADLESS) && !ends(class, HEADS))
 }
 
 /// A cheap look before a file is checked: whether its text has one of the words at all.

@@ -2,7 +2,7 @@
 import re
 from collections import OrderedDict
 
-from .patterns import Group, Pattern, Rule, When, example
+from .patterns import Group, Pattern, Rule, example
 
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
@@ -57,6 +57,11 @@ def touch(a, b):
                 return True
         for pattern in b.right:
             if a.backward(example(pattern, fill)) is not None:
+                return True
+        # a prefix that goes may leave any key, so one that the other takes
+        for pattern in b.left if a.arrow == "->" and a.left[0].text.endswith("{path**}") else ():
+            moved = a.forward(a.left[0].text.replace("{path**}", example(pattern, fill)))
+            if moved is not None and b.forward(moved[0]) is not None:
                 return True
     return False
 
@@ -172,16 +177,13 @@ class Composer:
         """An entry's renames and maps as statements."""
         e = self.entry(name)
         together = self.trace.together.get(e.name, set())
-        renames = grouped(e.renames, together)
+        renames = grouped(e.renames, together) + e.drops
         maps = [Group("map", [r for r in rules if not r.via.startswith("rope")]) for _, rules in e.maps]
         late = [Group("map", [r for r in rules if r.via.startswith("rope")]) for _, rules in e.maps]
         rules = merged_maps([r for g in maps for r in g.rules])
         late = merged_maps([r for g in late for r in g.rules])
         out = [Group("map", rules)] if rules else []
         out += [Group("map", late)] if late else []
-        if e.asked:
-            why = "transformers transposes where the shapes ask for it. Rules don't see shapes: say so with --set transposed=true."
-            out.append(When("transposed", why, Group("map", e.asked)))
         return e, renames, out
 
     def floating(self, name):

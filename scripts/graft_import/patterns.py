@@ -44,7 +44,7 @@ class Pattern:
     def _atoms(self, segment):
         for braces, literal in PIECE.findall(segment):
             if literal:
-                self.pieces.append(("text", literal, None))
+                self.pieces.append(("text", literal.replace("\\*", "*"), None))
             elif m := re.fullmatch(r"(\w+)\*", braces):
                 self.pieces.append(("part", m[1], None))
             elif m := re.fullmatch(r"(\w+): [^|]+\.\.[^|]+", braces):
@@ -227,18 +227,17 @@ class Group:
         return "\n".join([f"{self.word} {{"] + [f"  {r.text('  ')}" for r in self.rules] + ["}"])
 
 
-class When:
-    """Rules that a parameter asks for: `when name { … }`, with the parameter's default and why there is one."""
+class Drop:
+    """A `drop` statement of one pattern."""
 
-    def __init__(self, name, why, group):
-        self.name, self.why, self.group = name, why, group
+    def __init__(self, why, pattern):
+        self.why, self.pattern = why, Pattern(pattern)
 
     def apply(self, keys, back=False):
-        return keys
+        return keys if back else [key for key in keys if self.pattern.match(key) is None]
 
     def text(self):
-        body = "\n".join("  " + line for line in self.group.text().splitlines())
-        return f"# {self.why}\nlet {self.name} = false\nwhen {self.name} {{\n{body}\n}}"
+        return f'# {self.why}\ndrop "{self.pattern.text}" optional'
 
 
 class Use:

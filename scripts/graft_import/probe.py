@@ -32,7 +32,7 @@ QWEN4 = {
     "indexer_head_dim": 16,
     "indexer_budget": 64,
     "indexer_compress_ratio": 4,
-    "ple_layer_ids": [0, 1],
+    "ple_layer_ids": [1, 2],
 }
 
 # What a default configuration lacks before its model can be built: model type -> fields, dotted where they lie inside another configuration.

@@ -7,7 +7,7 @@ from transformers.core_model_loading import (
     WeightConverter,
 )
 
-from .patterns import Group, Pattern, Rule, example
+from .patterns import Drop, Group, Pattern, Rule, example
 from .translate import Inexpressible, convert_patterns, rename
 
 
@@ -129,7 +129,7 @@ class Entry:
         self.name, self.trace, self.registry = name, trace, registry
         self.lets, self.unsaid, self.notes = [], [], []
         self.renames, self.maps = [], []  # [(index, [Rule])]
-        self.asked = []  # rules that transformers applies where shapes differ
+        self.drops = []  # statements after the renames
         for index, t in enumerate(registry.entries[name]):
             try:
                 if isinstance(t, WeightConverter):
@@ -185,7 +185,7 @@ class Entry:
         for rule in rules:
             lost = [n for n in rule.left[0].names() if n not in rule.right[0].names()]
             if lost and not wrong:
-                raise Inexpressible("makes one key of many, all numbers of a segment")
+                return self._one_of_many(rule, lost)
         rules = [self._once(self._bare(r, there, back), there, back) for r in rules]
         if wrong:
             k = wrong[0]
@@ -194,6 +194,19 @@ class Entry:
             k = wrong_back[0]
             self.notes.append(f"{describe(t)}: backwards, transformers makes `{back[k]}` of `{k}`, this file `{Group('rename', rules).apply([k], True)[0]}`")
         return rules
+
+    def _one_of_many(self, rule, lost):
+        """Many keys that are to be one, all numbers of a segment: transformers takes the first. Back it writes a star in place of the number."""
+        if len(readings := rule.left + rule.right) != 2 or len(lost) != 1:
+            raise Inexpressible("makes one key of many, in more than one way")
+        left, right = (p.text.removesuffix(".**") for p in readings)
+        number = "{" + lost[0] + "}"
+        self.drops.append(Drop("The first stands for all, which hold the same.", left))
+        # at the root or below the base model's name, since `**.` would take the many for results
+        written = [
+            Rule(*(head + p.replace(number, "\\*").removeprefix("**.") for p in (left, right)), optional=True) for head in ("", "{p*}.")
+        ]
+        return [*written, Rule(left.replace(number, "0"), right, "->", optional=True)]
 
     @staticmethod
     def _once(rule, there, back):
@@ -242,8 +255,7 @@ class Entry:
         if kinds == ("Transpose",):
             o = t.operations[0]
             if o.check_dims:
-                self.asked.append(self._bare(Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep), *self._seen(index)))
-                return []
+                raise Inexpressible("transposes where the shapes ask for it, and which lengths tell isn't said; such a file is written by hand")
             return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
         if "PermuteForRope" in kinds:
             return self._rope(t, left, right, keep, index)
@@ -262,10 +274,6 @@ class Entry:
             raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
         via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
-
-    def _seen(self, index):
-        key = (self.registry.canonical[self.name], index)
-        return self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
 
     def _two_kinds(self, left, right, keep, name):
         """Experts of two kinds in one list, the first half text's, the second vision's, each kind with sizes of its own."""

@@ -9,7 +9,7 @@ use super::capture::{SideOf, Table};
 use super::circle::circles;
 use super::op::{self, OpUse};
 use super::rules::{Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
-use super::value::{Scope, names};
+use super::value::{LENGTHS, Scope, names};
 use super::{invertible, proof, resolve_alone};
 use crate::diagnostic::codes::{
     ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, OUTSIDE, UNKNOWN_NAME, UNKNOWN_RULES,
@@ -343,6 +343,9 @@ impl Checker<'_> {
             let mut diagnostic = Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined")).at(scope.place(span), "not found");
             let known = scope.lets.keys().map(String::as_str).chain(captures.iter().copied());
             diagnostic = match did_you_mean(name, known) {
+                _ if LENGTHS.contains(&name) => {
+                    diagnostic.hint("only a one-way rule with one source can ask for the lengths of its tensor")
+                }
                 Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
                 None => diagnostic.hint(format!("define it with `let {name} = …`, or bind it in a pattern")),
             };
@@ -473,7 +476,10 @@ impl Checker<'_> {
         invertible::rule(&lowered, rule)?;
         if let Some(condition) = &rule.tail.condition {
             let captures: Vec<String> = lowered.captures.iter().map(|capture| capture.name.clone()).collect();
-            let captures: Vec<&str> = captures.iter().map(String::as_str).collect();
+            let mut captures: Vec<&str> = captures.iter().map(String::as_str).collect();
+            if lowered.knows_lengths() {
+                captures.extend(LENGTHS);
+            }
             self.check_names(scope_id, condition, &captures);
         }
         self.check_op_names(scope_id, rule);

@@ -172,6 +172,12 @@ impl Rule {
             && self.left.iter().chain(&self.right).all(|side| side.ops.is_empty())
     }
 
+    /// Whether its condition may ask for the [lengths](super::value::LENGTHS) of its source: read backwards they would be those of the target,
+    /// so only if it is never read backwards.
+    pub fn knows_lengths(&self) -> bool {
+        self.arrow == Arrow::OneWay && self.left.len() == 1
+    }
+
     /// The captures on both sides, which tell instances apart.
     pub fn shared(&self) -> Vec<Slot> {
         (0u16..).zip(&self.captures).filter(|(_, capture)| capture.left && capture.right).map(|(slot, _)| Slot(slot)).collect()

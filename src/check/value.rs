@@ -131,6 +131,9 @@ pub struct Environment<'a> {
     pub captures: &'a dyn Fn(&str) -> Option<Value>,
 }
 
+/// What the `where` of a one-way rule with one source calls the lengths of its tensor's dimensions.
+pub const LENGTHS: &[&str] = &["dim0", "dim1", "dim2", "dim3", "dim4", "dim5", "dim6", "dim7"];
+
 /// No captures are in sight.
 pub fn no_captures(_: &str) -> Option<Value> {
     None

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use super::lower::Number;
 use crate::check::op::{Made, Op, OpUse};
-use crate::check::value::{Environment, Scope, Value};
+use crate::check::value::{Environment, LENGTHS, Scope, Value};
 use crate::check::{Capture, CaptureKind, Direction, Rule, Side, SideItem};
 use crate::diagnostic::codes::BAD_VALUE;
 use crate::diagnostic::{Diagnostic, Place};
@@ -27,6 +27,13 @@ pub(super) struct BoundRule<'a> {
     /// The range of each index capture that has one.
     pub(super) ranges: Vec<Option<std::ops::Range<u64>>>,
     pub(super) rename: bool,
+}
+
+/// A key that a rule looks at, with what it has to know of it.
+pub(super) struct Looked<'a> {
+    pub(super) key: &'a str,
+    pub(super) segments: &'a Segments,
+    pub(super) shape: &'a [u64],
 }
 
 /// A source or target that is ready.
@@ -121,12 +128,12 @@ impl BoundRule<'_> {
     pub(super) fn matches(
         &self,
         source: usize,
-        key: &str,
-        segments: &Segments,
+        looked: &Looked<'_>,
         bindings: &mut Bindings,
         scope: &Scope,
         environment: &Environment<'_>,
     ) -> Result<bool, Box<Diagnostic>> {
+        let Looked { key, segments, shape } = *looked;
         bindings.reset(self.rule.captures.len());
         let fits = match self.sources.get(source).map(|side| &side.item) {
             Some(BoundItem::Pattern(pattern)) => pattern.matches(key, segments, bindings),
@@ -143,7 +150,10 @@ impl BoundRule<'_> {
             None => Ok(true),
             Some(condition) => {
                 let captures = |name: &str| {
-                    let at = self.rule.captures.iter().position(|capture| capture.name == name)?;
+                    let Some(at) = self.rule.captures.iter().position(|capture| capture.name == name) else {
+                        let known = self.rule.knows_lengths() && !scope.lets.contains_key(name);
+                        return if known { length(name, shape) } else { None };
+                    };
                     let slot = Slot(u16::try_from(at).ok()?);
                     value_of(slot, key, bindings, &self.rule.captures[at])
                 };
@@ -171,6 +181,12 @@ impl BoundRule<'_> {
             _ => None,
         }
     }
+}
+
+/// The length that a name stands for: null if the tensor has fewer dimensions.
+fn length(name: &str, shape: &[u64]) -> Option<Value> {
+    let dim = LENGTHS.iter().position(|known| *known == name)?;
+    Some(shape.get(dim).and_then(|length| i64::try_from(*length).ok()).map_or(Value::Null, Value::Int))
 }
 
 pub(super) fn value_of(slot: Slot, key: &str, bindings: &Bindings, capture: &Capture) -> Option<Value> {

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use regraft::config::Config;
 use regraft::diagnostic::{SourceText, render_all};
+use regraft::library::Route;
 use regraft::{library, syntax};
+use serde_json::json;
 
 #[test]
 fn every_file_checks() {
@@ -34,4 +37,19 @@ fn every_example_holds() {
     }
     assert!(failed.is_empty(), "{failed}");
     assert!(checked > 0);
+}
+
+#[test]
+fn a_class_without_an_output_head_gets_none() {
+    let tied = |config| {
+        Route::by_config(&Config::from_value(config), None, None).unwrap().describe().iter().any(|(name, _)| name == "tied_lm_head")
+    };
+    for class in ["LlamaModel", "LlamaForSequenceClassification", "MistralForTokenClassification", "Qwen2ForQuestionAnswering"] {
+        assert!(!tied(json!({"architectures": [class], "model_type": "llama"})), "{class}");
+    }
+    for class in ["LlamaForCausalLM", "GPT2LMHeadModel", "GPT2DoubleHeadsModel", "LlavaForConditionalGeneration", "OfSomebodyElse"] {
+        assert!(tied(json!({"architectures": [class], "model_type": "llama"})), "{class}");
+    }
+    assert!(tied(json!({"model_type": "llama"})), "no class is named");
+    assert!(tied(json!({"architectures": ["LlamaModel", "LlamaForCausalLM"]})), "one of two has a head");
 }

@@ -9,7 +9,7 @@ use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::NOT_ONE_TO_ONE;
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
-use crate::plan::bind::{BoundItem, BoundRule, BoundSide, bind};
+use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked, bind};
 use crate::plan::state::Entry;
 use crate::plan::{Planner, Renamed};
 
@@ -116,12 +116,13 @@ impl Planner<'_> {
         self.with_environment(|environment| {
             for (place, entry) in self.state.iter() {
                 segments.split(&entry.key);
+                let looked = Looked { key: &entry.key, segments: &segments, shape: &self.graph.info(entry.node).shape };
                 index.candidates(&entry.key, &segments, &mut candidates);
                 let mut hit = false;
                 for candidate in &candidates {
                     let (rule, source) = index.places[*candidate as usize];
                     let bound = &bound[rule];
-                    if !bound.matches(source, &entry.key, &segments, &mut bindings, scope, environment)? {
+                    if !bound.matches(source, &looked, &mut bindings, scope, environment)? {
                         continue;
                     }
                     if bound.rename {
@@ -149,7 +150,7 @@ impl Planner<'_> {
                     for candidate in &candidates {
                         let (rule, source) = results.places[*candidate as usize];
                         if undone[rule].source_pattern(source).is_some_and(|pattern| pattern.literals().next().is_some())
-                            && undone[rule].matches(source, &entry.key, &segments, &mut bindings, scope, environment)?
+                            && undone[rule].matches(source, &looked, &mut bindings, scope, environment)?
                         {
                             already.push(entry.key.clone());
                             break;
