@@ -12,7 +12,7 @@ use crate::check::{Direction, Rule, Selection, SideItem, Step};
 use crate::diagnostic::codes::{LOSSY_REVERSE, NOT_REVERSED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Bindings, Key, Part, Pattern, Segments};
-use crate::plan::bind::{BoundItem, bind, matches_any};
+use crate::plan::bind::{BoundItem, Looked, bind, matches_any};
 use crate::plan::{Lost, Planner, Stage, counted};
 use crate::tensor::Dtype;
 
@@ -85,11 +85,12 @@ impl Planner<'_> {
         self.with_environment(|environment| {
             for (_, entry) in self.state.iter() {
                 segments.split(&entry.key);
+                let looked = Looked { key: &entry.key, segments: &segments, shape: &self.graph.info(entry.node).shape };
                 let mut bindings = Bindings::new(rule.captures.len());
                 let fits = match &inverse {
                     // A condition may speak of captures that only the left side binds: then it may have held.
                     Some(inverse) => {
-                        inverse.matches(0, &entry.key, &segments, &mut bindings, scope, environment).unwrap_or(true)
+                        inverse.matches(0, &looked, &mut bindings, scope, environment).unwrap_or(true)
                             && !inverse.targets.iter().any(|side| match &side.item {
                                 BoundItem::Pattern(source) => source.render(&entry.key, &bindings).as_deref() == Some(&*entry.key),
                                 _ => false,
