@@ -14,6 +14,8 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
 
 use super::graph::Graph;
@@ -55,9 +57,13 @@ impl Planner<'_> {
             are_scales.insert(it.scales, ());
         }
         // By scales of the checkpoint, what they become.
-        let mut using: ByNode<Vec<(NodeId, Option<RuleId>)>> = ByNode::default();
+        let mut using: ByNode<SmallVec<[(NodeId, Option<RuleId>); 2]>> = ByNode::default();
         for entry in entries {
             let (node, rule) = (check.unconverted(entry.node), entry.rules.last().copied());
+            // What is in blocks is made of quantized tensors, not of scales.
+            if check.blocks[node.0 as usize] != Blocks::None {
+                continue;
+            }
             check.leaves(node, |leaf| {
                 if are_scales.get(leaf).is_some() {
                     using.get_or_default(leaf).push((node, rule));
@@ -74,7 +80,7 @@ impl Planner<'_> {
                 findings.entry((rule, kind)).or_insert_with(|| (message, Vec::new())).1.push(entry.key.to_string());
             };
             let source = check.from[entry.node.0 as usize];
-            let used = check.quantized.get(source).and_then(|it| using.get(it.scales)).map(Vec::as_slice).unwrap_or_default();
+            let used = check.quantized.get(source).and_then(|it| using.get(it.scales)).map(SmallVec::as_slice).unwrap_or_default();
             match (&self.graph.node(entry.node).op, &check.blocks[entry.node.0 as usize]) {
                 (_, Blocks::Broken(broken)) => say(rule, "cut", check.described(broken.source, &broken.why)),
                 (Op::Source { .. }, Blocks::Of(_)) => {

@@ -196,6 +196,7 @@ pub(super) fn content(path: &Path) -> Result<Content> {
         let error = Error::new(ErrorKind::Limit, format!("the file has {len} bytes; an index or manifest may have {MAX_JSON_LEN}"));
         return Err(error.in_file(path).hint("is this a safetensors file? then its name should say so"));
     }
+    bytes.reserve_exact(usize::try_from(len).unwrap_or(0).saturating_sub(bytes.len()).saturating_add(1));
     file.take(MAX_JSON_LEN).read_to_end(&mut bytes).map_err(failed)?;
     let text = String::from_utf8(bytes).map_err(|_| neither())?;
     let is_json = path.extension().is_some_and(|extension| extension == "json") || text.trim_start().starts_with(['{', '[']);
