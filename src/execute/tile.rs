@@ -4,9 +4,10 @@ use super::compile::Value;
 use super::gather::width;
 use super::layout::Piece;
 
-/// Lengths, in bytes, that runs on both sides should reach, one after the other, while there is room. Favouring either side was slower: the calls for
-/// the other one then outweigh what is won.
-const GOALS: [u64; 5] = [512, 4 << 10, 64 << 10, 1 << 20, u64::MAX];
+/// Lengths, in bytes, that runs on both sides should reach, one after the other and the target's first, while there is room. Reading in pieces of
+/// 2 KiB costs little, and gaps between them are read through where they are small; writing in pieces costs much more: the system then
+/// keeps a file in single pages.
+const GOALS: [u64; 3] = [2 << 10, 1 << 20, u64::MAX];
 
 /// Steps of each dim in a tile of at most about `budget` bytes, its operands included.
 pub(super) fn tile(piece: &Piece<Value>, size: u64, budget: u64) -> Vec<u64> {

@@ -24,6 +24,9 @@ use crate::tensor::Shape;
 /// Runs of a piece in the target that are at least so long, in bytes, are written one by one.
 const LONG_RUN: u64 = 64 << 10;
 
+/// Most bytes that are written by one call. With more, Linux takes pages for the cache in pieces so large that none are at hand.
+const CALL: usize = 1 << 20;
+
 /// A tensor on its way into a file.
 pub(in crate::execute) struct Output {
     pub(in crate::execute) layout: Arc<Layout>,
@@ -323,7 +326,9 @@ impl<'a> Pool<'a> {
     fn write(&self, output: &Output, element: u64, bytes: &[u8]) -> Result<()> {
         let OutFile { file, path, .. } = &*output.file;
         let offset = element.checked_mul(output.layout.size).and_then(|at| at.checked_add(output.start)).ok_or_else(outside)?;
-        file.write_all_at(bytes, offset).map_err(|error| Error::io("cannot write", path, error))?;
+        for (part, at) in bytes.chunks(CALL).zip((offset..).step_by(CALL)) {
+            file.write_all_at(part, at).map_err(|error| Error::io("cannot write", path, error))?;
+        }
         self.count(&output.file, bytes.len() as u64);
         Ok(())
     }
