@@ -118,7 +118,7 @@ const MOST: u64 = 24 << 20;
 
 /// How often it is looked whether so many bytes more of a file have been written that the disk can have them already.
 const EARLY: Duration = Duration::from_millis(20);
-const MUCH: u64 = 128 << 20;
+const MUCH: u64 = 256 << 20;
 
 /// Carries out a plan into files: `out` is a directory to be made, or a file if its name ends with `.safetensors`.
 ///
