@@ -36,6 +36,9 @@ const STEPS: u32 = 1 << 22;
 /// The id of an element that no tensor of the checkpoint has.
 const FILLED: u64 = u64::MAX;
 
+/// What a tensor of scales becomes, and the last rule that made each.
+type Users = SmallVec<[(NodeId, Option<RuleId>); 2]>;
+
 /// What is wrong with targets that one rule made.
 type Findings = BTreeMap<(Option<RuleId>, &'static str), (String, Vec<String>)>;
 
@@ -57,7 +60,7 @@ impl Planner<'_> {
             are_scales.insert(it.scales, ());
         }
         // By scales of the checkpoint, what they become.
-        let mut using: ByNode<SmallVec<[(NodeId, Option<RuleId>); 2]>> = ByNode::default();
+        let mut using: ByNode<Users> = ByNode::default();
         for entry in entries {
             let (node, rule) = (check.unconverted(entry.node), entry.rules.last().copied());
             // What is in blocks is made of quantized tensors, not of scales.
