@@ -9,14 +9,14 @@ use clap::ValueEnum;
 use regraft::error::Error;
 use regraft::execute::{PatchOptions, Progress, Rank, Report, Ties, WriteOptions, lanes, patch, write};
 use regraft::plan::{Plan, RECORD_FILE, Verdict};
-use regraft::store::{Store as _, side_files};
+use regraft::store::side_files;
 use serde_json::json;
 
 use super::console::{Console, has_findings};
 use super::conversion::{Conversion, Prepared};
 use super::size::Size;
-use super::summary::{Planned, counted};
-use super::{Failure, Outcome, Result, progress, summary};
+use super::summary::counted;
+use super::{Failure, Outcome, Result, progress};
 
 /// Convert a checkpoint into new files
 ///
@@ -120,15 +120,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         let max_shard_size = Some(arguments.max_shard_size.0);
         let options = WriteOptions { max_shard_size, single, ties: arguments.ties.ties(), ..WriteOptions::default() };
         let lanes = prepared.checkpoint.has_bytes().then(|| lanes(&plan, &prepared.checkpoint, &options)).transpose()?;
-        if console.json {
-            console.json(&Planned { plan: &plan, lanes: lanes.as_ref() })?;
-        } else {
-            console.out(&format!("rules: {}\n{}\n", prepared.rules(), prepared.stage_line()))?;
-            console.out(&summary::plan(&plan, prepared.checkpoint.header(), false))?;
-            if let Some(lanes) = lanes {
-                console.out(&summary::lanes(&lanes, false))?;
-            }
-        }
+        prepared.show(&plan, lanes.as_ref(), false, console)?;
         return Ok(outcome);
     }
     let cancel = cancel(output.unwrap_or(prepared.checkpoint.directory()))?;

@@ -9,14 +9,15 @@ use regraft::check::{Direction, Rules};
 use regraft::config::Config;
 use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
-use regraft::execute::differing_bytes;
+use regraft::execute::{Lanes, differing_bytes};
 use regraft::library::{self, HUB, Library, MODEL, Route};
 use regraft::plan::{Equality, Plan, PlanOptions, RECORD_FILE, Record};
 use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
 
 use super::console::Console;
+use super::summary::Planned;
 use super::target::{Target, TargetArguments};
-use super::{Failure, Result};
+use super::{Failure, Result, summary};
 
 /// Rules and facts of a conversion.
 #[derive(clap::Args)]
@@ -231,6 +232,16 @@ impl Prepared {
     pub(super) fn stage_line(&self) -> String {
         let stage = self.target.as_ref().and_then(Target::describe);
         stage.map(|stage| format!("stage: {stage}\n")).unwrap_or_default()
+    }
+
+    /// Prints a plan, and the lanes if its source has bytes.
+    pub(super) fn show(&self, plan: &Plan, lanes: Option<&Lanes>, all: bool, console: Console) -> Result<()> {
+        if console.json {
+            return console.json(&Planned { plan, lanes });
+        }
+        console.out(&format!("rules: {}\n{}\n", self.rules(), self.stage_line()))?;
+        console.out(&summary::plan(plan, self.checkpoint.header(), all))?;
+        lanes.map_or(Ok(()), |lanes| console.out(&summary::lanes(lanes, all)))
     }
 
     /// The rules in order, as people call them.

@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 
 use regraft::execute::{WriteOptions, lanes};
-use regraft::store::Store as _;
 
 use super::console::{Console, has_findings};
 use super::conversion::Conversion;
 use super::size::Size;
-use super::summary::Planned;
-use super::{Outcome, Result, summary};
+use super::{Outcome, Result};
 
 /// Show what converting a checkpoint would do, without reading a tensor
 #[derive(clap::Args)]
@@ -44,17 +42,11 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let plan = prepared.plan(arguments.compare)?;
     let options = WriteOptions { max_shard_size: Some(arguments.max_shard_size.0), ..WriteOptions::default() };
     let lanes = prepared.checkpoint.has_bytes().then(|| lanes(&plan, &prepared.checkpoint, &options)).transpose()?;
-    if console.json {
-        console.json(&Planned { plan: &plan, lanes: lanes.as_ref() })?;
-    } else {
+    if !console.json {
         console.findings(&prepared.findings);
         console.findings(&plan.findings);
-        console.out(&format!("rules: {}\n{}\n", prepared.rules(), prepared.stage_line()))?;
-        console.out(&summary::plan(&plan, prepared.checkpoint.header(), arguments.all))?;
-        if let Some(lanes) = lanes {
-            console.out(&summary::lanes(&lanes, arguments.all))?;
-        }
     }
+    prepared.show(&plan, lanes.as_ref(), arguments.all, console)?;
     let outcome = Outcome::findings(has_findings(&plan.findings));
     // The process ends here: taking a plan of 90,000 keys apart first would be a tenth of the command's time.
     std::mem::forget((prepared, plan));

@@ -116,13 +116,13 @@ impl Worker {
             let out = out.get_mut(bytes_of(to, size)?..).ok_or_else(outside)?;
             if nibbles {
                 let (first, last) = (from / 2, (from + span - 1) / 2);
-                let stretch = stretch(&mut self.stretch, bytes_of(last - first + 1, 1)?);
+                let stretch = sized(&mut self.stretch, bytes_of(last - first + 1, 1)?);
                 leaves.read(leaf.node, first, stretch)?;
                 let codes = halves(stretch);
                 strided::copy(&part, 1, &codes[usize::from(from % 2 == 1)..], &lane.strides, out, strides).ok_or_else(outside)?;
             } else if let Some(k) = beside {
                 let row = bytes_of(span, size)?;
-                let block = stretch(&mut self.stretch, bytes_of(span * part[k], size)?);
+                let block = sized(&mut self.stretch, bytes_of(span * part[k], size)?);
                 for (i, bytes) in (0u64..).zip(block.chunks_exact_mut(row.max(1))) {
                     leaves.read(leaf.node, (from + i * lane.strides[k]) * size, bytes)?;
                 }
@@ -133,7 +133,7 @@ impl Worker {
                 let out = out.get_mut(..bytes_of(span, size)?).ok_or_else(outside)?;
                 leaves.read(leaf.node, from * size, out)?;
             } else {
-                let stretch = stretch(&mut self.stretch, bytes_of(span, size)?);
+                let stretch = sized(&mut self.stretch, bytes_of(span, size)?);
                 leaves.read(leaf.node, from * size, stretch)?;
                 strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides).ok_or_else(outside)?;
             }
@@ -168,7 +168,8 @@ pub(super) fn outside() -> Error {
     Error::corrupt("a piece of a tensor leaves its source")
 }
 
-fn stretch(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+/// So many bytes of a buffer that is used again; what they hold is left over.
+pub(super) fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
         buffer.resize(len, 0);
     }

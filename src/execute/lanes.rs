@@ -9,7 +9,7 @@ use super::compile::{Layout, compile};
 use super::layout::MAX_PIECES;
 use super::patch::{PatchOptions, stay};
 use super::write::shards::{Item, grouped};
-use super::write::{WriteOptions, left_out};
+use super::write::{WriteOptions, kept};
 use crate::error::Result;
 use crate::plan::{NodeId, Plan};
 use crate::store::Checkpoint;
@@ -40,7 +40,7 @@ pub struct FileLanes {
 /// # Errors
 /// As [`write()`](super::write()), for inconsistent plans.
 pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Result<Lanes> {
-    let kept: Vec<usize> = (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], options.ties)).collect();
+    let kept = kept(plan, options.ties);
     let program = compile(plan, &kept, MAX_PIECES)?;
     let temporary = |node: NodeId| program.temporaries.contains(&node);
     let items: Vec<Item<'_>> = kept.iter().enumerate().map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t]))).collect();

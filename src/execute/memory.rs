@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
@@ -12,7 +12,7 @@ use super::compile::{Layout, Value, compile};
 use super::gather::{GAP, Leaves, Worker, bytes_of, outside};
 use super::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
 use super::tile::tiles;
-use super::{Report, naive};
+use super::{Report, naive, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, natural_order};
 use crate::plan::{NodeId, Op, Plan};
@@ -65,13 +65,6 @@ pub fn views_over(plan: &Plan, source: &dyn Store, model: &dyn Store) -> Result<
     Ok(out)
 }
 
-fn check(cancel: Option<&AtomicBool>) -> Result<()> {
-    match cancel {
-        Some(cancel) if cancel.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
-        _ => Ok(()),
-    }
-}
-
 /// As [`views`], with another limit of pieces.
 pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize, cancel: Option<&AtomicBool>) -> Result<Views> {
     let all: Vec<usize> = (0..plan.targets.len()).collect();
@@ -79,7 +72,7 @@ pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize, cancel
     let mut leaves = Mapped::default();
     let mut report = Report::default();
     for node in &program.temporaries {
-        check(cancel)?;
+        not_cancelled(cancel)?;
         let bytes = naive::evaluate(plan, source, *node)?;
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;
@@ -140,7 +133,7 @@ struct Made {
 }
 
 fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&AtomicBool>) -> Result<Made> {
-    check(cancel)?;
+    not_cancelled(cancel)?;
     let mut copies = Mapped::default();
     let pieces = match settle(layout, leaves, limit)? {
         Some(pieces) => {
@@ -174,7 +167,7 @@ fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&Atomic
         // Moves need no buffer of their own; values are computed tile by tile.
         let parts = if piece.value.is_copy() { vec![piece.clone()] } else { tiles(piece, layout.size, TILE).collect() };
         for part in parts {
-            check(cancel)?;
+            not_cancelled(cancel)?;
             read += part.value.leaves.iter().map(|leaf| part.volume() * u64::from(leaf.dtype.bits()) / 8).sum::<u64>();
             let out = bytes.get_mut(bytes_of(part.target.offset, layout.size)?..).ok_or_else(outside)?;
             worker.place(&part, layout.size, &both, out, &part.target.strides)?;

@@ -19,6 +19,9 @@ mod value;
 mod verify;
 mod write;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
 pub use equal::{Equality, differing_bytes, tensors_equal};
 pub use lanes::{FileLanes, Lanes, lanes};
 pub use memory::{Views, views, views_over, views_until};
@@ -28,6 +31,14 @@ pub use sharing::{Sharing, sharing};
 pub use twins::{Twins, same_place, twins};
 pub use verify::{CHECKSUMS, Verified, verify};
 pub use write::{Progress, Rank, Ties, WriteOptions, write};
+
+/// Whether to go on: an error if not.
+fn not_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
+    match cancel {
+        Some(cancel) if cancel.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+        _ => Ok(()),
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ use super::{Planner, counted};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::QUANTIZED_BLOCK;
 use crate::key::Key;
+use crate::tensor::Shape;
 
 /// Scales of one tensor that are compared one by one.
 const COMPARED: u64 = 1 << 20;
@@ -302,13 +303,7 @@ impl Check<'_> {
 
 /// What an index map makes of elements in row-major order.
 fn moved(op: &Op, start: u64, inputs: Vec<(Vec<u64>, Vec<u64>)>, shape: Vec<u64>) -> Option<(Vec<u64>, Vec<u64>)> {
-    let strides = |shape: &[u64]| -> Vec<u64> {
-        let mut strides = vec![1; shape.len()];
-        for dim in (1..shape.len()).rev() {
-            strides[dim - 1] = strides[dim] * shape[dim];
-        }
-        strides
-    };
+    let strides = |shape: &[u64]| Shape::from(shape).contiguous_strides();
     let count = shape.iter().product::<u64>();
     let own = strides(&shape);
     let at = |dim: usize, index: u64| index / own[dim] % shape[dim];

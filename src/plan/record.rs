@@ -71,6 +71,14 @@ pub struct Lost {
     pub key: Key,
 }
 
+impl RecordedRules {
+    /// What a stage is recorded as.
+    pub(super) fn of(stage: &Stage<'_>) -> Self {
+        let blake3 = blake3::hash(stage.rules.source.text.as_bytes()).to_hex().to_string();
+        Self { name: stage.rules.name.clone(), direction: stage.direction, blake3 }
+    }
+}
+
 impl Lost {
     /// Whether a statement of a file took it.
     pub(super) fn is_by(&self, place: &Place, text: &str) -> bool {
@@ -88,14 +96,9 @@ impl Renamed {
 impl Record {
     /// The record of a plan that these stages gave.
     pub fn of(plan: &Plan, stages: &[Stage<'_>], parameters: BTreeMap<String, String>) -> Self {
-        let rules = stages.iter().map(|stage| RecordedRules {
-            name: stage.rules.name.clone(),
-            direction: stage.direction,
-            blake3: blake3::hash(stage.rules.source.text.as_bytes()).to_hex().to_string(),
-        });
         Self {
             regraft: env!("CARGO_PKG_VERSION").to_owned(),
-            rules: rules.collect(),
+            rules: stages.iter().map(RecordedRules::of).collect(),
             parameters,
             renamed: plan.renamed.clone(),
             dropped: plan.dropped.iter().map(|dropped| dropped.key.clone()).collect(),

@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::compile::{Layout, compile};
 use super::layout::MAX_PIECES;
 use super::report::peak_memory;
-use super::write::{Ties, left_out};
-use super::{FileLanes, Lane, Report};
+use super::write::{Ties, kept};
+use super::{FileLanes, Lane, Report, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, natural_order};
 use crate::plan::{Op, Plan};
@@ -93,9 +93,7 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     }
     // Also against another change in place that has come and gone since the headers were read.
     source.unchanged()?;
-    if options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed)) {
-        return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-    }
+    not_cancelled(options.cancel)?;
     if !patches.is_empty() || index.is_some() {
         Journal::new(patches, index).carry_out(&directory)?;
     }
@@ -103,11 +101,6 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     report.peak_memory = peak_memory();
     report.complete = true;
     Ok(report)
-}
-
-/// Targets that are written.
-fn kept(plan: &Plan, ties: Ties) -> Vec<usize> {
-    (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], ties)).collect()
 }
 
 fn metadata(source: &Checkpoint, options: &PatchOptions<'_>) -> BTreeMap<String, String> {

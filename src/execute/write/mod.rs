@@ -25,7 +25,7 @@ use super::gather::{Leaves, outside};
 use super::layout::{MAX_PIECES, Piece};
 use super::report::peak_memory;
 use super::verify::{self, CHECKSUMS};
-use super::{Lane, Report, naive};
+use super::{Lane, Report, naive, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan, Target};
@@ -130,7 +130,7 @@ const MUCH: u64 = 256 << 20;
 pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions<'_>) -> Result<Report> {
     let is_file = out.extension().is_some_and(|extension| extension == "safetensors");
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
-    let written: Vec<usize> = (0..plan.targets.len()).filter(|i| !left_out(plan, &plan.targets[*i], options.ties)).collect();
+    let written = kept(plan, options.ties);
     let mut report = Report::default();
     for target in plan.targets.iter().filter(|target| left_out(plan, target, options.ties)) {
         report.aliased += 1;
@@ -192,9 +192,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     let used: BTreeSet<NodeId> =
         needed().flat_map(|layout| &layout.pieces).flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node).collect();
     for node in program.temporaries.intersection(&used) {
-        if cancelled(options) {
-            return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
-        }
+        not_cancelled(options.cancel)?;
         let bytes = naive::evaluate(plan, source, *node)?;
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;
@@ -227,7 +225,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     }
     if options.checksums {
         for at in &todo {
-            pool.check()?;
+            not_cancelled(options.cancel)?;
             let shard = &shards.files[*at];
             let path = staging.file(&shard.name);
             let tensors: Vec<(String, u64, u64)> = shard
@@ -258,7 +256,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
         .lanes
         .extend([(Lane::Shared, shared), (Lane::Copied, copied), (Lane::Streamed, streamed)].into_iter().filter(|(_, bytes)| *bytes > 0));
     report.peak_memory = peak_memory();
-    pool.check()?;
+    not_cancelled(options.cancel)?;
     // Of several processes, only the last has all records to show.
     for (at, shard) in shards.files.iter().enumerate() {
         if let Slot::Vacant(slot) = records.entry(at) {
@@ -273,7 +271,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     }
     let Some(_claim) = staging.claim()? else { return Ok(report) };
     complete(&shards, &records, &staging, options, is_file, &mut report)?;
-    pool.check()?;
+    not_cancelled(options.cancel)?;
     staging.publish()?;
     report.complete = true;
     Ok(report)
@@ -424,8 +422,9 @@ fn phases(leaves: &Sources<'_>, layout: Option<&Arc<Layout>>) -> Vec<(u64, u64)>
     layout.pieces.iter().filter_map(run).collect()
 }
 
-fn cancelled(options: &WriteOptions<'_>) -> bool {
-    options.cancel.is_some_and(|cancel| cancel.load(Ordering::Relaxed))
+/// The targets that are written, by their place in the plan.
+pub(super) fn kept(plan: &Plan, ties: Ties) -> Vec<usize> {
+    (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], ties)).collect()
 }
 
 /// Whether a target is left out because what it is tied to, at the root of its chain of ties, is written.

@@ -11,13 +11,13 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
 use super::super::compile::{Layout, Value};
-use super::super::gather::{GAP, Leaves, Worker, bytes_of, outside, width};
+use super::super::gather::{GAP, Leaves, Worker, bytes_of, outside, sized, width};
 use super::super::layout::{Cut, MAX_PIECES, Piece, Which, clip};
-use super::super::tile;
+use super::super::{not_cancelled, tile};
 use super::Progress;
 use super::copy::{Run, join};
 use super::queue::{Batch, Queue};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::store::Extent;
 use crate::tensor::Shape;
 
@@ -190,7 +190,7 @@ impl<'a> Pool<'a> {
     fn worker(&self, firsts: &[(u64, &Work<'_>)], queue: &Queue, own: usize) -> Result<()> {
         let (mut worker, mut buffer) = (Worker::new(stretch(self.budget), self.gap), Vec::new());
         while let Some(job) = queue.next(own) {
-            self.check()?;
+            not_cancelled(self.cancel)?;
             let at = firsts.partition_point(|(first, ..)| *first <= job);
             let (first, work) = at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
             match work {
@@ -259,14 +259,6 @@ impl<'a> Pool<'a> {
         }
         let at = piece.target.offset.checked_mul(size).and_then(|at| at.checked_add(output.start)).ok_or_else(outside)?;
         Ok(Some((Extent { offset: extent.offset + from, len, ..extent }, at)))
-    }
-
-    /// Whether to go on.
-    pub(in crate::execute) fn check(&self) -> Result<()> {
-        match self.cancel {
-            Some(cancel) if cancel.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
-            _ => Ok(()),
-        }
     }
 
     fn job(&self, output: &Output, part: &Part, job: u64, worker: &mut Worker, buffer: &mut Vec<u8>) -> Result<()> {
@@ -352,11 +344,4 @@ impl<'a> Pool<'a> {
 /// Bytes of a budget that hold what is read; what is written takes the rest, as long runs are dearer there.
 fn stretch(budget: u64) -> u64 {
     (budget / 2).min(2 << 20)
-}
-
-fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
-    if buffer.len() < len {
-        buffer.resize(len, 0);
-    }
-    &mut buffer[..len]
 }
