@@ -13,7 +13,7 @@ use crate::diagnostic::codes::{LOSSY_REVERSE, NOT_REVERSED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Bindings, Key, Part, Pattern, Segments};
 use crate::plan::bind::{BoundItem, Looked, bind, matches_any};
-use crate::plan::{Lost, Planner, Stage, counted};
+use crate::plan::{Lost, Planner, RecordedRules, Stage, counted};
 use crate::tensor::Dtype;
 
 /// A step that was left out while reading backwards.
@@ -42,11 +42,8 @@ impl Planner<'_> {
     /// Whether the record is that of the conversion which this stage turns back: then what it doesn't name didn't happen.
     pub(in crate::plan) fn is_recorded(&self, stage: &Stage<'_>) -> bool {
         let Some(record) = self.options.record else { return false };
-        let hash = blake3::hash(stage.rules.source.text.as_bytes()).to_hex();
-        let same = |rules: &&crate::plan::RecordedRules| {
-            rules.name == stage.rules.name && rules.direction != stage.direction && rules.blake3 == *hash.as_str()
-        };
-        record.rules.iter().any(|rules| same(&rules))
+        let undone = RecordedRules::of(&Stage { direction: stage.direction.opposite(), ..*stage });
+        record.rules.contains(&undone)
     }
 
     /// A one-way rule of a group that is read backwards.
@@ -152,7 +149,7 @@ impl Planner<'_> {
 
     /// The end of a stage: says what was left out, and refuses it where that matters and nobody said that it is fine.
     pub(in crate::plan) fn report_left_out(&mut self, left_out: Vec<LeftOut>) {
-        let mut refused = false;
+        let mut refused = None;
         for LeftOut { place, fine, what } in left_out {
             let lossless = matches!(what, What::Widened { .. });
             let (message, label, keys): (String, &str, Vec<Key>) = match what {
@@ -187,10 +184,12 @@ impl Planner<'_> {
             let keys = keys.into_iter().map(String::from);
             let allowed = fine || lossless || self.options.allow_lossy;
             let finding = if allowed { Diagnostic::note(NOT_REVERSED, message) } else { Diagnostic::error(LOSSY_REVERSE, message) };
+            if !allowed {
+                refused = Some(self.findings.len());
+            }
             self.findings.push(finding.at(place, label).keys(keys));
-            refused |= !allowed;
         }
-        if refused && let Some(last) = self.findings.last_mut() {
+        if let Some(last) = refused.and_then(|at| self.findings.get_mut(at)) {
             last.hints.push("--allow-lossy leaves such steps out, and names them".to_owned());
             last.hints.push(
                 "if that is always fine, write `optional` at the step's end; a record (`apply --record`) tells what was there".to_owned(),
