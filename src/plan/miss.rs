@@ -1,5 +1,6 @@
 //! Nearest misses: for a rule that fits no key, the key on which it got furthest, and the segment that stopped it.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::{Planner, Stage};
@@ -9,6 +10,9 @@ use crate::key::{Part, Reach, Segments};
 
 /// Keys that are searched for the nearest miss of a rule.
 const SEARCHED: usize = 2000;
+
+/// Bytes of a segment that is compared with what a rule wants there: names that people misspell are short.
+const COMPARED: usize = 64;
 
 impl Planner<'_> {
     /// For each rule of a stage, the key on which its sources got furthest, and where that stopped; the best first.
@@ -42,9 +46,16 @@ impl Planner<'_> {
         let misses = patterns.filter_map(|pattern| {
             let reached = self.state.iter().take(SEARCHED).map(|(_, entry)| {
                 segments.split(&entry.key);
-                (pattern.reach(&entry.key, &segments, rule.captures.len()), &entry.key)
+                let reach = pattern.reach(&entry.key, &segments, rule.captures.len());
+                // Of keys that got equally far, the one whose next segment is most like what is wanted: `layers` for `layrs`, not `norm`.
+                let there = (reach.segment < segments.len()).then(|| segments.get(&entry.key, reach.segment));
+                let unlike = match (pattern.parts().get(reach.parts), there) {
+                    (Some(Part::Literal(wanted)), Some(there)) if there.len() <= COMPARED => strsim::osa_distance(wanted, there),
+                    _ => usize::MAX,
+                };
+                ((reach, Reverse(unlike)), &entry.key)
             });
-            let (reach, key) = reached.max_by_key(|(reach, _)| *reach)?;
+            let ((reach, _), key) = reached.max_by_key(|(nearness, _)| *nearness)?;
             segments.split(key);
             let there = (reach.segment < segments.len()).then(|| segments.get(key, reach.segment));
             let after_any = reach.parts.checked_sub(1).is_some_and(|at| matches!(pattern.parts().get(at), Some(Part::Rest(_))));
