@@ -10,6 +10,7 @@ mod exists;
 mod graph;
 mod lower;
 mod miss;
+mod modules;
 mod node;
 mod pass;
 mod print;
@@ -19,7 +20,7 @@ mod tied;
 mod trace;
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 
@@ -131,6 +132,8 @@ struct Planner<'a> {
     state: State,
     rules: Vec<RuleInfo>,
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
+    /// The rules of `rename`s and `map`s, and whether what belongs to their tensors is meant to stay.
+    rewrites: BTreeMap<RuleId, Alone>,
     /// Where each rule is written.
     places: HashMap<RuleId, crate::diagnostic::Place>,
     dropped: IndexMap<Key, DropReason>,
@@ -145,6 +148,9 @@ struct Planner<'a> {
     evidence: Evidence,
     verdicts: Vec<Verdict>,
 }
+
+/// Whether a rule says `alone`.
+type Alone = bool;
 
 /// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
 #[derive(Clone, Debug, Default)]
@@ -173,6 +179,7 @@ impl<'a> Planner<'a> {
             state: State::default(),
             rules: Vec::new(),
             rule_ids: HashMap::new(),
+            rewrites: BTreeMap::new(),
             places: HashMap::new(),
             dropped: IndexMap::new(),
             renamed: Vec::new(),
