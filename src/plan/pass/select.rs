@@ -92,9 +92,9 @@ impl Planner<'_> {
     pub(in crate::plan) fn drop_sources(&mut self, node: NodeId, reason: &DropReason) {
         let mut open = vec![node];
         while let Some(id) = open.pop() {
-            let node = self.graph.node(id);
+            let node = self.draft.graph.node(id);
             if let crate::plan::Op::Source { key } = &node.op {
-                self.dropped.entry(key.clone()).or_insert_with(|| reason.clone());
+                self.draft.dropped.entry(key.clone()).or_insert_with(|| reason.clone());
             }
             open.extend(&node.inputs);
         }

@@ -199,8 +199,9 @@ impl Planner<'_> {
         if !sources.iter().any(|source| self.state.contains(source)) && !self.tie_back(step, rule, &present, &missing, sources) {
             let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
             let (place, targets, sources) = (step.place.clone(), targets.to_vec(), sources.to_vec());
+            let at = self.ties.waiting.len();
             for source in &sources {
-                self.ties.waiting_for.entry(source.clone()).or_default().push(self.ties.waiting.len());
+                self.ties.waiting_for.entry(source.clone()).or_default().push(at);
             }
             self.ties.waiting.push(Some(Waiting { place, rule, targets, sources, present: tie.present, absent }));
             return self.settle_waiting();
