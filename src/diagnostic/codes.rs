@@ -142,4 +142,8 @@ codes! {
     QUANTIZED_BLOCK = 325;
     /// A config field that should say whether embeddings are tied, and is no boolean.
     TIE_FLAG = 326;
+    /// Finite values became infinite or NaN while they were computed.
+    OVERFLOW = 340;
+    /// Integers that a cast of many keys to a float dtype left as they are.
+    LEFT_INTEGERS = 341;
 }
