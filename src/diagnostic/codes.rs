@@ -148,4 +148,8 @@ codes! {
     PADDED_NUMBER = 328;
     /// A tensor's rows are put into another order, and what belongs to each of them isn't.
     HALF_MOVED = 329;
+    /// Finite values became infinite or NaN while they were computed.
+    OVERFLOW = 340;
+    /// Integers that a cast of many keys to a float dtype left as they are.
+    LEFT_INTEGERS = 341;
 }

@@ -32,7 +32,7 @@ const SEARCHED: usize = 2000;
 impl Planner<'_> {
     pub(super) fn finish(mut self) -> Result<Plan, Diagnostics> {
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
         }
         let mut entries = self.state.take_all();
         entries.sort_by(|a, b| natural_order(&a.key, &b.key));
@@ -40,49 +40,49 @@ impl Planner<'_> {
         let kept = std::mem::take(&mut self.ties.kept);
         let kept: Vec<Key> = kept.into_iter().filter(|key| !self.state.contains(key) && self.asks_for(key)).collect();
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
         }
         self.check_blocks(&entries);
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
         }
         self.check_modules(&entries);
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
         }
         let needed = self.reachable(&entries);
         let mut dropped = Vec::new();
         // Every key of the header became a source when it was loaded.
-        for (key, _) in self.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
-            match self.dropped.get(key) {
+        for (key, _) in self.draft.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
+            match self.draft.dropped.get(key) {
                 Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
                 None if self.options.wanted.is_some() => dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted }),
                 None => {
                     let finding =
                         Diagnostic::error(SHAPE, "a tensor of the checkpoint would be lost: no target uses it and no rule drops it");
-                    self.findings.push(finding.keys([key.as_str()]).hint("this is a fault of regraft, please report it"));
+                    self.draft.findings.push(finding.keys([key.as_str()]).hint("this is a fault of regraft, please report it"));
                 }
             }
         }
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
         }
         dropped.sort_by(|a, b| natural_order(&a.key, &b.key));
-        let (nodes, numbers) = retain(self.graph.nodes, &needed);
+        let (nodes, numbers) = retain(self.draft.graph.nodes, &needed);
         let targets = name_ties(entries, &numbers);
         Ok(Plan {
             nodes,
             targets,
             dropped,
-            rules: self.rules,
+            rules: self.draft.rules,
             verdict: overall(&self.verdicts),
             tied: Some(self.decision),
-            renamed: self.renamed,
-            lost: self.lost,
+            renamed: self.draft.renamed,
+            lost: self.draft.lost,
             report,
             kept,
-            ties: self.ties.facts,
-            findings: self.findings,
+            ties: self.draft.ties.facts,
+            findings: self.draft.findings,
         })
     }
 

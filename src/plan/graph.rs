@@ -1,5 +1,7 @@
 //! Building the key graph: primitive nodes, with their shapes checked.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 
 use super::node::{Node, NodeId, Op};
@@ -25,6 +27,8 @@ pub(super) fn few(count: u64) -> Fit<()> {
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
     sources: IndexMap<Key, NodeId, foldhash::fast::RandomState>,
+    /// Casts that there are: one tensor that is cast alike under several keys stays one.
+    casts: HashMap<(NodeId, Dtype), NodeId, foldhash::fast::RandomState>,
 }
 
 impl Graph {
@@ -190,8 +194,13 @@ impl Graph {
         if info.dtype == Dtype::C64 || to == Dtype::C64 || info.dtype.bits() < 8 || to.bits() < 8 {
             return Err(format!("casting {} to {to} is not supported", info.dtype));
         }
+        if let Some(made) = self.casts.get(&(input, to)) {
+            return Ok(*made);
+        }
         let info = TensorInfo::new(to, info.shape.clone());
-        self.push(Op::Cast, vec![input], info)
+        let made = self.push(Op::Cast, vec![input], info)?;
+        self.casts.insert((input, to), made);
+        Ok(made)
     }
 
     pub(super) fn value_op(&mut self, input: NodeId, op: Op) -> Fit<NodeId> {

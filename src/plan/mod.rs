@@ -6,6 +6,7 @@
 mod bind;
 mod blocks;
 mod cover;
+mod draft;
 mod exists;
 mod graph;
 mod lower;
@@ -18,9 +19,6 @@ mod record;
 mod state;
 mod tied;
 mod trace;
-
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 
@@ -35,14 +33,13 @@ pub use trace::{Hit, Trace, trace};
 use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
 use crate::check::{Direction, Rules, Step, StepKind};
 use crate::config::{Config, TieDecision, TieReason};
-use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_FLAG, UNKNOWN_NAME, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Key, Segments};
 use crate::syntax::ast;
 use crate::tensor::{Header, Wanted};
-use graph::Graph;
-use pass::TieState;
-use state::{Entry, State};
+use draft::Draft;
+use state::Entry;
 
 /// A rule file and which way to read it.
 #[derive(Clone, Copy)]
@@ -123,34 +120,16 @@ pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) ->
     planner.finish()
 }
 
-/// A plan while it is made.
+/// A plan while it is made: what is given, and the [`Draft`] that the statements change.
 struct Planner<'a> {
     header: &'a Header,
     options: &'a PlanOptions<'a>,
     decision: TieDecision,
-    graph: Graph,
-    state: State,
-    rules: Vec<RuleInfo>,
-    rule_ids: HashMap<(usize, u32, usize), RuleId>,
-    /// The rules of `rename`s and `map`s, and whether what belongs to their tensors is meant to stay.
-    rewrites: BTreeMap<RuleId, Alone>,
-    /// Where each rule is written.
-    places: HashMap<RuleId, crate::diagnostic::Place>,
-    dropped: IndexMap<Key, DropReason>,
-    renamed: Vec<Renamed>,
-    lost: Vec<Lost>,
     /// Whether the record tells of the stage that runs.
     recorded: bool,
-    findings: Vec<Diagnostic>,
-    /// What ties found, and what those since the last statement of another kind left open.
-    ties: TieState,
-    /// How the stage that runs found the keys.
-    evidence: Evidence,
     verdicts: Vec<Verdict>,
+    draft: Draft,
 }
-
-/// Whether a rule says `alone`.
-type Alone = bool;
 
 /// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
 #[derive(Clone, Debug, Default)]
@@ -171,25 +150,8 @@ struct Evidence {
 
 impl<'a> Planner<'a> {
     fn new(header: &'a Header, options: &'a PlanOptions<'a>) -> Self {
-        Self {
-            header,
-            options,
-            decision: options.config.tie_policy(options.tied),
-            graph: Graph::default(),
-            state: State::default(),
-            rules: Vec::new(),
-            rule_ids: HashMap::new(),
-            rewrites: BTreeMap::new(),
-            places: HashMap::new(),
-            dropped: IndexMap::new(),
-            renamed: Vec::new(),
-            lost: Vec::new(),
-            recorded: false,
-            findings: Vec::new(),
-            ties: TieState::default(),
-            evidence: Evidence::default(),
-            verdicts: Vec::new(),
-        }
+        let decision = options.config.tie_policy(options.tied);
+        Self { header, options, decision, recorded: false, verdicts: Vec::new(), draft: Draft::default() }
     }
 
     fn failed(&self) -> bool {
@@ -199,8 +161,9 @@ impl<'a> Planner<'a> {
     /// Every tensor of the checkpoint becomes an entry.
     fn load(&mut self) {
         let mut segments = Segments::default();
-        self.graph.reserve(self.header.tensors.len());
-        self.state.reserve(self.header.tensors.len());
+        let count = self.header.tensors.len();
+        self.graph.reserve(count);
+        self.state.reserve(count);
         for (key, entry) in &self.header.tensors {
             segments.split(key);
             if segments.len() > MAX_SEGMENTS {
@@ -224,7 +187,7 @@ impl<'a> Planner<'a> {
             let finding =
                 Diagnostic::warning(TIE_FLAG, format!("the config field `{path}` is {found}, which is no boolean: taken as untied"));
             let hint = "write true or false there, or say it for this run: --tied true";
-            self.findings.push(finding.keys([path.as_str()]).hint(hint));
+            self.draft.findings.push(finding.keys([path.as_str()]).hint(hint));
         }
     }
 
@@ -365,62 +328,6 @@ impl<'a> Planner<'a> {
         if let Err(diagnostic) = result {
             self.findings.push(*diagnostic);
         }
-    }
-
-    fn when(
-        &mut self,
-        condition: &ast::Expr,
-        then: &[Step],
-        otherwise: &[Step],
-        scope: &Scope,
-        stage: &Stage<'_>,
-    ) -> Result<(), Box<Diagnostic>> {
-        let branch = |holds: bool| -> Vec<&Step> { if holds { then.iter().collect() } else { otherwise.iter().collect() } };
-        if stage.direction == Direction::Forward || !condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref()) {
-            let holds = self.truth(scope, condition)?;
-            self.steps(&branch(holds), stage);
-            return Ok(());
-        }
-        self.close_ties();
-        // `exists` is a fact about the left layout, which reading backwards only gives: each answer is tried, and the one that the
-        // result bears out stands.
-        let before =
-            (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone(), self.ties.clone());
-        let mut borne_out = Vec::new();
-        for holds in [true, false] {
-            self.steps(&branch(holds), stage);
-            self.close_ties();
-            let agrees = !self.failed() && self.truth(scope, condition)? == holds;
-            let after = (
-                std::mem::replace(&mut self.state, before.0.clone()),
-                std::mem::replace(&mut self.dropped, before.1.clone()),
-                std::mem::replace(&mut self.findings, before.2.clone()),
-                std::mem::replace(&mut self.rules, before.3.clone()),
-                std::mem::replace(&mut self.evidence, before.4.clone()),
-                std::mem::replace(&mut self.ties, before.5.clone()),
-            );
-            if agrees {
-                borne_out.push(after);
-            }
-        }
-        // Where both are, the one whose rules took more keys is meant; the other left what it should have undone.
-        if let [first, second] = &borne_out[..] {
-            match first.4.matched.cmp(&second.4.matched) {
-                Ordering::Greater => borne_out.truncate(1),
-                Ordering::Less => borne_out.swap(0, 1),
-                Ordering::Equal if !first.0.same_keys(&second.0) => borne_out.clear(),
-                Ordering::Equal => {}
-            }
-        }
-        let Some(chosen) = borne_out.into_iter().next() else {
-            return Err(Box::new(
-                Diagnostic::error(UNDECIDED, "reading backwards can't tell whether this condition held")
-                    .at(scope.place(condition.span), "a fact about the left layout")
-                    .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
-            ));
-        };
-        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.ties) = chosen;
-        Ok(())
     }
 
     /// Evaluates with the environment of this plan.

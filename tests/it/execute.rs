@@ -3,6 +3,7 @@
 mod failures;
 mod files;
 mod lanes;
+mod overflow;
 mod patch;
 mod plans;
 mod views;

@@ -8,5 +8,6 @@ mod rewrite;
 mod select;
 pub(super) mod strip;
 mod tie;
+mod when;
 
 pub(super) use tie::TieState;

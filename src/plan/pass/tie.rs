@@ -224,8 +224,9 @@ impl Planner<'_> {
         if !sources.iter().any(|source| self.state.contains(source)) && !self.tie_back(step, rule, &present, &missing, sources) {
             let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
             let (place, targets, sources) = (step.place.clone(), targets.to_vec(), sources.to_vec());
+            let at = self.ties.waiting.len();
             for source in &sources {
-                self.ties.waiting_for.entry(source.clone()).or_default().push(self.ties.waiting.len());
+                self.ties.waiting_for.entry(source.clone()).or_default().push(at);
             }
             self.ties.waiting.push(Some(Waiting { place, rule, targets, sources, present: tie.present, absent }));
             return self.settle_waiting();
@@ -442,7 +443,8 @@ impl Planner<'_> {
         let info = self.graph.info(entry.node);
         let wanted: Option<&TensorInfo> = target.and_then(|target| self.options.wanted.and_then(|wanted| wanted.get(target)));
         if let Some(wanted) = wanted
-            && wanted != info
+            // Another dtype is judged as that of any other key, when the target is met.
+            && wanted.shape != info.shape
         {
             return Some(format!("the target manifest asks for {wanted}, and it is {info}"));
         }
