@@ -142,4 +142,8 @@ codes! {
     QUANTIZED_BLOCK = 325;
     /// A config field that should say whether embeddings are tied, and is no boolean.
     TIE_FLAG = 326;
+    /// A leading wrapper that a few keys lack, so that it isn't stripped.
+    NOT_STRIPPED = 330;
+    /// A result without a key, of a checkpoint that has some.
+    NO_KEYS = 332;
 }

@@ -3,6 +3,8 @@
 //! Each statement rewrites the state dict that the one before left, one file under `pass/` for each kind of statement. What can only
 //! be known from bytes (is a tied head equal to its source?) is asked of [`PlanOptions::equal`], if there is one.
 
+mod base;
+mod behind;
 mod bind;
 mod blocks;
 mod cover;
@@ -18,9 +20,9 @@ mod tied;
 mod trace;
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 pub use cover::Report;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
@@ -37,6 +39,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Bindings, Key, Segments};
 use crate::syntax::ast;
 use crate::tensor::{Header, Wanted};
+use base::Base;
 use graph::Graph;
 use pass::TieState;
 use state::{Entry, State};
@@ -107,15 +110,20 @@ const MAX_SEGMENTS: usize = 1024;
 /// # Errors
 /// Everything because of which this checkpoint can't be converted so.
 pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) -> Result<Plan, Diagnostics> {
-    let mut planner = Planner::new(header, options);
-    planner.load();
-    planner.check_parameters(stages);
-    planner.check_tie_flag();
-    for stage in stages {
-        if planner.failed() {
-            break;
+    let mut planner = Planner::run(stages, header, options, None);
+    let mut better: Option<Planner<'_>> = None;
+    for base in planner.other_bases() {
+        let other = Planner::run(stages, header, options, Some(base));
+        let most = better.as_ref().unwrap_or(&planner).met();
+        if !other.failed() && other.met() > most {
+            better = Some(other);
+        } else if !other.failed() && other.met() == most && better.as_ref().is_some_and(|better| !better.state.same_keys(&other.state)) {
+            // Two that fit equally: no guess, unless a third fits better still.
+            better = Some(Planner { undecided: true, ..other });
         }
-        planner.stage(stage);
+    }
+    if let Some(better) = better.filter(|better| !better.undecided) {
+        planner = better;
     }
     planner.finish()
 }
@@ -134,8 +142,14 @@ struct Planner<'a> {
     dropped: IndexMap<Key, DropReason>,
     renamed: Vec<Renamed>,
     lost: Vec<Lost>,
+    /// What is done to keys before the first rule.
+    base: Option<Base>,
+    /// Whether another base prefix fits as well.
+    undecided: bool,
     /// Whether the record tells of the stage that runs.
     recorded: bool,
+    /// Wrappers that stay because a few keys lack them.
+    strays: Vec<pass::strip::Stray>,
     findings: Vec<Diagnostic>,
     /// What ties found, and what those since the last statement of another kind left open.
     ties: TieState,
@@ -150,7 +164,9 @@ struct Evidence {
     /// Keys that a rewrite took.
     matched: usize,
     /// Keys that no rewrite took and that look like a result.
-    already: Vec<Key>,
+    already: IndexSet<Key, foldhash::fast::RandomState>,
+    /// Keys that a rewrite of this stage gave: that they look like results says nothing.
+    made: HashSet<Key, foldhash::fast::RandomState>,
     /// Rules that took nothing.
     unmatched: Vec<Diagnostic>,
     /// Rewrites that ran.
@@ -175,12 +191,36 @@ impl<'a> Planner<'a> {
             dropped: IndexMap::new(),
             renamed: Vec::new(),
             lost: Vec::new(),
+            base: None,
+            undecided: false,
             recorded: false,
+            strays: Vec::new(),
             findings: Vec::new(),
             ties: TieState::default(),
             evidence: Evidence::default(),
             verdicts: Vec::new(),
         }
+    }
+
+    /// All stages, one after the other; `base` before the first rule.
+    fn run(stages: &[Stage<'_>], header: &'a Header, options: &'a PlanOptions<'a>, base: Option<Base>) -> Self {
+        let mut planner = Self::new(header, options);
+        planner.base = base;
+        planner.load();
+        planner.check_parameters(stages);
+        planner.check_tie_flag();
+        planner.restore_base(stages, false);
+        for stage in stages {
+            if planner.failed() {
+                return planner;
+            }
+            planner.stage(stage);
+        }
+        if !planner.failed() {
+            planner.restore_base(stages, true);
+            planner.meet_base();
+        }
+        planner
     }
 
     fn failed(&self) -> bool {
@@ -335,6 +375,7 @@ impl<'a> Planner<'a> {
         if !matches!(step.kind, StepKind::Tie(_) | StepKind::When { .. } | StepKind::Reversed(_)) {
             self.close_ties();
         }
+        self.try_base(&step.kind);
         let result = match &step.kind {
             StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
             StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
@@ -461,11 +502,19 @@ impl<'a> Planner<'a> {
     fn rename_all(&mut self, step: &Step, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
         let rule = self.rule_id(&step.place, 0, &step.text);
         self.count(rule, changes.len() as u64);
+        self.rename_by(rule, changes)
+    }
+
+    /// [`rename_all`](Self::rename_all), by a rule that is counted.
+    fn rename_by(&mut self, rule: RuleId, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
         let (mut entries, mut renamed) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
         for (at, key) in changes {
             let Some(mut entry) = self.state.take(at) else { continue };
             let before = std::mem::replace(&mut entry.key, Key::from(key));
             entry.rules.push(rule);
+            if self.evidence.made.contains(&before) {
+                self.evidence.made.insert(entry.key.clone());
+            }
             renamed.push((before, entry.key.clone()));
             entries.push(entry);
         }

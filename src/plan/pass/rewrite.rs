@@ -20,6 +20,8 @@ struct Taken {
     renames: Vec<(usize, String)>,
     /// Maps: by the values of the shared captures.
     instances: IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
+    /// Whether a key fits that stays as it is: in both layouts its name is the same.
+    identity: bool,
 }
 
 /// The entries that one source of an instance took, by the values of its own captures.
@@ -57,7 +59,7 @@ impl Planner<'_> {
             let count = taken.renames.len() + taken.instances.len();
             self.count(id, count as u64);
             self.evidence.matched += count;
-            if count == 0 && !bound.rule.optional {
+            if count == 0 && !taken.identity && !bound.rule.optional {
                 self.unmatched(&bound.rule.place, "this rule");
             }
             for (place, key) in taken.renames {
@@ -89,6 +91,7 @@ impl Planner<'_> {
             self.state.take(place);
         }
         for entry in made {
+            self.evidence.made.insert(entry.key.clone());
             self.put(entry);
         }
         Ok(())
@@ -111,14 +114,14 @@ impl Planner<'_> {
         let index = Index::new(bound);
         let results = Index::new(undone);
         let mut taken: Vec<Taken> = bound.iter().map(|_| Taken::default()).collect();
-        let mut already = Vec::new();
+        let mut already: Vec<Key> = Vec::new();
         let (mut segments, mut candidates, mut bindings) = (Segments::default(), Vec::new(), Bindings::default());
         self.with_environment(|environment| {
             for (place, entry) in self.state.iter() {
                 segments.split(&entry.key);
                 let looked = Looked { key: &entry.key, segments: &segments, shape: &self.graph.info(entry.node).shape };
                 index.candidates(&entry.key, &segments, &mut candidates);
-                let mut hit = false;
+                let (mut hit, mut identity) = (false, false);
                 for candidate in &candidates {
                     let (rule, source) = index.places[*candidate as usize];
                     let bound = &bound[rule];
@@ -129,6 +132,8 @@ impl Planner<'_> {
                         let Some(BoundItem::Pattern(target)) = bound.targets.first().map(|side| &side.item) else { continue };
                         let Some(key) = target.render(&entry.key, &bindings) else { continue };
                         if key == *entry.key {
+                            taken[rule].identity = true;
+                            identity = true;
                             continue;
                         }
                         if bound.rule.ambiguous {
@@ -145,7 +150,8 @@ impl Planner<'_> {
                     hit = true;
                     break;
                 }
-                if !hit && !undone.is_empty() {
+                // What an earlier statement gave, or what has one name in both layouts, is no evidence.
+                if !hit && !identity && !undone.is_empty() && !self.evidence.made.contains(&entry.key) {
                     results.candidates(&entry.key, &segments, &mut candidates);
                     for candidate in &candidates {
                         let (rule, source) = results.places[*candidate as usize];
