@@ -48,6 +48,23 @@ impl<'a> Table<'a> {
         Self { scope, names: Vec::new(), leading: false, trailing: false }
     }
 
+    /// In sight of the captures of a rule: those that have a name have the first slots.
+    pub(super) fn within(scope: &'a Scope, known: &[Capture], span: Span) -> Self {
+        let names = known.iter().map(|capture| Name {
+            text: if capture.is_named() { capture.name.clone() } else { String::new() },
+            kind: Some(match &capture.kind {
+                CaptureKind::Index(range) => Kind::Index { range: range.clone(), only_bare: false },
+                CaptureKind::Chars => Kind::Chars,
+                CaptureKind::Rest => Kind::Rest,
+                CaptureKind::Words { left, right } => Kind::Words { here: left.clone(), there: right.clone(), side: SideOf::Left },
+            }),
+            span,
+            left: false,
+            right: false,
+        });
+        Self { names: names.collect(), ..Self::new(scope) }
+    }
+
     /// Takes in the captures of a pattern.
     pub(super) fn declare(&mut self, pattern: &ast::Pattern, side: SideOf) -> Result<(), Box<Diagnostic>> {
         let last = pattern.segments.len().saturating_sub(1);

@@ -39,9 +39,9 @@ pub(super) fn circles(steps: &[Step]) -> Vec<Diagnostic> {
             *names.entry(format!("{pattern:?}")).or_insert(next)
         };
         for target in &tie.targets {
-            let target = number(&mut names, target);
+            let target = number(&mut names, target.without_ranges());
             for source in &tie.sources {
-                edges.push(Edge { target, source: number(&mut names, source), condition, step });
+                edges.push(Edge { target, source: number(&mut names, source.without_ranges()), condition, step });
             }
         }
     }

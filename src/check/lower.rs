@@ -7,16 +7,17 @@ use regex::Regex;
 
 use super::capture::{SideOf, Table};
 use super::circle::circles;
+use super::keys::Keys;
 use super::op::{self, OpUse};
-use super::rules::{Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
+use super::rules::{Capture, Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
 use super::value::{LENGTHS, Scope, names};
-use super::{invertible, proof, resolve_alone};
+use super::{invertible, proof, resolve_alone, resolve_within};
 use crate::diagnostic::codes::{
     ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, OUTSIDE, UNKNOWN_NAME, UNKNOWN_RULES,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::key::{Pattern, Slot};
-use crate::syntax::ast::{self, Arrow, Expr, IfAbsent, IfPresent, Segment, StatementKind};
+use crate::syntax::ast::{self, Arrow, Expr, ExprKind, IfAbsent, IfPresent, Segment, StatementKind};
 use crate::syntax::{parse, print_rule, print_statement_line};
 
 /// Finds the text of a rule file that another one uses.
@@ -202,6 +203,7 @@ impl Checker<'_> {
             }
             StatementKind::When { condition, then, otherwise, .. } => {
                 self.check_names(scope, condition, &[]);
+                self.check_exists(scope, condition, &[]);
                 let (then, otherwise) = (self.statements(scope, then), self.statements(scope, otherwise));
                 Some(StepKind::When { condition: condition.clone(), then, otherwise })
             }
@@ -236,6 +238,7 @@ impl Checker<'_> {
             StatementKind::Tie(tie) => {
                 if let Some(condition) = &tie.condition {
                     self.check_names(scope, condition, &[]);
+                    self.check_exists(scope, condition, &[]);
                 }
                 let lowered = self.tie(scope, tie);
                 self.report(lowered).map(StepKind::Tie)
@@ -249,9 +252,9 @@ impl Checker<'_> {
                     self.check_names(scope, count, &[]);
                 }
                 let resolved = resolve_alone(&self.scopes[scope], pattern);
-                self.report(resolved).map(|(pattern, captures)| {
-                    let counted = (0u16..).zip(&captures).filter(|(_, capture)| !capture.name.contains("**")).map(|(slot, _)| Slot(slot));
-                    StepKind::Expect { captures: counted.collect(), pattern, count: count.clone() }
+                self.report(resolved).map(|keys| {
+                    let counted = (0u16..).zip(keys.captures()).filter(|(_, capture)| capture.is_named()).map(|(slot, _)| Slot(slot));
+                    StepKind::Expect { captures: counted.collect(), keys, count: count.clone() }
                 })
             }
         };
@@ -353,28 +356,39 @@ impl Checker<'_> {
         }
     }
 
+    /// The patterns that a condition asks for must mean something beside the captures in its sight.
+    fn check_exists(&mut self, scope: usize, expr: &Expr, known: &[Capture]) {
+        let mut failed = Vec::new();
+        expr.walk(&mut |part| {
+            if let ExprKind::Exists(pattern) = &part.kind {
+                failed.extend(resolve_within(&self.scopes[scope], pattern, known).err());
+            }
+        });
+        self.findings.extend(failed.into_iter().map(|diagnostic| *diagnostic));
+    }
+
     fn selection(&mut self, scope: usize, keys: &ast::Selection) -> Option<Selection> {
-        let mut patterns = Vec::new();
-        let mut captures: Vec<Vec<String>> = Vec::new();
+        let mut taken: Vec<Keys> = Vec::new();
         for pattern in &keys.patterns {
             let resolved = resolve_alone(&self.scopes[scope], pattern);
-            let (pattern, table) = self.report(resolved)?;
-            patterns.push(pattern);
-            captures.push(table.into_iter().map(|capture| capture.name).collect());
+            taken.push(self.report(resolved)?);
         }
         let mut unless = Vec::new();
         for exception in &keys.tail.unless {
             let resolved = resolve_alone(&self.scopes[scope], &exception.pattern);
-            unless.push(self.report(resolved)?.0);
+            unless.push(self.report(resolved)?);
         }
         if let Some(condition) = &keys.tail.condition {
             // Whichever pattern takes a key, the condition must have its captures.
-            let in_all = |name: &&String| captures.iter().all(|names| names.contains(name));
-            let known: Vec<String> = captures.first().map(|names| names.iter().filter(in_all).cloned().collect()).unwrap_or_default();
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            let in_all = |capture: &&Capture| taken.iter().all(|keys| keys.captures().iter().any(|one| one.name == capture.name));
+            let known: Vec<&str> =
+                taken.first().map(Keys::captures).unwrap_or_default().iter().filter(in_all).map(|one| one.name.as_str()).collect();
             self.check_names(scope, condition, &known);
+            for keys in &taken {
+                self.check_exists(scope, condition, keys.captures());
+            }
         }
-        Some(Selection { patterns, captures, unless, condition: keys.tail.condition.clone(), optional: keys.tail.optional })
+        Some(Selection { keys: taken, unless, condition: keys.tail.condition.clone(), optional: keys.tail.optional })
     }
 
     fn tie(&self, scope: usize, tie: &ast::Tie) -> Result<Tie, Box<Diagnostic>> {
@@ -384,7 +398,7 @@ impl Checker<'_> {
         }
         let targets = tie.targets.iter().map(|pattern| table.resolve(pattern, SideOf::Left)).collect::<Result<Vec<_>, _>>()?;
         let sources = tie.sources.iter().map(|pattern| table.resolve(pattern, SideOf::Left)).collect::<Result<Vec<_>, _>>()?;
-        let slots = table.finish().len();
+        let captures: Arc<[Capture]> = table.finish().into();
         for (pattern, text) in targets.iter().zip(&tie.targets) {
             if sources.contains(pattern) {
                 return Err(Box::new(
@@ -393,11 +407,12 @@ impl Checker<'_> {
                 ));
             }
         }
+        let keys = |patterns: Vec<Pattern>| patterns.into_iter().map(|pattern| Keys::new(pattern, Arc::clone(&captures))).collect();
         Ok(Tie {
             inverted: tie.inverted,
-            targets,
-            sources,
-            slots,
+            targets: keys(targets),
+            sources: keys(sources),
+            slots: captures.len(),
             condition: tie.condition.clone(),
             present: tie.present.unwrap_or(IfPresent::Keep),
             absent: tie.absent.unwrap_or(IfAbsent::Skip),
@@ -405,22 +420,22 @@ impl Checker<'_> {
     }
 
     fn create(&self, scope: usize, target: &ast::Pattern, value: &ast::OpCall, tail: &ast::Tail) -> Result<StepKind, Box<Diagnostic>> {
-        let (pattern, captures) = resolve_alone(&self.scopes[scope], target)?;
-        if captures.iter().any(|capture| !matches!(&capture.kind, super::CaptureKind::Index(Some(_)))) {
+        let keys = resolve_alone(&self.scopes[scope], target)?;
+        if keys.captures().iter().any(|capture| !matches!(&capture.kind, super::CaptureKind::Index(Some(_)))) {
             return Err(Box::new(
                 Diagnostic::error(BAD_PATTERN, "a created key has nothing to take its captures from")
                     .at(self.scopes[scope].place(target.span), "only indices with a range, as in {l: 0..n}, can stand here"),
             ));
         }
-        if !captures.is_empty() {
+        if !keys.captures().is_empty() {
             return Err(Box::new(
                 Diagnostic::error(crate::diagnostic::codes::NOT_SUPPORTED, "creating a range of keys is not supported yet")
                     .at(self.scopes[scope].place(target.span), "write one `create` for each key"),
             ));
         }
-        let unless = tail.unless.iter().map(|exception| Ok(resolve_alone(&self.scopes[scope], &exception.pattern)?.0));
+        let unless = tail.unless.iter().map(|exception| resolve_alone(&self.scopes[scope], &exception.pattern));
         Ok(StepKind::Create {
-            target: pattern,
+            target: keys.without_ranges().clone(),
             made: op::made(value, &self.scopes[scope])?,
             unless: unless.collect::<Result<_, Box<_>>>()?,
         })
@@ -448,8 +463,8 @@ impl Checker<'_> {
         let joint = rule.via.iter().map(|call| op::resolve(call, scope, &|name| table.slot(name))).collect::<Result<Vec<_>, _>>()?;
         let (mut unless_left, mut unless_right) = (Vec::new(), Vec::new());
         for exception in &rule.tail.unless {
-            let (pattern, _) = resolve_alone(scope, &exception.pattern)?;
-            if exception.target { unless_right.push(pattern) } else { unless_left.push(pattern) }
+            let keys = resolve_alone(scope, &exception.pattern)?;
+            if exception.target { unless_right.push(keys) } else { unless_left.push(keys) }
         }
         let mut lowered = Rule {
             place: scope.place(rule.span),
@@ -481,6 +496,7 @@ impl Checker<'_> {
                 captures.extend(LENGTHS);
             }
             self.check_names(scope_id, condition, &captures);
+            self.check_exists(scope_id, condition, &lowered.captures);
         }
         self.check_op_names(scope_id, rule);
         Ok(lowered)

@@ -4,28 +4,37 @@
 mod capture;
 mod circle;
 mod invertible;
+pub mod keys;
 mod lower;
 pub mod op;
 mod proof;
 mod rules;
 pub mod value;
 
+pub use keys::Keys;
 pub use lower::{Includes, NoIncludes, NotIncluded, check};
 pub use proof::{Idempotence, Twice, idempotence};
 pub use rules::{Capture, CaptureKind, Direction, Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
 
 use crate::diagnostic::Diagnostic;
-use crate::key::Pattern;
 use crate::syntax::ast;
 use value::Scope;
 
-/// A pattern that stands by itself, with its captures' names by slot.
+/// A pattern that stands by itself.
 ///
 /// # Errors
 /// A pattern that can't mean anything.
-pub fn resolve_alone(scope: &Scope, pattern: &ast::Pattern) -> Result<(Pattern, Vec<Capture>), Box<Diagnostic>> {
-    let mut table = capture::Table::new(scope);
+pub fn resolve_alone(scope: &Scope, pattern: &ast::Pattern) -> Result<Keys, Box<Diagnostic>> {
+    resolve_within(scope, pattern, &[])
+}
+
+/// A pattern in sight of captures, whose names mean those captures in it: they have its first slots.
+///
+/// # Errors
+/// A pattern that can't mean anything, or that has one of these names in another form.
+pub fn resolve_within(scope: &Scope, pattern: &ast::Pattern, known: &[Capture]) -> Result<Keys, Box<Diagnostic>> {
+    let mut table = capture::Table::within(scope, known, pattern.span);
     table.declare(pattern, capture::SideOf::Left)?;
     let resolved = table.resolve(pattern, capture::SideOf::Left)?;
-    Ok((resolved, table.finish()))
+    Ok(Keys::new(resolved, table.finish().into()))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use regex::Regex;
 
+use super::keys::Keys;
 use super::op::{Made, OpUse};
 use super::value::Scope;
 use crate::diagnostic::{Diagnostic, Place, SourceText};
@@ -110,12 +111,12 @@ pub enum StepKind {
         /// The tensor.
         made: Made,
         /// Keys that it is not made for.
-        unless: Vec<Pattern>,
+        unless: Vec<Keys>,
     },
     /// `expect …`
     Expect {
         /// What must be there.
-        pattern: Pattern,
+        keys: Keys,
         /// The captures that are counted.
         captures: Vec<Slot>,
         /// How many.
@@ -152,9 +153,9 @@ pub struct Rule {
     /// The joint ops, read from left to right.
     pub joint: Vec<OpUse<Expr>>,
     /// Left keys that are left alone.
-    pub unless_left: Vec<Pattern>,
+    pub unless_left: Vec<Keys>,
     /// Right keys that nothing may become.
-    pub unless_right: Vec<Pattern>,
+    pub unless_right: Vec<Keys>,
     /// The condition over the captures.
     pub condition: Option<Expr>,
     /// No finding if nothing matches.
@@ -198,8 +199,13 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// Whether a person can speak of it: an unnamed `**` is nobody's.
+    pub fn is_named(&self) -> bool {
+        !self.name.contains('*')
+    }
+
     /// Whether it is a number that is bound to a range.
-    pub(super) fn has_range(&self) -> bool {
+    pub fn has_range(&self) -> bool {
         matches!(self.kind, CaptureKind::Index(Some(_)))
     }
 
@@ -260,11 +266,9 @@ pub enum SideItem {
 #[derive(Clone, Debug)]
 pub struct Selection {
     /// Any of these.
-    pub patterns: Vec<Pattern>,
-    /// The names of their captures, a table for each.
-    pub captures: Vec<Vec<String>>,
+    pub keys: Vec<Keys>,
     /// But none of these.
-    pub unless: Vec<Pattern>,
+    pub unless: Vec<Keys>,
     /// The condition over the captures.
     pub condition: Option<Expr>,
     /// No finding if nothing matches.
@@ -277,9 +281,9 @@ pub struct Tie {
     /// `untie`: it is meant the other way.
     pub inverted: bool,
     /// Keys that are one tensor with the source.
-    pub targets: Vec<Pattern>,
+    pub targets: Vec<Keys>,
     /// Candidates for the source, in order.
-    pub sources: Vec<Pattern>,
+    pub sources: Vec<Keys>,
     /// How many captures the patterns share.
     pub slots: usize,
     /// When it holds.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
+use super::rules::Capture;
 use crate::diagnostic::codes::{BAD_VALUE, LIMIT, MISSING_CONFIG, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, did_you_mean};
 use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind, Ident, Pattern, UnaryOp};
@@ -125,22 +126,31 @@ pub struct Environment<'a> {
     pub tied: Option<bool>,
     /// `--set name=value`.
     pub parameters: &'a IndexMap<String, Value>,
-    /// Whether a key of the left layout matches; `None` if that can't be known here.
-    pub exists: &'a dyn Fn(&Scope, &Pattern) -> Option<bool>,
-    /// Captures by name.
-    pub captures: &'a dyn Fn(&str) -> Option<Value>,
+    /// Whether a key of the left layout matches, in which captures hold what they hold here; `None` if that can't be known.
+    pub exists: &'a dyn Fn(&Scope, &Pattern, Captures<'_>) -> Option<bool>,
+    /// The captures in sight.
+    pub captures: Captures<'a>,
+}
+
+/// The captures that a condition can speak of, and what they hold.
+#[derive(Clone, Copy)]
+pub struct Captures<'a> {
+    /// Those of the rule, by slot.
+    pub known: &'a [Capture],
+    /// What a name holds; none if it isn't bound, or is no capture.
+    pub value: &'a dyn Fn(&str) -> Option<Value>,
+}
+
+impl Captures<'_> {
+    /// None are in sight.
+    pub const NONE: Captures<'static> = Captures { known: &[], value: &|_| None };
 }
 
 /// What the `where` of a one-way rule with one source calls the lengths of its tensor's dimensions.
 pub const LENGTHS: &[&str] = &["dim0", "dim1", "dim2", "dim3", "dim4", "dim5", "dim6", "dim7"];
 
-/// No captures are in sight.
-pub fn no_captures(_: &str) -> Option<Value> {
-    None
-}
-
 /// Nothing is known of the left layout.
-pub fn unknown_layout(_: &Scope, _: &Pattern) -> Option<bool> {
+pub fn unknown_layout(_: &Scope, _: &Pattern, _: Captures<'_>) -> Option<bool> {
     None
 }
 
@@ -231,7 +241,7 @@ impl Environment<'_> {
                         .hint("give a config with --config, or --tied true|false"),
                 )),
             },
-            ExprKind::Exists(pattern) => match (self.exists)(scope, pattern) {
+            ExprKind::Exists(pattern) => match (self.exists)(scope, pattern, self.captures) {
                 Some(found) => Ok(Value::Bool(found)),
                 None => Err(Box::new(
                     Diagnostic::error(UNDECIDED, "`exists` is a fact about the left layout, which isn't known here")
@@ -253,7 +263,7 @@ impl Environment<'_> {
     }
 
     fn name(&self, scope: &Scope, expr: &Expr, name: &str, at: At<'_>) -> Result<Value, Box<Diagnostic>> {
-        if let Some(value) = (self.captures)(name) {
+        if let Some(value) = (self.captures.value)(name) {
             return Ok(value);
         }
         let Some((definition, span)) = scope.lets.get(name) else {

@@ -31,8 +31,8 @@ pub(super) fn lists() -> &'static Lists {
         }
         for step in steps(library::rules("tied_lm_head")) {
             if let StepKind::Tie(tie) = &step.kind {
-                lists.head = tie.targets.iter().find_map(|target| target.literal()).unwrap_or_default();
-                lists.sources.extend(tie.sources.iter().filter_map(|source| source.literal()));
+                lists.head = tie.targets.iter().find_map(|target| target.without_ranges().literal()).unwrap_or_default();
+                lists.sources.extend(tie.sources.iter().filter_map(|source| source.without_ranges().literal()));
             }
         }
         lists

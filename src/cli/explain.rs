@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use regraft::check::value::{Environment, no_captures, unknown_layout};
-use regraft::check::{Direction, Rules, SideItem, StepKind, resolve_alone};
+use regraft::check::value::{Captures, Environment, Scope, unknown_layout};
+use regraft::check::{Direction, Rules, SideItem, StepKind};
 use regraft::diagnostic::{Diagnostics, did_you_mean};
 use regraft::execute::{Sharing, sharing};
 use regraft::key::{Bindings, Part, Reach, Segments};
-use regraft::plan::{DropReason, Hit, NodeId, Op, Plan, Target, trace};
+use regraft::plan::{DropReason, Hit, Layout, NodeId, Op, Plan, Target, trace};
 use regraft::store::Store as _;
+use regraft::syntax::ast;
 use serde_json::{Value, json};
 
 use super::console::{Console, rule_line};
@@ -314,26 +315,23 @@ fn sources(plan: &Plan, node: NodeId) -> Vec<&str> {
 /// Follows a key of the checkpoint through all stages.
 fn follow(prepared: &Prepared, key: &str, plan: &Plan) -> Vec<Hit> {
     let header = prepared.checkpoint.header();
-    let exists = |scope: &regraft::check::value::Scope, pattern: &regraft::syntax::ast::Pattern| {
-        let (pattern, captures) = resolve_alone(scope, pattern).ok()?;
-        let mut segments = Segments::default();
-        Some(header.tensors.keys().any(|key| {
-            segments.split(key);
-            pattern.matches(key, &segments, &mut Bindings::new(captures.len()))
-        }))
-    };
+    let contains = |key: &str| header.tensors.contains_key(key);
+    let each = |visit: &mut dyn FnMut(&str)| header.tensors.keys().for_each(|key| visit(key));
+    let layout = Layout::new(&contains, &each);
     let config = prepared.config.value();
     let (mut keys, mut hits) = (vec![key.to_owned()], Vec::new());
     for stage in prepared.route.stages() {
         let forward = stage.direction == Direction::Forward;
-        let environment = Environment {
+        let alone = Environment {
             config: (!config.is_null()).then_some(config),
             tied: Some(prepared.config.tie_policy(prepared.tied).tied),
             parameters: &prepared.parameters,
-            // A fact about the left layout, which reading backwards only gives.
-            exists: if forward { &exists } else { &unknown_layout },
-            captures: &no_captures,
+            exists: &unknown_layout,
+            captures: Captures::NONE,
         };
+        let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| layout.has(scope, pattern, captures, &alone);
+        // A fact about the left layout, which reading backwards only gives.
+        let environment = if forward { Environment { exists: &exists, ..alone } } else { alone };
         let traces = trace(stage.rules, stage.direction, &keys, &environment);
         // Of several ways, the one that the plan bears out.
         let known = |keys: &[String]| keys.iter().filter(|key| plan.target(key).is_some()).count();

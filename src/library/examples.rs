@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
-use crate::check::value::{Environment, no_captures, unknown_layout};
+use crate::check::value::{Captures, Environment, unknown_layout};
 use crate::check::{Direction, Example, Rules};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::EXAMPLE_FAILED;
@@ -17,7 +17,7 @@ use crate::syntax::ast::Arrow;
 /// A finding for each `example` of a rule file that doesn't hold.
 pub fn check_examples(rules: &Rules) -> Vec<Diagnostic> {
     let parameters = IndexMap::new();
-    let environment = Environment { config: None, tied: None, parameters: &parameters, exists: &unknown_layout, captures: &no_captures };
+    let environment = Environment { config: None, tied: None, parameters: &parameters, exists: &unknown_layout, captures: Captures::NONE };
     rules.examples.iter().filter_map(|example| check_example(rules, example, &environment)).collect()
 }
 

@@ -3,9 +3,10 @@
 use regex::Regex;
 
 use super::lower::Number;
+use crate::check::keys::ranges;
 use crate::check::op::{Made, Op, OpUse};
-use crate::check::value::{Environment, LENGTHS, Scope, Value};
-use crate::check::{Capture, CaptureKind, Direction, Rule, Side, SideItem};
+use crate::check::value::{Captures, Environment, LENGTHS, Scope, Value};
+use crate::check::{Capture, CaptureKind, Direction, Keys, Rule, Side, SideItem};
 use crate::diagnostic::codes::BAD_VALUE;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
@@ -27,6 +28,8 @@ pub(super) struct BoundRule<'a> {
     /// The range of each index capture that has one.
     pub(super) ranges: Vec<Option<std::ops::Range<u64>>>,
     pub(super) rename: bool,
+    /// Its condition asks for keys of the layout that reading backwards gives.
+    pub(super) asks_result: bool,
 }
 
 /// A key that a rule looks at, with what it has to know of it.
@@ -60,7 +63,7 @@ pub(super) fn bind<'a>(
     environment: &Environment<'_>,
     direction: Direction,
 ) -> Result<BoundRule<'a>, Box<Diagnostic>> {
-    let ranges = rule.captures.iter().map(|capture| range(capture, scope, environment)).collect::<Result<Vec<_>, _>>()?;
+    let ranges = ranges(&rule.captures, scope, environment)?;
     let numbers = |used: &'a OpUse<Expr>, inverted: bool| -> Result<(Op<Number>, &'a Place), Box<Diagnostic>> {
         let op = used.op.try_map(&mut |expr: &Expr| match environment.eval(scope, expr)? {
             Value::Int(value) => Ok(Number::Int(value)),
@@ -104,23 +107,14 @@ pub(super) fn bind<'a>(
         sources,
         targets,
         joint,
-        unless_source: unless_source.clone(),
-        unless_target: unless_target.clone(),
+        unless_source: Keys::bind_all(unless_source, scope, environment)?,
+        unless_target: Keys::bind_all(unless_target, scope, environment)?,
         shared: rule.shared(),
         ranges,
         rename: rule.is_rename(),
+        asks_result: reversed
+            && rule.condition.as_ref().is_some_and(|condition| condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref())),
     })
-}
-
-fn range(capture: &Capture, scope: &Scope, environment: &Environment<'_>) -> Result<Option<std::ops::Range<u64>>, Box<Diagnostic>> {
-    let CaptureKind::Index(Some((start, end))) = &capture.kind else { return Ok(None) };
-    let bound = |expr: &Expr| {
-        let value = environment.int(scope, expr)?;
-        u64::try_from(value).map_err(|_| {
-            Box::new(Diagnostic::error(BAD_VALUE, format!("a range can't go below zero, to {value}")).at(scope.place(expr.span), "here"))
-        })
-    };
-    Ok(Some(bound(start)?..bound(end)?))
 }
 
 impl BoundRule<'_> {
@@ -133,33 +127,35 @@ impl BoundRule<'_> {
         scope: &Scope,
         environment: &Environment<'_>,
     ) -> Result<bool, Box<Diagnostic>> {
-        let Looked { key, segments, shape } = *looked;
+        Ok(self.fits(source, looked, bindings) && self.holds(looked, bindings, scope, environment)?)
+    }
+
+    /// Whether a key is one that a source may take, if the condition holds.
+    pub(super) fn fits(&self, source: usize, looked: &Looked<'_>, bindings: &mut Bindings) -> bool {
+        let Looked { key, segments, .. } = *looked;
         bindings.reset(self.rule.captures.len());
         let fits = match self.sources.get(source).map(|side| &side.item) {
             Some(BoundItem::Pattern(pattern)) => pattern.matches(key, segments, bindings),
             Some(BoundItem::Regex(regex)) => regex_matches(regex, key, bindings),
             Some(BoundItem::Made(_)) | None => false,
         };
-        if !fits || matches_any(&self.unless_source, key, segments) {
-            return Ok(false);
-        }
-        if !self.unless_target.is_empty() && self.leaves_alone(key, bindings) {
-            return Ok(false);
-        }
-        match &self.rule.condition {
-            None => Ok(true),
-            Some(condition) => {
-                let captures = |name: &str| {
-                    let Some(at) = self.rule.captures.iter().position(|capture| capture.name == name) else {
-                        let known = self.rule.knows_lengths() && !scope.lets.contains_key(name);
-                        return if known { length(name, shape) } else { None };
-                    };
-                    let slot = Slot(u16::try_from(at).ok()?);
-                    value_of(slot, key, bindings, &self.rule.captures[at])
-                };
-                Environment { captures: &captures, ..*environment }.truth(scope, condition)
-            }
-        }
+        fits && !matches_any(&self.unless_source, key, segments) && (self.unless_target.is_empty() || !self.leaves_alone(key, bindings))
+    }
+
+    /// Whether the condition holds for what a match of a key has bound.
+    pub(super) fn holds(
+        &self,
+        looked: &Looked<'_>,
+        bindings: &Bindings,
+        scope: &Scope,
+        environment: &Environment<'_>,
+    ) -> Result<bool, Box<Diagnostic>> {
+        let Some(condition) = &self.rule.condition else { return Ok(true) };
+        let lengths = |name: &str| match self.rule.knows_lengths() && !scope.lets.contains_key(name) {
+            true => length(name, looked.shape),
+            false => None,
+        };
+        truth_of(condition, &self.rule.captures, (looked.key, bindings), &lengths, scope, environment)
     }
 
     /// Whether what the key would become is something that nothing may become.
@@ -181,6 +177,22 @@ impl BoundRule<'_> {
             _ => None,
         }
     }
+}
+
+/// Whether a condition holds for what a match of a key has bound; names that are no captures are asked of `others`.
+pub(super) fn truth_of(
+    condition: &Expr,
+    captures: &[Capture],
+    (key, bindings): (&str, &Bindings),
+    others: &dyn Fn(&str) -> Option<Value>,
+    scope: &Scope,
+    environment: &Environment<'_>,
+) -> Result<bool, Box<Diagnostic>> {
+    let value = |name: &str| match captures.iter().position(|capture| capture.name == name) {
+        Some(at) => value_of(Slot(u16::try_from(at).ok()?), key, bindings, &captures[at]),
+        None => others(name),
+    };
+    Environment { captures: Captures { known: captures, value: &value }, ..*environment }.truth(scope, condition)
 }
 
 /// The length that a name stands for: null if the tensor has fewer dimensions.

@@ -8,6 +8,7 @@ mod behind;
 mod bind;
 mod blocks;
 mod cover;
+mod exists;
 mod graph;
 mod lower;
 mod miss;
@@ -25,18 +26,19 @@ use std::collections::{HashMap, HashSet};
 use indexmap::{IndexMap, IndexSet};
 
 pub use cover::Report;
+pub use exists::Layout;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
 
-use crate::check::value::{Environment, Scope, Value, no_captures};
-use crate::check::{Direction, Rules, Step, StepKind, resolve_alone};
+use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
+use crate::check::{Direction, Rules, Step, StepKind};
 use crate::config::{Config, TieDecision, TieReason};
 use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
-use crate::key::{Bindings, Key, Segments};
+use crate::key::{Key, Segments};
 use crate::syntax::ast;
 use crate::tensor::{Header, Wanted};
 use base::Base;
@@ -386,7 +388,7 @@ impl<'a> Planner<'a> {
             StepKind::Cast { keys, dtype, lossy } => self.cast(step, keys, *dtype, *lossy, scope, stage.direction),
             StepKind::Tie(tie) => self.tie(step, tie, scope, stage.direction),
             StepKind::Create { target, made, unless } => self.create(step, target, made, unless, scope, stage.direction),
-            StepKind::Expect { pattern, captures, count } => self.expect_keys(step, pattern, captures, count.as_ref(), scope),
+            StepKind::Expect { keys, captures, count } => self.expect_keys(step, keys, captures, count.as_ref(), scope),
             StepKind::Reversed(steps) => {
                 let other = Stage { direction: stage.direction.opposite(), ..*stage };
                 self.steps(&steps.iter().collect::<Vec<_>>(), &other);
@@ -457,22 +459,19 @@ impl<'a> Planner<'a> {
 
     /// Evaluates with the environment of this plan.
     fn with_environment<T>(&self, ask: impl FnOnce(&Environment<'_>) -> T) -> T {
-        let exists = |scope: &Scope, pattern: &ast::Pattern| {
-            let (pattern, captures) = resolve_alone(scope, pattern).ok()?;
-            let mut segments = Segments::default();
-            Some(self.state.iter().any(|(_, entry)| {
-                segments.split(&entry.key);
-                pattern.matches(&entry.key, &segments, &mut Bindings::new(captures.len()))
-            }))
-        };
+        let contains = |key: &str| self.state.contains(key);
+        let each = |visit: &mut dyn FnMut(&str)| self.state.iter().for_each(|(_, entry)| visit(&entry.key));
+        let layout = Layout::new(&contains, &each);
         let config = self.options.config.value();
-        ask(&Environment {
+        let alone = Environment {
             config: (!config.is_null()).then_some(config),
             tied: Some(self.decision.tied),
             parameters: &self.options.parameters,
-            exists: &exists,
-            captures: &no_captures,
-        })
+            exists: &unknown_layout,
+            captures: Captures::NONE,
+        };
+        let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| layout.has(scope, pattern, captures, &alone);
+        ask(&Environment { exists: &exists, ..alone })
     }
 
     fn truth(&self, scope: &Scope, condition: &ast::Expr) -> Result<bool, Box<Diagnostic>> {

@@ -3,11 +3,12 @@
 //! What only tensors or a target manifest can tell is left out: shapes, whether an instance is complete, `tie`, `create`, `prefix`. A
 //! question that the facts at hand don't decide (`when config.x` without a config) is answered both ways, so that there may be several traces.
 
-use super::bind::{matches_any, regex_matches, value_of};
+use super::bind::{matches_any, regex_matches, truth_of, value_of};
 use super::pass::strip::{below, rejoin, strip_key, without};
+use crate::check::keys::ranges;
 use crate::check::value::{Environment, Scope, Value};
-use crate::check::{CaptureKind, Direction, Rule, Rules, Selection, Side, SideItem, Step, StepKind};
-use crate::diagnostic::Place;
+use crate::check::{Capture, Direction, Keys, Rule, Rules, Selection, Side, SideItem, Step, StepKind};
+use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Segments, Slot};
 use crate::syntax::ast::{Arrow, Expr};
 
@@ -91,7 +92,7 @@ impl<'a> Tracer<'a> {
             let Some(scope) = self.rules.scopes.get(step.scope) else { continue };
             keys = match &step.kind {
                 StepKind::When { condition, then, otherwise } => {
-                    let branch = if self.decide(scope, condition, "", self.environment) { then } else { otherwise };
+                    let branch = if self.decide(self.environment.truth(scope, condition), scope, condition, "") { then } else { otherwise };
                     self.steps(&branch.iter().collect::<Vec<_>>(), keys)
                 }
                 _ => keys.into_iter().flat_map(|key| self.step(step, scope, key)).take(KEYS).collect(),
@@ -144,7 +145,7 @@ impl<'a> Tracer<'a> {
             } else {
                 (&rule.right, &rule.left, &rule.unless_right, &rule.unless_left)
             };
-            let ranges: Vec<_> = rule.captures.iter().map(|capture| self.range(&capture.kind, scope)).collect();
+            let ranges = self.ranges(&rule.captures, scope);
             for source in sources {
                 let mut bindings = Bindings::new(rule.captures.len());
                 let fits = match &source.item {
@@ -152,15 +153,11 @@ impl<'a> Tracer<'a> {
                     SideItem::Regex(regex) => regex_matches(regex, &key, &mut bindings),
                     SideItem::Made(_) => false,
                 };
-                if !fits || matches_any(unless_source, &key, &segments) || !self.holds(rule, scope, &key, &bindings) {
+                if !fits || self.excepted(unless_source, scope, &key) || !self.holds(rule, scope, &key, &bindings) {
                     continue;
                 }
                 let Some((named, open)) = render(targets, &ranges, &key, &bindings) else { continue };
-                let mut of_target = Segments::default();
-                let left_alone = named.iter().any(|target| {
-                    of_target.split(target);
-                    matches_any(unless_target, target, &of_target)
-                });
+                let left_alone = named.iter().any(|target| self.excepted(unless_target, scope, target));
                 if left_alone || (rule.is_rename() && named.contains(&key)) {
                     continue;
                 }
@@ -174,47 +171,49 @@ impl<'a> Tracer<'a> {
 
     fn holds(&mut self, rule: &'a Rule, scope: &'a Scope, key: &str, bindings: &Bindings) -> bool {
         let Some(condition) = &rule.condition else { return true };
-        let captures = |name: &str| {
-            let at = rule.captures.iter().position(|capture| capture.name == name)?;
-            value_of(Slot(u16::try_from(at).ok()?), key, bindings, &rule.captures[at])
-        };
-        let environment = Environment { captures: &captures, ..*self.environment };
-        self.decide(scope, condition, key, &environment)
+        let holds = truth_of(condition, &rule.captures, (key, bindings), &|_| None, scope, self.environment);
+        self.decide(holds, scope, condition, key)
     }
 
     fn selects(&mut self, selection: &Selection, scope: &Scope, key: &str) -> bool {
         let mut segments = Segments::default();
         segments.split(key);
-        for (pattern, names) in selection.patterns.iter().zip(&selection.captures) {
-            let mut bindings = Bindings::new(names.len());
-            if !pattern.matches(key, &segments, &mut bindings) || matches_any(&selection.unless, key, &segments) {
+        for keys in &selection.keys {
+            let mut bindings = Bindings::new(keys.captures().len());
+            let pattern = keys.without_ranges().with_ranges(&self.ranges(keys.captures(), scope));
+            if !pattern.matches(key, &segments, &mut bindings) || self.excepted(&selection.unless, scope, key) {
                 continue;
             }
             let Some(condition) = &selection.condition else { return true };
-            let captures = |name: &str| {
-                let at = names.iter().position(|known| known == name)?;
-                match bindings.get(Slot(u16::try_from(at).ok()?)) {
-                    Binding::Index(value) => i64::try_from(*value).ok().map(Value::Int),
-                    _ => None,
-                }
-            };
-            let environment = Environment { captures: &captures, ..*self.environment };
-            if self.decide(scope, condition, key, &environment) {
+            let holds = truth_of(condition, keys.captures(), (key, &bindings), &|_| None, scope, self.environment);
+            if self.decide(holds, scope, condition, key) {
                 return true;
             }
         }
         false
     }
 
-    fn range(&self, kind: &CaptureKind, scope: &Scope) -> Option<std::ops::Range<u64>> {
-        let CaptureKind::Index(Some((start, end))) = kind else { return None };
-        let bound = |expr| u64::try_from(self.environment.int(scope, expr).ok()?).ok();
-        Some(bound(start)?..bound(end)?)
+    /// Whether exceptions take a key.
+    fn excepted(&self, exceptions: &[Keys], scope: &Scope, key: &str) -> bool {
+        let mut segments = Segments::default();
+        segments.split(key);
+        exceptions.iter().any(|keys| {
+            let pattern = keys.without_ranges().with_ranges(&self.ranges(keys.captures(), scope));
+            matches_any(&[pattern], key, &segments)
+        })
+    }
+
+    /// The range of each capture, where the facts at hand say it.
+    fn ranges(&self, captures: &[Capture], scope: &Scope) -> Vec<Option<std::ops::Range<u64>>> {
+        captures
+            .iter()
+            .map(|capture| ranges(std::slice::from_ref(capture), scope, self.environment).ok()?.into_iter().next().flatten())
+            .collect()
     }
 
     /// Whether a condition holds; either way in turn, if that isn't known.
-    fn decide(&mut self, scope: &Scope, condition: &Expr, key: &str, environment: &Environment<'_>) -> bool {
-        match environment.truth(scope, condition) {
+    fn decide(&mut self, holds: Result<bool, Box<Diagnostic>>, scope: &Scope, condition: &Expr, key: &str) -> bool {
+        match holds {
             Ok(holds) => holds,
             Err(_) => self.answer(scope, condition.span.start, key),
         }
@@ -280,7 +279,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::check::value::{no_captures, unknown_layout};
+    use crate::check::value::{Captures, unknown_layout};
     use crate::check::{NoIncludes, check};
     use crate::diagnostic::SourceText;
 
@@ -288,7 +287,7 @@ mod tests {
         let source = std::sync::Arc::new(SourceText { name: "test.graft".to_owned(), text: text.to_owned() });
         let rules = check(&source, &NoIncludes).unwrap();
         let parameters = IndexMap::new();
-        let environment = Environment { config, tied: None, parameters: &parameters, exists: &unknown_layout, captures: &no_captures };
+        let environment = Environment { config, tied: None, parameters: &parameters, exists: &unknown_layout, captures: Captures::NONE };
         trace(&rules, direction, &[key.to_owned()], &environment)
     }
 

@@ -88,16 +88,16 @@ fn kind(kind: &StatementKind, lets: &Lets, left_out: &mut Vec<LeftOut>) -> Resul
         StatementKind::Use { path, is_file, reversed, under } => {
             StatementKind::Use { path: path.clone(), is_file: *is_file, reversed: !reversed, under: under.clone() }
         }
-        StatementKind::Rename(group) => StatementKind::Rename(turn_group(group, left_out)?),
-        StatementKind::Map(group) => StatementKind::Map(turn_group(group, left_out)?),
+        StatementKind::Rename(group) => StatementKind::Rename(turn_group(group, lets, left_out)?),
+        StatementKind::Map(group) => StatementKind::Map(turn_group(group, lets, left_out)?),
         StatementKind::Tie(tie) => StatementKind::Tie(Tie { inverted: !tie.inverted, ..tie.clone() }),
         StatementKind::Example { left, arrow: Arrow::TwoWay, right } => {
             StatementKind::Example { left: right.clone(), arrow: Arrow::TwoWay, right: left.clone() }
         }
         StatementKind::Example { arrow: Arrow::OneWay, .. } => return Err("a one-way example says nothing about the way back"),
         StatementKind::When { condition, then, otherwise, closing_comments } => {
-            if condition.asks_layout(&|name| lets.iter().find(|(known, _)| known == name).map(|(_, value)| value)) {
-                return Err("`exists` is a fact about the left layout, which the inverse doesn't start from");
+            if asks_layout(condition, lets) {
+                return Err(ASKS_LAYOUT);
             }
             StatementKind::When {
                 condition: condition.clone(),
@@ -113,7 +113,13 @@ fn kind(kind: &StatementKind, lets: &Lets, left_out: &mut Vec<LeftOut>) -> Resul
     })
 }
 
-fn turn_group(group: &Group, left_out: &mut Vec<LeftOut>) -> Result<Group, &'static str> {
+const ASKS_LAYOUT: &str = "`exists` is a fact about the left layout, which the inverse doesn't start from";
+
+fn asks_layout(condition: &Expr, lets: &Lets) -> bool {
+    condition.asks_layout(&|name| lets.iter().find(|(known, _)| known == name).map(|(_, value)| value))
+}
+
+fn turn_group(group: &Group, lets: &Lets, left_out: &mut Vec<LeftOut>) -> Result<Group, &'static str> {
     const ONE_WAY: &str = "it is one-way";
     if !group.braces && group.rules.iter().all(|one| one.arrow == Arrow::OneWay) {
         return Err(ONE_WAY);
@@ -121,7 +127,7 @@ fn turn_group(group: &Group, left_out: &mut Vec<LeftOut>) -> Result<Group, &'sta
     let mut rules = Vec::new();
     let mut orphans: Vec<Comment> = Vec::new();
     for one in &group.rules {
-        let turned = if one.arrow == Arrow::OneWay { Err(ONE_WAY) } else { turn_rule(one) };
+        let turned = if one.arrow == Arrow::OneWay { Err(ONE_WAY) } else { turn_rule(one, lets) };
         match turned {
             Ok(mut rule) => {
                 rule.trivia.leading.splice(0..0, std::mem::take(&mut orphans));
@@ -139,7 +145,10 @@ fn turn_group(group: &Group, left_out: &mut Vec<LeftOut>) -> Result<Group, &'sta
     Ok(Group { braces: group.braces, rules, closing_comments: group.closing_comments.clone() })
 }
 
-fn turn_rule(rule: &Rule) -> Result<Rule, &'static str> {
+fn turn_rule(rule: &Rule, lets: &Lets) -> Result<Rule, &'static str> {
+    if rule.tail.condition.as_ref().is_some_and(|condition| asks_layout(condition, lets)) {
+        return Err(ASKS_LAYOUT);
+    }
     if rule.tail.condition.is_some() && rule.sources.iter().chain(&rule.targets).any(pairs_words) {
         return Err("its condition may speak of words that are other words on the other side");
     }

@@ -14,6 +14,7 @@ mod hostile;
 mod invert;
 mod library;
 mod ops;
+mod patterns;
 mod proofs;
 mod ranks;
 mod seed;

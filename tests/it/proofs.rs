@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
-use regraft::check::value::{Environment, no_captures, unknown_layout};
+use regraft::check::value::{Captures, Environment, unknown_layout};
 use regraft::check::{Idempotence, Rule, Rules, SideItem, StepKind, Twice, idempotence};
 use regraft::key::{Atom, Bindings, Part, Pattern, Segments};
 use regraft::plan::{Hit, PlanOptions, Stage, plan, trace};
@@ -43,7 +43,7 @@ fn planned(rules: &Rules, key: &str) -> Option<(String, usize)> {
 /// What one key becomes, and by how many rules, by keys alone; `None` if that hangs on more than keys.
 fn followed(rules: &Rules, key: &str) -> Option<(String, Vec<Hit>)> {
     let parameters = IndexMap::new();
-    let environment = Environment { config: None, tied: None, parameters: &parameters, exists: &unknown_layout, captures: &no_captures };
+    let environment = Environment { config: None, tied: None, parameters: &parameters, exists: &unknown_layout, captures: Captures::NONE };
     let traces = trace(rules, Direction::Forward, &[key.to_owned()], &environment);
     match &traces[..] {
         [one] if one.results.len() == 1 && !one.open => Some((one.results[0].clone(), one.hits.clone())),

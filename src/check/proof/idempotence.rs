@@ -11,6 +11,7 @@
 
 use std::borrow::Cow;
 
+use super::super::keys::Keys;
 use super::super::lower::pattern_of;
 use super::super::rules::{CaptureKind, Rule, Rules, Selection, SideItem, Step, StepKind};
 use super::alphabet::{Alphabet, accepts};
@@ -118,7 +119,7 @@ impl<'r> Program<'r> {
                 StepKind::Create { target, .. } if !reversed => self.made.push((at, &step.text, target)),
                 StepKind::Create { .. } => self.open(|| format!("`{}`, read backwards, takes a key away", step.text)),
                 StepKind::Tie(tie) => {
-                    let patterns = tie.targets.iter().chain(&tie.sources);
+                    let patterns = tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges);
                     self.made.extend(patterns.map(|pattern| (at, step.text.as_str(), pattern)));
                 }
                 StepKind::When { condition, then, otherwise } => {
@@ -192,7 +193,7 @@ impl<'r> Program<'r> {
 
     /// Whether a tie or a `create` speaks of a key.
     fn takes_part(&self, key: &str) -> bool {
-        self.made.iter().any(|(_, _, pattern)| super::trace::matches_any(std::slice::from_ref(*pattern), key))
+        self.made.iter().any(|(_, _, pattern)| super::trace::fits(pattern, key))
     }
 }
 
@@ -302,7 +303,7 @@ fn meet(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeti
 }
 
 /// Whether no key fits both patterns and none of the exceptions; `false` if that isn't certain.
-fn apart(image: &Pattern, source: &Pattern, unless: &[Pattern]) -> bool {
+fn apart(image: &Pattern, source: &Pattern, unless: &[Keys]) -> bool {
     if !may_overlap(image.parts(), source.parts()) {
         return true;
     }
@@ -320,7 +321,7 @@ fn witnesses(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> 
     for image in maker.rule.right.iter().filter_map(pattern_of) {
         for source in reader.rule.left.iter().filter_map(pattern_of) {
             let unless = &reader.rule.unless_left;
-            let patterns: Vec<&Pattern> = [image, source].into_iter().chain(unless).collect();
+            let patterns: Vec<&Pattern> = [image, source].into_iter().chain(unless.iter().map(Keys::without_ranges)).collect();
             let alphabet = Alphabet::new(&patterns);
             let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
             let mut keys = overlaps(image, source, false, &alphabet, WITNESSES);
@@ -341,19 +342,21 @@ fn witnesses(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> 
 }
 
 /// The patterns of exceptions that certainly match what an automaton says they do: a range may forbid it, and so may a name that stands twice.
-fn certain(patterns: &[Pattern]) -> impl Iterator<Item = &Pattern> {
-    patterns.iter().filter(|pattern| {
-        let atoms = pattern.parts().iter().flat_map(|part| match part {
-            Part::Segment(atoms) => atoms.to_vec(),
-            _ => Vec::new(),
-        });
-        let rests = pattern.parts().iter().filter_map(|part| if let Part::Rest(slot) = part { Some(*slot) } else { None });
-        let mut slots: Vec<Slot> = atoms.clone().filter_map(|atom| atom.slot()).chain(rests).collect();
-        let count = slots.len();
-        slots.sort_unstable();
-        slots.dedup();
-        slots.len() == count && !atoms.into_iter().any(|atom| matches!(atom, Atom::Index { .. }))
-    })
+fn certain(exceptions: &[Keys]) -> impl Iterator<Item = &Pattern> {
+    exceptions.iter().map(Keys::without_ranges).filter(|pattern| is_certain(pattern))
+}
+
+fn is_certain(pattern: &Pattern) -> bool {
+    let atoms = pattern.parts().iter().flat_map(|part| match part {
+        Part::Segment(atoms) => atoms.to_vec(),
+        _ => Vec::new(),
+    });
+    let rests = pattern.parts().iter().filter_map(|part| if let Part::Rest(slot) = part { Some(*slot) } else { None });
+    let mut slots: Vec<Slot> = atoms.clone().filter_map(|atom| atom.slot()).chain(rests).collect();
+    let count = slots.len();
+    slots.sort_unstable();
+    slots.dedup();
+    slots.len() == count && !atoms.into_iter().any(|atom| matches!(atom, Atom::Index { .. }))
 }
 
 /// Whether a rule takes each key that fits its source: nothing but the key decides.
@@ -365,7 +368,6 @@ fn takes_for_certain(rule: &Rule) -> bool {
         })
     };
     let sources: Vec<&Pattern> = rule.left.iter().filter_map(pattern_of).collect();
-    let once: Vec<Pattern> = sources.iter().map(|pattern| (*pattern).clone()).collect();
     rule.condition.is_none()
         && rule.unless_left.is_empty()
         && rule.unless_right.is_empty()
@@ -374,7 +376,7 @@ fn takes_for_certain(rule: &Rule) -> bool {
             CaptureKind::Words { left, right } => left == right,
             CaptureKind::Chars | CaptureKind::Rest => true,
         })
-        && certain(&once).count() == once.len()
+        && sources.iter().all(|pattern| is_certain(pattern))
         && rule.left.iter().chain(&rule.right).filter_map(pattern_of).all(plain)
         // A result that is the key itself is no change; with other names around the captures it can't be.
         && rule.is_rename()
@@ -423,7 +425,7 @@ fn names(rule: &Rule) -> impl Iterator<Item = &Part> {
 fn may_take(taker: &Taker<'_>, maker: &Rule) -> bool {
     let mut images = maker.right.iter().filter_map(pattern_of);
     match &taker.kind {
-        TakerKind::Drop(keys) => images.any(|image| !keys.patterns.iter().all(|pattern| apart(image, pattern, &keys.unless))),
+        TakerKind::Drop(keys) => images.any(|image| !keys.keys.iter().all(|one| apart(image, one.without_ranges(), &keys.unless))),
         // Everything that isn't kept goes.
         TakerKind::Keep => true,
         // Strips go to a fixed point, so only a rule can put a wrapper there again.

@@ -15,6 +15,7 @@ use alphabet::Alphabet;
 use automaton::{Automaton, Found, overlaps, search};
 use trace::{backward, forward, leading, looks_like_result, taker};
 
+use super::keys::Keys;
 use super::lower::pattern_of;
 use super::rules::Rule;
 use crate::diagnostic::Diagnostic;
@@ -53,13 +54,15 @@ fn dead(rules: &[Rule], at: usize) -> Option<Diagnostic> {
         return None;
     }
     for source in rule.left.iter().filter_map(pattern_of) {
-        let own: Vec<&Pattern> = std::iter::once(source).chain(&rule.unless_left).collect();
+        // An exception with a range leaves keys to the rule that fit it otherwise.
+        let excepted = rule.unless_left.iter().filter(|keys| !keys.has_range()).map(Keys::without_ranges);
+        let own: Vec<&Pattern> = std::iter::once(source).chain(excepted).collect();
         let mut patterns = own.clone();
         let mut guards = Vec::new();
         for (earlier, pattern) in &earlier {
             let start = patterns.len();
             patterns.push(pattern);
-            patterns.extend(&earlier.unless_left);
+            patterns.extend(earlier.unless_left.iter().map(Keys::without_ranges));
             guards.push(start..patterns.len());
         }
         let uncertain = earlier.iter().any(|(rule, _)| !rule.unless_right.is_empty());

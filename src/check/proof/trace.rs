@@ -1,5 +1,6 @@
 //! One key followed through rules, as far as patterns alone can tell: captures that an op makes stand at 0, conditions hold.
 
+use super::super::keys::Keys;
 use super::super::lower::pattern_of;
 use super::super::rules::{Rule, Side};
 use crate::key::{Binding, Bindings, Part, Pattern, Segments, Slot};
@@ -10,9 +11,13 @@ fn split(key: &str) -> Segments {
     segments
 }
 
-pub(super) fn matches_any(patterns: &[Pattern], key: &str) -> bool {
-    let segments = split(key);
-    patterns.iter().any(|pattern| pattern.matches(key, &segments, &mut Bindings::new(pattern.slots().len())))
+pub(super) fn fits(pattern: &Pattern, key: &str) -> bool {
+    pattern.matches(key, &split(key), &mut Bindings::new(pattern.slots().len()))
+}
+
+/// Whether exceptions take a key, ranges left aside.
+fn matches_any(exceptions: &[Keys], key: &str) -> bool {
+    exceptions.iter().any(|keys| fits(keys.without_ranges(), key))
 }
 
 /// The first side that matches a key, with its captures; captures that only the other side has stand at 0.

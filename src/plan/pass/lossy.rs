@@ -8,7 +8,7 @@
 use regex::Regex;
 
 use crate::check::value::Scope;
-use crate::check::{Direction, Rule, Selection, SideItem, Step};
+use crate::check::{Direction, Keys, Rule, Selection, SideItem, Step};
 use crate::diagnostic::codes::{LOSSY_REVERSE, NOT_REVERSED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Bindings, Key, Part, Pattern, Segments};
@@ -80,6 +80,8 @@ impl Planner<'_> {
             .collect();
         let (mut segments, mut found) = (Segments::default(), Vec::new());
         self.with_environment(|environment| {
+            // What can't be worked out excepts nothing, so that more may be lost rather than less.
+            let unless = Keys::bind_all(&rule.unless_right, scope, environment).unwrap_or_default();
             for (_, entry) in self.state.iter() {
                 segments.split(&entry.key);
                 let looked = Looked { key: &entry.key, segments: &segments, shape: &self.graph.info(entry.node).shape };
@@ -94,7 +96,7 @@ impl Planner<'_> {
                             })
                     }
                     None => {
-                        !matches_any(&rule.unless_right, &entry.key, &segments)
+                        !matches_any(&unless, &entry.key, &segments)
                             && images.iter().any(|(pattern, loose)| match loose {
                                 Some(loose) => loose.is_match(&entry.key),
                                 None => pattern.matches(&entry.key, &segments, &mut Bindings::new(rule.captures.len())),

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use crate::check::value::Scope;
 use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::NOT_ONE_TO_ONE;
+use crate::diagnostic::codes::{NOT_ONE_TO_ONE, UNDECIDED};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked, bind};
 use crate::plan::state::Entry;
@@ -22,6 +22,14 @@ struct Taken {
     instances: IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
     /// Whether a key fits that stays as it is: in both layouts its name is the same.
     identity: bool,
+}
+
+/// What a condition that asks for keys of the result answered, of a key.
+struct Asked {
+    rule: usize,
+    source: usize,
+    key: Key,
+    held: bool,
 }
 
 /// The entries that one source of an instance took, by the values of its own captures.
@@ -51,7 +59,7 @@ impl Planner<'_> {
                 self.leave_one_way(rule, scope);
             }
         }
-        let taken = self.match_keys(&bound, &undone, scope)?;
+        let (taken, asked) = self.match_keys(&bound, &undone, scope)?;
         let mut made: Vec<Entry> = Vec::new();
         let mut gone: Vec<usize> = Vec::new();
         for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
@@ -94,7 +102,26 @@ impl Planner<'_> {
             self.evidence.made.insert(entry.key.clone());
             self.put(entry);
         }
-        Ok(())
+        self.bear_out(&bound, asked, scope)
+    }
+
+    /// Reading backwards, `exists` was asked of the keys as they were, and is about those that come out: both have to answer alike.
+    fn bear_out(&self, bound: &[BoundRule<'_>], asked: Vec<Asked>, scope: &Scope) -> Result<(), Box<Diagnostic>> {
+        let (mut segments, mut bindings) = (Segments::default(), Bindings::default());
+        self.with_environment(|environment| {
+            for Asked { rule, source, key, held } in asked {
+                let Some(bound) = bound.get(rule) else { continue };
+                segments.split(&key);
+                let looked = Looked { key: &key, segments: &segments, shape: &[] };
+                if bound.fits(source, &looked, &mut bindings) && bound.holds(&looked, &bindings, scope, environment)? != held {
+                    let finding = Diagnostic::error(UNDECIDED, "reading backwards can't tell whether this condition held");
+                    let finding =
+                        finding.at(bound.rule.place.clone(), "asks for keys that this statement itself gives back").keys([key.as_str()]);
+                    return Err(Box::new(finding.hint("ask for keys that the statement leaves alone, or for a config field")));
+                }
+            }
+            Ok(())
+        })
     }
 
     /// Hundreds of layers fail alike: the first failure of a rule is told whole, the keys of the others are added to it.
@@ -110,11 +137,16 @@ impl Planner<'_> {
         }
     }
 
-    fn match_keys(&mut self, bound: &[BoundRule<'_>], undone: &[BoundRule<'_>], scope: &Scope) -> Result<Vec<Taken>, Box<Diagnostic>> {
+    fn match_keys(
+        &mut self,
+        bound: &[BoundRule<'_>],
+        undone: &[BoundRule<'_>],
+        scope: &Scope,
+    ) -> Result<(Vec<Taken>, Vec<Asked>), Box<Diagnostic>> {
         let index = Index::new(bound);
         let results = Index::new(undone);
         let mut taken: Vec<Taken> = bound.iter().map(|_| Taken::default()).collect();
-        let mut already: Vec<Key> = Vec::new();
+        let (mut already, mut asked): (Vec<Key>, _) = (Vec::new(), Vec::new());
         let (mut segments, mut candidates, mut bindings) = (Segments::default(), Vec::new(), Bindings::default());
         self.with_environment(|environment| {
             for (place, entry) in self.state.iter() {
@@ -125,7 +157,14 @@ impl Planner<'_> {
                 for candidate in &candidates {
                     let (rule, source) = index.places[*candidate as usize];
                     let bound = &bound[rule];
-                    if !bound.matches(source, &looked, &mut bindings, scope, environment)? {
+                    if !bound.fits(source, &looked, &mut bindings) {
+                        continue;
+                    }
+                    let held = bound.holds(&looked, &bindings, scope, environment)?;
+                    if bound.asks_result {
+                        asked.push(Asked { rule, source, key: entry.key.clone(), held });
+                    }
+                    if !held {
                         continue;
                     }
                     if bound.rename {
@@ -167,7 +206,7 @@ impl Planner<'_> {
             Ok::<(), Box<Diagnostic>>(())
         })?;
         self.evidence.already.extend(already);
-        Ok(taken)
+        Ok((taken, asked))
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::check::op::{Content, Made, widens};
-use crate::check::value::{Environment, Scope, Value};
-use crate::check::{Direction, Selection, Step};
+use crate::check::value::Scope;
+use crate::check::{Direction, Keys, Selection, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{DROPPED, EXPECTATION, LOSSY, SHAPE, UNMATCHED_RULE};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
-use crate::plan::bind::matches_any;
+use crate::plan::bind::{matches_any, truth_of};
 use crate::plan::state::Entry;
 use crate::plan::{DropReason, NodeId, Planner, counted};
 use crate::syntax::ast::Expr;
@@ -17,19 +17,25 @@ use crate::tensor::{Dtype, TensorInfo};
 impl Planner<'_> {
     /// The places of the entries that a selection takes.
     fn selected(&self, keys: &Selection, scope: &Scope) -> Result<Vec<usize>, Box<Diagnostic>> {
-        let set = PatternSet::new(&keys.patterns);
         let (mut segments, mut candidates, mut found) = (Segments::default(), Vec::new(), Vec::new());
         self.with_environment(|environment| {
+            let patterns = Keys::bind_all(&keys.keys, scope, environment)?;
+            let unless = Keys::bind_all(&keys.unless, scope, environment)?;
+            let set = PatternSet::new(&patterns);
             for (at, entry) in self.state.iter() {
                 segments.split(&entry.key);
                 set.candidates(&entry.key, &segments, &mut candidates);
                 for candidate in &candidates {
                     let which = *candidate as usize;
-                    let names = &keys.captures[which];
-                    let mut bindings = Bindings::new(names.len());
-                    if keys.patterns[which].matches(&entry.key, &segments, &mut bindings)
-                        && !matches_any(&keys.unless, &entry.key, &segments)
-                        && holds(keys.condition.as_ref(), &entry.key, names, &bindings, scope, environment)?
+                    let captures = keys.keys[which].captures();
+                    let mut bindings = Bindings::new(captures.len());
+                    let holds = |bindings: &Bindings| match &keys.condition {
+                        Some(condition) => truth_of(condition, captures, (&entry.key, bindings), &|_| None, scope, environment),
+                        None => Ok(true),
+                    };
+                    if patterns[which].matches(&entry.key, &segments, &mut bindings)
+                        && !matches_any(&unless, &entry.key, &segments)
+                        && holds(&bindings)?
                     {
                         found.push(at);
                         break;
@@ -158,7 +164,7 @@ impl Planner<'_> {
         step: &Step,
         target: &Pattern,
         made: &Made,
-        unless: &[Pattern],
+        unless: &[Keys],
         scope: &Scope,
         direction: Direction,
     ) -> Result<(), Box<Diagnostic>> {
@@ -175,7 +181,8 @@ impl Planner<'_> {
         }
         let mut segments = Segments::default();
         segments.split(&key);
-        if matches_any(unless, &key, &segments) {
+        let unless = self.with_environment(|environment| Keys::bind_all(unless, scope, environment))?;
+        if matches_any(&unless, &key, &segments) {
             return Ok(());
         }
         // What the checkpoint has stays: it may be trained.
@@ -215,21 +222,22 @@ impl Planner<'_> {
     pub(in crate::plan) fn expect_keys(
         &mut self,
         step: &Step,
-        pattern: &Pattern,
+        keys: &Keys,
         captures: &[Slot],
         count: Option<&Expr>,
         scope: &Scope,
     ) -> Result<(), Box<Diagnostic>> {
         let wanted = count.map(|count| self.with_environment(|environment| environment.int(scope, count))).transpose()?;
-        let slots = pattern.slots().len();
+        let pattern = self.with_environment(|environment| keys.bind(scope, environment))?;
+        let slots = keys.captures().len();
         let mut segments = Segments::default();
         let mut different: BTreeSet<Vec<Binding>> = BTreeSet::new();
-        let mut keys = 0usize;
+        let mut fitting = 0usize;
         for (_, entry) in self.state.iter() {
             segments.split(&entry.key);
             let mut bindings = Bindings::new(slots);
             if pattern.matches(&entry.key, &segments, &mut bindings) {
-                keys += 1;
+                fitting += 1;
                 let values = captures.iter().map(|slot| match bindings.text(*slot, &entry.key) {
                     Some(text) => Binding::Owned(text.into()),
                     None => bindings.get(*slot).clone(),
@@ -237,7 +245,7 @@ impl Planner<'_> {
                 different.insert(values.collect());
             }
         }
-        let found = if captures.is_empty() { keys } else { different.len() };
+        let found = if captures.is_empty() { fitting } else { different.len() };
         let met = match wanted {
             Some(wanted) => i64::try_from(found).is_ok_and(|found| found == wanted),
             None => found > 0,
@@ -251,26 +259,6 @@ impl Planner<'_> {
         };
         Err(Box::new(Diagnostic::error(EXPECTATION, message).at(step.place.clone(), "doesn't hold for this checkpoint")))
     }
-}
-
-fn holds(
-    condition: Option<&Expr>,
-    key: &str,
-    names: &[String],
-    bindings: &Bindings,
-    scope: &Scope,
-    environment: &Environment<'_>,
-) -> Result<bool, Box<Diagnostic>> {
-    let Some(condition) = condition else { return Ok(true) };
-    let captures = |name: &str| {
-        let at = names.iter().position(|known| known == name)?;
-        let slot = Slot(u16::try_from(at).ok()?);
-        match bindings.index(slot) {
-            Some(value) => i64::try_from(value).ok().map(Value::Int),
-            None => bindings.text(slot, key).map(|text| Value::Text(text.to_owned())),
-        }
-    };
-    Environment { captures: &captures, ..*environment }.truth(scope, condition)
 }
 
 /// A tensor that doesn't fit what a statement does with it.

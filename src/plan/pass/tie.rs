@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::leave_out::Saving;
 use crate::check::value::Scope;
-use crate::check::{Direction, Step, Tie};
+use crate::check::{Direction, Keys, Step, Tie};
 use crate::diagnostic::codes::{TIE_ABSENT, TIE_APPLIED, TIE_DIFFERS, TIE_REFUSED, UNDECIDED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Key, Pattern, Segments};
@@ -81,11 +81,15 @@ impl Planner<'_> {
             self.close_ties();
         }
         let rule = self.rule_id(&step.place, 0, &step.text);
-        for (at, bindings) in self.tie_instances(tie).into_iter().enumerate() {
+        let (targets_of, sources_of) = self.with_environment(|environment| {
+            Ok::<_, Box<Diagnostic>>((Keys::bind_all(&tie.targets, scope, environment)?, Keys::bind_all(&tie.sources, scope, environment)?))
+        })?;
+        let patterns: Vec<&Pattern> = targets_of.iter().chain(&sources_of).collect();
+        for (at, bindings) in self.tie_instances(tie.slots, &patterns).into_iter().enumerate() {
             let render = |patterns: &[Pattern]| -> Vec<Key> {
                 patterns.iter().filter_map(|pattern| pattern.render("", &bindings).map(Key::from)).collect()
             };
-            let (targets, sources) = (render(&tie.targets), render(&tie.sources));
+            let (targets, sources) = (render(&targets_of), render(&sources_of));
             // Of `head.{i} from head.0`, the first is its own source.
             let targets: Vec<Key> = targets.into_iter().filter(|target| !sources.contains(target)).collect();
             if !holds {
@@ -153,8 +157,8 @@ impl Planner<'_> {
     }
 
     /// The values of the captures for which a target or a source is there or wanted; one, empty, if there are no captures.
-    fn tie_instances(&self, tie: &Tie) -> Vec<Bindings> {
-        if tie.slots == 0 {
+    fn tie_instances(&self, slots: usize, patterns: &[&Pattern]) -> Vec<Bindings> {
+        if slots == 0 {
             return vec![Bindings::new(0)];
         }
         let mut found: BTreeSet<Vec<Binding>> = BTreeSet::new();
@@ -163,10 +167,10 @@ impl Planner<'_> {
         let wanted = self.options.wanted.iter().flat_map(|wanted| wanted.keys.keys());
         for key in here.chain(wanted) {
             segments.split(key);
-            for pattern in tie.targets.iter().chain(&tie.sources) {
-                let mut bindings = Bindings::new(tie.slots);
-                if pattern.slots().len() == tie.slots && pattern.matches(key, &segments, &mut bindings) {
-                    let values = (0..tie.slots).filter_map(|at| u16::try_from(at).ok()).map(crate::key::Slot);
+            for pattern in patterns {
+                let mut bindings = Bindings::new(slots);
+                if pattern.slots().len() == slots && pattern.matches(key, &segments, &mut bindings) {
+                    let values = (0..slots).filter_map(|at| u16::try_from(at).ok()).map(crate::key::Slot);
                     found.insert(
                         values
                             .map(|slot| match bindings.text(slot, key) {
