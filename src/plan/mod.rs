@@ -19,11 +19,12 @@ mod record;
 mod state;
 mod tied;
 mod trace;
+mod verdict;
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 
 pub use cover::Report;
 pub use exists::Layout;
@@ -36,7 +37,7 @@ pub use trace::{Hit, Trace, trace};
 use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
 use crate::check::{Direction, Rules, Step, StepKind};
 use crate::config::{Config, TieDecision, TieReason};
-use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::diagnostic::codes::{COLLISION, LIMIT, RESTORED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Key, Segments};
 use crate::syntax::ast;
@@ -45,6 +46,7 @@ use base::Base;
 use graph::Graph;
 use pass::TieState;
 use state::{Entry, State};
+use verdict::Evidence;
 
 /// A rule file and which way to read it.
 #[derive(Clone, Copy)]
@@ -150,6 +152,8 @@ struct Planner<'a> {
     undecided: bool,
     /// Whether the record tells of the stage that runs.
     recorded: bool,
+    /// Whether the record says that the stage that runs was applied before.
+    repeated: bool,
     /// Wrappers that stay because a few keys lack them.
     strays: Vec<pass::strip::Stray>,
     findings: Vec<Diagnostic>,
@@ -158,25 +162,6 @@ struct Planner<'a> {
     /// How the stage that runs found the keys.
     evidence: Evidence,
     verdicts: Vec<Verdict>,
-}
-
-/// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
-#[derive(Clone, Debug, Default)]
-struct Evidence {
-    /// Keys that a rewrite took.
-    matched: usize,
-    /// Keys that no rewrite took and that look like a result.
-    already: IndexSet<Key, foldhash::fast::RandomState>,
-    /// Keys that a rewrite of this stage gave: that they look like results says nothing.
-    made: HashSet<Key, foldhash::fast::RandomState>,
-    /// Rules that took nothing.
-    unmatched: Vec<Diagnostic>,
-    /// Rewrites that ran.
-    rewrites: usize,
-    /// Rules of them that must take something: those that are not `optional`.
-    needed: usize,
-    /// Steps that can't be read backwards and left something behind.
-    left_out: Vec<pass::lossy::LeftOut>,
 }
 
 impl<'a> Planner<'a> {
@@ -196,6 +181,7 @@ impl<'a> Planner<'a> {
             base: None,
             undecided: false,
             recorded: false,
+            repeated: false,
             strays: Vec::new(),
             findings: Vec::new(),
             ties: TieState::default(),
@@ -275,82 +261,6 @@ impl<'a> Planner<'a> {
                 None => diagnostic.hint(format!("a rule file declares it with `let {name}` or `let {name} = default`")),
             };
             self.findings.push(diagnostic);
-        }
-    }
-
-    fn stage(&mut self, stage: &Stage<'_>) {
-        self.evidence = Evidence::default();
-        self.recorded = self.is_recorded(stage);
-        let steps: Vec<&Step> = stage.rules.steps.iter().collect();
-        self.steps(&steps, stage);
-        self.close_ties();
-        if self.failed() {
-            return;
-        }
-        let mut evidence = std::mem::take(&mut self.evidence);
-        let verdict = match (evidence.matched, evidence.already.len()) {
-            (0, 0) => Verdict::Neither,
-            (0, _) => Verdict::Already,
-            (_, 0) => Verdict::Converts,
-            _ => Verdict::Mixed,
-        };
-        if evidence.rewrites > 0 {
-            self.verdicts.push(verdict);
-        }
-        let left_out = std::mem::take(&mut evidence.left_out);
-        self.report_stage(stage, verdict, evidence);
-        // Where there is nothing to do, nothing is left undone.
-        if verdict != Verdict::Already {
-            self.report_left_out(left_out);
-        }
-    }
-
-    fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
-        use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT};
-        let (source, target) = match (&stage.rules.layouts, stage.direction) {
-            (Some((left, right)), Direction::Forward) => (left.as_str(), right.as_str()),
-            (Some((left, right)), Direction::Reverse) => (right.as_str(), left.as_str()),
-            (None, _) => ("source", "target"),
-        };
-        let name = &stage.rules.name;
-        match verdict {
-            Verdict::Already => {
-                let (fit, all) = (evidence.already.len(), self.state.iter().count());
-                let are = if fit == 1 { "is" } else { "are" };
-                let message =
-                    format!("already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do", counted(all, "key"));
-                let finding = Diagnostic::note(ALREADY_THERE, message);
-                self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
-            }
-            Verdict::Mixed => {
-                let count = counted(evidence.already.len(), "key");
-                let finding = Diagnostic::warning(
-                    MIXED_LAYOUT,
-                    format!("mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"),
-                );
-                let finding = finding.keys(evidence.already.into_iter().map(String::from));
-                self.findings.push(finding.hint("reading backwards would rename these too"));
-            }
-            Verdict::Neither if stage.named && evidence.needed > 0 => {
-                let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
-                finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
-                for miss in self.nearest_misses(stage).into_iter().take(3) {
-                    finding = finding.hint(miss);
-                }
-                self.findings
-                    .push(finding.hint("are these rules for this checkpoint, and is the direction right? `regraft explain` says more"));
-            }
-            _ => {}
-        }
-        if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
-            for mut finding in evidence.unmatched {
-                if !stage.named {
-                    finding.severity = crate::diagnostic::Severity::Note;
-                } else if let Some((_, miss)) = self.miss_of(&finding, stage) {
-                    finding.hints.insert(0, miss);
-                }
-                self.findings.push(finding);
-            }
         }
     }
 
@@ -571,14 +481,6 @@ impl<'a> Planner<'a> {
             self.put(entry);
         }
         true
-    }
-
-    fn unmatched(&mut self, place: &crate::diagnostic::Place, what: &str) {
-        self.evidence.unmatched.push(
-            Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
-                .at(place.clone(), "no key fits")
-                .hint("write `optional` at its end if that is fine"),
-        );
     }
 }
 
