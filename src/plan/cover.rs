@@ -61,6 +61,10 @@ impl Planner<'_> {
         if self.failed() {
             return Err(Diagnostics(self.findings));
         }
+        self.check_modules(&entries);
+        if self.failed() {
+            return Err(Diagnostics(self.findings));
+        }
         let needed = self.reachable(&entries);
         let mut dropped = Vec::new();
         // Every key of the header became a source when it was loaded.

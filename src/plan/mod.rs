@@ -12,6 +12,7 @@ mod exists;
 mod graph;
 mod lower;
 mod miss;
+mod modules;
 mod node;
 mod pass;
 mod print;
@@ -22,7 +23,7 @@ mod trace;
 mod verdict;
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 
@@ -141,6 +142,8 @@ struct Planner<'a> {
     state: State,
     rules: Vec<RuleInfo>,
     rule_ids: HashMap<(usize, u32, usize), RuleId>,
+    /// The rules of `rename`s and `map`s, and whether what belongs to their tensors is meant to stay.
+    rewrites: BTreeMap<RuleId, Alone>,
     /// Where each rule is written.
     places: HashMap<RuleId, crate::diagnostic::Place>,
     dropped: IndexMap<Key, DropReason>,
@@ -164,6 +167,9 @@ struct Planner<'a> {
     verdicts: Vec<Verdict>,
 }
 
+/// Whether a rule says `alone`.
+type Alone = bool;
+
 impl<'a> Planner<'a> {
     fn new(header: &'a Header, options: &'a PlanOptions<'a>) -> Self {
         Self {
@@ -174,6 +180,7 @@ impl<'a> Planner<'a> {
             state: State::default(),
             rules: Vec::new(),
             rule_ids: HashMap::new(),
+            rewrites: BTreeMap::new(),
             places: HashMap::new(),
             dropped: IndexMap::new(),
             renamed: Vec::new(),

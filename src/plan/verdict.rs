@@ -113,6 +113,7 @@ impl Planner<'_> {
         self.lost.truncate(lost);
         let count = self.rules.len();
         self.rule_ids.retain(|_, id| (id.0 as usize) < count);
+        self.rewrites.retain(|id, _| (id.0 as usize) < count);
     }
 
     fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
