@@ -82,6 +82,7 @@ pub(crate) fn plan(
     let (equal, keep) = (&equal, &keep);
     let made = py.detach(|| {
         with_threads(|| {
+            let asked = if reverse { from_layout } else { to_layout }.filter(|_| named.is_none() && wanted.is_none());
             let route = match named {
                 Some(rules) => Route::named(rules, from_layout, to_layout, reverse)?,
                 None => {
@@ -123,7 +124,12 @@ pub(crate) fn plan(
                 },
             };
             let header = header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
-            let plan = regraft::plan(&route.stages(), header.unwrap_or(&regraft::tensor::Header::default()), &options);
+            let (none, header) = (regraft::tensor::Header::default(), header);
+            let header = header.unwrap_or(&none);
+            let plan = regraft::plan(&route.stages(), header, &options).map(|mut plan| {
+                plan.findings.extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
+                plan
+            });
             Ok((plan, route, failed.into_inner()))
         })
     });

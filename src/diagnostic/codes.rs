@@ -152,4 +152,12 @@ codes! {
     OVERFLOW = 340;
     /// Integers that a cast of many keys to a float dtype left as they are.
     LEFT_INTEGERS = 341;
+    /// A leading wrapper that a few keys lack, so that it isn't stripped.
+    NOT_STRIPPED = 330;
+    /// A layout that was asked for and to which no rule leads.
+    NO_WAY = 331;
+    /// A result without a key, of a checkpoint that has some.
+    NO_KEYS = 332;
+    /// A rule that takes what looks like its own results.
+    TAKEN_AGAIN = 333;
 }
