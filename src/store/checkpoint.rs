@@ -14,7 +14,7 @@ use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
 use super::safetensors::{FileHeader, read_header};
-use super::{Extent, Store};
+use super::{Extent, Identity, Store};
 use crate::error::{Error, Result};
 use crate::tensor::{Entry, Header, Location, Storage, TensorView};
 
@@ -204,6 +204,17 @@ impl Store for Checkpoint {
     fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
         let (_, location, file) = self.find(key)?;
         Ok(Some(Extent { file: file.handle()?, path: &file.path, offset: location.offset, len: location.len }))
+    }
+
+    /// Paths, lengths and times of all files, and where each tensor lies in them. A manifest has none: it says nothing of bytes.
+    fn identity(&self) -> Option<Identity> {
+        if !self.has_bytes {
+            return None;
+        }
+        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let name = |file: &StoredFile| file.path.as_os_str().as_encoded_bytes().to_vec();
+        let files: Option<Vec<_>> = self.files.iter().map(|file| Some((name(file), file.len, since(file.modified?)?))).collect();
+        Identity::of(&(files?, &self.header.tensors)).ok()
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {
