@@ -142,4 +142,14 @@ codes! {
     QUANTIZED_BLOCK = 325;
     /// A config field that should say whether embeddings are tied, and is no boolean.
     TIE_FLAG = 326;
+    /// Of numbered files some are not there.
+    MISSING_FILE = 335;
+    /// A file beside the shards holds keys that their index doesn't list.
+    UNLISTED_KEY = 336;
+    /// Layers that the config counts, and that the checkpoint lacks.
+    MISSING_LAYER = 337;
+    /// Empty tensors where others of their list are not: what ZeRO-3 leaves of parameters that were not gathered.
+    PLACEHOLDER = 338;
+    /// A key that no safetensors file can hold.
+    UNWRITABLE_KEY = 339;
 }

@@ -14,6 +14,7 @@ mod node;
 mod pass;
 mod print;
 mod record;
+mod sources;
 mod state;
 mod tied;
 mod trace;
@@ -27,6 +28,7 @@ pub use cover::Report;
 pub use exists::Layout;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
+pub use sources::implausible;
 pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
@@ -34,11 +36,13 @@ pub use trace::{Hit, Trace, trace};
 use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
 use crate::check::{Direction, Rules, Step, StepKind};
 use crate::config::{Config, TieDecision, TieReason};
-use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::diagnostic::codes::{
+    COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_APPLIED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE,
+};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Key, Segments};
 use crate::syntax::ast;
-use crate::tensor::{Header, Wanted};
+use crate::tensor::{Header, MAX_KEY_LEN, Wanted};
 use graph::Graph;
 use pass::TieState;
 use state::{Entry, State};
@@ -111,6 +115,8 @@ const MAX_SEGMENTS: usize = 1024;
 pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) -> Result<Plan, Diagnostics> {
     let mut planner = Planner::new(header, options);
     planner.load();
+    planner.load_aliases();
+    planner.findings.extend(implausible(header, &options.config, options.wanted, !options.not_strict));
     planner.check_parameters(stages);
     planner.check_tie_flag();
     for stage in stages {
@@ -119,7 +125,11 @@ pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) ->
         }
         planner.stage(stage);
     }
-    planner.finish()
+    let plan = planner.finish()?;
+    match sources::unwritable(&plan) {
+        None => Ok(plan),
+        Some(finding) => Err(Diagnostics(plan.findings.into_iter().chain([finding]).collect())),
+    }
 }
 
 /// A plan while it is made.
@@ -208,6 +218,29 @@ impl<'a> Planner<'a> {
                 }
                 Err(why) => self.findings.push(Diagnostic::error(crate::diagnostic::codes::SHAPE, why).keys([key.as_str()])),
             }
+        }
+    }
+
+    /// Keys that were left out when the file was saved, as its metadata says: each is one tensor with the key that it names.
+    fn load_aliases(&mut self) {
+        let mut made = Vec::new();
+        for (alias, kept) in self.header.aliases() {
+            let is_key = alias.len() <= MAX_KEY_LEN && alias.split('.').count() <= MAX_SEGMENTS && !alias.is_empty();
+            let (Some(node), false) = (self.state.get(kept).map(|entry| entry.node), self.state.contains(alias)) else { continue };
+            if is_key {
+                let entry = Entry { key: Key::from(alias), node, origin: kept.clone(), rules: Vec::new(), tied: true };
+                let _ = self.state.insert(entry);
+                made.push(alias);
+            }
+        }
+        if !made.is_empty() {
+            let are = if made.len() == 1 {
+                "1 key that it leaves out is".to_owned()
+            } else {
+                format!("{} keys that it leaves out are", made.len())
+            };
+            let message = format!("the file's metadata says that {are} one tensor with keys that it has");
+            self.findings.push(Diagnostic::note(TIE_APPLIED, message).keys(made));
         }
     }
 

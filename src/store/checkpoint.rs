@@ -76,6 +76,11 @@ impl Checkpoint {
         Self { header, directory, files: Vec::new(), has_bytes: false, indexes: Vec::new(), ignored: Vec::new(), notes: Vec::new() }
     }
 
+    /// The keys of a file beside the checkpoint; none if it can't be read.
+    pub(super) fn keys_of(path: &Path) -> Vec<crate::key::Key> {
+        StoredFile::read(path).map(|(_, header)| header.tensors.into_keys().collect()).unwrap_or_default()
+    }
+
     /// Files of one directory, given by name, their keys all different.
     pub(super) fn from_files(directory: &Path, names: Vec<String>) -> Result<Self> {
         let paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
@@ -150,6 +155,7 @@ impl Checkpoint {
         let from = other.directory.display().to_string();
         self.merge_metadata(other.header.metadata, &from);
         self.header.files.extend(other.header.files);
+        self.header.remarks.extend(other.header.remarks);
         self.files.extend(other.files);
         // Names of two directories may be equal: then the names are whole paths.
         let mut names: Vec<_> = self.header.files.iter().collect();

@@ -13,6 +13,7 @@ mod journal;
 mod json;
 mod manifest;
 mod memory;
+mod numbered;
 mod open;
 mod safetensors;
 mod sharded;

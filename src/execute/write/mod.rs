@@ -30,6 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan, Target};
 use crate::store::{Extent, Identity, Store};
+use crate::tensor::Header;
 use place::{Mode, Spot, Staging, create, sync};
 pub use ranks::Rank;
 use record::Record;
@@ -150,7 +151,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
         return Err(Error::corrupt("the plan is inconsistent: two targets have one key").at_key(twice.key.as_str()));
     }
     check_sources(plan, source, &program.layouts)?;
-    let metadata = metadata(source, &options.metadata);
+    let metadata = metadata(plan, source, &options.metadata, options.ties);
     let items: Vec<Item<'_>> = written.iter().enumerate().map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t]))).collect();
     let limit = if is_file || options.single { None } else { options.max_shard_size };
     let own_name = out.file_name().and_then(|name| name.to_str()).filter(|_| is_file).unwrap_or("model.safetensors");
@@ -285,11 +286,32 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
 }
 
 /// `__metadata__` of the output: the source's, and what the options add.
-pub(super) fn metadata(source: &dyn Store, more: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut metadata = more.clone();
-    metadata.extend(source.header().metadata.clone());
+pub(super) fn metadata(plan: &Plan, source: &dyn Store, more: &BTreeMap<String, String>, ties: Ties) -> BTreeMap<String, String> {
+    let mut metadata = carried(plan, source.header(), more, ties);
     if source.header().metadata.is_empty() {
         metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+    }
+    metadata
+}
+
+/// What metadata becomes: where it names keys that are one tensor, it names those of the result, as far as they are left out there.
+pub(super) fn carried(plan: &Plan, header: &Header, more: &BTreeMap<String, String>, ties: Ties) -> BTreeMap<String, String> {
+    let mut metadata = more.clone();
+    metadata.extend(header.metadata.clone());
+    let mut says_aliases = false;
+    for (alias, kept) in header.aliases() {
+        let is_left_out = !header.tensors.contains_key(alias);
+        says_aliases |= is_left_out;
+        if is_left_out || plan.target(alias).is_none() || plan.target(kept).is_none() {
+            metadata.remove(alias);
+        }
+    }
+    if says_aliases {
+        for target in &plan.targets {
+            if let Some(root) = root(plan, target).filter(|_| ties == Ties::Alias) {
+                metadata.entry(target.key.to_string()).or_insert_with(|| root.key.to_string());
+            }
+        }
     }
     metadata
 }
@@ -430,17 +452,18 @@ pub(super) fn kept(plan: &Plan, ties: Ties) -> Vec<usize> {
 
 /// Whether a target is left out because what it is tied to, at the root of its chain of ties, is written.
 pub(super) fn left_out(plan: &Plan, target: &Target, ties: Ties) -> bool {
-    if ties == Ties::Materialize {
-        return false;
-    }
+    ties == Ties::Alias && root(plan, target).is_some()
+}
+
+/// What a tied target is one tensor with, at the root of its chain of ties, if that is written.
+fn root<'p>(plan: &'p Plan, target: &'p Target) -> Option<&'p Target> {
     let mut seen = BTreeSet::from([&target.key]);
     let mut root = target;
     while let Some(key) = &root.tied_to {
         // A tie to a key that isn't written, or a cycle: then this one is.
-        let Some(next) = plan.target(key).filter(|next| seen.insert(&next.key)) else { return false };
-        root = next;
+        root = plan.target(key).filter(|next| seen.insert(&next.key))?;
     }
-    root.key != target.key
+    (root.key != target.key).then_some(root)
 }
 
 fn check_sources(plan: &Plan, source: &dyn Store, layouts: &[Arc<super::compile::Layout>]) -> Result<()> {
