@@ -159,3 +159,22 @@ fn a_key_that_no_file_holds_is_refused_by_plan_as_by_apply() {
         }
     }
 }
+
+#[test]
+fn a_damaged_record_is_refused_and_one_without_a_checksum_is_read() {
+    let sandbox = Sandbox::new();
+    sandbox.checkpoint("m/model.safetensors", &tensors(["old.a", "b"]));
+    sandbox.write("r.graft", "rename \"old.{x}\" -> \"new.{x}\"\nrename \"b\" <-> \"c\"\n");
+    assert_eq!(sandbox.run(&["apply", "m", "-o", "out", "--rules", "r.graft", "--record"]).code, 0);
+    let back = || sandbox.run(&["plan", "out", "--rules", "r.graft", "--reverse"]);
+    let ran = back();
+    assert!(ran.code == 0 && ran.out.contains("old.a"), "{}{}", ran.out, ran.err);
+    let record = std::fs::read_to_string(sandbox.path("out/regraft.json")).unwrap();
+    sandbox.write("out/regraft.json", record.replace("old.a", "odd.a"));
+    let ran = back();
+    assert!(ran.code == 3 && ran.err.contains("damaged") && ran.err.contains("help:"), "{}", ran.err);
+    let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&record).unwrap();
+    assert!(fields.shift_remove("blake3").is_some());
+    sandbox.write("out/regraft.json", serde_json::Value::Object(fields).to_string());
+    assert_eq!(back().code, 0);
+}
