@@ -164,7 +164,7 @@ fn a_key_that_no_file_holds_is_refused_by_plan_as_by_apply() {
 fn a_damaged_record_is_refused_and_one_without_a_checksum_is_read() {
     let sandbox = Sandbox::new();
     sandbox.checkpoint("m/model.safetensors", &tensors(["old.a", "b"]));
-    sandbox.write("r.graft", "rename \"old.{x}\" -> \"new.{x}\"\nrename \"b\" <-> \"c\"\n");
+    sandbox.write("r.graft", "rename \"old.{x*}\" -> \"new.{x}\"\nrename \"b\" <-> \"c\"\n");
     assert_eq!(sandbox.run(&["apply", "m", "-o", "out", "--rules", "r.graft", "--record"]).code, 0);
     let back = || sandbox.run(&["plan", "out", "--rules", "r.graft", "--reverse"]);
     let ran = back();
