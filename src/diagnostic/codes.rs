@@ -142,4 +142,6 @@ codes! {
     QUANTIZED_BLOCK = 325;
     /// A config field that should say whether embeddings are tied, and is no boolean.
     TIE_FLAG = 326;
+    /// Heads of two sizes in one attention: one of the numbers of heads is wrong.
+    HEAD_SIZES = 345;
 }

@@ -25,6 +25,16 @@ pub(super) fn few(count: u64) -> Fit<()> {
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
     sources: IndexMap<Key, NodeId, foldhash::fast::RandomState>,
+    /// What was turned for rotary embeddings since somebody took note of it.
+    pub(super) turned: Vec<Turned>,
+}
+
+/// Rows that were turned head by head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turned {
+    pub(super) heads: u64,
+    /// Rows of one head.
+    pub(super) size: u64,
 }
 
 impl Graph {

@@ -161,6 +161,8 @@ struct Evidence {
     needed: usize,
     /// Steps that can't be read backwards and left something behind.
     left_out: Vec<pass::lossy::LeftOut>,
+    /// How large the heads are that were turned, by module.
+    heads: pass::Heads,
 }
 
 impl<'a> Planner<'a> {

@@ -1,5 +1,6 @@
 //! One file for each kind of statement.
 
+mod heads;
 mod instance;
 mod leave_out;
 pub(super) mod lossy;
@@ -9,4 +10,5 @@ mod select;
 pub(super) mod strip;
 mod tie;
 
+pub(super) use heads::Heads;
 pub(super) use tie::TieState;
