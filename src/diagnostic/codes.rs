@@ -170,4 +170,6 @@ codes! {
     OVERFLOW = 340;
     /// Integers that a cast of many keys to a float dtype left as they are.
     LEFT_INTEGERS = 341;
+    /// Heads of two sizes in one attention: one of the numbers of heads is wrong.
+    HEAD_SIZES = 345;
 }
