@@ -95,6 +95,10 @@ impl Includes for Library {
     fn known(&self) -> Vec<String> {
         names().map(str::to_owned).collect()
     }
+
+    fn is_built_in(&self, source: &SourceText) -> bool {
+        text(&source.name).is_some_and(|text| text == source.text)
+    }
 }
 
 /// Whether a file lies in a folder or below: as it is written, and, where links lead, really.

@@ -266,7 +266,7 @@ impl Plan {
     /// What was done that the rules, read backwards, can't know, as the bytes of its file.
     fn record(&self, py: Python<'_>) -> PyResult<Cow<'_, [u8]>> {
         let record = Record::of(&self.plan, &self.route.stages(), self.parameters.clone());
-        serde_json::to_vec_pretty(&record).map(Cow::Owned).map_err(|_| errors::fault(py, "a record has no JSON form"))
+        record.to_bytes().map(Cow::Owned).map_err(|error| errors::world(py, &error))
     }
 
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {

@@ -208,7 +208,7 @@ impl Prepared {
     pub(super) fn record(&self, plan: &Plan) -> Result<Vec<u8>> {
         let parameters = self.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
         let record = Record::of(plan, &self.route.stages(), parameters);
-        serde_json::to_vec_pretty(&record).map_err(|error| Failure::Output(error.into()))
+        Ok(record.to_bytes()?)
     }
 
     /// Plans; with `compare`, bytes are compared where a tie asks for it.

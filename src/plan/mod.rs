@@ -18,6 +18,7 @@ mod node;
 mod pass;
 mod print;
 mod record;
+mod sources;
 mod state;
 mod tied;
 mod trace;
@@ -29,6 +30,7 @@ pub use cover::Report;
 pub use exists::Layout;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
+pub use sources::implausible;
 pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
@@ -36,11 +38,11 @@ pub use trace::{Hit, Trace, trace};
 use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
 use crate::check::{Direction, Rules, Step, StepKind};
 use crate::config::{Config, TieDecision, TieReason};
-use crate::diagnostic::codes::{COLLISION, LIMIT, RESTORED, TIE_FLAG, UNKNOWN_NAME};
+use crate::diagnostic::codes::{COLLISION, LIMIT, RESTORED, TIE_APPLIED, TIE_FLAG, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Key, Segments};
 use crate::syntax::ast;
-use crate::tensor::{Header, Wanted};
+use crate::tensor::{Header, MAX_KEY_LEN, Wanted};
 use base::Base;
 use draft::Draft;
 use state::Entry;
@@ -126,7 +128,11 @@ pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) ->
     if let Some(better) = better.filter(|better| !better.undecided) {
         planner = better;
     }
-    planner.finish()
+    let plan = planner.finish()?;
+    match sources::unwritable(&plan) {
+        None => Ok(plan),
+        Some(finding) => Err(Diagnostics(plan.findings.into_iter().chain([finding]).collect())),
+    }
 }
 
 /// A plan while it is made: what is given, and the [`Draft`] that the statements change.
@@ -166,6 +172,8 @@ impl<'a> Planner<'a> {
         let mut planner = Self::new(header, options);
         planner.base = base;
         planner.load();
+        planner.load_aliases();
+        planner.findings.extend(implausible(header, &options.config, options.wanted, !options.not_strict));
         planner.check_parameters(stages);
         planner.check_tie_flag();
         planner.restore_base(stages, false);
@@ -206,6 +214,29 @@ impl<'a> Planner<'a> {
                 }
                 Err(why) => self.findings.push(Diagnostic::error(crate::diagnostic::codes::SHAPE, why).keys([key.as_str()])),
             }
+        }
+    }
+
+    /// Keys that were left out when the file was saved, as its metadata says: each is one tensor with the key that it names.
+    fn load_aliases(&mut self) {
+        let mut made = Vec::new();
+        for (alias, kept) in self.header.aliases() {
+            let is_key = alias.len() <= MAX_KEY_LEN && alias.split('.').count() <= MAX_SEGMENTS && !alias.is_empty();
+            let (Some(node), false) = (self.state.get(kept).map(|entry| entry.node), self.state.contains(alias)) else { continue };
+            if is_key {
+                let entry = Entry { key: Key::from(alias), node, origin: kept.clone(), rules: Vec::new(), tied: true };
+                let _ = self.state.insert(entry);
+                made.push(alias);
+            }
+        }
+        if !made.is_empty() {
+            let are = if made.len() == 1 {
+                "1 key that it leaves out is".to_owned()
+            } else {
+                format!("{} keys that it leaves out are", made.len())
+            };
+            let message = format!("the file's metadata says that {are} one tensor with keys that it has");
+            self.findings.push(Diagnostic::note(TIE_APPLIED, message).keys(made));
         }
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Evidence {
     pub(super) needed: usize,
     /// Steps that can't be read backwards and left something behind.
     pub(super) left_out: Vec<pass::lossy::LeftOut>,
+    /// How large the heads are that were turned, by module.
+    pub(super) heads: pass::Heads,
 }
 
 impl Planner<'_> {
