@@ -138,6 +138,9 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     }
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
     let written = kept(plan, options.ties);
+    if written.is_empty() {
+        return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key").in_file(out));
+    }
     let mut report = Report::default();
     for target in plan.targets.iter().filter(|target| left_out(plan, target, options.ties)) {
         report.aliased += 1;
