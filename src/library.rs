@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::error::Error;
 use crate::plan::Stage;
 
-pub use detect::{Detection, detect};
+pub use detect::{Detection, Wrapper, detect};
 pub use examples::check_examples;
 
 /// Name and text of each embedded file.
