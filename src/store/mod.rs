@@ -8,6 +8,7 @@ use crate::tensor::{Header, TensorView};
 
 mod checkpoint;
 mod counted;
+mod distributed;
 mod journal;
 mod json;
 mod manifest;
@@ -16,6 +17,7 @@ mod open;
 mod safetensors;
 mod sharded;
 mod side;
+mod variants;
 
 pub use checkpoint::Checkpoint;
 pub use counted::Counted;
