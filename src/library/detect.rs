@@ -442,12 +442,13 @@ impl Reading<'_> {
 
 /// A layout of an embedded file that half of the keys are in, and more than in the one it leads to: none that models share, such as `hub`.
 pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'static str)> {
-    let kinds = kinds(header);
+    let (keys, _) = unwrapped(header);
+    let kinds = kinds(&keys);
     let telling = Telling(HashMap::new());
     names().filter(|name| super::text(name).is_some_and(has_another_layout)).find_map(|name| {
         let rules = rules(name)?;
         let (left, right) = rules.layouts.as_ref()?;
-        let [as_left, as_right] = [true, false].map(|left| sides(rules, left).explain(&kinds, &telling).keys);
+        let [as_left, as_right] = [true, false].map(|left| Reader::new(rules, left).explain(&kinds, &telling).keys);
         [(left, right, as_left, as_right), (right, left, as_right, as_left)].into_iter().find_map(|(layout, leads_to, own, other)| {
             let is_it = !SHARED.contains(&layout.as_str()) && own > other && own * 2 >= header.tensors.len() as u64;
             is_it.then_some((name, layout.as_str(), leads_to.as_str()))
