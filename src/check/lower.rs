@@ -478,6 +478,7 @@ impl Checker<'_> {
             unless_right,
             condition: rule.tail.condition.clone(),
             optional: rule.tail.optional,
+            alone: rule.alone,
             ambiguous: false,
         };
         lowered.ambiguous = proof::may_be_ambiguous(&lowered);

@@ -142,6 +142,12 @@ codes! {
     QUANTIZED_BLOCK = 325;
     /// A config field that should say whether embeddings are tied, and is no boolean.
     TIE_FLAG = 326;
+    /// What belongs to a tensor stays behind where the tensor goes.
+    STRANDED = 327;
+    /// Numbers with leading zeros, which an index doesn't match.
+    PADDED_NUMBER = 328;
+    /// A tensor's rows are put into another order, and what belongs to each of them isn't.
+    HALF_MOVED = 329;
     /// Finite values became infinite or NaN while they were computed.
     OVERFLOW = 340;
     /// Integers that a cast of many keys to a float dtype left as they are.

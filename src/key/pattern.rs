@@ -257,6 +257,12 @@ impl Pattern {
         }
     }
 
+    /// Whether it has a capture of numbers.
+    pub fn has_index(&self) -> bool {
+        let is_index = |atom: &Atom| matches!(atom, Atom::Index { .. });
+        self.parts.iter().any(|part| matches!(part, Part::Segment(atoms) if atoms.iter().any(is_index)))
+    }
+
     fn all_slots(&self) -> impl Iterator<Item = Slot> {
         self.parts.iter().flat_map(|part| {
             let (rest, atoms) = match part {

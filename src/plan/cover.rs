@@ -46,6 +46,10 @@ impl Planner<'_> {
         if self.failed() {
             return Err(Diagnostics(self.draft.findings));
         }
+        self.check_modules(&entries);
+        if self.failed() {
+            return Err(Diagnostics(self.draft.findings));
+        }
         let needed = self.reachable(&entries);
         let mut dropped = Vec::new();
         // Every key of the header became a source when it was loaded.

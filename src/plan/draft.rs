@@ -1,6 +1,6 @@
 //! [`Draft`]: everything that a statement may change of a plan, as one value.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Deref, DerefMut};
 
 use indexmap::IndexMap;
@@ -9,7 +9,7 @@ use super::graph::Graph;
 use super::node::{DropReason, RuleId, RuleInfo};
 use super::pass::TieState;
 use super::state::State;
-use super::{Evidence, Lost, Planner, Renamed};
+use super::{Alone, Evidence, Lost, Planner, Renamed};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
 
@@ -21,6 +21,8 @@ pub(super) struct Draft {
     pub(super) state: State,
     pub(super) rules: Vec<RuleInfo>,
     pub(super) rule_ids: HashMap<(usize, u32, usize), RuleId>,
+    /// The rules of `rename`s and `map`s, and whether what belongs to their tensors is meant to stay.
+    pub(super) rewrites: BTreeMap<RuleId, Alone>,
     /// Where each rule is written.
     pub(super) places: HashMap<RuleId, Place>,
     pub(super) dropped: IndexMap<Key, DropReason>,

@@ -213,6 +213,32 @@ impl Graph {
     }
 }
 
+/// Walks through a graph, in each of which a node is met once.
+#[derive(Debug, Default)]
+pub(super) struct Walks {
+    count: u32,
+    /// By node, the last walk that came by.
+    last: Vec<u32>,
+}
+
+impl Walks {
+    /// Looks at a node and what is below it, each once, as long as `look` says to go on.
+    pub(super) fn walk(&mut self, graph: &Graph, start: NodeId, mut look: impl FnMut(NodeId, &Node) -> bool) {
+        let first = graph.node(start);
+        if !look(start, first) || first.inputs.is_empty() {
+            return;
+        }
+        self.count += 1;
+        self.last.resize(graph.nodes.len(), 0);
+        let mut open: Vec<NodeId> = first.inputs.clone();
+        while let Some(id) = open.pop() {
+            if std::mem::replace(&mut self.last[id.0 as usize], self.count) != self.count && look(id, graph.node(id)) {
+                open.extend(&graph.node(id).inputs);
+            }
+        }
+    }
+}
+
 pub(super) fn no_dim(dim: impl std::fmt::Display, info: &TensorInfo) -> String {
     format!("{info} has no dimension {dim}")
 }

@@ -11,6 +11,7 @@ mod exists;
 mod graph;
 mod lower;
 mod miss;
+mod modules;
 mod node;
 mod pass;
 mod print;
@@ -129,6 +130,9 @@ struct Planner<'a> {
     verdicts: Vec<Verdict>,
     draft: Draft,
 }
+
+/// Whether a rule says `alone`.
+type Alone = bool;
 
 /// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
 #[derive(Clone, Debug, Default)]

@@ -11,6 +11,7 @@ use crate::diagnostic::codes::{TIE_APPLIED, TIE_DIFFERS, UNDECIDED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
 use crate::plan::{DropReason, NodeId, Planner, RuleId, TieOutcome};
+use crate::tensor::companion;
 
 /// One instance of a tie that is read backwards.
 #[derive(Clone, Debug)]
@@ -72,6 +73,7 @@ impl Planner<'_> {
                 }
             }
         }
+        self.keep_what_is_scaled(&mut leaving);
         self.keep_what_would_be_lost(&ties, &mut leaving, &mut same);
         let mut gone = Vec::with_capacity(leaving.len());
         for (target, Leaving { root, rule }) in &leaving {
@@ -92,6 +94,19 @@ impl Planner<'_> {
         for (target, root) in gone {
             if let Some(entry) = self.state.remove(target) {
                 self.drop_sources(entry.node, &DropReason::TiedTo(root.clone()));
+            }
+        }
+    }
+
+    /// Takes from `leaving` each tensor whose scales, or what else belongs to it, stay; and then those of its companions that would go alone.
+    fn keep_what_is_scaled(&self, leaving: &mut BTreeMap<Key, Leaving>) {
+        let needed = |key: &Key| companion::names_of(key).into_iter().filter(|(_, role)| role.is_needed()).map(|(name, _)| name);
+        let stays = |leaving: &BTreeMap<Key, Leaving>, name: &str| self.state.contains(name) && !leaving.contains_key(name);
+        let kept: Vec<Key> = leaving.keys().filter(|key| needed(key).any(|name| stays(leaving, &name))).cloned().collect();
+        for key in &kept {
+            leaving.remove(key);
+            for (name, _) in companion::names_of(key) {
+                leaving.remove(name.as_str());
             }
         }
     }

@@ -7,11 +7,11 @@ use indexmap::IndexMap;
 use crate::check::value::Scope;
 use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::{NOT_ONE_TO_ONE, UNDECIDED};
+use crate::diagnostic::codes::{NOT_ONE_TO_ONE, PADDED_NUMBER, UNDECIDED};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked, bind};
 use crate::plan::state::Entry;
-use crate::plan::{Planner, Renamed};
+use crate::plan::{Planner, Renamed, counted};
 
 /// What one rule took.
 #[derive(Default)]
@@ -62,6 +62,7 @@ impl Planner<'_> {
         let mut gone: Vec<usize> = Vec::new();
         for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
             let id = self.rule_id(&bound.rule.place, *at, &bound.rule.text);
+            self.rewrites.insert(id, bound.rule.alone);
             let count = taken.renames.len() + taken.instances.len();
             self.count(id, count as u64);
             self.evidence.matched += count;
@@ -122,7 +123,7 @@ impl Planner<'_> {
     }
 
     /// Hundreds of layers fail alike: the first failure of a rule is told whole, the keys of the others are added to it.
-    fn report_instance(&mut self, diagnostic: Diagnostic) {
+    pub(in crate::plan) fn report_instance(&mut self, diagnostic: Diagnostic) {
         let start = |diagnostic: &Diagnostic| diagnostic.primary.as_ref().map(|(place, _)| place.span.start);
         let same = self
             .findings
@@ -144,6 +145,7 @@ impl Planner<'_> {
         let results = Index::new(undone);
         let mut taken: Vec<Taken> = bound.iter().map(|_| Taken::default()).collect();
         let (mut already, mut asked) = (Vec::new(), Vec::new());
+        let mut padded: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
         let (mut segments, mut candidates, mut bindings) = (Segments::default(), Vec::new(), Bindings::default());
         self.with_environment(|environment| {
             for (place, entry) in self.state.iter() {
@@ -184,6 +186,9 @@ impl Planner<'_> {
                     hit = true;
                     break;
                 }
+                if !hit && let Some(rule) = index.but_for_zeros(&entry.key, bound, &mut bindings) {
+                    padded.entry(rule).or_default().push(entry.key.clone());
+                }
                 if !hit && !undone.is_empty() {
                     results.candidates(&entry.key, &segments, &mut candidates);
                     for candidate in &candidates {
@@ -200,6 +205,15 @@ impl Planner<'_> {
             Ok::<(), Box<Diagnostic>>(())
         })?;
         self.evidence.already.extend(already);
+        for (rule, keys) in padded {
+            let are = if keys.len() == 1 { "has a number" } else { "have numbers" };
+            let message = format!("{} that this rule would take {are} with leading zeros", counted(keys.len(), "key"));
+            let finding =
+                Diagnostic::warning(PADDED_NUMBER, message).at(bound[rule].rule.place.clone(), "takes numbers as they are counted");
+            let finding = finding.keys(keys.iter().map(|key| key.as_str()));
+            self.findings
+                .push(finding.hint("write `{l*}` where the number may have leading zeros: it is text then, the same on both sides"));
+        }
         Ok((taken, asked))
     }
 }
@@ -224,6 +238,26 @@ fn reads_back(key: &str, image: &str, bound: &BoundRule<'_>, undone: &[BoundRule
             .keys([key])
             .hint("write `->` if the rule is meant to go one way, or name more of the key"),
     ))
+}
+
+/// A key with the numbers of its segments written without leading zeros, if one has any.
+fn without_zeros(key: &str) -> Option<String> {
+    let bytes = key.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let is_padding = |at: usize| bytes[at] == b'0' && digit(at + 1) && !(at > 0 && digit(at - 1));
+    if !(0..bytes.len()).any(is_padding) {
+        return None;
+    }
+    let mut plain = String::with_capacity(key.len());
+    let mut leading = true;
+    for (at, c) in key.char_indices() {
+        leading &= c == '0' && digit(at + 1);
+        if !leading {
+            plain.push(c);
+        }
+        leading = !digit(at) || leading;
+    }
+    Some(plain)
 }
 
 /// The captures of a source that tell its tensors apart within an instance.
@@ -268,6 +302,18 @@ impl Index {
         places.extend(regexes);
         let regexes = first..count(places.len());
         Self { set, places, regexes }
+    }
+
+    /// The first rule that would take a key if its numbers had no leading zeros.
+    fn but_for_zeros(&self, key: &str, bound: &[BoundRule<'_>], bindings: &mut Bindings) -> Option<usize> {
+        let key = without_zeros(key)?;
+        let (mut segments, mut candidates) = (Segments::default(), Vec::new());
+        segments.split(&key);
+        let looked = Looked { key: &key, segments: &segments, shape: &[] };
+        self.candidates(&key, &segments, &mut candidates);
+        let places = candidates.iter().map(|candidate| self.places[*candidate as usize]);
+        let counts = |(rule, source): &(usize, usize)| bound[*rule].source_pattern(*source).is_some_and(Pattern::has_index);
+        places.filter(counts).find(|(rule, source)| bound[*rule].fits(*source, &looked, bindings)).map(|(rule, _)| rule)
     }
 
     /// Candidates in the order of the rules.
