@@ -146,6 +146,21 @@ fn explain_tells_why_no_rule_took_a_key() {
 }
 
 #[test]
+fn explain_follows_a_file_that_is_used_reversed() {
+    let sandbox = Sandbox::new();
+    sandbox.write("m.json", r#"{"b.0.weight": ["F32", [2]], "b.0.bias": ["F32", [2]]}"#);
+    sandbox.write("other.graft", "rename \"a.{l}.weight\" <-> \"b.{l}.weight\"\n");
+    sandbox.write("my.graft", "use \"other.graft\" reversed\n");
+    let ran = sandbox.run(&["explain", "m.json", "b.0.weight", "--rules", "my.graft"]);
+    assert!(ran.out.contains("other.graft:1") && ran.out.contains("-> a.0.weight"), "{}", ran.out);
+    let ran = sandbox.run(&["explain", "m.json", "b.0.bias", "--rules", "my.graft"]);
+    assert!(ran.out.contains("other.graft:1") && ran.out.contains("it stopped at segment 3, `bias`"), "{}", ran.out);
+    sandbox.write("my.graft", "use \"other.graft\" reversed\n\nexample \"b.3.weight\" <-> \"a.3.weight\"\n");
+    let ran = sandbox.run(&["test", "my.graft"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "1 example, 0 cases\n"), "{}", ran.err);
+}
+
+#[test]
 fn diff_tells_keys_shapes_and_bytes_apart() {
     let sandbox = Sandbox::new();
     let mut tensors = mixtral(2);
