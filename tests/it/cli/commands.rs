@@ -172,6 +172,8 @@ fn diff_tells_keys_shapes_and_bytes_apart() {
     sandbox.checkpoint("c.safetensors", &tensors);
     let found = sandbox.run(&["diff", "a.safetensors", "c.safetensors"]);
     assert_eq!(found.code, 1);
+    let quiet = sandbox.run(&["diff", "a.safetensors", "c.safetensors", "-q"]);
+    assert_eq!((quiet.code, quiet.out.as_str(), quiet.err.as_str()), (1, "", ""));
     assert!(found.out.contains("model.norm.weight  differs in 1 byte"), "{}", found.out);
     assert_eq!(sandbox.run(&["diff", "a.safetensors", "c.safetensors", "--headers"]).code, 0);
     tensors.remove("lm_head.weight");
