@@ -353,7 +353,7 @@ impl Checker<'_> {
             let known = scope.lets.keys().map(String::as_str).chain(captures.iter().copied());
             diagnostic = match did_you_mean(name, known) {
                 _ if LENGTHS.contains(&name) => {
-                    diagnostic.hint("only a one-way rule with one source can ask for the lengths of its tensor")
+                    diagnostic.hint("the lengths of a tensor are known in the `where` of a one-way rule with one source, and nowhere else")
                 }
                 Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
                 None => diagnostic.hint(format!("define it with `let {name} = …`, or bind it in a pattern")),

@@ -8,6 +8,7 @@ pub mod keys;
 mod lower;
 pub mod op;
 mod proof;
+pub mod reading;
 mod rules;
 pub mod value;
 

@@ -35,6 +35,7 @@ pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
 
+use crate::check::reading::in_order;
 use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
 use crate::check::{Direction, Rules, Step, StepKind};
 use crate::config::{Config, TieDecision, TieReason};
@@ -269,15 +270,7 @@ impl<'a> Planner<'a> {
 
     /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come first both ways.
     fn steps(&mut self, steps: &[&Step], stage: &Stage<'_>) {
-        let is_strip = |step: &Step| matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. });
-        let ordered: Vec<&Step> = match stage.direction {
-            Direction::Forward => steps.to_vec(),
-            Direction::Reverse => {
-                let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().copied().partition(|step| is_strip(step));
-                strips.into_iter().chain(others.into_iter().rev()).collect()
-            }
-        };
-        for step in ordered {
+        for step in in_order(steps, stage.direction) {
             if self.failed() {
                 return;
             }

@@ -24,4 +24,5 @@ mod store;
 mod syntax;
 mod tidy;
 mod ties;
+mod trace;
 mod wrappers;
