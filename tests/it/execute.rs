@@ -2,7 +2,9 @@
 
 mod failures;
 mod files;
+mod identity;
 mod lanes;
+mod overflow;
 mod patch;
 mod plans;
 mod views;
