@@ -138,6 +138,8 @@ class Names:
         self.beside: Dict[str, Any] = {}
         """What wrappers hold themselves, as the count of an averaged model."""
         prefix = self.layers[-1].prefix
+        self.front = self._where_it_loads(prefix + "x")[:-1]
+        """What wrappers around the whole put in front of a name where it loads."""
         others = []
         for path in tensor_paths(model):
             if path.startswith(prefix):
@@ -158,6 +160,10 @@ class Names:
         # A layer that PEFT took over is found under its old name.
         for key, taken in others:
             self.own.setdefault(key, self.own[taken])
+
+    def where_it_loads(self, key: str) -> str:
+        """The name where it loads of a bare one. What the module doesn't show, as FSDP1 doesn't what is flat, is behind the wrappers too."""
+        return self.own.get(key, self.front + key)
 
     @property
     def in_peft(self) -> bool:

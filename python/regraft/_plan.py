@@ -63,7 +63,7 @@ class Plan:
     def __reduce__(self) -> Any:
         source, rules, how = self._made_from
         header = source.as_header() if isinstance(source, _regraft.Checkpoint) else source
-        return _again, (header, rules, how, self._inner.asked())
+        return _again, (header, rules, how, self._inner.compared())
 
     def __copy__(self) -> "Plan":
         return self

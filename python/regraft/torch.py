@@ -146,7 +146,7 @@ class _LoadHook(_Hook):
             made = self._convert(made, names, options)
         if self._ties:
             materialize_ties(made, names.layers[-1].module)
-        result = {names.own.get(key, key): value for key, value in made.items()}
+        result = {names.where_it_loads(key): value for key, value in made.items()}
         result.update(beside)
         _replace(state_dict, prefix, result, made, names)
 
@@ -255,7 +255,7 @@ def _replace(
             del metadata[name]
         metadata.update({(prefix + name).rstrip("."): entry for name, entry in found.items()})
         return
-    moved = moved_metadata(found, [(names.own.get(key, key), key) for key in bare])
+    moved = moved_metadata(found, [(names.where_it_loads(key), key) for key in bare])
     for name, entry in moved.items():
         metadata.setdefault((prefix + name).rstrip("."), entry)
 

@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     /// The targets in the order in which memory has them.
     order: Vec<usize>,
     /// What was asked about the bytes of two keys, and how many differ.
-    asked: Vec<(String, String, Option<u64>)>,
+    compared: Vec<(String, String, Option<u64>)>,
 }
 
 /// What a plan is made for.
@@ -87,7 +87,7 @@ pub(crate) fn plan(
     let (equal, keep) = (&equal, &keep);
     let made = py.detach(|| {
         with_threads(|| {
-            let layout = if reverse { from_layout } else { to_layout }.filter(|_| named.is_none() && wanted.is_none());
+            let asked = if reverse { from_layout } else { to_layout }.filter(|_| named.is_none() && wanted.is_none());
             let route = match named {
                 Some(rules) => Route::named(rules, from_layout, to_layout, reverse)?,
                 None => {
@@ -100,9 +100,9 @@ pub(crate) fn plan(
                 }
             };
             let failed = RefCell::new(None);
-            let asked = RefCell::new(Vec::new());
+            let compared = RefCell::new(Vec::new());
             let note = |a: &str, b: &str, bytes: Option<u64>| {
-                asked.borrow_mut().push((a.to_owned(), b.to_owned(), bytes));
+                compared.borrow_mut().push((a.to_owned(), b.to_owned(), bytes));
                 bytes.map(equality)
             };
             let ask = |a: &str, b: &str| {
@@ -137,23 +137,23 @@ pub(crate) fn plan(
             let nothing = regraft::tensor::Header::default();
             let header = header.unwrap_or(&nothing);
             let plan = regraft::plan(&route.stages(), header, &options).map(|mut plan| {
-                plan.findings.extend(layout.and_then(|to| regraft::library::no_way(header, &plan, to)));
+                plan.findings.extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
                 let order = order(&plan, header, wanted.filter(|_| in_order));
                 (plan, order)
             });
-            Ok((plan, route, failed.into_inner(), asked.into_inner()))
+            Ok((plan, route, failed.into_inner(), compared.into_inner()))
         })
     });
     if let Some(error) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
     // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
-    let (plan, route, failed, asked) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
+    let (plan, route, failed, compared) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
     if let Some(error) = failed {
         return Err(errors::world(py, &error));
     }
     let (plan, order) = plan.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
-    Ok(Plan { plan: Arc::new(plan), route, parameters: written, order, asked })
+    Ok(Plan { plan: Arc::new(plan), route, parameters: written, order, compared })
 }
 
 /// The targets in the order of a target that has one, else in that of what they are made from: a dict in memory is gone through by position as well.
@@ -239,8 +239,8 @@ impl Plan {
     }
 
     /// What was asked about the bytes of two keys, and how many differ.
-    fn asked(&self) -> Vec<(String, String, Option<u64>)> {
-        self.asked.clone()
+    fn compared(&self) -> Vec<(String, String, Option<u64>)> {
+        self.compared.clone()
     }
 
     /// Why a state dict with these keys, dtypes and shapes isn't the one that the plan is for; `None` if it is.

@@ -123,11 +123,11 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
             None => error,
         });
     }
-    let (names, variants) = variants::split(directory, names);
-    ignored.extend(variants);
     for name in &names {
         sharded::check_inside(directory, name, options)?;
     }
+    let (names, variants) = variants::split(directory, names);
+    ignored.extend(variants);
     let gaps = numbered::gaps(&names);
     let mut checkpoint = Checkpoint::from_files(directory, names.clone()).map_err(|error| variants::choose(directory, &names, error))?;
     checkpoint.header.remarks.extend(gaps);
