@@ -25,7 +25,8 @@ impl Planner<'_> {
         let file = Arc::as_ptr(&place.source) as usize;
         for here in turned {
             let first = self.evidence.heads.0.entry((file, module(key))).or_insert_with(|| (here, key.clone(), place.clone()));
-            if first.0.size == here.size {
+            // One tensor may be turned twice, by heads of two sizes: that is no second opinion of them.
+            if first.0.size == here.size || first.1 == *key {
                 continue;
             }
             let (there, other, other_place) = first.clone();
