@@ -159,7 +159,7 @@ fn other_kinds_of_files_are_named() {
         (b"\n <html>", ErrorKind::Corrupt, "HTML"),
         (b"PK\x03\x04\x14\x00\x00\x00\x08\x00", ErrorKind::Unsupported, "zip archive"),
         (
-            b"PK\x03\x04\x14\x00\x00\x00\x00\x00ttddCRCCsizesizE\x0e\x00\x00\x00weight/one.npy\x93NUMPY",
+            b"PK\x03\x04\x14\x00\x00\x00\x00\x00ttddCRCCsizesizE\x37\x00\x00\x00params/img/Transformer/encoderblock/LayerNorm_0/one.npy\x93NUMPY",
             ErrorKind::Unsupported,
             "NumPy archive",
         ),
