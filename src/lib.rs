@@ -9,6 +9,7 @@ pub mod key;
 pub mod config;
 pub mod diagnostic;
 pub mod error;
+mod seal;
 pub mod tensor;
 
 pub mod store;

@@ -82,6 +82,7 @@ pub(crate) fn plan(
     let (equal, keep) = (&equal, &keep);
     let made = py.detach(|| {
         with_threads(|| {
+            let asked = if reverse { from_layout } else { to_layout }.filter(|_| named.is_none() && wanted.is_none());
             let route = match named {
                 Some(rules) => Route::named(rules, from_layout, to_layout, reverse)?,
                 None => {
@@ -123,7 +124,12 @@ pub(crate) fn plan(
                 },
             };
             let header = header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
-            let plan = regraft::plan(&route.stages(), header.unwrap_or(&regraft::tensor::Header::default()), &options);
+            let (none, header) = (regraft::tensor::Header::default(), header);
+            let header = header.unwrap_or(&none);
+            let plan = regraft::plan(&route.stages(), header, &options).map(|mut plan| {
+                plan.findings.extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
+                plan
+            });
             Ok((plan, route, failed.into_inner()))
         })
     });
@@ -260,7 +266,7 @@ impl Plan {
     /// What was done that the rules, read backwards, can't know, as the bytes of its file.
     fn record(&self, py: Python<'_>) -> PyResult<Cow<'_, [u8]>> {
         let record = Record::of(&self.plan, &self.route.stages(), self.parameters.clone());
-        serde_json::to_vec_pretty(&record).map(Cow::Owned).map_err(|_| errors::fault(py, "a record has no JSON form"))
+        record.to_bytes().map(Cow::Owned).map_err(|error| errors::world(py, &error))
     }
 
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {

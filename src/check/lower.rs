@@ -31,6 +31,11 @@ pub trait Includes {
     fn known(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Whether a rule file ships with the library, so that its reader can give it values but not write in it.
+    fn is_built_in(&self, _source: &SourceText) -> bool {
+        false
+    }
 }
 
 /// Why a rule file can't be used.
@@ -103,7 +108,8 @@ impl Checker<'_> {
         self.files += 1;
         self.open.push(Arc::clone(source));
         let scope = self.scopes.len();
-        self.scopes.push(Scope { source: Arc::clone(source), lets: IndexMap::new(), under });
+        let built_in = self.includes.is_built_in(source);
+        self.scopes.push(Scope { source: Arc::clone(source), lets: IndexMap::new(), under, built_in });
         self.lets(scope, &parsed.file.statements);
         if let Some(rules) = rules.as_deref_mut() {
             self.front_matter(scope, &parsed.file.statements, rules);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use regraft::error::Error;
-use regraft::execute::{PatchOptions, Progress, Rank, Report, Ties, WriteOptions, lanes, patch, write};
+use regraft::execute::{PatchOptions, Progress, Report, Ties, WriteOptions, lanes, patch, write};
 use regraft::plan::{Plan, RECORD_FILE, Verdict};
 use regraft::store::side_files;
 use serde_json::json;
@@ -199,7 +199,7 @@ fn write_files(
         resume: arguments.resume,
         checksums: arguments.checksums,
         sync: !arguments.no_sync,
-        rank: rank(arguments)?,
+        rank: arguments.conversion.target.share()?,
         progress: Some(&progress),
         cancel: Some(cancel),
         ..WriteOptions::default()
@@ -207,19 +207,6 @@ fn write_files(
     let result = write(plan, &prepared.checkpoint, output, &options);
     display.finish();
     Ok(result?)
-}
-
-/// Which rank this is: by arguments, else by what a launcher says.
-fn rank(arguments: &Arguments) -> Result<Option<Rank>> {
-    // Each rank has a stage of its own: nothing is shared out.
-    if arguments.conversion.target.is_ranked() {
-        return Ok(None);
-    }
-    let found = match arguments.conversion.target.share() {
-        Some((rank, world_size)) => Rank::new(rank, world_size).map(Some),
-        _ => Rank::from_variables(|name| std::env::var(name).ok()),
-    };
-    Ok(found.map_err(Failure::Usage)?.filter(|rank| rank.world_size > 1))
 }
 
 /// What was done, for people.

@@ -80,6 +80,8 @@ pub(super) struct Prepared {
     pub(super) findings: Vec<Diagnostic>,
     /// What the conversion that made the checkpoint did, if it left a record.
     record: Option<Record>,
+    /// The layout that was asked for, where config.json chooses the rules.
+    asked: Option<String>,
     not_strict: bool,
     allow_lossy: bool,
 }
@@ -109,6 +111,8 @@ impl Conversion {
             Some(path) => Config::read(path)?,
             None => beside(&checkpoint)?,
         };
+        let asked = if self.reverse { &self.from } else { &self.to };
+        let asked = asked.clone().filter(|_| named.is_empty());
         let route = self.route(named, &config, console)?;
         let record = record_beside(&checkpoint)?;
         let target = self.target.read()?;
@@ -128,6 +132,7 @@ impl Conversion {
             compared: Cell::new(0),
             findings,
             record,
+            asked,
             not_strict: self.no_strict,
             allow_lossy: self.allow_lossy,
         })
@@ -203,7 +208,7 @@ impl Prepared {
     pub(super) fn record(&self, plan: &Plan) -> Result<Vec<u8>> {
         let parameters = self.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
         let record = Record::of(plan, &self.route.stages(), parameters);
-        serde_json::to_vec_pretty(&record).map_err(|error| Failure::Output(error.into()))
+        Ok(record.to_bytes()?)
     }
 
     /// Plans; with `compare`, bytes are compared where a tie asks for it.
@@ -225,7 +230,12 @@ impl Prepared {
         let plan = regraft::plan(&self.route.stages(), self.checkpoint.header(), &options);
         self.compared.set(counted.bytes_read());
         comparison.checked()?;
-        Ok(plan?)
+        let mut plan = plan?;
+        // A target manifest says itself whether the result is what was asked for.
+        if let Some(to) = self.asked.as_ref().filter(|_| self.target.is_none()) {
+            plan.findings.extend(library::no_way(self.checkpoint.header(), &plan, to));
+        }
+        Ok(plan)
     }
 
     /// Which stage of the target is asked for, as a line; empty for a whole model.

@@ -5,13 +5,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use regraft::config::Config;
+use regraft::diagnostic::Diagnostic;
 use regraft::execute::twins;
 use regraft::key::{Key, natural_order};
+use regraft::plan::implausible;
 use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
 use regraft::tensor::{Header, TensorInfo};
 use serde_json::{Map, Value, json};
 
-use super::console::Console;
+use super::console::{Console, has_findings};
+use super::conversion::beside;
 use super::group::Groups;
 use super::size::Size;
 use super::summary::counted;
@@ -44,12 +48,16 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
     let checkpoint = open_all(&arguments.sources, &options)?;
+    // A config that can't be read is for those to say who need it.
+    let config = beside(&checkpoint).unwrap_or_else(|_| Config::empty());
+    let findings = implausible(checkpoint.header(), &config, None, false);
     let equal = if arguments.bytes { twins(&checkpoint)? } else { Vec::new() };
     let equal: Vec<Vec<Key>> = equal.into_iter().map(|group| group.keys).collect();
     if console.json {
-        console.json(&as_json(&checkpoint, arguments.bytes.then_some(&equal)))?;
+        console.json(&as_json(&checkpoint, arguments.bytes.then_some(&equal), &findings))?;
     } else {
         console.out(&text(&checkpoint, &equal, arguments))?;
+        console.findings(&findings);
         for note in checkpoint.notes() {
             console.aside(&format!("warning: {note}\n"));
         }
@@ -57,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             console.note(&format!("note: {} is no part of the checkpoint", path.display()));
         }
     }
-    Ok(Outcome::findings(!checkpoint.notes().is_empty()))
+    Ok(Outcome::findings(!checkpoint.notes().is_empty() || has_findings(&findings)))
 }
 
 fn sorted(header: &Header) -> Vec<(&Key, &TensorInfo)> {
@@ -147,7 +155,7 @@ fn by_dtype(tensors: &[(&Key, &TensorInfo)]) -> BTreeMap<&'static str, (u64, u64
     totals
 }
 
-fn as_json(checkpoint: &Checkpoint, equal: Option<&Vec<Vec<Key>>>) -> Value {
+fn as_json(checkpoint: &Checkpoint, equal: Option<&Vec<Vec<Key>>>, findings: &[Diagnostic]) -> Value {
     let header = checkpoint.header();
     let sorted = sorted(header);
     let mut tensors = Map::new();
@@ -184,5 +192,6 @@ fn as_json(checkpoint: &Checkpoint, equal: Option<&Vec<Vec<Key>>>) -> Value {
         "equal": equal,
         "notes": checkpoint.notes(),
         "ignored": checkpoint.ignored(),
+        "findings": findings,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use regraft::checkpoint::ranks::{Place, variable};
+use regraft::execute::Rank;
 use regraft::plan::Part;
 use regraft::tensor::Wanted;
 
@@ -43,7 +43,7 @@ enum Kind {
     Stage,
     /// One of several stages.
     Ranked {
-        place: Place,
+        place: Rank,
         file: PathBuf,
         stage: Wanted,
     },
@@ -62,7 +62,8 @@ impl TargetArguments {
             let kind = if self.stage { Kind::Stage } else { Kind::Whole };
             return Ok(Some(Target { whole: Wanted::read(file)?, kind }));
         }
-        let place = self.place(self.target.len() as u64)?;
+        let targets = u32::try_from(self.target.len()).map_err(|_| Failure::Usage("too many targets".to_owned()))?;
+        let place = self.place(targets)?;
         let mut stages = self.target.iter().map(Wanted::read).collect::<std::result::Result<Vec<_>, _>>()?;
         let whole =
             Wanted::join(&stages).map_err(|key| Failure::Usage(format!("two targets say different dtypes or shapes of `{key}`")))?;
@@ -79,26 +80,31 @@ impl TargetArguments {
         self.target.len() > 1
     }
 
-    /// Rank and world size among which the files are shared, if both are given and there is no target for each.
-    pub(super) fn share(&self) -> Option<(u32, u32)> {
-        if self.is_ranked() { None } else { self.rank.zip(self.world_size) }
+    /// Which share of the files is written, if there is no target for each rank: by arguments, else by what a launcher says.
+    pub(super) fn share(&self) -> Result<Option<Rank>> {
+        if self.is_ranked() {
+            return Ok(None);
+        }
+        let rank = Rank::resolve(self.rank, self.world_size, None, variable).map_err(Failure::Usage)?;
+        Ok(rank.filter(|rank| rank.world_size > 1))
     }
 
     /// Which of so many targets.
-    fn place(&self, targets: u64) -> Result<Place> {
-        if self.rank.is_none() && variable("RANK")?.is_none() {
+    fn place(&self, targets: u32) -> Result<Rank> {
+        let found = Rank::resolve(self.rank, self.world_size, Some(targets), variable).map_err(Failure::Usage)?;
+        let Some(rank) = found else {
             return Err(Failure::Usage(format!("which of the {targets} targets? give --rank, or RANK in the environment")));
-        }
-        let said = match self.world_size {
-            None if variable("WORLD_SIZE")?.is_none() => Some(targets),
-            said => said.map(u64::from),
         };
-        let place = Place::resolve(self.rank.map(u64::from), said).map_err(|error| Failure::Usage(error.to_string()))?;
-        if place.world_size != targets {
-            return Err(Failure::Usage(format!("there are {targets} targets for {} ranks: give one for each", place.world_size)));
+        if rank.world_size != targets {
+            return Err(Failure::Usage(format!("there are {targets} targets for {} ranks: give one for each", rank.world_size)));
         }
-        Ok(place)
+        Ok(rank)
     }
+}
+
+/// A variable of the environment; what is no Unicode is no number either, and is said to be none.
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 impl Target {

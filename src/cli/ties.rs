@@ -1,4 +1,4 @@
-//! `regraft ties`: which tensors are one, by storage, by bytes and by declaration, and where the three disagree.
+//! `regraft ties`: which tensors are one, by storage, by bytes, by the file's own word and by declaration, and where these disagree.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -21,7 +21,7 @@ use super::size::Size;
 use super::summary::counted;
 use super::{Outcome, Result};
 
-/// Shows which tensors are one: by storage, byte for byte, and by the rules of the model; and where the three disagree
+/// Shows which tensors are one: by storage, byte for byte, by the file's metadata, and by the rules of the model; and where these disagree
 ///
 /// Names what in config.json decided whether the model is tied, and what loading (hub to model) and saving (model to hub) do with each tie.
 #[derive(clap::Args)]
@@ -89,6 +89,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         tied: config.tie_policy(arguments.tied),
         rules: routes[0].describe().into_iter().map(|(name, _)| name).collect(),
         storage: same_place(&source)?,
+        metadata: metadata(checkpoint.header()),
         bytes_compared: reads,
         bytes,
         declared: declared(&loading, &saving),
@@ -172,6 +173,12 @@ struct Declared {
     line_text: String,
 }
 
+/// What the files themselves say: `save_model` of safetensors' torch part leaves keys out, and notes of which tensor each is a name.
+fn metadata(header: &Header) -> Vec<[Key; 2]> {
+    let left_out = header.aliases().filter(|(alias, _)| !header.tensors.contains_key(*alias));
+    left_out.map(|(alias, kept)| [Key::from(alias), kept.clone()]).collect()
+}
+
 fn declared(loading: &Plan, saving: &Plan) -> Vec<Declared> {
     let rule = |plan: &Plan, id: RuleId| plan.rules.get(id.0 as usize).cloned();
     let mut seen = BTreeSet::new();
@@ -214,6 +221,8 @@ struct Ties {
     rules: Vec<String>,
     /// Keys of one place.
     storage: Vec<Vec<Key>>,
+    /// Keys that were left out when the file was saved, and what stands for each.
+    metadata: Vec<[Key; 2]>,
     bytes_compared: bool,
     /// Keys of equal bytes.
     bytes: Vec<Twins>,
@@ -308,6 +317,16 @@ impl Ties {
         let constant: usize = self.bytes.iter().filter(|group| group.constant).map(|group| group.keys.len()).sum();
         if constant > 0 {
             let _ = writeln!(out, "  and {} whose elements all have one value, as in fresh norms", counted(constant as u64, "tensor"));
+        }
+        let _ = writeln!(out, "\nsaid by the metadata:{}", if self.metadata.is_empty() { " nothing" } else { "" });
+        let mut groups = Groups::new();
+        for [alias, kept] in &self.metadata {
+            groups.add_made(alias, Sources::of(kept), ());
+        }
+        for line in groups.lines() {
+            let times = if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
+            let _ =
+                writeln!(out, "  {} = {}{times}", line.text(), line.sources().into_iter().next().map(|(kept, _)| kept).unwrap_or_default());
         }
         let none = if self.declared.is_empty() { " none of keys that are there" } else { "" };
         let _ = writeln!(out, "\ndeclared by the rules ({}):{none}", self.rules.join(", "));

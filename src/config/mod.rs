@@ -3,6 +3,7 @@
 //! A config is hostile input: its size and nesting are limited, and no field is assumed to be there or to have its usual type.
 //! What the fields mean is for others, except for one question that rules ask often: whether a model is [tied](Config::tie_policy).
 
+mod base;
 mod json;
 mod tie;
 
@@ -18,6 +19,9 @@ pub use tie::{TieDecision, TieReason, default_tie};
 
 /// The largest config.json that is read, in bytes.
 pub const MAX_BYTES: u64 = 16 << 20;
+
+/// What some editors put before text: it says nothing of UTF-8, and JSON doesn't have it.
+pub(crate) const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A config.json, or nothing where a checkpoint has none.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,7 +59,8 @@ impl Config {
         if bytes.len() as u64 > MAX_BYTES {
             return Err(Error::new(ErrorKind::Limit, format!("the config is larger than {} MiB", MAX_BYTES >> 20)).in_file(path));
         }
-        match serde_json::from_slice(&json::without_python_constants(&bytes)) {
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+        match serde_json::from_slice(&json::without_python_constants(text)) {
             Ok(value @ Value::Object(_)) => Ok(Self(value)),
             Ok(other) => Err(Error::corrupt(format!("a config is a JSON object, this is {}", kind(&other))).in_file(path)),
             Err(error) => Err(Error::corrupt(format!("not a JSON object: {error}")).in_file(path)),

@@ -148,8 +148,28 @@ codes! {
     PADDED_NUMBER = 328;
     /// A tensor's rows are put into another order, and what belongs to each of them isn't.
     HALF_MOVED = 329;
+    /// A leading wrapper that a few keys lack, so that it isn't stripped.
+    NOT_STRIPPED = 330;
+    /// A layout that was asked for and to which no rule leads.
+    NO_WAY = 331;
+    /// A result without a key, of a checkpoint that has some.
+    NO_KEYS = 332;
+    /// A rule that takes what looks like its own results.
+    TAKEN_AGAIN = 333;
+    /// Of numbered files some are not there.
+    MISSING_FILE = 335;
+    /// A file beside the shards holds keys that their index doesn't list.
+    UNLISTED_KEY = 336;
+    /// Layers that the config counts, and that the checkpoint lacks.
+    MISSING_LAYER = 337;
+    /// Empty tensors where others of their list are not: what ZeRO-3 leaves of parameters that were not gathered.
+    PLACEHOLDER = 338;
+    /// A key that no safetensors file can hold.
+    UNWRITABLE_KEY = 339;
     /// Finite values became infinite or NaN while they were computed.
     OVERFLOW = 340;
     /// Integers that a cast of many keys to a float dtype left as they are.
     LEFT_INTEGERS = 341;
+    /// Heads of two sizes in one attention: one of the numbers of heads is wrong.
+    HEAD_SIZES = 345;
 }

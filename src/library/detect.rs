@@ -186,3 +186,27 @@ impl Sides<'_> {
         Explained { keys, weight, matching }
     }
 }
+
+/// A layout of an embedded file that half of the keys are in, and more than in the one it leads to: none that models share, such as `hub`.
+pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'static str)> {
+    let kinds = kinds(header);
+    let telling = Telling(HashMap::new());
+    names().filter(|name| super::text(name).is_some_and(has_another_layout)).find_map(|name| {
+        let rules = rules(name)?;
+        let (left, right) = rules.layouts.as_ref()?;
+        let [as_left, as_right] = [true, false].map(|left| sides(rules, left).explain(&kinds, &telling).keys);
+        [(left, right, as_left, as_right), (right, left, as_right, as_left)].into_iter().find_map(|(layout, leads_to, own, other)| {
+            let is_it = !SHARED.contains(&layout.as_str()) && own > other && own * 2 >= header.tensors.len() as u64;
+            is_it.then_some((name, layout.as_str(), leads_to.as_str()))
+        })
+    })
+}
+
+/// Layouts that say nothing of who made a checkpoint.
+const SHARED: [&str; 2] = [super::HUB, super::MODEL];
+
+/// Whether a rule file names a layout of its own: a look at its text, before it is checked.
+fn has_another_layout(text: &str) -> bool {
+    let header = text.lines().find_map(|line| line.strip_prefix("ruleset ")?.split_once(':'));
+    header.is_some_and(|(_, layouts)| layouts.split_whitespace().any(|word| !word.contains('-') && !SHARED.contains(&word)))
+}

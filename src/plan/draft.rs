@@ -8,10 +8,15 @@ use indexmap::IndexMap;
 use super::graph::Graph;
 use super::node::{DropReason, RuleId, RuleInfo};
 use super::pass::TieState;
+use super::pass::strip::Stray;
 use super::state::State;
-use super::{Alone, Evidence, Lost, Planner, Renamed};
+use super::verdict::Evidence;
+use super::{Lost, Planner, Renamed};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
+
+/// Whether a rule says `alone`.
+type Alone = bool;
 
 /// What statements change. A branch that is tried and not taken leaves no trace, since the draft of before it is put back whole: a field
 /// that a statement writes belongs here.
@@ -33,6 +38,8 @@ pub(super) struct Draft {
     pub(super) ties: TieState,
     /// How the stage that runs found the keys.
     pub(super) evidence: Evidence,
+    /// Wrappers that stay because a few keys lack them.
+    pub(super) strays: Vec<Stray>,
 }
 
 /// The passes say `self.state`: which of a planner's fields are the draft's is decided above and nowhere else.

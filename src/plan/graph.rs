@@ -29,6 +29,16 @@ pub(super) struct Graph {
     sources: IndexMap<Key, NodeId, foldhash::fast::RandomState>,
     /// Casts that there are: one tensor that is cast alike under several keys stays one.
     casts: HashMap<(NodeId, Dtype), NodeId, foldhash::fast::RandomState>,
+    /// What was turned for rotary embeddings since somebody took note of it.
+    pub(super) turned: Vec<Turned>,
+}
+
+/// Rows that were turned head by head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turned {
+    pub(super) heads: u64,
+    /// Rows of one head.
+    pub(super) size: u64,
 }
 
 impl Graph {

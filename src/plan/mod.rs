@@ -3,6 +3,8 @@
 //! Each statement rewrites the state dict that the one before left, one file under `pass/` for each kind of statement. What can only
 //! be known from bytes (is a tied head equal to its source?) is asked of [`PlanOptions::equal`], if there is one.
 
+mod base;
+mod behind;
 mod bind;
 mod blocks;
 mod cover;
@@ -16,9 +18,11 @@ mod node;
 mod pass;
 mod print;
 mod record;
+mod sources;
 mod state;
 mod tied;
 mod trace;
+mod verdict;
 
 use indexmap::IndexMap;
 
@@ -26,6 +30,7 @@ pub use cover::Report;
 pub use exists::Layout;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
+pub use sources::implausible;
 pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
@@ -34,11 +39,12 @@ use crate::check::reading::in_order;
 use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
 use crate::check::{Direction, Rules, Step, StepKind};
 use crate::config::{Config, TieDecision, TieReason};
-use crate::diagnostic::codes::{COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_FLAG, UNKNOWN_NAME, UNMATCHED_RULE};
+use crate::diagnostic::codes::{COLLISION, LIMIT, RESTORED, TIE_APPLIED, TIE_FLAG, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Key, Segments};
 use crate::syntax::ast;
-use crate::tensor::{Header, Wanted};
+use crate::tensor::{Header, MAX_KEY_LEN, Wanted};
+use base::Base;
 use draft::Draft;
 use state::Entry;
 
@@ -108,17 +114,26 @@ const MAX_SEGMENTS: usize = 1024;
 /// # Errors
 /// Everything because of which this checkpoint can't be converted so.
 pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) -> Result<Plan, Diagnostics> {
-    let mut planner = Planner::new(header, options);
-    planner.load();
-    planner.check_parameters(stages);
-    planner.check_tie_flag();
-    for stage in stages {
-        if planner.failed() {
-            break;
+    let mut planner = Planner::run(stages, header, options, None);
+    let mut better: Option<Planner<'_>> = None;
+    for base in planner.other_bases() {
+        let other = Planner::run(stages, header, options, Some(base));
+        let most = better.as_ref().unwrap_or(&planner).met();
+        if !other.failed() && other.met() > most {
+            better = Some(other);
+        } else if !other.failed() && other.met() == most && better.as_ref().is_some_and(|better| !better.state.same_keys(&other.state)) {
+            // Two that fit equally: no guess, unless a third fits better still.
+            better = Some(Planner { undecided: true, ..other });
         }
-        planner.stage(stage);
     }
-    planner.finish()
+    if let Some(better) = better.filter(|better| !better.undecided) {
+        planner = better;
+    }
+    let plan = planner.finish()?;
+    match sources::unwritable(&plan) {
+        None => Ok(plan),
+        Some(finding) => Err(Diagnostics(plan.findings.into_iter().chain([finding]).collect())),
+    }
 }
 
 /// A plan while it is made: what is given, and the [`Draft`] that the statements change.
@@ -126,36 +141,54 @@ struct Planner<'a> {
     header: &'a Header,
     options: &'a PlanOptions<'a>,
     decision: TieDecision,
+    /// What is done to keys before the first rule.
+    base: Option<Base>,
+    /// Whether another base prefix fits as well.
+    undecided: bool,
     /// Whether the record tells of the stage that runs.
     recorded: bool,
+    /// Whether the record says that the stage that runs was applied before.
+    repeated: bool,
     verdicts: Vec<Verdict>,
     draft: Draft,
 }
 
-/// Whether a rule says `alone`.
-type Alone = bool;
-
-/// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
-#[derive(Clone, Debug, Default)]
-struct Evidence {
-    /// Keys that a rewrite took.
-    matched: usize,
-    /// Keys that no rewrite took and that look like a result.
-    already: Vec<Key>,
-    /// Rules that took nothing.
-    unmatched: Vec<Diagnostic>,
-    /// Rewrites that ran.
-    rewrites: usize,
-    /// Rules of them that must take something: those that are not `optional`.
-    needed: usize,
-    /// Steps that can't be read backwards and left something behind.
-    left_out: Vec<pass::lossy::LeftOut>,
-}
-
 impl<'a> Planner<'a> {
     fn new(header: &'a Header, options: &'a PlanOptions<'a>) -> Self {
-        let decision = options.config.tie_policy(options.tied);
-        Self { header, options, decision, recorded: false, verdicts: Vec::new(), draft: Draft::default() }
+        Self {
+            header,
+            options,
+            decision: options.config.tie_policy(options.tied),
+            base: None,
+            undecided: false,
+            recorded: false,
+            repeated: false,
+            verdicts: Vec::new(),
+            draft: Draft::default(),
+        }
+    }
+
+    /// All stages, one after the other; `base` before the first rule.
+    fn run(stages: &[Stage<'_>], header: &'a Header, options: &'a PlanOptions<'a>, base: Option<Base>) -> Self {
+        let mut planner = Self::new(header, options);
+        planner.base = base;
+        planner.load();
+        planner.load_aliases();
+        planner.findings.extend(implausible(header, &options.config, options.wanted, !options.not_strict));
+        planner.check_parameters(stages);
+        planner.check_tie_flag();
+        planner.restore_base(stages, false);
+        for stage in stages {
+            if planner.failed() {
+                return planner;
+            }
+            planner.stage(stage);
+        }
+        if !planner.failed() {
+            planner.restore_base(stages, true);
+            planner.meet_base();
+        }
+        planner
     }
 
     fn failed(&self) -> bool {
@@ -182,6 +215,29 @@ impl<'a> Planner<'a> {
                 }
                 Err(why) => self.findings.push(Diagnostic::error(crate::diagnostic::codes::SHAPE, why).keys([key.as_str()])),
             }
+        }
+    }
+
+    /// Keys that were left out when the file was saved, as its metadata says: each is one tensor with the key that it names.
+    fn load_aliases(&mut self) {
+        let mut made = Vec::new();
+        for (alias, kept) in self.header.aliases() {
+            let is_key = alias.len() <= MAX_KEY_LEN && alias.split('.').count() <= MAX_SEGMENTS && !alias.is_empty();
+            let (Some(node), false) = (self.state.get(kept).map(|entry| entry.node), self.state.contains(alias)) else { continue };
+            if is_key {
+                let entry = Entry { key: Key::from(alias), node, origin: kept.clone(), rules: Vec::new(), tied: true };
+                let _ = self.state.insert(entry);
+                made.push(alias);
+            }
+        }
+        if !made.is_empty() {
+            let are = if made.len() == 1 {
+                "1 key that it leaves out is".to_owned()
+            } else {
+                format!("{} keys that it leaves out are", made.len())
+            };
+            let message = format!("the file's metadata says that {are} one tensor with keys that it has");
+            self.findings.push(Diagnostic::note(TIE_APPLIED, message).keys(made));
         }
     }
 
@@ -212,83 +268,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn stage(&mut self, stage: &Stage<'_>) {
-        self.evidence = Evidence::default();
-        self.recorded = self.is_recorded(stage);
-        let steps: Vec<&Step> = stage.rules.steps.iter().collect();
-        self.steps(&steps, stage);
-        self.close_ties();
-        if self.failed() {
-            return;
-        }
-        let mut evidence = std::mem::take(&mut self.evidence);
-        let verdict = match (evidence.matched, evidence.already.len()) {
-            (0, 0) => Verdict::Neither,
-            (0, _) => Verdict::Already,
-            (_, 0) => Verdict::Converts,
-            _ => Verdict::Mixed,
-        };
-        if evidence.rewrites > 0 {
-            self.verdicts.push(verdict);
-        }
-        let left_out = std::mem::take(&mut evidence.left_out);
-        self.report_stage(stage, verdict, evidence);
-        // Where there is nothing to do, nothing is left undone.
-        if verdict != Verdict::Already {
-            self.report_left_out(left_out);
-        }
-    }
-
-    fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
-        use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT};
-        let (source, target) = match (&stage.rules.layouts, stage.direction) {
-            (Some((left, right)), Direction::Forward) => (left.as_str(), right.as_str()),
-            (Some((left, right)), Direction::Reverse) => (right.as_str(), left.as_str()),
-            (None, _) => ("source", "target"),
-        };
-        let name = &stage.rules.name;
-        match verdict {
-            Verdict::Already => {
-                let (fit, all) = (evidence.already.len(), self.state.iter().count());
-                let are = if fit == 1 { "is" } else { "are" };
-                let message =
-                    format!("already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do", counted(all, "key"));
-                let finding = Diagnostic::note(ALREADY_THERE, message);
-                self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
-            }
-            Verdict::Mixed => {
-                let count = counted(evidence.already.len(), "key");
-                let finding = Diagnostic::warning(
-                    MIXED_LAYOUT,
-                    format!("mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"),
-                );
-                let finding = finding.keys(evidence.already.into_iter().map(String::from));
-                self.findings.push(finding.hint("reading backwards would rename these too"));
-            }
-            Verdict::Neither if stage.named && evidence.needed > 0 => {
-                let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
-                finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
-                for miss in self.nearest_misses(stage).into_iter().take(3) {
-                    finding = finding.hint(miss);
-                }
-                self.findings
-                    .push(finding.hint("are these rules for this checkpoint, and is the direction right? `regraft explain` says more"));
-            }
-            _ => {}
-        }
-        if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
-            for mut finding in evidence.unmatched {
-                if !stage.named {
-                    finding.severity = crate::diagnostic::Severity::Note;
-                } else if let Some((_, miss)) = self.miss_of(&finding, stage) {
-                    finding.hints.insert(0, miss);
-                }
-                self.findings.push(finding);
-            }
-        }
-    }
-
-    /// Runs statements, in the order of the direction.
+    /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come first both ways.
     fn steps(&mut self, steps: &[&Step], stage: &Stage<'_>) {
         for step in in_order(steps, stage.direction) {
             if self.failed() {
@@ -303,6 +283,7 @@ impl<'a> Planner<'a> {
         if !matches!(step.kind, StepKind::Tie(_) | StepKind::When { .. } | StepKind::Reversed(_)) {
             self.close_ties();
         }
+        self.try_base(&step.kind);
         let result = match &step.kind {
             StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
             StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
@@ -370,11 +351,19 @@ impl<'a> Planner<'a> {
     fn rename_all(&mut self, step: &Step, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
         let rule = self.rule_id(&step.place, 0, &step.text);
         self.count(rule, changes.len() as u64);
+        self.rename_by(rule, changes)
+    }
+
+    /// [`rename_all`](Self::rename_all), by a rule that is counted.
+    fn rename_by(&mut self, rule: RuleId, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
         let (mut entries, mut renamed) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
         for (at, key) in changes {
             let Some(mut entry) = self.state.take(at) else { continue };
             let before = std::mem::replace(&mut entry.key, Key::from(key));
             entry.rules.push(rule);
+            if self.evidence.made.contains(&before) {
+                self.evidence.made.insert(entry.key.clone());
+            }
             renamed.push((before, entry.key.clone()));
             entries.push(entry);
         }
@@ -432,14 +421,6 @@ impl<'a> Planner<'a> {
             self.put(entry);
         }
         true
-    }
-
-    fn unmatched(&mut self, place: &crate::diagnostic::Place, what: &str) {
-        self.evidence.unmatched.push(
-            Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
-                .at(place.clone(), "no key fits")
-                .hint("write `optional` at its end if that is fine"),
-        );
     }
 }
 

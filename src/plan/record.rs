@@ -11,6 +11,7 @@ use crate::check::Direction;
 use crate::diagnostic::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+use crate::seal::{Broken, seal, unseal};
 
 /// The file that `apply --record` writes into its output directory, and that the way back looks for.
 pub const RECORD_FILE: &str = "regraft.json";
@@ -106,14 +107,28 @@ impl Record {
         }
     }
 
-    /// Reads a record from the bytes of its file, which errors name.
+    /// The bytes of its file, with a checksum.
     ///
     /// # Errors
-    /// If they are no record.
+    /// If a value of it has no JSON form, which none of a plan's lacks.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        seal(self, true).map_err(|error| Error::corrupt(format!("cannot write the record as JSON: {error}")))
+    }
+
+    /// Reads a record from the bytes of its file, which errors name. One without a checksum, as earlier versions wrote, is read as it is.
+    ///
+    /// # Errors
+    /// If they are no record, or its checksum doesn't fit what it says.
     pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<Self> {
         if bytes.len() > MAX_RECORD {
             return Err(Error::new(ErrorKind::Limit, "the record is larger than 256 MiB").in_file(file));
         }
-        serde_json::from_slice(bytes).map_err(|error| Error::corrupt(format!("not a record of regraft: {error}")).in_file(file))
+        match unseal(bytes) {
+            Ok(read) => Ok(read.content),
+            Err(Broken::Foreign(error)) => Err(Error::corrupt(format!("not a record of regraft: {error}")).in_file(file)),
+            Err(Broken::Damaged) => Err(Error::corrupt("the record is damaged: its checksum doesn't fit what it says")
+                .in_file(file)
+                .hint("restore it; if it was changed on purpose take its `blake3` out, and without it move it away: names that only it knows stay")),
+        }
     }
 }

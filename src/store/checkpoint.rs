@@ -14,7 +14,7 @@ use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
 use super::safetensors::{FileHeader, read_header};
-use super::{Extent, Store};
+use super::{Extent, Identity, Store};
 use crate::error::{Error, Result};
 use crate::tensor::{Entry, Header, Location, Storage, TensorView};
 
@@ -74,6 +74,11 @@ impl Checkpoint {
     /// Key -> dtype and shape without bytes.
     pub(super) fn manifest(header: Header, directory: PathBuf) -> Self {
         Self { header, directory, files: Vec::new(), has_bytes: false, indexes: Vec::new(), ignored: Vec::new(), notes: Vec::new() }
+    }
+
+    /// The keys of a file beside the checkpoint; none if it can't be read.
+    pub(super) fn keys_of(path: &Path) -> Vec<crate::key::Key> {
+        StoredFile::read(path).map(|(_, header)| header.tensors.into_keys().collect()).unwrap_or_default()
     }
 
     /// Files of one directory, given by name, their keys all different.
@@ -150,6 +155,7 @@ impl Checkpoint {
         let from = other.directory.display().to_string();
         self.merge_metadata(other.header.metadata, &from);
         self.header.files.extend(other.header.files);
+        self.header.remarks.extend(other.header.remarks);
         self.files.extend(other.files);
         // Names of two directories may be equal: then the names are whole paths.
         let mut names: Vec<_> = self.header.files.iter().collect();
@@ -204,6 +210,17 @@ impl Store for Checkpoint {
     fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
         let (_, location, file) = self.find(key)?;
         Ok(Some(Extent { file: file.handle()?, path: &file.path, offset: location.offset, len: location.len }))
+    }
+
+    /// Paths, lengths and times of all files, and where each tensor lies in them. A manifest has none: it says nothing of bytes.
+    fn identity(&self) -> Option<Identity> {
+        if !self.has_bytes {
+            return None;
+        }
+        let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let name = |file: &StoredFile| file.path.as_os_str().as_encoded_bytes().to_vec();
+        let files: Option<Vec<_>> = self.files.iter().map(|file| Some((name(file), file.len, since(file.modified?)?))).collect();
+        Identity::of(&(files?, &self.header.tensors)).ok()
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Store;
+use super::{Extent, Identity, Store};
 use crate::error::Result;
 use crate::tensor::{Header, TensorView};
 
-/// A store over another one that counts what is read: bytes that [`Store::read_at`] gave. A view reads nothing by itself.
+/// A store over another one that counts what is read: bytes that [`Store::read_at`] gave. A view reads nothing by itself, and what
+/// the system copies from an [`Extent`] doesn't pass through here.
 pub struct Counted<'a> {
     store: &'a dyn Store,
     read: AtomicU64,
@@ -33,6 +34,14 @@ impl Store for Counted<'_> {
         self.store.read_at(key, offset, buffer)?;
         self.read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
+        self.store.extent(key)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.store.identity()
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {

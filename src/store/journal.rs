@@ -3,8 +3,6 @@
 //! A journal stands for its files together, whether one of them or all have been changed so far. Other files of the same directory are no concern of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -12,8 +10,9 @@ use serde::Deserialize;
 use super::JOURNAL;
 use super::open::parent;
 use crate::error::{Error, Result};
+use crate::seal::unseal;
 
-/// What a journal names; headers, which may be long, are skipped.
+/// What a journal names.
 #[derive(Deserialize)]
 struct Names {
     patches: Vec<Name>,
@@ -52,6 +51,7 @@ pub(super) fn settled<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
 }
 
 fn named(journal: &Path) -> Option<BTreeSet<String>> {
-    let names: Names = serde_json::from_reader(BufReader::new(File::open(journal).ok()?)).ok()?;
+    // A damaged one might name anything, too.
+    let names = unseal::<Names>(&std::fs::read(journal).ok()?).ok()?.content;
     Some(names.patches.into_iter().chain(names.index).map(|name| name.name).collect())
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::safetensors::read_header;
-use super::{Checkpoint, Store, range_in};
+use super::{Checkpoint, Extent, Identity, Store, range_in};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::tensor::{Entry, Header, Storage, TensorView};
@@ -138,6 +138,15 @@ impl Store for StateDict {
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let view = self.find(key)?;
         range_in(view.nbytes(), offset, buffer.len()).and_then(|offset| read_part(view, offset, buffer)).map_err(|error| error.at_key(key))
+    }
+
+    fn extent(&self, _: &str) -> Result<Option<Extent<'_>>> {
+        Ok(None)
+    }
+
+    /// Nothing tells tensors in memory from others of the same names and shapes but their bytes, and those may change.
+    fn identity(&self) -> Option<Identity> {
+        None
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {

@@ -8,10 +8,12 @@ use crate::tensor::{Header, TensorView};
 
 mod checkpoint;
 mod counted;
+mod identity;
 mod journal;
 mod json;
 mod manifest;
 mod memory;
+mod numbered;
 mod open;
 mod safetensors;
 mod sharded;
@@ -19,6 +21,7 @@ mod side;
 
 pub use checkpoint::Checkpoint;
 pub use counted::Counted;
+pub use identity::Identity;
 pub use memory::StateDict;
 pub use open::{OpenOptions, open, open_all};
 pub(crate) use safetensors::placed_header;
@@ -30,6 +33,8 @@ pub use side::side_files;
 pub const JOURNAL: &str = ".regraft-journal";
 
 /// A checkpoint: a header, and bytes by key.
+///
+/// No method has a default: a store over another one that forgot to hand a question on would give a wrong answer without a word.
 pub trait Store: Send + Sync {
     /// Keys, dtypes, shapes, places, metadata.
     fn header(&self) -> &Header;
@@ -44,10 +49,11 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// If its file can't be opened, or isn't any more what it was when its header was read.
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
-        let _ = key;
-        Ok(None)
-    }
+    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>>;
+
+    /// What the store is: equal for two runs only if every byte that they read is. `None` where that can't be known, as of tensors in memory; then
+    /// nothing that an earlier run or another process did is ever taken for this one's.
+    fn identity(&self) -> Option<Identity>;
 
     /// A tensor as a view (mapped or in memory); no byte is copied.
     ///

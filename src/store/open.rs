@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Checkpoint, open_regular};
 use super::json::{self, Kind};
 use super::safetensors::{HEAD, MAX_HEADER_LEN, foreign};
-use super::{manifest, sharded};
+use super::{manifest, numbered, sharded};
+use crate::config::BYTE_ORDER_MARK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
 
@@ -46,7 +47,10 @@ pub(super) enum Content {
 /// # Errors
 /// If the path isn't there, is of a kind that regraft doesn't read, or breaks a rule of its format.
 pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkpoint> {
-    let path = path.as_ref();
+    open_all(&[path], options)
+}
+
+fn open_one(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     if metadata(path)?.is_dir() {
         return open_directory(path, options);
     }
@@ -79,9 +83,13 @@ pub fn open_all<P: AsRef<Path>>(paths: &[P], options: &OpenOptions) -> Result<Ch
     let Some((first, rest)) = paths.split_first() else {
         return Err(Error::new(ErrorKind::Unsupported, "no checkpoint is given"));
     };
-    let mut checkpoint = open(first, options)?;
+    let mut checkpoint = open_one(first.as_ref(), options)?;
     for path in rest {
-        checkpoint.join(open(path, options)?)?;
+        checkpoint.join(open_one(path.as_ref(), options)?)?;
+    }
+    // Of a directory, what is not there is missing; files that are named are those that are meant.
+    if checkpoint.indexes.is_empty() && checkpoint.has_bytes && paths.iter().all(|path| !path.as_ref().is_dir()) {
+        checkpoint.header.remarks.extend(numbered::part(&checkpoint.header.files));
     }
     Ok(checkpoint)
 }
@@ -96,6 +104,9 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
         let mut checkpoint = sharded::open(&path, &text, options)?;
         let unused = listing.safetensors.iter().filter(|name| !checkpoint.header.files.contains(name));
         checkpoint.ignored = unused.map(|name| directory.join(name)).collect();
+        let others = sharded::listed(directory, &listing.indexes, index);
+        let unlisted = numbered::unlisted(&checkpoint, &others, options);
+        checkpoint.header.remarks.extend(unlisted);
         return Ok(checkpoint);
     }
     let (names, ignored) = listing.split_consolidated();
@@ -111,7 +122,9 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
     for name in &names {
         sharded::check_inside(directory, name, options)?;
     }
+    let gaps = numbered::gaps(&names);
     let mut checkpoint = Checkpoint::from_files(directory, names)?;
+    checkpoint.header.remarks.extend(gaps);
     checkpoint.ignored = ignored.into_iter().map(|name| directory.join(name)).collect();
     Ok(checkpoint)
 }
@@ -120,7 +133,7 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
 pub(super) struct Listing {
     directory: PathBuf,
     /// In natural order.
-    safetensors: Vec<String>,
+    pub(super) safetensors: Vec<String>,
     pub(super) indexes: Vec<String>,
     /// One file that looks like a pickle.
     pickled: Option<String>,
@@ -198,6 +211,10 @@ pub(super) fn content(path: &Path) -> Result<Content> {
     }
     bytes.reserve_exact(usize::try_from(len).unwrap_or(0).saturating_sub(bytes.len()).saturating_add(1));
     file.take(MAX_JSON_LEN).read_to_end(&mut bytes).map_err(failed)?;
+    // Editors of one system put a byte order mark before text.
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
     let text = String::from_utf8(bytes).map_err(|_| neither())?;
     let is_json = path.extension().is_some_and(|extension| extension == "json") || text.trim_start().starts_with(['{', '[']);
     if !is_json {

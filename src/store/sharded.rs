@@ -1,5 +1,6 @@
 //! Index against files: every key where the index says, every file inside the directory.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
@@ -7,7 +8,7 @@ use super::journal;
 use super::json::{self, Index, Kind};
 use super::open::{Content, Listing, OpenOptions, content, metadata, parent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::natural_order;
+use crate::key::{Key, natural_order};
 
 /// Opens the shards that an index names, beside it.
 pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Checkpoint> {
@@ -20,9 +21,12 @@ pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Che
     }
     for name in &names {
         if let Err(source) = std::fs::symlink_metadata(directory.join(name)) {
-            let missing = index.weight_map.iter().filter(|(_, file)| *file == name).count();
-            let error = Error::io(&format!("the index names it for {missing} keys, but it cannot be opened"), directory.join(name), source);
-            return Err(error.hint("fetch the missing shard; to plan without it, a manifest is enough"));
+            return Err(stale(path, &index, &names, options).unwrap_or_else(|| {
+                let missing = index.weight_map.iter().filter(|(_, file)| *file == name).count();
+                let what = format!("the index names it for {missing} keys, but it cannot be opened");
+                let error = Error::io(&what, directory.join(name), source);
+                error.hint("fetch the missing shard; to plan without it, a manifest is enough")
+            }));
         }
         check_inside(&directory, name, options)?;
     }
@@ -31,6 +35,45 @@ pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Che
     checkpoint.indexes.push(path.to_owned());
     compare(&mut checkpoint, &index, options).map_err(here)?;
     Ok(checkpoint)
+}
+
+/// What to say of an index whose shards aren't there while other files beside it hold all of its keys.
+fn stale(path: &Path, index: &Index, names: &[String], options: &OpenOptions) -> Option<Error> {
+    let directory = parent(path);
+    let there = Listing::read(&directory).ok()?.safetensors;
+    let mut left: HashSet<&Key> = index.weight_map.keys().collect();
+    let mut holders = Vec::new();
+    for name in there.into_iter().filter(|name| check_inside(&directory, name, options).is_ok()) {
+        let before = left.len();
+        for key in Checkpoint::keys_of(&directory.join(&name)) {
+            left.remove(&key);
+        }
+        if left.len() < before {
+            holders.push(directory.join(&name).display().to_string());
+        }
+    }
+    let gone = names.iter().filter(|name| !directory.join(name).exists()).count();
+    let (first, all) = (names.first()?, index.weight_map.len());
+    if !left.is_empty() {
+        return None;
+    }
+    let files = if gone == 1 { "1 file that isn't".to_owned() } else { format!("{gone} files that aren't") };
+    let message = format!("the index is stale: it names {files} there, as {first:?}, and other files beside it hold all of its {all} keys");
+    let error = Error::corrupt(message).in_file(path);
+    Some(error.hint(format!("remove the index, or give the files themselves: {}", holders.join(" "))))
+}
+
+/// The files that other indexes of a directory than its own list. An index that breaks the rules lists nothing.
+pub(super) fn listed(directory: &Path, indexes: &[String], own: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for name in indexes.iter().filter(|name| *name != own) {
+        if let Ok(Content::Json(Kind::Index, text)) = content(&directory.join(name))
+            && let Ok(index) = json::index(&text)
+        {
+            found.extend(shards(&index).unwrap_or_default());
+        }
+    }
+    found
 }
 
 /// The shards that an index names, in natural order; refuses names that leave its directory.

@@ -8,6 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::TensorInfo;
 use crate::key::Key;
 
+/// The longest key, in bytes.
+pub(crate) const MAX_KEY_LEN: usize = 64 * 1024;
+
+/// The most dimensions of a tensor; PyTorch and NumPy have the same limit.
+pub(crate) const MAX_RANK: usize = 64;
+
+/// The one name in a header that is no key.
+pub(crate) const METADATA: &str = "__metadata__";
+
 /// Where a tensor's bytes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Location {
@@ -37,12 +46,52 @@ pub struct Header {
     pub files: Vec<String>,
     /// `__metadata__` of the files, merged; where files disagree, the first file's value stands.
     pub metadata: BTreeMap<String, String>,
+    /// What is odd about the files; whether it matters, a plan says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<Remark>,
+}
+
+/// What is odd about the files behind a header, though each of them is well-formed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remark {
+    /// Of files that are numbered `i of n`, a directory without an index lacks some.
+    Gap {
+        /// The names of the first that are not there.
+        missing: Vec<String>,
+        /// How many are not there.
+        count: u64,
+        /// How many there should be.
+        of: u64,
+    },
+    /// Files were given by name that are some of `n`.
+    Part {
+        /// The first of them.
+        file: String,
+        /// How many there should be.
+        of: u64,
+    },
+    /// A file beside the shards holds keys that their index doesn't list.
+    Unlisted {
+        /// The file.
+        file: String,
+        /// The keys that only it has.
+        keys: Vec<Key>,
+    },
 }
 
 impl Header {
     /// dtype and shape of a key.
     pub fn get(&self, key: &str) -> Option<&TensorInfo> {
         self.tensors.get(key).map(|entry| &entry.info)
+    }
+
+    /// What the metadata says of keys that are one tensor: for each that was left out, the one that stands for both. `save_model` of safetensors' torch
+    /// part writes such entries, whose value is a key of the file.
+    pub fn aliases(&self) -> impl Iterator<Item = (&str, &Key)> {
+        self.metadata.iter().filter_map(|(name, value)| {
+            let (kept, _) = self.tensors.get_key_value(value.as_str()).filter(|_| name != "format")?;
+            Some((name.as_str(), kept))
+        })
     }
 
     /// A header without places, from dtypes and shapes.

@@ -9,7 +9,8 @@ mod view;
 mod wanted;
 
 pub use dtype::Dtype;
-pub use header::{Entry, Header, Location};
+pub use header::{Entry, Header, Location, Remark};
+pub(crate) use header::{MAX_KEY_LEN, MAX_RANK, METADATA};
 pub use shape::{Shape, TensorInfo};
 pub use view::{Storage, TensorView};
 pub use wanted::Wanted;

@@ -2,7 +2,7 @@
 //!
 //! A corpus file holds cases that start with `### name`. A check case is rule text. A plan case has, after the rule text, lines
 //! `--- keys` (one `key dtype [shape]` a line), and optionally `--- wanted` (the same, or keys alone), `--- config` (JSON),
-//! `--- set` (`name=integer`), `--- record` (JSON), `--- options` (words: `reverse`, `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
+//! `--- set` (`name=integer`), `--- record`, `--- metadata`, `--- remarks` of files (JSON), `--- options` (words: `reverse`, `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
 
 use std::fmt::Write as _;
 
@@ -93,6 +93,8 @@ impl Given {
                 "keys" => given.header = Header::from_infos(infos(body).into_iter().map(|(key, info)| (key, info.unwrap()))),
                 "wanted" => given.wanted = Some(Wanted { keys: infos(body) }),
                 "record" => given.record = Some(serde_json::from_str(body).unwrap()),
+                "remarks" => given.header.remarks = serde_json::from_str(body).unwrap(),
+                "metadata" => given.header.metadata = serde_json::from_str(body).unwrap(),
                 "config" => given.options.config = Config::from_value(serde_json::from_str(body).unwrap()),
                 "set" => {
                     let pairs = body.split_whitespace().map(|pair| pair.split_once('=').unwrap());

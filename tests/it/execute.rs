@@ -2,6 +2,7 @@
 
 mod failures;
 mod files;
+mod identity;
 mod lanes;
 mod overflow;
 mod patch;

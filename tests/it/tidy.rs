@@ -10,7 +10,7 @@ const FLOORS: &[&[&str]] = &[
     &["key"],
     &["diagnostic"],
     &["error"],
-    &["config", "tensor"],
+    &["config", "seal", "tensor"],
     &["store", "syntax"],
     &["check"],
     &["plan"],

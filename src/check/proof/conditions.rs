@@ -147,7 +147,7 @@ impl<'a> Asked<'a> {
             exists: &unknown_layout,
             captures: Captures { known: &rule.captures, value: &value },
         };
-        let scope = Scope { source: rule.place.source.clone(), lets: IndexMap::new(), under: Vec::new() };
+        let scope = Scope { source: rule.place.source.clone(), lets: IndexMap::new(), under: Vec::new(), built_in: false };
         environment.truth(&scope, condition).ok()
     }
 }

@@ -11,7 +11,7 @@ mod conditions;
 mod idempotence;
 mod trace;
 
-pub use idempotence::{Idempotence, Twice, idempotence};
+pub use idempotence::{Idempotence, Twice, idempotence, repeats_backwards};
 
 use alphabet::Alphabet;
 use automaton::{Automaton, Found, overlaps, search};

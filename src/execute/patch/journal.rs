@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::write::place::sync;
+use crate::seal::{Broken, seal, unseal};
 use crate::store::{JOURNAL, MAX_HEADER_LEN};
 
 /// A file's header, without its length field, before and after.
@@ -45,6 +46,10 @@ pub(super) struct Journal {
     patches: Vec<Patch>,
     index: Option<Replaced>,
 }
+
+/// The version that is written, and the one before it.
+const VERSION: u32 = 2;
+const UNSEALED: u32 = 1;
 
 /// Which way [`recover`] goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -81,7 +86,7 @@ pub(super) fn block(path: &Path) -> Result<u64> {
 
 impl Journal {
     pub(super) fn new(patches: Vec<Patch>, index: Option<Replaced>) -> Self {
-        Self { version: 1, patches, index }
+        Self { version: VERSION, patches, index }
     }
 
     /// Writes the journal, changes the files, and removes the journal.
@@ -139,7 +144,7 @@ impl Journal {
         let path = directory.join(JOURNAL);
         let failed = |error| Error::io("cannot write the journal", &path, error);
         let mut draft = tempfile::Builder::new().prefix(".regraft-journal-").tempfile_in(directory).map_err(failed)?;
-        let text = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
+        let text = seal(self, false).map_err(|error| failed(error.into()))?;
         draft.write_all(&text).and_then(|()| draft.as_file().sync_all()).map_err(failed)?;
         draft.persist_noclobber(&path).map_err(|error| match error.error.kind() {
             std::io::ErrorKind::AlreadyExists => Error::new(ErrorKind::Exists, "a change in place is under way, or was interrupted")
@@ -198,14 +203,29 @@ pub fn recover(path: &Path, way: Recovery) -> Result<bool> {
         _ => path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
     };
     let place = directory.join(JOURNAL);
+    // A pipe would be waited for, a device read without end.
+    if place.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(Error::new(ErrorKind::Unsupported, "not a regular file, so no journal").in_file(&place).hint("remove it"));
+    }
     let text = match std::fs::read(&place) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(Error::io("cannot read the journal", &place, error)),
     };
-    let journal: Journal = serde_json::from_slice(&text).map_err(|error| Error::corrupt(format!("no journal: {error}")).in_file(&place))?;
-    if journal.version != 1 {
-        return Err(Error::new(ErrorKind::Unsupported, format!("a journal of version {}", journal.version)).in_file(&place));
+    let damaged = || {
+        let error = Error::corrupt("the journal is damaged: its checksum doesn't fit what it says, so nothing was touched").in_file(&place);
+        error.hint("fetch the files that it names anew, or restore them from a copy; then remove the journal")
+    };
+    let read = unseal::<Journal>(&text).map_err(|broken| match broken {
+        Broken::Damaged => damaged(),
+        Broken::Foreign(why) => Error::corrupt(format!("no journal: {why}")).in_file(&place),
+    })?;
+    let journal = read.content;
+    // The first version had no checksum; its files are looked at all the more.
+    match (journal.version, read.is_sealed) {
+        (UNSEALED, false) | (VERSION, true) => {}
+        (UNSEALED | VERSION, _) => return Err(damaged()),
+        (version, _) => return Err(Error::new(ErrorKind::Unsupported, format!("a journal of version {version}")).in_file(&place)),
     }
     // A journal is a file like any other: it may be made up.
     let names = journal.patches.iter().map(|patch| &patch.name).chain(journal.index.iter().map(|index| &index.name));

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use super::compile::{Layout, compile};
 use super::layout::MAX_PIECES;
 use super::report::peak_memory;
-use super::write::{Ties, kept};
+use super::write::{Ties, carried, kept};
 use super::{FileLanes, Lane, Report, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, natural_order};
@@ -57,7 +57,7 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     let kept = kept(plan, options.ties);
     let program = compile(plan, &kept, MAX_PIECES)?;
     let rows = rows(plan, source, &kept, &program.layouts, &mut report)?;
-    let metadata = metadata(source, options);
+    let metadata = metadata(plan, source, options);
     let mut patches = Vec::new();
     for (path, rows) in paths.iter().zip(&rows) {
         let before = journal::head(path)?;
@@ -103,10 +103,8 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     Ok(report)
 }
 
-fn metadata(source: &Checkpoint, options: &PatchOptions<'_>) -> BTreeMap<String, String> {
-    let mut metadata = options.metadata.cloned().unwrap_or_default();
-    metadata.extend(source.header().metadata.clone());
-    metadata
+fn metadata(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> BTreeMap<String, String> {
+    carried(plan, source.header(), &options.metadata.cloned().unwrap_or_default(), options.ties)
 }
 
 /// The lane of each file and the bytes that stay in it, if the plan can be carried out in place as far as its source's headers say.
@@ -118,7 +116,7 @@ pub(super) fn stay(
     layouts: &[Arc<Layout>],
 ) -> Option<Vec<FileLanes>> {
     let rows = rows(plan, source, kept, layouts, &mut Report::default()).ok()?;
-    let metadata = metadata(source, options);
+    let metadata = metadata(plan, source, options);
     let file = |(at, rows): (usize, &Vec<Row>)| {
         let after = placed_header(rows, &metadata).ok()?;
         // Data follows the header and the eight bytes of its length. Where there is none, there may be room or not.
@@ -264,7 +262,8 @@ fn new_index(directory: &Path, source: &Checkpoint, rows: &[Vec<Row>]) -> Result
     };
     let before = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read the index", path, error))?;
     let failed = |error: serde_json::Error| Error::corrupt(format!("cannot write the index anew: {error}")).in_file(path);
-    let mut document: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&before).map_err(failed)?;
+    let mut document: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(before.trim_start_matches('\u{FEFF}')).map_err(failed)?;
     let mut all: Vec<(&Key, &String)> =
         rows.iter().zip(files).flat_map(|(rows, file)| rows.iter().map(move |(key, ..)| (key, file))).collect();
     all.sort_by(|a, b| natural_order(a.0, b.0));

@@ -29,7 +29,8 @@ use super::{Lane, Report, naive, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan, Target};
-use crate::store::{Extent, Store};
+use crate::store::{Extent, Identity, Store};
+use crate::tensor::Header;
 use place::{Mode, Spot, Staging, create, sync};
 pub use ranks::Rank;
 use record::Record;
@@ -74,11 +75,12 @@ pub struct WriteOptions<'a> {
     pub protect: Vec<PathBuf>,
     /// Bytes that all threads together may hold in buffers.
     pub memory: u64,
-    /// Continue what a killed run of the same work left beside the output: finished files are checked, not written again.
+    /// Continue what a killed run of the same work left beside the output: finished files are checked, not written again. A source that has no
+    /// [identity](Store::identity), as tensors in memory, can't be known for the same: then everything is written anew.
     pub resume: bool,
     /// Write [`CHECKSUMS`] beside the files: BLAKE3 of each file and tensor. Without effect on a single file.
     pub checksums: bool,
-    /// Write this process's share only; the last of them to finish puts the output in place.
+    /// Write this process's share only; the last of them to finish puts the output in place. The source needs an [identity](Store::identity).
     pub rank: Option<Rank>,
     /// Whether the output is durable before it appears. Without, a power cut soon after may leave it empty.
     pub sync: bool,
@@ -129,6 +131,11 @@ const MUCH: u64 = 256 << 20;
 /// cancelled; I/O errors with the file; errors of the plan as in [`views`](super::views). In every case nothing of the output is there.
 pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions<'_>) -> Result<Report> {
     let is_file = out.extension().is_some_and(|extension| extension == "safetensors");
+    let identity = source.identity();
+    if options.rank.is_some() && identity.is_none() {
+        let error = Error::new(ErrorKind::Unsupported, "several processes can't write together what they don't know to be one source");
+        return Err(error.in_file(out).hint("give each of them the checkpoint's files; tensors in memory are written by one process"));
+    }
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
     let written = kept(plan, options.ties);
     let mut report = Report::default();
@@ -144,7 +151,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
         return Err(Error::corrupt("the plan is inconsistent: two targets have one key").at_key(twice.key.as_str()));
     }
     check_sources(plan, source, &program.layouts)?;
-    let metadata = metadata(source, &options.metadata);
+    let metadata = metadata(plan, source, &options.metadata, options.ties);
     let items: Vec<Item<'_>> = written.iter().enumerate().map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t]))).collect();
     let limit = if is_file || options.single { None } else { options.max_shard_size };
     let own_name = out.file_name().and_then(|name| name.to_str()).filter(|_| is_file).unwrap_or("model.safetensors");
@@ -154,12 +161,13 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     let phases = |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
     let shards = lay_out(&items, limit, &metadata, own_name, &phases)?;
     let own = options.rank.map_or_else(|| (0..shards.files.len()).collect(), |rank| rank.share(&shards.files));
-    let work = work(plan, &leaves, &program.layouts, &shards, options)?;
+    let work = work(plan, identity.as_ref(), &shards, options)?;
     let there = || spot.there(&shards.files, &work, !own.is_empty());
     let mode = match (options.rank, options.resume) {
         (Some(_), _) => Mode::Together,
-        (None, true) => Mode::Resume,
-        (None, false) => Mode::Fresh,
+        // What another run left may be of another source.
+        (None, true) if identity.is_some() => Mode::Resume,
+        (None, _) => Mode::Fresh,
     };
     let together = mode == Mode::Together;
     let staging = if together && there()? {
@@ -285,11 +293,32 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
 }
 
 /// `__metadata__` of the output: the source's, and what the options add.
-pub(super) fn metadata(source: &dyn Store, more: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut metadata = more.clone();
-    metadata.extend(source.header().metadata.clone());
+pub(super) fn metadata(plan: &Plan, source: &dyn Store, more: &BTreeMap<String, String>, ties: Ties) -> BTreeMap<String, String> {
+    let mut metadata = carried(plan, source.header(), more, ties);
     if source.header().metadata.is_empty() {
         metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+    }
+    metadata
+}
+
+/// What metadata becomes: where it names keys that are one tensor, it names those of the result, as far as they are left out there.
+pub(super) fn carried(plan: &Plan, header: &Header, more: &BTreeMap<String, String>, ties: Ties) -> BTreeMap<String, String> {
+    let mut metadata = more.clone();
+    metadata.extend(header.metadata.clone());
+    let mut says_aliases = false;
+    for (alias, kept) in header.aliases() {
+        let is_left_out = !header.tensors.contains_key(alias);
+        says_aliases |= is_left_out;
+        if is_left_out || plan.target(alias).is_none() || plan.target(kept).is_none() {
+            metadata.remove(alias);
+        }
+    }
+    if says_aliases {
+        for target in &plan.targets {
+            if let Some(root) = root(plan, target).filter(|_| ties == Ties::Alias) {
+                metadata.entry(target.key.to_string()).or_insert_with(|| root.key.to_string());
+            }
+        }
     }
     metadata
 }
@@ -397,7 +426,7 @@ fn complete(
 }
 
 /// What a run does, as text: equal for runs whose results are equal, so that one may continue what the other began.
-fn work(plan: &Plan, leaves: &Sources<'_>, layouts: &[Arc<Layout>], shards: &Shards, options: &WriteOptions<'_>) -> Result<String> {
+fn work(plan: &Plan, identity: Option<&Identity>, shards: &Shards, options: &WriteOptions<'_>) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let failed = |error: serde_json::Error| Error::corrupt(format!("cannot write the plan as JSON: {error}"));
     for target in &plan.targets {
@@ -408,15 +437,9 @@ fn work(plan: &Plan, leaves: &Sources<'_>, layouts: &[Arc<Layout>], shards: &Sha
         hasher.update(shard.name.as_bytes());
         hasher.update(&shard.header);
     }
-    let mut files: BTreeMap<&Path, (u64, i64, i64)> = BTreeMap::new();
-    for leaf in layouts.iter().flat_map(|layout| &layout.pieces).flat_map(|piece| &piece.value.leaves) {
-        let Some(extent) = leaves.extent(leaf.node)? else { continue };
-        if let Slot::Vacant(slot) = files.entry(extent.path) {
-            let metadata = extent.file.metadata().map_err(|error| Error::io("cannot look at", extent.path, error))?;
-            slot.insert((metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
-        }
+    if let Some(identity) = identity {
+        hasher.update(identity.as_bytes());
     }
-    serde_json::to_writer(&mut hasher, &files).map_err(failed)?;
     // Ranks put one output together, so they have to agree on what is in it; a single run may be continued with checksums or without.
     let together = options.rank.map(|rank| (rank.world_size, options.checksums));
     serde_json::to_writer(&mut hasher, &(&options.side_files, together)).map_err(failed)?;
@@ -451,17 +474,18 @@ pub(super) fn kept(plan: &Plan, ties: Ties) -> Vec<usize> {
 
 /// Whether a target is left out because what it is tied to, at the root of its chain of ties, is written.
 pub(super) fn left_out(plan: &Plan, target: &Target, ties: Ties) -> bool {
-    if ties == Ties::Materialize {
-        return false;
-    }
+    ties == Ties::Alias && root(plan, target).is_some()
+}
+
+/// What a tied target is one tensor with, at the root of its chain of ties, if that is written.
+fn root<'p>(plan: &'p Plan, target: &'p Target) -> Option<&'p Target> {
     let mut seen = BTreeSet::from([&target.key]);
     let mut root = target;
     while let Some(key) = &root.tied_to {
         // A tie to a key that isn't written, or a cycle: then this one is.
-        let Some(next) = plan.target(key).filter(|next| seen.insert(&next.key)) else { return false };
-        root = next;
+        root = plan.target(key).filter(|next| seen.insert(&next.key))?;
     }
-    root.key != target.key
+    (root.key != target.key).then_some(root)
 }
 
 fn check_sources(plan: &Plan, source: &dyn Store, layouts: &[Arc<super::compile::Layout>]) -> Result<()> {

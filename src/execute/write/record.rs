@@ -1,6 +1,6 @@
 //! What is known of a finished shard, written beside it once it is durable: by this, a later run or another process knows it for whole.
 //!
-//! A record without its file, or that doesn't fit it, counts for nothing: the shard is written again.
+//! A record without its file, that doesn't fit it, or whose checksum doesn't, counts for nothing: the shard is written again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::place::Staging;
 use super::shards::Shard;
 use crate::error::{Error, Result};
+use crate::seal::{seal, unseal};
 
 /// Checksums of one file, in hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ impl Record {
     pub(super) fn save(&self, staging: &Staging, shard: &Shard) -> Result<()> {
         let path = place(staging, shard);
         let failed = |error: std::io::Error| Error::io("cannot write", &path, error);
-        let text = serde_json::to_string(self).map_err(|error| failed(error.into()))?;
+        let text = seal(self, false).map_err(|error| failed(error.into()))?;
         let draft = staging.aside(&format!("{}.draft-{}", shard.name, std::process::id()));
         std::fs::write(&draft, text).map_err(failed)?;
         std::fs::rename(&draft, &path).map_err(failed)
@@ -58,8 +59,8 @@ impl Record {
 
     /// The record of a shard whose file is still as it was, of the right length and with the right header; and, if there are checksums, with that content.
     pub(super) fn load(staging: &Staging, shard: &Shard, thorough: bool) -> Option<Self> {
-        let text = std::fs::read_to_string(place(staging, shard)).ok()?;
-        let record: Self = serde_json::from_str(&text).ok()?;
+        let read = unseal::<Self>(&std::fs::read(place(staging, shard)).ok()?).ok()?;
+        let record = read.is_sealed.then_some(read.content)?;
         let path = staging.file(&shard.name);
         let now = Self::of(&path, None).ok()?;
         if (now.len, now.modified) != (record.len, record.modified) || record.len != shard.len {

@@ -45,8 +45,10 @@ impl Planner<'_> {
         let mut leaving: BTreeMap<Key, Leaving> = BTreeMap::new();
         let mut same: HashMap<(NodeId, NodeId), bool> = HashMap::new();
         for tie in &ties {
+            self.make_source(tie);
             for target in &tie.targets {
-                if !self.state.contains(target) {
+                // What the target manifest asks for stays, tied or not.
+                if !self.state.contains(target) || self.options.wanted.is_some_and(|wanted| wanted.contains(target)) {
                     continue;
                 }
                 let Some(root) = self.first_source(tie, target, |key| self.state.contains(key)).cloned() else { continue };
@@ -95,6 +97,19 @@ impl Planner<'_> {
             if let Some(entry) = self.state.remove(target) {
                 self.drop_sources(entry.node, &DropReason::TiedTo(root.clone()));
             }
+        }
+    }
+
+    /// A checkpoint may hold a target alone: where every source is missing and one is asked for, that is one tensor with the target.
+    fn make_source(&mut self, tie: &Saving) {
+        if tie.sources.iter().any(|source| self.state.contains(source)) {
+            return;
+        }
+        let Some(source) = tie.sources.iter().find(|source| self.options.wanted.is_some_and(|wanted| wanted.contains(source))) else {
+            return;
+        };
+        if let Some(target) = self.candidate(&tie.place, tie.rule, source, &tie.targets) {
+            self.alias(tie.rule, source, &target, false);
         }
     }
 

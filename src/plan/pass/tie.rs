@@ -267,7 +267,7 @@ impl Planner<'_> {
     }
 
     /// The first source that can stand for a missing key; why others can't is reported.
-    fn candidate(&mut self, place: &Place, rule: RuleId, target: &Key, sources: &[Key]) -> Option<Key> {
+    pub(super) fn candidate(&mut self, place: &Place, rule: RuleId, target: &Key, sources: &[Key]) -> Option<Key> {
         for source in sources {
             if !self.state.contains(source) {
                 continue;
@@ -313,7 +313,7 @@ impl Planner<'_> {
     }
 
     /// Makes `key` one tensor with `of`.
-    fn alias(&mut self, rule: RuleId, key: &Key, of: &Key, tied: bool) {
+    pub(super) fn alias(&mut self, rule: RuleId, key: &Key, of: &Key, tied: bool) {
         let Some(source) = self.state.get(of) else { return };
         let mut entry = Entry { key: key.clone(), tied, ..source.clone() };
         entry.rules.push(rule);

@@ -22,15 +22,10 @@ use self::table::{Form, TableVisitor, WrapperVisitor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::tensor::TensorInfo;
+pub(super) use crate::tensor::{MAX_KEY_LEN, MAX_RANK, METADATA};
 
-/// The longest key, in bytes.
-pub(super) const MAX_KEY_LEN: usize = 64 * 1024;
 /// How many keys one document may have.
 pub(super) const MAX_KEYS: usize = 10_000_000;
-/// The most dimensions of a tensor; PyTorch and NumPy have the same limit.
-pub(super) const MAX_RANK: usize = 64;
-/// The one name in a header that is no key.
-pub(super) const METADATA: &str = "__metadata__";
 
 /// Something for each key of a document, in its order.
 pub(super) type ByKey<T> = IndexMap<Key, T, foldhash::fast::RandomState>;

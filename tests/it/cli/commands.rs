@@ -203,6 +203,9 @@ fn check_says_what_is_proven() {
     assert_eq!(lines[1], "refuted.graft: idempotent: refuted, as `a.w` becomes `b.w`, and that `c.w`");
     assert!(lines[2].starts_with("undecided.graft: idempotent: undecided, as a `when`"), "{}", lines[2]);
     assert!(!sandbox.run(&["check", "proven.graft"]).out.contains("idempotent"));
+    sandbox.write("rank.graft", "rename \"rank0.{p**}\" <-> \"{p**}\"\n");
+    let backwards = sandbox.run(&["check", "rank.graft", "--proofs"]).out;
+    assert!(backwards.contains("not so backwards, where `w` becomes `rank0.w`, and that `rank0.rank0.w`"), "{backwards}");
     let said = json(&sandbox.run(&["check", "proven.graft", "refuted.graft", "--json"]).out);
     assert_eq!(said[0]["idempotent"], serde_json::json!({ "verdict": "proven", "plain": false }));
     assert_eq!(said[1]["idempotent"], serde_json::json!({ "verdict": "refuted", "key": "a.w", "once": "b.w", "twice": "c.w" }));

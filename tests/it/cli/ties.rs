@@ -154,6 +154,15 @@ fn a_rank_chooses_its_stage_and_reads_only_that() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("stage: rank 3 of 4, s3\n") && out.contains("left to other stages: 4 keys\n"), "{out}");
     assert!(environment(&["--rank", "1"], "3", "4").1.contains("stage: rank 1 of 4, s1\n"));
+    // Other launchers say the same in their own words.
+    for (rank, size) in
+        [("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")]
+    {
+        let mut command = sandbox.command(&["plan", "m", "--target", "s0,s1,s2,s3"]);
+        let output = command.env(rank, "2").env(size, "4").output().unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(out.contains("stage: rank 2 of 4, s2\n"), "{rank}: {out}{}", String::from_utf8_lossy(&output.stderr));
+    }
     assert_eq!(environment(&[], "3", "8").0, 2);
     assert_eq!(environment(&[], "4", "4").0, 2);
     assert_eq!(environment(&[], "-1", "4").0, 2);
@@ -166,7 +175,7 @@ fn stages_that_make_no_sense_are_refused() {
     sandbox.write("one.json", format!(r#"{{"{EMBED}": ["F32", [16, 4]]}}"#));
     for (arguments, why) in [
         (&["--target", "s0,s1"][..], "give --rank"),
-        (&["--target", "s0,s1", "--rank", "2"], "beyond a world of 2"),
+        (&["--target", "s0,s1", "--rank", "2"], "rank 2 of 2"),
         (&["--target", "s0,s1", "--rank", "0", "--world-size", "4"], "2 targets for 4 ranks"),
         (&["--target", "s0", "--rank", "0"], "go together"),
         (&["--target", "one.json,other.json", "--rank", "0"], EMBED),

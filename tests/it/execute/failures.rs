@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use regraft::error::{Error, ErrorKind, Result};
 use regraft::execute::{Progress, WriteOptions, write};
 use regraft::plan::Plan;
-use regraft::store::{StateDict, Store};
+use regraft::store::{Extent, Identity, StateDict, Store};
 use regraft::tensor::{Dtype, Header, TensorView};
 
 use super::{Build, dict, names};
@@ -137,6 +137,14 @@ impl Store for Broken {
             return Err(Error::io("cannot read", "model.safetensors", std::io::ErrorKind::UnexpectedEof.into()));
         }
         self.0.read_at(key, offset, buffer)
+    }
+
+    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
+        self.0.extent(key)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.0.identity()
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use regraft::error::Result;
 use regraft::execute::{Progress, Report, Ties, WriteOptions, naive, write};
 use regraft::plan::{Op, Plan};
-use regraft::store::{OpenOptions, StateDict, Store, open};
+use regraft::store::{Extent, Identity, OpenOptions, StateDict, Store, open};
 use regraft::tensor::{Dtype, Header, TensorInfo, TensorView};
 
 use super::{Build, dict, names};
@@ -24,6 +24,14 @@ impl Store for Noted {
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.1.lock().unwrap().push((key.to_owned(), buffer.len() as u64));
         self.0.read_at(key, offset, buffer)
+    }
+
+    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
+        self.0.extent(key)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.0.identity()
     }
 
     fn view(&self, _: &str) -> Result<TensorView> {

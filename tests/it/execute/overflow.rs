@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use regraft::execute::{Rank, WriteOptions, views, write};
 use regraft::plan::{NodeId, Op, Plan};
-use regraft::store::StateDict;
+use regraft::store::{OpenOptions, StateDict, open};
 use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
 use super::Build;
@@ -71,6 +71,15 @@ fn in_memory_and_in_files_the_same_elements_count() {
 fn each_rank_knows_its_share_and_the_last_knows_all() {
     let (store, plan) = built();
     let directory = tempfile::tempdir().unwrap();
+    // Ranks have to know that they read one source: that of a file.
+    let mut same = Build::default();
+    for key in ["big", "was", "small"] {
+        let source = same.source(&store, key);
+        same.target(key, source);
+    }
+    let file = directory.path().join("source.safetensors");
+    write(&same.0, &store, &file, &WriteOptions::default()).unwrap();
+    let store = open(&file, &OpenOptions::default()).unwrap();
     let out = directory.path().join("out");
     let run = |rank| {
         let rank = Some(Rank::new(rank, 2).unwrap());

@@ -361,6 +361,46 @@ fn a_file_that_changed_since_it_was_read_is_left_alone() {
     assert_eq!((error.kind(), contents(&place)), (ErrorKind::Interrupted, between));
 }
 
+/// A journal as it is written now: with a checksum of what it says.
+fn sealed(journal: &[u8]) -> Vec<u8> {
+    let mut journal: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(journal).unwrap();
+    journal["version"] = 2.into();
+    let sum = blake3::hash(serde_json::to_string(&journal).unwrap().as_bytes()).to_hex().to_string();
+    journal.insert("blake3".to_owned(), sum.into());
+    serde_json::to_vec(&journal).unwrap()
+}
+
+#[test]
+fn a_journal_with_a_flipped_bit_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("place");
+    sharded(&place);
+    let (before, after, journal) = interrupted(&place, "rename \"m.**\" <-> \"n.**\"");
+    let journal = sealed(&journal);
+    std::fs::write(place.join(JOURNAL), &journal).unwrap();
+    assert!(recover(&place, Recovery::Complete).unwrap());
+    assert_eq!(contents(&place), after);
+    for at in (0..journal.len()).step_by(5) {
+        for (name, bytes) in &before {
+            std::fs::write(place.join(name), bytes).unwrap();
+        }
+        let mut flipped = journal.clone();
+        flipped[at] ^= 1 << (at % 7);
+        std::fs::write(place.join(JOURNAL), &flipped).unwrap();
+        let files = || contents(&place).into_iter().filter(|(name, _)| name != JOURNAL).collect::<Contents>();
+        match recover(&place, Recovery::Complete) {
+            Err(error) => {
+                assert!(error.kind() == ErrorKind::Corrupt || error.kind() == ErrorKind::Unsupported, "{error}");
+                assert!(files() == before, "byte {at}: something was changed");
+                assert!(open(&place, &OpenOptions::default()).is_err(), "byte {at}: what it may name opens");
+            }
+            // Another way to write the same.
+            Ok(_) => assert!(files() == after, "byte {at}: the change isn't what it was"),
+        }
+        let _ = std::fs::remove_file(place.join(JOURNAL));
+    }
+}
+
 #[test]
 fn a_made_up_journal_is_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -375,7 +415,8 @@ fn a_made_up_journal_is_refused() {
     };
     for (text, why) in [
         ("{".to_owned(), "no journal"),
-        (with("/version", 2.into()), "version 2"),
+        (with("/version", 3.into()), "version 3"),
+        (with("/version", 2.into()), "damaged"),
         (with("/patches/0/name", "../x.safetensors".into()), "no part of a checkpoint"),
         (with("/patches/0/name", "/etc/passwd".into()), "no part of a checkpoint"),
         (with("/index/name", "config.json".into()), "no part of a checkpoint"),

@@ -6,7 +6,7 @@ use regraft::error::{ErrorKind, Result};
 use regraft::execute::{Equality, differing_bytes, naive, tensors_equal, views, views_until};
 use regraft::key::Key;
 use regraft::plan::Op;
-use regraft::store::{OpenOptions, StateDict, Store, open, safetensors_header};
+use regraft::store::{Extent, Identity, OpenOptions, StateDict, Store, open, safetensors_header};
 use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
 
 use super::{Build, dict};
@@ -207,6 +207,14 @@ impl Store for Impatient<'_> {
 
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.0.read_at(key, offset, buffer)
+    }
+
+    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
+        self.0.extent(key)
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.0.identity()
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {
