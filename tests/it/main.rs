@@ -7,6 +7,7 @@ mod cli;
 mod corpus;
 mod docs;
 mod durability;
+mod exclusion;
 mod execute;
 mod fixtures;
 mod fuzz;
