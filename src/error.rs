@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::diagnostic::plain::{harmless, one_line};
+
 /// What kind of failure an [`Error`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -99,19 +101,24 @@ impl Error {
 
     /// What the user can do about it.
     pub fn advice(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+        let is_out_of_files = || {
+            let source = self.0.source.as_ref()?.downcast_ref::<std::io::Error>()?;
+            (source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()))
+                .then_some("let the process open more files: `ulimit -n 1024`")
+        };
+        self.0.hint.as_deref().or_else(is_out_of_files)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.0.file {
-            write!(f, "{}: ", file.display())?;
+            write!(f, "{}: ", one_line(&file.display().to_string()))?;
         }
         if let Some(key) = &self.0.key {
             write!(f, "key {key:?}: ")?;
         }
-        f.write_str(&self.0.message)?;
+        f.write_str(&harmless(&self.0.message))?;
         if let Some(source) = &self.0.source {
             write!(f, ": {source}")?;
         }

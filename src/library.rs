@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::plan::{Plan, Stage, Verdict};
 use crate::tensor::Header;
 
-pub use detect::{Detection, detect};
+pub use detect::{Detection, Wrapper, detect};
 pub use examples::check_examples;
 
 /// Name and text of each embedded file.

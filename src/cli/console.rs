@@ -1,9 +1,9 @@
 //! [`Console`]: the one place that prints. Results go to standard output; findings, notes and progress to standard error.
 
-use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
 use anstream::{AutoStream, ColorChoice};
+use regraft::diagnostic::plain::{self, harmless};
 use regraft::diagnostic::{Diagnostic, Severity, render};
 use regraft::plan::Plan;
 use serde::Serialize;
@@ -42,7 +42,7 @@ impl Console {
     /// Says something on the side, unless told to be quiet. Nobody reading it is no failure.
     pub(super) fn note(self, text: &str) {
         if !self.quiet && !self.json {
-            self.aside(&format!("{text}\n"));
+            self.aside(&format!("{}\n", plain::one_line(text)));
         }
     }
 
@@ -55,7 +55,7 @@ impl Console {
         for finding in findings {
             match finding.severity {
                 Severity::Note if self.quiet => {}
-                Severity::Note => self.aside(&format!("{}\n", one_line(finding))),
+                Severity::Note => self.aside(&format!("{}\n", plain::one_line(&one_line(finding)))),
                 _ => self.say(&format!("{}\n", render(finding, colour))),
             }
         }
@@ -97,19 +97,6 @@ pub(super) fn one_line(finding: &Diagnostic) -> String {
         [key, rest @ ..] => line.push_str(&format!(": {key} and {} more", rest.len())),
     }
     line
-}
-
-/// Text with its control characters written out, but for the ends of lines.
-fn harmless(text: &str) -> Cow<'_, str> {
-    let is_harmful = |c: char| c.is_control() && c != '\n';
-    if !text.contains(is_harmful) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if is_harmful(c) { out.extend(c.escape_default()) } else { out.push(c) }
-    }
-    Cow::Owned(out)
 }
 
 /// Whether anything was found that a person should look at.

@@ -12,7 +12,7 @@ use regraft::error::Error;
 use regraft::execute::{Lanes, differing_bytes};
 use regraft::library::{self, HUB, Library, MODEL, Route};
 use regraft::plan::{Equality, Plan, PlanOptions, RECORD_FILE, Record};
-use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
+use regraft::store::{Checkpoint, Counted, OpenOptions, Store, no_file, open_all};
 
 use super::console::Console;
 use super::summary::Planned;
@@ -161,13 +161,24 @@ impl Conversion {
 /// The config.json beside a checkpoint; empty if there is none.
 pub(super) fn beside(checkpoint: &Checkpoint) -> Result<Config> {
     let path = checkpoint.directory().join("config.json");
-    if path.is_file() { Ok(Config::read(path)?) } else { Ok(Config::empty()) }
+    if is_there(&path)? { Ok(Config::read(path)?) } else { Ok(Config::empty()) }
+}
+
+/// Whether a file is there.
+///
+/// # Errors
+/// If something else is, which would be passed over otherwise without a word.
+fn is_there(path: &Path) -> Result<bool> {
+    if path.symlink_metadata().is_err() {
+        return Ok(false);
+    }
+    if path.is_file() { Ok(true) } else { Err(no_file(path).into()) }
 }
 
 /// The record of the conversion that made a checkpoint, if there is one beside it.
 fn record_beside(checkpoint: &Checkpoint) -> Result<Option<Record>> {
     let path = checkpoint.directory().join(RECORD_FILE);
-    if !path.is_file() {
+    if !is_there(&path)? {
         return Ok(None);
     }
     let bytes = std::fs::read(&path).map_err(|source| Error::io("cannot read the record", &path, source))?;

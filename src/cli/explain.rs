@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use regraft::check::reading::rules_below;
 use regraft::check::value::{Captures, Environment, Scope, unknown_layout};
 use regraft::check::{Direction, Rules, SideItem};
+use regraft::diagnostic::plain::one_line;
 use regraft::diagnostic::{Diagnostics, did_you_mean};
 use regraft::execute::{Sharing, sharing};
 use regraft::key::{Bindings, Part, Reach, Segments};
@@ -94,11 +95,11 @@ impl Explained<'_> {
         let mut out = String::new();
         let header = self.prepared.checkpoint.header();
         if let Some(info) = header.get(self.key) {
-            let _ = writeln!(out, "{}  {info}, in the checkpoint", self.key);
+            let _ = writeln!(out, "{}  {info}, in the checkpoint", one_line(self.key));
             let becomes = self.becomes();
             for target in becomes.iter().take(TARGETS) {
                 let how = if *target.key == *self.key { "stays as it is" } else { "becomes" };
-                let name = if *target.key == *self.key { String::new() } else { format!(" {}", target.key) };
+                let name = if *target.key == *self.key { String::new() } else { format!(" {}", one_line(&target.key)) };
                 let _ = writeln!(out, "  {how}{name}  {}{}", self.plan.info(target), self.sharing(target)?);
             }
             if becomes.len() > TARGETS {
@@ -107,37 +108,37 @@ impl Explained<'_> {
             if let Some(dropped) = self.plan.dropped.iter().find(|dropped| *dropped.key == *self.key) {
                 let why = match &dropped.reason {
                     DropReason::Rule(rule) => format!("by {}", rule_line(self.plan, *rule)),
-                    DropReason::TiedTo(key) => format!("since it is one tensor with {key}"),
+                    DropReason::TiedTo(key) => format!("since it is one tensor with {}", one_line(key)),
                     DropReason::NotWanted => "since the target does not ask for it".to_owned(),
                 };
                 let _ = writeln!(out, "  is dropped {why}");
             }
         }
         if let Some(target) = self.target.filter(|target| header.get(self.key).is_none() || !target.rules.is_empty()) {
-            let _ = writeln!(out, "{}  {}, in the result{}", target.key, self.plan.info(target), self.sharing(target)?);
+            let _ = writeln!(out, "{}  {}, in the result{}", one_line(&target.key), self.plan.info(target), self.sharing(target)?);
             if let Some(root) = &target.tied_to {
-                let _ = writeln!(out, "  is one tensor with {root}");
+                let _ = writeln!(out, "  is one tensor with {}", one_line(root));
             }
             for rule in &target.rules {
                 let _ = writeln!(out, "  by {}", rule_line(self.plan, *rule));
             }
         }
         if !self.hits.is_empty() {
-            let _ = writeln!(out, "\nthe way of {}:", self.followed.unwrap_or(self.key));
+            let _ = writeln!(out, "\nthe way of {}:", one_line(self.followed.unwrap_or(self.key)));
             for hit in &self.hits {
                 let _ = writeln!(out, "  {}:{}  {}", hit.place.source.name, hit.place.line(), hit.text);
                 if !hit.captures.is_empty() {
                     let captures: Vec<String> = hit.captures.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-                    let _ = writeln!(out, "    with {}", captures.join(", "));
+                    let _ = writeln!(out, "    with {}", one_line(&captures.join(", ")));
                 }
                 let targets = if hit.targets.is_empty() { "nothing that can be named here".to_owned() } else { hit.targets.join(", ") };
-                let _ = writeln!(out, "    -> {targets}");
+                let _ = writeln!(out, "    -> {}", one_line(&targets));
             }
         } else if self.untouched() {
             let nearest = self.nearest();
             out.push_str(if nearest.is_empty() { "\nno rule takes it\n" } else { "\nno rule takes it; these come nearest:\n" });
             for miss in nearest {
-                let _ = writeln!(out, "  {}\n    {}", miss.rule, miss.why);
+                let _ = writeln!(out, "  {}\n    {}", miss.rule, one_line(&miss.why));
             }
         }
         if let Some(target) = self.target.filter(|target| !matches!(self.plan.node(target.node).op, Op::Source { .. })) {

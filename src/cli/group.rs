@@ -5,10 +5,11 @@
 use std::hash::Hash;
 
 use indexmap::IndexMap;
+use regraft::diagnostic::plain::one_line;
 
 use super::related::{self, Kind, Member, Relation, Sources};
 
-/// Stands for an index in a template; no key of a checkpoint that a person could want to read has it.
+/// Stands for an index in a template; in a key it is written out.
 const PLACE: char = '\0';
 
 /// Ranges of one index that are written out.
@@ -102,11 +103,8 @@ fn segments(key: &str, mut visit: impl FnMut(&str, Segment<'_>)) {
 }
 
 fn push_text(out: &mut String, segment: &str) {
-    if segment.contains(PLACE) {
-        out.extend(segment.chars().map(|c| if c == PLACE { '\u{fffd}' } else { c }));
-    } else {
-        out.push_str(segment);
-    }
+    // What would look like another key, or is a place, is written out.
+    out.push_str(&one_line(segment));
 }
 
 /// A key's template and its indices.
@@ -146,8 +144,6 @@ pub(super) fn fill(template: &str, indices: &[Vec<u64>]) -> String {
     for c in template.chars() {
         match c {
             PLACE => out.push_str(&indices.next().map(|values| ranges(values)).unwrap_or_default()),
-            // The console takes care of the others; an end of line would look like another key.
-            '\n' => out.push_str("\\n"),
             c => out.push(c),
         }
     }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use regraft::config::Config;
 use regraft::diagnostic::Diagnostic;
+use regraft::diagnostic::plain::one_line;
 use regraft::execute::twins;
 use regraft::key::{Key, natural_order};
 use regraft::plan::implausible;
@@ -85,7 +86,7 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
     };
     if arguments.all {
         for (key, info) in &tensors {
-            row(key.to_string(), info, 1);
+            row(one_line(key).into_owned(), info, 1);
         }
     } else {
         let mut groups = Groups::new();
@@ -110,7 +111,7 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
         [first, .., last] => out.push_str(&format!("files: {files}, {first} to {last}\n")),
     }
     if !header.metadata.is_empty() {
-        let pairs: Vec<String> = header.metadata.iter().map(|(name, value)| format!("{name} = {value:?}")).collect();
+        let pairs: Vec<String> = header.metadata.iter().map(|(name, value)| format!("{} = {value:?}", one_line(name))).collect();
         out.push_str(&format!("metadata: {}\n", pairs.join(", ")));
     }
     if arguments.bytes {
@@ -118,7 +119,7 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
             out.push_str("equal byte for byte: none\n");
         }
         for group in equal {
-            let names: Vec<&str> = group.iter().map(Key::as_str).collect();
+            let names: Vec<_> = group.iter().map(|key| one_line(key)).collect();
             out.push_str(&format!("equal byte for byte: {}\n", names.join(" = ")));
         }
     }

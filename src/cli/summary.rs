@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 
 use indexmap::IndexMap;
+use regraft::diagnostic::plain::one_line;
 use regraft::execute::{FileLanes, Lane, Lanes};
 use regraft::plan::{DropReason, NodeId, Op, Plan, RuleId, Target, Verdict};
 use regraft::tensor::{Header, TensorInfo};
@@ -157,7 +158,7 @@ fn drops(plan: &Plan, header: &Header, out: &mut String) {
     for dropped in &plan.dropped {
         let why = match &dropped.reason {
             DropReason::Rule(rule) => format!("by {}", rule_line(plan, *rule)),
-            DropReason::TiedTo(key) => format!("one tensor with {key}"),
+            DropReason::TiedTo(key) => format!("one tensor with {}", one_line(key)),
             DropReason::NotWanted => "the target does not ask for it".to_owned(),
         };
         bytes = bytes.saturating_add(header.get(&dropped.key).and_then(TensorInfo::nbytes).unwrap_or(0));
@@ -205,7 +206,7 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
         let _ = writeln!(out, "left to other stages: {}", counted(report.elsewhere.len() as u64, "key"));
     }
     if !plan.kept.is_empty() {
-        let _ = writeln!(out, "left as the model holds them: {}", plan.kept.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", "));
+        let _ = writeln!(out, "left as the model holds them: {}", plan.kept.iter().map(|key| one_line(key)).collect::<Vec<_>>().join(", "));
     }
     let _ = writeln!(
         out,
@@ -263,7 +264,7 @@ pub(super) fn is_stack(plan: &Plan, id: NodeId) -> bool {
 pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
     let info = &plan.node(id).info;
     match op {
-        Op::Source { key } => key.to_string(),
+        Op::Source { key } => one_line(key).into_owned(),
         Op::Fill { value } => format!("fill({value})"),
         Op::Sinusoids => "sinusoids".to_owned(),
         Op::Narrow { dim, start, len } => format!("slice({dim}, {start}..{})", start.saturating_add(*len)),

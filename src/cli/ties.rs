@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use regraft::config::{Config, TieDecision};
+use regraft::diagnostic::plain::one_line;
 use regraft::execute::{Twins, same_place, twins};
 use regraft::key::Key;
 use regraft::library::{self, HUB, MODEL, Route};
@@ -296,7 +297,7 @@ impl Ties {
     fn text(&self, checkpoint: &Checkpoint) -> String {
         let mut out = String::new();
         let _ = writeln!(out, "tied embeddings: {} ({})", if self.tied.tied { "yes" } else { "no" }, self.tied.because);
-        let list = |keys: &[Key]| keys.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(" = ");
+        let list = |keys: &[Key]| keys.iter().map(|key| one_line(key)).collect::<Vec<_>>().join(" = ");
         let _ = writeln!(out, "\none by storage:{}", if self.storage.is_empty() { " none" } else { "" });
         for group in &self.storage {
             let _ = writeln!(out, "  {}", list(group));

@@ -29,7 +29,7 @@ fn an_error_names_the_file() {
         (&b"{"[..], "not a JSON object"),
         (b"[]", "this is an array"),
         (b"null", "this is null"),
-        (b"\xEF\xBB\xBF{}", "not a JSON object"),
+        (b"\xEF\xBB\xBF\xEF\xBB\xBF{}", "not a JSON object"),
         (b"{\"a\": \"\xFF\"}", "not a JSON object"),
         (b"{\"a\": NaNx}", "not a JSON object"),
     ] {

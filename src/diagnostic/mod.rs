@@ -3,6 +3,7 @@
 //! Many come at once; one points at rule text, at keys, or at both. Rendering for a terminal is in [`mod@render`], the list of codes in [`codes`].
 
 pub mod codes;
+pub mod plain;
 pub mod render;
 
 use std::fmt;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::plain::one_line;
 use super::{Diagnostic, Place, Severity, SourceText};
 
 /// How many keys are shown.
@@ -25,7 +26,7 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
     let code = diagnostic.code.to_string();
     let mut group = Group::with_title(level.primary_title(one_line(&diagnostic.message)).id(code));
     for (source, marks) in by_source(diagnostic) {
-        let mut snippet = Snippet::source(source.text.as_str()).path(source.name.as_str()).fold(true);
+        let mut snippet = Snippet::source(source.text.as_str()).path(one_line(&source.name)).fold(true);
         for (primary, range, label) in marks {
             let kind = if primary { AnnotationKind::Primary } else { AnnotationKind::Context };
             let label = (!label.is_empty()).then(|| one_line(label));
@@ -37,7 +38,7 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
         group = group.element(Level::NOTE.with_name("keys").message(keys));
     }
     for hint in &diagnostic.hints {
-        group = group.element(Level::HELP.message(hint.lines().map(one_line).collect::<Vec<_>>().join("\n")));
+        group = group.element(Level::HELP.message(one_line(hint)));
     }
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let text = renderer.render(&[group]);
@@ -96,7 +97,7 @@ fn range(place: &Place) -> Range<usize> {
 
 /// The first keys and how many more there are: on one line if that is short, else one a line.
 fn keys(keys: &[String]) -> Option<String> {
-    let shown: Vec<String> = keys.iter().take(KEYS).map(|key| one_line(key)).collect();
+    let shown: Vec<String> = keys.iter().take(KEYS).map(|key| one_line(key).into_owned()).collect();
     let more = keys.len().saturating_sub(KEYS);
     if shown.is_empty() {
         return None;
@@ -111,11 +112,6 @@ fn keys(keys: &[String]) -> Option<String> {
         lines.push(rest);
     }
     Some(lines.join("\n"))
-}
-
-/// Keys and messages may hold anything; a control character must not reach the terminal.
-fn one_line(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }
 
 #[cfg(test)]

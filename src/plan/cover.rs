@@ -110,11 +110,12 @@ impl Planner<'_> {
         }
     }
 
-    /// A result without a key is a mistake, whatever was allowed; but a part that asks for nothing gets nothing.
+    /// A result without a key is a mistake, whatever was allowed; but a part that asks for nothing gets nothing, and of a part whose others
+    /// aren't known, a checkpoint may hold nothing.
     fn refuse_no_keys(&mut self, entries: &[Entry], kept: &[Key]) {
         let asks_for_nothing = match (self.options.part, self.options.wanted) {
             (Part::Keys(part), _) => part.keys.is_empty(),
-            (Part::Open, Some(wanted)) => wanted.keys.is_empty(),
+            (Part::Open, _) => true,
             _ => false,
         };
         if !entries.is_empty() || !kept.is_empty() || self.header.tensors.is_empty() || asks_for_nothing {

@@ -15,8 +15,14 @@ use super::{Lost, Planner, Renamed};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
 
-/// Whether a rule says `alone`.
-type Alone = bool;
+/// A rule of a `rename` or `map`.
+#[derive(Clone, Copy)]
+pub(super) struct Rewriter {
+    /// It says `alone`: what belongs to its tensors is meant to stay.
+    pub(super) alone: bool,
+    /// It ships with the library: who uses it can't change it.
+    pub(super) built_in: bool,
+}
 
 /// What statements change. A branch that is tried and not taken leaves no trace, since the draft of before it is put back whole: a field
 /// that a statement writes belongs here.
@@ -26,8 +32,8 @@ pub(super) struct Draft {
     pub(super) state: State,
     pub(super) rules: Vec<RuleInfo>,
     pub(super) rule_ids: HashMap<(usize, u32, usize), RuleId>,
-    /// The rules of `rename`s and `map`s, and whether what belongs to their tensors is meant to stay.
-    pub(super) rewrites: BTreeMap<RuleId, Alone>,
+    /// The rules of `rename`s and `map`s.
+    pub(super) rewrites: BTreeMap<RuleId, Rewriter>,
     /// Where each rule is written.
     pub(super) places: HashMap<RuleId, Place>,
     pub(super) dropped: IndexMap<Key, DropReason>,

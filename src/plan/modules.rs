@@ -105,6 +105,11 @@ impl Planner<'_> {
             finding = finding.at(place.clone(), format!("leaves {} behind", counted(keys.len(), "key")));
         }
         let finding = finding.keys(keys.iter().map(|key| key.as_str()));
+        if self.rewrites.get(&rule).is_some_and(|rule| rule.built_in) {
+            let finding =
+                finding.hint("these rules don't know how to take it along: dequantize the checkpoint first, or write rules of your own");
+            return finding.hint("or `drop` what isn't needed in a rule file that is applied before");
+        }
         let finding = finding.hint("take what belongs to the tensor along: `{t: weight|weight_scale|bias}`, or a rule for each part");
         finding.hint("or `drop` what isn't needed any more; `alone` at the end of the rule says that it is meant to stay")
     }
@@ -128,7 +133,7 @@ impl Planner<'_> {
                 continue;
             }
             let more = self.rewrote(moved).find(|rule| stays().all(|(_, entry)| !entry.rules.contains(rule)));
-            if let Some(rule) = more.filter(|rule| !self.rewrites.get(rule).is_some_and(|alone| *alone)) {
+            if let Some(rule) = more.filter(|rule| !self.rewrites.get(rule).is_some_and(|rule| rule.alone)) {
                 return Some((rule, &moved.key));
             }
         }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::node::{DropReason, NodeId, Op, Plan};
+use crate::diagnostic::plain::one_line;
 
 /// Inputs that an op shows; of more, the first and the last are enough.
 const SHOWN: usize = 4;
@@ -12,14 +13,14 @@ impl Plan {
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         for target in &self.targets {
-            let _ = write!(out, "{}  {}", target.key, self.info(target));
+            let _ = write!(out, "{}  {}", one_line(&target.key), self.info(target));
             match &target.tied_to {
                 Some(root) => {
-                    let _ = write!(out, " = {root}");
+                    let _ = write!(out, " = {}", one_line(root));
                 }
                 None => {
                     let made = self.expression(target.node);
-                    if made != target.key.as_str() {
+                    if made != one_line(&target.key) {
                         let _ = write!(out, " <- {made}");
                     }
                 }
@@ -31,10 +32,10 @@ impl Plan {
                 DropReason::Rule(id) => {
                     self.rules.get(id.0 as usize).map_or_else(String::new, |rule| format!("{}:{}", rule.file, rule.line))
                 }
-                DropReason::TiedTo(key) => format!("one tensor with {key}"),
+                DropReason::TiedTo(key) => format!("one tensor with {}", one_line(key)),
                 DropReason::NotWanted => "not wanted".to_owned(),
             };
-            let _ = writeln!(out, "- {}  ({reason})", dropped.key);
+            let _ = writeln!(out, "- {}  ({reason})", one_line(&dropped.key));
         }
         out
     }
@@ -54,7 +55,7 @@ impl Plan {
         }
         let (name, detail) = match &node.op {
             Op::Source { key } => {
-                out.push_str(key);
+                out.push_str(&one_line(key));
                 return;
             }
             Op::Fill { value } => ("fill", format!("{value} as {}", node.info)),

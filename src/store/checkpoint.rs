@@ -14,7 +14,7 @@ use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
 use super::safetensors::{FileHeader, read_header};
-use super::{Extent, Identity, Store};
+use super::{Extent, Identity, Store, distributed};
 use crate::error::{Error, Result};
 use crate::tensor::{Entry, Header, Location, Storage, TensorView};
 
@@ -54,7 +54,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If one has another length or was written since, or can't be looked at.
-    pub(crate) fn unchanged(&self) -> Result<()> {
+    pub(crate) fn is_as_read(&self) -> Result<()> {
         self.files.iter().try_for_each(|file| {
             let found = file.path.metadata().map_err(|source| Error::io("cannot look at", &file.path, source))?;
             if found.len() == file.len && found.modified().ok() == file.modified { Ok(()) } else { Err(file.changed()) }
@@ -98,6 +98,9 @@ impl Checkpoint {
 
     fn add(&mut self, name: String, file: StoredFile, header: FileHeader) -> Result<()> {
         let number = number(self.files.len())?;
+        if let Some(error) = distributed::sliced(&self.directory, &name, &header.metadata, false) {
+            return Err(error);
+        }
         for (key, (info, [begin, end])) in header.tensors {
             match self.header.tensors.entry(key) {
                 Slot::Vacant(slot) => {
@@ -105,6 +108,9 @@ impl Checkpoint {
                     slot.insert(Entry { info, location });
                 }
                 Slot::Occupied(slot) => {
+                    if let Some(error) = distributed::sliced(&self.directory, &name, &header.metadata, true) {
+                        return Err(error);
+                    }
                     let other = slot.get().location.and_then(|location| self.header.files.get(location.file as usize));
                     let other = other.map_or("a manifest", String::as_str);
                     return Err(Error::corrupt(format!("the key is in {other} too")).in_file(&file.path).at_key(slot.key().as_str()));
@@ -221,6 +227,19 @@ impl Store for Checkpoint {
         let name = |file: &StoredFile| file.path.as_os_str().as_encoded_bytes().to_vec();
         let files: Option<Vec<_>> = self.files.iter().map(|file| Some((name(file), file.len, since(file.modified?)?))).collect();
         Identity::of(&(files?, &self.header.tensors)).ok()
+    }
+
+    /// By the open files: one that was replaced meanwhile is read as it was.
+    fn unchanged(&self) -> Result<()> {
+        let open = self.files.iter().filter_map(|file| Some((file, file.handle.get()?)));
+        for (file, handle) in open {
+            let found = handle.metadata().map_err(|source| Error::io("cannot look at", &file.path, source))?;
+            if found.len() != file.len || found.modified().ok() != file.modified {
+                let error = Error::corrupt("the file changed while it was read").in_file(&file.path);
+                return Err(error.hint("convert it when nobody writes it any more"));
+            }
+        }
+        Ok(())
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {

@@ -44,6 +44,10 @@ impl Store for Counted<'_> {
         self.store.identity()
     }
 
+    fn unchanged(&self) -> Result<()> {
+        self.store.unchanged()
+    }
+
     fn view(&self, key: &str) -> Result<TensorView> {
         self.store.view(key)
     }

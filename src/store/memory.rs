@@ -149,6 +149,10 @@ impl Store for StateDict {
         None
     }
 
+    fn unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn view(&self, key: &str) -> Result<TensorView> {
         self.find(key).cloned()
     }

@@ -8,6 +8,7 @@ use crate::tensor::{Header, TensorView};
 
 mod checkpoint;
 mod counted;
+mod distributed;
 mod identity;
 mod journal;
 mod json;
@@ -18,6 +19,7 @@ mod open;
 mod safetensors;
 mod sharded;
 mod side;
+mod variants;
 
 pub use checkpoint::Checkpoint;
 pub use counted::Counted;
@@ -27,7 +29,7 @@ pub use open::{OpenOptions, open, open_all};
 pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 pub(crate) use sharded::indexes_of;
-pub use side::side_files;
+pub use side::{no_file, side_files};
 
 /// The name of the journal that lies beside files while they are changed in place. A checkpoint with a file that it names doesn't open.
 pub const JOURNAL: &str = ".regraft-journal";
@@ -54,6 +56,12 @@ pub trait Store: Send + Sync {
     /// What the store is: equal for two runs only if every byte that they read is. `None` where that can't be known, as of tensors in memory; then
     /// nothing that an earlier run or another process did is ever taken for this one's.
     fn identity(&self) -> Option<Identity>;
+
+    /// Looks whether what was read is still what it was when the header was: asked after reading, before anything is made of it.
+    ///
+    /// # Errors
+    /// If a file that was read from has been written to since.
+    fn unchanged(&self) -> Result<()>;
 
     /// A tensor as a view (mapped or in memory); no byte is copied.
     ///

@@ -36,11 +36,9 @@ fn incomplete(names: &[String]) -> Vec<(Vec<String>, u64, u64)> {
         let Ok(count) = of.parse::<u64>() else { continue };
         // Nearly everybody counts from 1.
         let first = u64::from(!there.contains(&0));
-        let Some(last) =
-            count.checked_add(first).and_then(|end| end.checked_sub(1)).filter(|last| there.iter().all(|number| number <= last))
-        else {
-            continue;
-        };
+        // Counted from 0, the last is one less.
+        let last = count.checked_sub(1 - first);
+        let Some(last) = last.filter(|last| there.iter().all(|number| number <= last)) else { continue };
         let lacking = count.saturating_sub(there.len() as u64);
         if lacking == 0 {
             continue;

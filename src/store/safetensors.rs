@@ -139,8 +139,9 @@ pub(super) fn whole_bytes(info: &TensorInfo) -> Result<u64> {
 
 /// The error for a file that begins like something else than safetensors or JSON.
 pub(super) fn foreign(head: &[u8]) -> Option<Error> {
+    // Copies, since save_file refuses tensors that share memory, as tied ones do, and such that aren't contiguous.
     const PICKLE: &str = "regraft never runs code from a checkpoint, and unpickling does; convert it once with safetensors' own tools, \
-                          `safetensors.torch.save_file(torch.load(path, weights_only=True), …)`";
+                          `safetensors.torch.save_file({k: v.clone().contiguous() for k, v in torch.load(path, weights_only=True).items()}, …)`";
     let unsupported = |what: &str, hint: &str| Some(Error::new(ErrorKind::Unsupported, format!("this is {what}")).hint(hint));
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     if head.starts_with(b"version https://git-lfs") {

@@ -53,7 +53,8 @@ fn stale(path: &Path, index: &Index, names: &[String], options: &OpenOptions) ->
         }
     }
     let gone = names.iter().filter(|name| !directory.join(name).exists()).count();
-    let (first, all) = (names.first()?, index.weight_map.len());
+    let gone_first = names.iter().find(|name| !directory.join(name).exists())?;
+    let (first, all) = (gone_first.chars().take(80).collect::<String>(), index.weight_map.len());
     if !left.is_empty() {
         return None;
     }

@@ -4,17 +4,26 @@ use std::path::{Path, PathBuf};
 
 use super::OpenOptions;
 use super::sharded::check_inside;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
 
 /// Endings of files that hold weights, in this format or another, and of what describes them.
 const WEIGHTS: &[&str] =
     &["safetensors", "index.json", "bin", "pt", "pth", "ckpt", "pkl", "h5", "msgpack", "gguf", "ggml", "onnx", "npz", "mlmodel", "tflite"];
 
+/// What to say of something under a name where a file should be. A pipe would be waited for, a device read without end, and a link that leads nowhere
+/// is a file that somebody meant to be there.
+pub fn no_file(path: &Path) -> Error {
+    let is_link = path.symlink_metadata().is_ok_and(|found| found.file_type().is_symlink());
+    let what = if is_link && path.metadata().is_err() { "a link that leads nowhere" } else { "not a regular file" };
+    Error::new(ErrorKind::Unsupported, what).in_file(path).hint("put the file itself there, or remove this")
+}
+
 /// The files of a checkpoint's directory that are neither weights nor an index nor hidden, in natural order. Subdirectories are left out.
 ///
 /// # Errors
-/// If the directory can't be listed, or a file is a symbolic link out of it that `options` don't allow.
+/// If the directory can't be listed, a file is a symbolic link out of it that `options` don't allow, or something there is no file: a pipe, a device, a
+/// link that leads nowhere.
 pub fn side_files(directory: impl AsRef<Path>, options: &OpenOptions) -> Result<Vec<PathBuf>> {
     let directory = directory.as_ref();
     let failed = |source| Error::io("cannot list", directory, source);
@@ -23,8 +32,12 @@ pub fn side_files(directory: impl AsRef<Path>, options: &OpenOptions) -> Result<
         // A name that isn't UTF-8 is none that any tool writes.
         let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
         let is_weights = WEIGHTS.iter().any(|ending| name.strip_suffix(ending).is_some_and(|stem| stem.ends_with('.')));
-        if name.starts_with('.') || is_weights || !directory.join(&name).is_file() {
+        let path = directory.join(&name);
+        if name.starts_with('.') || is_weights || path.is_dir() {
             continue;
+        }
+        if !path.is_file() {
+            return Err(no_file(&path));
         }
         check_inside(directory, &name, options)?;
         names.push(name);

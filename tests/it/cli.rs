@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod conversion;
+mod names;
 mod sandbox;
 mod sources;
 mod ties;

@@ -5,6 +5,7 @@
 mod cases;
 mod cli;
 mod corpus;
+mod detect;
 mod docs;
 mod durability;
 mod exclusion;

@@ -96,8 +96,9 @@ fn each_stage_reads_its_own_bytes_and_no_others() {
             assert_eq!(counted.bytes_read(), 0, "stage {rank}: planning reads headers only");
             let out = directory.path().join(format!("stage{rank}-{ties:?}"));
             let report = write(&plan, &counted, &out, &WriteOptions { ties, ..WriteOptions::default() }).unwrap();
-            assert_eq!(counted.bytes_read(), expected, "stage {rank}");
-            assert_eq!(report.bytes_read, expected, "stage {rank}: and says so");
+            // What the system copies from file to file doesn't pass through the store; the report counts it too.
+            assert!(counted.bytes_read() <= expected, "stage {rank}");
+            assert_eq!(report.bytes_read, expected, "stage {rank}");
             let written = open(&out, &OpenOptions::default()).unwrap();
             let mut keys: Vec<&Key> = written.header().tensors.keys().collect();
             let mut asked: Vec<&Key> = stage.keys.keys().collect();

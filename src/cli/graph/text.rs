@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use regraft::diagnostic::plain::is_harmful;
+
 use super::{Drawing, Kind};
 
 /// As a Graphviz digraph.
@@ -51,7 +53,7 @@ pub(super) fn entities(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '#' => out.push_str("&#35;"),
-            c if c.is_control() => out.push('\u{fffd}'),
+            c if is_harmful(c) => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }

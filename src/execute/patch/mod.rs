@@ -92,7 +92,7 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
         report.files.push(index.name.clone());
     }
     // Also against another change in place that has come and gone since the headers were read.
-    source.unchanged()?;
+    source.is_as_read()?;
     not_cancelled(options.cancel)?;
     if !patches.is_empty() || index.is_some() {
         Journal::new(patches, index).carry_out(&directory)?;
@@ -107,7 +107,7 @@ fn metadata(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> BTr
     carried(plan, source.header(), &options.metadata.cloned().unwrap_or_default(), options.ties)
 }
 
-/// The lane of each file and the bytes that stay in it, if the plan can be carried out in place as far as its source's headers say.
+/// The lane of each file and the bytes that stay in it, if [`patch`] would carry the plan out as far as headers, names and the index say.
 pub(super) fn stay(
     plan: &Plan,
     source: &Checkpoint,
@@ -115,10 +115,14 @@ pub(super) fn stay(
     kept: &[usize],
     layouts: &[Arc<Layout>],
 ) -> Option<Vec<FileLanes>> {
+    let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
+    let directory = one_directory(&paths).ok()?;
+    paths.iter().try_for_each(|path| refuse_shared(path, options.insist)).ok()?;
     let rows = rows(plan, source, kept, layouts, &mut Report::default()).ok()?;
+    new_index(&directory, source, &rows).ok()?;
     let metadata = metadata(plan, source, options);
     let file = |(at, rows): (usize, &Vec<Row>)| {
-        let after = placed_header(rows, &metadata).ok()?;
+        let after = placed_header(rows, &metadata).ok().filter(|after| after.len() as u64 <= MAX_HEADER_LEN)?;
         // Data follows the header and the eight bytes of its length. Where there is none, there may be room or not.
         let data =
             source.header().tensors.values().filter_map(|entry| entry.location).filter(|l| l.file as usize == at).map(|l| l.offset).min();

@@ -138,6 +138,9 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     }
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
     let written = kept(plan, options.ties);
+    if written.is_empty() {
+        return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key").in_file(out));
+    }
     let mut report = Report::default();
     for target in plan.targets.iter().filter(|target| left_out(plan, target, options.ties)) {
         report.aliased += 1;
@@ -233,7 +236,7 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
             report.files.push(shard.name.clone());
             files.push((*at, file));
         }
-        records.extend(finish(&mut pool, &outputs, &files, &staging, &shards, options)?);
+        records.extend(finish(&mut pool, &outputs, &files, &staging, &shards, options, source)?);
     }
     if options.checksums {
         for at in &todo {
@@ -331,6 +334,7 @@ fn finish(
     staging: &Staging,
     shards: &Shards,
     options: &WriteOptions<'_>,
+    source: &dyn Store,
 ) -> Result<Vec<(usize, Record)>> {
     let (sender, receiver) = std::sync::mpsc::channel::<Arc<OutFile>>();
     // A file without bytes is never heard of again.
@@ -361,6 +365,8 @@ fn finish(
                     file.file.sync_all().map_err(|error| Error::io("cannot sync", &file.path, error))?;
                 }
                 let Some((at, _)) = files.iter().find(|(_, other)| Arc::ptr_eq(other, &file)) else { continue };
+                // A shard that is recorded is taken for good by later runs and other ranks.
+                source.unchanged()?;
                 let mut record = Record::of(&file.path, None)?;
                 record.overflowed = overflowed(outputs, &file);
                 // With checksums it is finished only when these are known.

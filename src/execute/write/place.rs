@@ -34,9 +34,9 @@ pub(super) enum Mode {
 
 /// An output under way. Dropping it leaves nothing behind, unless other processes write it too.
 pub(super) struct Staging {
-    temporary: Temporary,
-    /// Says that somebody is at work here, as long as it is open.
+    /// Says that somebody is at work here, as long as it is open. Closed before what it guards goes: with few open files, that needs the one it takes.
     _lock: File,
+    temporary: Temporary,
     /// What is done.
     work: String,
     /// Where the output will be.
@@ -67,13 +67,30 @@ impl Drop for Temporary {
     fn drop(&mut self) {
         if let Temporary::Own(path) = self {
             // What can't be removed now is hidden, and the next run for this output removes it.
-            let _ = std::fs::remove_dir_all(path);
+            clear(path);
         }
     }
 }
 
+/// Removes a directory with no more than one file open at a time: out of open files is when this is asked for, too.
+fn clear(path: &Path) {
+    let entries: Vec<PathBuf> =
+        path.read_dir().map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect()).unwrap_or_default();
+    for entry in entries {
+        if entry.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            clear(&entry);
+        } else {
+            let _ = std::fs::remove_file(&entry);
+        }
+    }
+    let _ = std::fs::remove_dir(path);
+}
+
 /// In each temporary directory: what the run does. Whoever is at work holds a lock on it.
 const RUN: &str = "run";
+
+/// How long a temporary directory may lie there without a note, until nobody is thought to be about to write one.
+const BARE: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// The extended attribute of an output that several processes wrote: what they did. No loader sees it, and it is not part of any file's bytes.
 const WROTE: &str = "user.regraft.run";
@@ -167,6 +184,11 @@ impl Spot {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
                     _ => {}
                 }
+                if path.join(RUN).symlink_metadata().is_ok_and(|found| !found.is_file()) {
+                    return Err(Error::new(ErrorKind::Unsupported, "not a regular file")
+                        .in_file(path.join(RUN))
+                        .hint("remove the directory"));
+                }
                 let lock = note(&path, work, true).map_err(failed)?;
                 if std::fs::read_to_string(path.join(RUN)).map_err(failed)? != work {
                     let error = Error::new(ErrorKind::Exists, "other work for the same output is under way here, or was left behind")
@@ -232,7 +254,18 @@ fn abandoned(parent: &Path, prefix: &str) -> Vec<(PathBuf, File)> {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix) && !name.ends_with("-ranks"))
     });
     paths.sort();
+    // One without a note was left by a run that died before it wrote any; or is of one that is about to.
+    let is_old = |path: &Path| {
+        let since = path.symlink_metadata().ok().filter(std::fs::Metadata::is_dir).and_then(|found| found.modified().ok()?.elapsed().ok());
+        since.is_some_and(|since| since > BARE)
+    };
+    for path in paths.iter().filter(|path| path.join(RUN).symlink_metadata().is_err() && is_old(path)) {
+        clear(path);
+    }
     let locked = |path: &Path| {
+        if !path.join(RUN).is_file() {
+            return None;
+        }
         let lock = File::open(path.join(RUN)).ok()?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
         Some(lock)

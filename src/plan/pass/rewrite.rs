@@ -10,6 +10,7 @@ use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{NOT_ONE_TO_ONE, PADDED_NUMBER, TAKEN_AGAIN, UNDECIDED};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked, bind};
+use crate::plan::draft::Rewriter;
 use crate::plan::state::Entry;
 use crate::plan::{Planner, Renamed, counted};
 
@@ -66,7 +67,7 @@ impl Planner<'_> {
         let mut gone: Vec<usize> = Vec::new();
         for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
             let id = self.rule_id(&bound.rule.place, *at, &bound.rule.text);
-            self.rewrites.insert(id, bound.rule.alone);
+            self.rewrites.insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
             let count = taken.renames.len() + taken.instances.len();
             self.count(id, count as u64);
             self.evidence.matched += count;

@@ -146,6 +146,10 @@ fn an_output_without_a_key_is_never_written() {
         assert_eq!(ran.code, 1, "{}", ran.err);
         assert!(ran.err.contains("RG332") && !sandbox.path("out").exists(), "{}", ran.err);
     }
+    // Of a stage alone it isn't known whether the checkpoint holds any of it; but it isn't written without a key either.
+    let stage = sandbox.run(&["apply", "hub", "-o", "out", "--target", "other.json", "--stage", "--no-strict"]);
+    assert_eq!(stage.code, 3, "{}", stage.err);
+    assert!(stage.err.contains("the result has no key") && !sandbox.path("out").exists(), "{}", stage.err);
 }
 
 /// A base model's keys into a class with a head, and back again by the record.

@@ -178,3 +178,49 @@ fn a_damaged_record_is_refused_and_one_without_a_checksum_is_read() {
     sandbox.write("out/regraft.json", serde_json::Value::Object(fields).to_string());
     assert_eq!(back().code, 0);
 }
+
+#[test]
+fn what_is_no_file_where_a_file_should_be_is_refused_and_not_passed_over() {
+    let sandbox = Sandbox::new();
+    sandbox.checkpoint("m/model.safetensors", &tensors(["a"]));
+    let apply = || sandbox.run(&["apply", "m", "-o", "out", "--rules", "wrappers"]);
+    for name in ["config.json", "tokenizer.json", "regraft.json"] {
+        let path = sandbox.path(&format!("m/{name}"));
+        let make: [&dyn Fn(); 3] = [
+            &|| assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success()),
+            &|| std::os::unix::fs::symlink("nowhere", &path).unwrap(),
+            &|| std::os::unix::fs::symlink("/dev/zero", &path).unwrap(),
+        ];
+        for make in make {
+            make();
+            let ran = apply();
+            assert!(ran.code == 3 && ran.err.contains(name), "{name}: {} {}", ran.code, ran.err);
+            assert!(!sandbox.path("out").exists());
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+    // A journal, and what ranks share.
+    assert!(std::process::Command::new("mkfifo").arg(sandbox.path("m/.regraft-journal")).status().unwrap().success());
+    assert_eq!(sandbox.run(&["recover", "m"]).code, 3);
+    std::fs::remove_file(sandbox.path("m/.regraft-journal")).unwrap();
+    std::fs::create_dir(sandbox.path(".out.regraft-ranks")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(sandbox.path(".out.regraft-ranks/run")).status().unwrap().success());
+    assert_eq!(sandbox.run(&["apply", "m", "-o", "out", "--rank", "0", "--world-size", "2"]).code, 3);
+}
+
+#[test]
+fn a_plan_speaks_of_in_place_only_where_apply_does_it() {
+    let sandbox = Sandbox::new();
+    indexed(&sandbox, "m");
+    sandbox.write("r.graft", "rename \"{k*}\" <-> \"x.{k}\"\n");
+    let says = |source: &str| sandbox.run(&["plan", source, "--rules", "r.graft"]).out.contains("with --in-place nothing moves");
+    let does = |source: &str| sandbox.run(&["apply", source, "--rules", "r.graft", "--in-place"]).code == 0;
+    // One shard of several, whose index would go stale.
+    let shard = "m/model-00001-of-00002.safetensors";
+    assert_eq!((says(shard), does(shard)), (false, false));
+    // A file that has another name too.
+    sandbox.checkpoint("one.safetensors", &tensors(["a"]));
+    std::fs::hard_link(sandbox.path("one.safetensors"), sandbox.path("two.safetensors")).unwrap();
+    assert_eq!((says("one.safetensors"), does("one.safetensors")), (false, false));
+    assert_eq!((says("m"), does("m")), (true, true));
+}

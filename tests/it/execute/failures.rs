@@ -147,6 +147,10 @@ impl Store for Broken {
         self.0.identity()
     }
 
+    fn unchanged(&self) -> Result<()> {
+        self.0.unchanged()
+    }
+
     fn view(&self, key: &str) -> Result<TensorView> {
         self.0.view(key)
     }

@@ -34,6 +34,10 @@ impl Store for Noted {
         self.0.identity()
     }
 
+    fn unchanged(&self) -> Result<()> {
+        self.0.unchanged()
+    }
+
     fn view(&self, _: &str) -> Result<TensorView> {
         panic!("files are read, not mapped")
     }

@@ -6,11 +6,12 @@ use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use regraft::error::{ErrorKind, Result};
-use regraft::execute::{Rank, WriteOptions, write};
-use regraft::store::{Counted, Extent, Identity, StateDict, Store};
+use regraft::execute::{Progress, Rank, WriteOptions, write};
+use regraft::plan::Op;
+use regraft::store::{Counted, Extent, Identity, OpenOptions, StateDict, Store, open};
 use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
 
-use super::{Build, noise};
+use super::{Build, names, noise};
 
 /// Tensors in memory that say what they are. When the last is read, the temporary directory is copied, as if the run had been killed there.
 struct Known<'a> {
@@ -38,6 +39,10 @@ impl Store for Known<'_> {
 
     fn identity(&self) -> Option<Identity> {
         self.name.map(|name| Identity::of(&name).unwrap())
+    }
+
+    fn unchanged(&self) -> Result<()> {
+        self.dict.unchanged()
     }
 
     fn view(&self, key: &str) -> Result<TensorView> {
@@ -115,6 +120,31 @@ fn a_source_that_says_what_it_is_is_known_again_and_no_other() {
     assert_eq!(resumed(Some("step 1000"), None), (0, true));
     // Whoever says to be the same is believed: so the first file is kept, and here it holds something else.
     assert_eq!(resumed(Some("step 1000"), Some("step 1000")), (1, false));
+}
+
+#[test]
+fn a_source_that_is_written_to_meanwhile_gives_no_output() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("m.safetensors");
+    let bytes = noise(3 << 20, 5);
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![3 << 20], &bytes).unwrap();
+    safetensors::serialize_to_file([("a", view)], None, &path).unwrap();
+    let source = open(&path, &OpenOptions::default()).unwrap();
+    let mut build = Build::default();
+    let node = build.push(Op::Source { key: "a".into() }, &[], TensorInfo::new(Dtype::U8, vec![3 << 20]));
+    build.target("b", node);
+    // Of the same length: only the time says so.
+    let write_to = |_: Progress| {
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"other", 1 << 20).unwrap();
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(5)).unwrap();
+    };
+    for out in ["out", "out.safetensors"] {
+        let options = WriteOptions { progress: Some(&write_to), ..WriteOptions::default() };
+        let error = write(&build.0, &source, &place.path().join(out), &options).unwrap_err();
+        assert!(error.to_string().contains("changed"), "{error}");
+    }
+    assert_eq!(names(place.path()), ["m.safetensors"], "nothing of an output is left");
 }
 
 #[test]
