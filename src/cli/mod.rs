@@ -144,9 +144,24 @@ impl From<LoadError> for Failure {
 
 type Result<T> = std::result::Result<T, Failure>;
 
+/// How many files the process may have open, if the system lets it.
+const OPEN_FILES: u64 = 1 << 16;
+
+/// Raises the limit of open files as far as this process may: each shard of a checkpoint is one, and where the usual limit is 256 there are checkpoints with more.
+fn open_more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if current.is_some_and(|current| current < wanted) {
+        // If it can't be, whoever needs more says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
+
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
     let Arguments { command, global } = Arguments::parse();
+    open_more_files();
     let colour = match global.color {
         Colour::Auto => ColorChoice::Auto,
         Colour::Always => ColorChoice::Always,
