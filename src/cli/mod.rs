@@ -203,13 +203,13 @@ fn report(failure: &Failure, console: Console) -> ExitCode {
     }
     match failure {
         Failure::World(error) => {
-            console.aside(&format!("error: {error}\n"));
+            console.line(&format!("error: {error}"));
             if let Some(advice) = error.advice() {
-                console.aside(&format!("  help: {advice}\n"));
+                console.line(&format!("  help: {advice}"));
             }
         }
         Failure::Rules(diagnostics) => console.findings(&diagnostics.0),
-        Failure::Usage(message) => console.aside(&format!("error: {message}\n")),
+        Failure::Usage(message) => console.line(&format!("error: {message}")),
         Failure::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         Failure::Shown(_) => {}
         Failure::Output(error) => console.aside(&format!("error: cannot write to standard output: {error}\n")),
