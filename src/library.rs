@@ -8,12 +8,13 @@ use std::sync::{Arc, OnceLock};
 
 use crate::check::{Direction, Includes, NotIncluded, Rules, check};
 use crate::config::Config;
-use crate::diagnostic::codes::{UNKNOWN_LAYOUT, UNKNOWN_RULES};
+use crate::diagnostic::codes::{NO_WAY, UNKNOWN_LAYOUT, UNKNOWN_RULES};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::error::Error;
-use crate::plan::Stage;
+use crate::plan::{Plan, Stage, Verdict};
+use crate::tensor::Header;
 
-pub use detect::{Detection, detect};
+pub use detect::{Detection, Wrapper, detect};
 pub use examples::check_examples;
 
 /// Name and text of each embedded file.
@@ -93,6 +94,10 @@ impl Includes for Library {
 
     fn known(&self) -> Vec<String> {
         names().map(str::to_owned).collect()
+    }
+
+    fn is_built_in(&self, source: &SourceText) -> bool {
+        text(&source.name).is_some_and(|text| text == source.text)
     }
 }
 
@@ -271,6 +276,19 @@ impl Route {
     pub fn describe(&self) -> Vec<(String, Direction)> {
         self.stages.iter().map(|(rules, direction, _)| (rules.name.clone(), *direction)).collect()
     }
+}
+
+/// What there is to say where rules were chosen by config.json, a person asked for a layout, and no rule rewrote a key: a warning if the keys
+/// look like the layout of a rule file that isn't for this model. Else they may well be what was asked for: many models have the same
+/// keys in memory as on the hub.
+pub fn no_way(header: &Header, plan: &Plan, to: &str) -> Option<Diagnostic> {
+    if !matches!(plan.verdict, None | Some(Verdict::Neither)) {
+        return None;
+    }
+    let (rules, layout, leads_to) = detect::foreign(header).filter(|(_, layout, _)| *layout != to)?;
+    let message = format!("no rule led to `{to}`: the keys look like the layout `{layout}` of `{rules}`");
+    let finding = Diagnostic::warning(NO_WAY, message).keys(header.tensors.keys().take(5).map(|key| key.as_str()));
+    Some(finding.hint(format!("name the rules `{rules}`, which lead from `{layout}` to `{leads_to}`")))
 }
 
 /// The embedded rule files for a model: those that name its class, else those that name its model type.

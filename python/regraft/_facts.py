@@ -9,6 +9,7 @@ from typing import Any, Iterable, List, Mapping, Optional, Tuple
 
 from . import _regraft
 from ._arrays import ops_of, seen_ops
+from ._errors import Diagnostic, PlanError
 
 # A value that is no tensor has a place in a plan under its key: it can be renamed or dropped, and nothing else.
 _OPAQUE = ("U8", (0,))
@@ -17,7 +18,8 @@ _OPAQUE = ("U8", (0,))
 def columns(state_dict: Mapping[str, Any]) -> Tuple[List[str], List[str], List[Tuple[int, ...]]]:
     """Keys, dtypes and shapes of a state dict."""
     if not isinstance(state_dict, Mapping):
-        raise TypeError(f"a state dict is a mapping of keys to tensors, not {type(state_dict).__name__}")
+        hint = "; give its `state_dict()`" if callable(getattr(state_dict, "state_dict", None)) else ""
+        raise TypeError(f"a state dict is a mapping of keys to tensors, not {type(state_dict).__name__}{hint}")
     dtypes: List[str] = []
     shapes: List[Tuple[int, ...]] = []
     kinds = [(ops.tensor_type, ops.info) for ops in seen_ops()]
@@ -33,6 +35,51 @@ def columns(state_dict: Mapping[str, Any]) -> Tuple[List[str], List[str], List[T
         dtypes.append(found[0])
         shapes.append(found[1])
     return list(state_dict), dtypes, shapes
+
+
+def _tensors_in(value: Any, depth: int = 4) -> bool:
+    """Whether there is a tensor in a mapping, or in what it holds."""
+    if isinstance(value, Mapping) and depth:
+        return any(_tensors_in(item, depth - 1) for item in value.values())
+    if isinstance(value, (list, tuple)) and depth:
+        return any(_tensors_in(item, depth - 1) for item in value[:64])
+    return ops_of(value) is not None
+
+
+def _state_dicts_in(value: Any, path: str, depth: int = 3) -> List[str]:
+    """Where in a checkpoint there are state dicts: names and tensors."""
+    if not isinstance(value, Mapping) or not depth:
+        return []
+    if any(isinstance(key, str) and ops_of(item) is not None for key, item in value.items()):
+        return [path]
+    return [place for key, item in value.items() for place in _state_dicts_in(item, f"{path}[{key!r}]", depth - 1)]
+
+
+def refuse_nested(state_dict: Mapping[str, Any]) -> None:
+    """A whole training checkpoint, whose state dict lies under a key of it, is no state dict: nothing in it could match."""
+    nested = []
+    for key, value in state_dict.items():
+        if ops_of(value) is not None:
+            return
+        if isinstance(value, (Mapping, list, tuple)) and not str(key).endswith("_extra_state") and _tensors_in(value):
+            nested.append(key)
+    if not nested:
+        return
+    if set(state_dict) <= {"state", "param_groups"}:
+        message = "this is the state of an optimizer, not a state dict"
+        hint = "flattened by names it can be converted: `get_optimizer_state_dict(..., options=StateDictOptions(flatten_optimizer_state_dict=True))`"
+    else:
+        message = f"this is a whole checkpoint, not a state dict: its tensors lie under {', '.join(repr(key) for key in nested)}"
+        places = _state_dicts_in(state_dict, "checkpoint")
+        hint = f"give the state dict alone: {' or '.join(f'`{place}`' for place in places[:4])}" if places else "give the state dict alone"
+    raise PlanError(f"error: {message}\nhelp: {hint}", [Diagnostic("", "error", message, None, tuple(str(key) for key in nested), (hint,))])
+
+
+def holds_nothing() -> bool:
+    """Whether this process is one of several that hold nothing, as all but the first do with a full state dict on rank 0."""
+    from .checkpoint_utils import get_rank_safe, get_world_size_safe
+
+    return get_world_size_safe() > 1 and get_rank_safe() != 0
 
 
 def plain(value: Any) -> Any:
@@ -120,6 +167,8 @@ def wanted(given: Any) -> Optional[_regraft.Wanted]:
     state_dict = getattr(given, "state_dict", None)
     if callable(state_dict):
         given = state_dict()
+    if isinstance(given, Mapping):
+        refuse_nested({key: value for key, value in given.items() if not isinstance(value, (tuple, list))})
     keys: List[str] = []
     dtypes: List[Optional[str]] = []
     shapes: List[Optional[Tuple[int, ...]]] = []

@@ -14,8 +14,9 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 from . import _regraft
 from ._arrays import nbytes, ops_by_name
 from ._errors import CheckpointError
+from ._options import Options, Unpack, checked, named
 from ._plan import Plan
-from ._rules import PathLike, RulesLike, _plan
+from ._rules import PathLike, RulesLike, _apply, _plan
 
 
 def _map(path: str) -> mmap.mmap:
@@ -35,12 +36,14 @@ class Checkpoint(Mapping[str, Any]):
     """Key -> tensor of a checkpoint in files. Made by :func:`open`.
 
     Tensors lie in the mapped files: none is read before it is touched, and what is written to one stays in this process. While
-    they live, the files must not shrink.
+    they live, the files must not shrink. In another process, and as a copy, it is opened again: what was written to tensors is
+    not there.
     """
 
-    def __init__(self, inner: _regraft.Checkpoint, framework: Optional[str]) -> None:
+    def __init__(self, inner: _regraft.Checkpoint, framework: Optional[str], again: Tuple[List[str], bool, bool]) -> None:
         self._inner = inner
         self._framework = framework
+        self._again = again
         self._keys, dtypes, shapes, places = inner.columns()
         self._places = dict(zip(self._keys, places))
         self._maps: Dict[int, mmap.mmap] = {}
@@ -56,6 +59,9 @@ class Checkpoint(Mapping[str, Any]):
         """``__metadata__`` of the files."""
         self.notes: List[str] = inner.notes
         """What is odd about the files but no error."""
+
+    def __reduce__(self) -> Any:
+        return _reopen, (self._framework, *self._again)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -96,8 +102,9 @@ class Checkpoint(Mapping[str, Any]):
         """Where the files lie, and config.json beside them."""
         return str(self._inner.directory)
 
-    def plan(self, rules: RulesLike = None, **options: Any) -> Plan:
+    def plan(self, rules: RulesLike = None, **options: Unpack[Options]) -> Plan:
         """Plans rules, or without any those that config.json asks for. Options as in :func:`regraft.plan`."""
+        checked("plan", options)
         equal = self._differing_bytes if self._inner.has_bytes else None
         return _plan(self._inner, rules, equal=equal, beside=self.directory, **options)
 
@@ -108,14 +115,13 @@ class Checkpoint(Mapping[str, Any]):
         bytes_of = [self._tensor(key, "U8", (self.nbytes[key],)) for key in (a, b)]
         return ops_by_name(self._framework).differing_bytes(*bytes_of)
 
-    def apply(self, rules: RulesLike = None, **options: Any) -> Dict[str, Any]:
+    def apply(self, rules: RulesLike = None, **options: Unpack[Options]) -> Dict[str, Any]:
         """Applies rules, or without any those that config.json asks for. What is a view of a tensor in a file stays there, unread.
 
         Options as in :func:`regraft.apply`.
         """
-        from ._rules import apply
-
-        return apply(self, rules=rules, _depth=3, **options)
+        checked("apply", options)
+        return _apply(self, rules, options)
 
     def _carry_out(self, plan: Plan) -> Dict[str, Any]:
         if plan._nodes is None:
@@ -136,6 +142,7 @@ def _paths(given: Paths) -> List[str]:
     return [os.fspath(path) for path in given]
 
 
+@named
 def open(path: Paths, *, framework: Optional[str] = None, strict: bool = True, allow_outside: bool = False) -> Checkpoint:
     """Opens a checkpoint: a safetensors file, a directory with or without an index, an index, or several of them as one.
 
@@ -147,7 +154,12 @@ def open(path: Paths, *, framework: Optional[str] = None, strict: bool = True, a
     """
     if framework is not None:
         ops_by_name(framework)
-    return Checkpoint(_regraft.Checkpoint(_paths(path), strict, allow_outside), framework)
+    paths = _paths(path)
+    return Checkpoint(_regraft.Checkpoint(paths, strict, allow_outside), framework, (paths, strict, allow_outside))
+
+
+def _reopen(framework: Optional[str], paths: List[str], strict: bool, allow_outside: bool) -> Checkpoint:
+    return open(paths, framework=framework, strict=strict, allow_outside=allow_outside)
 
 
 @dataclass(frozen=True)
@@ -170,6 +182,7 @@ class Conversion:
     """Everything that the engine reports."""
 
 
+@named
 def convert(
     src: Paths,
     dst: PathLike,
@@ -236,7 +249,7 @@ def convert(
         allow_lossy=allow_lossy,
         record=record,
     )
-    made._warn(2)
+    made._warn()
     beside = list(_regraft.side_files(paths, allow_outside)) if side_files else []
     tell, close = _progress(progress)
     with tempfile.TemporaryDirectory() as scratch:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
@@ -10,6 +12,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from . import _regraft
 from ._errors import Diagnostic, PlanError, RegraftWarning, diagnostics_from_json
 from ._execute import execute
+from ._result import dressed
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,28 @@ class Report:
 
 
 class Plan:
-    """How each key of the result is made. Iterating gives its :class:`Target` s, in natural order of their keys."""
+    """How each key of the result is made. Iterating gives its :class:`Target` s, in natural order of their keys.
 
-    def __init__(self, inner: _regraft.Plan) -> None:
+    It never changes. In another process it is made again from what it was made from, without the tensors.
+    """
+
+    def __init__(self, inner: _regraft.Plan, made_from: Tuple[Any, Any, Dict[str, Any]]) -> None:
         self._inner = inner
+        self._made_from = made_from
+        self._keys: Optional[List[str]] = None
         self._nodes: Optional[List[Any]] = None
         self._targets: Optional[Tuple[List[str], List[int]]] = None
+
+    def __reduce__(self) -> Any:
+        source, rules, how = self._made_from
+        header = source.as_header() if isinstance(source, _regraft.Checkpoint) else source
+        return _again, (header, rules, how, self._inner.compared())
+
+    def __copy__(self) -> "Plan":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Plan":
+        return self
 
     def __len__(self) -> int:
         return len(self._inner)
@@ -77,7 +96,9 @@ class Plan:
 
     def keys(self) -> List[str]:
         """The keys of the result, in natural order."""
-        return list(self._columns()[0])
+        if self._keys is None:
+            self._keys = self._inner.keys()
+        return list(self._keys)
 
     @property
     def verdict(self) -> Optional[str]:
@@ -159,14 +180,43 @@ class Plan:
         if self._nodes is None:
             self._nodes = self._inner.nodes()
         if not inplace:
-            return execute(self._nodes, self._columns(), source)
-        result = execute(self._nodes, self._columns(), source, consumed=source)
+            return dressed(execute(self._nodes, self._columns(), source), source, self._moves())
+        result = dressed(execute(self._nodes, self._columns(), source, consumed=source), source, self._moves())
         source.clear()
         source.update(result)
+        if hasattr(result, "_metadata"):
+            source._metadata = result._metadata
         return source
 
-    def _warn(self, depth: int) -> None:
+    def _moves(self) -> Iterator[Tuple[str, str]]:
+        """Each key of the result that is one tensor of the checkpoint as it is, and the key that it had."""
+        nodes = self._nodes or []
+        for key, number in zip(*self._columns()):
+            if type(nodes[number]) is str:
+                yield key, nodes[number]
+
+    def _warn(self, told: Optional[List[str]] = None, but: Tuple[str, ...] = ()) -> None:
+        """Warns of what was found, once for each text in ``told``, where the package was called."""
         rendered, structured = self._inner.findings()
         for text, finding in zip(rendered, diagnostics_from_json(structured)):
-            if finding.severity == "warning":
-                warnings.warn(text.strip(), RegraftWarning, stacklevel=depth + 1)
+            if finding.severity != "warning" or finding.code in but or (told is not None and text in told):
+                continue
+            if told is not None:
+                told.append(text)
+            warnings.warn(text.strip(), RegraftWarning, stacklevel=_depth())
+
+
+def _depth() -> int:
+    """How many frames up the caller of this package is."""
+    here, depth = os.path.dirname(os.path.abspath(__file__)), 1
+    frame = sys._getframe(1)
+    while frame.f_back is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)) == here:
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def _again(header: Any, rules: Any, how: Dict[str, Any], asked: List[Tuple[str, str, Optional[int]]]) -> Plan:
+    """A plan in another process. Bytes can't be compared there: what was found stands."""
+    known = {(a, b): differing for a, b, differing in asked}
+    inner = _regraft.plan(header, rules, equal=lambda a, b: known.get((a, b)), **how)
+    return Plan(inner, (header, rules, how))

@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-from . import _facts, _regraft
+from . import _facts, _optimizer, _regraft
 from ._arrays import ops_of
 from ._errors import Diagnostic, diagnostics_from_json
+from ._options import Options, Unpack, checked, named
 from ._plan import Plan
 
 PathLike = Union[str, "os.PathLike[str]"]
 
 
 class Rules:
-    """A checked rule file. Made by :func:`load` and :func:`compile`."""
+    """A checked rule file. Made by :func:`load` and :func:`compile`. It never changes, and travels to other processes as its text."""
 
     def __init__(self, inner: _regraft.Rules) -> None:
         self._inner = inner
+
+    def __copy__(self) -> "Rules":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Rules":
+        return self
 
     @property
     def name(self) -> str:
@@ -53,13 +60,15 @@ class Rules:
         layouts = f": {self.layouts[0]} <-> {self.layouts[1]}" if self.layouts else ""
         return f"<regraft.Rules {self.name}{layouts}>"
 
-    def plan(self, source: Any, **options: Any) -> Plan:
+    def plan(self, source: Any, **options: Unpack[Options]) -> Plan:
         """Plans these rules against a state dict or the path of a checkpoint; no tensor is changed. Options as in :func:`regraft.plan`."""
+        checked("plan", options)
         return plan(source, rules=self, **options)
 
-    def apply(self, state_dict: Any, **options: Any) -> Any:
+    def apply(self, state_dict: Any, *, inplace: bool = False, **options: Unpack[Options]) -> Any:
         """Applies these rules to a state dict. Options as in :func:`regraft.apply`."""
-        return apply(state_dict, rules=self, _depth=3, **options)
+        checked("apply", options, "inplace")
+        return _apply(state_dict, self, options, inplace)
 
 
 RulesLike = Union[Rules, str, Sequence[Union[Rules, str]], None]
@@ -113,13 +122,18 @@ def _plan(
     beside: Optional[str] = None,
 ) -> Plan:
     inner: Any
+    resolved = _resolve(rules)
     if isinstance(source, (_regraft.Checkpoint, _regraft.Header)):
         inner = source
     else:
         keys, dtypes, shapes = _facts.columns(source)
+        _facts.refuse_nested(source)
         inner = _regraft.Header(keys, dtypes, shapes)
         if rules is None and config is None:
             raise TypeError("give rules, or a config that chooses them")
+        if not keys and (target is None or _facts.holds_nothing()):
+            # A rank that holds nothing runs the same line as the one that holds everything.
+            resolved, config, target, from_, to, parameters, record = [], None, None, None, None, None, None
 
         def equal(a: str, b: str) -> Optional[int]:
             x, y = source[a], source[b]
@@ -128,9 +142,7 @@ def _plan(
                 return 0 if x is y else None
             return ops.differing_bytes(x, y)
 
-    made = _regraft.plan(
-        inner,
-        _resolve(rules),
+    how: Dict[str, Any] = dict(
         config=_facts.config(config, beside),
         from_layout=from_,
         to_layout=to,
@@ -142,11 +154,12 @@ def _plan(
         strict=strict,
         allow_lossy=allow_lossy,
         record=_facts.record(record, beside),
-        equal=equal,
     )
-    return Plan(made)
+    made = _regraft.plan(inner, resolved, equal=equal, **how)
+    return Plan(made, (inner, resolved, how))
 
 
+@named
 def plan(
     source: Any,
     *,
@@ -201,9 +214,14 @@ def plan(
         return _plan(opened, rules, beside=str(opened.directory), **options)
     if isinstance(source, Checkpoint):
         return source.plan(rules, **options)
+    if _optimizer.is_state(source):
+        raise _optimizer.refused(
+            "this is the state of an optimizer, by names of parameters", "`apply` converts it as its parameters; a plan is of parameters"
+        )
     return _plan(source, rules, **options)
 
 
+@named
 def apply(
     state_dict: Any,
     *,
@@ -220,12 +238,18 @@ def apply(
     allow_lossy: bool = False,
     record: Any = None,
     inplace: bool = False,
-    _depth: int = 2,
 ) -> Any:
     """Converts a state dict of torch tensors or numpy arrays; options as in :func:`plan`.
 
     Renames, ties, slices, splits, unstacked and transposed tensors are views of the same storage, on any device, meta too; only
     what the plan puts together or computes is new. Values that are no tensors keep their place under their key, renamed if rules say so.
+
+    Keys are in the order of the target, if it has one, else of what they are made from; what is tied or made from nothing comes
+    last. An OrderedDict gives one, with its ``_metadata`` under the new names.
+
+    The state of an optimizer by names of parameters (``state.<name>.exp_avg``, as torch's ``flatten_optimizer_state_dict`` gives
+    it) follows its parameters. A whole training checkpoint is refused: the state dict lies under a key of it. An empty state dict
+    gives an empty one.
 
     With ``inplace`` the dict itself becomes the result, and tensors leave it as soon as they are used up, so that packing needs
     memory for one
@@ -234,9 +258,7 @@ def apply(
 
     Findings are warnings of the class RegraftWarning. Raises PlanError as :func:`plan` does.
     """
-    from ._files import Checkpoint
-
-    options: Dict[str, Any] = dict(
+    options: Options = dict(
         config=config,
         target=target,
         part=part,
@@ -249,12 +271,37 @@ def apply(
         allow_lossy=allow_lossy,
         record=record,
     )
+    return _apply(state_dict, rules, options, inplace)
+
+
+def _apply(state_dict: Any, rules: RulesLike, options: Options, inplace: bool = False) -> Any:
+    from ._files import Checkpoint
+
+    given: Dict[str, Any] = dict(options)
     if isinstance(state_dict, Checkpoint):
         if inplace:
             raise TypeError("files are not edited in place: `regraft.convert` writes new ones")
-        made = state_dict.plan(rules, **options)
-        made._warn(_depth)
+        made = state_dict.plan(rules, **given)
+        made._warn()
         return state_dict._carry_out(made)
-    made = _plan(state_dict, rules, **options)
-    made._warn(_depth)
+    if _optimizer.is_state(state_dict):
+        return _apply_to_optimizer(state_dict, rules, given, inplace)
+    made = _plan(state_dict, rules, **given)
+    made._warn()
     return made._carry_out(state_dict, inplace)
+
+
+def _apply_to_optimizer(state_dict: Any, rules: RulesLike, given: Dict[str, Any], inplace: bool) -> Any:
+    told: List[str] = []
+
+    def make(state: Mapping[str, Any]) -> Plan:
+        made = _plan(state, rules, **given)
+        made._warn(told)
+        return made
+
+    result = _optimizer.convert(state_dict, make)
+    if not inplace:
+        return result
+    state_dict.clear()
+    state_dict.update(result)
+    return state_dict

@@ -23,6 +23,7 @@ from typing import Any, Dict, Iterator, List, Mapping, MutableMapping, Optional,
 from . import _regraft
 from ._arrays import local
 from ._facts import plain
+from ._modules import attribute, level_of
 
 __all__ = [
     "TieSupport",
@@ -50,7 +51,9 @@ __all__ = [
     "set_compat",
 ]
 
-_compat: ContextVar[str] = ContextVar("regraft_compat", default="strict")
+# What set_compat said, in every thread; and what holds for the length of a `with`, in its own.
+_said = "strict"
+_compat: ContextVar[Optional[str]] = ContextVar("regraft_compat", default=None)
 
 
 class TieSupport(Enum):
@@ -71,13 +74,16 @@ def _checked(compat: str) -> str:
 
 
 def set_compat(compat: str) -> None:
-    """Whose behaviour the functions have that aren't told: ``"strict"`` or ``"reference"``."""
-    _compat.set(_checked(compat))
+    """Whose behaviour the functions have that aren't told: ``"strict"`` or ``"reference"``. In every thread, those under way too."""
+    global _said
+    _said = _checked(compat)
+    if _compat.get() is not None:
+        _compat.set(_said)
 
 
 @contextmanager
 def compat_mode(compat: str) -> Iterator[None]:
-    """:func:`set_compat` for the length of a ``with``."""
+    """:func:`set_compat` for the length of a ``with``, in this thread (or task) alone."""
     token = _compat.set(_checked(compat))
     try:
         yield
@@ -86,7 +92,7 @@ def compat_mode(compat: str) -> Iterator[None]:
 
 
 def _reference(compat: Optional[str]) -> bool:
-    return (_compat.get() if compat is None else _checked(compat)) == "reference"
+    return ((_compat.get() or _said) if compat is None else _checked(compat)) == "reference"
 
 
 # Facts of modules and tensors
@@ -148,26 +154,8 @@ def _config(config: Any, reference: bool) -> Optional[_regraft.Config]:
     return None if config is None else _regraft.Config(json.dumps(_config_fields(config, reference)))
 
 
-def _unwrapped(model: Any, name: str) -> Any:
-    """An attribute of a module, or of the module inside its wrappers, which don't all pass attributes on."""
-    seen = set()
-    while model is not None and id(model) not in seen:
-        seen.add(id(model))
-        found = getattr(model, name, None)
-        if found is not None:
-            return found
-        children = getattr(model, "_modules", {})
-        inner = [children[child] for child in _WRAPPED if children.get(child) is not None]
-        model = inner[0] if len(inner) == 1 and len(children) == 1 else None
-    return None
-
-
-# The attribute under which a wrapper holds what it wraps.
-_WRAPPED = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module", "_forward_module")
-
-
 def _attribute(model: Any, name: str, reference: bool) -> Any:
-    return getattr(model, name, None) if reference else _unwrapped(model, name)
+    return getattr(model, name, None) if reference else attribute(model, name)
 
 
 class _Snapshot:
@@ -326,6 +314,11 @@ def ensure_tied_lm_head(model: Any, *, compat: Optional[str] = None) -> bool:
         return latest.inner
 
     tied, assigned = latest.inner.ensure_tied(own_way if callable(tie_weights) else None, reference)
+    if assigned is None and tied and not reference:
+        # Two parameters over one storage are two to an optimizer, and to whatever moves a module.
+        ends = latest.inner.lm_head(reference), latest.inner.input_embeddings(reference)
+        if ends[0] is not None and ends[1] is not None and latest.params[ends[0][0]] is not latest.params[ends[1][0]]:
+            assigned = ends[0][0], ends[1][0]
     if assigned is None:
         return tied
     head, embedding = assigned
@@ -352,6 +345,9 @@ def materialize_missing_tied_lm_head(
     reference = _reference(compat)
     if not is_tied_word_embeddings(model, compat=compat):
         return False
+    if not reference:
+        # Under the names that the state dict has, which may be without those of wrappers.
+        model = level_of(model, state_dict).module
     snapshot = _Snapshot(model, reference)
     head = snapshot.inner.lm_head(reference)
     if head is None or head[1] in state_dict:

@@ -14,6 +14,7 @@ use regraft::plan::RECORD_FILE;
 use regraft::store::{OpenOptions, Store as _};
 
 use crate::errors;
+use crate::header::Header;
 use crate::plan::Plan;
 use crate::pool::with_threads;
 
@@ -48,6 +49,11 @@ impl Checkpoint {
             places.append(entry.location.map(|place| (place.file, place.offset, place.len)))?;
         }
         Ok(columns)
+    }
+
+    /// What a plan starts from, without the files.
+    fn as_header(&self) -> Header {
+        Header { header: Arc::new(self.checkpoint.header().clone()) }
     }
 
     #[getter]

@@ -1,11 +1,12 @@
 //! What a plan starts from, as Python has it: keys with dtypes and shapes, a config, the keys of a target.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::types::{PyList, PyString, PyTuple, PyType};
 use regraft::key::Key;
 use regraft::tensor::{Dtype, TensorInfo};
 
@@ -19,13 +20,19 @@ pub(crate) struct Header {
 
 #[pymethods]
 impl Header {
-    /// From columns of one length: keys, names of dtypes, shapes.
+    /// From columns of one length: keys, names of dtypes, shapes; and the metadata of files, if it is of files.
     #[new]
-    pub(crate) fn new(keys: &Bound<'_, PyList>, dtypes: &Bound<'_, PyList>, shapes: &Bound<'_, PyList>) -> PyResult<Self> {
+    #[pyo3(signature = (keys, dtypes, shapes, metadata = BTreeMap::new()))]
+    pub(crate) fn new(
+        keys: &Bound<'_, PyList>,
+        dtypes: &Bound<'_, PyList>,
+        shapes: &Bound<'_, PyList>,
+        metadata: BTreeMap<String, String>,
+    ) -> PyResult<Self> {
         if keys.len() != dtypes.len() || keys.len() != shapes.len() {
             return Err(PyValueError::new_err("the columns of a header have one length"));
         }
-        let mut header = regraft::tensor::Header::default();
+        let mut header = regraft::tensor::Header { metadata, ..regraft::tensor::Header::default() };
         header.tensors.reserve(keys.len());
         for ((key, dtype), shape) in keys.iter().zip(dtypes.iter()).zip(shapes.iter()) {
             let entry = regraft::tensor::Entry { info: info(&dtype, &shape)?, location: None };
@@ -33,6 +40,27 @@ impl Header {
         }
         Ok(Self { header: Arc::new(header) })
     }
+
+    /// What makes it again in another process.
+    #[allow(clippy::type_complexity)]
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, BTreeMap<String, String>))> {
+        let (keys, dtypes, shapes) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
+        for (key, entry) in &self.header.tensors {
+            keys.append(key.as_str())?;
+            let (dtype, shape) = column(py, &entry.info)?;
+            dtypes.append(dtype)?;
+            shapes.append(shape)?;
+        }
+        Ok((py.get_type::<Self>(), (keys, dtypes, shapes, self.header.metadata.clone())))
+    }
+}
+
+/// dtype and shape as columns have them.
+fn column<'py>(py: Python<'py>, info: &TensorInfo) -> PyResult<(Bound<'py, PyString>, Bound<'py, PyTuple>)> {
+    Ok((PyString::intern(py, info.dtype.name()), PyTuple::new(py, info.shape.iter())?))
 }
 
 fn text_key(key: &Bound<'_, PyAny>) -> PyResult<Key> {
@@ -67,6 +95,11 @@ impl Config {
         }
     }
 
+    /// What makes it again in another process.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyType>, (String,)) {
+        (py.get_type::<Self>(), (self.config.value().to_string(),))
+    }
+
     /// Reads a JSON file, or a directory's config.json.
     #[staticmethod]
     fn read(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
@@ -79,13 +112,16 @@ impl Config {
 #[pyclass(frozen, module = "regraft._regraft")]
 pub(crate) struct Wanted {
     pub(crate) wanted: regraft::tensor::Wanted,
+    /// Whether the order of its keys says something, as that of a module's does and that of a file's doesn't.
+    pub(crate) in_order: bool,
 }
 
 #[pymethods]
 impl Wanted {
     /// From columns of one length: keys; names of dtypes and shapes, `None` where only the key is known.
     #[new]
-    fn new(keys: &Bound<'_, PyList>, dtypes: &Bound<'_, PyList>, shapes: &Bound<'_, PyList>) -> PyResult<Self> {
+    #[pyo3(signature = (keys, dtypes, shapes, in_order = true))]
+    fn new(keys: &Bound<'_, PyList>, dtypes: &Bound<'_, PyList>, shapes: &Bound<'_, PyList>, in_order: bool) -> PyResult<Self> {
         if keys.len() != dtypes.len() || keys.len() != shapes.len() {
             return Err(PyValueError::new_err("the columns of a target have one length"));
         }
@@ -94,13 +130,37 @@ impl Wanted {
             let info = if dtype.is_none() { None } else { Some(info(&dtype, &shape)?) };
             wanted.keys.insert(text_key(&key)?, info);
         }
-        Ok(Self { wanted })
+        Ok(Self { wanted, in_order })
+    }
+
+    /// What makes it again in another process.
+    #[allow(clippy::type_complexity)]
+    fn __reduce__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, bool))> {
+        let (keys, dtypes, shapes) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
+        for (key, info) in &self.wanted.keys {
+            keys.append(key.as_str())?;
+            match info {
+                Some(info) => {
+                    let (dtype, shape) = column(py, info)?;
+                    dtypes.append(dtype)?;
+                    shapes.append(shape)?;
+                }
+                None => {
+                    dtypes.append(py.None())?;
+                    shapes.append(py.None())?;
+                }
+            }
+        }
+        Ok((py.get_type::<Self>(), (keys, dtypes, shapes, self.in_order)))
     }
 
     /// Reads a checkpoint, an index, a manifest, or a list of keys.
     #[staticmethod]
     fn read(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let read = py.detach(|| crate::pool::with_threads(|| regraft::tensor::Wanted::read(&path)));
-        read.map(|wanted| Self { wanted }).map_err(|error| errors::world(py, &error))
+        read.map(|wanted| Self { wanted, in_order: false }).map_err(|error| errors::world(py, &error))
     }
 }

@@ -32,7 +32,7 @@ mod _regraft {
     #[pymodule_export]
     use super::plan::{Plan, plan};
     #[pymodule_export]
-    use super::rules::{Rules, compile, library_names, load};
+    use super::rules::{Rules, compile, compile_as, library_names, load};
     #[pymodule_export]
     use super::utilities::{
         Model, canonical_parameter_fqn, checkpoint_tensor_dtypes, clean_tensor_name, consume_prefix, controlling_tie, format_bytes,

@@ -31,6 +31,10 @@ pub(crate) struct Plan {
     pub(crate) plan: Arc<regraft::Plan>,
     route: Route,
     parameters: BTreeMap<String, String>,
+    /// The targets in the order in which memory has them.
+    order: Vec<usize>,
+    /// What was asked about the bytes of two keys, and how many differ.
+    compared: Vec<(String, String, Option<u64>)>,
 }
 
 /// What a plan is made for.
@@ -70,6 +74,7 @@ pub(crate) fn plan(
     let written = parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
     let record = record.map(|(bytes, file)| Record::from_bytes(&bytes, &file)).transpose().map_err(|error| errors::world(py, &error))?;
     let config = &config.config;
+    let in_order = wanted.as_ref().is_some_and(|wanted| wanted.in_order);
     let wanted = wanted.as_ref().map(|wanted| &wanted.wanted);
     let (header, checkpoint) = match &source {
         Source::Header(header) => (Some(Arc::clone(&header.header)), None),
@@ -82,6 +87,7 @@ pub(crate) fn plan(
     let (equal, keep) = (&equal, &keep);
     let made = py.detach(|| {
         with_threads(|| {
+            let asked = if reverse { from_layout } else { to_layout }.filter(|_| named.is_none() && wanted.is_none());
             let route = match named {
                 Some(rules) => Route::named(rules, from_layout, to_layout, reverse)?,
                 None => {
@@ -94,13 +100,18 @@ pub(crate) fn plan(
                 }
             };
             let failed = RefCell::new(None);
+            let compared = RefCell::new(Vec::new());
+            let note = |a: &str, b: &str, bytes: Option<u64>| {
+                compared.borrow_mut().push((a.to_owned(), b.to_owned(), bytes));
+                bytes.map(equality)
+            };
             let ask = |a: &str, b: &str| {
-                let asked: Option<u64> =
+                let bytes: Option<u64> =
                     Python::attach(|py| equal.as_ref()?.call1(py, (a, b)).and_then(|n| n.extract(py)).map_err(keep).ok()?);
-                asked.map(equality)
+                note(a, b, bytes)
             };
             let compare = |a: &str, b: &str| match differing_bytes(checkpoint.as_deref()?, a, b) {
-                Ok(bytes) => bytes.map(equality),
+                Ok(bytes) => note(a, b, bytes),
                 Err(error) => {
                     failed.borrow_mut().get_or_insert(error);
                     None
@@ -123,20 +134,54 @@ pub(crate) fn plan(
                 },
             };
             let header = header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
-            let plan = regraft::plan(&route.stages(), header.unwrap_or(&regraft::tensor::Header::default()), &options);
-            Ok((plan, route, failed.into_inner()))
+            let nothing = regraft::tensor::Header::default();
+            let header = header.unwrap_or(&nothing);
+            let plan = regraft::plan(&route.stages(), header, &options).map(|mut plan| {
+                plan.findings.extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
+                let order = order(&plan, header, wanted.filter(|_| in_order));
+                (plan, order)
+            });
+            Ok((plan, route, failed.into_inner(), compared.into_inner()))
         })
     });
     if let Some(error) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
     // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
-    let (plan, route, failed) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
+    let (plan, route, failed, compared) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
     if let Some(error) = failed {
         return Err(errors::world(py, &error));
     }
-    let plan = plan.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
-    Ok(Plan { plan: Arc::new(plan), route, parameters: written })
+    let (plan, order) = plan.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
+    Ok(Plan { plan: Arc::new(plan), route, parameters: written, order, compared })
+}
+
+/// The targets in the order of a target that has one, else in that of what they are made from: a dict in memory is gone through by position as well.
+///
+/// What comes from one tensor keeps its place in it. What is tied to another key, and what is made from nothing, comes last.
+fn order(plan: &regraft::Plan, header: &regraft::tensor::Header, wanted: Option<&regraft::tensor::Wanted>) -> Vec<usize> {
+    const LAST: (usize, u64) = (usize::MAX, 0);
+    let mut places: Vec<(usize, u64)> = Vec::with_capacity(plan.nodes.len());
+    for node in &plan.nodes {
+        let first = node.inputs.iter().filter_map(|input| places.get(input.0 as usize).copied()).min();
+        places.push(match &node.op {
+            Op::Source { key } => header.tensors.get_index_of(key).map_or(LAST, |at| (at, 0)),
+            Op::Narrow { start, .. } => first.map_or(LAST, |(at, within)| (at, within.saturating_add(*start))),
+            _ => first.unwrap_or(LAST),
+        });
+    }
+    let place = |target: &Target| {
+        if let Some(wanted) = wanted {
+            return wanted.keys.get_index_of(&target.key).map_or(LAST, |at| (at, 0));
+        }
+        match target.tied_to {
+            Some(_) => header.tensors.get_index_of(&target.key).map_or(LAST, |at| (at, 0)),
+            None => places.get(target.node.0 as usize).copied().unwrap_or(LAST),
+        }
+    };
+    let mut order: Vec<usize> = (0..plan.targets.len()).collect();
+    order.sort_by_cached_key(|at| plan.targets.get(*at).map_or(LAST, place));
+    order
 }
 
 fn equality(differing: u64) -> Equality {
@@ -181,15 +226,26 @@ impl Plan {
         Ok(list)
     }
 
-    /// Keys of the result, and the number of the node that each is.
+    /// Keys of the result in natural order.
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.plan.targets.iter().map(|target| target.key.as_str()))
+    }
+
+    /// Keys of the result as a dict has them, and the number of the node that each is.
     fn targets<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Vec<u32>)> {
-        let keys = PyList::new(py, self.plan.targets.iter().map(|target| target.key.as_str()))?;
-        Ok((keys, self.plan.targets.iter().map(|target| target.node.0).collect()))
+        let in_order: Vec<&Target> = self.order.iter().filter_map(|at| self.plan.targets.get(*at)).collect();
+        let keys = PyList::new(py, in_order.iter().map(|target| target.key.as_str()))?;
+        Ok((keys, in_order.iter().map(|target| target.node.0).collect()))
+    }
+
+    /// What was asked about the bytes of two keys, and how many differ.
+    fn compared(&self) -> Vec<(String, String, Option<u64>)> {
+        self.compared.clone()
     }
 
     /// Why a state dict with these keys, dtypes and shapes isn't the one that the plan is for; `None` if it is.
     fn misfits(&self, keys: &Bound<'_, PyList>, dtypes: &Bound<'_, PyList>, shapes: &Bound<'_, PyList>) -> PyResult<Option<String>> {
-        let given = Header::new(keys, dtypes, shapes)?;
+        let given = Header::new(keys, dtypes, shapes, BTreeMap::new())?;
         for node in &self.plan.nodes {
             let Op::Source { key } = &node.op else { continue };
             match given.header.get(key) {

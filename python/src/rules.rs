@@ -1,6 +1,9 @@
 //! Rules: loaded from the library or a file, or compiled from text.
 
+use std::sync::Arc;
+
 use pyo3::prelude::*;
+use regraft::diagnostic::SourceText;
 
 use crate::errors;
 
@@ -12,6 +15,12 @@ pub(crate) struct Rules {
 
 #[pymethods]
 impl Rules {
+    /// What makes them again in another process: their text, under the name by which `use` finds what lies beside it.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, String))> {
+        let again = py.import("regraft._regraft")?.getattr("compile_as")?;
+        Ok((again, (self.rules.source.name.clone(), self.rules.source.text.clone())))
+    }
+
     #[getter]
     fn name(&self) -> &str {
         &self.rules.name
@@ -54,6 +63,14 @@ pub(crate) fn load(py: Python<'_>, name: &str) -> PyResult<Rules> {
 #[pyfunction]
 pub(crate) fn compile(py: Python<'_>, text: &str) -> PyResult<Rules> {
     py.detach(|| regraft::compile(text)).map(|rules| Rules { rules }).map_err(|error| errors::rules(py, &error))
+}
+
+/// Checks rules given as text, which stand in a file of this name.
+#[pyfunction]
+pub(crate) fn compile_as(py: Python<'_>, name: &str, text: &str) -> PyResult<Rules> {
+    let source = Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() });
+    let made = py.detach(|| regraft::check::check(&source, &regraft::library::Library::default()));
+    made.map(|rules| Rules { rules }).map_err(|error| errors::rules(py, &error))
 }
 
 /// Names of the embedded rule files.

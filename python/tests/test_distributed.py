@@ -10,6 +10,7 @@ from torch import nn  # noqa: E402
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard  # noqa: E402
 from torch.distributed.tensor import DTensor  # noqa: E402
 
+import regraft  # noqa: E402
 import regraft.checkpoint_utils as utils  # noqa: E402
 import regraft.torch as hooks  # noqa: E402
 
@@ -83,3 +84,63 @@ def test_sharded_tensors_keep_their_mesh():
 
 def test_the_group_says_the_rank():
     assert (utils.get_rank_safe(), utils.get_world_size_safe(), utils.is_rank_0()) == (0, 1, True)
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(6, 4)
+        self.layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+
+
+RULES = 'ruleset names: old <-> new\nrename "embed.{it*}" <-> "embed_tokens.{it*}"'
+
+
+@pytest.mark.parametrize("wrap", [ddp, fsdp2, lambda m: ddp(torch.compile(m, backend="eager")), lambda m: torch.compile(ddp(m), backend="eager")])
+def test_hooks_on_wrapped_modules(wrap):
+    rules, given, model = regraft.compile(RULES), Plain(), wrap(Plain())
+    old = rules.apply(given.state_dict(), reverse=True)
+    hooks.add_load_hook(model, rules)
+    if wrap is fsdp2:
+        sharded = {key: DTensor.from_local(value, device_mesh=model.embed_tokens.weight.device_mesh) for key, value in old.items()}
+        model.load_state_dict(sharded, strict=True)
+    else:
+        model.load_state_dict(old, strict=True)
+    hooks.add_save_hook(model, rules)
+    saved = model.state_dict()
+    assert list(saved) == list(old)
+    for key, value in saved.items():
+        assert torch.equal(value.full_tensor() if isinstance(value, DTensor) else value, old[key])
+
+
+@pytest.mark.parametrize("orig", [True, False])
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_load_hook_on_fsdp1(orig, nested):
+    from torch.distributed.fsdp import FullStateDictConfig, StateDictType
+
+    def shard(module):
+        return FullyShardedDataParallel(module, use_orig_params=orig, device_id=torch.device("cpu"))
+
+    rules, given, model = regraft.compile(RULES), Plain(), Plain()
+    if nested:
+        model.layers[1] = shard(model.layers[1])
+    model = shard(model)
+    hooks.add_load_hook(model, rules)
+    hooks.add_save_hook(model, rules)
+    with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, FullStateDictConfig()):
+        old = rules.apply(given.state_dict(), reverse=True)
+        model.load_state_dict(dict(old), strict=True)
+        saved = model.state_dict()
+    assert list(saved) == list(old) and all(torch.equal(saved[key], old[key]) for key in old)
+
+
+def test_real_peft_is_seen_through():
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    rules, given = regraft.compile(RULES), Plain()
+    model = ddp(peft.get_peft_model(Plain(), peft.LoraConfig(target_modules=["0"], r=2)))
+    hooks.add_load_hook(model, rules)
+    found = model.load_state_dict(rules.apply(given.state_dict(), reverse=True), strict=False)
+    assert not found.unexpected_keys and all("lora_" in key for key in found.missing_keys)
+    inner = model.module.base_model.model
+    assert torch.equal(inner.layers[0].base_layer.weight, given.layers[0].weight)
+    assert torch.equal(inner.embed_tokens.weight, given.embed_tokens.weight)

@@ -203,6 +203,15 @@ class Rule:
         return out + (" optional" if self.optional else "")
 
 
+def scales_of(rule):
+    """The rule for the block scales of what a rule packs: FP8 models have `weight_scale_inv` beside each weight, which is packed as the weights are."""
+    packs = rule.via.startswith("stack(") and rule.via.count("|") == rule.via.count("| concat(") and not rule.unless and len(rule.right) == 1
+    if not packs or not all(p.text.endswith(".weight") for p in rule.left) or rule.right[0].text.endswith((".weight", "**")):
+        return []
+    left = [p.text + "_scale_inv" for p in rule.left]
+    return [Rule(left, [rule.right[0].text + "_scale_inv"], rule.arrow, rule.via, optional=True)]
+
+
 class Group:
     """A `rename` or `map` statement: its rules apply at once, the first that matches wins."""
 
@@ -222,9 +231,10 @@ class Group:
         return out
 
     def text(self):
-        if len(self.rules) == 1:
-            return f"{self.word} {self.rules[0].text()}"
-        return "\n".join([f"{self.word} {{"] + [f"  {r.text('  ')}" for r in self.rules] + ["}"])
+        rules = [one for rule in self.rules for one in (rule, *scales_of(rule))]
+        if len(rules) == 1:
+            return f"{self.word} {rules[0].text()}"
+        return "\n".join([f"{self.word} {{"] + [f"  {r.text('  ')}" for r in rules] + ["}"])
 
 
 class Drop:

@@ -175,8 +175,8 @@ impl<'a> Table<'a> {
                 Kind::Index { range: a.or(b), only_bare: only_bare && bare }
             }
             // A bare `{x}` takes the form that the other place declares.
-            (Some(Kind::Index { range: None, only_bare: true }), other @ (Kind::Chars | Kind::Words { .. })) => other,
-            (Some(other @ (Kind::Chars | Kind::Words { .. })), Kind::Index { range: None, only_bare: true }) => other,
+            (Some(Kind::Index { range: None, only_bare: true }), other @ (Kind::Chars | Kind::Words { .. } | Kind::Rest)) => other,
+            (Some(other @ (Kind::Chars | Kind::Words { .. } | Kind::Rest)), Kind::Index { range: None, only_bare: true }) => other,
             (Some(Kind::Chars), Kind::Chars) => Kind::Chars,
             (Some(Kind::Rest), Kind::Rest) => Kind::Rest,
             (Some(Kind::Words { here, there, side }), Kind::Words { here: other_here, there: other_there, side: other_side }) => {
@@ -234,6 +234,8 @@ impl<'a> Table<'a> {
                     parts.push(Part::Rest(self.intern(if leading { LEADING } else { TRAILING }, Kind::Rest, *span, side)));
                 }
                 Segment::Rest { name: Some(name), span } => parts.push(Part::Rest(self.intern(&name.text, Kind::Rest, *span, side))),
+                // A bare `{path}` is whole segments where the other place says so.
+                Segment::Atoms(atoms) if let Some(slot) = self.bare_rest(atoms, side) => parts.push(Part::Rest(slot)),
                 Segment::Atoms(atoms) => {
                     let atoms = atoms.iter().map(|atom| self.atom(atom, side)).collect::<Result<Vec<_>, _>>()?;
                     parts.push(Part::Segment(atoms.into()));
@@ -246,6 +248,14 @@ impl<'a> Table<'a> {
             ));
         }
         Ok(Pattern::new(parts))
+    }
+
+    /// The slot of a segment that is nothing but the name of whole segments.
+    fn bare_rest(&mut self, atoms: &[ast::Atom], side: SideOf) -> Option<Slot> {
+        let [ast::Atom::Capture(capture)] = atoms else { return None };
+        let ast::CaptureKind::Index { name, mul: 1, add: 0, range: None } = &capture.kind else { return None };
+        let known = self.names.iter().any(|known| known.text == name.text && matches!(known.kind, Some(Kind::Rest)));
+        known.then(|| self.intern(&name.text, Kind::Rest, capture.span, side))
     }
 
     fn atom(&mut self, atom: &ast::Atom, side: SideOf) -> Result<Atom, Box<Diagnostic>> {
@@ -280,7 +290,11 @@ impl<'a> Table<'a> {
                 }
                 Ok(Atom::Chars(slot))
             }
-            Some(Kind::Rest) => Err(self.bad(capture.span, "this capture holds whole segments", &format!("write {{{}**}}", name.text))),
+            Some(Kind::Rest) => Err(self.bad(
+                capture.span,
+                "this capture holds whole segments",
+                &format!("give it a segment of its own: {{{}}}", name.text),
+            )),
             _ => Ok(Atom::Index { slot, mul, add, range: None }),
         }
     }

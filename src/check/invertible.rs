@@ -5,7 +5,7 @@ use super::lower::pattern_of;
 use super::op::{Arity, Op};
 use super::rules::{CaptureKind, Rule, Side, SideItem};
 use crate::diagnostic::codes::{ARITY, CAPTURE_UNBOUND, NOT_INVERTIBLE, SAME_IMAGE};
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Place, did_you_mean};
 use crate::key::Slot;
 use crate::syntax::ast::{Arrow, Expr, Rule as RuleText};
 
@@ -56,19 +56,39 @@ fn captures(rule: &Rule, two_way: bool) -> Result<(), Box<Diagnostic>> {
         })
         .collect();
     let regex = rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)));
+    // Captures that one side has alone. Where both sides have such a one, a name was mistyped.
+    let lonely = |left: bool| -> Vec<&str> {
+        let own = (0u16..).map(Slot).zip(&rule.captures).filter(|(slot, capture)| {
+            capture.left == left && capture.right != left && !consumed.contains(slot) && !capture.name.contains("**")
+        });
+        own.map(|(_, capture)| capture.name.as_str()).collect()
+    };
+    let (on_left, on_right) = (lonely(true), lonely(false));
+    let meant = |name: &str, others: &[&str], own: &[&str]| -> Option<String> {
+        let close = did_you_mean(name, others.iter().copied());
+        close.map(str::to_owned).or_else(|| Some((*others.first()?).to_owned()).filter(|_| others.len() == 1 && own.len() == 1))
+    };
     for (slot, capture) in (0u16..).map(Slot).zip(&rule.captures) {
         let shown = if capture.name.contains("**") { "`**`".to_owned() } else { format!("`{}`", capture.name) };
         if capture.left != capture.right && !consumed.contains(&slot) {
             if !capture.left {
+                let mut finding = Diagnostic::error(CAPTURE_UNBOUND, format!("the capture {shown} is only on the right"));
+                if let Some(other) = meant(&capture.name, &on_left, &on_right) {
+                    finding = finding.hint(format!("did you mean `{other}`, which is only on the left?"));
+                }
                 return Err(Box::new(
-                    Diagnostic::error(CAPTURE_UNBOUND, format!("the capture {shown} is only on the right"))
+                    finding
                         .at(rule.place.clone(), "nothing on the left binds it")
                         .hint("bind it on the left, or make it with `unstack` or `split(…, over …)`"),
                 ));
             }
             if two_way {
+                let mut finding = Diagnostic::error(CAPTURE_UNBOUND, format!("the capture {shown} is only on the left"));
+                if let Some(other) = meant(&capture.name, &on_right, &on_left) {
+                    finding = finding.hint(format!("the right has `{other}`, which the left lacks: did you mean {shown} there?"));
+                }
                 return Err(Box::new(
-                    Diagnostic::error(CAPTURE_UNBOUND, format!("the capture {shown} is only on the left"))
+                    finding
                         .at(rule.place.clone(), "reading backwards could not know it")
                         .hint("write it on the right too, or consume it with `stack` or `concat(…, over …)`"),
                 ));

@@ -32,6 +32,11 @@ pub trait Includes {
     fn known(&self) -> Vec<String> {
         Vec::new()
     }
+
+    /// Whether a rule file ships with the library, so that its reader can give it values but not write in it.
+    fn is_built_in(&self, _source: &SourceText) -> bool {
+        false
+    }
 }
 
 /// Why a rule file can't be used.
@@ -104,7 +109,8 @@ impl Checker<'_> {
         self.files += 1;
         self.open.push(Arc::clone(source));
         let scope = self.scopes.len();
-        self.scopes.push(Scope { source: Arc::clone(source), lets: IndexMap::new(), under });
+        let built_in = self.includes.is_built_in(source);
+        self.scopes.push(Scope { source: Arc::clone(source), lets: IndexMap::new(), under, built_in });
         self.lets(scope, &parsed.file.statements);
         if let Some(rules) = rules.as_deref_mut() {
             self.front_matter(scope, &parsed.file.statements, rules);
@@ -347,7 +353,7 @@ impl Checker<'_> {
             let known = scope.lets.keys().map(String::as_str).chain(captures.iter().copied());
             diagnostic = match did_you_mean(name, known) {
                 _ if LENGTHS.contains(&name) => {
-                    diagnostic.hint("only a one-way rule with one source can ask for the lengths of its tensor")
+                    diagnostic.hint("the lengths of a tensor are known in the `where` of a one-way rule with one source, and nowhere else")
                 }
                 Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
                 None => diagnostic.hint(format!("define it with `let {name} = …`, or bind it in a pattern")),
@@ -478,6 +484,7 @@ impl Checker<'_> {
             unless_right,
             condition: rule.tail.condition.clone(),
             optional: rule.tail.optional,
+            alone: rule.alone,
             ambiguous: false,
         };
         lowered.ambiguous = proof::may_be_ambiguous(&lowered);

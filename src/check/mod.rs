@@ -8,12 +8,13 @@ pub mod keys;
 mod lower;
 pub mod op;
 mod proof;
+pub mod reading;
 mod rules;
 pub mod value;
 
 pub use keys::Keys;
 pub use lower::{Includes, NoIncludes, NotIncluded, check};
-pub use proof::{Idempotence, Twice, idempotence};
+pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
 pub use rules::{Capture, CaptureKind, Direction, Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
 
 use crate::diagnostic::Diagnostic;

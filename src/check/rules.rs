@@ -160,6 +160,8 @@ pub struct Rule {
     pub condition: Option<Expr>,
     /// No finding if nothing matches.
     pub optional: bool,
+    /// What belongs to its tensors is meant to stay behind.
+    pub alone: bool,
     /// A key may match it in more than one way, so the plan looks whether each key that it renames reads back.
     pub ambiguous: bool,
 }

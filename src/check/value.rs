@@ -108,6 +108,8 @@ pub struct Scope {
     pub lets: IndexMap<String, (Option<Expr>, Span)>,
     /// The literal segments before every pattern of the file.
     pub under: Vec<String>,
+    /// Whether the file ships with the library: then advice is for who uses it, not for its author.
+    pub built_in: bool,
 }
 
 impl Scope {
@@ -148,6 +150,9 @@ impl Captures<'_> {
 
 /// What the `where` of a one-way rule with one source calls the lengths of its tensor's dimensions.
 pub const LENGTHS: &[&str] = &["dim0", "dim1", "dim2", "dim3", "dim4", "dim5", "dim6", "dim7"];
+
+/// Which config may have what another one lacks.
+const OTHER_CONFIG: &str = "give a --config that has it (of a model made of several, the part that these keys belong to)";
 
 /// Nothing is known of the left layout.
 pub fn unknown_layout(_: &Scope, _: &Pattern, _: Captures<'_>) -> Option<bool> {
@@ -306,7 +311,7 @@ impl Environment<'_> {
             return Box::new(
                 Diagnostic::error(MISSING_CONFIG, "a config field is asked for, and there is no config")
                     .at(scope.place(expr.span), "asked here")
-                    .hint("give one with --config FILE, or a default with `??`"),
+                    .hint(self.config_advice(scope, "give one with --config FILE")),
             );
         };
         let mut known = "config".to_owned();
@@ -325,13 +330,13 @@ impl Environment<'_> {
                     if let Some(close) = did_you_mean(field, fields) {
                         diagnostic = diagnostic.hint(format!("did you mean `{known}.{close}`?"));
                     }
-                    return Box::new(diagnostic.hint("give a default with `??`"));
+                    return Box::new(diagnostic.hint(self.config_advice(scope, OTHER_CONFIG)));
                 }
                 (None, ConfigStep::Item(item)) => {
                     return Box::new(
                         Diagnostic::error(MISSING_CONFIG, format!("{known} has no item {item}"))
                             .at(scope.place(expr.span), "not in this config")
-                            .hint("give a default with `??`"),
+                            .hint(self.config_advice(scope, OTHER_CONFIG)),
                     );
                 }
             }
@@ -340,6 +345,33 @@ impl Environment<'_> {
             }
         }
         bad(scope, expr, "this config field can't be read".to_owned())
+    }
+
+    /// What to do where a config field isn't there: its author writes a default, and who only uses a file gives the values that it takes from there.
+    fn config_advice(&self, scope: &Scope, config: &str) -> String {
+        if !scope.built_in {
+            return match self.config {
+                Some(_) => "give a default with `??`".to_owned(),
+                None => format!("{config}, or a default with `??`"),
+            };
+        }
+        let open = scope.lets.iter().filter(|(name, (value, _))| {
+            !self.parameters.contains_key(name.as_str()) && value.as_ref().is_some_and(|value| self.is_open(value))
+        });
+        let set: Vec<String> = open.map(|(name, _)| format!("--set {name}=VALUE")).collect();
+        if set.is_empty() { config.to_owned() } else { format!("give {}, or {}", set.join(" "), config.trim_start_matches("give ")) }
+    }
+
+    /// Whether an expression asks the config for fields, and none of them is there.
+    fn is_open(&self, expr: &Expr) -> bool {
+        let (mut asked, mut found) = (false, false);
+        expr.walk(&mut |part| {
+            if let ExprKind::Config(steps) = &part.kind {
+                asked = true;
+                found |= self.config(steps).is_some_and(|value| value != Value::Null);
+            }
+        });
+        asked && !found
     }
 
     fn binary(&self, scope: &Scope, expr: &Expr, op: BinaryOp, left: &Expr, right: &Expr, at: At<'_>) -> Result<Value, Box<Diagnostic>> {

@@ -132,6 +132,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         }
     };
     let seconds = start.elapsed().as_secs_f64();
+    // What only the values could tell.
+    let found = report.findings();
+    let outcome = if found.is_empty() { outcome } else { Outcome::findings(true) };
     if console.json {
         let rules = prepared.route.describe();
         let rules: Vec<_> = rules.iter().map(|(name, direction)| json!({ "name": name, "direction": direction })).collect();
@@ -144,12 +147,13 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "report": report,
             "bytes_compared": prepared.compared.get(),
             "keys_report": plan.report,
-            "findings": prepared.findings.iter().chain(&plan.findings).collect::<Vec<_>>(),
+            "findings": prepared.findings.iter().chain(&plan.findings).chain(&found).collect::<Vec<_>>(),
             "seconds": seconds,
         }))?;
     } else if !console.quiet {
         console.out(&describe(&prepared, &plan, &report, output, seconds))?;
     }
+    console.findings(&found);
     Ok(outcome)
 }
 

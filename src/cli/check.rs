@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use regraft::check::{Idempotence, Twice, idempotence};
+use regraft::check::{Idempotence, Twice, idempotence, repeats_backwards};
 use regraft::diagnostic::{Diagnostic, Severity};
 use regraft::error::Error;
 use regraft::library::{self, Library, LoadError};
@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     for file in &files {
         let (found, proof) = match library::load_with(file, Library { allow_outside: arguments.allow_outside }) {
             Ok(rules) => {
-                let proof = (arguments.proofs || console.json).then(|| idempotence(&rules));
+                let proof = (arguments.proofs || console.json).then(|| (idempotence(&rules), repeats_backwards(&rules)));
                 (rules.findings, proof)
             }
             Err(LoadError::Rules(diagnostics)) => (diagnostics.0, None),
@@ -47,9 +47,11 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         };
         console.findings(&found);
         if console.json {
-            reports.push(json!({ "file": file, "findings": found, "idempotent": proof }));
-        } else if let Some(proof) = &proof {
-            console.out(&format!("{file}: {}\n", proven(proof)))?;
+            reports.push(json!({ "file": file, "findings": found, "idempotent": proof.as_ref().map(|(proof, _)| proof),
+                "repeats_backwards": proof.as_ref().and_then(|(_, found)| found.as_ref()) }));
+        } else if let Some((proof, backwards)) = &proof {
+            let again = backwards.as_ref().map(|found| format!("; not so backwards, where {}", twice(found))).unwrap_or_default();
+            console.out(&format!("{file}: {}{again}\n", proven(proof)))?;
         }
         findings.extend(found);
     }

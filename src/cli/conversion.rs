@@ -80,6 +80,8 @@ pub(super) struct Prepared {
     pub(super) findings: Vec<Diagnostic>,
     /// What the conversion that made the checkpoint did, if it left a record.
     record: Option<Record>,
+    /// The layout that was asked for, where config.json chooses the rules.
+    asked: Option<String>,
     not_strict: bool,
     allow_lossy: bool,
 }
@@ -109,6 +111,8 @@ impl Conversion {
             Some(path) => Config::read(path)?,
             None => beside(&checkpoint)?,
         };
+        let asked = if self.reverse { &self.from } else { &self.to };
+        let asked = asked.clone().filter(|_| named.is_empty());
         let route = self.route(named, &config, console)?;
         let record = record_beside(&checkpoint)?;
         let target = self.target.read()?;
@@ -128,6 +132,7 @@ impl Conversion {
             compared: Cell::new(0),
             findings,
             record,
+            asked,
             not_strict: self.no_strict,
             allow_lossy: self.allow_lossy,
         })
@@ -236,7 +241,12 @@ impl Prepared {
         let plan = regraft::plan(&self.route.stages(), self.checkpoint.header(), &options);
         self.compared.set(counted.bytes_read());
         comparison.checked()?;
-        Ok(plan?)
+        let mut plan = plan?;
+        // A target manifest says itself whether the result is what was asked for.
+        if let Some(to) = self.asked.as_ref().filter(|_| self.target.is_none()) {
+            plan.findings.extend(library::no_way(self.checkpoint.header(), &plan, to));
+        }
+        Ok(plan)
     }
 
     /// Which stage of the target is asked for, as a line; empty for a whole model.

@@ -12,7 +12,7 @@ use super::{Outcome, Result};
 
 /// Names the rule files and layouts that explain a checkpoint's keys, the best first
 #[derive(clap::Args)]
-#[command(after_help = "Exit code 1 if no rule file explains any key.
+#[command(after_help = "Exit code 1 if no rule file explains the keys.
 
 Examples:
   regraft detect mixtral-8x7b/
@@ -42,9 +42,14 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     if console.json {
         console.json(&found)?;
     } else if found.is_empty() {
-        console.out("no rule file explains any key: the keys are the same in every layout, or the model is not in the library\n")?;
+        console.out("no rule file explains these keys: they are the same in every layout, or the model is not in the library\n")?;
     } else {
-        let mut text = String::new();
+        let (mut text, mut notes) = (String::new(), String::new());
+        for wrapper in found.first().into_iter().flat_map(|one| &one.wrappers) {
+            let around =
+                if wrapper.keys == found[0].keys { "every key".to_owned() } else { format!("{} of {} keys", wrapper.keys, found[0].keys) };
+            notes.push_str(&format!("note: `{}` wraps {around}, and was looked through\n", wrapper.name));
+        }
         for one in &found {
             let asked = if one.by_config { ", which config.json asks for" } else { "" };
             let against = if one.against > 0 { format!(", {} speak against it", one.against) } else { String::new() };
@@ -53,6 +58,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
                 one.rules, one.layout, one.leads_to, one.explained, one.keys
             ));
         }
+        text.push_str(&notes);
         console.out(&text)?;
     }
     Ok(Outcome::findings(found.is_empty()))

@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "bytes": (!arguments.headers).then_some(bytes),
             "equal": difference.same,
         }))?;
-    } else {
+    } else if !console.quiet {
         console.out(&text(&difference, bytes))?;
     }
     Ok(Outcome::findings(differs))

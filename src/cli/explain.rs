@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use regraft::check::reading::rules_below;
 use regraft::check::value::{Captures, Environment, Scope, unknown_layout};
-use regraft::check::{Direction, Rules, SideItem, StepKind};
+use regraft::check::{Direction, Rules, SideItem};
 use regraft::diagnostic::plain::one_line;
 use regraft::diagnostic::{Diagnostics, did_you_mean};
 use regraft::execute::{Sharing, sharing};
@@ -264,35 +265,27 @@ struct Miss {
 }
 
 fn collect_misses(rules: &Rules, direction: Direction, key: &str, segments: &Segments, misses: &mut Vec<(Reach, Miss)>) {
-    let mut open: Vec<_> = rules.steps.iter().collect();
-    while let Some(step) = open.pop() {
-        let group = match &step.kind {
-            StepKind::When { then, otherwise, .. } => {
-                open.extend(then.iter().chain(otherwise));
-                continue;
-            }
-            StepKind::Rewrite(group) => group,
-            _ => continue,
-        };
-        for rule in group {
-            let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
-            for side in sides {
-                let SideItem::Pattern(pattern) = &side.item else { continue };
-                let matches = pattern.matches(key, segments, &mut Bindings::new(rule.captures.len()));
-                let reach = pattern.reach(key, segments, rule.captures.len());
-                let least = pattern.parts().iter().filter(|part| !matches!(part, Part::Rest(_))).count();
-                let why = if matches {
-                    "its pattern fits, but a `where`, an `unless`, a range or an earlier rule of its group keeps it away".to_owned()
-                } else if least > segments.len() {
-                    format!("it asks for {least} segments at least, and the key has {}", segments.len())
-                } else if reach.segment >= segments.len() {
-                    "it asks for more segments at its end".to_owned()
-                } else {
-                    format!("it stopped at segment {}, `{}`", reach.segment + 1, segments.get(key, reach.segment))
-                };
-                let name = format!("{}:{}  {}", rule.place.source.name, rule.place.line(), rule.text);
-                misses.push((reach, Miss { rule: name, why }));
-            }
+    for (rule, direction) in rules_below(&rules.steps, direction) {
+        if !rule.is_read(direction) {
+            continue;
+        }
+        let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
+        for side in sides {
+            let SideItem::Pattern(pattern) = &side.item else { continue };
+            let matches = pattern.matches(key, segments, &mut Bindings::new(rule.captures.len()));
+            let reach = pattern.reach(key, segments, rule.captures.len());
+            let least = pattern.parts().iter().filter(|part| !matches!(part, Part::Rest(_))).count();
+            let why = if matches {
+                "its pattern fits, but a `where`, an `unless`, a range or an earlier rule of its group keeps it away".to_owned()
+            } else if least > segments.len() {
+                format!("it asks for {least} segments at least, and the key has {}", segments.len())
+            } else if reach.segment >= segments.len() {
+                "it asks for more segments at its end".to_owned()
+            } else {
+                format!("it stopped at segment {}, `{}`", reach.segment + 1, segments.get(key, reach.segment))
+            };
+            let name = format!("{}:{}  {}", rule.place.source.name, rule.place.line(), rule.text);
+            misses.push((reach, Miss { rule: name, why }));
         }
     }
 }

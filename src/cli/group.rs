@@ -2,11 +2,12 @@
 //!
 //! An index is a whole segment of decimal digits. Ranges name their first and their last index.
 
-use std::fmt::Write as _;
 use std::hash::Hash;
 
 use indexmap::IndexMap;
 use regraft::diagnostic::plain::one_line;
+
+use super::related::{self, Kind, Member, Relation, Sources};
 
 /// Stands for an index in a template; in a key it is written out.
 const PLACE: char = '\0';
@@ -16,7 +17,7 @@ const RANGES: usize = 12;
 
 /// Keys gathered by their template and by what else must be equal.
 pub(super) struct Groups<S> {
-    members: IndexMap<(String, S), Vec<Vec<u64>>>,
+    members: IndexMap<(String, Vec<Kind>, S), Vec<Member>>,
 }
 
 /// Keys that make one line.
@@ -25,6 +26,9 @@ pub(super) struct Group<'a, S> {
     template: &'a str,
     /// What else is equal.
     pub(super) shared: &'a S,
+    /// What the keys are made of, and how its numbers follow theirs.
+    kinds: &'a [Kind],
+    relations: Vec<Relation>,
     /// The values of each index; the keys are all their combinations.
     indices: Vec<Vec<u64>>,
 }
@@ -35,8 +39,14 @@ impl<S: Hash + Eq> Groups<S> {
     }
 
     pub(super) fn add(&mut self, key: &str, shared: S) {
+        self.add_made(key, Sources::default(), shared);
+    }
+
+    /// Adds a key that is made of others.
+    pub(super) fn add_made(&mut self, key: &str, sources: Sources, shared: S) {
         let (template, indices) = split(key);
-        self.members.entry((template, shared)).or_default().push(indices);
+        let (kinds, least) = sources.parted();
+        self.members.entry((template, kinds, shared)).or_default().push((indices, least));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -46,11 +56,15 @@ impl<S: Hash + Eq> Groups<S> {
     /// The lines, in the order in which their first keys were added.
     pub(super) fn lines(&self) -> Vec<Group<'_, S>> {
         let mut lines = Vec::new();
-        for ((template, shared), members) in &self.members {
-            let mut members: Vec<&[u64]> = members.iter().map(Vec::as_slice).collect();
+        for ((template, kinds, shared), members) in &self.members {
+            let mut members = members.clone();
             members.sort_unstable();
             members.dedup();
-            lines.extend(blocks(&members).into_iter().map(|indices| Group { template, shared, indices }));
+            for (members, relations) in related::related(members) {
+                let indices: Vec<&[u64]> = members.iter().map(|(indices, _)| indices.as_slice()).collect();
+                let blocks = blocks(&indices).into_iter();
+                lines.extend(blocks.map(|indices| Group { template, shared, kinds, relations: relations.clone(), indices }));
+            }
         }
         lines
     }
@@ -67,51 +81,9 @@ impl<S> Group<'_, S> {
         fill(self.template, &self.indices)
     }
 
-    /// Another template whose places are numbers of this one's indices, as [`Related`] writes it.
-    pub(super) fn fill_related(&self, related: &str) -> String {
-        let mut out = String::new();
-        for (at, part) in related.split(PLACE).enumerate() {
-            if at % 2 == 0 {
-                out.push_str(part);
-            } else if let Some(values) = part.parse::<usize>().ok().and_then(|at| self.indices.get(at)) {
-                out.push_str(&ranges(values));
-            }
-        }
-        out
-    }
-}
-
-/// Keys that belong to another one.
-pub(super) struct Related {
-    /// The other one's indices.
-    indices: Vec<u64>,
-    text: String,
-}
-
-impl Related {
-    pub(super) fn to(key: &str) -> Self {
-        Self { indices: split(key).1, text: String::new() }
-    }
-
-    /// A key, with each index that the other one has too as a reference to that, and `*` for the rest.
-    pub(super) fn text(&mut self, key: &str) -> &str {
-        let Self { indices, text } = self;
-        text.clear();
-        let mut from = 0;
-        segments(key, |dot, segment| {
-            text.push_str(dot);
-            match segment {
-                Segment::Text(segment) => push_text(text, segment),
-                Segment::Index(value) => match indices.iter().enumerate().skip(from).find(|(_, theirs)| **theirs == value) {
-                    Some((at, _)) => {
-                        from = at + 1;
-                        let _ = write!(text, "{PLACE}{at}{PLACE}");
-                    }
-                    None => text.push('*'),
-                },
-            }
-        });
-        text
+    /// Each kind of source of these keys as one pattern, and how many of it each key has.
+    pub(super) fn sources(&self) -> Vec<(String, usize)> {
+        related::texts(self.kinds, &self.relations, &self.indices)
     }
 }
 
@@ -136,7 +108,7 @@ fn push_text(out: &mut String, segment: &str) {
 }
 
 /// A key's template and its indices.
-fn split(key: &str) -> (String, Vec<u64>) {
+pub(super) fn split(key: &str) -> (String, Vec<u64>) {
     let (mut template, mut indices) = (String::with_capacity(key.len()), Vec::new());
     segments(key, |dot, segment| {
         template.push_str(dot);
@@ -166,7 +138,7 @@ fn blocks(members: &[&[u64]]) -> Vec<Vec<Vec<u64>>> {
     by_rest.into_iter().flat_map(|(rests, values)| rests.into_iter().map(move |rest| join(&values, rest))).collect()
 }
 
-fn fill(template: &str, indices: &[Vec<u64>]) -> String {
+pub(super) fn fill(template: &str, indices: &[Vec<u64>]) -> String {
     let mut indices = indices.iter();
     let mut out = String::new();
     for c in template.chars() {
@@ -230,16 +202,54 @@ mod tests {
         assert_eq!(lines(&["a.99999999999999999999999", "a.1"]).len(), 2);
     }
 
-    #[test]
-    fn a_related_key_follows_the_indices() {
+    /// Each line with the sources of its keys, given as pairs.
+    fn made(keys: &[(&str, &[&str])]) -> Vec<String> {
         let mut groups = Groups::new();
-        for layer in 0..3 {
-            let target = format!("model.layers.{layer}.packed");
-            let mut related = Related::to(&target);
-            groups.add(&target, related.text(&format!("model.layers.{layer}.experts.7.w")).to_owned());
+        for (key, sources) in keys {
+            let mut all = Sources::default();
+            sources.iter().for_each(|source| all.add(source));
+            groups.add_made(key, all, ());
         }
-        let lines = groups.lines();
-        assert_eq!(lines.len(), 1);
-        assert_eq!(lines[0].fill_related(lines[0].shared), "model.layers.{0..2}.experts.*.w");
+        let from = |(source, count): (String, usize)| if count > 1 { format!("{source} x {count}") } else { source };
+        let line = |line: &Group<'_, ()>| {
+            let sources: Vec<String> = line.sources().into_iter().map(from).collect();
+            format!("{} <- {}", line.text(), sources.join(" + "))
+        };
+        groups.lines().iter().map(line).collect()
+    }
+
+    #[test]
+    fn sources_follow_the_indices() {
+        assert_eq!(made(&[("l.0.w", &["l.4.w"]), ("l.1.w", &["l.5.w"]), ("l.2.w", &["l.6.w"])]), ["l.{0..2}.w <- l.{4..6}.w"]);
+        assert_eq!(made(&[("a.0", &["b.1"]), ("a.1", &["b.3"]), ("a.2", &["b.5"])]), ["a.{0..2} <- b.{1,3,5}"]);
+    }
+
+    #[test]
+    fn literals_and_single_keys_are_shown_as_they_are() {
+        assert_eq!(made(&[("down.1.r.0.w", &["in.4.0.l.0.w"])]), ["down.1.r.0.w <- in.4.0.l.0.w"]);
+        let two: [(&str, &[&str]); 2] = [("down.0.r.0.w", &["in.1.0.l.0.w"]), ("down.0.r.1.w", &["in.2.0.l.0.w"])];
+        assert_eq!(made(&two), ["down.0.r.{0..1}.w <- in.{1..2}.0.l.0.w"]);
+    }
+
+    #[test]
+    fn many_sources_of_a_key() {
+        let packed: [(&str, &[&str]); 2] = [("l.3.packed", &["l.3.e.0.w", "l.3.e.1.w"]), ("l.4.packed", &["l.4.e.0.w", "l.4.e.1.w"])];
+        assert_eq!(made(&packed), ["l.{3..4}.packed <- l.{3..4}.e.{0..1}.w x 2"]);
+        // Two by two: the least of each pair follows.
+        let pairs: [(&str, &[&str]); 2] = [("l.0", &["m.0", "m.1"]), ("l.1", &["m.2", "m.3"])];
+        assert_eq!(made(&pairs), ["l.{0..1} <- m.{0..3} x 2"]);
+    }
+
+    #[test]
+    fn what_follows_nothing_has_lines_of_its_own() {
+        assert_eq!(made(&[("l.0", &["m.1"]), ("l.1", &["m.0"]), ("l.2", &["m.2"])]), ["l.0 <- m.1", "l.1 <- m.0", "l.2 <- m.2"]);
+        // Two indices in one: a line for each of the first.
+        let keys: Vec<(String, String)> = (0..4).map(|i| (format!("l.{}.e.{}", i / 2, i % 2), format!("m.{i}"))).collect();
+        let given: Vec<(&str, [&str; 1])> = keys.iter().map(|(key, source)| (key.as_str(), [source.as_str()])).collect();
+        let given: Vec<(&str, &[&str])> = given.iter().map(|(key, sources)| (*key, &sources[..])).collect();
+        assert_eq!(made(&given), ["l.0.e.{0..1} <- m.{0..1}", "l.1.e.{0..1} <- m.{2..3}"]);
+        // Numbers as large as they can be.
+        let large = u64::MAX.to_string();
+        assert_eq!(made(&[(&format!("l.{large}"), &[&*format!("m.{large}")]), ("l.0", &["m.0"])]).len(), 1);
     }
 }

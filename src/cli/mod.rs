@@ -18,6 +18,7 @@ mod invert;
 mod plan;
 mod progress;
 mod recover;
+mod related;
 mod rules;
 mod size;
 mod summary;

@@ -11,7 +11,8 @@ use regraft::tensor::{Header, TensorInfo};
 use serde::Serialize;
 
 use super::console::rule_line;
-use super::group::{Groups, Related};
+use super::group::Groups;
+use super::related::Sources;
 use super::size::Size;
 
 /// Different sources of a target that are named.
@@ -21,8 +22,6 @@ const SOURCES: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
     pub(super) info: TensorInfo,
-    /// Each kind of source and how many of it.
-    pub(super) sources: Vec<(String, usize)>,
     /// The ops, in the order in which they apply.
     pub(super) ops: Vec<String>,
 }
@@ -98,7 +97,8 @@ pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
             }
             continue;
         }
-        by_rules.entry(&target.rules).or_insert_with(Groups::new).add(&target.key, shape(plan, target));
+        let (shape, sources) = shape(plan, target);
+        by_rules.entry(&target.rules).or_insert_with(Groups::new).add_made(&target.key, sources, shape);
     }
     // In the order of the program, not of the keys.
     by_rules.sort_by(|a, _, b, _| a.cmp(b));
@@ -110,16 +110,13 @@ pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
         for line in &lines {
             let shape = line.shared;
             let _ = writeln!(out, "  {}  {}{}", line.text(), shape.info, times(line.count()));
-            let mut from: Vec<String> = shape
-                .sources
-                .iter()
-                .take(SOURCES)
-                .map(|(source, count)| format!("{}{}", line.fill_related(source), times(*count as u64)))
-                .collect();
-            if shape.sources.len() > SOURCES {
-                from.push(format!("{} more kinds", shape.sources.len() - SOURCES));
+            let sources = line.sources();
+            let mut from: Vec<String> =
+                sources.iter().take(SOURCES).map(|(source, count)| format!("{source}{}", times(*count as u64))).collect();
+            if sources.len() > SOURCES {
+                from.push(format!("{} more kinds", sources.len() - SOURCES));
             }
-            if shape.sources.is_empty() {
+            if sources.is_empty() {
                 from.push("made".to_owned());
             }
             let ops = if shape.ops.is_empty() { String::new() } else { format!("  [{}]", shape.ops.join(", ")) };
@@ -143,13 +140,14 @@ fn ties(plan: &Plan, out: &mut String) {
     let mut ties = Groups::new();
     for target in &plan.targets {
         if let Some(root) = &target.tied_to {
-            ties.add(&target.key, Related::to(&target.key).text(root).to_owned());
+            ties.add_made(&target.key, Sources::of(root), ());
         }
     }
     if !ties.is_empty() {
         out.push_str("tied:\n");
         for line in ties.lines() {
-            let _ = writeln!(out, "  {} = {}{}", line.text(), line.fill_related(line.shared), times(line.count()));
+            let root = line.sources().into_iter().next().map(|(root, _)| root).unwrap_or_default();
+            let _ = writeln!(out, "  {} = {root}{}", line.text(), times(line.count()));
         }
     }
 }
@@ -221,7 +219,7 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
 }
 
 /// The sources and ops behind a target.
-pub(super) fn shape(plan: &Plan, target: &Target) -> Shape {
+pub(super) fn shape(plan: &Plan, target: &Target) -> (Shape, Sources) {
     let mut nodes = vec![target.node];
     let mut seen = HashSet::from([target.node]);
     let mut next = 0;
@@ -230,21 +228,14 @@ pub(super) fn shape(plan: &Plan, target: &Target) -> Shape {
         next += 1;
     }
     nodes.sort_unstable();
-    let mut sources: IndexMap<String, usize> = IndexMap::new();
+    let mut sources = Sources::default();
     let mut ops: Vec<String> = Vec::new();
     let stacked: HashSet<NodeId> =
         nodes.iter().filter(|id| is_stack(plan, **id)).flat_map(|id| plan.node(*id).inputs.iter().copied()).collect();
-    let mut related = Related::to(&target.key);
     // Inputs have smaller numbers, so this is the order in which ops apply.
     for id in &nodes {
         match &plan.node(*id).op {
-            Op::Source { key } => {
-                let text = related.text(key);
-                match sources.get_mut(text) {
-                    Some(count) => *count += 1,
-                    None => _ = sources.insert(text.to_owned(), 1),
-                }
-            }
+            Op::Source { key } => sources.add(key),
             Op::Reshape if stacked.contains(id) => {}
             op => {
                 let text = op_text(plan, *id, op);
@@ -254,7 +245,7 @@ pub(super) fn shape(plan: &Plan, target: &Target) -> Shape {
             }
         }
     }
-    Shape { info: plan.info(target).clone(), sources: sources.into_iter().collect(), ops }
+    (Shape { info: plan.info(target).clone(), ops }, sources)
 }
 
 /// Whether a node joins tensors along a new dimension: how `stack` lowers.

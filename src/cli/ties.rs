@@ -16,7 +16,8 @@ use serde::Serialize;
 
 use super::console::{Console, rule_line};
 use super::conversion::{Comparison, beside};
-use super::group::{Groups, Related};
+use super::group::Groups;
+use super::related::Sources;
 use super::size::Size;
 use super::summary::counted;
 use super::{Outcome, Result};
@@ -321,26 +322,25 @@ impl Ties {
         let _ = writeln!(out, "\nsaid by the metadata:{}", if self.metadata.is_empty() { " nothing" } else { "" });
         let mut groups = Groups::new();
         for [alias, kept] in &self.metadata {
-            groups.add(alias, Related::to(alias).text(kept).to_owned());
+            groups.add_made(alias, Sources::of(kept), ());
         }
         for line in groups.lines() {
             let times = if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
-            let _ = writeln!(out, "  {} = {}{times}", line.text(), line.fill_related(line.shared));
+            let _ =
+                writeln!(out, "  {} = {}{times}", line.text(), line.sources().into_iter().next().map(|(kept, _)| kept).unwrap_or_default());
         }
         let none = if self.declared.is_empty() { " none of keys that are there" } else { "" };
         let _ = writeln!(out, "\ndeclared by the rules ({}):{none}", self.rules.join(", "));
         let mut groups = Groups::new();
         for tie in &self.declared {
             let saving = tie.saving.as_ref().map_or("stays", |saving| saved(saving));
-            groups.add(
-                &tie.target,
-                (Related::to(&tie.target).text(&tie.source).to_owned(), tie.line_text.clone(), loaded(&tie.loading), saving),
-            );
+            groups.add_made(&tie.target, Sources::of(&tie.source), (tie.line_text.clone(), loaded(&tie.loading), saving));
         }
         for line in groups.lines() {
-            let (source, rule, loading, saving) = line.shared;
+            let (rule, loading, saving) = line.shared;
+            let source = line.sources().into_iter().next().map(|(source, _)| source).unwrap_or_default();
             let times = if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
-            let _ = writeln!(out, "  {} = {}{times}", line.text(), line.fill_related(source));
+            let _ = writeln!(out, "  {} = {}{times}", line.text(), source);
             let _ = writeln!(out, "    by {rule}\n    loading: {loading}\n    saving: {saving}");
         }
         let none = if self.disagreements.is_empty() { " none" } else { "" };

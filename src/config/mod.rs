@@ -3,6 +3,7 @@
 //! A config is hostile input: its size and nesting are limited, and no field is assumed to be there or to have its usual type.
 //! What the fields mean is for others, except for one question that rules ask often: whether a model is [tied](Config::tie_policy).
 
+mod base;
 mod json;
 mod tie;
 

@@ -142,6 +142,20 @@ codes! {
     QUANTIZED_BLOCK = 325;
     /// A config field that should say whether embeddings are tied, and is no boolean.
     TIE_FLAG = 326;
+    /// What belongs to a tensor stays behind where the tensor goes.
+    STRANDED = 327;
+    /// Numbers with leading zeros, which an index doesn't match.
+    PADDED_NUMBER = 328;
+    /// A tensor's rows are put into another order, and what belongs to each of them isn't.
+    HALF_MOVED = 329;
+    /// A leading wrapper that a few keys lack, so that it isn't stripped.
+    NOT_STRIPPED = 330;
+    /// A layout that was asked for and to which no rule leads.
+    NO_WAY = 331;
+    /// A result without a key, of a checkpoint that has some.
+    NO_KEYS = 332;
+    /// A rule that takes what looks like its own results.
+    TAKEN_AGAIN = 333;
     /// Of numbered files some are not there.
     MISSING_FILE = 335;
     /// A file beside the shards holds keys that their index doesn't list.
@@ -152,4 +166,10 @@ codes! {
     PLACEHOLDER = 338;
     /// A key that no safetensors file can hold.
     UNWRITABLE_KEY = 339;
+    /// Finite values became infinite or NaN while they were computed.
+    OVERFLOW = 340;
+    /// Integers that a cast of many keys to a float dtype left as they are.
+    LEFT_INTEGERS = 341;
+    /// Heads of two sizes in one attention: one of the numbers of heads is wrong.
+    HEAD_SIZES = 345;
 }

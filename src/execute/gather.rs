@@ -37,11 +37,13 @@ pub(super) struct Worker {
     limit: u64,
     /// Largest gap that is read through, in bytes.
     gap: u64,
+    /// Elements so far that were computed from finite ones and are infinite or NaN.
+    pub(super) overflowed: u64,
 }
 
 impl Worker {
     pub(super) fn new(limit: u64, gap: u64) -> Self {
-        Self { stretch: Vec::new(), limit: limit.max(8), gap }
+        Self { stretch: Vec::new(), limit: limit.max(8), gap, overflowed: 0 }
     }
 
     /// Writes the elements of a piece, of `size` bytes each, to `out`, whose first element is the piece's first; `strides` are those
@@ -60,7 +62,17 @@ impl Worker {
         }
         let mut result = Vec::with_capacity(bytes_of(piece.volume(), size)?);
         for start in (0..volume).step_by(BLOCK) {
-            result.extend(evaluate(&piece.value.expr, &operands, start, BLOCK.min(volume - start))?);
+            let len = BLOCK.min(volume - start);
+            let block = evaluate(&piece.value.expr, &operands, start, len)?;
+            if let Some(dtype) = piece.value.expr.dtype() {
+                let exponents = piece.value.expr.exponents();
+                let inputs = piece.value.leaves.iter().zip(&operands).enumerate().filter_map(|(at, (leaf, (bytes, width)))| {
+                    let dtype = if Some(at) == exponents { Dtype::F8_E8M0 } else { leaf.dtype };
+                    Some((dtype, bytes.get(start * width..(start + len) * width)?))
+                });
+                self.overflowed = self.overflowed.saturating_add(value::overflowed(inputs, (dtype, &block)));
+            }
+            result.extend(block);
         }
         strided::copy(&piece.dims, bytes_of(1, size)?, &result, &compact, out, strides).ok_or_else(outside)
     }

@@ -73,12 +73,12 @@ pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize, cancel
     let mut report = Report::default();
     for node in &program.temporaries {
         not_cancelled(cancel)?;
-        let bytes = naive::evaluate(plan, source, *node)?;
+        let (bytes, overflowed) = naive::evaluate_counting(plan, source, *node)?;
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;
         let view = TensorView::contiguous(Storage::new(bytes), plan.node(*node).info.clone(), 0)?;
         leaves.views.insert(*node, view);
-        leaves.temporaries.insert(*node);
+        leaves.temporaries.insert(*node, overflowed);
     }
     // One for each node: targets that share a node share the tensor.
     let mut nodes: BTreeMap<NodeId, (Arc<Layout>, &Key)> = BTreeMap::new();
@@ -97,6 +97,10 @@ pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize, cancel
         .map(|(node, (layout, key))| Ok((*node, tensor(layout, &leaves, limit, cancel).map_err(|error| error.at_key(key.as_str()))?)))
         .collect::<Result<_>>()?;
     let made: BTreeMap<NodeId, Made> = made.into_iter().collect();
+    for (node, (layout, key)) in &nodes {
+        let computed = made.get(node).map_or(0, |made| made.overflowed);
+        report.overflow(key, computed.saturating_add(layout.overflowed_before(&leaves.temporaries)));
+    }
     let mut seen = BTreeSet::new();
     let mut tensors = IndexMap::with_capacity(plan.targets.len());
     for target in &plan.targets {
@@ -130,6 +134,8 @@ struct Made {
     aliased: bool,
     moved_only: bool,
     read: u64,
+    /// Elements that were computed from finite ones and are infinite or NaN.
+    overflowed: u64,
 }
 
 fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&AtomicBool>) -> Result<Made> {
@@ -140,8 +146,8 @@ fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&Atomic
             if let Some(view) = alias(layout, &pieces, leaves)? {
                 // A temporary is nobody's storage but this target's, and as good a home as a copy; but it was made.
                 let leaf = pieces.first().map(|piece| piece.value.leaves[0].node);
-                let aliased = leaf.is_none_or(|node| !leaves.temporaries.contains(&node));
-                return Ok(Made { view, aliased, moved_only: aliased, read: 0 });
+                let aliased = leaf.is_none_or(|node| !leaves.temporaries.contains_key(&node));
+                return Ok(Made { view, aliased, moved_only: aliased, read: 0, overflowed: 0 });
             }
             pieces
         }
@@ -175,7 +181,7 @@ fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&Atomic
     }
     let view = TensorView::contiguous(Storage::new(bytes), layout.info.clone(), 0)?;
     // An empty tensor has nothing to copy.
-    Ok(Made { view, aliased: layout.numel == 0, moved_only: layout.is_copy(), read })
+    Ok(Made { view, aliased: layout.numel == 0, moved_only: layout.is_copy(), read, overflowed: worker.overflowed })
 }
 
 /// The pieces of a layout, which address row-major sources, with the strides that the sources have. `None` if that takes too many pieces.
@@ -254,8 +260,8 @@ pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
 #[derive(Default)]
 struct Mapped {
     views: BTreeMap<NodeId, TensorView>,
-    /// Which of them were made here.
-    temporaries: BTreeSet<NodeId>,
+    /// Which of them were made here, and how many elements overflowed in making them.
+    temporaries: BTreeMap<NodeId, u64>,
 }
 
 struct Both<'a>(&'a Mapped, &'a Mapped);

@@ -18,6 +18,12 @@ use crate::tensor::{Dtype, Shape, TensorInfo};
 /// # Errors
 /// If the plan is inconsistent or asks for an op on a dtype that has none, or reading a source fails.
 pub fn evaluate(plan: &Plan, source: &dyn Store, node: NodeId) -> Result<Vec<u8>> {
+    Ok(evaluate_counting(plan, source, node)?.0)
+}
+
+/// As [`evaluate`], and how many elements were computed from finite ones and are infinite or NaN.
+pub(super) fn evaluate_counting(plan: &Plan, source: &dyn Store, node: NodeId) -> Result<(Vec<u8>, u64)> {
+    let mut overflowed = 0;
     let mut needed = vec![false; plan.nodes.len()];
     *needed.get_mut(node.0 as usize).ok_or_else(|| Error::corrupt("the plan is inconsistent: no such node"))? = true;
     let mut done: BTreeMap<NodeId, Rc<Vec<u8>>> = BTreeMap::new();
@@ -32,11 +38,11 @@ pub fn evaluate(plan: &Plan, source: &dyn Store, node: NodeId) -> Result<Vec<u8>
     for id in (0..=node.0).filter(|id| needed[*id as usize]).map(NodeId) {
         check(plan, id)?;
         let inputs: Vec<_> = plan.node(id).inputs.iter().filter_map(|input| done.get(input).cloned()).collect();
-        let elements = step(plan, source, id, &inputs)?;
+        let elements = step(plan, source, id, &inputs, &mut overflowed)?;
         done.insert(id, Rc::new(elements));
     }
     let elements = done.remove(&node).unwrap_or_default();
-    pack(&plan.node(node).info, &elements)
+    Ok((pack(&plan.node(node).info, &elements)?, overflowed))
 }
 
 /// Bytes of an element while unpacked: those of less than a byte have one each.
@@ -44,7 +50,7 @@ fn width(dtype: Dtype) -> usize {
     (dtype.bits() as usize / 8).max(1)
 }
 
-fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>]) -> Result<Vec<u8>> {
+fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>], overflowed: &mut u64) -> Result<Vec<u8>> {
     let node = plan.node(id);
     let info = &node.info;
     let numel = size(info.numel())?;
@@ -107,16 +113,20 @@ fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>]) -> 
                 at[rank - 1] /= block[1];
                 (&inputs[1][..], index(at, &shapes[1].shape))
             });
-            out = value::scale((shapes[0].dtype, &inputs[0]), (shapes[1].dtype, &scales), info.dtype)?;
+            let (x, scales) = ((shapes[0].dtype, &inputs[0][..]), (shapes[1].dtype, &scales[..]));
+            out = value::scale(x, scales, info.dtype)?;
+            *overflowed += value::overflowed([x, scales].into_iter(), (info.dtype, &out));
         }
         Op::DequantMxfp4 => {
             let codes: Vec<u8> = inputs[0].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect();
             let scales: Vec<u8> = inputs[1].iter().flat_map(|scale| [*scale; 32]).collect();
             out = value::mxfp4(&codes, &scales, info.dtype)?;
+            *overflowed += value::overflowed([(Dtype::F8_E8M0, &scales[..])].into_iter(), (info.dtype, &out));
         }
         op => {
             let step = Step::of(op).ok_or_else(|| Error::corrupt("the plan is inconsistent: an unknown op"))?;
             out = step.apply(shapes[0].dtype, info.dtype, &inputs[0])?;
+            *overflowed += value::overflowed([(shapes[0].dtype, &inputs[0][..])].into_iter(), (info.dtype, &out));
         }
     }
     Ok(out)

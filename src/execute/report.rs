@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::OVERFLOW;
+use crate::key::Key;
+
 /// How bytes of tensors get to where they belong, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -57,6 +61,10 @@ pub struct Report {
     pub temporary_bytes: u64,
     /// Bytes of tensors by the lane that they took.
     pub lanes: BTreeMap<Lane, u64>,
+    /// Targets with elements that were computed from finite ones and are infinite or NaN, and how many: rounding is no such thing. Of several
+    /// ranks, each knows those of its share, and the one that completes the output knows all.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub overflowed: BTreeMap<Key, u64>,
     /// Files that an earlier run had finished, and that were found whole.
     pub kept: u64,
     /// Whether the output is in its place. Of several ranks, only the last to finish puts it there.
@@ -65,6 +73,28 @@ pub struct Report {
     pub peak_memory: u64,
     /// Files written, by name, in order; a single file by its own name.
     pub files: Vec<String>,
+}
+
+impl Report {
+    /// Counts elements of a target that overflowed, if any did.
+    pub(super) fn overflow(&mut self, key: &Key, elements: u64) {
+        if elements > 0 {
+            self.overflowed.insert(key.clone(), elements);
+        }
+    }
+
+    /// What a person should hear of what was done.
+    pub fn findings(&self) -> Vec<Diagnostic> {
+        if self.overflowed.is_empty() {
+            return Vec::new();
+        }
+        let elements = self.overflowed.values().fold(0u64, |sum, count| sum.saturating_add(*count));
+        let plural = |count: u64, what: &str| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
+        let tensors = plural(self.overflowed.len() as u64, "tensor");
+        let message = format!("{} of {tensors} overflowed: finite before, infinite or NaN now", plural(elements, "element"));
+        let finding = Diagnostic::warning(OVERFLOW, message).keys(self.overflowed.keys().map(|key| key.as_str()));
+        vec![finding.hint("leave these tensors in a dtype of a wider range (BF16 has that of F32): `cast … unless \"that.key\"`")]
+    }
 }
 
 /// Most memory that this process ever held, in bytes; 0 where the system doesn't say.

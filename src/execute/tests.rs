@@ -80,7 +80,8 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
     let mut start = 3;
     let mut outputs = Vec::new();
     for (target, layout) in plan.targets.iter().zip(&program.layouts) {
-        outputs.push(Output { layout: layout.clone(), key: target.key.to_string(), file: file.clone(), start });
+        let overflowed = AtomicU64::new(0);
+        outputs.push(Output { layout: layout.clone(), key: target.key.to_string(), file: file.clone(), start, overflowed });
         start += layout.numel * layout.size;
     }
     pool.run(&outputs).unwrap();
@@ -89,6 +90,13 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
         let mut found = vec![0; expected.len()];
         file.file.read_exact_at(&mut found, output.start).unwrap();
         assert_eq!(&found, expected, "{} to a file", output.key);
+    }
+    // Both ways count the same elements, once each.
+    let mut firsts = BTreeMap::new();
+    for (target, output) in plan.targets.iter().zip(&outputs).filter(|_| program.temporaries.is_empty()) {
+        let first = *firsts.entry(target.node).or_insert(&target.key);
+        let counted = views.report.overflowed.get(first).copied().unwrap_or(0);
+        assert_eq!(output.overflowed.load(Ordering::Relaxed), counted, "{}", output.key);
     }
     (all.len() as u64, views.report.aliased, views.report.temporaries)
 }

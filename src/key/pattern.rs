@@ -248,6 +248,21 @@ impl Pattern {
         })
     }
 
+    /// Whether it has a capture of numbers.
+    pub fn has_index(&self) -> bool {
+        let is_index = |atom: &Atom| matches!(atom, Atom::Index { .. });
+        self.parts.iter().any(|part| matches!(part, Part::Segment(atoms) if atoms.iter().any(is_index)))
+    }
+
+    /// Whether its last segment says which tensor of a module is meant: text, words and numbers do, any text at all doesn't.
+    pub fn names_last(&self) -> bool {
+        match self.parts.last() {
+            Some(Part::Literal(_)) => true,
+            Some(Part::Segment(atoms)) => !atoms.iter().any(|atom| matches!(atom, Atom::Chars(_))),
+            Some(Part::Rest(_)) | None => false,
+        }
+    }
+
     fn all_slots(&self) -> impl Iterator<Item = Slot> {
         self.parts.iter().flat_map(|part| {
             let (rest, atoms) = match part {

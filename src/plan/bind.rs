@@ -170,6 +170,15 @@ impl BoundRule<'_> {
         })
     }
 
+    /// Whether a key looks like a result of it, whatever its condition says.
+    pub(super) fn gives(&self, looked: &Looked<'_>) -> bool {
+        let mut bindings = Bindings::new(self.rule.captures.len());
+        self.targets.iter().any(|target| match &target.item {
+            BoundItem::Pattern(pattern) => pattern.matches(looked.key, looked.segments, &mut bindings),
+            _ => false,
+        })
+    }
+
     /// The pattern of a source.
     pub(super) fn source_pattern(&self, at: usize) -> Option<&Pattern> {
         match &self.sources.get(at)?.item {

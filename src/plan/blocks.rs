@@ -8,6 +8,7 @@
 //! It doesn't ask for names: a renamed tensor whose scales keep their name is none of its business.
 
 mod follow;
+pub(in crate::plan) mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ use smallvec::SmallVec;
 
 use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
 
-use super::graph::Graph;
+use super::graph::{Graph, Walks};
 use super::node::{Node, NodeId, Op, RuleId};
 use super::state::Entry;
 use super::{Planner, counted};
@@ -133,8 +134,7 @@ struct Check<'a> {
     blocks: Vec<Blocks>,
     /// By node, a quantized tensor of the checkpoint that its elements are from.
     from: Vec<NodeId>,
-    /// How many walks there were, and by node the last that came by.
-    seen: RefCell<(u32, Vec<u32>)>,
+    seen: RefCell<Walks>,
     /// Steps of all comparisons so far.
     steps: Cell<u32>,
 }
@@ -189,22 +189,8 @@ impl Check<'_> {
         found
     }
 
-    /// Looks at a node and what is below it, each once, as long as `look` says to go on.
-    fn walk(&self, start: NodeId, mut look: impl FnMut(NodeId, &Node) -> bool) {
-        let first = self.graph.node(start);
-        if !look(start, first) || first.inputs.is_empty() {
-            return;
-        }
-        let mut seen = self.seen.borrow_mut();
-        let (walk, last) = (seen.0 + 1, &mut seen.1);
-        last.resize(self.graph.nodes.len(), 0);
-        let mut open: Vec<NodeId> = first.inputs.clone();
-        while let Some(id) = open.pop() {
-            if std::mem::replace(&mut last[id.0 as usize], walk) != walk && look(id, self.graph.node(id)) {
-                open.extend(&self.graph.node(id).inputs);
-            }
-        }
-        seen.0 = walk;
+    fn walk(&self, start: NodeId, look: impl FnMut(NodeId, &Node) -> bool) {
+        self.seen.borrow_mut().walk(self.graph, start, look);
     }
 
     /// Whether scales lie as a node's blocks do, whatever ops brought both there.

@@ -3,14 +3,18 @@
 
 use std::collections::{HashMap, HashSet};
 
+use indexmap::IndexMap;
 use serde::Serialize;
 
+use super::behind::Behind;
 use super::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
+use super::pass::strip::Stray;
 use super::state::Entry;
 use super::{Part, Planner, counted};
-use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, SHAPE, UNEXPECTED_KEY};
+use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, NO_KEYS, SHAPE, UNEXPECTED_KEY};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, did_you_mean};
 use crate::key::{Key, natural_order};
+use crate::tensor::TensorInfo;
 
 /// How the keys of a plan meet the target manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,56 +33,71 @@ pub struct Report {
 /// Keys that are searched for one that a person may have meant.
 const SEARCHED: usize = 2000;
 
+/// Ways in which keys are mismatched that are told of.
+const KINDS: usize = 3;
+
 impl Planner<'_> {
     pub(super) fn finish(mut self) -> Result<Plan, Diagnostics> {
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
         }
         let mut entries = self.state.take_all();
         entries.sort_by(|a, b| natural_order(&a.key, &b.key));
         let report = self.meet_wanted(&mut entries);
+        if report.is_none() {
+            let strays = std::mem::take(&mut self.strays);
+            self.findings.extend(strays.into_iter().map(Stray::note));
+        }
         let kept = std::mem::take(&mut self.ties.kept);
         let kept: Vec<Key> = kept.into_iter().filter(|key| !self.state.contains(key) && self.asks_for(key)).collect();
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
+        }
+        self.refuse_no_keys(&entries, &kept);
+        if self.failed() {
+            return Err(Diagnostics(self.draft.findings));
         }
         self.check_blocks(&entries);
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
+        }
+        self.check_modules(&entries);
+        if self.failed() {
+            return Err(Diagnostics(self.draft.findings));
         }
         let needed = self.reachable(&entries);
         let mut dropped = Vec::new();
         // Every key of the header became a source when it was loaded.
-        for (key, _) in self.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
-            match self.dropped.get(key) {
+        for (key, _) in self.draft.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
+            match self.draft.dropped.get(key) {
                 Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
                 None if self.options.wanted.is_some() => dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted }),
                 None => {
                     let finding =
                         Diagnostic::error(SHAPE, "a tensor of the checkpoint would be lost: no target uses it and no rule drops it");
-                    self.findings.push(finding.keys([key.as_str()]).hint("this is a fault of regraft, please report it"));
+                    self.draft.findings.push(finding.keys([key.as_str()]).hint("this is a fault of regraft, please report it"));
                 }
             }
         }
         if self.failed() {
-            return Err(Diagnostics(self.findings));
+            return Err(Diagnostics(self.draft.findings));
         }
         dropped.sort_by(|a, b| natural_order(&a.key, &b.key));
-        let (nodes, numbers) = retain(self.graph.nodes, &needed);
+        let (nodes, numbers) = retain(self.draft.graph.nodes, &needed);
         let targets = name_ties(entries, &numbers);
         Ok(Plan {
             nodes,
             targets,
             dropped,
-            rules: self.rules,
+            rules: self.draft.rules,
             verdict: overall(&self.verdicts),
             tied: Some(self.decision),
-            renamed: self.renamed,
-            lost: self.lost,
+            renamed: self.draft.renamed,
+            lost: self.draft.lost,
             report,
             kept,
-            ties: self.ties.facts,
-            findings: self.findings,
+            ties: self.draft.ties.facts,
+            findings: self.draft.findings,
         })
     }
 
@@ -89,6 +108,27 @@ impl Planner<'_> {
             (Part::Whole | Part::Open, Some(wanted)) => wanted.contains(key),
             (Part::Whole | Part::Open, None) => true,
         }
+    }
+
+    /// A result without a key is a mistake, whatever was allowed; but a part that asks for nothing gets nothing, and of a part whose others
+    /// aren't known, a checkpoint may hold nothing.
+    fn refuse_no_keys(&mut self, entries: &[Entry], kept: &[Key]) {
+        let asks_for_nothing = match (self.options.part, self.options.wanted) {
+            (Part::Keys(part), _) => part.keys.is_empty(),
+            (Part::Open, _) => true,
+            _ => false,
+        };
+        if !entries.is_empty() || !kept.is_empty() || self.header.tensors.is_empty() || asks_for_nothing {
+            return;
+        }
+        let all = counted(self.header.tensors.len(), "key");
+        let finding = Diagnostic::error(NO_KEYS, format!("nothing is left: no key of the result comes from the {all} of the checkpoint"));
+        let hint = match self.options.wanted {
+            Some(_) => "is the target manifest one of this model, and in the layout that comes out?",
+            None => "a `drop` or a `keep` took them all",
+        };
+        let finding = finding.keys(self.header.tensors.keys().take(5).map(|key| key.as_str())).hint(hint);
+        self.findings.push(finding);
     }
 
     /// Leaves out what the target manifest doesn't ask for, and reports how it is met.
@@ -110,16 +150,32 @@ impl Planner<'_> {
                 Part::Whole | Part::Keys(_) => report.unexpected.push(entry.key.clone()),
             }
         }
+        self.report_absent(&report);
+        entries.retain(|entry| part.contains(&entry.key));
+        let mut apart: Vec<Apart<'_>> = Vec::new();
+        for entry in entries.iter() {
+            let (Some(wanted), given) = (part.get(&entry.key), self.graph.info(entry.node)) else { continue };
+            if wanted != given {
+                report.mismatched.push(entry.key.clone());
+                apart.push(Apart { key: entry.key.clone(), given: given.clone(), wanted });
+            }
+        }
+        // A dtype can be converted when it is loaded; a shape can't.
+        let (dtypes, shapes): (Vec<_>, Vec<_>) = apart.into_iter().partition(|apart| apart.wanted.shape == apart.given.shape);
+        self.findings.extend(mismatched(&shapes));
+        self.findings.extend(mismatched(&dtypes).map(|mut finding| {
+            finding.severity = Severity::Warning;
+            finding.hint("a `cast` rule converts it")
+        }));
+        Some(report)
+    }
+
+    /// Says which keys are missing and which are unexpected, and what sets them apart.
+    fn report_absent(&mut self, report: &Report) {
         let severity = if self.options.not_strict { Severity::Warning } else { Severity::Error };
-        let closest = |keys: &[Key], others: &[Key]| -> Vec<String> {
-            keys.iter()
-                .take(3)
-                .filter_map(|key| {
-                    let close = did_you_mean(key, others.iter().take(SEARCHED).map(Key::as_str))?;
-                    Some(format!("`{key}`: did you mean `{close}`?"))
-                })
-                .collect()
-        };
+        let apart = Behind::find(&report.missing, &report.unexpected);
+        let strays = std::mem::take(&mut self.strays);
+        let first = if report.missing.is_empty() { UNEXPECTED_KEY } else { MISSING_KEY };
         for (code, keys, others, what) in [
             (MISSING_KEY, &report.missing, &report.unexpected, "missing: the target manifest asks for"),
             (UNEXPECTED_KEY, &report.unexpected, &report.missing, "unexpected: the target manifest doesn't know"),
@@ -130,7 +186,21 @@ impl Planner<'_> {
             let mut finding = Diagnostic::warning(code, format!("{what} {}", counted(keys.len(), "key")));
             finding.severity = severity;
             finding = finding.keys(keys.iter().map(|key| key.as_str()));
-            for hint in closest(keys, others) {
+            let is_missing = code == MISSING_KEY;
+            let near: HashSet<&str> = if apart.is_some() { others.iter().map(Key::as_str).collect() } else { HashSet::new() };
+            // Where a wrapper stays because of a few keys, that is the cause: taking it off by hand would be beside the point.
+            let told = |apart: &&Behind| strays.iter().any(|stray| stray.is_of(&apart.prefix));
+            let hints = strays
+                .iter()
+                .filter(|_| code == first)
+                .map(Stray::hint)
+                .chain(apart.iter().filter(|apart| is_missing && !told(apart)).map(Behind::hint));
+            let explained = |key: &Key| apart.as_ref().is_some_and(|apart| apart.explains(key, is_missing, &near));
+            let closest = keys.iter().filter(|key| !explained(key)).take(3).filter_map(|key| {
+                let close = did_you_mean(key, others.iter().take(SEARCHED).map(Key::as_str))?;
+                Some(format!("`{key}`: did you mean `{close}`?"))
+            });
+            for hint in hints.chain(closest) {
                 finding = finding.hint(hint);
             }
             if !self.options.not_strict {
@@ -140,23 +210,6 @@ impl Planner<'_> {
             }
             self.findings.push(finding);
         }
-        entries.retain(|entry| part.contains(&entry.key));
-        for entry in entries.iter() {
-            let (Some(wanted), given) = (part.get(&entry.key), self.graph.info(entry.node)) else { continue };
-            if wanted == given {
-                continue;
-            }
-            report.mismatched.push(entry.key.clone());
-            let message = format!("mismatched: `{}` is {given}, and the target manifest says {wanted}", entry.key);
-            // A dtype can be converted when it is loaded; a shape can't.
-            let mut finding = Diagnostic::error(MISMATCHED_KEY, message).keys([entry.key.as_str()]);
-            if wanted.shape == given.shape {
-                finding.severity = Severity::Warning;
-                finding = finding.hint("a `cast` rule converts it");
-            }
-            self.findings.push(finding);
-        }
-        Some(report)
     }
 
     /// Whether each node is needed for the entries.
@@ -170,6 +223,40 @@ impl Planner<'_> {
         }
         needed
     }
+}
+
+/// A key that isn't as the target manifest says.
+struct Apart<'w> {
+    key: Key,
+    given: TensorInfo,
+    wanted: &'w TensorInfo,
+}
+
+/// One finding for all keys that aren't as the target manifest says; those that differ alike are told of once.
+fn mismatched(apart: &[Apart<'_>]) -> Option<Diagnostic> {
+    let (first, rest) = apart.split_first()?;
+    let Apart { key, given, wanted } = first;
+    let message = if rest.is_empty() {
+        format!("mismatched: `{key}` is {given}, and the target manifest says {wanted}")
+    } else {
+        format!("mismatched: {} are not as the target manifest says", counted(apart.len(), "key"))
+    };
+    let mut finding = Diagnostic::error(MISMATCHED_KEY, message).keys(apart.iter().map(|apart| apart.key.as_str()));
+    if rest.is_empty() {
+        return Some(finding);
+    }
+    let mut kinds: IndexMap<(&TensorInfo, &TensorInfo), (&Key, usize)> = IndexMap::new();
+    for Apart { key, given, wanted } in apart {
+        kinds.entry((given, *wanted)).or_insert((key, 0)).1 += 1;
+    }
+    for ((given, wanted), (key, count)) in kinds.iter().take(KINDS) {
+        let more = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        finding = finding.hint(format!("`{key}`{more}: given {given}, asked for {wanted}"));
+    }
+    if kinds.len() > KINDS {
+        finding = finding.hint(format!("and in {} more ways", kinds.len() - KINDS));
+    }
+    Some(finding)
 }
 
 /// The nodes that are needed, and the new number of each.

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use super::bind::value_of;
-use crate::check::value::{Captures, Environment, Scope};
-use crate::check::{Keys, resolve_within};
-use crate::key::{Bindings, Pattern, Segments, Slot};
+use crate::check::value::{Captures, Environment, Scope, Value};
+use crate::check::{CaptureKind, Keys, resolve_within};
+use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
 use crate::syntax::ast;
 
 /// Visits each key.
@@ -54,7 +54,8 @@ impl<'a> Layout<'a> {
                 new.insert(answer)
             }
         };
-        if let Some(key) = answer.pattern.literal() {
+        // A key that is known whole is looked up: a pattern may divide it in another way than the rule did.
+        if let Some(key) = answer.pattern.literal().or_else(|| answer.whole(captures)) {
             return Some((self.contains)(&key));
         }
         let held: Vec<Option<String>> = answer.shared.iter().map(|name| (captures.value)(name).map(|value| value.to_string())).collect();
@@ -68,6 +69,25 @@ impl<'a> Layout<'a> {
 }
 
 impl Answer {
+    /// The key that the pattern gives, if the rule has bound each of its captures.
+    fn whole(&self, captures: Captures<'_>) -> Option<String> {
+        let known = self.keys.captures();
+        let mut bindings = Bindings::new(known.len());
+        for slot in self.pattern.slots() {
+            let capture = known.get(usize::from(slot.0)).filter(|capture| self.shared.contains(&capture.name))?;
+            let binding = match ((captures.value)(&capture.name)?, &capture.kind) {
+                (Value::Int(number), _) => Binding::Index(u64::try_from(number).ok()?),
+                (Value::Text(text), CaptureKind::Words { left, .. }) => {
+                    Binding::Word(u16::try_from(left.iter().position(|word| **word == *text)?).ok()?)
+                }
+                (Value::Text(text), _) => Binding::Owned(text.into()),
+                _ => return None,
+            };
+            bindings.set(slot, binding);
+        }
+        self.pattern.render("", &bindings)
+    }
+
     /// Goes through the keys.
     fn look(&mut self, each: &EachKey<'_>) {
         let captures = self.keys.captures();

@@ -1,5 +1,7 @@
 //! Building the key graph: primitive nodes, with their shapes checked.
 
+use std::collections::HashMap;
+
 use indexmap::IndexMap;
 
 use super::node::{Node, NodeId, Op};
@@ -25,6 +27,18 @@ pub(super) fn few(count: u64) -> Fit<()> {
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
     sources: IndexMap<Key, NodeId, foldhash::fast::RandomState>,
+    /// Casts that there are: one tensor that is cast alike under several keys stays one.
+    casts: HashMap<(NodeId, Dtype), NodeId, foldhash::fast::RandomState>,
+    /// What was turned for rotary embeddings since somebody took note of it.
+    pub(super) turned: Vec<Turned>,
+}
+
+/// Rows that were turned head by head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Turned {
+    pub(super) heads: u64,
+    /// Rows of one head.
+    pub(super) size: u64,
 }
 
 impl Graph {
@@ -190,8 +204,13 @@ impl Graph {
         if info.dtype == Dtype::C64 || to == Dtype::C64 || info.dtype.bits() < 8 || to.bits() < 8 {
             return Err(format!("casting {} to {to} is not supported", info.dtype));
         }
+        if let Some(made) = self.casts.get(&(input, to)) {
+            return Ok(*made);
+        }
         let info = TensorInfo::new(to, info.shape.clone());
-        self.push(Op::Cast, vec![input], info)
+        let made = self.push(Op::Cast, vec![input], info)?;
+        self.casts.insert((input, to), made);
+        Ok(made)
     }
 
     pub(super) fn value_op(&mut self, input: NodeId, op: Op) -> Fit<NodeId> {
@@ -201,6 +220,32 @@ impl Graph {
             return Err(format!("arithmetic on {info} is not supported: cast it to a float first"));
         }
         self.push(op, vec![input], info)
+    }
+}
+
+/// Walks through a graph, in each of which a node is met once.
+#[derive(Debug, Default)]
+pub(super) struct Walks {
+    count: u32,
+    /// By node, the last walk that came by.
+    last: Vec<u32>,
+}
+
+impl Walks {
+    /// Looks at a node and what is below it, each once, as long as `look` says to go on.
+    pub(super) fn walk(&mut self, graph: &Graph, start: NodeId, mut look: impl FnMut(NodeId, &Node) -> bool) {
+        let first = graph.node(start);
+        if !look(start, first) || first.inputs.is_empty() {
+            return;
+        }
+        self.count += 1;
+        self.last.resize(graph.nodes.len(), 0);
+        let mut open: Vec<NodeId> = first.inputs.clone();
+        while let Some(id) = open.pop() {
+            if std::mem::replace(&mut self.last[id.0 as usize], self.count) != self.count && look(id, graph.node(id)) {
+                open.extend(&graph.node(id).inputs);
+            }
+        }
     }
 }
 

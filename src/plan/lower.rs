@@ -1,6 +1,6 @@
 //! The ops of the language, lowered to primitive nodes.
 
-use super::graph::{Fit, Graph, few, no_dim};
+use super::graph::{Fit, Graph, Turned, few, no_dim};
 use super::node::{NodeId, Op};
 use crate::check::op::{self, widens};
 use crate::tensor::{Dtype, Shape, TensorInfo};
@@ -202,6 +202,7 @@ impl Graph {
             return Err(format!("dimension 0 of {info} must be {heads} heads of an even size"));
         }
         let half = rows / heads / 2;
+        self.turned.push(Turned { heads, size: half * 2 });
         let mut per_head = vec![heads, half * 2];
         per_head.extend_from_slice(&info.shape[1..]);
         let view = self.reshape(input, per_head)?;

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::{Planner, Stage};
-use crate::check::{Direction, Rule, SideItem, Step, StepKind};
+use crate::check::reading::rules_below;
+use crate::check::{Direction, Rule, SideItem};
 use crate::diagnostic::Diagnostic;
 use crate::key::{Part, Reach, Segments};
 
@@ -17,8 +18,7 @@ const COMPARED: usize = 64;
 impl Planner<'_> {
     /// For each rule of a stage, the key on which its sources got furthest, and where that stopped; the best first.
     pub(super) fn nearest_misses(&self, stage: &Stage<'_>) -> Vec<String> {
-        let mut rules = Vec::new();
-        rules_below(&stage.rules.steps, stage.direction, &mut rules);
+        let rules = rules_below(&stage.rules.steps, stage.direction);
         let mut misses: Vec<(Reach, String)> =
             rules.into_iter().filter_map(|(rule, direction)| self.nearest_miss(rule, direction)).collect();
         misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
@@ -28,8 +28,7 @@ impl Planner<'_> {
     /// The nearest miss of the rule that a finding points at, if a part of a key fits it at all.
     pub(super) fn miss_of(&self, finding: &Diagnostic, stage: &Stage<'_>) -> Option<(Reach, String)> {
         let (place, _) = finding.primary.as_ref()?;
-        let mut rules = Vec::new();
-        rules_below(&stage.rules.steps, stage.direction, &mut rules);
+        let rules = rules_below(&stage.rules.steps, stage.direction);
         let is_it = |rule: &Rule| rule.place.span.range() == place.span.range() && Arc::ptr_eq(&rule.place.source, &place.source);
         let (rule, direction) = rules.into_iter().find(|(rule, _)| is_it(rule))?;
         self.nearest_miss(rule, direction).filter(|(reach, _)| reach.parts > usize::from(starts_open(rule, direction)))
@@ -74,19 +73,4 @@ impl Planner<'_> {
 fn starts_open(rule: &Rule, direction: Direction) -> bool {
     let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
     sides.iter().any(|side| matches!(&side.item, SideItem::Pattern(pattern) if matches!(pattern.parts().first(), Some(Part::Rest(_)))))
-}
-
-/// The rules of statements, blocks and reversed files included, and which way each is read.
-fn rules_below<'r>(steps: &'r [Step], direction: Direction, found: &mut Vec<(&'r Rule, Direction)>) {
-    for step in steps {
-        match &step.kind {
-            StepKind::Rewrite(rules) => found.extend(rules.iter().map(|rule| (rule, direction))),
-            StepKind::Reversed(steps) => rules_below(steps, direction.opposite(), found),
-            StepKind::When { then, otherwise, .. } => {
-                rules_below(then, direction, found);
-                rules_below(otherwise, direction, found);
-            }
-            _ => {}
-        }
-    }
 }

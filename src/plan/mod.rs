@@ -3,13 +3,17 @@
 //! Each statement rewrites the state dict that the one before left, one file under `pass/` for each kind of statement. What can only
 //! be known from bytes (is a tied head equal to its source?) is asked of [`PlanOptions::equal`], if there is one.
 
+mod base;
+mod behind;
 mod bind;
 mod blocks;
 mod cover;
+mod draft;
 mod exists;
 mod graph;
 mod lower;
 mod miss;
+mod modules;
 mod node;
 mod pass;
 mod print;
@@ -18,9 +22,7 @@ mod sources;
 mod state;
 mod tied;
 mod trace;
-
-use std::cmp::Ordering;
-use std::collections::HashMap;
+mod verdict;
 
 use indexmap::IndexMap;
 
@@ -33,19 +35,18 @@ pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
 
+use crate::check::reading::in_order;
 use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
 use crate::check::{Direction, Rules, Step, StepKind};
 use crate::config::{Config, TieDecision, TieReason};
-use crate::diagnostic::codes::{
-    COLLISION, LIMIT, NEITHER_LAYOUT, RESTORED, TIE_APPLIED, TIE_FLAG, UNDECIDED, UNKNOWN_NAME, UNMATCHED_RULE,
-};
+use crate::diagnostic::codes::{COLLISION, LIMIT, RESTORED, TIE_APPLIED, TIE_FLAG, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use crate::key::{Key, Segments};
 use crate::syntax::ast;
 use crate::tensor::{Header, MAX_KEY_LEN, Wanted};
-use graph::Graph;
-use pass::TieState;
-use state::{Entry, State};
+use base::Base;
+use draft::Draft;
+use state::Entry;
 
 /// A rule file and which way to read it.
 #[derive(Clone, Copy)]
@@ -113,17 +114,20 @@ const MAX_SEGMENTS: usize = 1024;
 /// # Errors
 /// Everything because of which this checkpoint can't be converted so.
 pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) -> Result<Plan, Diagnostics> {
-    let mut planner = Planner::new(header, options);
-    planner.load();
-    planner.load_aliases();
-    planner.findings.extend(implausible(header, &options.config, options.wanted, !options.not_strict));
-    planner.check_parameters(stages);
-    planner.check_tie_flag();
-    for stage in stages {
-        if planner.failed() {
-            break;
+    let mut planner = Planner::run(stages, header, options, None);
+    let mut better: Option<Planner<'_>> = None;
+    for base in planner.other_bases() {
+        let other = Planner::run(stages, header, options, Some(base));
+        let most = better.as_ref().unwrap_or(&planner).met();
+        if !other.failed() && other.met() > most {
+            better = Some(other);
+        } else if !other.failed() && other.met() == most && better.as_ref().is_some_and(|better| !better.state.same_keys(&other.state)) {
+            // Two that fit equally: no guess, unless a third fits better still.
+            better = Some(Planner { undecided: true, ..other });
         }
-        planner.stage(stage);
+    }
+    if let Some(better) = better.filter(|better| !better.undecided) {
+        planner = better;
     }
     let plan = planner.finish()?;
     match sources::unwritable(&plan) {
@@ -132,45 +136,21 @@ pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) ->
     }
 }
 
-/// A plan while it is made.
+/// A plan while it is made: what is given, and the [`Draft`] that the statements change.
 struct Planner<'a> {
     header: &'a Header,
     options: &'a PlanOptions<'a>,
     decision: TieDecision,
-    graph: Graph,
-    state: State,
-    rules: Vec<RuleInfo>,
-    rule_ids: HashMap<(usize, u32, usize), RuleId>,
-    /// Where each rule is written.
-    places: HashMap<RuleId, crate::diagnostic::Place>,
-    dropped: IndexMap<Key, DropReason>,
-    renamed: Vec<Renamed>,
-    lost: Vec<Lost>,
+    /// What is done to keys before the first rule.
+    base: Option<Base>,
+    /// Whether another base prefix fits as well.
+    undecided: bool,
     /// Whether the record tells of the stage that runs.
     recorded: bool,
-    findings: Vec<Diagnostic>,
-    /// What ties found, and what those since the last statement of another kind left open.
-    ties: TieState,
-    /// How the stage that runs found the keys.
-    evidence: Evidence,
+    /// Whether the record says that the stage that runs was applied before.
+    repeated: bool,
     verdicts: Vec<Verdict>,
-}
-
-/// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
-#[derive(Clone, Debug, Default)]
-struct Evidence {
-    /// Keys that a rewrite took.
-    matched: usize,
-    /// Keys that no rewrite took and that look like a result.
-    already: Vec<Key>,
-    /// Rules that took nothing.
-    unmatched: Vec<Diagnostic>,
-    /// Rewrites that ran.
-    rewrites: usize,
-    /// Rules of them that must take something: those that are not `optional`.
-    needed: usize,
-    /// Steps that can't be read backwards and left something behind.
-    left_out: Vec<pass::lossy::LeftOut>,
+    draft: Draft,
 }
 
 impl<'a> Planner<'a> {
@@ -179,20 +159,36 @@ impl<'a> Planner<'a> {
             header,
             options,
             decision: options.config.tie_policy(options.tied),
-            graph: Graph::default(),
-            state: State::default(),
-            rules: Vec::new(),
-            rule_ids: HashMap::new(),
-            places: HashMap::new(),
-            dropped: IndexMap::new(),
-            renamed: Vec::new(),
-            lost: Vec::new(),
+            base: None,
+            undecided: false,
             recorded: false,
-            findings: Vec::new(),
-            ties: TieState::default(),
-            evidence: Evidence::default(),
+            repeated: false,
             verdicts: Vec::new(),
+            draft: Draft::default(),
         }
+    }
+
+    /// All stages, one after the other; `base` before the first rule.
+    fn run(stages: &[Stage<'_>], header: &'a Header, options: &'a PlanOptions<'a>, base: Option<Base>) -> Self {
+        let mut planner = Self::new(header, options);
+        planner.base = base;
+        planner.load();
+        planner.load_aliases();
+        planner.findings.extend(implausible(header, &options.config, options.wanted, !options.not_strict));
+        planner.check_parameters(stages);
+        planner.check_tie_flag();
+        planner.restore_base(stages, false);
+        for stage in stages {
+            if planner.failed() {
+                return planner;
+            }
+            planner.stage(stage);
+        }
+        if !planner.failed() {
+            planner.restore_base(stages, true);
+            planner.meet_base();
+        }
+        planner
     }
 
     fn failed(&self) -> bool {
@@ -202,8 +198,9 @@ impl<'a> Planner<'a> {
     /// Every tensor of the checkpoint becomes an entry.
     fn load(&mut self) {
         let mut segments = Segments::default();
-        self.graph.reserve(self.header.tensors.len());
-        self.state.reserve(self.header.tensors.len());
+        let count = self.header.tensors.len();
+        self.graph.reserve(count);
+        self.state.reserve(count);
         for (key, entry) in &self.header.tensors {
             segments.split(key);
             if segments.len() > MAX_SEGMENTS {
@@ -250,7 +247,7 @@ impl<'a> Planner<'a> {
             let finding =
                 Diagnostic::warning(TIE_FLAG, format!("the config field `{path}` is {found}, which is no boolean: taken as untied"));
             let hint = "write true or false there, or say it for this run: --tied true";
-            self.findings.push(finding.keys([path.as_str()]).hint(hint));
+            self.draft.findings.push(finding.keys([path.as_str()]).hint(hint));
         }
     }
 
@@ -271,93 +268,9 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn stage(&mut self, stage: &Stage<'_>) {
-        self.evidence = Evidence::default();
-        self.recorded = self.is_recorded(stage);
-        let steps: Vec<&Step> = stage.rules.steps.iter().collect();
-        self.steps(&steps, stage);
-        self.close_ties();
-        if self.failed() {
-            return;
-        }
-        let mut evidence = std::mem::take(&mut self.evidence);
-        let verdict = match (evidence.matched, evidence.already.len()) {
-            (0, 0) => Verdict::Neither,
-            (0, _) => Verdict::Already,
-            (_, 0) => Verdict::Converts,
-            _ => Verdict::Mixed,
-        };
-        if evidence.rewrites > 0 {
-            self.verdicts.push(verdict);
-        }
-        let left_out = std::mem::take(&mut evidence.left_out);
-        self.report_stage(stage, verdict, evidence);
-        // Where there is nothing to do, nothing is left undone.
-        if verdict != Verdict::Already {
-            self.report_left_out(left_out);
-        }
-    }
-
-    fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
-        use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT};
-        let (source, target) = match (&stage.rules.layouts, stage.direction) {
-            (Some((left, right)), Direction::Forward) => (left.as_str(), right.as_str()),
-            (Some((left, right)), Direction::Reverse) => (right.as_str(), left.as_str()),
-            (None, _) => ("source", "target"),
-        };
-        let name = &stage.rules.name;
-        match verdict {
-            Verdict::Already => {
-                let (fit, all) = (evidence.already.len(), self.state.iter().count());
-                let are = if fit == 1 { "is" } else { "are" };
-                let message =
-                    format!("already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do", counted(all, "key"));
-                let finding = Diagnostic::note(ALREADY_THERE, message);
-                self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
-            }
-            Verdict::Mixed => {
-                let count = counted(evidence.already.len(), "key");
-                let finding = Diagnostic::warning(
-                    MIXED_LAYOUT,
-                    format!("mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"),
-                );
-                let finding = finding.keys(evidence.already.into_iter().map(String::from));
-                self.findings.push(finding.hint("reading backwards would rename these too"));
-            }
-            Verdict::Neither if stage.named && evidence.needed > 0 => {
-                let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
-                finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
-                for miss in self.nearest_misses(stage).into_iter().take(3) {
-                    finding = finding.hint(miss);
-                }
-                self.findings
-                    .push(finding.hint("are these rules for this checkpoint, and is the direction right? `regraft explain` says more"));
-            }
-            _ => {}
-        }
-        if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
-            for mut finding in evidence.unmatched {
-                if !stage.named {
-                    finding.severity = crate::diagnostic::Severity::Note;
-                } else if let Some((_, miss)) = self.miss_of(&finding, stage) {
-                    finding.hints.insert(0, miss);
-                }
-                self.findings.push(finding);
-            }
-        }
-    }
-
     /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come first both ways.
     fn steps(&mut self, steps: &[&Step], stage: &Stage<'_>) {
-        let is_strip = |step: &Step| matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. });
-        let ordered: Vec<&Step> = match stage.direction {
-            Direction::Forward => steps.to_vec(),
-            Direction::Reverse => {
-                let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().copied().partition(|step| is_strip(step));
-                strips.into_iter().chain(others.into_iter().rev()).collect()
-            }
-        };
-        for step in ordered {
+        for step in in_order(steps, stage.direction) {
             if self.failed() {
                 return;
             }
@@ -370,6 +283,7 @@ impl<'a> Planner<'a> {
         if !matches!(step.kind, StepKind::Tie(_) | StepKind::When { .. } | StepKind::Reversed(_)) {
             self.close_ties();
         }
+        self.try_base(&step.kind);
         let result = match &step.kind {
             StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
             StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
@@ -391,62 +305,6 @@ impl<'a> Planner<'a> {
         if let Err(diagnostic) = result {
             self.findings.push(*diagnostic);
         }
-    }
-
-    fn when(
-        &mut self,
-        condition: &ast::Expr,
-        then: &[Step],
-        otherwise: &[Step],
-        scope: &Scope,
-        stage: &Stage<'_>,
-    ) -> Result<(), Box<Diagnostic>> {
-        let branch = |holds: bool| -> Vec<&Step> { if holds { then.iter().collect() } else { otherwise.iter().collect() } };
-        if stage.direction == Direction::Forward || !condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref()) {
-            let holds = self.truth(scope, condition)?;
-            self.steps(&branch(holds), stage);
-            return Ok(());
-        }
-        self.close_ties();
-        // `exists` is a fact about the left layout, which reading backwards only gives: each answer is tried, and the one that the
-        // result bears out stands.
-        let before =
-            (self.state.clone(), self.dropped.clone(), self.findings.clone(), self.rules.clone(), self.evidence.clone(), self.ties.clone());
-        let mut borne_out = Vec::new();
-        for holds in [true, false] {
-            self.steps(&branch(holds), stage);
-            self.close_ties();
-            let agrees = !self.failed() && self.truth(scope, condition)? == holds;
-            let after = (
-                std::mem::replace(&mut self.state, before.0.clone()),
-                std::mem::replace(&mut self.dropped, before.1.clone()),
-                std::mem::replace(&mut self.findings, before.2.clone()),
-                std::mem::replace(&mut self.rules, before.3.clone()),
-                std::mem::replace(&mut self.evidence, before.4.clone()),
-                std::mem::replace(&mut self.ties, before.5.clone()),
-            );
-            if agrees {
-                borne_out.push(after);
-            }
-        }
-        // Where both are, the one whose rules took more keys is meant; the other left what it should have undone.
-        if let [first, second] = &borne_out[..] {
-            match first.4.matched.cmp(&second.4.matched) {
-                Ordering::Greater => borne_out.truncate(1),
-                Ordering::Less => borne_out.swap(0, 1),
-                Ordering::Equal if !first.0.same_keys(&second.0) => borne_out.clear(),
-                Ordering::Equal => {}
-            }
-        }
-        let Some(chosen) = borne_out.into_iter().next() else {
-            return Err(Box::new(
-                Diagnostic::error(UNDECIDED, "reading backwards can't tell whether this condition held")
-                    .at(scope.place(condition.span), "a fact about the left layout")
-                    .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
-            ));
-        };
-        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.ties) = chosen;
-        Ok(())
     }
 
     /// Evaluates with the environment of this plan.
@@ -493,11 +351,19 @@ impl<'a> Planner<'a> {
     fn rename_all(&mut self, step: &Step, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
         let rule = self.rule_id(&step.place, 0, &step.text);
         self.count(rule, changes.len() as u64);
+        self.rename_by(rule, changes)
+    }
+
+    /// [`rename_all`](Self::rename_all), by a rule that is counted.
+    fn rename_by(&mut self, rule: RuleId, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
         let (mut entries, mut renamed) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
         for (at, key) in changes {
             let Some(mut entry) = self.state.take(at) else { continue };
             let before = std::mem::replace(&mut entry.key, Key::from(key));
             entry.rules.push(rule);
+            if self.evidence.made.contains(&before) {
+                self.evidence.made.insert(entry.key.clone());
+            }
             renamed.push((before, entry.key.clone()));
             entries.push(entry);
         }
@@ -555,14 +421,6 @@ impl<'a> Planner<'a> {
             self.put(entry);
         }
         true
-    }
-
-    fn unmatched(&mut self, place: &crate::diagnostic::Place, what: &str) {
-        self.evidence.unmatched.push(
-            Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
-                .at(place.clone(), "no key fits")
-                .hint("write `optional` at its end if that is fine"),
-        );
     }
 }
 

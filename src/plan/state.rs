@@ -39,6 +39,11 @@ impl State {
         self.by_key.contains_key(key)
     }
 
+    /// The place of a key's entry.
+    pub(super) fn place(&self, key: &str) -> Option<usize> {
+        self.by_key.get(key).copied()
+    }
+
     /// Room for so many more keys.
     pub(super) fn reserve(&mut self, keys: usize) {
         self.entries.reserve(keys);

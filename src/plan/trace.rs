@@ -6,11 +6,12 @@
 use super::bind::{matches_any, regex_matches, truth_of, value_of};
 use super::pass::strip::{below, rejoin, strip_key, without};
 use crate::check::keys::ranges;
+use crate::check::reading::in_order;
 use crate::check::value::{Environment, Scope, Value};
 use crate::check::{Capture, Direction, Keys, Rule, Rules, Selection, Side, SideItem, Step, StepKind};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Segments, Slot};
-use crate::syntax::ast::{Arrow, Expr};
+use crate::syntax::ast::Expr;
 
 /// Ways to answer undecided questions that are tried.
 const WAYS: usize = 64;
@@ -81,19 +82,19 @@ struct Tracer<'a> {
 
 impl<'a> Tracer<'a> {
     fn steps(&mut self, steps: &[&'a Step], mut keys: Vec<String>) -> Vec<String> {
-        let is_strip = |step: &&Step| matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. });
-        let mut ordered: Vec<&Step> = steps.to_vec();
-        if self.direction == Direction::Reverse {
-            // Strips normalize what comes in, so they come first both ways.
-            let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().copied().partition(is_strip);
-            ordered = strips.into_iter().chain(others.into_iter().rev()).collect();
-        }
-        for step in ordered {
+        for step in in_order(steps, self.direction) {
             let Some(scope) = self.rules.scopes.get(step.scope) else { continue };
             keys = match &step.kind {
                 StepKind::When { condition, then, otherwise } => {
                     let branch = if self.decide(self.environment.truth(scope, condition), scope, condition, "") { then } else { otherwise };
                     self.steps(&branch.iter().collect::<Vec<_>>(), keys)
+                }
+                StepKind::Reversed(steps) => {
+                    let direction = self.direction;
+                    self.direction = direction.opposite();
+                    let keys = self.steps(&steps.iter().collect::<Vec<_>>(), keys);
+                    self.direction = direction;
+                    keys
                 }
                 _ => keys.into_iter().flat_map(|key| self.step(step, scope, key)).take(KEYS).collect(),
             };
@@ -136,10 +137,11 @@ impl<'a> Tracer<'a> {
 
     /// The first rule of a group that takes the key.
     fn rewrite(&mut self, rules: &'a [Rule], scope: &'a Scope, key: String) -> Vec<String> {
-        let forward = self.direction == Direction::Forward;
+        let direction = self.direction;
+        let forward = direction == Direction::Forward;
         let mut segments = Segments::default();
         segments.split(&key);
-        for rule in rules.iter().filter(|rule| forward || rule.arrow == Arrow::TwoWay) {
+        for rule in rules.iter().filter(|rule| rule.is_read(direction)) {
             let (sources, targets, unless_source, unless_target) = if forward {
                 (&rule.left, &rule.right, &rule.unless_left, &rule.unless_right)
             } else {

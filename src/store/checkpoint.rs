@@ -14,7 +14,7 @@ use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
 use super::safetensors::{FileHeader, read_header};
-use super::{Extent, Identity, Store};
+use super::{Extent, Identity, Store, distributed};
 use crate::error::{Error, Result};
 use crate::tensor::{Entry, Header, Location, Storage, TensorView};
 
@@ -98,6 +98,9 @@ impl Checkpoint {
 
     fn add(&mut self, name: String, file: StoredFile, header: FileHeader) -> Result<()> {
         let number = number(self.files.len())?;
+        if let Some(error) = distributed::sliced(&self.directory, &name, &header.metadata, false) {
+            return Err(error);
+        }
         for (key, (info, [begin, end])) in header.tensors {
             match self.header.tensors.entry(key) {
                 Slot::Vacant(slot) => {
@@ -105,6 +108,9 @@ impl Checkpoint {
                     slot.insert(Entry { info, location });
                 }
                 Slot::Occupied(slot) => {
+                    if let Some(error) = distributed::sliced(&self.directory, &name, &header.metadata, true) {
+                        return Err(error);
+                    }
                     let other = slot.get().location.and_then(|location| self.header.files.get(location.file as usize));
                     let other = other.map_or("a manifest", String::as_str);
                     return Err(Error::corrupt(format!("the key is in {other} too")).in_file(&file.path).at_key(slot.key().as_str()));

@@ -8,6 +8,7 @@ use crate::tensor::{Header, TensorView};
 
 mod checkpoint;
 mod counted;
+mod distributed;
 mod identity;
 mod journal;
 mod json;
@@ -18,6 +19,7 @@ mod open;
 mod safetensors;
 mod sharded;
 mod side;
+mod variants;
 
 pub use checkpoint::Checkpoint;
 pub use counted::Counted;

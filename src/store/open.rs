@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Checkpoint, open_regular};
 use super::json::{self, Kind};
 use super::safetensors::{MAX_HEADER_LEN, foreign};
-use super::{manifest, numbered, sharded};
+use super::{distributed, manifest, numbered, sharded, variants};
 use crate::config::BYTE_ORDER_MARK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
@@ -109,21 +109,27 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
         checkpoint.header.remarks.extend(unlisted);
         return Ok(checkpoint);
     }
-    let (names, ignored) = listing.split_consolidated();
+    let (names, mut ignored) = listing.split_consolidated();
     if names.is_empty() {
+        if listing.distributed {
+            return Err(distributed::refused(directory, directory));
+        }
         let error = Error::new(ErrorKind::Unsupported, "the directory has no safetensors file").in_file(directory);
         return Err(match listing.pickled {
             Some(name) => error.hint(format!(
                 "it has {name:?}, which regraft does not read: unpickling runs code; convert it with safetensors' own tools first"
             )),
+            None if listing.pipeline => error.hint("it is a pipeline of diffusers: give the folder of one part, as `unet` or `vae`"),
             None => error,
         });
     }
     for name in &names {
         sharded::check_inside(directory, name, options)?;
     }
+    let (names, variants) = variants::split(directory, names);
+    ignored.extend(variants);
     let gaps = numbered::gaps(&names);
-    let mut checkpoint = Checkpoint::from_files(directory, names)?;
+    let mut checkpoint = Checkpoint::from_files(directory, names.clone()).map_err(|error| variants::choose(directory, &names, error))?;
     checkpoint.header.remarks.extend(gaps);
     checkpoint.ignored = ignored.into_iter().map(|name| directory.join(name)).collect();
     Ok(checkpoint)
@@ -137,15 +143,28 @@ pub(super) struct Listing {
     pub(super) indexes: Vec<String>,
     /// One file that looks like a pickle.
     pickled: Option<String>,
+    /// Whether there is a file of `torch.distributed.checkpoint`.
+    distributed: bool,
+    /// Whether it is the folder of a diffusers pipeline, whose parts lie in folders of their own.
+    pipeline: bool,
 }
 
 impl Listing {
     pub(super) fn read(directory: &Path) -> Result<Self> {
         let failed = |source| Error::io("cannot list", directory, source);
-        let mut listing = Self { directory: directory.to_owned(), safetensors: Vec::new(), indexes: Vec::new(), pickled: None };
+        let mut listing = Self {
+            directory: directory.to_owned(),
+            safetensors: Vec::new(),
+            indexes: Vec::new(),
+            pickled: None,
+            distributed: false,
+            pipeline: false,
+        };
         for entry in std::fs::read_dir(directory).map_err(failed)? {
             // A name that isn't UTF-8 is none that any tool writes.
             let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
+            listing.distributed |= distributed::is_part(&name);
+            listing.pipeline |= name == "model_index.json";
             if name.starts_with('.') {
                 continue;
             }
@@ -167,8 +186,10 @@ impl Listing {
         const USUAL: &str = "model.safetensors.index.json";
         match self.indexes.as_slice() {
             [] => Ok(None),
+            [one] if variants::is_index_of_variant(one, &self.safetensors) => Ok(None),
             [one] => Ok(Some(one)),
             several if several.iter().any(|name| name == USUAL) => Ok(Some(USUAL)),
+            several if variants::plain_index(several).is_some() => Ok(variants::plain_index(several)),
             several => {
                 let error =
                     Error::new(ErrorKind::Unsupported, format!("the directory has {} indexes: {}", several.len(), several.join(", ")));
@@ -187,6 +208,9 @@ impl Listing {
 /// Tells what a file is.
 pub(super) fn content(path: &Path) -> Result<Content> {
     let (mut file, len, _) = open_regular(path)?;
+    if path.file_name().and_then(|name| name.to_str()).is_some_and(distributed::is_part) {
+        return Err(distributed::refused(path, &parent(path)));
+    }
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         return Ok(Content::Safetensors);
     }

@@ -137,8 +137,9 @@ pub(super) fn whole_bytes(info: &TensorInfo) -> Result<u64> {
 
 /// The error for a file that begins like something else than safetensors or JSON.
 pub(super) fn foreign(head: &[u8]) -> Option<Error> {
+    // Copies, since save_file refuses tensors that share memory, as tied ones do, and such that aren't contiguous.
     const PICKLE: &str = "regraft never runs code from a checkpoint, and unpickling does; convert it once with safetensors' own tools, \
-                          `safetensors.torch.save_file(torch.load(path, weights_only=True), …)`";
+                          `safetensors.torch.save_file({k: v.clone().contiguous() for k, v in torch.load(path, weights_only=True).items()}, …)`";
     let unsupported = |what: &str, hint: &str| Some(Error::new(ErrorKind::Unsupported, format!("this is {what}")).hint(hint));
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     if head.starts_with(b"version https://git-lfs") {
@@ -151,6 +152,11 @@ pub(super) fn foreign(head: &[u8]) -> Option<Error> {
         );
     }
     if head.starts_with(b"PK\x03\x04") {
+        // The first member of what numpy packs is an array; its local header gives the length of the name at 26, and the name at 30.
+        let name_len = head.get(26..28).map_or(0, |len| usize::from(u16::from_le_bytes([len[0], len[1]])));
+        if head.get(30..30 + name_len).is_some_and(|name| name.ends_with(b".npy")) {
+            return unsupported("an archive of numpy arrays, `.npz`", "regraft reads safetensors; `safetensors.numpy.save_file` writes it");
+        }
         return unsupported("a zip archive, as `torch.save` writes: a pickle inside", PICKLE);
     }
     if matches!(head, [0x80, 2..=5, ..]) {

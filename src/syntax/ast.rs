@@ -204,6 +204,8 @@ pub struct Rule {
     pub targets: Vec<Side>,
     /// The joint ops after `via`.
     pub via: Vec<OpCall>,
+    /// `alone`: what belongs to these tensors is meant to stay behind.
+    pub alone: bool,
     /// The clauses at the end.
     pub tail: Tail,
     /// Where.

@@ -159,6 +159,7 @@ fn turn_rule(rule: &Rule, lets: &Lets) -> Result<Rule, &'static str> {
         arrow: rule.arrow,
         targets: sides(&rule.sources)?,
         via: ops(&rule.via)?,
+        alone: rule.alone,
         tail: Tail {
             unless: rule.tail.unless.iter().map(|one| Unless { target: !one.target, pattern: one.pattern.clone() }).collect(),
             ..rule.tail.clone()

@@ -25,6 +25,12 @@ macro_rules! dtypes {
                 match self { $(Dtype::$name => $bits,)* }
             }
 
+            /// Whether its elements are integers or booleans: indices, counts, masks, packed words.
+            pub const fn is_integer(self) -> bool {
+                use Dtype::{Bool, I8, I16, I32, I64, U8, U16, U32, U64};
+                matches!(self, Bool | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+            }
+
             /// Its name in a safetensors header.
             pub const fn name(self) -> &'static str {
                 match self { $(Dtype::$name => $text,)* }

@@ -1,5 +1,6 @@
 //! Tensors without their bytes: dtype, shape, strides, header; and [`TensorView`], a tensor over shared storage.
 
+pub mod companion;
 mod dtype;
 mod header;
 mod shape;

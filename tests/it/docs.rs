@@ -18,14 +18,22 @@ use regraft::diagnostic::{Diagnostic, Diagnostics, Severity, SourceText, render_
 use regraft::key::Key;
 use regraft::library::Route;
 use regraft::plan::{Equality, PlanOptions, Stage, plan};
-use regraft::tensor::{Header, TensorInfo, Wanted};
+use regraft::tensor::{Dtype, Header, TensorInfo, Wanted};
 use regraft::{compile, library};
 
 /// Codes that nothing raises yet, and why.
 const NOT_RAISED: &[(Code, &str)] = &[];
 
 /// Codes that one rule text can't show; the tests below do.
-const NEEDS_MORE: &[Code] = &[codes::INCLUDE_CYCLE, codes::UNKNOWN_LAYOUT, codes::RESTORED, codes::MISSING_FILE, codes::UNLISTED_KEY];
+const NEEDS_MORE: &[Code] = &[
+    codes::INCLUDE_CYCLE,
+    codes::UNKNOWN_LAYOUT,
+    codes::RESTORED,
+    codes::OVERFLOW,
+    codes::NO_WAY,
+    codes::MISSING_FILE,
+    codes::UNLISTED_KEY,
+];
 
 /// A fenced block of a document.
 struct Block {
@@ -372,4 +380,25 @@ fn a_layout_that_no_file_has() {
     let mixtral = library::load("mixtral").unwrap();
     let other = Route::named(vec![mixtral], None, Some("megatron"), false).unwrap_err();
     insta::assert_snapshot!(format!("{}\n{}", render_all(&misspelt.0, false), render_all(&other.0, false)));
+}
+
+#[test]
+fn a_layout_that_no_rule_leads_to() {
+    let said = |config: serde_json::Value, keys: &[&str], to: &str| {
+        let config = Config::from_value(config);
+        let header = Header::from_infos(keys.iter().map(|key| (Key::from(*key), TensorInfo::new(Dtype::F32, vec![4, 4]))));
+        let route = Route::by_config(&config, None, Some(to)).unwrap();
+        let plan = plan(&route.stages(), &header, &PlanOptions { config: config.clone(), ..PlanOptions::default() }).unwrap();
+        library::no_way(&header, &plan, to)
+    };
+    let meta = ["tok_embeddings.weight", "layers.0.attention.wq.weight", "norm.weight", "output.weight"];
+    let hub = ["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight", "lm_head.weight"];
+    let mistral = serde_json::json!({"model_type": "mistral"});
+    let foreign = said(mistral.clone(), &meta, "hub").unwrap();
+    insta::assert_snapshot!(render_all(&[foreign], false));
+    // Many models have the same keys in memory as on the hub, and what comes as it is asked for is right.
+    assert!(said(mistral.clone(), &hub, "hub").is_none());
+    assert!(said(mistral, &hub, "model").is_none());
+    assert!(said(serde_json::json!({"model_type": "llama"}), &meta, "meta").is_none());
+    assert!(said(serde_json::json!({"model_type": "llama"}), &meta, "hub").is_some(), "from `model`, not from `meta`");
 }

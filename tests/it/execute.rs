@@ -4,6 +4,7 @@ mod failures;
 mod files;
 mod identity;
 mod lanes;
+mod overflow;
 mod patch;
 mod plans;
 mod views;

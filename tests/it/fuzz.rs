@@ -96,6 +96,7 @@ const WORDS: &[&str] = &[
     "unless",
     "where",
     "optional",
+    "alone",
     "<->",
     "->",
     "stack(e)",

@@ -53,3 +53,50 @@ fn a_class_without_an_output_head_gets_none() {
     assert!(tied(json!({"model_type": "llama"})), "no class is named");
     assert!(tied(json!({"architectures": ["LlamaModel", "LlamaForCausalLM"]})), "one of two has a head");
 }
+
+/// FP8 in blocks: each expert's scales are packed as its weights are, and come back; a scale for a whole tensor can't be, and is refused.
+#[test]
+fn experts_take_their_scales_along() {
+    use regraft::key::Key;
+    use regraft::tensor::{Dtype, Header, TensorInfo};
+    for (file, names) in [("qwen2_moe", ["gate_proj", "up_proj", "down_proj"]), ("mixtral", ["w1", "w3", "w2"])] {
+        let module = if file == "mixtral" { "block_sparse_moe" } else { "mlp" };
+        let keys = |scale: &str, shapes: [Vec<u64>; 2]| {
+            let mut infos = Vec::new();
+            for (expert, name) in (0..3).flat_map(|expert| names.iter().enumerate().map(move |name| (expert, name))) {
+                let (down, key) = (usize::from(name.0 == 2), format!("model.layers.0.{module}.experts.{expert}.{}", name.1));
+                let shape = if down == 1 { vec![256, 384] } else { vec![384, 256] };
+                infos.push((Key::from(format!("{key}.weight")), TensorInfo::new(Dtype::F8_E4M3, shape)));
+                infos.push((Key::from(format!("{key}.{scale}")), TensorInfo::new(Dtype::F32, shapes[down].clone())));
+            }
+            Header::from_infos(infos)
+        };
+        let rules = regraft::load(file).unwrap();
+        let planned = |header: &Header, direction| {
+            let stage = regraft::plan::Stage { rules: &rules, direction, named: true };
+            regraft::plan(&[stage], header, &regraft::PlanOptions::default())
+        };
+        let header = keys("weight_scale_inv", [vec![3, 2], vec![2, 3]]);
+        let plan = planned(&header, regraft::Direction::Forward).unwrap();
+        let packed: Vec<(String, Vec<u64>)> =
+            plan.targets.iter().map(|target| (target.key.to_string(), plan.info(target).shape.to_vec())).collect();
+        let expected = [
+            ("down_proj", vec![3, 256, 384]),
+            ("down_proj_scale_inv", vec![3, 2, 3]),
+            ("gate_up_proj", vec![3, 768, 256]),
+            ("gate_up_proj_scale_inv", vec![3, 6, 2]),
+        ];
+        assert_eq!(packed, expected.map(|(name, shape)| (format!("model.layers.0.mlp.experts.{name}"), shape)));
+        let back = Header::from_infos(plan.targets.iter().map(|target| (target.key.clone(), plan.info(target).clone())));
+        let back = planned(&back, regraft::Direction::Reverse).unwrap();
+        let mut found: Vec<&str> = back.targets.iter().map(|target| target.key.as_str()).collect();
+        let mut before: Vec<&str> = header.tensors.keys().map(Key::as_str).collect();
+        found.sort_unstable();
+        before.sort_unstable();
+        assert_eq!(found, before);
+        let refused = planned(&keys("weight_scale", [vec![], vec![]]), regraft::Direction::Forward).unwrap_err();
+        let stranded = refused.0.iter().find(|finding| finding.code.to_string() == "RG327").unwrap();
+        // Who uses a built-in file can't change it.
+        assert!(stranded.hints[0].contains("dequantize") && !stranded.hints.iter().any(|hint| hint.contains("alone")), "{refused}");
+    }
+}

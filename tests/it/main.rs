@@ -5,6 +5,7 @@
 mod cases;
 mod cli;
 mod corpus;
+mod detect;
 mod docs;
 mod durability;
 mod execute;
@@ -23,4 +24,5 @@ mod store;
 mod syntax;
 mod tidy;
 mod ties;
+mod trace;
 mod wrappers;

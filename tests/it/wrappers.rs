@@ -169,7 +169,7 @@ fn peft_finds_the_base_and_keeps_adapters_apart() {
         (format!("{base}.lora_A.default.weight"), "model.layers.0.self_attn.q_proj.lora_A.weight"),
         (format!("{base}.lora_B.default.weight"), "model.layers.0.self_attn.q_proj.lora_B.weight"),
         (format!("{base}.lora_B.other.weight"), "model.layers.0.self_attn.q_proj.lora_B.other.weight"),
-        (format!("{base}.lora_magnitude_vector.default.weight"), "model.layers.0.self_attn.q_proj.lora_magnitude_vector.weight"),
+        (format!("{base}.lora_magnitude_vector.default.weight"), "model.layers.0.self_attn.q_proj.lora_magnitude_vector"),
         ("base_model.model.model.embed_tokens.lora_embedding_A.default".to_owned(), "model.embed_tokens.lora_embedding_A"),
         ("base_model.model.model.norm._orig_mod.weight".to_owned(), "model.norm.weight"),
         ("base_model.model.score.modules_to_save.default.weight".to_owned(), "score.weight"),
@@ -181,6 +181,79 @@ fn peft_finds_the_base_and_keeps_adapters_apart() {
     becomes("peft", &[("adapters", false)], &without);
     // A model of its own with such names inside is left alone.
     becomes("peft", &[], &[("base_model.model.norm.weight", "base_model.model.norm.weight"), ("head.weight", "head.weight")]);
+}
+
+/// What `peft` makes of keys, read forwards with an adapter's name or backwards.
+fn by_peft(keys: &[&str], adapter: Option<&str>, reverse: bool) -> Result<Vec<String>, Diagnostics> {
+    let header = Header::from_infos(keys.iter().map(|key| (Key::from(*key), TensorInfo::new(Dtype::F32, vec![2]))));
+    let route = Route::named(vec![load("peft").unwrap()], None, None, reverse).unwrap();
+    let parameters = adapter.map(|name| ("adapter".to_owned(), regraft::check::value::Value::Text(name.to_owned()))).into_iter().collect();
+    let plan = plan(&route.stages(), &header, &PlanOptions { parameters, ..PlanOptions::default() })?;
+    assert!(plan.findings.iter().all(|finding| finding.severity == regraft::diagnostic::Severity::Note), "{:?}", plan.findings);
+    Ok(plan.targets.iter().map(|target| target.key.to_string()).collect())
+}
+
+/// Keys of modules below `PeftModel`, with an adapter's name as `NAME`, and what `get_peft_model_state_dict` of peft 0.21.2 calls them.
+const ADAPTED: [(&str, &str); 12] = [
+    ("emb.lora_embedding_A.NAME", "emb.lora_embedding_A"),
+    ("emb.token_adapter.trainable_tokens_delta.NAME", "emb.token_adapter.trainable_tokens_delta"),
+    ("q.lora_A.NAME.weight", "q.lora_A.weight"),
+    ("q.lora_B.NAME.weight", "q.lora_B.weight"),
+    ("q.lora_B.NAME.bias", "q.lora_B.bias"),
+    ("q.lora_magnitude_vector.NAME.weight", "q.lora_magnitude_vector"),
+    ("k.ia3_l.NAME", "k.ia3_l"),
+    ("k.hada_w1_a.NAME", "k.hada_w1_a"),
+    ("k.lokr_w2.NAME", "k.lokr_w2"),
+    ("k.oft_R.NAME.weight", "k.oft_R.weight"),
+    ("ada.lora_A.NAME", "ada.lora_A"),
+    ("ada.lora_E.NAME", "ada.lora_E"),
+];
+
+#[test]
+fn adapters_of_any_name_are_named_as_in_their_files() {
+    let sorted = |keys: &[&str]| {
+        let mut keys = strings(keys);
+        keys.sort_by(|a, b| regraft::key::natural_order(a, b));
+        keys
+    };
+    let files: Vec<&str> = ADAPTED.iter().map(|(_, file)| *file).collect();
+    for (name, said) in [("default", None), ("default", Some("default")), ("mine", None), ("mine", Some("mine"))] {
+        let keys: Vec<String> = ADAPTED.iter().map(|(key, _)| format!("base_model.model.{}", key.replace("NAME", name))).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        assert_eq!(by_peft(&keys, said, false).unwrap(), sorted(&files), "{name} {said:?}");
+    }
+    // From files to modules, where an adapter is called `default` if nobody names it.
+    let modules: Vec<String> = ADAPTED.iter().map(|(key, _)| key.replace("NAME", "default")).collect();
+    let modules: Vec<&str> = modules.iter().map(String::as_str).collect();
+    assert_eq!(by_peft(&files, None, true).unwrap(), sorted(&modules));
+    // Another name can't be given to them, and that is said.
+    assert!(by_peft(&files, Some("mine"), true).is_err());
+    // Names of files are left as they are.
+    assert_eq!(by_peft(&files, None, false).unwrap(), sorted(&files));
+}
+
+#[test]
+fn an_original_stays_unless_the_trained_copy_takes_its_place() {
+    let head = ["q.base_layer.weight", "head.original_module.weight", "head.modules_to_save.policy.weight"];
+    assert_eq!(by_peft(&head, None, false).unwrap(), ["head.weight", "q.weight"]);
+    // The copy is that of another adapter.
+    let two = [&head[..], &["q.lora_A.mine.weight"]].concat();
+    let kept = ["head.modules_to_save.policy.weight", "head.original_module.weight", "q.lora_A.weight", "q.weight"];
+    assert_eq!(by_peft(&two, Some("mine"), false).unwrap(), kept);
+    // Modules of several layers are saved whole, and parts that weren't copied stay.
+    let deep = ["h.original_module.a.weight", "h.original_module.b.weight", "h.modules_to_save.default.a.weight"];
+    assert_eq!(by_peft(&deep, None, false).unwrap(), ["h.a.weight", "h.original_module.b.weight"]);
+}
+
+#[test]
+fn of_two_adapters_one_has_to_be_named() {
+    let keys = ["q.lora_A.a.weight", "q.lora_A.b.weight", "v.lora_B.b.weight"];
+    let refused = by_peft(&keys, None, false).unwrap_err();
+    assert!(refused.0.iter().any(|finding| finding.code == codes::EXPECTATION), "{refused}");
+    assert_eq!(by_peft(&keys, Some("b"), false).unwrap(), ["q.lora_A.a.weight", "q.lora_A.weight", "v.lora_B.weight"]);
+    // Beside a `default` others need no word.
+    let keys = ["q.lora_A.default.weight", "q.lora_A.b.weight"];
+    assert_eq!(by_peft(&keys, None, false).unwrap(), ["q.lora_A.b.weight", "q.lora_A.weight"]);
 }
 
 #[test]

@@ -197,6 +197,14 @@ impl<'r> Program<'r> {
     }
 }
 
+/// A plain key that one of the rules, read backwards, takes again after it gave it: `"rank0.**" <-> "**"` makes `rank0.rank0.x` of `x`.
+/// Only each rule with itself is looked at.
+pub fn repeats_backwards(rules: &Rules) -> Option<Twice> {
+    let mut program = Program::default();
+    program.read(&rules.steps, true, false);
+    program.rules.iter().find_map(|rule| witnesses(&program, rule, rule).into_iter().find_map(|(found, plain)| plain.then_some(found)))
+}
+
 /// Whether applying the rules to their own output changes anything.
 pub fn idempotence(rules: &Rules) -> Idempotence {
     let mut program = Program::default();
@@ -315,6 +323,10 @@ fn apart(image: &Pattern, source: &Pattern, unless: &[Keys]) -> bool {
     meets == Found::Nothing && alphabet.is_exact(&patterns)
 }
 
+fn fits_both(key: &str, patterns: [&Pattern; 2]) -> bool {
+    patterns.iter().all(|pattern| super::trace::fits(pattern, key))
+}
+
 /// Keys that a reader may take after a maker gave them, as sources of the maker; each followed through all rules.
 fn witnesses(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Vec<(Twice, bool)> {
     let mut found = Vec::new();
@@ -329,7 +341,10 @@ fn witnesses(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> 
             if let Some(Found::Key(key)) = automata.map(|automata| search(&automata, &alphabet, fits)) {
                 keys.insert(0, key);
             }
-            found.extend(keys.into_iter().filter_map(|key| {
+            // A capture that may be empty is so in the shortest keys, of which nothing may be left.
+            let longer: Vec<String> = keys.iter().take(1).map(|key| format!("{key}.w")).collect();
+            let longer = longer.into_iter().filter(|key| fits_both(key, [image, source]));
+            found.extend(keys.iter().cloned().chain(longer).filter_map(|key| {
                 // A map may give the key that it takes.
                 let before = backward(&maker.rule, &key).or_else(|| (!maker.rule.is_rename()).then(|| key.clone()))?;
                 program.twice(before)

@@ -9,7 +9,7 @@ mod automaton;
 mod idempotence;
 mod trace;
 
-pub use idempotence::{Idempotence, Twice, idempotence};
+pub use idempotence::{Idempotence, Twice, idempotence, repeats_backwards};
 
 use alphabet::Alphabet;
 use automaton::{Automaton, Found, overlaps, search};

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::console::{Console, has_findings};
 use super::conversion::Conversion;
-use super::group::{Groups, Related};
+use super::group::Groups;
+use super::related::Sources;
 use super::summary::{Shape, shape};
 use super::{Outcome, Result};
 
@@ -136,9 +137,12 @@ fn draw(plan: &Plan, all: bool) -> Drawing {
     let (mut ties, mut drops) = (Groups::new(), Groups::new());
     for target in &plan.targets {
         match &target.tied_to {
-            Some(root) => ties.add(&target.key, Related::to(&target.key).text(root).to_owned()),
+            Some(root) => ties.add_made(&target.key, Sources::of(root), ()),
             None if target.rules.is_empty() && !all => {}
-            None => by_rules.entry(&target.rules).or_insert_with(Groups::new).add(&target.key, shape(plan, target)),
+            None => {
+                let (shape, sources) = shape(plan, target);
+                by_rules.entry(&target.rules).or_insert_with(Groups::new).add_made(&target.key, sources, shape);
+            }
         }
     }
     for dropped in &plan.dropped {
@@ -154,7 +158,8 @@ fn draw(plan: &Plan, all: bool) -> Drawing {
         let rule = rules.last().and_then(|rule| plan.rules.get(rule.0 as usize));
         for line in groups.lines() {
             let shape = line.shared;
-            let kind = becomes(shape);
+            let sources = line.sources();
+            let kind = becomes(shape, sources.is_empty());
             let detail = format!("{}{}", shape.info, times(line.count()));
             let target = drawing.add(line.text(), detail, kind);
             let joint = if shape.ops.is_empty() {
@@ -165,15 +170,16 @@ fn draw(plan: &Plan, all: bool) -> Drawing {
                 drawing.arrow(op, target, kind);
                 op
             };
-            for (source, count) in &shape.sources {
-                let source = drawing.add(line.fill_related(source), times(*count as u64).trim().to_owned(), Kind::Source);
+            for (source, count) in sources {
+                let source = drawing.add(source, times(count as u64).trim().to_owned(), Kind::Source);
                 drawing.arrow(source, joint, kind);
             }
         }
     }
     for line in ties.lines() {
         let tied = drawing.add(line.text(), format!("tied{}", times(line.count())), Kind::Tied);
-        let root = drawing.add(line.fill_related(line.shared), String::new(), Kind::Source);
+        let root = line.sources().into_iter().next().map(|(root, _)| root).unwrap_or_default();
+        let root = drawing.add(root, String::new(), Kind::Source);
         drawing.arrow(root, tied, Kind::Tied);
     }
     for line in drops.lines() {
@@ -196,11 +202,11 @@ impl Drawing {
 }
 
 /// What happens to the bytes of a target: joins copy, arithmetic transforms, everything else is a view.
-fn becomes(shape: &Shape) -> Kind {
+fn becomes(shape: &Shape, made: bool) -> Kind {
     let any = |names: &[&str]| shape.ops.iter().any(|op| names.iter().any(|name| op.starts_with(name)));
     if any(&["cast", "add", "mul", "neg", "exp", "log", "dequant"]) {
         Kind::Transformed
-    } else if any(&["stack", "concat", "fill"]) || shape.sources.is_empty() {
+    } else if any(&["stack", "concat", "fill"]) || made {
         Kind::Copied
     } else {
         Kind::Aliased

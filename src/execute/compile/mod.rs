@@ -6,7 +6,7 @@
 mod consistent;
 mod dequant;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::layout::{Axes, Cut, Piece, Which, clip, refine, tidy};
@@ -51,6 +51,26 @@ pub(in crate::execute) enum Expr {
     },
 }
 
+impl Expr {
+    /// The dtype that is computed; `None` of what is only read or made.
+    pub(in crate::execute) fn dtype(&self) -> Option<Dtype> {
+        match self {
+            Expr::Operand(_) | Expr::Constant(_) => None,
+            Expr::Step { to, .. } | Expr::Scale { to, .. } | Expr::Mxfp4 { to, .. } => Some(*to),
+        }
+    }
+
+    /// The operand that holds exponents alone, whatever its dtype says.
+    pub(in crate::execute) fn exponents(&self) -> Option<usize> {
+        match self {
+            Expr::Operand(_) | Expr::Constant(_) => None,
+            Expr::Step { input, .. } => input.exponents(),
+            Expr::Scale { x, .. } => x.exponents(),
+            Expr::Mxfp4 { scales, .. } => Some(*scales),
+        }
+    }
+}
+
 /// The value of a piece: its leaves, one for each operand, and what is computed of them.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::execute) struct Value {
@@ -76,6 +96,15 @@ pub(in crate::execute) struct Layout {
 }
 
 impl Layout {
+    /// How many elements overflowed in the temporaries that it reads.
+    pub(in crate::execute) fn overflowed_before(&self, temporaries: &BTreeMap<NodeId, u64>) -> u64 {
+        if temporaries.values().all(|count| *count == 0) {
+            return 0;
+        }
+        let read: BTreeSet<NodeId> = self.pieces.iter().flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node).collect();
+        read.iter().filter_map(|node| temporaries.get(node)).fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
     /// Whether elements are only moved.
     pub(in crate::execute) fn is_copy(&self) -> bool {
         self.pieces.iter().all(|piece| piece.value.is_copy())

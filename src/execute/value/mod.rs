@@ -6,6 +6,7 @@
 
 mod float8;
 mod numbers;
+mod overflow;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Op;
@@ -13,6 +14,7 @@ use crate::tensor::Dtype;
 
 use float8::power_of_two;
 use numbers::{Kind, Numbers};
+pub(super) use overflow::overflowed;
 
 /// Elements computed at once: small enough that all intermediate values stay in the cache.
 pub(super) const BLOCK: usize = 4096;

@@ -138,6 +138,9 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     }
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
     let written = kept(plan, options.ties);
+    if written.is_empty() {
+        return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key").in_file(out));
+    }
     let mut report = Report::default();
     for target in plan.targets.iter().filter(|target| left_out(plan, target, options.ties)) {
         report.aliased += 1;
@@ -199,9 +202,11 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
     let needed = || todo.iter().flat_map(|at| &shards.files[*at].tensors).map(|(item, _)| &program.layouts[*item]);
     let used: BTreeSet<NodeId> =
         needed().flat_map(|layout| &layout.pieces).flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node).collect();
+    let mut before = BTreeMap::new();
     for node in program.temporaries.intersection(&used) {
         not_cancelled(options.cancel)?;
-        let bytes = naive::evaluate(plan, source, *node)?;
+        let (bytes, overflowed) = naive::evaluate_counting(plan, source, *node)?;
+        before.insert(*node, overflowed);
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;
         leaves.temporaries.insert(*node, bytes);
@@ -224,7 +229,9 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
             report.bytes_written += shard.header.len() as u64;
             for (item, start) in &shard.tensors {
                 let key = items[*item].1.to_string();
-                outputs.push(Output { layout: program.layouts[*item].clone(), key, file: file.clone(), start: *start });
+                let layout = program.layouts[*item].clone();
+                let overflowed = AtomicU64::new(layout.overflowed_before(&before));
+                outputs.push(Output { layout, key, file: file.clone(), start: *start, overflowed });
             }
             report.files.push(shard.name.clone());
             files.push((*at, file));
@@ -241,7 +248,8 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
                 .iter()
                 .map(|(item, start)| (items[*item].1.to_string(), *start, items[*item].2.nbytes().unwrap_or(0)))
                 .collect();
-            let record = Record::of(&path, Some(record::sums(&path, &tensors)?))?;
+            let mut record = Record::of(&path, Some(record::sums(&path, &tensors)?))?;
+            record.overflowed = records.remove(at).map(|record| record.overflowed).unwrap_or_default();
             record.save(&staging, shard)?;
             records.insert(*at, record);
         }
@@ -271,12 +279,14 @@ pub fn write(plan: &Plan, source: &dyn Store, out: &Path, options: &WriteOptions
             match Record::load(&staging, shard, false).filter(|record| record.sums.is_some() || !options.checksums) {
                 Some(record) => slot.insert(record),
                 None => {
+                    overflows(&mut report, &records);
                     staging.leave();
                     return Ok(report);
                 }
             };
         }
     }
+    overflows(&mut report, &records);
     let Some(_claim) = staging.claim()? else { return Ok(report) };
     complete(&shards, &records, &staging, options, is_file, &mut report)?;
     not_cancelled(options.cancel)?;
@@ -357,7 +367,8 @@ fn finish(
                 let Some((at, _)) = files.iter().find(|(_, other)| Arc::ptr_eq(other, &file)) else { continue };
                 // A shard that is recorded is taken for good by later runs and other ranks.
                 source.unchanged()?;
-                let record = Record::of(&file.path, None)?;
+                let mut record = Record::of(&file.path, None)?;
+                record.overflowed = overflowed(outputs, &file);
                 // With checksums it is finished only when these are known.
                 if !options.checksums {
                     record.save(staging, &shards.files[*at])?;
@@ -373,6 +384,20 @@ fn finish(
     wrote?;
     let records = synced.map_err(|_| outside())??;
     if records.len() == files.len() { Ok(records) } else { Err(Error::corrupt("the plan is inconsistent: a file was not written whole")) }
+}
+
+/// The tensors of a finished file in which elements overflowed.
+fn overflowed(outputs: &[Output], file: &Arc<OutFile>) -> BTreeMap<String, u64> {
+    let counts = outputs.iter().filter(|output| Arc::ptr_eq(&output.file, file));
+    let counts = counts.map(|output| (output.key.clone(), output.overflowed.load(Ordering::Relaxed)));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
+/// Tells of what overflowed in every file that is known to be finished, by whatever run or rank.
+fn overflows(report: &mut Report, records: &BTreeMap<usize, Record>) {
+    for (key, count) in records.values().flat_map(|record| &record.overflowed) {
+        report.overflow(&Key::from(key.as_str()), *count);
+    }
 }
 
 /// Adds what is beside the shards: index, side files, checksums.

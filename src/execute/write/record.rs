@@ -31,6 +31,9 @@ pub(super) struct Record {
     modified: (i64, i64),
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) sums: Option<Sums>,
+    /// Tensors with elements that overflowed while they were computed, and how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) overflowed: BTreeMap<String, u64>,
 }
 
 fn place(staging: &Staging, shard: &Shard) -> PathBuf {
@@ -41,7 +44,7 @@ impl Record {
     /// Of a file as it is now.
     pub(super) fn of(path: &Path, sums: Option<Sums>) -> Result<Self> {
         let metadata = path.metadata().map_err(|error| Error::io("cannot look at", path, error))?;
-        Ok(Self { len: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()), sums })
+        Ok(Self { len: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()), sums, overflowed: BTreeMap::new() })
     }
 
     /// Writes it: at once, so that no half of it is ever read.

@@ -34,6 +34,8 @@ pub(in crate::execute) struct Output {
     pub(in crate::execute) file: Arc<OutFile>,
     /// Where in the file it starts, in bytes.
     pub(in crate::execute) start: u64,
+    /// Elements that were computed from finite ones and are infinite or NaN.
+    pub(in crate::execute) overflowed: AtomicU64,
 }
 
 /// A file that is being written.
@@ -262,6 +264,8 @@ impl<'a> Pool<'a> {
     }
 
     fn job(&self, output: &Output, part: &Part, job: u64, worker: &mut Worker, buffer: &mut Vec<u8>) -> Result<()> {
+        // Counted before the bytes are: whoever hears that the file is whole sees it.
+        let overflowed = |worker: &mut Worker| output.overflowed.fetch_add(std::mem::take(&mut worker.overflowed), Ordering::Relaxed);
         let layout = &output.layout;
         match part {
             Part::Tiles { piece, steps } => {
@@ -269,6 +273,7 @@ impl<'a> Pool<'a> {
                 let strides = Shape::from(&piece.dims[..]).contiguous_strides();
                 let bytes = sized(buffer, bytes_of(piece.volume(), layout.size)?);
                 worker.place(&piece, layout.size, self.leaves, bytes, &strides)?;
+                overflowed(worker);
                 self.scatter(output, &piece, bytes)
             }
             Part::Stretches { from, to, pieces, chunk } => {
@@ -285,6 +290,7 @@ impl<'a> Pool<'a> {
                         worker.place(&piece, layout.size, self.leaves, bytes, &piece.target.strides)?;
                     }
                 }
+                overflowed(worker);
                 self.write(output, range.0, bytes)
             }
         }

@@ -44,6 +44,7 @@ impl Planner<'_> {
         let unfit = |why: String, place: &Place| {
             Box::new(Diagnostic::error(SHAPE, why).at(place.clone(), "doesn't fit these tensors").keys(keys.iter().take(8).cloned()))
         };
+        self.graph.turned.clear();
         let mut families = Vec::with_capacity(members.len());
         for (at, members) in members.iter().enumerate() {
             let side = &bound.sources[at];
@@ -77,6 +78,7 @@ impl Planner<'_> {
         }
         let (origin, mut rules) = self.history(members);
         rules.push(id);
+        let first = made.len();
         for (family, side) in families.into_iter().zip(&bound.targets) {
             for (values, mut node) in family.nodes {
                 for (op, at) in &side.ops {
@@ -101,6 +103,7 @@ impl Planner<'_> {
                 }
             }
         }
+        self.note_heads(&made[first..], &bound.rule.place);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use crate::diagnostic::codes::{TIE_APPLIED, TIE_DIFFERS, UNDECIDED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
 use crate::plan::{DropReason, NodeId, Planner, RuleId, TieOutcome};
+use crate::tensor::companion;
 
 /// One instance of a tie that is read backwards.
 #[derive(Clone, Debug)]
@@ -44,8 +45,10 @@ impl Planner<'_> {
         let mut leaving: BTreeMap<Key, Leaving> = BTreeMap::new();
         let mut same: HashMap<(NodeId, NodeId), bool> = HashMap::new();
         for tie in &ties {
+            self.make_source(tie);
             for target in &tie.targets {
-                if !self.state.contains(target) {
+                // What the target manifest asks for stays, tied or not.
+                if !self.state.contains(target) || self.options.wanted.is_some_and(|wanted| wanted.contains(target)) {
                     continue;
                 }
                 let Some(root) = self.first_source(tie, target, |key| self.state.contains(key)).cloned() else { continue };
@@ -72,6 +75,7 @@ impl Planner<'_> {
                 }
             }
         }
+        self.keep_what_is_scaled(&mut leaving);
         self.keep_what_would_be_lost(&ties, &mut leaving, &mut same);
         let mut gone = Vec::with_capacity(leaving.len());
         for (target, Leaving { root, rule }) in &leaving {
@@ -92,6 +96,32 @@ impl Planner<'_> {
         for (target, root) in gone {
             if let Some(entry) = self.state.remove(target) {
                 self.drop_sources(entry.node, &DropReason::TiedTo(root.clone()));
+            }
+        }
+    }
+
+    /// A checkpoint may hold a target alone: where every source is missing and one is asked for, that is one tensor with the target.
+    fn make_source(&mut self, tie: &Saving) {
+        if tie.sources.iter().any(|source| self.state.contains(source)) {
+            return;
+        }
+        let Some(source) = tie.sources.iter().find(|source| self.options.wanted.is_some_and(|wanted| wanted.contains(source))) else {
+            return;
+        };
+        if let Some(target) = self.candidate(&tie.place, tie.rule, source, &tie.targets) {
+            self.alias(tie.rule, source, &target, false);
+        }
+    }
+
+    /// Takes from `leaving` each tensor whose scales, or what else belongs to it, stay; and then those of its companions that would go alone.
+    fn keep_what_is_scaled(&self, leaving: &mut BTreeMap<Key, Leaving>) {
+        let needed = |key: &Key| companion::names_of(key).into_iter().filter(|(_, role)| role.is_needed()).map(|(name, _)| name);
+        let stays = |leaving: &BTreeMap<Key, Leaving>, name: &str| self.state.contains(name) && !leaving.contains_key(name);
+        let kept: Vec<Key> = leaving.keys().filter(|key| needed(key).any(|name| stays(leaving, &name))).cloned().collect();
+        for key in &kept {
+            leaving.remove(key);
+            for (name, _) in companion::names_of(key) {
+                leaving.remove(name.as_str());
             }
         }
     }

@@ -46,6 +46,11 @@ impl Planner<'_> {
         record.rules.contains(&undone)
     }
 
+    /// Whether the record says that these rules were read this way, and gave the checkpoint.
+    pub(in crate::plan) fn is_repeated(&self, stage: &Stage<'_>) -> bool {
+        self.options.record.is_some_and(|record| record.rules.contains(&RecordedRules::of(stage)))
+    }
+
     /// A one-way rule of a group that is read backwards.
     pub(super) fn leave_one_way(&mut self, rule: &Rule, scope: &Scope) {
         let restored = self.restore(&rule.place, &rule.text);

@@ -4,8 +4,8 @@ use super::strip::{below, rejoin, without};
 use crate::check::value::Scope;
 use crate::check::{Direction, Step};
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::PREFIX_CHANGED;
-use crate::plan::{Planner, Renamed, counted};
+use crate::plan::base::prefix_changed;
+use crate::plan::{Planner, Renamed};
 
 impl Planner<'_> {
     pub(in crate::plan) fn prefix(
@@ -48,14 +48,7 @@ impl Planner<'_> {
         for (from, to) in self.rename_all(step, changes) {
             self.renamed.push(Renamed { file: step.place.source.name.clone(), rule: step.text.clone(), from, to });
         }
-        let name = prefix.join(".");
-        let what: Vec<String> = [(added, "added to"), (stripped, "stripped from")]
-            .into_iter()
-            .filter(|(count, _)| *count > 0)
-            .map(|(count, what)| format!("{what} {}", counted(count, "key")))
-            .collect();
-        self.findings
-            .push(Diagnostic::note(PREFIX_CHANGED, format!("the prefix `{name}` was {}, as the target manifest asks", what.join(" and "))));
+        self.findings.push(prefix_changed(&prefix.join("."), added, stripped));
         Ok(())
     }
 }

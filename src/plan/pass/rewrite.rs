@@ -7,11 +7,12 @@ use indexmap::IndexMap;
 use crate::check::value::Scope;
 use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::{NOT_ONE_TO_ONE, UNDECIDED};
+use crate::diagnostic::codes::{NOT_ONE_TO_ONE, PADDED_NUMBER, TAKEN_AGAIN, UNDECIDED};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked, bind};
+use crate::plan::draft::Rewriter;
 use crate::plan::state::Entry;
-use crate::plan::{Planner, Renamed};
+use crate::plan::{Planner, Renamed, counted};
 
 /// What one rule took.
 #[derive(Default)]
@@ -20,6 +21,10 @@ struct Taken {
     renames: Vec<(usize, String)>,
     /// Maps: by the values of the shared captures.
     instances: IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
+    /// Keys that fit and stay as they are: in both layouts their name is the same.
+    same: usize,
+    /// Of the renames, those of keys that look like results of the rule, and would so again.
+    again: usize,
 }
 
 /// What a condition that asks for keys of the result answered, of a key.
@@ -62,11 +67,16 @@ impl Planner<'_> {
         let mut gone: Vec<usize> = Vec::new();
         for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
             let id = self.rule_id(&bound.rule.place, *at, &bound.rule.text);
+            self.rewrites.insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
             let count = taken.renames.len() + taken.instances.len();
             self.count(id, count as u64);
             self.evidence.matched += count;
-            if count == 0 && !bound.rule.optional {
+            self.evidence.same += taken.same;
+            if count == 0 && taken.same == 0 && !bound.rule.optional {
                 self.unmatched(&bound.rule.place, "this rule");
+            }
+            if taken.again > 0 && taken.again == taken.renames.len() {
+                self.taken_again(bound, &taken.renames);
             }
             for (place, key) in taken.renames {
                 if let Some(entry) = self.state.at(place) {
@@ -97,6 +107,7 @@ impl Planner<'_> {
             self.state.take(place);
         }
         for entry in made {
+            self.evidence.made.insert(entry.key.clone());
             self.put(entry);
         }
         self.bear_out(&bound, asked, scope)
@@ -121,8 +132,21 @@ impl Planner<'_> {
         })
     }
 
+    /// A rename that takes only what looks like its own results, and makes them longer: it was applied before, as like as not.
+    fn taken_again(&mut self, bound: &BoundRule<'_>, renames: &[(usize, String)]) {
+        let Some((first, (place, to))) = renames.len().checked_sub(1).zip(renames.first()) else { return };
+        let Some(key) = self.state.at(*place).map(|entry| entry.key.clone()) else { return };
+        let all = if first == 0 { "the key".to_owned() } else { format!("all {}", counted(first + 1, "key")) };
+        let message = format!("{all} that this rule takes may be its own results: `{key}` becomes `{to}`");
+        let keys: Vec<Key> = renames.iter().filter_map(|(place, _)| Some(self.state.at(*place)?.key.clone())).collect();
+        let finding = Diagnostic::warning(TAKEN_AGAIN, message).at(bound.rule.place.clone(), "reads what it gives");
+        let hint =
+            "was this checkpoint converted already? then there is nothing to do; else give the rule an `unless` that leaves results alone";
+        self.findings.push(finding.keys(keys.iter().map(|key| key.as_str())).hint(hint));
+    }
+
     /// Hundreds of layers fail alike: the first failure of a rule is told whole, the keys of the others are added to it.
-    fn report_instance(&mut self, diagnostic: Diagnostic) {
+    pub(in crate::plan) fn report_instance(&mut self, diagnostic: Diagnostic) {
         let start = |diagnostic: &Diagnostic| diagnostic.primary.as_ref().map(|(place, _)| place.span.start);
         let same = self
             .findings
@@ -142,15 +166,24 @@ impl Planner<'_> {
     ) -> Result<(Vec<Taken>, Vec<Asked>), Box<Diagnostic>> {
         let index = Index::new(bound);
         let results = Index::new(undone);
+        // For each rule that is named at all in its results, its inverse.
+        let mut rest = undone.iter().peekable();
+        let inverses: Vec<Option<&BoundRule<'_>>> = bound
+            .iter()
+            .map(|bound| rest.next_if(|inverse| std::ptr::eq(inverse.rule, bound.rule)))
+            .map(|inverse| inverse.filter(|inverse| inverse.source_pattern(0).is_some_and(|pattern| pattern.literals().next().is_some())))
+            .collect();
         let mut taken: Vec<Taken> = bound.iter().map(|_| Taken::default()).collect();
-        let (mut already, mut asked) = (Vec::new(), Vec::new());
+        let (mut already, mut asked): (Vec<Key>, _) = (Vec::new(), Vec::new());
+        let mut fresh = false;
+        let mut padded: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
         let (mut segments, mut candidates, mut bindings) = (Segments::default(), Vec::new(), Bindings::default());
         self.with_environment(|environment| {
             for (place, entry) in self.state.iter() {
                 segments.split(&entry.key);
                 let looked = Looked { key: &entry.key, segments: &segments, shape: &self.graph.info(entry.node).shape };
                 index.candidates(&entry.key, &segments, &mut candidates);
-                let mut hit = false;
+                let (mut hit, mut identity) = (None, false);
                 for candidate in &candidates {
                     let (rule, source) = index.places[*candidate as usize];
                     let bound = &bound[rule];
@@ -168,11 +201,15 @@ impl Planner<'_> {
                         let Some(BoundItem::Pattern(target)) = bound.targets.first().map(|side| &side.item) else { continue };
                         let Some(key) = target.render(&entry.key, &bindings) else { continue };
                         if key == *entry.key {
+                            taken[rule].same += 1;
+                            identity = true;
                             continue;
                         }
                         if bound.rule.ambiguous {
                             reads_back(&entry.key, &key, bound, undone)?;
                         }
+                        taken[rule].again +=
+                            usize::from(inverses[rule].is_some_and(|inverse| grows(&looked, &key, inverse, &mut bindings)));
                         taken[rule].renames.push((place, key));
                     } else {
                         let own = own_slots(bound, source);
@@ -181,27 +218,58 @@ impl Planner<'_> {
                             taken[rule].instances.entry(values(&bound.shared)).or_insert_with(|| vec![Members::new(); bound.sources.len()]);
                         members[source].insert(values(&own), place);
                     }
-                    hit = true;
+                    hit = Some(rule);
                     break;
                 }
-                if !hit && !undone.is_empty() {
+                if hit.is_none()
+                    && let Some(rule) = index.but_for_zeros(&entry.key, bound, &mut bindings)
+                {
+                    padded.entry(rule).or_default().push(entry.key.clone());
+                }
+                // What an earlier statement gave, or what has one name in both layouts, is no evidence.
+                if identity || self.evidence.made.contains(&entry.key) {
+                    continue;
+                }
+                let mut is_result = |named: bool| -> Result<bool, Box<Diagnostic>> {
                     results.candidates(&entry.key, &segments, &mut candidates);
                     for candidate in &candidates {
                         let (rule, source) = results.places[*candidate as usize];
-                        if undone[rule].source_pattern(source).is_some_and(|pattern| pattern.literals().next().is_some())
+                        let is_named = |pattern: &Pattern| pattern.literals().next().is_some();
+                        if (!named || undone[rule].source_pattern(source).is_some_and(is_named))
                             && undone[rule].matches(source, &looked, &mut bindings, scope, environment)?
                         {
-                            already.push(entry.key.clone());
-                            break;
+                            return Ok(true);
                         }
                     }
+                    Ok(false)
+                };
+                match hit {
+                    None if !undone.is_empty() && is_result(true)? => already.push(entry.key.clone()),
+                    Some(rule) if self.repeated && !fresh => fresh = !(is_result(false)? || bound[rule].gives(&looked)),
+                    _ => {}
                 }
             }
             Ok::<(), Box<Diagnostic>>(())
         })?;
         self.evidence.already.extend(already);
+        self.evidence.fresh |= fresh;
+        for (rule, keys) in padded {
+            let are = if keys.len() == 1 { "has a number" } else { "have numbers" };
+            let message = format!("{} that this rule would take {are} with leading zeros", counted(keys.len(), "key"));
+            let finding =
+                Diagnostic::warning(PADDED_NUMBER, message).at(bound[rule].rule.place.clone(), "takes numbers as they are counted");
+            let finding = finding.keys(keys.iter().map(|key| key.as_str()));
+            self.findings
+                .push(finding.hint("write `{l*}` where the number may have leading zeros: it is text then, the same on both sides"));
+        }
         Ok((taken, asked))
     }
+}
+
+/// Whether a key that a rename takes looks like a result of it, and becomes a longer one.
+fn grows(looked: &Looked<'_>, image: &str, inverse: &BoundRule<'_>, bindings: &mut Bindings) -> bool {
+    let dots = |key: &str| key.bytes().filter(|byte| *byte == b'.').count();
+    image.len() > looked.key.len() && dots(image) > dots(looked.key) && inverse.fits(0, looked, bindings)
 }
 
 /// Looks whether what a rename gives reads back as the key it came from.
@@ -224,6 +292,26 @@ fn reads_back(key: &str, image: &str, bound: &BoundRule<'_>, undone: &[BoundRule
             .keys([key])
             .hint("write `->` if the rule is meant to go one way, or name more of the key"),
     ))
+}
+
+/// A key with the numbers of its segments written without leading zeros, if one has any.
+fn without_zeros(key: &str) -> Option<String> {
+    let bytes = key.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let is_padding = |at: usize| bytes[at] == b'0' && digit(at + 1) && !(at > 0 && digit(at - 1));
+    if !(0..bytes.len()).any(is_padding) {
+        return None;
+    }
+    let mut plain = String::with_capacity(key.len());
+    let mut leading = true;
+    for (at, c) in key.char_indices() {
+        leading &= c == '0' && digit(at + 1);
+        if !leading {
+            plain.push(c);
+        }
+        leading = !digit(at) || leading;
+    }
+    Some(plain)
 }
 
 /// The captures of a source that tell its tensors apart within an instance.
@@ -268,6 +356,18 @@ impl Index {
         places.extend(regexes);
         let regexes = first..count(places.len());
         Self { set, places, regexes }
+    }
+
+    /// The first rule that would take a key if its numbers had no leading zeros.
+    fn but_for_zeros(&self, key: &str, bound: &[BoundRule<'_>], bindings: &mut Bindings) -> Option<usize> {
+        let key = without_zeros(key)?;
+        let (mut segments, mut candidates) = (Segments::default(), Vec::new());
+        segments.split(&key);
+        let looked = Looked { key: &key, segments: &segments, shape: &[] };
+        self.candidates(&key, &segments, &mut candidates);
+        let places = candidates.iter().map(|candidate| self.places[*candidate as usize]);
+        let counts = |(rule, source): &(usize, usize)| bound[*rule].source_pattern(*source).is_some_and(Pattern::has_index);
+        places.filter(counts).find(|(rule, source)| bound[*rule].fits(*source, &looked, bindings)).map(|(rule, _)| rule)
     }
 
     /// Candidates in the order of the rules.

@@ -6,7 +6,7 @@ use crate::check::op::{Content, Made, widens};
 use crate::check::value::Scope;
 use crate::check::{Direction, Keys, Selection, Step};
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::{DROPPED, EXPECTATION, LOSSY, SHAPE, UNMATCHED_RULE};
+use crate::diagnostic::codes::{DROPPED, EXPECTATION, LEFT_INTEGERS, LOSSY, SHAPE, UNMATCHED_RULE};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{matches_any, truth_of};
 use crate::plan::state::Entry;
@@ -92,9 +92,9 @@ impl Planner<'_> {
     pub(in crate::plan) fn drop_sources(&mut self, node: NodeId, reason: &DropReason) {
         let mut open = vec![node];
         while let Some(id) = open.pop() {
-            let node = self.graph.node(id);
+            let node = self.draft.graph.node(id);
             if let crate::plan::Op::Source { key } = &node.op {
-                self.dropped.entry(key.clone()).or_insert_with(|| reason.clone());
+                self.draft.dropped.entry(key.clone()).or_insert_with(|| reason.clone());
             }
             open.extend(&node.inputs);
         }
@@ -119,12 +119,20 @@ impl Planner<'_> {
             self.unmatched(&step.place, "this `cast`");
         }
         let rule = self.rule_id(&step.place, 0, &step.text);
-        let mut rounded = Vec::new();
+        let named = self.with_environment(|environment| Keys::bind_all(&keys.keys, scope, environment))?;
+        let named: Vec<Pattern> = named.into_iter().filter(Pattern::names_last).collect();
+        let mut segments = Segments::default();
+        let (mut rounded, mut left) = (Vec::new(), Vec::new());
         for at in places {
             let Some(entry) = self.state.at(at) else { continue };
             let (key, node) = (entry.key.clone(), entry.node);
             let before = self.graph.info(node).dtype;
             if before == dtype {
+                continue;
+            }
+            segments.split(&key);
+            if is_no_weight(before, dtype) && !matches_any(&named, &key, &segments) {
+                left.push(key);
                 continue;
             }
             if !widens(before, dtype) {
@@ -137,10 +145,10 @@ impl Planner<'_> {
             if let Some(entry) = self.state.get_mut(&key) {
                 entry.node = made;
                 entry.rules.push(rule);
-                entry.tied = false;
             }
             self.count(rule, 1);
         }
+        self.report_left(step, &left);
         if rounded.is_empty() {
             return Ok(());
         }
@@ -157,6 +165,16 @@ impl Planner<'_> {
                 .keys(rounded)
                 .hint("write `lossy` at its end if rounding is meant"),
         ))
+    }
+
+    /// Tells of integers that a cast of many keys left alone.
+    fn report_left(&mut self, step: &Step, left: &[Key]) {
+        let Some(first) = left.first() else { return };
+        let message = format!("left {} of integers or booleans as they are", counted(left.len(), "tensor"));
+        let finding = Diagnostic::note(LEFT_INTEGERS, message).at(step.place.clone(), "casts floats; integers only where they are named");
+        let last = first.rsplit('.').next().unwrap_or_default();
+        let finding = finding.keys(left.iter().map(|key| key.as_str()));
+        self.findings.push(finding.hint(format!("where they are meant, name them: `\"**.{last}\"`")));
     }
 
     pub(in crate::plan) fn create(
@@ -259,6 +277,11 @@ impl Planner<'_> {
         };
         Err(Box::new(Diagnostic::error(EXPECTATION, message).at(step.place.clone(), "doesn't hold for this checkpoint")))
     }
+}
+
+/// Whether tensors of a dtype are no weights to a cast to another: positions, counts, masks and packed words, which mean nothing as floats.
+fn is_no_weight(from: Dtype, to: Dtype) -> bool {
+    from.is_integer() && !to.is_integer()
 }
 
 /// A tensor that doesn't fit what a statement does with it.

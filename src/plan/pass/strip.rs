@@ -4,13 +4,57 @@ use indexmap::IndexMap;
 
 use crate::check::Step;
 use crate::check::value::Scope;
-use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::{FLAT_PARAMETER, STRIPPED};
+use crate::diagnostic::codes::{FLAT_PARAMETER, NOT_STRIPPED, STRIPPED};
+use crate::diagnostic::{Diagnostic, Place};
+use crate::plan::behind::pattern;
 use crate::plan::{Planner, counted};
 
 /// Leaf segments of FSDP1 flat parameters: one key stands for many tensors.
 /// Source: `torch/distributed/fsdp/_flat_param.py` (`FLAT_PARAM = "_flat_param"`, the older `flat_param_`), PyTorch 2.x.
 const FLAT: &[&str] = &["_flat_param", "flat_param", "_fsdp_flattened_param"];
+
+/// A leading wrapper that most keys carry; a few lack it, and so it stays.
+#[derive(Clone, Debug)]
+pub(in crate::plan) struct Stray {
+    place: Place,
+    wrapper: String,
+    /// Keys in all.
+    all: usize,
+    /// Those without it.
+    lacking: Vec<String>,
+}
+
+impl Stray {
+    /// What a person reads.
+    pub(in crate::plan) fn message(&self) -> String {
+        let Self { wrapper, all, lacking, .. } = self;
+        let lack = match &lacking[..] {
+            [one] => format!("`{one}` lacks it"),
+            [one, two] => format!("`{one}` and `{two}` lack it"),
+            [one, rest @ ..] => format!("`{one}` and {} lack it", counted(rest.len(), "other key")),
+            [] => "others lack it".to_owned(),
+        };
+        format!("`{wrapper}` leads {} of {}; it isn't stripped because {lack}", all - lacking.len(), counted(*all, "key"))
+    }
+
+    /// Whether it is this wrapper.
+    pub(in crate::plan) fn is_of(&self, wrapper: &str) -> bool {
+        self.wrapper == wrapper
+    }
+
+    /// The same where keys are missing because of it.
+    pub(in crate::plan) fn hint(&self) -> String {
+        format!("{}: drop {} first", self.message(), if self.lacking.len() == 1 { "that" } else { "those" })
+    }
+
+    /// The same where nothing else tells of it.
+    pub(in crate::plan) fn note(self) -> Diagnostic {
+        let drop: Vec<String> = self.lacking.iter().take(2).map(|key| format!("\"{}\"", pattern(key))).collect();
+        let more = if self.lacking.len() > 2 { ", …" } else { "" };
+        let strip = format!("if it is a wrapper, `drop {}{more}` first, then `strip leading \"{}\"`", drop.join(", "), self.wrapper);
+        Diagnostic::note(NOT_STRIPPED, self.message()).at(self.place, "goes only if every key has it").keys(self.lacking).hint(strip)
+    }
+}
 
 impl Planner<'_> {
     pub(in crate::plan) fn strip_anywhere(&mut self, step: &Step, wrappers: &[Vec<String>], scope: &Scope) -> Result<(), Box<Diagnostic>> {
@@ -40,7 +84,10 @@ impl Planner<'_> {
         let mut changed = false;
         while !keys.is_empty() {
             let carried = wrappers.iter().find(|wrapper| keys.iter().all(|(_, key)| without(key, wrapper).is_some()));
-            let Some(wrapper) = carried else { break };
+            let Some(wrapper) = carried else {
+                self.note_strays(step, wrappers, &keys, if_wanted, scope);
+                break;
+            };
             let shorter: Vec<(usize, String)> =
                 keys.iter().filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned()))).collect();
             if if_wanted && !self.meets_better(&shorter, &keys, scope) {
@@ -55,6 +102,33 @@ impl Planner<'_> {
             self.apply_strip(step, changes, &counts);
         }
         Ok(())
+    }
+
+    /// Remembers a wrapper that most keys carry, and which keys lack it.
+    fn note_strays(&mut self, step: &Step, wrappers: &[Vec<String>], keys: &[(usize, String)], if_wanted: bool, scope: &Scope) {
+        for wrapper in wrappers {
+            let (carry, lack): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, key)| without(key, wrapper).is_some());
+            if lack.is_empty() || carry.len() <= lack.len() {
+                continue;
+            }
+            // A target that has such names itself doesn't miss them.
+            let is_real = self.options.wanted.is_some_and(|wanted| wanted.keys.keys().any(|key| without(key, wrapper).is_some()));
+            if !if_wanted && is_real {
+                continue;
+            }
+            if if_wanted {
+                let shorter = carry.iter().filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned()))).collect::<Vec<_>>();
+                let longer = carry.into_iter().cloned().collect::<Vec<_>>();
+                if !self.meets_better(&shorter, &longer, scope) {
+                    continue;
+                }
+            }
+            let lacking = lack.iter().map(|(_, key)| rejoin(&scope.under, &[key])).collect();
+            let stray = Stray { place: step.place.clone(), wrapper: wrapper.join("."), all: keys.len(), lacking };
+            if !self.strays.iter().any(|known| (&known.wrapper, &known.lacking) == (&stray.wrapper, &stray.lacking)) {
+                self.strays.push(stray);
+            }
+        }
     }
 
     /// Whether more of the new keys than of the old are what the target manifest asks for.

@@ -15,10 +15,7 @@ use crate::plan::state::Entry;
 use crate::plan::{DropReason, Equality, NodeId, Op, Part, Planner, RuleId, TieFact, TieOutcome};
 use crate::syntax::ast::{IfAbsent, IfPresent};
 use crate::tensor::TensorInfo;
-
-/// Names that a quantized tensor's scale goes by, beside its own.
-/// Source: DeepSeek-V3 (`weight_scale_inv`), compressed-tensors and ModelOpt (`weight_scale`), GPT-OSS (`_scales`).
-const SCALES: &[&str] = &["_scale_inv", "_scale", "_scales", "_blocks_scale", "_absmax"];
+use crate::tensor::companion::{self, Role};
 
 /// How many ops deep two tensors are compared.
 const MAX_DEPTH: usize = 32;
@@ -97,11 +94,39 @@ impl Planner<'_> {
                 continue;
             }
             match direction {
-                Direction::Forward => self.tie_forward(step, tie, rule, &targets, &sources)?,
-                Direction::Reverse => self.tie_reverse(step, rule, targets, sources, at == 0),
+                Direction::Forward => {
+                    let missing: Vec<Key> = targets.iter().filter(|target| !self.state.contains(target)).cloned().collect();
+                    self.tie_forward(step, tie, rule, &targets, &sources)?;
+                    for target in missing {
+                        for (target, source) in self.along(&target, &sources) {
+                            self.tie_forward(step, tie, rule, &[target], &[source])?;
+                        }
+                    }
+                }
+                Direction::Reverse => {
+                    let along: Vec<(Key, Key)> = targets.iter().flat_map(|target| self.along(target, &sources)).collect();
+                    self.tie_reverse(step, rule, targets, sources, at == 0);
+                    along.into_iter().for_each(|(target, source)| self.tie_reverse(step, rule, vec![target], vec![source], false));
+                }
             }
         }
         Ok(())
+    }
+
+    /// What a tie takes along from the source that a target is tied to: its scales and the like, which are as much one as their tensors.
+    fn along(&self, target: &Key, sources: &[Key]) -> Vec<(Key, Key)> {
+        let node = self.state.get(target).map(|entry| entry.node);
+        let is_one = |source: &&Key| self.state.get(source).map(|entry| entry.node) == node;
+        let source = sources.iter().find(is_one).or_else(|| sources.iter().find(|source| self.state.contains(source)));
+        let Some((source, _)) = source.zip(node) else { return Vec::new() };
+        let kind = |key: &Key| (companion::is_main(key), key.ends_with("_blocks"));
+        // Names of one kind stand side by side.
+        if kind(target) != kind(source) {
+            return Vec::new();
+        }
+        let names = companion::names_of(target).into_iter().zip(companion::names_of(source));
+        let along = names.filter(|((_, role), (source, _))| *role != Role::Bias && self.state.contains(source));
+        along.map(|((target, _), (source, _))| (Key::from(target), Key::from(source))).collect()
     }
 
     /// Remembers what became of a tie.
@@ -199,8 +224,9 @@ impl Planner<'_> {
         if !sources.iter().any(|source| self.state.contains(source)) && !self.tie_back(step, rule, &present, &missing, sources) {
             let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
             let (place, targets, sources) = (step.place.clone(), targets.to_vec(), sources.to_vec());
+            let at = self.ties.waiting.len();
             for source in &sources {
-                self.ties.waiting_for.entry(source.clone()).or_default().push(self.ties.waiting.len());
+                self.ties.waiting_for.entry(source.clone()).or_default().push(at);
             }
             self.ties.waiting.push(Some(Waiting { place, rule, targets, sources, present: tie.present, absent }));
             return self.settle_waiting();
@@ -241,7 +267,7 @@ impl Planner<'_> {
     }
 
     /// The first source that can stand for a missing key; why others can't is reported.
-    fn candidate(&mut self, place: &Place, rule: RuleId, target: &Key, sources: &[Key]) -> Option<Key> {
+    pub(super) fn candidate(&mut self, place: &Place, rule: RuleId, target: &Key, sources: &[Key]) -> Option<Key> {
         for source in sources {
             if !self.state.contains(source) {
                 continue;
@@ -287,7 +313,7 @@ impl Planner<'_> {
     }
 
     /// Makes `key` one tensor with `of`.
-    fn alias(&mut self, rule: RuleId, key: &Key, of: &Key, tied: bool) {
+    pub(super) fn alias(&mut self, rule: RuleId, key: &Key, of: &Key, tied: bool) {
         let Some(source) = self.state.get(of) else { return };
         let mut entry = Entry { key: key.clone(), tied, ..source.clone() };
         entry.rules.push(rule);
@@ -417,12 +443,20 @@ impl Planner<'_> {
         let info = self.graph.info(entry.node);
         let wanted: Option<&TensorInfo> = target.and_then(|target| self.options.wanted.and_then(|wanted| wanted.get(target)));
         if let Some(wanted) = wanted
-            && wanted != info
+            // Another dtype is judged as that of any other key, when the target is met.
+            && wanted.shape != info.shape
         {
             return Some(format!("the target manifest asks for {wanted}, and it is {info}"));
         }
-        let scale = SCALES.iter().map(|suffix| format!("{source}{suffix}")).find(|scale| self.state.contains(scale));
-        scale.map(|scale| format!("it is quantized, and its scale `{scale}` would stay behind"))
+        // What belongs to it comes along, unless nobody asks for it there.
+        let (target, wanted) = target.zip(self.options.wanted)?;
+        let of_target: Vec<String> = companion::names_of(target).into_iter().map(|(name, _)| name).collect();
+        let needed = companion::names_of(source)
+            .into_iter()
+            .zip(of_target)
+            .filter(|((name, role), _)| role.is_needed() && self.state.contains(name));
+        let mut lost = needed.filter(|(_, there)| !wanted.contains(there));
+        lost.next().map(|((scale, _), _)| format!("it is quantized, and its scale `{scale}` would stay behind"))
     }
 }
 

@@ -157,6 +157,7 @@ impl Builder<'_, '_> {
         let (mut sources, mut targets) = (Vec::new(), Vec::new());
         let mut arrow_seen = None;
         let mut via: Option<(Vec<OpCall>, Span)> = None;
+        let mut alone: Option<Span> = None;
         let mut clauses = Vec::new();
         for part in pair.into_inner() {
             match part.as_rule() {
@@ -165,11 +166,17 @@ impl Builder<'_, '_> {
                 Rule::arrow => arrow_seen = Some(arrow(&part)),
                 Rule::rule_clause => {
                     let clause = part.into_inner().next()?;
+                    let at = self.span(&clause);
+                    if clause.as_rule() == Rule::kw_alone {
+                        if let Some(first) = alone.replace(at) {
+                            return self.twice("alone", first, at, "leave one out");
+                        }
+                        continue;
+                    }
                     if clause.as_rule() != Rule::via {
                         clauses.push(clause);
                         continue;
                     }
-                    let at = self.span(&clause);
                     let ops = self.ops(clause)?;
                     if let Some((_, first)) = &via {
                         return self.twice("via", *first, at, "join the ops with `|`");
@@ -180,7 +187,8 @@ impl Builder<'_, '_> {
             }
         }
         let via = via.map(|(ops, _)| ops).unwrap_or_default();
-        Some(MapRule { trivia: Trivia::default(), sources, arrow: arrow_seen?, targets, via, tail: self.tail(clauses)?, span })
+        let tail = self.tail(clauses)?;
+        Some(MapRule { trivia: Trivia::default(), sources, arrow: arrow_seen?, targets, via, alone: alone.is_some(), tail, span })
     }
 
     fn side(&mut self, pair: Node<'_>) -> Option<Side> {

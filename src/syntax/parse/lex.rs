@@ -218,7 +218,9 @@ impl<'s> Lexed<'s> {
         match self.get(index).map(|token| token.kind) {
             Some(Kind::Text | Kind::Unclosed | Kind::Regex) => true,
             // `where (…)` is a clause.
-            Some(Kind::Word) => self.word(index + 1) == "(" && !matches!(self.word(index), "where" | "via" | "unless" | "optional"),
+            Some(Kind::Word) => {
+                self.word(index + 1) == "(" && !matches!(self.word(index), "where" | "via" | "unless" | "optional" | "alone")
+            }
             _ => false,
         }
     }
@@ -274,15 +276,21 @@ fn quote_end(text: &str, at: usize, quote: char) -> Option<usize> {
 }
 
 /// Whether what follows a second slash says that the two enclose a regex; the grammar's `divide` asks the same.
-fn regex_follow(mut rest: &str) -> bool {
+fn regex_follow(rest: &str) -> bool {
+    let rest = past_comments(rest);
+    let source_ends = |rest: &str| ["->", "<->", ","].iter().any(|sign| rest.starts_with(sign));
+    rest.starts_with('|') || source_ends(rest) || rest.strip_prefix("optional").is_some_and(|rest| source_ends(past_comments(rest)))
+}
+
+/// Text from the next token on.
+fn past_comments(mut rest: &str) -> &str {
     loop {
         rest = rest.trim_start();
         match rest.strip_prefix('#') {
             Some(comment) => rest = comment.find('\n').map_or("", |end| &comment[end..]),
-            None => break,
+            None => return rest,
         }
     }
-    ["->", "<->", ",", "|", "optional"].iter().any(|sign| rest.starts_with(sign))
 }
 
 /// How deep the round and square brackets of a pattern nest at most.

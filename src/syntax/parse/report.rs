@@ -25,7 +25,8 @@ const OTHER_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Clauses: words that come after the start of a statement.
-const CLAUSES: &[&str] = &["via", "unless", "where", "optional", "from", "under", "count", "to", "lossy", "else", "over", "target"];
+const CLAUSES: &[&str] =
+    &["via", "unless", "where", "optional", "alone", "from", "under", "count", "to", "lossy", "else", "over", "target"];
 
 /// Whether a word is more like the keyword of a statement than like a clause.
 pub(super) fn like_statement(word: &str) -> bool {

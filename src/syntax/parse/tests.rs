@@ -207,6 +207,7 @@ const WORDS: &[&str] = &[
     "unless",
     "where",
     "optional",
+    "alone",
     "let",
     "=",
     "1",

@@ -26,10 +26,10 @@ pub fn print_rule(rule: &Rule) -> String {
     text
 }
 
-/// `via …` and the tail, each clause apart.
+/// `via …`, the tail and `alone`, each clause apart.
 pub(super) fn rule_clauses(rule: &Rule) -> Vec<String> {
     let via = (!rule.via.is_empty()).then(|| format!("via {}", ops(&rule.via)));
-    via.into_iter().chain(tail_clauses(&rule.tail)).collect()
+    via.into_iter().chain(tail_clauses(&rule.tail)).chain(rule.alone.then(|| "alone".to_owned())).collect()
 }
 
 /// `unless …`, `where …`, `optional`.

@@ -66,8 +66,8 @@ fn plan_tells_what_changes_without_tensors() {
     assert!(lines[at].ends_with("BF16 [8, 12, 4]  x 2"), "{}", ran.out);
     assert_eq!(
         lines[at + 1],
-        "<- model.layers.{0..1}.block_sparse_moe.experts.*.w1.weight  x 8 + \
-         model.layers.{0..1}.block_sparse_moe.experts.*.w3.weight  x 8  [stack(0), concat(1)]"
+        "<- model.layers.{0..1}.block_sparse_moe.experts.{0..7}.w1.weight  x 8 + \
+         model.layers.{0..1}.block_sparse_moe.experts.{0..7}.w3.weight  x 8  [stack(0), concat(1)]"
     );
     assert!(lines.contains(&"unchanged: 5 keys") && lines.contains(&"verdict: converts"), "{}", ran.out);
     let plan = json(&sandbox.run(&["plan", "manifest.json", "--rules", "mixtral", "--json"]).out);
@@ -146,6 +146,21 @@ fn explain_tells_why_no_rule_took_a_key() {
 }
 
 #[test]
+fn explain_follows_a_file_that_is_used_reversed() {
+    let sandbox = Sandbox::new();
+    sandbox.write("m.json", r#"{"b.0.weight": ["F32", [2]], "b.0.bias": ["F32", [2]]}"#);
+    sandbox.write("other.graft", "rename \"a.{l}.weight\" <-> \"b.{l}.weight\"\n");
+    sandbox.write("my.graft", "use \"other.graft\" reversed\n");
+    let ran = sandbox.run(&["explain", "m.json", "b.0.weight", "--rules", "my.graft"]);
+    assert!(ran.out.contains("other.graft:1") && ran.out.contains("-> a.0.weight"), "{}", ran.out);
+    let ran = sandbox.run(&["explain", "m.json", "b.0.bias", "--rules", "my.graft"]);
+    assert!(ran.out.contains("other.graft:1") && ran.out.contains("it stopped at segment 3, `bias`"), "{}", ran.out);
+    sandbox.write("my.graft", "use \"other.graft\" reversed\n\nexample \"b.3.weight\" <-> \"a.3.weight\"\n");
+    let ran = sandbox.run(&["test", "my.graft"]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, "1 example, 0 cases\n"), "{}", ran.err);
+}
+
+#[test]
 fn diff_tells_keys_shapes_and_bytes_apart() {
     let sandbox = Sandbox::new();
     let mut tensors = mixtral(2);
@@ -157,6 +172,8 @@ fn diff_tells_keys_shapes_and_bytes_apart() {
     sandbox.checkpoint("c.safetensors", &tensors);
     let found = sandbox.run(&["diff", "a.safetensors", "c.safetensors"]);
     assert_eq!(found.code, 1);
+    let quiet = sandbox.run(&["diff", "a.safetensors", "c.safetensors", "-q"]);
+    assert_eq!((quiet.code, quiet.out.as_str(), quiet.err.as_str()), (1, "", ""));
     assert!(found.out.contains("model.norm.weight  differs in 1 byte"), "{}", found.out);
     assert_eq!(sandbox.run(&["diff", "a.safetensors", "c.safetensors", "--headers"]).code, 0);
     tensors.remove("lm_head.weight");
@@ -186,6 +203,9 @@ fn check_says_what_is_proven() {
     assert_eq!(lines[1], "refuted.graft: idempotent: refuted, as `a.w` becomes `b.w`, and that `c.w`");
     assert!(lines[2].starts_with("undecided.graft: idempotent: undecided, as a `when`"), "{}", lines[2]);
     assert!(!sandbox.run(&["check", "proven.graft"]).out.contains("idempotent"));
+    sandbox.write("rank.graft", "rename \"rank0.{p**}\" <-> \"{p**}\"\n");
+    let backwards = sandbox.run(&["check", "rank.graft", "--proofs"]).out;
+    assert!(backwards.contains("not so backwards, where `w` becomes `rank0.w`, and that `rank0.rank0.w`"), "{backwards}");
     let said = json(&sandbox.run(&["check", "proven.graft", "refuted.graft", "--json"]).out);
     assert_eq!(said[0]["idempotent"], serde_json::json!({ "verdict": "proven", "plain": false }));
     assert_eq!(said[1]["idempotent"], serde_json::json!({ "verdict": "refuted", "key": "a.w", "once": "b.w", "twice": "c.w" }));

@@ -104,6 +104,72 @@ fn what_is_converted_already_is_copied_as_it_is() {
     assert!(sandbox.tensors("again") == sandbox.tensors("packed"));
 }
 
+/// Names don't tell that such a conversion was done; the record does, until the keys say otherwise.
+#[test]
+fn the_record_tells_of_a_conversion_that_names_hide() {
+    let sandbox = Sandbox::new();
+    let rules = "ruleset conv: pt <-> mlx\nmap \"**.conv.weight\" <-> \"**.conv.weight\" via permute(0, 2, 3, 1)\n\
+                 rename \"pt.**\" <-> \"mlx.**\" optional\n";
+    sandbox.write("conv.graft", rules);
+    let tensors: Tensors =
+        [("a.conv.weight", vec![2, 3, 5, 7]), ("a.norm", vec![3])].map(|(key, shape)| (key.into(), tensor(key, &shape))).into();
+    sandbox.checkpoint("pt/model.safetensors", &tensors);
+    let there = sandbox.run(&["apply", "pt", "-o", "mlx", "--rules", "conv.graft", "--record"]);
+    assert_eq!(there.code, 0, "{}", there.err);
+    assert_eq!(sandbox.tensors("mlx")["a.conv.weight"].0, [2, 5, 7, 3]);
+    let again = sandbox.run(&["apply", "mlx", "-o", "again", "--rules", "conv.graft"]);
+    assert_eq!(again.code, 0, "{}", again.err);
+    assert!(again.err.contains("RG310") && again.err.contains("already"), "{}", again.err);
+    assert!(sandbox.tensors("again") == sandbox.tensors("mlx"));
+    let back = sandbox.run(&["apply", "mlx", "-o", "back", "--rules", "conv.graft", "--reverse", "--record"]);
+    assert_eq!(back.code, 0, "{}", back.err);
+    assert!(sandbox.tensors("back") == tensors);
+    // Backwards twice is known as well, and forwards it is another conversion.
+    let back_again = sandbox.run(&["plan", "back", "--rules", "conv.graft", "--reverse"]);
+    assert!(back_again.err.contains("`conv`, backwards, was applied already"), "{}", back_again.err);
+    assert!(sandbox.run(&["plan", "back", "--rules", "conv.graft"]).out.contains("permute(0, 2, 3, 1)"));
+    // A key that the conversion would not have left: the record is of another checkpoint.
+    let mut stale = tensors.clone();
+    stale.insert("pt.w".to_owned(), tensor("pt.w", &[2]));
+    sandbox.checkpoint("mlx/model.safetensors", &stale);
+    assert!(sandbox.run(&["plan", "mlx", "--rules", "conv.graft"]).out.contains("permute(0, 2, 3, 1)"));
+}
+
+#[test]
+fn an_output_without_a_key_is_never_written() {
+    let sandbox = Sandbox::new();
+    sandbox.checkpoint("hub/model.safetensors", &tied());
+    sandbox.write("other.json", "{\"other.weight\": [\"F32\", [2]]}");
+    sandbox.write("drop.graft", "drop \"**\"\n");
+    for arguments in [&["--target", "other.json", "--no-strict"][..], &["--rules", "drop.graft"]] {
+        let ran = sandbox.run(&[&["apply", "hub", "-o", "out"][..], arguments].concat());
+        assert_eq!(ran.code, 1, "{}", ran.err);
+        assert!(ran.err.contains("RG332") && !sandbox.path("out").exists(), "{}", ran.err);
+    }
+    // Of a stage alone it isn't known whether the checkpoint holds any of it; but it isn't written without a key either.
+    let stage = sandbox.run(&["apply", "hub", "-o", "out", "--target", "other.json", "--stage", "--no-strict"]);
+    assert_eq!(stage.code, 3, "{}", stage.err);
+    assert!(stage.err.contains("the result has no key") && !sandbox.path("out").exists(), "{}", stage.err);
+}
+
+/// A base model's keys into a class with a head, and back again by the record.
+#[test]
+fn a_base_prefix_is_added_and_the_record_takes_it_off() {
+    let sandbox = Sandbox::new();
+    let base: Tensors =
+        [("embed_tokens.weight", vec![16, 4]), ("norm.weight", vec![4])].map(|(key, shape)| (key.into(), tensor(key, &shape))).into();
+    sandbox.checkpoint("base/model.safetensors", &base);
+    sandbox.write("base/config.json", "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForCausalLM\"]}");
+    sandbox.write("head.json", "[\"model.embed_tokens.weight\", \"model.norm.weight\", \"lm_head.weight\"]");
+    let there = sandbox.run(&["apply", "base", "-o", "head", "--target", "head.json", "--no-strict", "--record"]);
+    assert_eq!(there.code, 1, "{}", there.err);
+    assert!(there.err.contains("the prefix `model` was added to 2 keys") && there.err.contains("lm_head.weight"), "{}", there.err);
+    assert_eq!(sandbox.tensors("head").into_keys().collect::<Vec<_>>(), ["model.embed_tokens.weight", "model.norm.weight"]);
+    let back = sandbox.run(&["apply", "head", "-o", "back", "--from", "model", "--to", "hub"]);
+    assert_eq!(back.code, 0, "{}", back.err);
+    assert!(sandbox.tensors("back") == base, "{}", back.err);
+}
+
 #[test]
 fn a_dry_run_writes_nothing() {
     let sandbox = Sandbox::new();

@@ -158,6 +158,7 @@ fn other_kinds_of_files_are_named() {
         (b"<!DOCTYPE html><html>", ErrorKind::Corrupt, "HTML"),
         (b"\n <html>", ErrorKind::Corrupt, "HTML"),
         (b"PK\x03\x04\x14\x00\x00\x00\x08\x00", ErrorKind::Unsupported, "zip archive"),
+        (b"PK\x03\x04\x14\x00\x00\x00\x00\x00\x00\x00!\x00aaaabbbbcccc\x05\x00\x14\x00w.npy", ErrorKind::Unsupported, "numpy arrays"),
         (b"\x80\x02}q\x00.", ErrorKind::Unsupported, "pickle"),
         (b"GGUF\x03\x00\x00\x00\x00\x00", ErrorKind::Unsupported, "GGUF"),
         (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", ErrorKind::Unsupported, "compressed"),

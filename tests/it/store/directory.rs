@@ -108,6 +108,46 @@ fn without_an_index_all_files_count_and_what_is_left_out_is_told() {
 }
 
 #[test]
+fn of_variants_the_one_without_a_word_is_meant() {
+    let directory = tempdir().unwrap();
+    for name in ["diffusion_pytorch_model.fp16", "diffusion_pytorch_model.non_ema-00001-of-00001", "diffusion_pytorch_model"] {
+        write(directory.path(), &format!("{name}.safetensors"), bytes_of(&[("a", b"1")]));
+    }
+    let checkpoint = open(directory.path(), &STRICT).unwrap();
+    assert_eq!(checkpoint.header().files, ["diffusion_pytorch_model.safetensors"]);
+    assert_eq!(checkpoint.ignored().len(), 2);
+    // An index of a variant is no index of the file without one.
+    let shard = "diffusion_pytorch_model.non_ema-00001-of-00001.safetensors";
+    write_index(directory.path(), "diffusion_pytorch_model.non_ema.safetensors.index.json", &[("a", shard)]);
+    assert_eq!(open(directory.path(), &STRICT).unwrap().header().files, ["diffusion_pytorch_model.safetensors"]);
+
+    std::fs::remove_file(directory.path().join("diffusion_pytorch_model.non_ema.safetensors.index.json")).unwrap();
+    std::fs::remove_file(directory.path().join("diffusion_pytorch_model.safetensors")).unwrap();
+    let error = open_fails(&directory);
+    assert!(error.advice().is_some_and(|advice| advice.contains("fp16, non_ema") && advice.contains("give the file")), "{error}");
+}
+
+#[test]
+fn what_has_keys_of_its_own_is_no_variant() {
+    let directory = tempdir().unwrap();
+    write(directory.path(), "model.safetensors", bytes_of(&[("a", b"1")]));
+    write(directory.path(), "model.vision.safetensors", bytes_of(&[("b", b"2")]));
+    assert_eq!(open(directory.path(), &STRICT).unwrap().header().tensors.len(), 2);
+}
+
+#[test]
+fn files_of_a_distributed_checkpoint_are_refused_with_what_they_are() {
+    let directory = tempdir().unwrap();
+    write(directory.path(), ".metadata", b"\x80\x04");
+    write(directory.path(), "__0_0.distcp", b"PK\x03\x04");
+    for path in [directory.path().to_owned(), directory.path().join("__0_0.distcp"), directory.path().join(".metadata")] {
+        let error = fails(open(path, &STRICT));
+        assert!(error.message().contains("torch.distributed.checkpoint"), "{error}");
+        assert!(error.advice().is_some_and(|advice| advice.contains("dcp_to_torch")), "{error}");
+    }
+}
+
+#[test]
 fn files_beside_an_index_are_ignored_and_told() {
     let directory = sharded();
     write(directory.path(), "old.safetensors", "not even a header");

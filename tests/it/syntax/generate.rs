@@ -173,8 +173,18 @@ fn tail() -> impl Strategy<Value = Tail> {
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
-    (vec(side(true), 1..3), arrow(), vec(side(false), 1..3), vec(op(), 0..3), tail())
-        .prop_map(|(sources, arrow, targets, via, tail)| Rule { trivia: Trivia::default(), sources, arrow, targets, via, tail, span: AT })
+    (vec(side(true), 1..3), arrow(), vec(side(false), 1..3), vec(op(), 0..3), any::<bool>(), tail()).prop_map(
+        |(sources, arrow, targets, via, alone, tail)| Rule {
+            trivia: Trivia::default(),
+            sources,
+            arrow,
+            targets,
+            via,
+            alone,
+            tail,
+            span: AT,
+        },
+    )
 }
 
 fn comment() -> impl Strategy<Value = Comment> {

@@ -1,0 +1,109 @@
+"""Optimizer state by parameter (``state.<name>.exp_avg``), which follows its parameters: the same rules, once for each kind of state."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Mapping, Tuple
+
+from ._arrays import ops_of
+from ._errors import Diagnostic, PlanError
+
+_STATE, _GROUPS = "state.", "param_groups."
+
+# What optimizers of torch and of training frameworks keep for each element of a parameter.
+_KINDS = {
+    "exp_avg",
+    "exp_avg_sq",
+    "max_exp_avg_sq",
+    "exp_inf",
+    "momentum_buffer",
+    "square_avg",
+    "grad_avg",
+    "acc_delta",
+    "sum",
+    "prev",
+    "master_param",
+    "exp_avg_diff",
+}
+
+
+def is_state(state_dict: Any) -> bool:
+    """Whether this is the state of an optimizer by names of parameters, flattened as torch's ``flatten_optimizer_state_dict`` does."""
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        return False
+    known = False
+    for key in state_dict:
+        if not isinstance(key, str) or not key.startswith((_STATE, _GROUPS)):
+            return False
+        known = known or (key.startswith(_STATE) and key.rpartition(".")[2] in _KINDS)
+    return known
+
+
+def refused(message: str, hint: str, keys: Tuple[str, ...] = ()) -> PlanError:
+    return PlanError(f"error: {message}\nhelp: {hint}", [Diagnostic("", "error", message, None, keys, (hint,))])
+
+
+def _split(key: str) -> Tuple[str, str, str]:
+    first = _STATE if key.startswith(_STATE) else _GROUPS
+    name, _, kind = key[len(first) :].rpartition(".")
+    return first, name, kind
+
+
+def _is_per_element(state: Mapping[str, Any], kind: str) -> bool:
+    return kind in _KINDS or any(ops_of(value) is not None and len(value.shape) > 0 for value in state.values())
+
+
+def convert(state_dict: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Any]) -> Dict[str, Any]:
+    """The state under the names, and in the shapes, that rules give the parameters. ``make`` plans one kind of state."""
+    kinds: Dict[Tuple[str, str], Dict[str, Any]] = {}
+    for key, value in state_dict.items():
+        first, name, kind = _split(key)
+        kinds.setdefault((first, kind), {})[name] = value
+    result: Dict[str, Any] = {}
+    sources: Dict[str, Tuple[str, ...]] = {}
+    for (first, kind), state in kinds.items():
+        if first == _STATE and _is_per_element(state, kind):
+            plan = make(state)
+            _check(plan, kind)
+            for name, value in plan._carry_out(state).items():
+                result[f"{first}{name}.{kind}"] = value
+            sources.update((target.key, target.sources) for target in plan)
+    # What is kept once for a parameter, as a step or a learning rate, has to be the same in all that one parameter is made of.
+    for (first, kind), state in kinds.items():
+        if first == _STATE and _is_per_element(state, kind):
+            continue
+        used = set()
+        for name, come_from in sources.items():
+            values = [state[source] for source in come_from if source in state]
+            used.update(come_from)
+            if not values:
+                continue
+            if any(not _same(values[0], value) for value in values[1:]):
+                keys = tuple(f"{first}{source}.{kind}" for source in come_from)
+                message = f"{name} is made of several parameters, and their {kind} differs"
+                raise refused(message, f"an optimizer has one {kind} for each parameter: leave it out, or make them equal", keys)
+            result[f"{first}{name}.{kind}"] = values[0]
+        for name, value in state.items():
+            if name not in used:
+                result[f"{first}{name}.{kind}"] = value
+    return result
+
+
+def _same(a: Any, b: Any) -> bool:
+    ops = ops_of(a)
+    if ops is not None and ops_of(b) is ops:
+        return a is b or bool((a == b).all())
+    return bool(a == b)
+
+
+def _check(plan: Any, kind: str) -> None:
+    """Moments are of a parameter's gradients: they move as it does, and don't change as its values do."""
+    computed: List[str] = [node[0] for node in plan._inner.nodes() if type(node) is tuple and node[0] in _VALUES]
+    if computed:
+        what = ", ".join(sorted(set(computed)))
+        raise refused(
+            f"the rules compute values of parameters ({what}), and {kind} of an optimizer is no such value",
+            "convert the parameters alone and start the optimizer anew, or use rules that only move and cut",
+        )
+
+
+_VALUES = ("add", "mul", "neg", "exp", "log", "dequant_blocks", "dequant_mxfp4", "fill", "sinusoids")

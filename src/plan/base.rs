@@ -1,0 +1,181 @@
+//! Base prefixes: a base model's checkpoint for a class with a head, and the other way round, without a rule that says so.
+//!
+//! As the library that owns these classes loads them: after all rules, a key that the target manifest doesn't know is tried without the base
+//! prefix, then with it. Rules of nested models may be written for keys that carry it (or don't), so where keys are missing afterwards, the
+//! rules run once more over keys that were given it (or lost it) first. What meets more of the target stands, and the rules alone if
+//! nothing meets more. Only prefixes that the model type uses are tried, and never on a key that the manifest knows.
+
+use std::collections::HashMap;
+
+use super::{Part, Planner, Renamed, RuleId, RuleInfo, Stage, counted};
+use crate::check::StepKind;
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::{NEITHER_LAYOUT, PREFIX_CHANGED};
+use crate::key::Key;
+
+/// What plans and records call these steps, in the place of a rule file.
+const FILE: &str = "base prefix";
+
+/// What is done to keys before any rule sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Base {
+    /// They get a prefix.
+    Add(&'static str),
+    /// They lose it.
+    Strip(&'static str),
+}
+
+impl Base {
+    fn prefix(self) -> &'static str {
+        match self {
+            Base::Add(prefix) | Base::Strip(prefix) => prefix,
+        }
+    }
+}
+
+/// A key without a prefix, if it carries it and something is left.
+fn without<'k>(key: &'k str, prefix: &str) -> Option<&'k str> {
+    key.strip_prefix(prefix)?.strip_prefix('.').filter(|rest| !rest.is_empty())
+}
+
+/// What a statement that did this would be.
+fn statement(prefix: &str, first: bool) -> String {
+    if first { format!("prefix \"{prefix}\", before the rules") } else { format!("prefix \"{prefix}\"") }
+}
+
+impl Planner<'_> {
+    /// What is worth trying before the rules, now that they ran: nothing if every key is met, or if this failed for another reason than
+    /// that no rule fits.
+    pub(super) fn other_bases(&self) -> Vec<Base> {
+        let Some(wanted) = self.options.wanted else { return Vec::new() };
+        if self.findings.iter().any(|finding| finding.is_error() && finding.code != NEITHER_LAYOUT) || self.met() == self.asked() {
+            return Vec::new();
+        }
+        let (mut ways, given) = (Vec::new(), || self.header.tensors.keys());
+        for prefix in self.options.config.base_prefixes() {
+            if wanted.keys.keys().any(|key| without(key, prefix).is_some()) && given().any(|key| without(key, prefix).is_none()) {
+                ways.push(Base::Add(prefix));
+            }
+            if given().any(|key| without(key, prefix).is_some()) {
+                ways.push(Base::Strip(prefix));
+            }
+        }
+        ways
+    }
+
+    /// How many keys the target asks for here.
+    fn asked(&self) -> usize {
+        match (self.options.part, self.options.wanted) {
+            (Part::Keys(part), _) => part.keys.len(),
+            (_, wanted) => wanted.map_or(0, |wanted| wanted.keys.len()),
+        }
+    }
+
+    /// How many of them are there.
+    pub(super) fn met(&self) -> usize {
+        let part = if let Part::Keys(part) = self.options.part { Some(part) } else { self.options.wanted };
+        let there = |key: &&Key| self.state.contains(key) || self.ties.kept.contains(*key);
+        part.map_or(0, |part| part.keys.keys().filter(there).count())
+    }
+
+    /// The first statement that isn't a strip has its turn: keys get the base prefix that is tried, or lose it.
+    pub(super) fn try_base(&mut self, kind: &StepKind) {
+        if matches!(kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. } | StepKind::Reversed(_)) {
+            return;
+        }
+        let (Some(base), Some(wanted)) = (self.base.take(), self.options.wanted) else { return };
+        let prefix = base.prefix();
+        let change = |key: &str| -> Option<String> {
+            let other = match base {
+                _ if wanted.contains(key) => return None,
+                Base::Add(_) if without(key, prefix).is_some() => return None,
+                Base::Add(_) => format!("{prefix}.{key}"),
+                Base::Strip(_) => without(key, prefix)?.to_owned(),
+            };
+            (!self.state.contains(&other)).then_some(other)
+        };
+        let changes = self.state.iter().filter_map(|(at, entry)| Some((at, change(&entry.key)?))).collect();
+        self.change_prefix(prefix, changes, true);
+    }
+
+    /// After all rules: keys that the manifest doesn't know are tried without each base prefix, then with it.
+    pub(super) fn meet_base(&mut self) {
+        let Some(wanted) = self.options.wanted else { return };
+        let prefixes = self.options.config.base_prefixes();
+        let free = |key: &str| wanted.contains(key) && !self.state.contains(key);
+        // The one key that all prefixes make of a key, and which; no guess between two.
+        let other = |key: &str| -> Option<(usize, String)> {
+            let tried = prefixes.iter().enumerate().filter_map(|(at, prefix)| {
+                let shorter = without(key, prefix).filter(|key| free(key)).map(str::to_owned);
+                let longer = || Some(format!("{prefix}.{key}")).filter(|key| free(key));
+                Some((at, shorter.or_else(longer)?))
+            });
+            let mut tried = tried.collect::<Vec<_>>().into_iter();
+            let first = tried.next()?;
+            tried.all(|(_, key)| key == first.1).then_some(first)
+        };
+        let unknown = self.state.iter().filter(|(_, entry)| !wanted.contains(&entry.key));
+        let changes: Vec<(usize, (usize, String))> = unknown.filter_map(|(at, entry)| Some((at, other(&entry.key)?))).collect();
+        let mut results: HashMap<&str, usize> = HashMap::new();
+        for (_, (_, key)) in &changes {
+            *results.entry(key).or_default() += 1;
+        }
+        let alone: Vec<bool> = changes.iter().map(|(_, (_, key))| results.get(key.as_str()) == Some(&1)).collect();
+        let mut by_prefix: Vec<Vec<(usize, String)>> = vec![Vec::new(); prefixes.len()];
+        for ((place, (at, key)), _) in changes.into_iter().zip(alone).filter(|(_, alone)| *alone) {
+            by_prefix[at].push((place, key));
+        }
+        for (prefix, changes) in prefixes.iter().zip(by_prefix) {
+            self.change_prefix(prefix, changes, false);
+        }
+    }
+
+    fn change_prefix(&mut self, prefix: &str, changes: Vec<(usize, String)>, first: bool) {
+        if changes.is_empty() {
+            return;
+        }
+        let text = statement(prefix, first);
+        let rule = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
+        self.rules.push(RuleInfo { file: FILE.to_owned(), line: 1, text: text.clone(), count: changes.len() as u64 });
+        let (mut added, mut stripped) = (0usize, 0usize);
+        for (from, to) in self.rename_by(rule, changes) {
+            *(if to.len() > from.len() { &mut added } else { &mut stripped }) += 1;
+            self.renamed.push(Renamed { file: FILE.to_owned(), rule: text.clone(), from, to });
+        }
+        self.findings.push(prefix_changed(prefix, added, stripped));
+    }
+
+    /// Turns back, reading backwards, what was done to prefixes by a conversion of which the record tells: what came last comes first.
+    pub(super) fn restore_base(&mut self, stages: &[Stage<'_>], first: bool) {
+        let Some(record) = self.options.record else { return };
+        if !stages.iter().any(|stage| self.is_recorded(stage)) || self.options.wanted.is_some() {
+            return;
+        }
+        let made_by = |renamed: &&Renamed| renamed.file == FILE && renamed.rule.ends_with("before the rules") == first;
+        let mut changes = Vec::new();
+        for renamed in record.renamed.iter().filter(made_by) {
+            if let Some(at) = self.state.place(&renamed.to) {
+                changes.push((at, renamed.from.as_str().to_owned()));
+            }
+        }
+        if changes.is_empty() {
+            return;
+        }
+        let rule = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
+        self.rules.push(RuleInfo { file: FILE.to_owned(), line: 1, text: "turned back".to_owned(), count: changes.len() as u64 });
+        let restored = self.rename_by(rule, changes);
+        let message = format!("turned back {}, as the record says", counted(restored.len(), "key"));
+        let finding = Diagnostic::note(crate::diagnostic::codes::RESTORED, message);
+        self.findings.push(finding.keys(restored.iter().map(|(_, key)| key.as_str())));
+    }
+}
+
+/// What is said of a prefix that was added or taken off.
+pub(super) fn prefix_changed(prefix: &str, added: usize, stripped: usize) -> Diagnostic {
+    let what: Vec<String> = [(added, "added to"), (stripped, "stripped from")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{what} {}", counted(count, "key")))
+        .collect();
+    Diagnostic::note(PREFIX_CHANGED, format!("the prefix `{prefix}` was {}, as the target manifest asks", what.join(" and ")))
+}

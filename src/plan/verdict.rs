@@ -1,0 +1,180 @@
+//! Verdicts: in which layout the rewrites of a stage found the checkpoint, and what of that is worth saying.
+//!
+//! The evidence is collected while the statements run, and judged at the end of the stage. With a record of these very rules, read the same
+//! way, a checkpoint whose keys don't say otherwise was converted by them, and the stage has nothing to do.
+
+use std::collections::HashSet;
+
+use indexmap::{IndexMap, IndexSet};
+
+use super::pass::TieState;
+use super::state::State;
+use super::{DropReason, Planner, RECORD_FILE, RuleInfo, Stage, Verdict, counted, pass};
+use crate::check::{Direction, Step};
+use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT, NEITHER_LAYOUT, UNMATCHED_RULE};
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::key::Key;
+
+/// What a plan was before something that may be taken back.
+struct Snapshot {
+    state: State,
+    dropped: IndexMap<Key, DropReason>,
+    findings: Vec<Diagnostic>,
+    rules: Vec<RuleInfo>,
+    evidence: Evidence,
+    ties: TieState,
+    renamed: usize,
+    lost: usize,
+}
+
+/// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Evidence {
+    /// Keys that a rewrite took.
+    pub(super) matched: usize,
+    /// Keys that no rewrite took and that look like a result.
+    pub(super) already: IndexSet<Key, foldhash::fast::RandomState>,
+    /// Keys that a rewrite of this stage gave: that they look like results says nothing.
+    pub(super) made: HashSet<Key, foldhash::fast::RandomState>,
+    /// Keys that fit a rewrite and keep their name: they are in both layouts.
+    pub(super) same: usize,
+    /// Whether a rewrite took a key that doesn't look like a result.
+    pub(super) fresh: bool,
+    /// Rules that took nothing.
+    pub(super) unmatched: Vec<Diagnostic>,
+    /// Rewrites that ran.
+    pub(super) rewrites: usize,
+    /// Rules of them that must take something: those that are not `optional`.
+    pub(super) needed: usize,
+    /// Steps that can't be read backwards and left something behind.
+    pub(super) left_out: Vec<pass::lossy::LeftOut>,
+    /// How large the heads are that were turned, by module.
+    pub(super) heads: pass::Heads,
+}
+
+impl Planner<'_> {
+    pub(super) fn stage(&mut self, stage: &Stage<'_>) {
+        self.evidence = Evidence::default();
+        self.recorded = self.is_recorded(stage);
+        self.repeated = self.is_repeated(stage);
+        let before = self.repeated.then(|| self.snapshot());
+        let steps: Vec<&Step> = stage.rules.steps.iter().collect();
+        self.steps(&steps, stage);
+        self.close_ties();
+        if let Some(before) = before.filter(|_| self.evidence.rewrites > 0 && !self.evidence.fresh) {
+            return self.applied_before(stage, before);
+        }
+        if self.failed() {
+            return;
+        }
+        let mut evidence = std::mem::take(&mut self.evidence);
+        let verdict = match (evidence.matched, evidence.already.len()) {
+            (0, 0) => Verdict::Neither,
+            (0, _) => Verdict::Already,
+            (_, 0) => Verdict::Converts,
+            _ => Verdict::Mixed,
+        };
+        if evidence.rewrites > 0 {
+            self.verdicts.push(verdict);
+        }
+        let left_out = std::mem::take(&mut evidence.left_out);
+        self.report_stage(stage, verdict, evidence);
+        // Where there is nothing to do, nothing is left undone.
+        if verdict != Verdict::Already {
+            self.report_left_out(left_out);
+        }
+    }
+
+    /// The record says that these rules made the checkpoint, and no key says otherwise: they have nothing to do.
+    fn applied_before(&mut self, stage: &Stage<'_>, before: Snapshot) {
+        self.restore_snapshot(before);
+        self.evidence = Evidence::default();
+        self.verdicts.push(Verdict::Already);
+        let backwards = if stage.direction == Direction::Reverse { ", backwards," } else { "" };
+        let message = format!("`{}`{backwards} was applied already, as the record ({RECORD_FILE}) says: nothing to do", stage.rules.name);
+        self.findings.push(Diagnostic::note(ALREADY_THERE, message));
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            state: self.state.clone(),
+            dropped: self.dropped.clone(),
+            findings: self.findings.clone(),
+            rules: self.rules.clone(),
+            evidence: self.evidence.clone(),
+            ties: self.ties.clone(),
+            renamed: self.renamed.len(),
+            lost: self.lost.len(),
+        }
+    }
+
+    fn restore_snapshot(&mut self, before: Snapshot) {
+        let Snapshot { state, dropped, findings, rules, evidence, ties, renamed, lost } = before;
+        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.ties) = (state, dropped, findings, rules, evidence, ties);
+        self.renamed.truncate(renamed);
+        self.lost.truncate(lost);
+        let count = self.rules.len();
+        self.rule_ids.retain(|_, id| (id.0 as usize) < count);
+        self.rewrites.retain(|id, _| (id.0 as usize) < count);
+    }
+
+    fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
+        // Of nothing, as a rank without a share has it, nothing can be said.
+        if self.header.tensors.is_empty() {
+            return;
+        }
+        let (source, target) = match (&stage.rules.layouts, stage.direction) {
+            (Some((left, right)), Direction::Forward) => (left.as_str(), right.as_str()),
+            (Some((left, right)), Direction::Reverse) => (right.as_str(), left.as_str()),
+            (None, _) => ("source", "target"),
+        };
+        let name = &stage.rules.name;
+        match verdict {
+            Verdict::Already => {
+                let (fit, all) = (evidence.already.len(), self.state.iter().count());
+                let are = if fit == 1 { "is" } else { "are" };
+                let message =
+                    format!("already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do", counted(all, "key"));
+                let finding = Diagnostic::note(ALREADY_THERE, message);
+                self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
+            }
+            Verdict::Mixed => {
+                let count = counted(evidence.already.len(), "key");
+                let finding = Diagnostic::warning(
+                    MIXED_LAYOUT,
+                    format!("mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"),
+                );
+                let finding = finding.keys(evidence.already.into_iter().map(String::from));
+                self.findings.push(finding.hint("reading backwards would rename these too"));
+            }
+            Verdict::Neither if stage.named && evidence.needed > 0 && evidence.same == 0 => {
+                let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
+                finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
+                for miss in self.nearest_misses(stage).into_iter().take(3) {
+                    finding = finding.hint(miss);
+                }
+                self.findings
+                    .push(finding.hint("are these rules for this checkpoint, and is the direction right? `regraft explain` says more"));
+            }
+            _ => {}
+        }
+        if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
+            for mut finding in evidence.unmatched {
+                if !stage.named {
+                    finding.severity = Severity::Note;
+                } else if let Some((_, miss)) = self.miss_of(&finding, stage) {
+                    finding.hints.insert(0, miss);
+                }
+                self.findings.push(finding);
+            }
+        }
+    }
+
+    pub(super) fn unmatched(&mut self, place: &Place, what: &str) {
+        self.evidence.unmatched.push(
+            Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
+                .at(place.clone(), "no key fits")
+                .hint("write `optional` at its end if that is fine"),
+        );
+    }
+}
