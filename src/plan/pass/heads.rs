@@ -15,7 +15,10 @@ use crate::plan::state::Entry;
 
 /// The first tensor of each module that was turned, by one rule file.
 #[derive(Clone, Debug, Default)]
-pub(in crate::plan) struct Heads(HashMap<(usize, Box<str>), (Turned, Key, Place), foldhash::fast::RandomState>);
+pub(in crate::plan) struct Heads(HashMap<Attention, (Turned, Key, Place), foldhash::fast::RandomState>);
+
+/// A rule file, and where an attention is.
+type Attention = (usize, Box<str>);
 
 impl Planner<'_> {
     /// Takes note of what an instance turned, and compares it with what else the module has.
