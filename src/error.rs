@@ -5,7 +5,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::plain::{harmless, one_line};
+use crate::diagnostic::plain::one_line;
 
 /// What kind of failure an [`Error`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +118,7 @@ impl fmt::Display for Error {
         if let Some(key) = &self.0.key {
             write!(f, "key {key:?}: ")?;
         }
-        f.write_str(&harmless(&self.0.message))?;
+        f.write_str(&one_line(&self.0.message))?;
         if let Some(source) = &self.0.source {
             write!(f, ": {source}")?;
         }

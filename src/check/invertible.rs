@@ -30,9 +30,9 @@ pub(super) fn rule(rule: &Rule, text: &RuleText) -> Result<(), Box<Diagnostic>> 
     }
     if let Some(optional) = rule.left.iter().chain(&rule.right).find(|side| side.optional) {
         return Err(Box::new(
-            Diagnostic::error(NOT_INVERTIBLE, "a source that may be missing can't be known when reading backwards")
+            Diagnostic::error(NOT_INVERTIBLE, "reading backwards could not know whether a tensor that may be missing was there")
                 .at(optional.place.clone(), "optional, in a `<->` rule")
-                .hint("write `->`, or two rules"),
+                .hint("write `->`; `optional` at the end of a rule says that the whole rule may match nothing, which `<->` allows"),
         ));
     }
     simulate(rule, &rule.right, &rule.left, backwards, false)
@@ -41,7 +41,7 @@ pub(super) fn rule(rule: &Rule, text: &RuleText) -> Result<(), Box<Diagnostic>> 
 fn no_inverse(place: &Place, why: &str) -> Box<Diagnostic> {
     Box::new(
         Diagnostic::error(NOT_INVERTIBLE, why.to_owned())
-            .at(place.clone(), "has no inverse, in a `<->` rule")
+            .at(place.clone(), "has no inverse as it is written, in a `<->` rule")
             .hint("write `->` if the rule is meant to go one way"),
     )
 }
@@ -136,9 +136,11 @@ fn counted(rule: &Rule, two_way: bool) -> Result<(), Box<Diagnostic>> {
         if let Some(capture) = rule.captures.get(usize::from(over.0))
             && !matches!(capture.kind, CaptureKind::Index(Some(_)))
         {
+            // Read forward it is a number that is missing; backwards, an inverse.
+            let code = if matches!(used.op, Op::SplitOver { .. }) { ARITY } else { NOT_INVERTIBLE };
             return Err(Box::new(
-                Diagnostic::error(NOT_INVERTIBLE, format!("into how many parts to split over `{}` is not known", capture.name))
-                    .at(used.place.clone(), if two_way { "read backwards, this splits" } else { "splits" })
+                Diagnostic::error(code, format!("into how many parts to split over `{}` is not known", capture.name))
+                    .at(used.place.clone(), if code == ARITY { "splits" } else { "read backwards, this splits" })
                     .hint(format!("give the capture a range, as in {{{}: 0..4}}", capture.name)),
             ));
         }
@@ -165,14 +167,24 @@ fn simulate(rule: &Rule, from: &[Side], to: &[Side], ops: Vec<(Op<Expr>, Place)>
         .iter()
         .map(|side| own(side, &|slot| has(slot, forward)).into_iter().filter(|slot| consumed.contains(slot)).collect())
         .collect();
-    let fail = |place: &Place, message: String, label: &str| Err(Box::new(Diagnostic::error(ARITY, message).at(place.clone(), label)));
+    let wrong = |place: &Place, message: String, label: &str| Box::new(Diagnostic::error(ARITY, message).at(place.clone(), label));
+    let fail = |place: &Place, message: String, label: &str| Err(wrong(place, message, label));
+    let name_of = |slot: Slot| rule.captures.get(usize::from(slot.0)).map_or("?", |capture| capture.name.as_str());
     for (op, place) in &ops {
         match op.arity() {
             Arity::Each => {}
             Arity::Join(count) => {
                 if count.is_some_and(|count| count != items.len()) || items.len() < 2 {
                     let wanted = count.map_or_else(|| "at least two tensors".to_owned(), |count| format!("{count} tensors"));
-                    return fail(place, format!("this op joins {wanted}, and here there {}", are(items.len())), "joins these");
+                    let mut finding = wrong(place, format!("this op joins {wanted}, and here there {}", are(items.len())), "joins these");
+                    // A capture that only the source has stands for many tensors.
+                    let many = pattern_of(&from[0])
+                        .and_then(|pattern| pattern.slots().into_iter().find(|slot| !has(usize::from(slot.0), forward)));
+                    if let (Op::Concat { .. }, [_], Some(slot)) = (op, items.as_slice(), many) {
+                        finding =
+                            Box::new(finding.hint(format!("to join the tensors of `{0}`, write `concat(…, over {0})`", name_of(slot))));
+                    }
+                    return Err(finding);
                 }
                 if items.windows(2).any(|pair| pair[0] != pair[1]) {
                     return fail(place, "the tensors to join don't have the same captures".to_owned(), "stack them first");
@@ -194,14 +206,23 @@ fn simulate(rule: &Rule, from: &[Side], to: &[Side], ops: Vec<(Op<Expr>, Place)>
                     let before = item.len();
                     item.retain(|own| *own != slot);
                     if item.len() == before {
-                        let name = rule.captures.get(usize::from(slot.0)).map_or("?", |capture| capture.name.as_str());
-                        return fail(place, format!("the capture `{name}` doesn't tell these tensors apart"), "nothing to gather");
+                        let (name, at) = (name_of(slot), usize::from(slot.0));
+                        let both = has(at, true) && has(at, false);
+                        let hint = if both {
+                            format!(
+                                "`{name}` is on both sides of the arrow, so each of its values is a rule of its own: leave it out of one side"
+                            )
+                        } else {
+                            format!("every tensor that is gathered needs `{name}`, and it is gathered once")
+                        };
+                        let message = format!("the capture `{name}` doesn't tell these tensors apart");
+                        return Err(Box::new(wrong(place, message, "nothing to gather").hint(hint)));
                     }
                 }
             }
             Arity::Scatter(slot) => {
                 if has(usize::from(slot.0), !forward) {
-                    let name = rule.captures.get(usize::from(slot.0)).map_or("?", |capture| capture.name.as_str());
+                    let name = name_of(slot);
                     return fail(place, format!("the capture `{name}` is bound by the sources already"), "can't be made anew");
                 }
                 for item in &mut items {
@@ -212,13 +233,18 @@ fn simulate(rule: &Rule, from: &[Side], to: &[Side], ops: Vec<(Op<Expr>, Place)>
         }
     }
     if items.len() != to.len() {
-        let message = format!(
-            "{} come out of this, for {}",
-            count(items.len(), "tensor"),
-            count(to.len(), if forward { "target" } else { "source" })
-        );
-        let label = if forward { "joint ops after `via` must give one tensor for each target" } else { "read backwards" };
-        return fail(&rule.place, message, label);
+        let (come, come_out) = (items.len(), if items.len() == 1 { "comes" } else { "come" });
+        let made = count(come, "tensor");
+        let (each, way) = if forward { ("target", "read from left to right") } else { ("source", "read backwards") };
+        let finding = wrong(&rule.place, format!("{made} {come_out} out of this, for {}", count(to.len(), each)), way);
+        let hint = if come > to.len() {
+            "join tensors with `concat` or `stack`"
+        } else if come == 1 && ops.is_empty() && forward {
+            "part a tensor with `split` or `unstack` (a second name for a whole one is a `tie`)"
+        } else {
+            "part a tensor with `split` or `unstack`"
+        };
+        return Err(Box::new(finding.hint(format!("{hint}: the ops after `via` must give one tensor for each {each}"))));
     }
     for (item, side) in items.iter().zip(to) {
         let wanted: Vec<Slot> = own(side, &|slot| has(slot, !forward));

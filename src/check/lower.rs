@@ -10,11 +10,10 @@ use super::circle::circles;
 use super::keys::Keys;
 use super::op::{self, OpUse};
 use super::rules::{Capture, Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
-use super::value::{LENGTHS, Scope, names};
+use super::sight::{Sight, undefined};
+use super::value::{LENGTHS, Scope};
 use super::{invertible, proof, resolve_alone, resolve_within};
-use crate::diagnostic::codes::{
-    ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, OUTSIDE, UNKNOWN_NAME, UNKNOWN_RULES,
-};
+use crate::diagnostic::codes::{ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, OUTSIDE, UNKNOWN_RULES};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::key::{Pattern, Slot};
 use crate::syntax::ast::{self, Arrow, Expr, ExprKind, IfAbsent, IfPresent, Segment, StatementKind};
@@ -208,7 +207,7 @@ impl Checker<'_> {
                 Some(StepKind::Reversed(used))
             }
             StatementKind::When { condition, then, otherwise, .. } => {
-                self.check_names(scope, condition, &[]);
+                self.check_names(scope, condition, Sight::Nothing);
                 self.check_exists(scope, condition, &[]);
                 let (then, otherwise) = (self.statements(scope, then), self.statements(scope, otherwise));
                 Some(StepKind::When { condition: condition.clone(), then, otherwise })
@@ -243,7 +242,7 @@ impl Checker<'_> {
             }
             StatementKind::Tie(tie) => {
                 if let Some(condition) = &tie.condition {
-                    self.check_names(scope, condition, &[]);
+                    self.check_names(scope, condition, Sight::Nothing);
                     self.check_exists(scope, condition, &[]);
                 }
                 let lowered = self.tie(scope, tie);
@@ -255,7 +254,7 @@ impl Checker<'_> {
             }
             StatementKind::Expect { pattern, count } => {
                 if let Some(count) = count {
-                    self.check_names(scope, count, &[]);
+                    self.check_names(scope, count, Sight::Nothing);
                 }
                 let resolved = resolve_alone(&self.scopes[scope], pattern);
                 self.report(resolved).map(|keys| {
@@ -341,25 +340,8 @@ impl Checker<'_> {
             })
     }
 
-    fn check_names(&mut self, scope: usize, expr: &Expr, captures: &[&str]) {
-        let mut found = Vec::new();
-        names(expr, &mut found);
-        let scope = &self.scopes[scope];
-        for (name, span) in found {
-            if scope.lets.contains_key(name) || captures.contains(&name) {
-                continue;
-            }
-            let mut diagnostic = Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined")).at(scope.place(span), "not found");
-            let known = scope.lets.keys().map(String::as_str).chain(captures.iter().copied());
-            diagnostic = match did_you_mean(name, known) {
-                _ if LENGTHS.contains(&name) => {
-                    diagnostic.hint("the lengths of a tensor are known in the `where` of a one-way rule with one source, and nowhere else")
-                }
-                Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
-                None => diagnostic.hint(format!("define it with `let {name} = …`, or bind it in a pattern")),
-            };
-            self.findings.push(diagnostic);
-        }
+    fn check_names(&mut self, scope: usize, expr: &Expr, sight: Sight<'_>) {
+        self.findings.extend(undefined(&self.scopes[scope], expr, sight));
     }
 
     /// The patterns that a condition asks for must mean something beside the captures in its sight.
@@ -389,7 +371,7 @@ impl Checker<'_> {
             let in_all = |capture: &&Capture| taken.iter().all(|keys| keys.captures().iter().any(|one| one.name == capture.name));
             let known: Vec<&str> =
                 taken.first().map(Keys::captures).unwrap_or_default().iter().filter(in_all).map(|one| one.name.as_str()).collect();
-            self.check_names(scope, condition, &known);
+            self.check_names(scope, condition, Sight::Where(&known));
             for keys in &taken {
                 self.check_exists(scope, condition, keys.captures());
             }
@@ -489,11 +471,19 @@ impl Checker<'_> {
         };
         lowered.ambiguous = proof::may_be_ambiguous(&lowered);
         if !is_map && !lowered.is_rename() {
-            return Err(Box::new(
-                Diagnostic::error(ARITY, "a `rename` has one source, one target and no ops")
-                    .at(scope.place(rule.span), "this changes tensors")
-                    .hint("write `map` instead of `rename`"),
-            ));
+            let ops = !lowered.joint.is_empty() || lowered.left.iter().chain(&lowered.right).any(|side| !side.ops.is_empty());
+            let (label, hint) = if ops {
+                ("this changes tensors", "write `map` instead of `rename`")
+            } else if lowered.right.len() > 1 {
+                (
+                    "more than one target",
+                    "to part a tensor, write a `map` with `split` or `unstack`; a second name for a whole one is a `tie`",
+                )
+            } else {
+                ("more than one source", "write one rule for each, or a `map` that joins them with `concat` or `stack`")
+            };
+            let finding = Diagnostic::error(ARITY, "a `rename` has one source, one target and no ops");
+            return Err(Box::new(finding.at(scope.place(rule.span), label).hint(hint)));
         }
         invertible::rule(&lowered, rule)?;
         if let Some(condition) = &rule.tail.condition {
@@ -502,15 +492,15 @@ impl Checker<'_> {
             if lowered.knows_lengths() {
                 captures.extend(LENGTHS);
             }
-            self.check_names(scope_id, condition, &captures);
+            self.check_names(scope_id, condition, Sight::Where(&captures));
             self.check_exists(scope_id, condition, &lowered.captures);
         }
-        self.check_op_names(scope_id, rule);
+        self.check_op_names(scope_id, rule, &lowered.captures);
         Ok(lowered)
     }
 
     /// Numbers of ops may be `let` values; captures, over which an op goes, and dtypes are not numbers.
-    fn check_op_names(&mut self, scope: usize, rule: &ast::Rule) {
+    fn check_op_names(&mut self, scope: usize, rule: &ast::Rule, captures: &[Capture]) {
         let calls = rule.via.iter().chain(rule.sources.iter().chain(&rule.targets).flat_map(|side| &side.ops));
         for call in calls {
             let skip_first = matches!(call.name.text.as_str(), "stack" | "unstack");
@@ -521,8 +511,10 @@ impl Checker<'_> {
                     continue;
                 }
                 match arg {
-                    ast::Arg::Value(expr) => self.check_names(scope, expr, &[]),
-                    ast::Arg::Range(start, end) => start.iter().chain(end).for_each(|expr| self.check_names(scope, expr, &[])),
+                    ast::Arg::Value(expr) => self.check_names(scope, expr, Sight::Numbers(captures)),
+                    ast::Arg::Range(start, end) => {
+                        start.iter().chain(end).for_each(|expr| self.check_names(scope, expr, Sight::Numbers(captures)));
+                    }
                     ast::Arg::Over(_) => {}
                 }
             }

@@ -10,6 +10,7 @@ pub mod op;
 mod proof;
 pub mod reading;
 mod rules;
+mod sight;
 pub mod value;
 
 pub use keys::Keys;

@@ -258,12 +258,12 @@ impl<E: Clone> Op<E> {
             Op::Reshape { from: None, .. } => {
                 return Err("a reshape can be undone only if the shape before is written too: reshape([after], [before])");
             }
-            Op::Slice { dim, start, end: Some(end), of: Some(of) } => match start {
-                None => Op::Pad { dim, to: of, from: Some(end) },
-                Some(_) => return Err("only a slice that starts at 0 can be undone by padding: leave the start out"),
-            },
+            Op::Slice { dim, start: None, end: Some(end), of: Some(of) } => Op::Pad { dim, to: of, from: Some(end) },
+            Op::Slice { start: Some(_), .. } => {
+                return Err("only a slice from the start can be undone, by padding with zeros: slice(dim, ..end, of)");
+            }
             Op::Slice { .. } => {
-                return Err("a slice can be undone only if the whole size is written: slice(dim, ..end, of), which pads with zeros");
+                return Err("a slice can be undone, by padding, only if its end and the whole size are written: slice(dim, ..end, of)");
             }
             Op::Pad { dim, to, from: Some(from) } => Op::Slice { dim, start: None, end: Some(from), of: Some(to) },
             Op::Pad { from: None, .. } => {

@@ -42,7 +42,7 @@ impl Console {
     /// Says something on the side, unless told to be quiet. Nobody reading it is no failure.
     pub(super) fn note(self, text: &str) {
         if !self.quiet && !self.json {
-            self.aside(&format!("{}\n", plain::one_line(text)));
+            self.line(text);
         }
     }
 
@@ -55,10 +55,15 @@ impl Console {
         for finding in findings {
             match finding.severity {
                 Severity::Note if self.quiet => {}
-                Severity::Note => self.aside(&format!("{}\n", plain::one_line(&one_line(finding)))),
+                Severity::Note => self.line(&one_line(finding)),
                 _ => self.say(&format!("{}\n", render(finding, colour))),
             }
         }
+    }
+
+    /// Prints a line on standard error, whatever is in it.
+    pub(super) fn line(self, text: &str) {
+        self.say(&format!("{}\n", plain::one_line(text)));
     }
 
     /// Prints on standard error, without control characters.
@@ -107,7 +112,7 @@ pub(super) fn has_findings(findings: &[Diagnostic]) -> bool {
 /// A rule of a plan, as `file:line text`.
 pub(super) fn rule_line(plan: &Plan, rule: regraft::plan::RuleId) -> String {
     match plan.rules.get(rule.0 as usize) {
-        Some(rule) => format!("{}:{} {}", rule.file, rule.line, rule.text),
+        Some(rule) => plain::one_line(&format!("{}:{} {}", rule.file, rule.line, rule.text)).into_owned(),
         None => "unknown rule".to_owned(),
     }
 }

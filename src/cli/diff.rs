@@ -16,7 +16,8 @@ use super::{Failure, Outcome, Result};
 
 /// Compare two checkpoints: keys, dtypes, shapes, and every byte
 ///
-/// Exit code 0 if they are the same, 1 if they differ. The order of tensors, their sharding and `__metadata__` don't count.
+/// Exit code 0 if they are the same, 1 if they differ; with --quiet, that is all. The order of tensors, their sharding and `__metadata__`
+/// don't count.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft diff before/ after/

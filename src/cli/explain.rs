@@ -138,7 +138,7 @@ impl Explained<'_> {
             let nearest = self.nearest();
             out.push_str(if nearest.is_empty() { "\nno rule takes it\n" } else { "\nno rule takes it; these come nearest:\n" });
             for miss in nearest {
-                let _ = writeln!(out, "  {}\n    {}", miss.rule, one_line(&miss.why));
+                let _ = writeln!(out, "  {}\n    {}", one_line(&miss.rule), one_line(&miss.why));
             }
         }
         if let Some(target) = self.target.filter(|target| !matches!(self.plan.node(target.node).op, Op::Source { .. })) {

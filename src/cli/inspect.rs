@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         console.out(&text(&checkpoint, &equal, arguments))?;
         console.findings(&findings);
         for note in checkpoint.notes() {
-            console.aside(&format!("warning: {note}\n"));
+            console.line(&format!("warning: {note}"));
         }
         for path in checkpoint.ignored() {
             console.note(&format!("note: {} is no part of the checkpoint", path.display()));
@@ -107,8 +107,8 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
     let files = header.files.len();
     match header.files.as_slice() {
         [] => out.push_str("files: none, this is a manifest\n"),
-        [one] => out.push_str(&format!("file: {one}\n")),
-        [first, .., last] => out.push_str(&format!("files: {files}, {first} to {last}\n")),
+        [one] => out.push_str(&format!("file: {}\n", one_line(one))),
+        [first, .., last] => out.push_str(&format!("files: {files}, {} to {}\n", one_line(first), one_line(last))),
     }
     if !header.metadata.is_empty() {
         let pairs: Vec<String> = header.metadata.iter().map(|(name, value)| format!("{} = {value:?}", one_line(name))).collect();

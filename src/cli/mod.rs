@@ -145,9 +145,24 @@ impl From<LoadError> for Failure {
 
 type Result<T> = std::result::Result<T, Failure>;
 
+/// How many files the process may have open, if the system lets it.
+const OPEN_FILES: u64 = 1 << 16;
+
+/// Raises the limit of open files as far as this process may: each shard of a checkpoint is one, and where the usual limit is 256 there are checkpoints with more.
+fn open_more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if current.is_some_and(|current| current < wanted) {
+        // If it can't be, whoever needs more says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
+
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
     let Arguments { command, global } = Arguments::parse();
+    open_more_files();
     let colour = match global.color {
         Colour::Auto => ColorChoice::Auto,
         Colour::Always => ColorChoice::Always,
@@ -189,13 +204,13 @@ fn report(failure: &Failure, console: Console) -> ExitCode {
     }
     match failure {
         Failure::World(error) => {
-            console.aside(&format!("error: {error}\n"));
+            console.line(&format!("error: {error}"));
             if let Some(advice) = error.advice() {
-                console.aside(&format!("  help: {advice}\n"));
+                console.line(&format!("  help: {advice}"));
             }
         }
         Failure::Rules(diagnostics) => console.findings(&diagnostics.0),
-        Failure::Usage(message) => console.aside(&format!("error: {message}\n")),
+        Failure::Usage(message) => console.line(&format!("error: {message}")),
         Failure::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         Failure::Shown(_) => {}
         Failure::Output(error) => console.aside(&format!("error: cannot write to standard output: {error}\n")),

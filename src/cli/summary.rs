@@ -59,7 +59,7 @@ fn files(files: &[FileLanes], all: bool, out: &mut String) {
     for run in files.chunk_by(same) {
         if all || run.len() <= FILES {
             for file in run {
-                let _ = writeln!(out, "  {}: {}", file.name, by_lane(&file.bytes));
+                let _ = writeln!(out, "  {}: {}", one_line(&file.name), by_lane(&file.bytes));
             }
             continue;
         }
@@ -68,7 +68,7 @@ fn files(files: &[FileLanes], all: bool, out: &mut String) {
             let sum = bytes.entry(*lane).or_default();
             *sum = sum.saturating_add(*more);
         }
-        let first = run.first().map_or("", |file| file.name.as_str());
+        let first = one_line(run.first().map_or("", |file| file.name.as_str()));
         let _ = writeln!(out, "  {first} and {} after it: {}", counted(run.len() as u64 - 1, "file"), by_lane(&bytes));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use regraft::diagnostic::plain::one_line;
 use regraft::execute::verify;
 
 use super::console::Console;
@@ -23,7 +24,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         console.json(&verified)?;
     } else {
         for finding in &verified.findings {
-            console.out(&format!("{finding}\n"))?;
+            console.out(&format!("{}\n", one_line(finding)))?;
         }
         if verified.findings.is_empty() && !console.quiet {
             console.out(&format!("{} as their checksums say, {}\n", counted(verified.files, "file"), Size(verified.bytes)))?;

@@ -55,10 +55,14 @@ pub(super) fn manifest<'a>(shards: impl Iterator<Item = (&'a str, &'a Sums)>) ->
 pub fn verify(directory: &Path) -> Result<Verified> {
     const MOST: u64 = 1 << 30;
     let path = directory.join(CHECKSUMS);
-    let len =
-        path.metadata().map_err(|error| Error::io("cannot open the checksums", &path, error).hint("`--checksums` writes them"))?.len();
-    if len > MOST {
-        return Err(Error::new(ErrorKind::Limit, format!("the checksums have {len} bytes; at most {MOST} are read")).in_file(&path));
+    let found = path.metadata().map_err(|error| Error::io("cannot open the checksums", &path, error).hint("`--checksums` writes them"))?;
+    if !found.is_file() {
+        return Err(Error::new(ErrorKind::Unsupported, "not a regular file").in_file(&path));
+    }
+    if found.len() > MOST {
+        return Err(
+            Error::new(ErrorKind::Limit, format!("the checksums have {} bytes; at most {MOST} are read", found.len())).in_file(&path)
+        );
     }
     let text = std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read the checksums", &path, error))?;
     let manifest: Manifest =

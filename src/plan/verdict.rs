@@ -5,27 +5,14 @@
 
 use std::collections::HashSet;
 
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexSet;
 
-use super::pass::TieState;
-use super::state::State;
-use super::{DropReason, Planner, RECORD_FILE, RuleInfo, Stage, Verdict, counted, pass};
+use super::draft::Draft;
+use super::{Planner, RECORD_FILE, Stage, Verdict, counted, pass};
 use crate::check::{Direction, Step};
 use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT, NEITHER_LAYOUT, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::key::Key;
-
-/// What a plan was before something that may be taken back.
-struct Snapshot {
-    state: State,
-    dropped: IndexMap<Key, DropReason>,
-    findings: Vec<Diagnostic>,
-    rules: Vec<RuleInfo>,
-    evidence: Evidence,
-    ties: TieState,
-    renamed: usize,
-    lost: usize,
-}
 
 /// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +44,7 @@ impl Planner<'_> {
         self.evidence = Evidence::default();
         self.recorded = self.is_recorded(stage);
         self.repeated = self.is_repeated(stage);
-        let before = self.repeated.then(|| self.snapshot());
+        let before = self.repeated.then(|| self.draft.clone());
         let steps: Vec<&Step> = stage.rules.steps.iter().collect();
         self.steps(&steps, stage);
         self.close_ties();
@@ -86,36 +73,13 @@ impl Planner<'_> {
     }
 
     /// The record says that these rules made the checkpoint, and no key says otherwise: they have nothing to do.
-    fn applied_before(&mut self, stage: &Stage<'_>, before: Snapshot) {
-        self.restore_snapshot(before);
+    fn applied_before(&mut self, stage: &Stage<'_>, before: Draft) {
+        self.draft = before;
         self.evidence = Evidence::default();
         self.verdicts.push(Verdict::Already);
         let backwards = if stage.direction == Direction::Reverse { ", backwards," } else { "" };
         let message = format!("`{}`{backwards} was applied already, as the record ({RECORD_FILE}) says: nothing to do", stage.rules.name);
         self.findings.push(Diagnostic::note(ALREADY_THERE, message));
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            state: self.state.clone(),
-            dropped: self.dropped.clone(),
-            findings: self.findings.clone(),
-            rules: self.rules.clone(),
-            evidence: self.evidence.clone(),
-            ties: self.ties.clone(),
-            renamed: self.renamed.len(),
-            lost: self.lost.len(),
-        }
-    }
-
-    fn restore_snapshot(&mut self, before: Snapshot) {
-        let Snapshot { state, dropped, findings, rules, evidence, ties, renamed, lost } = before;
-        (self.state, self.dropped, self.findings, self.rules, self.evidence, self.ties) = (state, dropped, findings, rules, evidence, ties);
-        self.renamed.truncate(renamed);
-        self.lost.truncate(lost);
-        let count = self.rules.len();
-        self.rule_ids.retain(|_, id| (id.0 as usize) < count);
-        self.rewrites.retain(|id, _| (id.0 as usize) < count);
     }
 
     fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {

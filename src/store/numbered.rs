@@ -14,13 +14,19 @@ const NAMED: usize = 5;
 /// Beginnings of names of files that hold something else than the model: the same model in another layout, adapters, the state of training.
 const OTHERS: &[&str] = &["consolidated", "adapter", "optimizer"];
 
-/// The parts of `model-00002-of-00003.safetensors`: what stands before the number, the number, how it is written, and how many there are.
+/// The parts of `model-00002-of-00003.safetensors`: what stands before the number, the number, how it is written, and how many there are, with what may
+/// follow that, as diffusers once named variants: `model-00002-of-00003.fp16.safetensors`.
 fn numbers(name: &str) -> Option<(&str, u64, usize, &str)> {
     let (rest, of) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (digits(number) && digits(of)).then_some(())?;
+    (digits(number) && digits(count_of(of))).then_some(())?;
     Some((stem, number.parse().ok()?, number.len(), of))
+}
+
+/// How many there are, without what follows.
+fn count_of(of: &str) -> &str {
+    of.split_once('.').map_or(of, |(count, _)| count)
 }
 
 /// Each set of numbered files that lacks some: the first names that are not there, how many, and of how many.
@@ -33,7 +39,7 @@ fn incomplete(names: &[String]) -> Vec<(Vec<String>, u64, u64)> {
     }
     let mut found = Vec::new();
     for ((stem, of), (there, width)) in sets {
-        let Ok(count) = of.parse::<u64>() else { continue };
+        let Ok(count) = count_of(of).parse::<u64>() else { continue };
         // Nearly everybody counts from 1.
         let first = u64::from(!there.contains(&0));
         // Counted from 0, the last is one less.
@@ -94,6 +100,8 @@ mod tests {
         // Counted from 0, as some do.
         let gap = of(&["a-0-of-2.safetensors"]);
         assert_eq!(gap, [Remark::Gap { missing: vec!["a-1-of-2.safetensors".to_owned()], count: 1, of: 2 }]);
+        let gap = of(&["a-1-of-2.fp16.safetensors", "a-1-of-1.safetensors"]);
+        assert_eq!(gap, [Remark::Gap { missing: vec!["a-2-of-2.fp16.safetensors".to_owned()], count: 1, of: 2 }]);
         for whole in [
             &["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"][..],
             &["a-0-of-2.safetensors", "a-1-of-2.safetensors"],

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Checkpoint, open_regular};
 use super::json::{self, Kind};
-use super::safetensors::{MAX_HEADER_LEN, foreign};
+use super::safetensors::{HEAD, MAX_HEADER_LEN, foreign};
 use super::{distributed, manifest, numbered, sharded, variants};
 use crate::config::BYTE_ORDER_MARK;
 use crate::error::{Error, ErrorKind, Result};
@@ -216,7 +216,7 @@ pub(super) fn content(path: &Path) -> Result<Content> {
     }
     let failed = |source| Error::io("cannot read", path, source);
     let mut bytes = Vec::new();
-    file.by_ref().take(64).read_to_end(&mut bytes).map_err(failed)?;
+    file.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(failed)?;
     if let Some((header_len, b"{")) = bytes.get(..9).and_then(|start| start.split_first_chunk::<8>())
         && u64::from_le_bytes(*header_len) <= MAX_HEADER_LEN
     {

@@ -20,6 +20,8 @@ use crate::tensor::TensorInfo;
 pub const MAX_HEADER_LEN: u64 = 100_000_000;
 /// What the start of the data section is a multiple of in files that regraft writes, in bytes.
 pub const DATA_ALIGNMENT: u64 = 8;
+/// What is read of a file at first, in bytes: enough to tell what it is.
+pub(super) const HEAD: u64 = 512;
 /// Bytes of the header's length.
 const LEN_BYTES: u64 = 8;
 
@@ -35,7 +37,7 @@ pub(super) struct FileHeader {
 pub(super) fn read_header(mut reader: impl Read, file_len: u64) -> Result<FileHeader> {
     let failed = |source: std::io::Error| Error::new(ErrorKind::Io, format!("cannot read the header: {source}"));
     let mut head = Vec::new();
-    reader.by_ref().take(64).read_to_end(&mut head).map_err(failed)?;
+    reader.by_ref().take(HEAD).read_to_end(&mut head).map_err(failed)?;
     let len = header_len(&head, file_len)?;
 
     let mut text = head.split_off(8);
@@ -151,13 +153,24 @@ pub(super) fn foreign(head: &[u8]) -> Option<Error> {
                 .hint("the download answered with a page: log in and fetch it again"),
         );
     }
-    if head.starts_with(b"PK\x03\x04") {
-        // The first member of what numpy packs is an array; its local header gives the length of the name at 26, and the name at 30.
-        let name_len = head.get(26..28).map_or(0, |len| usize::from(u16::from_le_bytes([len[0], len[1]])));
-        if head.get(30..30 + name_len).is_some_and(|name| name.ends_with(b".npy")) {
-            return unsupported("an archive of numpy arrays, `.npz`", "regraft reads safetensors; `safetensors.numpy.save_file` writes it");
-        }
-        return unsupported("a zip archive, as `torch.save` writes: a pickle inside", PICKLE);
+    const NUMPY: &str = "regraft reads safetensors; convert it with `safetensors.numpy.save_file(dict(numpy.load(path)), …)`";
+    if let Some(entry) = head.strip_prefix(b"PK\x03\x04") {
+        // The name of the first file in it says who wrote it: its length is at 26, and it starts at 30.
+        let len = entry.get(22..24).map_or(0, |len| usize::from(len[0]) | usize::from(len[1]) << 8);
+        let name = entry.get(26..).map_or(&[][..], |rest| rest.get(..len).unwrap_or(rest));
+        return if name.ends_with(b".npy") {
+            unsupported("a NumPy archive (.npz)", NUMPY)
+        } else if name.ends_with(b".pkl") {
+            unsupported("a zip archive, as `torch.save` writes: a pickle inside", PICKLE)
+        } else {
+            unsupported("a zip archive; if `torch.save` wrote it, a pickle is inside", PICKLE)
+        };
+    }
+    if head.starts_with(b"PK\x05\x06") {
+        return unsupported("an empty zip archive", "regraft reads safetensors");
+    }
+    if head.starts_with(b"\x93NUMPY") {
+        return unsupported("a NumPy array (.npy)", "regraft reads safetensors");
     }
     if matches!(head, [0x80, 2..=5, ..]) {
         return unsupported("a Python pickle", PICKLE);

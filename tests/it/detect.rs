@@ -9,7 +9,7 @@ fn found(keys: &[&str]) -> Vec<Detection> {
     detect(&Header::from_infos(infos), &Config::default())
 }
 
-fn first<'d>(found: &'d [Detection], count: usize) -> Vec<&'d str> {
+fn first(found: &[Detection], count: usize) -> Vec<&str> {
     found.iter().take(count).map(|one| one.rules.as_str()).collect()
 }
 

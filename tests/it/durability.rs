@@ -353,3 +353,64 @@ fn memory_does_not_grow_with_the_tensors() {
     let len = place.path("out/model.safetensors").metadata().unwrap().len();
     assert!(len > side * side);
 }
+
+#[test]
+fn more_shards_than_a_process_may_open_by_default_are_converted() {
+    let place = Place::new(80, 16);
+    let apply = "apply source --rules rename.graft -o out --max-shard-size 600 --quiet";
+    let limited = |limit: &str| {
+        let line = format!("ulimit {limit}; exec \"$0\" {apply}");
+        Command::new("sh").args(["-c", &line, env!("CARGO_BIN_EXE_regraft")]).current_dir(place.root()).output().unwrap()
+    };
+    // What may be raised is raised.
+    let output = limited("-Sn 32");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(contents(&place.path("out")).unwrap().len(), 80 + 2);
+    std::fs::remove_dir_all(place.path("out")).unwrap();
+    // What may not is said, and nothing is left.
+    let output = limited("-n 32");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && said.contains("open files"), "{said}");
+    assert!(!place.path("out").exists());
+}
+
+#[test]
+fn checksums_and_records_that_are_no_files_are_not_waited_for() {
+    let place = Place::new(2, 64);
+    place.run(&["apply", "source", "-o", "out", "--rules", "rename.graft", "--checksums", "--quiet"]);
+    let sums = place.path("out/model.safetensors.checksums.json");
+    let refused = || {
+        let output = place.regraft(&["verify", "out"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(3) && said.contains("not a regular file"), "{said}");
+    };
+    std::fs::remove_file(&sums).unwrap();
+    assert!(Command::new("mkfifo").arg(&sums).status().unwrap().success());
+    refused();
+    std::fs::remove_file(&sums).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &sums).unwrap();
+    refused();
+    // A file that they name.
+    let named = serde_json::json!({ "algorithm": "blake3", "files": { "pipe": "00", "zero": "00" }, "tensors": {} });
+    std::fs::remove_file(&sums).unwrap();
+    std::fs::write(&sums, named.to_string()).unwrap();
+    assert!(Command::new("mkfifo").arg(place.path("out/pipe")).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", place.path("out/zero")).unwrap();
+    let output = place.regraft(&["verify", "out"]).stdout(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches("not a regular file").count(), 2);
+    std::fs::remove_dir_all(place.path("out")).unwrap();
+
+    // The record of a file that another rank wrote.
+    let arguments = ["apply", "source", "-o", "out", "--rules", "rename.graft", "--max-shard-size", "9000", "--quiet", "--world-size", "2"];
+    place.run(&[&arguments[..], &["--rank", "0"]].concat());
+    let left = place.path(".out.regraft-ranks");
+    let records = left.read_dir().unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "done"));
+    for record in records.collect::<Vec<_>>() {
+        std::fs::remove_file(&record).unwrap();
+        assert!(Command::new("mkfifo").arg(&record).status().unwrap().success());
+    }
+    place.run(&[&arguments[..], &["--rank", "1"]].concat());
+    place.run(&[&arguments[..], &["--rank", "0"]].concat());
+    assert_eq!(contents(&place.path("out")).unwrap().len(), 2 + 2);
+}

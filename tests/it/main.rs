@@ -8,6 +8,7 @@ mod corpus;
 mod detect;
 mod docs;
 mod durability;
+mod exclusion;
 mod execute;
 mod fixtures;
 mod fuzz;

@@ -2,10 +2,12 @@
 //! a `<->` that isn't one-to-one, and whether applying the rules to their own output changes anything.
 //!
 //! Promises are about state dicts in the source layout: a key that looks like a rule's right side already is not held against it.
-//! What `where`, ranges from a config and `when` decide is known only on a checkpoint; what hangs on that is left to the plan.
+//! What ranges from a config and `when` decide is known only on a checkpoint; what hangs on that is left to the plan. Of `where`s it is asked
+//! only whether two of them exclude each other.
 
 mod alphabet;
 mod automaton;
+mod conditions;
 mod idempotence;
 mod trace;
 
@@ -13,6 +15,7 @@ pub use idempotence::{Idempotence, Twice, idempotence, repeats_backwards};
 
 use alphabet::Alphabet;
 use automaton::{Automaton, Found, overlaps, search};
+use conditions::{exclude, holding};
 use trace::{backward, forward, leading, looks_like_result, taker};
 
 use super::keys::Keys;
@@ -100,13 +103,16 @@ fn same_image(rules: &[Rule], first: usize, second: usize) -> Option<Diagnostic>
     }
     for left in a.right.iter().filter_map(pattern_of) {
         for right in b.right.iter().filter_map(pattern_of) {
+            if exclude((a, left), (b, right)) {
+                continue;
+            }
             let alphabet = Alphabet::new(&[left, right]);
             let automata = [Automaton::new(left, &alphabet)?, Automaton::new(right, &alphabet)?];
             let mut candidates = overlaps(left, right, false, &alphabet, WITNESSES);
             if let Found::Key(key) = search(&automata, &alphabet, |accepted| accepted[0] && accepted[1]) {
                 candidates.insert(0, key);
             }
-            for key in candidates {
+            for key in candidates.iter().flat_map(|key| holding((a, left), (b, right), key)) {
                 let (Some(x), Some(y)) = (backward(a, &key), backward(b, &key)) else { continue };
                 let taken = |key: &str, by: usize| taker(rules, key).is_some_and(|(rule, _)| rule == by);
                 let looks_right = |key: &str| rules.iter().any(|rule| looks_like_result(rule, key));
@@ -121,7 +127,7 @@ fn same_image(rules: &[Rule], first: usize, second: usize) -> Option<Diagnostic>
                         .at(b.place.clone(), format!("`{y}`"))
                         .label(a.place.clone(), format!("`{x}`"))
                         .keys([key])
-                        .hint("reading backwards could not choose: write `->` for one of them, or exclude keys with `unless`"),
+                        .hint("reading backwards could not choose: write `->` for one of them, or exclude keys with `unless` or `where`"),
                 );
             }
         }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::Staging;
 use super::shards::Shard;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{seal, unseal};
 
 /// Checksums of one file, in hexadecimal.
@@ -59,7 +59,9 @@ impl Record {
 
     /// The record of a shard whose file is still as it was, of the right length and with the right header; and, if there are checksums, with that content.
     pub(super) fn load(staging: &Staging, shard: &Shard, thorough: bool) -> Option<Self> {
-        let read = unseal::<Self>(&std::fs::read(place(staging, shard)).ok()?).ok()?;
+        let place = place(staging, shard);
+        let text = place.symlink_metadata().is_ok_and(|found| found.is_file()).then(|| std::fs::read(&place).ok()).flatten()?;
+        let read = unseal::<Self>(&text).ok()?;
         let record = read.is_sealed.then_some(read.content)?;
         let path = staging.file(&shard.name);
         let now = Self::of(&path, None).ok()?;
@@ -91,7 +93,13 @@ pub(super) fn sums(path: &Path, tensors: &[(String, u64, u64)]) -> Result<Sums> 
 }
 
 /// BLAKE3 of a whole file.
+///
+/// # Errors
+/// If it can't be read, or is none: a pipe would be waited for, and a device has no end.
 pub(in crate::execute) fn file_sum(path: &Path) -> Result<String> {
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(Error::new(ErrorKind::Unsupported, "not a regular file").in_file(path));
+    }
     let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
     let len = file.metadata().map_err(|error| Error::io("cannot look at", path, error))?.len();
     sum(&file, path, 0, len)

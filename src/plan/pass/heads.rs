@@ -15,7 +15,10 @@ use crate::plan::state::Entry;
 
 /// The first tensor of each module that was turned, by one rule file.
 #[derive(Clone, Debug, Default)]
-pub(in crate::plan) struct Heads(HashMap<(usize, Box<str>), (Turned, Key, Place), foldhash::fast::RandomState>);
+pub(in crate::plan) struct Heads(HashMap<Attention, (Turned, Key, Place), foldhash::fast::RandomState>);
+
+/// A rule file, and where an attention is.
+type Attention = (usize, Box<str>);
 
 impl Planner<'_> {
     /// Takes note of what an instance turned, and compares it with what else the module has.
@@ -25,7 +28,8 @@ impl Planner<'_> {
         let file = Arc::as_ptr(&place.source) as usize;
         for here in turned {
             let first = self.evidence.heads.0.entry((file, module(key))).or_insert_with(|| (here, key.clone(), place.clone()));
-            if first.0.size == here.size {
+            // One tensor may be turned twice, by heads of two sizes: that is no second opinion of them.
+            if first.0.size == here.size || first.1 == *key {
                 continue;
             }
             let (there, other, other_place) = first.clone();
