@@ -52,8 +52,13 @@ def _is_per_element(state: Mapping[str, Any], kind: str) -> bool:
     return kind in _KINDS or any(ops_of(value) is not None and len(value.shape) > 0 for value in state.values())
 
 
-def convert(state_dict: Mapping[str, Any], make: Callable[[Mapping[str, Any]], Any]) -> Dict[str, Any]:
-    """The state under the names, and in the shapes, that rules give the parameters. ``make`` plans one kind of state."""
+def convert(
+    state_dict: Mapping[str, Any],
+    make: Callable[[Mapping[str, Any]], Any],
+    make_names: Callable[[Mapping[str, Any]], Any],
+) -> Dict[str, Any]:
+    """The state under the names, and in the shapes, that rules give the parameters. ``make`` plans one kind of state, and
+    ``make_names`` what is known by its name alone."""
     kinds: Dict[Tuple[str, str], Dict[str, Any]] = {}
     for key, value in state_dict.items():
         first, name, kind = _split(key)
@@ -67,6 +72,7 @@ def convert(state_dict: Mapping[str, Any], make: Callable[[Mapping[str, Any]], A
             for name, value in plan._carry_out(state).items():
                 result[f"{first}{name}.{kind}"] = value
             sources.update((target.key, target.sources) for target in plan)
+    sources.update(_without_state(kinds, sources, make_names))
     # What is kept once for a parameter, as a step or a learning rate, has to be the same in all that one parameter is made of.
     for (first, kind), state in kinds.items():
         if first == _STATE and _is_per_element(state, kind):
@@ -86,6 +92,29 @@ def convert(state_dict: Mapping[str, Any], make: Callable[[Mapping[str, Any]], A
             if name not in used:
                 result[f"{first}{name}.{kind}"] = value
     return result
+
+
+_FITS_NOTHING = "RG321"
+
+
+def _without_state(kinds: Mapping[Tuple[str, str], Mapping[str, Any]], sources: Mapping[str, Any], make_names: Any) -> Dict[str, Any]:
+    """What becomes of parameters that have no state for each element: that were never used, or that are frozen."""
+    known = {source for come_from in sources.values() for source in come_from}
+    names = {name: None for state in kinds.values() for name in state if name not in known}
+    if not names:
+        return {}
+    try:
+        plan = make_names(names)
+    except PlanError as error:
+        if error.code == _FITS_NOTHING:
+            return {}
+        keys = tuple(names)
+        raise refused(
+            f"{len(keys)} parameters have no state, as {keys[0]}, and by their names alone it can't be told what they become",
+            "take the state after a step of the optimizer that uses every parameter, or leave these out",
+            keys,
+        ) from error
+    return {target.key: target.sources for target in plan}
 
 
 def _same(a: Any, b: Any) -> bool:

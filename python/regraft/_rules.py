@@ -304,7 +304,10 @@ def _apply_to_optimizer(state_dict: Any, rules: RulesLike, given: Dict[str, Any]
         made._warn(told)
         return made
 
-    result = _optimizer.convert(state_dict, make)
+    def make_names(names: Mapping[str, Any]) -> Plan:
+        return _plan(names, rules, **dict(given, strict=False))
+
+    result = _optimizer.convert(state_dict, make, make_names)
     if not inplace:
         return result
     state_dict.clear()

@@ -11,7 +11,7 @@ from ._modules import Names, config_of, level_of, shared_names, tensor_paths
 from ._options import Options, Unpack, checked
 from ._result import moved_metadata
 from ._rules import RulesLike, _apply, _plan, _resolve, load
-from .checkpoint_utils import ensure_tied_lm_head, materialize_missing_tied_lm_head
+from .checkpoint_utils import _same_tensor_storage, ensure_tied_lm_head, materialize_missing_tied_lm_head
 
 __all__ = ["add_load_hook", "add_save_hook", "ensure_tied", "materialize_ties", "normalize_keys"]
 
@@ -174,8 +174,10 @@ def _as_one_parameter(made: MutableMapping[str, Any], model: Any) -> None:
     bare = {_regraft.normalize_param_name(name, False): param for name, param in params.items()}
     for group in shared_names(model, bare):
         param, value = bare[group[0]], made.get(group[0])
-        same = value is not None and not isinstance(value, torch.nn.Parameter) and all(made.get(name) is value for name in group)
-        if same and isinstance(param, torch.nn.Parameter):
+        if not isinstance(value, torch.Tensor) or isinstance(value, torch.nn.Parameter) or not isinstance(param, torch.nn.Parameter):
+            continue
+        others = [made.get(name) for name in group[1:]]
+        if all(other is value or (isinstance(other, torch.Tensor) and _same_tensor_storage(other, value)) for other in others):
             one = torch.nn.Parameter(value, requires_grad=param.requires_grad)
             made.update((name, one) for name in group)
 

@@ -332,6 +332,32 @@ def test_the_state_of_an_optimizer_follows_its_parameters():
         regraft.load("mixtral").apply(torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).state_dict() | {"state": {0: {"exp_avg": torch.zeros(1)}}})
 
 
+def test_parameters_without_state_follow_the_others():
+    rules = regraft.compile(NAMES)
+    flat = {"state.head.weight.momentum_buffer": torch.ones(2, 2), "param_groups.head.weight.lr": 0.1, "param_groups.embed.weight.lr": 0.2}
+    out = rules.apply(flat)
+    assert out == {
+        "state.lm_head.weight.momentum_buffer": flat["state.head.weight.momentum_buffer"],
+        "param_groups.lm_head.weight.lr": 0.1,
+        "param_groups.model.embed_tokens.weight.lr": 0.2,
+    }
+    assert rules.apply(out, reverse=True) == flat
+    # Experts that no token came to: what is packed of them has one rate.
+    names = [f"model.layers.0.block_sparse_moe.experts.{e}.{w}.weight" for e in range(2) for w in ("w1", "w2", "w3")]
+    used = {f"state.{name.replace('layers.0', 'layers.1')}.exp_avg": torch.ones(2, 2) for name in names}
+    # What no rule speaks of keeps its name.
+    assert regraft.load("mixtral").apply({**used, "param_groups.norm.weight.lr": 0.3}, to="model")["param_groups.norm.weight.lr"] == 0.3
+    frozen = {**used, **{f"param_groups.{name}.lr": 0.1 for name in names}}
+    out = regraft.load("mixtral").apply(frozen, to="model")
+    assert out["param_groups.model.layers.0.mlp.experts.gate_up_proj.lr"] == 0.1 and len(out) == 4
+    frozen[f"param_groups.{names[0]}.lr"] = 0.2
+    with pytest.raises(regraft.PlanError, match="lr differs"):
+        regraft.load("mixtral").apply(frozen, to="model")
+    del frozen[f"param_groups.{names[0]}.lr"]
+    with pytest.raises(regraft.PlanError, match="5 parameters have no state"):
+        regraft.load("mixtral").apply(frozen, to="model")
+
+
 def test_meta_tensors_go_through_hooks():
     with torch.device("meta"):
         model = Tied(False)

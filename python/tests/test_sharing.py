@@ -104,6 +104,14 @@ def test_what_is_assigned_stays_one_parameter(wrap):
     assert inner.words.weight.data_ptr() == GIVEN["old.weight"].data_ptr()
     assert inner.words.weight.requires_grad and not inner.words.bias.requires_grad
     assert len(list(model.parameters())) == 2
+    # A head, which is found in another way.
+    head = nn.Module()
+    head.embed_tokens, head.lm_head = nn.Embedding(8, 4), nn.Linear(4, 8, bias=False)
+    head.lm_head.weight = head.embed_tokens.weight
+    head.config = {"tie_word_embeddings": True}
+    hooks.add_load_hook(head, [])
+    head.load_state_dict({"embed_tokens.weight": torch.ones(8, 4)}, strict=True, assign=True)
+    assert head.lm_head.weight is head.embed_tokens.weight and head.lm_head.weight.eq(1).all()
     # Two that differ are two.
     other = Shares()
     hooks.add_load_hook(other)
