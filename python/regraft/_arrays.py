@@ -45,6 +45,27 @@ _NUMPY_NAMES = {
 
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
+# Largest finite numbers, for the dtypes that a cast can overflow; of F8_E8M0, of which each is a power of two, as well.
+_LARGEST = {
+    "F16": 65504.0,
+    "BF16": (2 - 2.0**-7) * 2.0**127,
+    "F32": (2 - 2.0**-23) * 2.0**127,
+    "F64": math.inf,
+    "F8_E5M2": 57344.0,
+    "F8_E4M3": 448.0,
+    "F8_E8M0": 2.0**127,
+    "F8_E4M3FNUZ": 240.0,
+    "F8_E5M2FNUZ": 57344.0,
+}
+
+
+def _cast_is_safe(from_: Optional[str], to: Optional[str]) -> bool:
+    """Whether every finite number of one dtype is one of the other."""
+    if to not in _LARGEST:
+        return True
+    return from_ in _LARGEST and _LARGEST[from_] <= _LARGEST[to] and to != "F8_E8M0"
+
+
 # Elements compared at once where tensors differ, so that a mask stays small.
 _STRETCH = 1 << 24
 
@@ -141,27 +162,90 @@ class TorchOps:
         return self.torch.cat(list(tensors), dim)
 
     def cast(self, tensor: Any, name: str) -> Any:
-        return tensor.to(self.dtype(name))
+        made = tensor.to(self.dtype(name))
+        if name == "F8_E4M3" and tensor.dtype != made.dtype:
+            self._unsaturate(local(tensor), local(made))
+        return made
+
+    def _unsaturate(self, tensor: Any, made: Any) -> None:
+        """F8_E4M3 has no infinity: what is too large becomes NaN, as over files. Newer versions of torch make it the largest number,
+        infinity as well, of which nobody would hear."""
+        if type(made) not in self.plain_types or "meta" in (made.device.type, tensor.device.type) or made.numel() == 0:
+            return
+        wide = tensor.float()
+        least, largest = wide.aminmax()
+        # Half way to what would be the next number.
+        if not max(-least.item(), largest.item()) <= 464.0:
+            made.view(self.torch.uint8)[~(wide.abs() <= 464.0)] |= 0x7F
 
     def arithmetic(self, op: str, tensor: Any, value: float) -> Any:
         # Plans have arithmetic on floats only; up to 32 bits they compute in float32, as the engine does.
         wide = tensor if tensor.dtype == self.torch.float64 else tensor.float()
         if op in ("add", "mul"):
-            return (wide + value if op == "add" else wide * value).to(tensor.dtype)
-        return getattr(self.torch, op)(wide).to(tensor.dtype)
+            return self._as_before(wide + value if op == "add" else wide * value, tensor)
+        return self._as_before(getattr(self.torch, op)(wide), tensor)
+
+    def _as_before(self, made: Any, tensor: Any) -> Any:
+        name = self.names.get(tensor.dtype)
+        return made.to(tensor.dtype) if name is None else self.cast(made, name)
 
     def dequant_blocks(self, tensor: Any, scale: Any, block: Tuple[int, int], name: str) -> Any:
         rows, columns = tensor.shape[-2:]
         scale = scale.float().repeat_interleave(block[0], -2).narrow(-2, 0, rows)
         scale = scale.repeat_interleave(block[1], -1).narrow(-1, 0, columns)
-        return (tensor.float() * scale).to(self.dtype(name))
+        return self.cast(tensor.float() * scale, name)
 
     def dequant_mxfp4(self, blocks: Any, scales: Any, name: str, shape: Shape) -> Any:
         torch = self.torch
         table = torch.tensor(_FP4, dtype=torch.float32, device=blocks.device)
         codes = torch.stack((blocks & 15, blocks >> 4), -1).flatten(-2).long()
         values = torch.ldexp(table[codes], (scales.to(torch.int32) - 127).unsqueeze(-1))
-        return values.to(self.dtype(name)).reshape(shape)
+        return self.cast(values, name).reshape(shape)
+
+    def overflowed(self, op: str, values: Sequence[Any], made: Any, arguments: Any) -> int:
+        """How many elements are infinite or NaN though they were computed from finite ones: one pass that takes no memory, if there are none."""
+        torch = self.torch
+        # Of others there are no numbers to look at, or only their own framework could.
+        if type(made) not in self.plain_types or "meta" in (made.device.type, values[0].device.type) or made.numel() == 0:
+            return 0
+        value = values[0]
+        if op == "neg" or (op == "cast" and _cast_is_safe(self.names.get(value.dtype), self.names.get(made.dtype))):
+            return 0
+        if not self._not_finite_at_all(made):
+            return 0
+        lost = ~torch.isfinite(self._wide(made))
+        if op == "dequant_blocks":
+            scale = self._finite(values[1])
+            rows, columns = value.shape[-2:]
+            scale = scale.repeat_interleave(arguments[0], -2).narrow(-2, 0, rows)
+            lost &= scale.repeat_interleave(arguments[1], -1).narrow(-1, 0, columns)
+        if op == "dequant_mxfp4":
+            # Codes have no infinity, and 255 as a scale is no number.
+            finite = (values[1].view(torch.uint8) != 255).unsqueeze(-1).expand(*value.shape[:-1], 2 * value.shape[-1])
+            lost &= finite.reshape(lost.shape)
+        else:
+            lost &= self._finite(value)
+        return int(lost.sum())
+
+    def _wide(self, tensor: Any) -> Any:
+        """Floats of less than 16 bits have no ops of their own."""
+        return tensor.float() if tensor.dtype.is_floating_point and tensor.element_size() < 2 else tensor
+
+    def _finite(self, tensor: Any) -> Any:
+        return self.torch.isfinite(self._wide(tensor))
+
+    def _not_finite_at_all(self, tensor: Any) -> bool:
+        """Whether there is an infinity or a NaN: either shows in the least or the largest element."""
+        if not tensor.dtype.is_floating_point:
+            return False
+        least, largest = self._wide(tensor).aminmax()
+        return not (math.isfinite(least.item()) and math.isfinite(largest.item()))
+
+    def not_finite(self, tensor: Any) -> Optional[int]:
+        """How many elements are infinite or NaN; None for what has neither."""
+        if not tensor.dtype.is_floating_point:
+            return None
+        return int((~self._finite(tensor)).sum())
 
     def differing_bytes(self, x: Any, y: Any) -> Optional[int]:
         """How many bytes differ; None if that can't be known here."""
@@ -314,6 +398,34 @@ class NumpyOps:
         with np.errstate(over="ignore"):
             values = values * np.ldexp(np.float32(1), scales.astype(np.int32) - 127)[..., None]
         return values.astype(self.dtype(name)).reshape(shape)
+
+    def overflowed(self, op: str, values: Sequence[Any], made: Any, arguments: Any) -> int:
+        np = self.np
+        value = values[0]
+        if op == "neg" or (op == "cast" and _cast_is_safe(self.by_name.get(value.dtype.name), self.by_name.get(made.dtype.name))):
+            return 0
+        lost = self._lost(made)
+        if lost is None or not lost.any():
+            return 0
+        if op == "dequant_blocks":
+            rows, columns = value.shape[-2:]
+            scale = np.isfinite(values[1]).repeat(arguments[0], -2)[..., :rows, :].repeat(arguments[1], -1)[..., :columns]
+            lost = lost & scale
+        if op == "dequant_mxfp4":
+            finite = np.broadcast_to((values[1].view(np.uint8) != 255)[..., None], (*value.shape[:-1], 2 * value.shape[-1]))
+            lost = lost & finite.reshape(lost.shape)
+        else:
+            before = self._lost(value)
+            lost = lost if before is None else lost & ~before
+        return int(np.count_nonzero(lost))
+
+    def _lost(self, array: Any) -> Any:
+        """What is infinite or NaN; None for what has neither."""
+        return None if self.by_name.get(array.dtype.name) not in _LARGEST else ~self.np.isfinite(array)
+
+    def not_finite(self, array: Any) -> Optional[int]:
+        lost = self._lost(array)
+        return None if lost is None else int(self.np.count_nonzero(lost))
 
     def differing_bytes(self, x: Any, y: Any) -> Optional[int]:
         np = self.np

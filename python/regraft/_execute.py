@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, MutableMapping, Optional, Tuple
 
-from ._arrays import ops_by_name, ops_of
+from ._arrays import local, ops_by_name, ops_of
 
 _ARITHMETIC = ("add", "mul", "neg", "exp", "log")
+_COMPUTES = (*_ARITHMETIC, "cast", "dequant_blocks", "dequant_mxfp4")
 
 
 class _Run:
@@ -22,6 +23,8 @@ class _Run:
         self.source = source
         self.consumed = consumed
         self.made: Dict[int, Any] = {}
+        self.overflowed: Dict[int, int] = {}
+        """Nodes with elements that were computed from finite ones and are infinite or NaN, and how many."""
         self.uses = [0] * len(nodes)
         for number in self.numbers:
             self.uses[number] += 1
@@ -54,12 +57,12 @@ class _Run:
             return self.source[node]
         if number in self.made:
             return self.made.pop(number) if last else self.made[number]
-        value = self.make(node)
+        value = self.make(number, node)
         if not last:
             self.made[number] = value
         return value
 
-    def make(self, node: Tuple[Any, ...]) -> Any:
+    def make(self, number: int, node: Tuple[Any, ...]) -> Any:
         op, inputs, arguments, dtype, shape = node
         if op == "concat":
             return self.concat(node)
@@ -88,15 +91,42 @@ class _Run:
             return ops.permute(value, arguments)
         if op == "reshape":
             return ops.reshape(value, ops.own_shape(dtype, shape) if dtype == "F4" else shape)
+        if op not in _COMPUTES:
+            raise NotImplementedError(f"this version has no op {op}")
+        made = self.compute(ops, op, values, arguments, dtype, shape)
+        lost = ops.overflowed(op, [local(value) for value in values], local(made), arguments)
+        if lost:
+            self.overflowed[number] = lost
+        return made
+
+    def compute(self, ops: Any, op: str, values: List[Any], arguments: Any, dtype: str, shape: Tuple[int, ...]) -> Any:
         if op == "cast":
-            return ops.cast(value, dtype)
-        if op in _ARITHMETIC:
-            return ops.arithmetic(op, value, arguments[0] if arguments else 0.0)
+            return ops.cast(values[0], dtype)
         if op == "dequant_blocks":
-            return ops.dequant_blocks(value, values[1], arguments, dtype)
+            return ops.dequant_blocks(values[0], values[1], arguments, dtype)
         if op == "dequant_mxfp4":
-            return ops.dequant_mxfp4(value, values[1], dtype, shape)
-        raise NotImplementedError(f"this version has no op {op}")
+            return ops.dequant_mxfp4(values[0], values[1], dtype, shape)
+        return ops.arithmetic(op, values[0], arguments[0] if arguments else 0.0)
+
+    def overflows(self, result: Mapping[str, Any]) -> Dict[str, int]:
+        """The keys of the result with elements that overflowed, and how many. Nothing is looked at again where nothing did."""
+        if not self.overflowed:
+            return {}
+        counts: List[int] = []
+        for number, node in enumerate(self.nodes):
+            # Inputs come first.
+            below = sum(counts[one] for one in node[1]) if type(node) is tuple else 0
+            counts.append(below + self.overflowed.get(number, 0))
+        found: Dict[str, int] = {}
+        for key, number in zip(self.keys, self.numbers):
+            if counts[number]:
+                # Of a part, only what is in it; of an integer that was made from an infinity, what was lost before.
+                ops, value = ops_of(result[key]), local(result[key])
+                there = ops.not_finite(value)
+                count = counts[number] if there is None else min(counts[number], there)
+                if count:
+                    found[key] = count
+        return found
 
     def tensor(self, number: int) -> Any:
         value = self.value(number)
@@ -184,8 +214,9 @@ def execute(
     targets: Tuple[List[str], List[int]],
     source: Mapping[str, Any],
     consumed: Optional[MutableMapping[str, Any]] = None,
-) -> Dict[str, Any]:
-    """The result of a plan. Tensors of ``consumed`` are taken out of it once nothing needs them any more."""
+) -> Tuple[Dict[str, Any], Dict[str, int]]:
+    """The result of a plan, and its keys with elements that overflowed. Tensors of ``consumed`` are taken out of it once nothing
+    needs them any more."""
     from contextlib import ExitStack
 
     from ._arrays import seen_ops
@@ -194,4 +225,5 @@ def execute(
     with ExitStack() as stack:
         for ops in seen_ops():
             stack.enter_context(ops.guard())
-        return run.run()
+        result = run.run()
+        return result, run.overflows(result)

@@ -10,6 +10,7 @@ from typing import Any, Iterable, List, Mapping, Optional, Tuple
 from . import _regraft
 from ._arrays import ops_of, seen_ops
 from ._errors import Diagnostic, PlanError
+from ._modules import shared_names
 
 # A value that is no tensor has a place in a plan under its key: it can be renamed or dropped, and nothing else.
 _OPAQUE = ("U8", (0,))
@@ -73,6 +74,21 @@ def refuse_nested(state_dict: Mapping[str, Any]) -> None:
         places = _state_dicts_in(state_dict, "checkpoint")
         hint = f"give the state dict alone: {' or '.join(f'`{place}`' for place in places[:4])}" if places else "give the state dict alone"
     raise PlanError(f"error: {message}\nhelp: {hint}", [Diagnostic("", "error", message, None, tuple(str(key) for key in nested), (hint,))])
+
+
+def nested_beside(state_dict: Mapping[str, Any]) -> List[str]:
+    """Keys beside tensors that hold state dicts of their own: rules reach none of what is in them."""
+    kinds = tuple(ops.tensor_type for ops in seen_ops())
+    beside = ((key, value) for key, value in state_dict.items() if not isinstance(value, kinds) and isinstance(value, Mapping))
+    return [str(key) for key, value in beside if not str(key).endswith("_extra_state") and _state_dicts_in(value, "")]
+
+
+def nested_finding(keys: List[str]) -> Tuple[str, Diagnostic]:
+    what = "1 key holds a dict of tensors" if len(keys) == 1 else f"{len(keys)} keys hold dicts of tensors"
+    shown = ", ".join(repr(key) for key in keys[:4]) + (" …" if len(keys) > 4 else "")
+    message = f"{what}, beside tensors: what is in {'it' if len(keys) == 1 else 'them'} stays as it is ({shown})"
+    hint = "give each state dict alone, or take out what is none"
+    return f"warning: {message}\n = help: {hint}", Diagnostic("", "warning", message, None, tuple(keys), (hint,))
 
 
 def holds_nothing() -> bool:
@@ -165,8 +181,10 @@ def wanted(given: Any) -> Optional[_regraft.Wanted]:
     if callable(header):
         return _regraft.Wanted(*header())
     state_dict = getattr(given, "state_dict", None)
+    shared: List[List[str]] = []
     if callable(state_dict):
-        given = state_dict()
+        module, given = given, state_dict()
+        shared = shared_names(module, given)
     if isinstance(given, Mapping):
         refuse_nested({key: value for key, value in given.items() if not isinstance(value, (tuple, list))})
     keys: List[str] = []
@@ -183,4 +201,4 @@ def wanted(given: Any) -> Optional[_regraft.Wanted]:
             info = (_named_dtype(value[0]), tuple(value[1]))
         dtypes.append(info[0] if info else None)
         shapes.append(tuple(info[1]) if info else None)
-    return _regraft.Wanted(keys, dtypes, shapes)
+    return _regraft.Wanted(keys, dtypes, shapes, True, shared)

@@ -15,7 +15,7 @@ from . import _regraft
 from ._arrays import nbytes, ops_by_name
 from ._errors import CheckpointError
 from ._options import Options, Unpack, checked, named
-from ._plan import Plan
+from ._plan import Plan, warn_of_overflow
 from ._rules import PathLike, RulesLike, _apply, _plan
 
 
@@ -277,6 +277,7 @@ def convert(
             )
         finally:
             close()
+    warn_of_overflow(report.get("overflowed", {}))
     return Conversion(
         plan=made,
         files=tuple(report["files"]),

@@ -126,6 +126,33 @@ def tensor_paths(model: Any) -> List[str]:
     return [f"{module}.{name}" if module else name for module, name in _tensor_names(model)]
 
 
+def shared_names(model: Any, keys: Any) -> List[List[str]]:
+    """Keys of a module's state dict that are one tensor in it: by what it holds, or by what it says (transformers' ``all_tied_weights_keys``)."""
+    if not callable(getattr(model, "named_modules", None)):
+        return []
+    groups: Dict[Any, List[str]] = {}
+    names: Dict[str, Any] = {}
+    modules: Dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
+    for module, own in _tensor_names(model):
+        held = modules[module]
+        tensor = held._parameters.get(own)
+        path = _regraft.clean_tensor_name(f"{module}.{own}" if module else own, False)
+        path = path if path in keys else f"{module}.{own}" if module else own
+        if path in keys and path not in names:
+            names[path] = id(held._buffers.get(own) if tensor is None else tensor)
+            groups.setdefault(names[path], []).append(path)
+    inner = layers(model)[-1]
+    said = getattr(inner.module, "all_tied_weights_keys", None)
+    if isinstance(said, Mapping):
+        for target, source in said.items():
+            one, other = (next((name for name in (f"{inner.prefix}{key}", str(key)) if name in names), None) for key in (target, source))
+            if one is not None and other is not None and names[one] != names[other]:
+                moved = groups.pop(names[one])
+                groups[names[other]].extend(moved)
+                names.update((name, names[other]) for name in moved)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 class Names:
     """What the tensors of a module are called: as the module inside has them, and as the whole does where it loads."""
 

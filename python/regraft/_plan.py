@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from . import _regraft
 from ._errors import Diagnostic, PlanError, RegraftWarning, diagnostics_from_json
 from ._execute import execute
+from ._facts import columns, nested_finding
 from ._result import dressed
 
 
@@ -53,9 +54,10 @@ class Plan:
     It never changes. In another process it is made again from what it was made from, without the tensors.
     """
 
-    def __init__(self, inner: _regraft.Plan, made_from: Tuple[Any, Any, Dict[str, Any]]) -> None:
+    def __init__(self, inner: _regraft.Plan, made_from: Tuple[Any, Any, Dict[str, Any]], nested: Tuple[str, ...] = ()) -> None:
         self._inner = inner
         self._made_from = made_from
+        self._nested = nested
         self._keys: Optional[List[str]] = None
         self._nodes: Optional[List[Any]] = None
         self._targets: Optional[Tuple[List[str], List[int]]] = None
@@ -63,7 +65,7 @@ class Plan:
     def __reduce__(self) -> Any:
         source, rules, how = self._made_from
         header = source.as_header() if isinstance(source, _regraft.Checkpoint) else source
-        return _again, (header, rules, how, self._inner.compared())
+        return _again, (header, rules, how, self._inner.compared(), self._nested)
 
     def __copy__(self) -> "Plan":
         return self
@@ -118,7 +120,15 @@ class Plan:
     @property
     def findings(self) -> List[Diagnostic]:
         """Notes and warnings."""
-        return diagnostics_from_json(self._inner.findings()[1])
+        return [finding for _, finding in self._found()]
+
+    def _found(self) -> List[Tuple[str, Diagnostic]]:
+        """What was found, rendered and as it is."""
+        rendered, structured = self._inner.findings()
+        found = list(zip(rendered, diagnostics_from_json(structured)))
+        if self._nested:
+            found.append(nested_finding(list(self._nested)))
+        return found
 
     @property
     def report(self) -> Report:
@@ -157,7 +167,6 @@ class Plan:
 
     def apply(self, state_dict: Any, *, inplace: bool = False) -> Any:
         """Carries the plan out over a state dict, or an opened checkpoint, with the keys, dtypes and shapes that it was made for."""
-        from ._facts import columns
         from ._files import Checkpoint
 
         opened = state_dict if isinstance(state_dict, Checkpoint) else None
@@ -179,14 +188,16 @@ class Plan:
     def _carry_out(self, source: Any, inplace: bool = False) -> Any:
         if self._nodes is None:
             self._nodes = self._inner.nodes()
-        if not inplace:
-            return dressed(execute(self._nodes, self._columns(), source), source, self._moves())
-        result = dressed(execute(self._nodes, self._columns(), source, consumed=source), source, self._moves())
-        source.clear()
-        source.update(result)
-        if hasattr(result, "_metadata"):
-            source._metadata = result._metadata
-        return source
+        made, overflowed = execute(self._nodes, self._columns(), source, consumed=source if inplace else None)
+        result = dressed(made, source, self._moves())
+        if inplace:
+            source.clear()
+            source.update(result)
+            if hasattr(result, "_metadata"):
+                source._metadata = result._metadata
+        # Last, since a warning may be an exception.
+        warn_of_overflow(overflowed)
+        return source if inplace else result
 
     def _moves(self) -> Iterator[Tuple[str, str]]:
         """Each key of the result that is one tensor of the checkpoint as it is, and the key that it had."""
@@ -197,13 +208,18 @@ class Plan:
 
     def _warn(self, told: Optional[List[str]] = None, but: Tuple[str, ...] = ()) -> None:
         """Warns of what was found, once for each text in ``told``, where the package was called."""
-        rendered, structured = self._inner.findings()
-        for text, finding in zip(rendered, diagnostics_from_json(structured)):
+        for text, finding in self._found():
             if finding.severity != "warning" or finding.code in but or (told is not None and text in told):
                 continue
             if told is not None:
                 told.append(text)
             warnings.warn(text.strip(), RegraftWarning, stacklevel=_depth())
+
+
+def warn_of_overflow(overflowed: Mapping[str, int]) -> None:
+    """Warns of values that were finite before they were computed with, and are infinite or NaN now, as the engine says it."""
+    for text in _regraft.overflow_findings(dict(overflowed)) if overflowed else ():
+        warnings.warn(text.strip(), RegraftWarning, stacklevel=_depth())
 
 
 def _depth() -> int:
@@ -215,8 +231,8 @@ def _depth() -> int:
     return depth
 
 
-def _again(header: Any, rules: Any, how: Dict[str, Any], asked: List[Tuple[str, str, Optional[int]]]) -> Plan:
+def _again(header: Any, rules: Any, how: Dict[str, Any], asked: List[Tuple[str, str, Optional[int]]], nested: Tuple[str, ...]) -> Plan:
     """A plan in another process. Bytes can't be compared there: what was found stands."""
     known = {(a, b): differing for a, b, differing in asked}
     inner = _regraft.plan(header, rules, equal=lambda a, b: known.get((a, b)), **how)
-    return Plan(inner, (header, rules, how))
+    return Plan(inner, (header, rules, how), nested)

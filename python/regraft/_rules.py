@@ -122,12 +122,14 @@ def _plan(
     beside: Optional[str] = None,
 ) -> Plan:
     inner: Any
+    nested: List[str] = []
     resolved = _resolve(rules)
     if isinstance(source, (_regraft.Checkpoint, _regraft.Header)):
         inner = source
     else:
         keys, dtypes, shapes = _facts.columns(source)
         _facts.refuse_nested(source)
+        nested = _facts.nested_beside(source)
         inner = _regraft.Header(keys, dtypes, shapes)
         if rules is None and config is None:
             raise TypeError("give rules, or a config that chooses them")
@@ -156,7 +158,10 @@ def _plan(
         record=_facts.record(record, beside),
     )
     made = _regraft.plan(inner, resolved, equal=equal, **how)
-    return Plan(made, (inner, resolved, how))
+    if nested:
+        dropped = {key for key, _ in made.dropped()}
+        nested = [key for key in nested if key not in dropped]
+    return Plan(made, (inner, resolved, how), tuple(nested))
 
 
 @named

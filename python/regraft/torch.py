@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Mapping, MutableMapping, Optional, Tuple
 
 from . import _regraft
 from ._errors import Diagnostic, PlanError
-from ._modules import Names, config_of, level_of, tensor_paths
+from ._modules import Names, config_of, level_of, shared_names, tensor_paths
 from ._options import Options, Unpack, checked
 from ._result import moved_metadata
 from ._rules import RulesLike, _apply, _plan, _resolve, load
@@ -132,7 +132,7 @@ class _LoadHook(_Hook):
         super().__init__(rules, options)
         self._ties = ties
 
-    def __call__(self, module: Any, state_dict: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
+    def __call__(self, module: Any, state_dict: MutableMapping[str, Any], prefix: str, local_metadata: Any = None, *_: Any) -> None:
         mine = _mine(state_dict, prefix)
         if not mine:
             return
@@ -146,6 +146,8 @@ class _LoadHook(_Hook):
             made = self._convert(made, names, options)
         if self._ties:
             materialize_ties(made, names.layers[-1].module)
+            if isinstance(local_metadata, Mapping) and local_metadata.get("assign_to_params_buffers"):
+                _as_one_parameter(made, names.layers[-1].module)
         result = {names.where_it_loads(key): value for key, value in made.items()}
         result.update(beside)
         _replace(state_dict, prefix, result, made, names)
@@ -161,6 +163,21 @@ class _LoadHook(_Hook):
             plan = _plan(made, self._rules, target=[*names.keys, *unknown], **options)
         plan._warn(but=_TOLD_BY_TORCH)
         return plan._carry_out(made)
+
+
+def _as_one_parameter(made: MutableMapping[str, Any], model: Any) -> None:
+    """Where tensors are assigned, torch makes a parameter of each key: one for those that are one in the model and in what is loaded,
+    or the model would come out with two parameters in one memory."""
+    import torch
+
+    params = dict(model.named_parameters(remove_duplicate=False))
+    bare = {_regraft.normalize_param_name(name, False): param for name, param in params.items()}
+    for group in shared_names(model, bare):
+        param, value = bare[group[0]], made.get(group[0])
+        same = value is not None and not isinstance(value, torch.nn.Parameter) and all(made.get(name) is value for name in group)
+        if same and isinstance(param, torch.nn.Parameter):
+            one = torch.nn.Parameter(value, requires_grad=param.requires_grad)
+            made.update((name, one) for name in group)
 
 
 _PEFT_PREFIX = "base_model.model."
@@ -212,7 +229,8 @@ def add_load_hook(model: Any, rules: RulesLike = None, *, ties: bool = True, **o
     model is the target, so that ``strip ... if wanted`` and ``prefix`` know what it asks for; what it misses or doesn't know torch
     tells, as for any checkpoint. Options are those of :func:`regraft.apply`.
 
-    The config is that of the module inside the wrappers. Hooked models pickle and deepcopy, their hooks with them.
+    The config is that of the module inside the wrappers. With ``assign=True``, what is tied stays one parameter. Hooked models
+    pickle and deepcopy, their hooks with them.
     """
     checked("add_load_hook", options)
     _resolve(rules)
@@ -224,7 +242,8 @@ def add_save_hook(model: Any, rules: RulesLike = None, *, reverse: bool = True, 
     ``reverse=False`` (without any, those that the model's config asks for, from what the model holds to what is published). Gives
     a handle whose ``remove()`` undoes that.
 
-    Put it on the outermost module, wrappers included. Of PEFT's prefix only what is behind it is converted, since PEFT itself
+    Put it on the outermost module, wrappers included. ``get_model_state_dict`` of torch.distributed looks keys up in the module,
+    and fails on those that are renamed: there, apply rules to what it gives. Of PEFT's prefix only what is behind it is converted, since PEFT itself
     asks for it; the count of an averaged model is left out.
     """
     checked("add_save_hook", options)

@@ -9,7 +9,8 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
-use regraft::execute::{Progress, Rank, Ties, WriteOptions};
+use regraft::execute::{Progress, Rank, Report, Ties, WriteOptions};
+use regraft::key::Key;
 use regraft::plan::RECORD_FILE;
 use regraft::store::{OpenOptions, Store as _};
 
@@ -94,6 +95,14 @@ pub(crate) fn side_files(py: Python<'_>, sources: Vec<PathBuf>, allow_outside: b
     }
     found.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
     Ok(found)
+}
+
+/// What a person should hear of tensors in which so many elements overflowed, as it is rendered.
+#[pyfunction]
+pub(crate) fn overflow_findings(overflowed: BTreeMap<String, u64>) -> Vec<String> {
+    let overflowed = overflowed.into_iter().map(|(key, count)| (Key::from(key.as_str()), count)).collect();
+    let report = Report { overflowed, ..Report::default() };
+    report.findings().iter().map(|finding| regraft::diagnostic::render(finding, false)).collect()
 }
 
 /// How often progress is told and signals are looked at.

@@ -114,14 +114,22 @@ pub(crate) struct Wanted {
     pub(crate) wanted: regraft::tensor::Wanted,
     /// Whether the order of its keys says something, as that of a module's does and that of a file's doesn't.
     pub(crate) in_order: bool,
+    /// Keys that are one tensor in the module that loads.
+    pub(crate) shared: Vec<Vec<Key>>,
 }
 
 #[pymethods]
 impl Wanted {
     /// From columns of one length: keys; names of dtypes and shapes, `None` where only the key is known.
     #[new]
-    #[pyo3(signature = (keys, dtypes, shapes, in_order = true))]
-    fn new(keys: &Bound<'_, PyList>, dtypes: &Bound<'_, PyList>, shapes: &Bound<'_, PyList>, in_order: bool) -> PyResult<Self> {
+    #[pyo3(signature = (keys, dtypes, shapes, in_order = true, shared = Vec::new()))]
+    fn new(
+        keys: &Bound<'_, PyList>,
+        dtypes: &Bound<'_, PyList>,
+        shapes: &Bound<'_, PyList>,
+        in_order: bool,
+        shared: Vec<Vec<String>>,
+    ) -> PyResult<Self> {
         if keys.len() != dtypes.len() || keys.len() != shapes.len() {
             return Err(PyValueError::new_err("the columns of a target have one length"));
         }
@@ -130,7 +138,8 @@ impl Wanted {
             let info = if dtype.is_none() { None } else { Some(info(&dtype, &shape)?) };
             wanted.keys.insert(text_key(&key)?, info);
         }
-        Ok(Self { wanted, in_order })
+        let shared = shared.iter().map(|group| group.iter().map(|key| Key::from(key.as_str())).collect()).collect();
+        Ok(Self { wanted, in_order, shared })
     }
 
     /// What makes it again in another process.
@@ -138,7 +147,7 @@ impl Wanted {
     fn __reduce__<'py>(
         &self,
         py: Python<'py>,
-    ) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, bool))> {
+    ) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, bool, Vec<Vec<String>>))> {
         let (keys, dtypes, shapes) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for (key, info) in &self.wanted.keys {
             keys.append(key.as_str())?;
@@ -154,13 +163,14 @@ impl Wanted {
                 }
             }
         }
-        Ok((py.get_type::<Self>(), (keys, dtypes, shapes, self.in_order)))
+        let shared = self.shared.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect();
+        Ok((py.get_type::<Self>(), (keys, dtypes, shapes, self.in_order, shared)))
     }
 
     /// Reads a checkpoint, an index, a manifest, or a list of keys.
     #[staticmethod]
     fn read(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let read = py.detach(|| crate::pool::with_threads(|| regraft::tensor::Wanted::read(&path)));
-        read.map(|wanted| Self { wanted, in_order: false }).map_err(|error| errors::world(py, &error))
+        read.map(|wanted| Self { wanted, in_order: false, shared: Vec::new() }).map_err(|error| errors::world(py, &error))
     }
 }

@@ -26,7 +26,7 @@ mod _regraft {
     }
 
     #[pymodule_export]
-    use super::files::{Checkpoint, side_files, write};
+    use super::files::{Checkpoint, overflow_findings, side_files, write};
     #[pymodule_export]
     use super::header::{Config, Header, Wanted};
     #[pymodule_export]

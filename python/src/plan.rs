@@ -75,6 +75,7 @@ pub(crate) fn plan(
     let record = record.map(|(bytes, file)| Record::from_bytes(&bytes, &file)).transpose().map_err(|error| errors::world(py, &error))?;
     let config = &config.config;
     let in_order = wanted.as_ref().is_some_and(|wanted| wanted.in_order);
+    let shared = wanted.as_ref().map_or(&[][..], |wanted| &wanted.shared);
     let wanted = wanted.as_ref().map(|wanted| &wanted.wanted);
     let (header, checkpoint) = match &source {
         Source::Header(header) => (Some(Arc::clone(&header.header)), None),
@@ -124,6 +125,7 @@ pub(crate) fn plan(
                 tied,
                 wanted,
                 part: if part { Part::Open } else { Part::Whole },
+                shared,
                 not_strict: !strict,
                 allow_lossy,
                 record: record.as_ref(),

@@ -233,6 +233,7 @@ impl Prepared {
             tied: self.tied,
             wanted: self.target.as_ref().map(Target::wanted),
             part: self.target.as_ref().map(Target::part).unwrap_or_default(),
+            shared: &[],
             not_strict: self.not_strict,
             allow_lossy: self.allow_lossy,
             record: self.record.as_ref(),

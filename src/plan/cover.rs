@@ -11,7 +11,7 @@ use super::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
 use super::pass::strip::Stray;
 use super::state::Entry;
 use super::{Part, Planner, counted};
-use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, NO_KEYS, SHAPE, UNEXPECTED_KEY};
+use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, NO_KEYS, SHAPE, TIE_APPLIED, UNEXPECTED_KEY};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, did_you_mean};
 use crate::key::{Key, natural_order};
 use crate::tensor::TensorInfo;
@@ -43,6 +43,7 @@ impl Planner<'_> {
         }
         let mut entries = self.state.take_all();
         entries.sort_by(|a, b| natural_order(&a.key, &b.key));
+        self.share(&mut entries);
         let report = self.meet_wanted(&mut entries);
         if report.is_none() {
             let strays = std::mem::take(&mut self.strays);
@@ -129,6 +130,29 @@ impl Planner<'_> {
         };
         let finding = finding.keys(self.header.tensors.keys().take(5).map(|key| key.as_str())).hint(hint);
         self.findings.push(finding);
+    }
+
+    /// What the module that loads holds as one tensor isn't missing where another of its keys is given.
+    fn share(&mut self, entries: &mut Vec<Entry>) {
+        let given: HashMap<&Key, &Entry> = entries.iter().map(|entry| (&entry.key, entry)).collect();
+        let mut made: Vec<Entry> = Vec::new();
+        let mut seen: HashSet<&Key> = HashSet::new();
+        for group in self.options.shared {
+            let Some(source) = group.iter().find_map(|key| given.get(key)) else { continue };
+            for key in group.iter().filter(|key| !given.contains_key(key) && !self.ties.kept.contains(*key)) {
+                if self.asks_for(key) && seen.insert(key) {
+                    made.push(Entry { key: key.clone(), tied: true, ..(*source).clone() });
+                }
+            }
+        }
+        if made.is_empty() {
+            return;
+        }
+        let are = if made.len() == 1 { "1 key that is missing is".to_owned() } else { format!("{} keys that are missing are", made.len()) };
+        let message = format!("{are} one tensor with what is given, in the module that loads");
+        self.draft.findings.push(Diagnostic::note(TIE_APPLIED, message).keys(made.iter().map(|entry| entry.key.as_str())));
+        entries.extend(made);
+        entries.sort_by(|a, b| natural_order(&a.key, &b.key));
     }
 
     /// Leaves out what the target manifest doesn't ask for, and reports how it is met.

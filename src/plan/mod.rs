@@ -96,6 +96,8 @@ pub struct PlanOptions<'a> {
     pub wanted: Option<&'a Wanted>,
     /// Which part of them is asked for here, as of a pipeline stage.
     pub part: Part<'a>,
+    /// Wanted keys that are one tensor in the module that loads, in groups: what gives one of them gives all.
+    pub shared: &'a [Vec<Key>],
     /// Missing or unexpected keys are findings, not a stop.
     pub not_strict: bool,
     /// Backwards, steps that can't be undone are left out and noted, where they would be refused.

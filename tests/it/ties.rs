@@ -155,3 +155,21 @@ proptest! {
         prop_assert_eq!(bytes(&load(&saved)), bytes(&loaded), "{}\nsaved {:?}", rules, bytes(&saved));
     }
 }
+
+#[test]
+fn what_a_module_shares_is_given_by_any_of_its_keys() {
+    let source = dict(&[("old", tensor(vec![1, 2])), ("apart", tensor(vec![3, 4]))]);
+    let rules = compile(r#"rename "old" <-> "words""#).unwrap();
+    let wanted = Wanted::from_keys(["head", "words", "apart", "bias", "other"].map(Key::from));
+    let group = |keys: &[&str]| keys.iter().map(|key| Key::from(*key)).collect::<Vec<Key>>();
+    // Groups that overlap, name a key that isn't wanted, or have none that is given.
+    let shared = [group(&["head", "words", "unknown"]), group(&["words", "head"]), group(&["bias", "other"])];
+    let options = PlanOptions { wanted: Some(&wanted), shared: &shared, not_strict: true, ..PlanOptions::default() };
+    let made = plan(&[Stage { rules: &rules, direction: Direction::Forward, named: true }], source.header(), &options).unwrap();
+    let tied: Vec<(&str, Option<&str>)> =
+        made.targets.iter().map(|target| (target.key.as_str(), target.tied_to.as_ref().map(Key::as_str))).collect();
+    assert_eq!(tied, [("apart", None), ("head", Some("words")), ("words", None)]);
+    assert_eq!(made.report.unwrap().missing, group(&["bias", "other"]), "nothing gives these");
+    let notes = made.findings.iter().filter(|finding| finding.code == codes::TIE_APPLIED);
+    assert_eq!(notes.map(|note| note.keys.clone()).collect::<Vec<_>>(), [["head"]]);
+}
