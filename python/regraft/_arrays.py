@@ -182,12 +182,8 @@ class TorchOps:
         # Plans have arithmetic on floats only; up to 32 bits they compute in float32, as the engine does.
         wide = tensor if tensor.dtype == self.torch.float64 else tensor.float()
         if op in ("add", "mul"):
-            return self._as_before(wide + value if op == "add" else wide * value, tensor)
-        return self._as_before(getattr(self.torch, op)(wide), tensor)
-
-    def _as_before(self, made: Any, tensor: Any) -> Any:
-        name = self.names.get(tensor.dtype)
-        return made.to(tensor.dtype) if name is None else self.cast(made, name)
+            return (wide + value if op == "add" else wide * value).to(tensor.dtype)
+        return getattr(self.torch, op)(wide).to(tensor.dtype)
 
     def dequant_blocks(self, tensor: Any, scale: Any, block: Tuple[int, int], name: str) -> Any:
         rows, columns = tensor.shape[-2:]

@@ -21,6 +21,9 @@ def columns(state_dict: Mapping[str, Any]) -> Tuple[List[str], List[str], List[T
     if not isinstance(state_dict, Mapping):
         hint = "; give its `state_dict()`" if callable(getattr(state_dict, "state_dict", None)) else ""
         raise TypeError(f"a state dict is a mapping of keys to tensors, not {type(state_dict).__name__}{hint}")
+    for key in state_dict:
+        if not isinstance(key, str):
+            raise TypeError(f"the keys of a state dict are text, and {key!r} is {type(key).__name__}")
     dtypes: List[str] = []
     shapes: List[Tuple[int, ...]] = []
     kinds = [(ops.tensor_type, ops.info) for ops in seen_ops()]

@@ -229,8 +229,9 @@ def add_load_hook(model: Any, rules: RulesLike = None, *, ties: bool = True, **o
     model is the target, so that ``strip ... if wanted`` and ``prefix`` know what it asks for; what it misses or doesn't know torch
     tells, as for any checkpoint. Options are those of :func:`regraft.apply`.
 
-    The config is that of the module inside the wrappers. With ``assign=True``, what is tied stays one parameter. Hooked models
-    pickle and deepcopy, their hooks with them.
+    The config is that of the module inside the wrappers. With ``assign=True``, what is tied stays one parameter. What
+    wrappers hold themselves, as the count of an averaged model, stays where the checkpoint lacks it: a count of 0 means that the
+    next update replaces the average. Hooked models pickle and deepcopy, their hooks with them.
     """
     checked("add_load_hook", options)
     _resolve(rules)
@@ -243,8 +244,9 @@ def add_save_hook(model: Any, rules: RulesLike = None, *, reverse: bool = True, 
     a handle whose ``remove()`` undoes that.
 
     Put it on the outermost module, wrappers included. ``get_model_state_dict`` of torch.distributed looks keys up in the module,
-    and fails on those that are renamed: there, apply rules to what it gives. Of PEFT's prefix only what is behind it is converted, since PEFT itself
-    asks for it; the count of an averaged model is left out.
+    and fails on those that are renamed: there, apply rules to what it gives. Of PEFT's prefix only what is behind it is converted,
+    since PEFT itself asks for it; the count of an averaged model is left out, since no published layout has it: keep it beside, to
+    go on averaging.
     """
     checked("add_save_hook", options)
     _resolve(rules)

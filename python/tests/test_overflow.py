@@ -113,6 +113,14 @@ def test_the_engine_counts_the_same_over_files(tmp_path, monkeypatch):
     assert some >= 9
 
 
+def test_what_is_too_large_for_a_byte_is_no_number():
+    """Newer versions of torch saturate: 448 for a million, and for infinity."""
+    given = {"a": torch.tensor(1e6), "b": torch.tensor([[464.0, 464.1], [-1e9, float("inf")]]).t(), "c": torch.tensor([448.0]), "d": torch.zeros(0)}
+    out, (text,) = told(lambda: regraft.compile('cast "**" to F8_E4M3 lossy').apply(given))
+    assert out["a"].isnan() and out["c"].float() == 448 and "3 elements of 2 tensors" in text
+    assert out["b"].float().isnan().tolist() == [[False, True], [True, True]] and out["b"].float()[0, 0] == 448
+
+
 def test_convert_tells_it(tmp_path):
     save_file({"big": torch.tensor([1e9, 1.0])}, tmp_path / "x.safetensors")
     done, (text,) = told(lambda: regraft.convert(tmp_path / "x.safetensors", tmp_path / "y.safetensors", rules=regraft.compile(HALF)))

@@ -158,6 +158,12 @@ def test_kinds_of_dicts():
     assert list(regraft.compile(RULES).apply(types.MappingProxyType(GIVEN))) == ["words.weight", "words.bias"]
 
 
+def test_keys_that_are_no_text_are_named():
+    for given in ({0: torch.zeros(1)}, {"old.weight": torch.zeros(1), ("a", 1): torch.zeros(1)}):
+        with pytest.raises(TypeError, match="keys of a state dict are text, and"):
+            regraft.apply(given, rules=[])
+
+
 def test_a_model_that_accelerate_prepared(tmp_path):
     accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
     accelerator = accelerate.Accelerator(cpu=True)
