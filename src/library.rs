@@ -321,7 +321,7 @@ fn mentions(name: &str, words: &[&str]) -> bool {
     text(name).is_some_and(|text| words.iter().any(|word| text.contains(word)))
 }
 
-/// The shortest way from one layout to another.
+/// The shortest way from one layout to another. Where no rule file tells `hub` and `model` apart, a model has the same keys in both.
 fn path(candidates: &[&'static Rules], from: &str, to: &str) -> Result<Vec<(&'static Rules, Direction)>, Diagnostics> {
     let mut known: Vec<&str> = vec![HUB, MODEL];
     known.extend(candidates.iter().filter_map(|rules| rules.layouts.as_ref()).flat_map(|(left, right)| [left.as_str(), right.as_str()]));
@@ -330,11 +330,23 @@ fn path(candidates: &[&'static Rules], from: &str, to: &str) -> Result<Vec<(&'st
             return Err(Diagnostics(vec![unknown_layout(layout, &known)]));
         }
     }
+    let alike = |layout: &str| match known.iter().find(|known| **known == layout) {
+        Some(&HUB) => vec![HUB, MODEL],
+        Some(&MODEL) => vec![MODEL, HUB],
+        other => other.copied().into_iter().collect(),
+    };
+    let ends = alike(from).into_iter().flat_map(|start| alike(to).into_iter().map(move |end| (start, end)));
+    let way = ends.into_iter().find_map(|(start, end)| shortest(candidates, start, end));
+    way.ok_or_else(|| Diagnostics(vec![Diagnostic::error(NO_WAY, format!("no rule file leads from `{from}` to `{to}`"))]))
+}
+
+/// The fewest rule files that lead from one layout to another.
+fn shortest(candidates: &[&'static Rules], from: &str, to: &str) -> Option<Vec<(&'static Rules, Direction)>> {
     let mut reached: Vec<(&str, Vec<(&'static Rules, Direction)>)> = vec![(from, Vec::new())];
     let mut at = 0;
     while let Some((layout, way)) = reached.get(at).cloned() {
         if layout == to {
-            return Ok(way);
+            return Some(way);
         }
         for rules in candidates {
             let Some((left, right)) = &rules.layouts else { continue };
@@ -348,8 +360,7 @@ fn path(candidates: &[&'static Rules], from: &str, to: &str) -> Result<Vec<(&'st
         }
         at += 1;
     }
-    // No rule file leads there: for such a model both layouts have the same keys.
-    Ok(Vec::new())
+    None
 }
 
 fn unknown_layout(layout: &str, known: &[&str]) -> Diagnostic {

@@ -14,7 +14,7 @@ use super::sight::{Sight, undefined};
 use super::value::{LENGTHS, Scope};
 use super::{invertible, proof, resolve_alone, resolve_within};
 use crate::diagnostic::codes::{ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, OUTSIDE, UNKNOWN_RULES};
-use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceText, did_you_mean};
 use crate::key::{Pattern, Slot};
 use crate::syntax::ast::{self, Arrow, Expr, ExprKind, IfAbsent, IfPresent, Segment, StatementKind};
 use crate::syntax::{parse, print_rule, print_statement_line};
@@ -57,6 +57,18 @@ impl Includes for NoIncludes {
     }
 }
 
+/// What is said once, where the effort of the proofs is spent.
+fn undecided(place: Place) -> Diagnostic {
+    Diagnostic::note(
+        LIMIT,
+        "there is too much to compare: from here on it is undecided whether rules can fire, and whether `<->` can be read back",
+    )
+    .at(place, "the rules that meet are too many, or too long")
+    .hint(
+        "a plan still refuses keys that become one, and those that don't read back. Names at the start or end of patterns tell them apart",
+    )
+}
+
 /// Files that one rule file may use, directly and through others.
 const MAX_INCLUDES: usize = 256;
 
@@ -65,7 +77,8 @@ const MAX_INCLUDES: usize = 256;
 /// # Errors
 /// Everything that is wrong with it, in the order of the text.
 pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules, Diagnostics> {
-    let mut checker = Checker { includes, scopes: Vec::new(), open: Vec::new(), findings: Vec::new(), files: 0 };
+    let mut checker =
+        Checker { includes, scopes: Vec::new(), open: Vec::new(), findings: Vec::new(), files: 0, effort: proof::Effort::default() };
     let mut rules = Rules {
         name: source.name.clone(),
         layouts: None,
@@ -94,6 +107,8 @@ struct Checker<'a> {
     open: Vec<Arc<SourceText>>,
     findings: Vec<Diagnostic>,
     files: usize,
+    /// What the proofs of all statements may still cost.
+    effort: proof::Effort,
 }
 
 impl Checker<'_> {
@@ -219,7 +234,11 @@ impl Checker<'_> {
                     let lowered = self.rule(scope, rule, is_map);
                     rules.extend(self.report(lowered));
                 }
-                self.findings.extend(proof::group(&rules));
+                let was_spent = self.effort.is_spent();
+                self.findings.extend(proof::group(&rules, &self.effort));
+                if self.effort.is_spent() && !was_spent {
+                    self.findings.push(undecided(self.scopes[scope].place(statement.span)));
+                }
                 Some(StepKind::Rewrite(rules))
             }
             StatementKind::Strip { place, wrappers, if_wanted } => {

@@ -306,6 +306,20 @@ impl Environment<'_> {
         Some(Value::from_json(json))
     }
 
+    /// The value before a `??`, if there is one: a config field that isn't there has none, and neither has a chain of such.
+    fn there(&self, scope: &Scope, expr: &Expr, at: At<'_>) -> Result<Option<Value>, Box<Diagnostic>> {
+        let value = match &expr.kind {
+            ExprKind::Config(steps) if self.config(steps).is_none() => None,
+            ExprKind::Paren(inner) => self.there(scope, inner, at.deeper())?,
+            ExprKind::Binary(BinaryOp::Default, left, right) => match self.there(scope, left, at.deeper())? {
+                None => self.there(scope, right, at.deeper())?,
+                found => found,
+            },
+            _ => Some(self.eval_at(scope, expr, at)?),
+        };
+        Ok(value.filter(|value| *value != Value::Null))
+    }
+
     fn missing_config(&self, scope: &Scope, expr: &Expr, steps: &[ConfigStep]) -> Box<Diagnostic> {
         let Some(mut json) = self.config else {
             return Box::new(
@@ -386,11 +400,8 @@ impl Environment<'_> {
                 Ok(Value::Bool(truth(scope, right, &value)?))
             }
             BinaryOp::Default => {
-                let absent = match &left.kind {
-                    ExprKind::Config(steps) => self.config(steps).is_none_or(|value| value == Value::Null),
-                    _ => self.eval_at(scope, left, at)? == Value::Null,
-                };
-                self.eval_at(scope, if absent { right } else { left }, at)
+                let value = self.there(scope, left, at)?;
+                value.map_or_else(|| self.eval_at(scope, right, at), Ok)
             }
             BinaryOp::Eq | BinaryOp::Ne => {
                 let (a, b) = (self.eval_at(scope, left, at)?, self.eval_at(scope, right, at)?);

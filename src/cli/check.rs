@@ -48,9 +48,14 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         console.findings(&found);
         if console.json {
             reports.push(json!({ "file": file, "findings": found, "idempotent": proof.as_ref().map(|(proof, _)| proof),
-                "repeats_backwards": proof.as_ref().and_then(|(_, found)| found.as_ref()) }));
+                "repeats_backwards": proof.as_ref().and_then(|(_, found)| found.as_ref().ok()?.as_ref()),
+                "undecided_backwards": proof.as_ref().and_then(|(_, found)| found.as_ref().err()) }));
         } else if let Some((proof, backwards)) = &proof {
-            let again = backwards.as_ref().map(|found| format!("; not so backwards, where {}", twice(found))).unwrap_or_default();
+            let again = match backwards {
+                Ok(None) => String::new(),
+                Ok(Some(found)) => format!("; not so backwards, where {}", twice(found)),
+                Err(because) => format!("; backwards undecided, as {because}"),
+            };
             console.out(&format!("{file}: {}{again}\n", proven(proof)))?;
         }
         findings.extend(found);

@@ -14,7 +14,7 @@ use std::ops::Range;
 pub struct Slot(pub u16);
 
 /// One part of a pattern: a segment, or any number of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// Exactly this segment (it may hold dots only by escape, which a key's segments never do).
     Literal(Box<str>),
@@ -24,8 +24,27 @@ pub enum Part {
     Rest(Slot),
 }
 
+impl Part {
+    /// Whether a segment fits, by itself.
+    pub fn fits(&self, segment: &str) -> bool {
+        let atoms = match self {
+            Part::Literal(text) => return **text == *segment,
+            Part::Rest(_) => return true,
+            Part::Segment(atoms) => atoms,
+        };
+        let mut segments = Segments::default();
+        segments.split(segment);
+        let slots = atoms.iter().filter_map(Atom::slot).map(|slot| usize::from(slot.0) + 1).max().unwrap_or(0);
+        let words = atoms.iter().filter(|atom| matches!(atom, Atom::Words { .. })).count();
+        let all: HashSet<Slot> = atoms.iter().filter_map(Atom::slot).collect();
+        let forks = words > 2 && all.len() == atoms.iter().filter_map(Atom::slot).count();
+        let mut matcher = Matcher { key: segment, segments: &segments, reach: Reach::default(), failed: forks.then(HashSet::default) };
+        segments.len() == 1 && matcher.parts(std::slice::from_ref(self), 0, 0, &mut Bindings::new(slots))
+    }
+}
+
 /// A part of a segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Atom {
     /// This text.
     Text(Box<str>),

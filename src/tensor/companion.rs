@@ -103,6 +103,9 @@ const BELOW: &[(&str, Role)] = &[
     ("quant_state.bitsandbytes__fp4", Role::State),
 ];
 
+/// Segments below a tensor in which its companions are looked for.
+const DEPTH: usize = 3;
+
 /// The module of a key: everything before its last segment.
 pub fn module(key: &str) -> &str {
     key.rsplit_once('.').map_or("", |(module, _)| module)
@@ -116,13 +119,19 @@ pub fn is_main(key: &str) -> bool {
 /// The tensor that a key is a companion of by its name, and as what; `has` says which keys there are.
 pub fn tensor_of(key: &str, has: &dyn Fn(&str) -> bool) -> Option<(String, Role)> {
     let (module, leaf) = key.rsplit_once('.').map_or(("", key), |(module, leaf)| (module, leaf));
-    for main in MAINS {
-        let below = key.match_indices(main).map(|(at, _)| (&key[..at + main.len()], &key[at + main.len()..]));
-        let mut below = below.filter(|(tensor, rest)| rest.starts_with('.') && is_main(tensor) && has(tensor));
-        if let Some((tensor, rest)) = below.next() {
-            let role = BELOW.iter().find(|(name, _)| rest.get(1..) == Some(*name)).map_or(Role::State, |(_, role)| *role);
-            return Some((tensor.to_owned(), role));
+    // Nearly every key is that of a main tensor.
+    if MAINS.contains(&leaf) {
+        return None;
+    }
+    let mut above = module;
+    for _ in 0..DEPTH {
+        if is_main(above) && has(above) {
+            let rest = key.get(above.len() + 1..);
+            let role = BELOW.iter().find(|(name, _)| rest == Some(*name)).map_or(Role::State, |(_, role)| *role);
+            return Some((above.to_owned(), role));
         }
+        let Some((next, _)) = above.rsplit_once('.') else { break };
+        above = next;
     }
     if let Some((_, role)) = BESIDE.iter().find(|(name, _)| *name == leaf) {
         let beside = MAINS.iter().map(|main| join(module, main)).find(|tensor| has(tensor));

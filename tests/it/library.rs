@@ -100,3 +100,27 @@ fn experts_take_their_scales_along() {
         assert!(stranded.hints[0].contains("dequantize") && !stranded.hints.iter().any(|hint| hint.contains("alone")), "{refused}");
     }
 }
+
+/// Llama has one file, from Meta's names to the hub's; in memory it has the hub's. So a layout is found from whichever of both.
+#[test]
+fn hub_and_model_are_one_where_no_file_parts_them() {
+    let config = Config::from_value(json!({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}));
+    let files = |from, to| -> Vec<(String, regraft::Direction)> {
+        let route = Route::by_config(&config, from, to).unwrap();
+        route.describe().into_iter().filter(|(name, _)| name == "llama").collect()
+    };
+    let (there, back) = (regraft::Direction::Forward, regraft::Direction::Reverse);
+    for (from, to, expected) in [
+        (Some("meta"), None, Some(there)),
+        (Some("meta"), Some("hub"), Some(there)),
+        (Some("meta"), Some("model"), Some(there)),
+        (None, Some("meta"), Some(back)),
+        (Some("hub"), Some("meta"), Some(back)),
+        (None, None, None),
+        (Some("hub"), Some("model"), None),
+        (Some("model"), Some("hub"), None),
+    ] {
+        assert_eq!(files(from, to).into_iter().map(|(_, direction)| direction).next(), expected, "{from:?} to {to:?}");
+    }
+    assert!(Route::by_config(&config, None, Some("nobody's")).is_err());
+}

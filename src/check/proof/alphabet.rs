@@ -3,9 +3,10 @@
 //! Literals and words stand for themselves; numbers and free text are represented by examples. The alphabet is complete where free
 //! text is told apart in at most two ways; else it is an approximation, and says so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use crate::key::{Atom, Bindings, Part, Pattern, Segments};
+use super::effort::{Effort, weight};
+use crate::key::{Atom, Part, Pattern};
 
 /// Representative segments.
 pub(super) struct Alphabet {
@@ -19,26 +20,33 @@ pub(super) struct Alphabet {
 /// Numbers that are tried as examples.
 const NUMBERS: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 31, 32, 63, 64, 100, 127, 128, 1000];
 
+/// Examples of one segment.
+const EXAMPLES: usize = 256;
+
 /// The largest alphabet.
-const MAX_SYMBOLS: usize = 96;
+pub(super) const MAX_SYMBOLS: usize = 96;
 
 impl Alphabet {
     /// An alphabet for these patterns.
-    pub(super) fn new(patterns: &[&Pattern]) -> Self {
+    pub(super) fn new(patterns: &[&Pattern], effort: &Effort) -> Self {
         let mut parts: Vec<&Part> = Vec::new();
+        let mut known: HashSet<&Part> = HashSet::new();
         for part in patterns.iter().flat_map(|pattern| pattern.parts()) {
-            if !matches!(part, Part::Rest(_)) && !parts.contains(&part) {
+            if !matches!(part, Part::Rest(_)) && known.insert(part) {
                 parts.push(part);
             }
         }
         let mut pool: Vec<String> = Vec::new();
         let mut free = 0;
+        let mut whole = true;
         for part in &parts {
             match part {
                 Part::Literal(text) => pool.push(text.to_string()),
                 Part::Segment(atoms) => {
                     free += usize::from(atoms.iter().any(|atom| matches!(atom, Atom::Chars(_))));
-                    pool.extend(examples(atoms));
+                    let (found, all) = examples(atoms);
+                    pool.extend(found);
+                    whole &= all;
                 }
                 Part::Rest(_) => {}
             }
@@ -46,16 +54,24 @@ impl Alphabet {
         // A segment that no pattern names.
         let fresh = ["x", "y", "z", "other", "other_"].into_iter().find(|word| !pool.iter().any(|known| known == word));
         pool.extend(fresh.map(str::to_owned));
-        let mut known: HashMap<Vec<bool>, ()> = HashMap::new();
+        let cost: usize = parts.iter().map(|part| weight(part)).sum();
+        let mut known: HashSet<Vec<bool>> = HashSet::new();
         let mut symbols = Vec::new();
         let mut seen = HashSet::new();
         for word in pool {
-            let signature: Vec<bool> = parts.iter().map(|part| accepts(part, &word)).collect();
-            if seen.insert(word.clone()) && known.insert(signature, ()).is_none() {
+            if !seen.insert(word.clone()) {
+                continue;
+            }
+            if symbols.len() > MAX_SYMBOLS || !effort.spend(cost) {
+                whole = false;
+                break;
+            }
+            let signature: Vec<bool> = parts.iter().map(|part| part.fits(&word)).collect();
+            if known.insert(signature) {
                 symbols.push(word);
             }
         }
-        let whole = symbols.len() <= MAX_SYMBOLS;
+        whole &= symbols.len() <= MAX_SYMBOLS;
         let complete = free <= 2 && whole;
         symbols.truncate(MAX_SYMBOLS);
         Self { symbols, complete, whole }
@@ -92,21 +108,12 @@ impl Alphabet {
 
 /// Whether a fixed part accepts a segment.
 pub(super) fn accepts(part: &Part, segment: &str) -> bool {
-    match part {
-        Part::Literal(text) => **text == *segment,
-        Part::Rest(_) => true,
-        Part::Segment(_) => {
-            let pattern = Pattern::new(vec![part.clone()]);
-            let mut segments = Segments::default();
-            segments.split(segment);
-            let slots = pattern.slots().last().map_or(0, |slot| usize::from(slot.0) + 1);
-            segments.len() == 1 && pattern.matches(segment, &segments, &mut Bindings::new(slots))
-        }
-    }
+    part.fits(segment)
 }
 
-/// Segments that atoms match, to tell them from others.
-fn examples(atoms: &[Atom]) -> Vec<String> {
+/// Segments that atoms match, to tell them from others, and whether all words are among them.
+fn examples(atoms: &[Atom]) -> (Vec<String>, bool) {
+    let mut all = true;
     let mut found = vec![String::new()];
     for atom in atoms {
         let choices: Vec<String> = match atom {
@@ -121,9 +128,12 @@ fn examples(atoms: &[Atom]) -> Vec<String> {
                     .collect()
             }
             Atom::Chars(_) => ["x", "0", "x_y", "z9"].map(str::to_owned).to_vec(),
-            Atom::Words { words, .. } => words.iter().map(|word| word.to_string()).collect(),
+            Atom::Words { words, .. } => {
+                all &= found.len().saturating_mul(words.len()) <= EXAMPLES;
+                words.iter().take(EXAMPLES).map(|word| word.to_string()).collect()
+            }
         };
-        found = found.iter().flat_map(|start| choices.iter().map(move |choice| format!("{start}{choice}"))).take(256).collect();
+        found = found.iter().flat_map(|start| choices.iter().map(move |choice| format!("{start}{choice}"))).take(EXAMPLES).collect();
     }
-    found
+    (found, all)
 }

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::alphabet::{Alphabet, accepts};
+use super::effort::{Effort, weight, weight_of};
 use crate::key::{Atom, Part, Pattern};
 
 /// States that a search visits before it gives up.
@@ -32,10 +33,10 @@ pub(super) struct Automaton<'p> {
 }
 
 impl<'p> Automaton<'p> {
-    /// `None` for a pattern of more than 60 parts.
-    pub(super) fn new(pattern: &'p Pattern, alphabet: &Alphabet) -> Option<Self> {
+    /// `None` for a pattern of more than 60 parts, and once the effort is spent.
+    pub(super) fn new(pattern: &'p Pattern, alphabet: &Alphabet, effort: &Effort) -> Option<Self> {
         let parts = pattern.parts();
-        if parts.len() > 60 {
+        if parts.len() > 60 || !effort.spend(weight_of(pattern).saturating_mul(alphabet.symbols().len())) {
             return None;
         }
         let rests = parts.iter().enumerate().filter(|(_, part)| matches!(part, Part::Rest(_))).fold(0, |bits, (at, _)| bits | (1 << at));
@@ -85,16 +86,25 @@ impl<'p> Automaton<'p> {
     }
 }
 
-/// Whether a key may match both patterns, by a quick look: segments with captures are taken to fit each other.
-pub(super) fn may_overlap(a: &[Part], b: &[Part]) -> bool {
+/// Whether a key may match both patterns, by a quick look, and once the effort is spent: segments with captures are taken to fit each other.
+pub(super) fn may_overlap(a: &[Part], b: &[Part], effort: &Effort) -> bool {
     let is_rest = |part: Option<&Part>| matches!(part, Some(Part::Rest(_)));
     let fits = |a: &Part, b: &Part| match (a, b) {
         (Part::Literal(text), other) | (other, Part::Literal(text)) => accepts(other, text),
         _ => true,
     };
+    // What stands at both starts, or at both ends, tells most patterns apart.
+    let differ = |(x, y): (&Part, &Part)| matches!((x, y), (Part::Literal(x), Part::Literal(y)) if x != y);
+    let both_fixed = |(x, y): &(&Part, &Part)| !is_rest(Some(x)) && !is_rest(Some(y));
+    if a.iter().zip(b).take_while(both_fixed).any(differ) || a.iter().rev().zip(b.iter().rev()).take_while(both_fixed).any(differ) {
+        return false;
+    }
     let mut seen = HashSet::from([(0, 0)]);
     let mut open = vec![(0, 0)];
     while let Some((p, q)) = open.pop() {
+        if !effort.spend(1 + a.get(p).into_iter().chain(b.get(q)).map(weight).sum::<usize>()) {
+            return true;
+        }
         let (x, y) = (a.get(p), b.get(q));
         if x.is_none() && y.is_none() {
             return true;
@@ -111,7 +121,7 @@ pub(super) fn may_overlap(a: &[Part], b: &[Part]) -> bool {
 }
 
 /// The shortest key for which `wanted` holds, given which automata accept it.
-pub(super) fn search(automata: &[Automaton<'_>], alphabet: &Alphabet, wanted: impl Fn(&[bool]) -> bool) -> Found {
+pub(super) fn search(automata: &[Automaton<'_>], alphabet: &Alphabet, effort: &Effort, wanted: impl Fn(&[bool]) -> bool) -> Found {
     let start: Vec<u64> = automata.iter().map(Automaton::start).collect();
     let mut seen: HashMap<Vec<u64>, usize> = HashMap::new();
     let mut trail: Vec<(usize, usize)> = vec![(usize::MAX, 0)];
@@ -120,6 +130,9 @@ pub(super) fn search(automata: &[Automaton<'_>], alphabet: &Alphabet, wanted: im
     while let Some(state) = open.pop_front() {
         let at = seen[&state];
         for symbol in 0..alphabet.symbols().len() {
+            if !effort.spend(2 * automata.len()) {
+                return Found::Unknown;
+            }
             let next: Vec<u64> = automata.iter().zip(&state).map(|(automaton, state)| automaton.step(*state, symbol)).collect();
             if next.iter().all(|state| *state == 0) || seen.contains_key(&next) {
                 continue;
@@ -153,7 +166,7 @@ fn spell(trail: &[(usize, usize)], alphabet: &Alphabet) -> String {
 
 /// Keys that both patterns match so that, somewhere, a segment is a fixed part of both (and not the same part, for one pattern with
 /// itself): where one pattern's fixed middle overlaps the other's. Shortest first, up to `limit`.
-pub(super) fn overlaps(a: &Pattern, b: &Pattern, with_itself: bool, alphabet: &Alphabet, limit: usize) -> Vec<String> {
+pub(super) fn overlaps(a: &Pattern, b: &Pattern, with_itself: bool, alphabet: &Alphabet, effort: &Effort, limit: usize) -> Vec<String> {
     type State = (usize, usize, bool);
     let fixed = |part: &Part| !matches!(part, Part::Rest(_));
     // Moves of one automaton on a symbol: where to, and whether a fixed part took it.
@@ -183,6 +196,10 @@ pub(super) fn overlaps(a: &Pattern, b: &Pattern, with_itself: bool, alphabet: &A
     let mut open: VecDeque<(State, usize)> = VecDeque::from([((0, 0, false), 0)]);
     while let Some(((p, q, flag), at)) = open.pop_front() {
         for (number, symbol) in alphabet.symbols().iter().enumerate() {
+            // Parts that were taken are tried again for each state that they are in.
+            if !effort.spend(1 + a.get(p).into_iter().chain(b.get(q)).map(weight).sum::<usize>()) {
+                return found;
+            }
             for (p_took, p_next) in moves(a, p, symbol) {
                 for (q_took, q_next) in moves(b, q, symbol) {
                     let both = fixed(&a[p_took]) && fixed(&b[q_took]) && !(with_itself && p_took == q_took);

@@ -10,12 +10,16 @@
 //! and has been followed through the rules twice, by rules that depend on nothing but keys.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use super::super::keys::Keys;
 use super::super::lower::pattern_of;
 use super::super::rules::{CaptureKind, Rule, Rules, Selection, SideItem, Step, StepKind};
-use super::alphabet::{Alphabet, accepts};
+use super::alphabet::{Alphabet, MAX_SYMBOLS, accepts};
 use super::automaton::{Automaton, Found, may_overlap, overlaps, search};
+use super::effort::Effort;
+use super::group::{Owned, weight_of_rule};
+use super::nearby::Nearby;
 use super::trace::{backward, captured, takes};
 use crate::check::op::Op;
 use crate::key::{Atom, Part, Pattern, Slot};
@@ -23,6 +27,9 @@ use crate::syntax::ast::{Arrow, Expr};
 
 /// Witnesses that are followed for a pair of rules.
 const WITNESSES: usize = 48;
+
+/// Why nothing is said where the effort is spent.
+const TOO_MUCH: &str = "there is too much to compare";
 
 /// Whether applying rules to their own output changes anything.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -62,6 +69,19 @@ struct Placed<'r> {
     rule: Cow<'r, Rule>,
     /// Whether the checkpoint's config decides that it is read at all.
     guarded: bool,
+    /// Whether it takes each key that fits.
+    certain: bool,
+    weight: usize,
+}
+
+impl<'r> Placed<'r> {
+    fn new(at: usize, rule: Cow<'r, Rule>, guarded: bool) -> Self {
+        Self { at, guarded, certain: !guarded && takes_for_certain(&rule), weight: weight_of_rule(&rule), rule }
+    }
+
+    fn has_regex(&self) -> bool {
+        self.rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)))
+    }
 }
 
 /// What takes keys away or shortens them.
@@ -86,6 +106,7 @@ struct Program<'r> {
     made: Vec<(usize, &'r str, &'r Pattern)>,
     next: usize,
     open: Option<String>,
+    effort: Effort,
 }
 
 impl<'r> Program<'r> {
@@ -106,11 +127,11 @@ impl<'r> Program<'r> {
             let mut taker = |kind| self.takers.push(Taker { at, text: &step.text, kind });
             match &step.kind {
                 StepKind::Rewrite(rules) if !reversed => {
-                    self.rules.extend(rules.iter().map(|rule| Placed { at, rule: Cow::Borrowed(rule), guarded }));
+                    self.rules.extend(rules.iter().map(|rule| Placed::new(at, Cow::Borrowed(rule), guarded)));
                 }
                 StepKind::Rewrite(rules) => {
                     let two_way = rules.iter().filter(|rule| rule.arrow == Arrow::TwoWay);
-                    self.rules.extend(two_way.map(|rule| Placed { at, rule: Cow::Owned(turned(rule)), guarded }));
+                    self.rules.extend(two_way.map(|rule| Placed::new(at, Cow::Owned(turned(rule)), guarded)));
                 }
                 StepKind::StripAnywhere { wrappers } => taker(TakerKind::Strip { wrappers, leading: false }),
                 StepKind::StripLeading { wrappers, .. } => taker(TakerKind::Strip { wrappers, leading: true }),
@@ -135,33 +156,69 @@ impl<'r> Program<'r> {
             }
         }
     }
+}
+
+/// A program with what finds its rules and names.
+struct Reading<'p> {
+    rules: &'p [Placed<'p>],
+    program: &'p Program<'p>,
+    sources: Owned,
+    has_regex: bool,
+    /// What the sources name: literal segments and words, but no bare numbers. Each once, with the first statement that has it.
+    names: Vec<(usize, &'p Part)>,
+    /// The literals of them.
+    literals: HashMap<&'p str, usize>,
+}
+
+impl<'p> Reading<'p> {
+    fn new(program: &'p Program<'p>) -> Self {
+        let rules = &program.rules[..];
+        let mut known = HashSet::new();
+        let all = rules.iter().flat_map(|placed| names(&placed.rule).map(|part| (placed.at, part)));
+        let names: Vec<(usize, &Part)> = all.filter(|(_, part)| known.insert(*part)).collect();
+        let literal = |(at, part): &(usize, &'p Part)| if let Part::Literal(text) = part { Some((&**text, *at)) } else { None };
+        Self {
+            sources: Owned::new(rules.iter().enumerate().map(|(number, placed)| (number, &placed.rule.left[..]))),
+            has_regex: rules.iter().any(Placed::has_regex),
+            literals: names.iter().filter_map(literal).collect(),
+            names,
+            rules,
+            program,
+        }
+    }
+
+    fn effort(&self) -> &'p Effort {
+        &self.program.effort
+    }
 
     /// A key through all rules once, with the rules that took it; `None` where a statement takes it away or shortens it, or where it
     /// grows beyond reason.
-    fn through(&self, key: &str) -> Option<(String, Vec<(&Placed<'r>, String)>)> {
+    fn through(&self, key: &str) -> Option<(String, Vec<(&'p Placed<'p>, String)>)> {
         let (mut key, mut by) = (key.to_owned(), Vec::new());
-        let mut done = 0;
-        for placed in &self.rules {
-            if placed.at == done {
-                continue;
+        let mut from = 0;
+        loop {
+            let mut takers = self.sources.of(&key).into_iter().skip_while(|number| *number < from).map(|number| &self.rules[number]);
+            let taken = takers.find_map(|placed| {
+                let next = self.effort().spend(placed.weight).then(|| takes(&placed.rule, &key))?;
+                Some((placed, next?))
+            });
+            if self.effort().is_spent() {
+                return None;
             }
-            if let Some(next) = takes(&placed.rule, &key) {
-                // The plan refuses a key that doesn't read back.
-                let ambiguous = placed.rule.ambiguous && backward(&placed.rule, &next).as_ref() != Some(&key);
-                if placed.guarded || ambiguous || !depends_on_keys_alone(&placed.rule) || next.len() > 4096 {
-                    return None;
-                }
-                by.push((placed, std::mem::replace(&mut key, next)));
-                done = placed.at;
+            let Some((placed, next)) = taken else { return Some((key, by)) };
+            // The plan refuses a key that doesn't read back.
+            let ambiguous = placed.rule.ambiguous && backward(&placed.rule, &next).as_ref() != Some(&key);
+            if placed.guarded || ambiguous || !depends_on_keys_alone(&placed.rule) || next.len() > 4096 {
+                return None;
             }
+            by.push((placed, std::mem::replace(&mut key, next)));
+            from = self.rules.partition_point(|other| other.at <= placed.at);
         }
-        Some((key, by))
     }
 
     /// A key that is rewritten twice, and whether it is plain.
     fn twice(&self, key: String) -> Option<(Twice, bool)> {
-        let by_regex = |placed: &Placed<'_>| placed.rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)));
-        if !self.takers.is_empty() || self.takes_part(&key) || self.rules.iter().any(by_regex) {
+        if !self.program.takers.is_empty() || self.takes_part(&key) || self.has_regex {
             return None;
         }
         let (once, by) = self.through(&key)?;
@@ -173,15 +230,18 @@ impl<'r> Program<'r> {
         Some((Twice { key, once, twice }, plain))
     }
 
-    /// What the sources name up to a statement: literal segments and words, but no bare numbers.
-    fn names(&self, at: usize) -> impl Iterator<Item = &Part> {
-        self.rules.iter().take_while(move |placed| placed.at <= at).flat_map(|placed| names(&placed.rule))
+    /// What the sources name up to a statement.
+    fn names(&self, at: usize) -> impl Iterator<Item = &'p Part> {
+        self.names.iter().take_while(move |(first, _)| *first <= at).map(|(_, part)| *part)
     }
 
     /// Whether the captures of a rule that takes a key hold none of the names of the sources so far, but for what nearly every key ends with.
     fn is_plain(&self, placed: &Placed<'_>, key: &str) -> bool {
         let held = captured(&placed.rule, key);
-        let named = |segment: &str| self.names(placed.at).any(|part| accepts(part, segment));
+        let others = || self.names(placed.at).filter(|part| !matches!(part, Part::Literal(_)));
+        let literal = |segment: &str| self.literals.get(segment).is_some_and(|first| *first <= placed.at);
+        let named =
+            |segment: &str| literal(segment) || !self.effort().spend(self.names.len()) || others().any(|part| accepts(part, segment));
         held.iter().all(|text| {
             let text = match text.rsplit_once('.').unwrap_or(("", text)) {
                 (rest, leaf) if is_leaf(leaf) && key.ends_with(text.as_str()) => rest,
@@ -193,16 +253,30 @@ impl<'r> Program<'r> {
 
     /// Whether a tie or a `create` speaks of a key.
     fn takes_part(&self, key: &str) -> bool {
-        self.made.iter().any(|(_, _, pattern)| super::trace::fits(pattern, key))
+        let made = &self.program.made;
+        !self.effort().spend(made.len()) || made.iter().any(|(_, _, pattern)| super::trace::fits(pattern, key))
     }
 }
 
 /// A plain key that one of the rules, read backwards, takes again after it gave it: `"rank0.**" <-> "**"` makes `rank0.rank0.x` of `x`.
 /// Only each rule with itself is looked at.
-pub fn repeats_backwards(rules: &Rules) -> Option<Twice> {
+///
+/// # Errors
+/// Why it isn't known, where there is too much to look at.
+pub fn repeats_backwards(rules: &Rules) -> Result<Option<Twice>, String> {
     let mut program = Program::default();
     program.read(&rules.steps, true, false);
-    program.rules.iter().find_map(|rule| witnesses(&program, rule, rule).into_iter().find_map(|(found, plain)| plain.then_some(found)))
+    let reading = Reading::new(&program);
+    for rule in reading.rules {
+        let found = witnesses(&reading, rule, rule).into_iter().find_map(|(found, plain)| plain.then_some(found));
+        if found.is_some() {
+            return Ok(found);
+        }
+        if reading.effort().is_spent() {
+            return Err(TOO_MUCH.to_owned());
+        }
+    }
+    Ok(None)
 }
 
 /// Whether applying the rules to their own output changes anything.
@@ -211,9 +285,18 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
     program.read(&rules.steps, false, false);
     let (mut plain, mut except) = (false, None);
     let mut open = program.open.take();
+    let reading = Reading::new(&program);
+    let effort = reading.effort();
+    let mut nearby = Nearby::default();
+    for (number, placed) in program.rules.iter().enumerate() {
+        placed.rule.left.iter().filter_map(pattern_of).for_each(|source| nearby.add(source, number));
+    }
     for maker in &program.rules {
-        for reader in program.rules.iter().filter(|reader| reader.at <= maker.at) {
-            match meet(&program, maker, reader) {
+        for reader in readers(&reading, &nearby, maker).into_iter().map(|number| &program.rules[number]) {
+            if !effort.spend(1) {
+                return Idempotence::Undecided { because: open.unwrap_or_else(|| TOO_MUCH.to_owned()) };
+            }
+            match meet(&reading, maker, reader) {
                 Meeting::Never => continue,
                 Meeting::Doubled => {
                     plain = true;
@@ -225,7 +308,7 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
                     open.get_or_insert_with(|| format!("`{}` may read what `{}` gives", reader.rule.text, maker.rule.text));
                 }
             }
-            for (found, is_plain) in witnesses(&program, maker, reader) {
+            for (found, is_plain) in witnesses(&reading, maker, reader) {
                 if is_plain {
                     return Idempotence::Refuted(found);
                 }
@@ -233,7 +316,7 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
             }
         }
         for taker in program.takers.iter().filter(|taker| taker.at <= maker.at) {
-            if open.is_none() && may_take(taker, &maker.rule) {
+            if open.is_none() && may_take(taker, &maker.rule, effort) {
                 open = Some(format!("`{}` may take what `{}` gives", taker.text, maker.rule.text));
             }
         }
@@ -241,16 +324,30 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
     for (at, text, pattern) in &program.made {
         let read = program.rules.iter().filter(|reader| reader.at <= *at).find(|reader| {
             let sources = reader.rule.left.iter().filter_map(pattern_of);
-            !sources.into_iter().all(|source| apart(pattern, source, &reader.rule.unless_left))
+            !sources.into_iter().all(|source| apart(pattern, source, &reader.rule.unless_left, effort))
         });
         if let Some(reader) = read.filter(|_| open.is_none()) {
             open = Some(format!("`{}` may read what `{text}` gives", reader.rule.text));
         }
     }
+    let open = open.or_else(|| effort.is_spent().then(|| TOO_MUCH.to_owned()));
     match open {
         Some(because) => Idempotence::Undecided { because },
         None => Idempotence::Proven { plain, except },
     }
+}
+
+/// Rules that may read what another gives: those whose sources may fit its results, and stand no later. Where a rule has a regex, any may.
+fn readers(reading: &Reading<'_>, nearby: &Nearby<'_>, maker: &Placed<'_>) -> Vec<usize> {
+    let end = reading.rules.partition_point(|reader| reader.at <= maker.at);
+    if reading.has_regex {
+        return (0..end).collect();
+    }
+    let images = maker.rule.right.iter().filter_map(pattern_of);
+    let mut found: Vec<usize> = images.flat_map(|image| nearby.of(image, reading.effort())).filter(|number| *number < end).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 /// How the results of one rule meet the sources of another.
@@ -261,47 +358,47 @@ enum Meeting {
     Possible,
 }
 
-fn meet(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeting {
+fn meet(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeting {
+    let effort = reading.effort();
     let mut meeting = Meeting::Never;
-    if reader.rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_))) {
+    if reader.has_regex() {
         return Meeting::Possible;
     }
     for image in maker.rule.right.iter().filter_map(pattern_of) {
         for source in reader.rule.left.iter().filter_map(pattern_of) {
             // A regex of the maker may put dots where its groups stand.
-            let by_regex = maker.rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)));
-            if by_regex {
+            if maker.has_regex() {
                 return Meeting::Possible;
             }
-            if apart(image, source, &reader.rule.unless_left) {
+            if apart(image, source, &reader.rule.unless_left, effort) {
                 continue;
             }
             // What a later statement takes for certain is not what the first application gives in the end.
-            let later: Vec<&Pattern> = program
-                .rules
+            let from = reading.rules.partition_point(|later| later.at <= maker.at);
+            let names: Vec<&Part> = reading.names(maker.at).collect();
+            if !effort.spend(reading.rules.len() - from + names.len())
+                || names.iter().filter(|part| matches!(part, Part::Literal(_))).count() > MAX_SYMBOLS
+            {
+                return Meeting::Possible;
+            }
+            let later: Vec<&Pattern> = reading.rules[from..]
                 .iter()
-                .filter(|later| later.at > maker.at && !later.guarded && takes_for_certain(&later.rule))
+                .filter(|later| later.certain)
                 .flat_map(|later| later.rule.left.iter().filter_map(pattern_of))
                 .collect();
-            let mut names: Vec<&Part> = Vec::new();
-            for name in program.names(maker.at) {
-                if !names.contains(&name) {
-                    names.push(name);
-                }
-            }
             let excluded: Vec<&Pattern> = certain(&reader.rule.unless_left).chain(later).collect();
             let named: Vec<Pattern> = names.iter().map(|part| Pattern::new(vec![(*part).clone()])).collect();
             let patterns: Vec<&Pattern> = [image, source].into_iter().chain(excluded.iter().copied()).collect();
             let all: Vec<&Pattern> = patterns.iter().copied().chain(&named).collect();
-            let alphabet = Alphabet::new(&all);
+            let alphabet = Alphabet::new(&all, effort);
             if !alphabet.is_exact(&all) {
                 return Meeting::Possible;
             }
-            let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
+            let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
             let Some(mut automata) = automata else { return Meeting::Possible };
             let own: Vec<bool> = alphabet.symbols().iter().map(|symbol| names.iter().any(|part| accepts(part, symbol))).collect();
             automata[0].restrict_captures(&own, |symbol| is_leaf(&alphabet.symbols()[symbol]));
-            match search(&automata, &alphabet, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true)) {
+            match search(&automata, &alphabet, effort, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true)) {
                 Found::Nothing => meeting = Meeting::Doubled,
                 Found::Key(_) | Found::Unknown => return Meeting::Possible,
             }
@@ -311,16 +408,19 @@ fn meet(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeti
 }
 
 /// Whether no key fits both patterns and none of the exceptions; `false` if that isn't certain.
-fn apart(image: &Pattern, source: &Pattern, unless: &[Keys]) -> bool {
-    if !may_overlap(image.parts(), source.parts()) {
+fn apart(image: &Pattern, source: &Pattern, unless: &[Keys], effort: &Effort) -> bool {
+    if !may_overlap(image.parts(), source.parts(), effort) {
         return true;
     }
     let patterns: Vec<&Pattern> = [image, source].into_iter().chain(certain(unless)).collect();
-    let alphabet = Alphabet::new(&patterns);
-    let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
+    let alphabet = Alphabet::new(&patterns, effort);
+    if !alphabet.is_exact(&patterns) {
+        return false;
+    }
+    let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
     let Some(automata) = automata else { return false };
-    let meets = search(&automata, &alphabet, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true));
-    meets == Found::Nothing && alphabet.is_exact(&patterns)
+    let meets = search(&automata, &alphabet, effort, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true));
+    meets == Found::Nothing
 }
 
 fn fits_both(key: &str, patterns: [&Pattern; 2]) -> bool {
@@ -328,26 +428,30 @@ fn fits_both(key: &str, patterns: [&Pattern; 2]) -> bool {
 }
 
 /// Keys that a reader may take after a maker gave them, as sources of the maker; each followed through all rules.
-fn witnesses(program: &Program<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Vec<(Twice, bool)> {
+fn witnesses(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Vec<(Twice, bool)> {
+    let effort = reading.effort();
     let mut found = Vec::new();
     for image in maker.rule.right.iter().filter_map(pattern_of) {
         for source in reader.rule.left.iter().filter_map(pattern_of) {
             let unless = &reader.rule.unless_left;
             let patterns: Vec<&Pattern> = [image, source].into_iter().chain(unless.iter().map(Keys::without_ranges)).collect();
-            let alphabet = Alphabet::new(&patterns);
-            let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
-            let mut keys = overlaps(image, source, false, &alphabet, WITNESSES);
+            let alphabet = Alphabet::new(&patterns, effort);
+            let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
+            let mut keys = overlaps(image, source, false, &alphabet, effort, WITNESSES);
             let fits = |accepted: &[bool]| accepted[0] && accepted[1] && !accepted[2..].contains(&true);
-            if let Some(Found::Key(key)) = automata.map(|automata| search(&automata, &alphabet, fits)) {
+            if let Some(Found::Key(key)) = automata.map(|automata| search(&automata, &alphabet, effort, fits)) {
                 keys.insert(0, key);
             }
             // A capture that may be empty is so in the shortest keys, of which nothing may be left.
             let longer: Vec<String> = keys.iter().take(1).map(|key| format!("{key}.w")).collect();
             let longer = longer.into_iter().filter(|key| fits_both(key, [image, source]));
             found.extend(keys.iter().cloned().chain(longer).filter_map(|key| {
+                if !effort.spend(maker.weight) {
+                    return None;
+                }
                 // A map may give the key that it takes.
                 let before = backward(&maker.rule, &key).or_else(|| (!maker.rule.is_rename()).then(|| key.clone()))?;
-                program.twice(before)
+                reading.twice(before)
             }));
         }
     }
@@ -437,10 +541,10 @@ fn names(rule: &Rule) -> impl Iterator<Item = &Part> {
 }
 
 /// Whether a statement that takes keys away, or shortens them, may do so with a result of a rule.
-fn may_take(taker: &Taker<'_>, maker: &Rule) -> bool {
+fn may_take(taker: &Taker<'_>, maker: &Rule, effort: &Effort) -> bool {
     let mut images = maker.right.iter().filter_map(pattern_of);
     match &taker.kind {
-        TakerKind::Drop(keys) => images.any(|image| !keys.keys.iter().all(|one| apart(image, one.without_ranges(), &keys.unless))),
+        TakerKind::Drop(keys) => images.any(|image| !keys.keys.iter().all(|one| apart(image, one.without_ranges(), &keys.unless, effort))),
         // Everything that isn't kept goes.
         TakerKind::Keep => true,
         // Strips go to a fixed point, so only a rule can put a wrapper there again.

@@ -8,15 +8,21 @@
 mod alphabet;
 mod automaton;
 mod conditions;
+mod effort;
+mod group;
 mod idempotence;
+mod nearby;
 mod trace;
 
+pub(super) use effort::Effort;
 pub use idempotence::{Idempotence, Twice, idempotence, repeats_backwards};
 
 use alphabet::Alphabet;
-use automaton::{Automaton, Found, overlaps, search};
+use automaton::{Automaton, Found, may_overlap, overlaps, search};
 use conditions::{exclude, holding};
-use trace::{backward, forward, leading, looks_like_result, taker};
+use group::Group;
+use nearby::Nearby;
+use trace::{backward, forward};
 
 use super::keys::Keys;
 use super::lower::pattern_of;
@@ -29,24 +35,38 @@ use crate::syntax::ast::Arrow;
 /// Witnesses that are looked at before a question is left open.
 const WITNESSES: usize = 48;
 
-/// What is wrong with the rules of one statement.
-pub(super) fn group(rules: &[Rule]) -> Vec<Diagnostic> {
+/// What is wrong with the rules of one statement, as far as the effort goes: once it's spent, nothing more is found.
+pub(super) fn group(rules: &[Rule], effort: &Effort) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
+    let group = Group::new(rules, effort);
+    let mut nearby = Nearby::default();
     for (at, rule) in rules.iter().enumerate() {
-        findings.extend(dead(rules, at));
+        if effort.is_spent() {
+            break;
+        }
+        findings.extend(dead(&group, at));
         if rule.arrow == Arrow::TwoWay {
-            findings.extend(not_one_to_one(rules, at));
-            for other in 0..at {
-                findings.extend(same_image(rules, other, at));
+            findings.extend(not_one_to_one(&group, at));
+            let mut others: Vec<usize> = rule.right.iter().filter_map(pattern_of).flat_map(|target| nearby.of(target, effort)).collect();
+            others.sort_unstable();
+            others.dedup();
+            for other in others {
+                findings.extend(same_image(&group, other, at));
             }
+            rule.right.iter().filter_map(pattern_of).for_each(|target| nearby.add(target, at));
         }
     }
     findings
 }
 
 /// A rule one of whose sources only has keys that earlier rules take.
-fn dead(rules: &[Rule], at: usize) -> Option<Diagnostic> {
+fn dead(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
+    let (rules, effort) = (group.rules, group.effort);
     let rule = &rules[at];
+    // Nearly every rule is seen to live by one look.
+    if rule.left.iter().filter_map(pattern_of).all(|source| group.leaves(at, source)) || !effort.spend(at) {
+        return None;
+    }
     let earlier: Vec<(&Rule, &Pattern)> = rules[..at]
         .iter()
         // What a condition or a range leaves to later rules isn't known here.
@@ -69,19 +89,22 @@ fn dead(rules: &[Rule], at: usize) -> Option<Diagnostic> {
             guards.push(start..patterns.len());
         }
         let uncertain = earlier.iter().any(|(rule, _)| !rule.unless_right.is_empty());
-        let alphabet = Alphabet::new(&patterns);
-        let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet)).collect();
+        let alphabet = Alphabet::new(&patterns, effort);
+        if !alphabet.complete || uncertain {
+            continue;
+        }
+        let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
         let automata = automata?;
         let reads = |accepted: &[bool]| accepted[0] && !accepted[1..own.len()].contains(&true);
         let takes = |accepted: &[bool], guard: &std::ops::Range<usize>| {
             accepted[guard.start] && !accepted[guard.start + 1..guard.end].contains(&true)
         };
-        let live = search(&automata, &alphabet, |accepted| reads(accepted) && !guards.iter().any(|guard| takes(accepted, guard)));
-        if live != Found::Nothing || !alphabet.complete || uncertain {
+        let live = search(&automata, &alphabet, effort, |accepted| reads(accepted) && !guards.iter().any(|guard| takes(accepted, guard)));
+        if live != Found::Nothing {
             continue;
         }
-        let Found::Key(key) = search(&automata, &alphabet, |accepted| reads(accepted)) else { continue };
-        let (taker, _) = taker(&rules[..at], &key)?;
+        let Found::Key(key) = search(&automata, &alphabet, effort, |accepted| reads(accepted)) else { continue };
+        let (taker, _) = group.taker_before(at, &key)?;
         let taker = &rules[taker];
         return Some(
             Diagnostic::warning(DEAD_RULE, "this rule can never fire: earlier ones take all its keys")
@@ -95,7 +118,8 @@ fn dead(rules: &[Rule], at: usize) -> Option<Diagnostic> {
 }
 
 /// Two rules that give one key to two keys.
-fn same_image(rules: &[Rule], first: usize, second: usize) -> Option<Diagnostic> {
+fn same_image(group: &Group<'_>, first: usize, second: usize) -> Option<Diagnostic> {
+    let (rules, effort) = (group.rules, group.effort);
     let (a, b) = (&rules[first], &rules[second]);
     // Ranges come from a config as a rule; whether they overlap is for the plan to see.
     if a.arrow != Arrow::TwoWay || [a, b].iter().any(|rule| rule.captures.iter().any(|capture| capture.has_range())) {
@@ -103,22 +127,25 @@ fn same_image(rules: &[Rule], first: usize, second: usize) -> Option<Diagnostic>
     }
     for left in a.right.iter().filter_map(pattern_of) {
         for right in b.right.iter().filter_map(pattern_of) {
-            if exclude((a, left), (b, right)) {
+            if !may_overlap(left.parts(), right.parts(), effort) || exclude((a, left), (b, right)) {
                 continue;
             }
-            let alphabet = Alphabet::new(&[left, right]);
-            let automata = [Automaton::new(left, &alphabet)?, Automaton::new(right, &alphabet)?];
-            let mut candidates = overlaps(left, right, false, &alphabet, WITNESSES);
-            if let Found::Key(key) = search(&automata, &alphabet, |accepted| accepted[0] && accepted[1]) {
+            let alphabet = Alphabet::new(&[left, right], effort);
+            let automata = [Automaton::new(left, &alphabet, effort)?, Automaton::new(right, &alphabet, effort)?];
+            let mut candidates = overlaps(left, right, false, &alphabet, effort, WITNESSES);
+            if let Found::Key(key) = search(&automata, &alphabet, effort, |accepted| accepted[0] && accepted[1]) {
                 candidates.insert(0, key);
             }
-            for key in candidates.iter().flat_map(|key| holding((a, left), (b, right), key)) {
+            // A condition is asked for many values of its index.
+            let asked = if a.condition.is_some() || b.condition.is_some() { 4096 } else { 0 };
+            let cost = asked + group.weight(first) + group.weight(second);
+            for key in candidates.iter().take_while(|_| effort.spend(cost)).flat_map(|key| holding((a, left), (b, right), key)) {
                 let (Some(x), Some(y)) = (backward(a, &key), backward(b, &key)) else { continue };
-                let taken = |key: &str, by: usize| taker(rules, key).is_some_and(|(rule, _)| rule == by);
-                let looks_right = |key: &str| rules.iter().any(|rule| looks_like_result(rule, key));
+                let taken = |key: &str, by: usize| group.taker(key).is_some_and(|(rule, _)| rule == by);
+                let looks_right = |key: &str| group.looks_like_result(key);
                 let is_source =
                     |source: &str, rule: usize| taken(source, rule) && forward(&rules[rule], source).as_deref() == Some(key.as_str());
-                let plain = plain_place(rules, a, &x) && plain_place(rules, b, &y);
+                let plain = group.plain_place(a, &x) && group.plain_place(b, &y);
                 if x == y || !plain || looks_right(&x) || looks_right(&y) || !is_source(&x, first) || !is_source(&y, second) {
                     continue;
                 }
@@ -137,17 +164,21 @@ fn same_image(rules: &[Rule], first: usize, second: usize) -> Option<Diagnostic>
 
 /// A `<->` rule that, read backwards, gives another key than it came from. Where no such key is found, and none is ruled out, the
 /// plan looks at each key that it renames.
-fn not_one_to_one(rules: &[Rule], at: usize) -> Option<Diagnostic> {
-    let rule = &rules[at];
+fn not_one_to_one(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
+    let rule = &group.rules[at];
     if !may_be_ambiguous(rule) {
         return None;
     }
     let (left, right) = (pattern_of(rule.left.first()?)?, pattern_of(rule.right.first()?)?);
     for key in stretched(left, right) {
+        if !group.effort.spend(2 * group.weight(at)) {
+            break;
+        }
         let Some(image) = forward(rule, &key) else { continue };
         let back = backward(rule, &image);
-        let in_layout =
-            plain_place(rules, rule, &key) && !looks_like_result(rule, &key) && taker(rules, &key).is_some_and(|(taker, _)| taker == at);
+        let in_layout = group.plain_place(rule, &key)
+            && !trace::looks_like_result(rule, &key)
+            && group.taker(&key).is_some_and(|(taker, _)| taker == at);
         if back.as_ref() == Some(&key) || !in_layout {
             continue;
         }
@@ -165,15 +196,6 @@ fn not_one_to_one(rules: &[Rule], at: usize) -> Option<Diagnostic> {
 /// Whether a two-way rename may read back as another key: one of its patterns can match a key in more than one way.
 pub(super) fn may_be_ambiguous(rule: &Rule) -> bool {
     rule.arrow == Arrow::TwoWay && rule.is_rename() && rule.left.iter().chain(&rule.right).filter_map(pattern_of).any(ambiguous)
-}
-
-/// Whether what a leading `**` takes of a key has none of the names that the rules speak of. It stands for the place of a subtree; keys
-/// in which that place looks like the subtree itself are not held against the rules: the plan looks at those that there are.
-fn plain_place(rules: &[Rule], rule: &Rule, key: &str) -> bool {
-    let Some(place) = leading(rule, key) else { return true };
-    let named = rules.iter().flat_map(|rule| rule.left.iter().chain(&rule.right)).filter_map(pattern_of).flat_map(Pattern::parts);
-    let named: Vec<&Part> = named.filter(|part| matches!(part, Part::Literal(_))).collect();
-    !place.split('.').any(|segment| named.iter().any(|part| alphabet::accepts(part, segment)))
 }
 
 /// Whether a key may match a pattern in two ways that matter: its fixed middle can overlap itself, or a segment has captures whose

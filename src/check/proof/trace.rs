@@ -68,11 +68,6 @@ pub(super) fn looks_like_result(rule: &Rule, key: &str) -> bool {
     bound(rule, &rule.right, key).is_some()
 }
 
-/// The first rule of a group that takes a key, and what it makes of it.
-pub(super) fn taker(rules: &[Rule], key: &str) -> Option<(usize, String)> {
-    rules.iter().enumerate().find_map(|(at, rule)| Some((at, forward(rule, key)?)))
-}
-
 /// What a rule makes of a key, if it takes it; a `map` may take a key and give it again.
 pub(super) fn takes(rule: &Rule, key: &str) -> Option<String> {
     let bindings = bound(rule, &rule.left, key)?;

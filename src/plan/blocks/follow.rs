@@ -8,8 +8,10 @@ use smallvec::{SmallVec, smallvec};
 use crate::config::Config;
 use crate::plan::Node;
 use crate::plan::graph::Graph;
+use crate::plan::modules::is_quantized;
 use crate::plan::node::{NodeId, Op};
 use crate::tensor::TensorInfo;
+use crate::tensor::companion::{Role, tensor_of};
 
 /// Rows and columns of a block where nothing else is said. Source: `weight_block_size` of DeepSeek-V3's config.json.
 const BLOCK: u64 = 128;
@@ -96,17 +98,18 @@ pub(super) fn quantized(graph: &Graph, config: Config) -> ByNode<Quantized> {
         .and_then(|it| it.as_array())
         .map_or_else(Vec::new, |it| it.iter().filter_map(serde_json::Value::as_u64).collect());
     let mut found = ByNode::default();
+    let has = |key: &str| graph.find_source(key).is_some();
     for (key, scales) in graph.sources() {
-        let in_blocks = key.strip_suffix("_scales").map(|base| format!("{base}_blocks"));
-        let name = in_blocks.as_deref().or_else(|| key.strip_suffix("_scale_inv")).or_else(|| key.strip_suffix("_scale"));
-        let Some(weight) = name.and_then(|name| graph.find_source(name)) else { continue };
+        let Some((tensor, Role::Scale)) = tensor_of(key, &has) else { continue };
+        let Some(weight) = graph.find_source(&tensor) else { continue };
+        let in_blocks = tensor.ends_with("_blocks");
         let (info, of_scales) = (graph.info(weight), graph.info(scales));
         let (shape, sizes) = (&info.shape[..], &of_scales.shape[..]);
-        if info.dtype.bits() > 8 || shape.len() < 2 || info.numel() == Some(0) {
+        if !is_quantized(info) || shape.len() < 2 || info.numel() == Some(0) {
             continue;
         }
         let (leading, last) = shape.split_at(shape.len() - 2);
-        let block: Option<Sizes> = if in_blocks.is_some() {
+        let block: Option<Sizes> = if in_blocks {
             (sizes == &shape[..shape.len() - 1]).then(|| sizes.iter().map(|_| 1).chain(shape.last().copied()).collect())
         } else if sizes.len() == shape.len() && sizes.starts_with(leading) {
             let last = last
@@ -115,6 +118,10 @@ pub(super) fn quantized(graph: &Graph, config: Config) -> ByNode<Quantized> {
                 .enumerate()
                 .map(|(at, (size, count))| block_of(*size, *count, said.get(at).copied()));
             leading.iter().map(|_| Some(1)).chain(last).collect()
+        } else if let ([rows, columns], [count]) = (shape, sizes)
+            && rows == count
+        {
+            Some(smallvec![1, *columns])
         } else {
             None
         };
