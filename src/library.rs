@@ -63,6 +63,35 @@ pub fn rules(name: &str) -> Option<&'static Rules> {
     checked[at].get_or_init(|| check(&embedded(FILES[at].0, FILES[at].1), &Library::default()).ok()).as_ref()
 }
 
+/// What stands at the head of a rule file.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// Left and right layout.
+    pub layouts: Option<(String, String)>,
+    /// Class names and model types it is for.
+    pub models: Vec<String>,
+}
+
+/// The head of an embedded rule file, without what follows it.
+pub fn head(name: &str) -> Option<Head> {
+    use crate::syntax::ast::StatementKind;
+    let text = text(name)?;
+    let goes_on = |line: &&str| {
+        let word = line.split(' ').next().unwrap_or_default();
+        matches!(word, "ruleset" | "models") || !line.starts_with(|c: char| c.is_ascii_lowercase())
+    };
+    let length: usize = text.split_inclusive('\n').take_while(goes_on).map(str::len).sum();
+    let mut head = Head::default();
+    for statement in crate::syntax::parse(embedded(name, &text[..length])).file.statements {
+        match statement.kind {
+            StatementKind::Ruleset { layouts, .. } => head.layouts = layouts.map(|(left, _, right)| (left.text, right.text)),
+            StatementKind::Models(models) => head.models.extend(models.into_iter().map(|model| model.text)),
+            _ => {}
+        }
+    }
+    Some(head)
+}
+
 fn embedded(name: &str, text: &str) -> Arc<SourceText> {
     Arc::new(SourceText { name: name.to_owned(), text: text.to_owned() })
 }

@@ -14,7 +14,7 @@ use super::sight::{Sight, undefined};
 use super::value::{LENGTHS, Scope};
 use super::{invertible, proof, resolve_alone, resolve_within};
 use crate::diagnostic::codes::{ARITY, BAD_PATTERN, BAD_REGEX, DUPLICATE, INCLUDE_CYCLE, LIMIT, NOT_INVERTIBLE, OUTSIDE, UNKNOWN_RULES};
-use crate::diagnostic::{Diagnostic, Diagnostics, Place, SourceText, did_you_mean};
+use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::key::{Pattern, Slot};
 use crate::syntax::ast::{self, Arrow, Expr, ExprKind, IfAbsent, IfPresent, Segment, StatementKind};
 use crate::syntax::{parse, print_rule, print_statement_line};
@@ -57,18 +57,6 @@ impl Includes for NoIncludes {
     }
 }
 
-/// What is said once, where the effort of the proofs is spent.
-fn undecided(place: Place) -> Diagnostic {
-    Diagnostic::note(
-        LIMIT,
-        "there is too much to compare: from here on it is undecided whether rules can fire, and whether `<->` can be read back",
-    )
-    .at(place, "the rules that meet are too many, or too long")
-    .hint(
-        "a plan still refuses keys that become one, and those that don't read back. Names at the start or end of patterns tell them apart",
-    )
-}
-
 /// Files that one rule file may use, directly and through others.
 const MAX_INCLUDES: usize = 256;
 
@@ -78,7 +66,7 @@ const MAX_INCLUDES: usize = 256;
 /// Everything that is wrong with it, in the order of the text.
 pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules, Diagnostics> {
     let mut checker =
-        Checker { includes, scopes: Vec::new(), open: Vec::new(), findings: Vec::new(), files: 0, effort: proof::Effort::default() };
+        Checker { includes, scopes: Vec::new(), open: Vec::new(), findings: Vec::new(), files: 0, effort: proof::Effort::of_check() };
     let mut rules = Rules {
         name: source.name.clone(),
         layouts: None,
@@ -237,7 +225,7 @@ impl Checker<'_> {
                 let was_spent = self.effort.is_spent();
                 self.findings.extend(proof::group(&rules, &self.effort));
                 if self.effort.is_spent() && !was_spent {
-                    self.findings.push(undecided(self.scopes[scope].place(statement.span)));
+                    self.findings.push(proof::undecided(self.scopes[scope].place(statement.span)));
                 }
                 Some(StepKind::Rewrite(rules))
             }

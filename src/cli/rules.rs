@@ -63,7 +63,7 @@ fn unknown(name: &str) -> Diagnostics {
 
 fn list(model: Option<&str>, console: Console) -> Result<Outcome> {
     let rules: Vec<_> = library::names()
-        .filter_map(|name| Some((name, library::rules(name)?)))
+        .filter_map(|name| Some((name, library::head(name)?)))
         .filter(|(_, rules)| model.is_none_or(|model| rules.models.iter().any(|known| known == model)))
         .collect();
     if console.json {

@@ -17,6 +17,16 @@ fn every_file_checks() {
     }
 }
 
+/// Lists read only the head, which says what the whole file does.
+#[test]
+fn every_head_says_what_its_file_does() {
+    for name in library::names() {
+        let (head, rules) = (library::head(name).unwrap(), library::rules(name).unwrap());
+        assert_eq!((&head.layouts, &head.models), (&rules.layouts, &rules.models), "{name}");
+    }
+    assert!(library::names().filter_map(library::head).any(|head| head.layouts.is_some() && head.models.len() > 2));
+}
+
 #[test]
 fn every_file_is_formatted() {
     for name in library::names() {

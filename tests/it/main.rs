@@ -5,6 +5,7 @@
 mod cases;
 mod cli;
 mod corpus;
+mod costly;
 mod detect;
 mod docs;
 mod durability;

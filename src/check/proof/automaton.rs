@@ -130,7 +130,7 @@ pub(super) fn search(automata: &[Automaton<'_>], alphabet: &Alphabet, effort: &E
     while let Some(state) = open.pop_front() {
         let at = seen[&state];
         for symbol in 0..alphabet.symbols().len() {
-            if !effort.spend(2 * automata.len()) {
+            if !effort.spend(1 + automata.len() / 8) {
                 return Found::Unknown;
             }
             let next: Vec<u64> = automata.iter().zip(&state).map(|(automaton, state)| automaton.step(*state, symbol)).collect();

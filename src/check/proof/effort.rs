@@ -4,20 +4,26 @@ use std::cell::Cell;
 
 use crate::key::{Atom, Part, Pattern};
 
-/// Steps that the proofs of one file may take. No file of the library takes a tenth of it.
-const STEPS: u64 = 30_000_000;
+/// Steps that checking the statements of one file may take. No file of the library takes a fiftieth of it.
+const CHECK: u64 = 20_000_000;
+/// Steps that following rules through a whole file may take. Files of the library take less than half of it.
+const PROOF: u64 = 100_000_000;
 
 /// Work that is left. Once it's spent, each question that is still open is answered with "not known".
 #[derive(Debug)]
 pub(in crate::check) struct Effort(Cell<u64>);
 
-impl Default for Effort {
-    fn default() -> Self {
-        Self(Cell::new(STEPS))
-    }
-}
-
 impl Effort {
+    /// For all statements of a file.
+    pub(in crate::check) fn of_check() -> Self {
+        Self(Cell::new(CHECK))
+    }
+
+    /// For a file as a whole.
+    pub(super) fn of_proof() -> Self {
+        Self(Cell::new(PROOF))
+    }
+
     /// Takes so many steps; `false` if they aren't there any more.
     pub(super) fn spend(&self, steps: usize) -> bool {
         let left = self.0.get().checked_sub(steps as u64);
@@ -30,10 +36,10 @@ impl Effort {
         self.0.get() == 0
     }
 
-    /// Steps that were taken.
+    /// Steps that a check has taken.
     #[cfg(test)]
     pub(super) fn used(&self) -> u64 {
-        STEPS - self.0.get()
+        CHECK - self.0.get()
     }
 }
 

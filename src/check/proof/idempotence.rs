@@ -98,7 +98,6 @@ enum TakerKind<'r> {
 }
 
 /// The statements of a file in the order in which they are read.
-#[derive(Default)]
 struct Program<'r> {
     rules: Vec<Placed<'r>>,
     takers: Vec<Taker<'r>>,
@@ -110,6 +109,13 @@ struct Program<'r> {
 }
 
 impl<'r> Program<'r> {
+    fn of(steps: &'r [Step], reversed: bool) -> Self {
+        let (rules, takers, made) = (Vec::new(), Vec::new(), Vec::new());
+        let mut program = Self { rules, takers, made, next: 0, open: None, effort: Effort::of_proof() };
+        program.read(steps, reversed, false);
+        program
+    }
+
     fn open(&mut self, because: impl FnOnce() -> String) {
         self.open.get_or_insert_with(because);
     }
@@ -264,8 +270,7 @@ impl<'p> Reading<'p> {
 /// # Errors
 /// Why it isn't known, where there is too much to look at.
 pub fn repeats_backwards(rules: &Rules) -> Result<Option<Twice>, String> {
-    let mut program = Program::default();
-    program.read(&rules.steps, true, false);
+    let program = Program::of(&rules.steps, true);
     let reading = Reading::new(&program);
     for rule in reading.rules {
         let found = witnesses(&reading, rule, rule).into_iter().find_map(|(found, plain)| plain.then_some(found));
@@ -281,8 +286,7 @@ pub fn repeats_backwards(rules: &Rules) -> Result<Option<Twice>, String> {
 
 /// Whether applying the rules to their own output changes anything.
 pub fn idempotence(rules: &Rules) -> Idempotence {
-    let mut program = Program::default();
-    program.read(&rules.steps, false, false);
+    let mut program = Program::of(&rules.steps, false);
     let (mut plain, mut except) = (false, None);
     let mut open = program.open.take();
     let reading = Reading::new(&program);

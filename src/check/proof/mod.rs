@@ -12,6 +12,8 @@ mod effort;
 mod group;
 mod idempotence;
 mod nearby;
+#[cfg(test)]
+mod tests;
 mod trace;
 
 pub(super) use effort::Effort;
@@ -27,13 +29,25 @@ use trace::{backward, forward};
 use super::keys::Keys;
 use super::lower::pattern_of;
 use super::rules::Rule;
-use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::{DEAD_RULE, NOT_ONE_TO_ONE, SAME_IMAGE};
+use crate::diagnostic::codes::{DEAD_RULE, LIMIT, NOT_ONE_TO_ONE, SAME_IMAGE};
+use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Atom, Part, Pattern};
 use crate::syntax::ast::Arrow;
 
 /// Witnesses that are looked at before a question is left open.
 const WITNESSES: usize = 48;
+
+/// What is said once, where the effort of the proofs is spent.
+pub(super) fn undecided(place: Place) -> Diagnostic {
+    Diagnostic::note(
+        LIMIT,
+        "there is too much to compare: from here on it is undecided whether rules can fire, and whether `<->` can be read back",
+    )
+    .at(place, "the rules that meet are too many, or too long")
+    .hint(
+        "a plan still refuses keys that become one, and those that don't read back. Names at the start or end of patterns tell them apart",
+    )
+}
 
 /// What is wrong with the rules of one statement, as far as the effort goes: once it's spent, nothing more is found.
 pub(super) fn group(rules: &[Rule], effort: &Effort) -> Vec<Diagnostic> {
