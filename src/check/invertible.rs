@@ -1,8 +1,8 @@
 //! What makes a rule whole, and a `<->` invertible: captures bound where they are needed, ops that join and part the right number of
 //! tensors in each direction, and an inverse for each of them.
 
-use super::lower::pattern_of;
 use super::op::{Arity, Op};
+use super::rules::pattern_of;
 use super::rules::{CaptureKind, Rule, Side, SideItem};
 use crate::diagnostic::codes::{ARITY, CAPTURE_UNBOUND, NOT_INVERTIBLE, SAME_IMAGE};
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};

@@ -580,11 +580,3 @@ impl Checker<'_> {
             .collect()
     }
 }
-
-/// The pattern of a side, if it is one.
-pub(super) fn pattern_of(side: &Side) -> Option<&Pattern> {
-    match &side.item {
-        SideItem::Pattern(pattern) => Some(pattern),
-        SideItem::Regex(_) | SideItem::Made(_) => None,
-    }
-}

@@ -308,3 +308,11 @@ pub struct Example {
     /// Where it is written.
     pub place: Place,
 }
+
+/// The pattern of a side, if it is one.
+pub(super) fn pattern_of(side: &Side) -> Option<&Pattern> {
+    match &side.item {
+        SideItem::Pattern(pattern) => Some(pattern),
+        SideItem::Regex(_) | SideItem::Made(_) => None,
+    }
+}

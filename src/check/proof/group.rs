@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::super::keys::Keys;
-use super::super::lower::pattern_of;
+use super::super::rules::pattern_of;
 use super::super::rules::{Rule, Side};
 use super::effort::{Effort, weight_of};
 use super::trace::{fits, forward, leading, looks_like_result};

@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::super::keys::Keys;
-use super::super::lower::pattern_of;
+use super::super::rules::pattern_of;
 use super::super::rules::{CaptureKind, Rule, Rules, Selection, SideItem, Step, StepKind};
 use super::alphabet::{Alphabet, MAX_SYMBOLS, accepts};
 use super::automaton::{Automaton, Found, may_overlap, overlaps, search};

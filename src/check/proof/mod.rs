@@ -27,8 +27,8 @@ use nearby::Nearby;
 use trace::{backward, forward};
 
 use super::keys::Keys;
-use super::lower::pattern_of;
 use super::rules::Rule;
+use super::rules::pattern_of;
 use crate::diagnostic::codes::{DEAD_RULE, LIMIT, NOT_ONE_TO_ONE, SAME_IMAGE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Atom, Part, Pattern};

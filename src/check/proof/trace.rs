@@ -1,7 +1,7 @@
 //! One key followed through rules, as far as patterns alone can tell: captures that an op makes stand at 0, conditions hold.
 
 use super::super::keys::Keys;
-use super::super::lower::pattern_of;
+use super::super::rules::pattern_of;
 use super::super::rules::{Rule, Side};
 use crate::key::{Binding, Bindings, Part, Pattern, Segments, Slot};
 
