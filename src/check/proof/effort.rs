@@ -6,7 +6,7 @@ use crate::key::{Atom, Part, Pattern};
 
 /// Steps that checking the statements of one file may take. No file of the library takes a fiftieth of it.
 const CHECK: u64 = 20_000_000;
-/// Steps that following rules through a whole file may take. Files of the library take less than half of it.
+/// Steps that following rules through a whole file may take. No file of the library uses it up.
 const PROOF: u64 = 100_000_000;
 
 /// Work that is left. Once it's spent, each question that is still open is answered with "not known".
