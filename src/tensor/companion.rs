@@ -163,6 +163,13 @@ pub fn names_of(tensor: &str) -> Vec<(String, Role)> {
     names
 }
 
+/// The names that companions of two tensors may have, side by side; `None` if the tensors' names are of different kinds, as those of `x.weight` and `y`.
+pub fn side_by_side(a: &str, b: &str) -> Option<impl Iterator<Item = (String, String, Role)>> {
+    let kind = |key: &str| (is_main(key), key.ends_with("_blocks"));
+    let names = names_of(a).into_iter().zip(names_of(b)).map(|((a, role), (b, _))| (a, b, role));
+    (kind(a) == kind(b)).then_some(names)
+}
+
 fn join(module: &str, leaf: &str) -> String {
     if module.is_empty() { leaf.to_owned() } else { format!("{module}.{leaf}") }
 }

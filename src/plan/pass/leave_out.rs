@@ -176,6 +176,7 @@ impl Planner<'_> {
 
     /// The source that loading takes, of those that are there.
     fn first_source<'t>(&self, tie: &'t Saving, target: &Key, there: impl Fn(&Key) -> bool) -> Option<&'t Key> {
-        tie.sources.iter().find(|source| *source != target && there(source) && self.not_a_candidate(source, None).is_none())
+        let fits = |source: &Key| self.not_a_candidate(source, None).is_none() && self.without_place(source, target).is_none();
+        tie.sources.iter().find(|source| *source != target && there(source) && fits(source))
     }
 }

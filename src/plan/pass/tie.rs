@@ -119,14 +119,9 @@ impl Planner<'_> {
         let is_one = |source: &&Key| self.state.get(source).map(|entry| entry.node) == node;
         let source = sources.iter().find(is_one).or_else(|| sources.iter().find(|source| self.state.contains(source)));
         let Some((source, _)) = source.zip(node) else { return Vec::new() };
-        let kind = |key: &Key| (companion::is_main(key), key.ends_with("_blocks"));
-        // Names of one kind stand side by side.
-        if kind(target) != kind(source) {
-            return Vec::new();
-        }
-        let names = companion::names_of(target).into_iter().zip(companion::names_of(source));
-        let along = names.filter(|((_, role), (source, _))| *role != Role::Bias && self.state.contains(source));
-        along.map(|((target, _), (source, _))| (Key::from(target), Key::from(source))).collect()
+        let names = companion::side_by_side(target, source).into_iter().flatten();
+        let along = names.filter(|(_, source, role)| *role != Role::Bias && self.state.contains(source));
+        along.map(|(target, source, _)| (Key::from(target), Key::from(source))).collect()
     }
 
     /// Remembers what became of a tie.
@@ -448,15 +443,27 @@ impl Planner<'_> {
         {
             return Some(format!("the target manifest asks for {wanted}, and it is {info}"));
         }
-        // What belongs to it comes along, unless nobody asks for it there.
-        let (target, wanted) = target.zip(self.options.wanted)?;
-        let of_target: Vec<String> = companion::names_of(target).into_iter().map(|(name, _)| name).collect();
-        let needed = companion::names_of(source)
-            .into_iter()
-            .zip(of_target)
-            .filter(|((name, role), _)| role.is_needed() && self.state.contains(name));
-        let mut lost = needed.filter(|(_, there)| !wanted.contains(there));
-        lost.next().map(|((scale, _), _)| format!("it is quantized, and its scale `{scale}` would stay behind"))
+        self.would_stay(source, target?).map(|scale| format!("it is quantized, and its scale `{scale}` would stay behind"))
+    }
+
+    /// What a quantized source can't be read without and a tie would not take along.
+    fn would_stay(&self, source: &Key, target: &Key) -> Option<String> {
+        let unasked = || {
+            let (wanted, mut names) = self.options.wanted.zip(companion::side_by_side(source, target))?;
+            names
+                .find(|(name, there, role)| role.is_needed() && self.state.contains(name) && !wanted.contains(there))
+                .map(|(name, ..)| name)
+        };
+        self.without_place(source, target).or_else(unasked)
+    }
+
+    /// What a quantized source can't be read without, if it has no name beside the target.
+    pub(super) fn without_place(&self, source: &Key, target: &Key) -> Option<String> {
+        if companion::side_by_side(source, target).is_some() {
+            return None;
+        }
+        let mut names = companion::names_of(source).into_iter();
+        names.find(|(name, role)| role.is_needed() && self.state.contains(name)).map(|(name, _)| name)
     }
 }
 
