@@ -1,9 +1,16 @@
 //! Whole conversions against `cp -r` of the same checkpoint, in one run on one machine.
 //!
-//! `cargo bench --bench files -- [--dir DIR] [--mib N] [--runs N] [--no-sync]`. Each round runs `cp -r` and then every conversion once, so that what
-//! else the machine does falls on all alike; the table gives medians. `cp` leaves its output in the page cache, regraft makes it durable before
+//! `cargo bench --bench files -- [--dir DIR] [--mib N] [--runs N] [--no-sync]`. Each round runs `cp
+//! -r` and then every conversion once, so that what else the machine does falls on all alike; the
+//! table gives medians. `cp` leaves its output in the page cache, regraft makes it durable before
 //! it appears; with `--no-sync` it doesn't either.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, clippy::cast_possible_truncation)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    clippy::cast_possible_truncation
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,7 +44,9 @@ fn main() {
         match word.as_str() {
             "--dir" => arguments.dir = words.next().expect("--dir DIR").into(),
             "--mib" => arguments.mib = words.next().and_then(|n| n.parse().ok()).expect("--mib N"),
-            "--runs" => arguments.runs = words.next().and_then(|n| n.parse().ok()).expect("--runs N"),
+            "--runs" => {
+                arguments.runs = words.next().and_then(|n| n.parse().ok()).expect("--runs N")
+            }
             "--no-sync" => arguments.sync = false,
             "--bench" => {}
             // A filter, or what `cargo test --benches` passes: nothing to do here.
@@ -48,7 +57,8 @@ fn main() {
 }
 
 fn run(arguments: &Arguments) {
-    let directory = tempfile::Builder::new().prefix("regraft-bench-").tempdir_in(&arguments.dir).unwrap();
+    let directory =
+        tempfile::Builder::new().prefix("regraft-bench-").tempdir_in(&arguments.dir).unwrap();
     let source = directory.path().join("source");
     make(&source, arguments.mib << 20);
     let packed = directory.path().join("packed");
@@ -72,7 +82,15 @@ fn run(arguments: &Arguments) {
     for _ in 0..arguments.runs {
         warm(&source);
         let start = Instant::now();
-        assert!(std::process::Command::new("cp").arg("-r").arg(&source).arg(&out).status().unwrap().success());
+        assert!(
+            std::process::Command::new("cp")
+                .arg("-r")
+                .arg(&source)
+                .arg(&out)
+                .status()
+                .unwrap()
+                .success()
+        );
         copies.push(start.elapsed().as_secs_f64());
         assert!(std::process::Command::new("sync").arg("-f").arg(&out).status().unwrap().success());
         copies_synced.push(start.elapsed().as_secs_f64());
@@ -86,14 +104,26 @@ fn run(arguments: &Arguments) {
         }
     }
     let (copy, synced) = (median(&mut copies), median(&mut copies_synced));
-    println!("{} MiB in 4 shards, {} runs, medians{}", arguments.mib, arguments.runs, if arguments.sync { "" } else { ", nothing synced" });
-    println!("{:<12} {:>8} {:>8} {:>10}  lanes; anonymous memory over idle", "work", "seconds", "/ cp -r", "/ cp+sync");
+    println!(
+        "{} MiB in 4 shards, {} runs, medians{}",
+        arguments.mib,
+        arguments.runs,
+        if arguments.sync { "" } else { ", nothing synced" }
+    );
+    println!(
+        "{:<12} {:>8} {:>8} {:>10}  lanes; anonymous memory over idle",
+        "work", "seconds", "/ cp -r", "/ cp+sync"
+    );
     println!("{:<12} {copy:>8.2} {:>8.2} {:>10.2}", "cp -r", 1.0, copy / synced);
     println!("{:<12} {synced:>8.2} {:>8.2} {:>10.2}", "cp -r; sync", synced / copy, 1.0);
     for (i, (name, ..)) in works.iter().enumerate() {
         let time = median(&mut times[i]);
         let (report, memory) = last[i].as_ref().unwrap();
-        let lanes: Vec<String> = report.lanes.iter().map(|(lane, bytes)| format!("{lane} {} MiB", bytes >> 20)).collect();
+        let lanes: Vec<String> = report
+            .lanes
+            .iter()
+            .map(|(lane, bytes)| format!("{lane} {} MiB", bytes >> 20))
+            .collect();
         println!(
             "{name:<12} {time:>8.2} {:>8.2} {:>10.2}  {}; {:.1} MiB",
             time / copy,
@@ -138,7 +168,8 @@ fn convert(source: &Path, out: &Path, rules: &str, reverse: bool, sync: bool) ->
         let checkpoint = open(source, &OpenOptions::default()).unwrap();
         let route = Route::named(vec![compile(rules).unwrap()], None, None, reverse).unwrap();
         let plan = plan(&route.stages(), checkpoint.header(), &PlanOptions::default()).unwrap();
-        let options = WriteOptions { max_shard_size: Some(1 << 30), sync, ..WriteOptions::default() };
+        let options =
+            WriteOptions { max_shard_size: Some(1 << 30), sync, ..WriteOptions::default() };
         let report = write(&plan, &checkpoint, out, &options).unwrap();
         done.store(true, Ordering::Relaxed);
         report
@@ -165,7 +196,9 @@ fn make(directory: &Path, bytes: u64) {
     for layer in 0..4u64 {
         let name = format!("model-{:05}-of-00004.safetensors", layer + 1);
         let mut entries: Vec<(Key, TensorInfo)> = Vec::new();
-        let mut add = |key: String, shape: [u64; 2]| entries.push((Key::from(key), TensorInfo::new(Dtype::BF16, &shape[..])));
+        let mut add = |key: String, shape: [u64; 2]| {
+            entries.push((Key::from(key), TensorInfo::new(Dtype::BF16, &shape[..])))
+        };
         for (key, shape) in [("q_proj", [HIDDEN, HIDDEN]), ("o_proj", [HIDDEN, HIDDEN])] {
             add(format!("model.layers.{layer}.self_attn.{key}.weight"), shape);
         }
@@ -175,7 +208,8 @@ fn make(directory: &Path, bytes: u64) {
             add(format!("{prefix}.w2.weight"), [HIDDEN, inner]);
             add(format!("{prefix}.w3.weight"), [inner, HIDDEN]);
         }
-        let (header, _) = safetensors_header(&entries, &[("format".to_owned(), "pt".to_owned())].into()).unwrap();
+        let (header, _) =
+            safetensors_header(&entries, &[("format".to_owned(), "pt".to_owned())].into()).unwrap();
         let mut left: u64 = entries.iter().map(|(_, info)| info.nbytes().unwrap()).sum();
         let mut file = std::fs::File::create(directory.join(&name)).unwrap();
         file.write_all(&header).unwrap();

@@ -17,9 +17,12 @@ const LONGEST: usize = 1 << 16;
 
 /// Rule text never panics, and what parses is printed as text that parses to the same tree.
 pub fn rules(data: &[u8]) {
-    let Some(text) = std::str::from_utf8(data).ok().filter(|text| text.len() <= LONGEST) else { return };
+    let Some(text) = std::str::from_utf8(data).ok().filter(|text| text.len() <= LONGEST) else {
+        return;
+    };
     let _ = compile(text);
-    let parse = |text: &str| parse(Arc::new(SourceText { name: "fuzz".to_owned(), text: text.to_owned() }));
+    let parse =
+        |text: &str| parse(Arc::new(SourceText { name: "fuzz".to_owned(), text: text.to_owned() }));
     let parsed = parse(text);
     if parsed.diagnostics.is_empty() {
         let printed = print(&parsed.file);
@@ -50,7 +53,8 @@ pub fn index(data: &[u8]) {
     static PLACE: OnceLock<tempfile::TempDir> = OnceLock::new();
     let place = PLACE.get_or_init(|| {
         let place = tempfile::tempdir().expect("a temporary directory");
-        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![2], &[1, 2]).expect("a tensor");
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![2], &[1, 2])
+            .expect("a tensor");
         let path = place.path().join("model-00001-of-00001.safetensors");
         safetensors::serialize_to_file([("a", view)], None, &path).expect("a shard");
         place
@@ -77,15 +81,26 @@ fn planned(rules: &str, header: &Header) -> Option<Plan> {
 
 /// Rules over any keys: a plan has each key once, and none from nowhere.
 pub fn plan(data: &[u8]) {
-    let Some(text) = std::str::from_utf8(data).ok().filter(|text| text.len() <= LONGEST) else { return };
-    let (rules, keys) = text.split_once('\0').unwrap_or((text, "model.layers.0.a.weight\nmodel.layers.1.a.weight\nmodel.norm.weight"));
-    let infos = keys.lines().take(1000).map(|key| (Key::from(key), TensorInfo::new(Dtype::F32, &[4u64, 6][..])));
+    let Some(text) = std::str::from_utf8(data).ok().filter(|text| text.len() <= LONGEST) else {
+        return;
+    };
+    let (rules, keys) = text
+        .split_once('\0')
+        .unwrap_or((text, "model.layers.0.a.weight\nmodel.layers.1.a.weight\nmodel.norm.weight"));
+    let infos = keys
+        .lines()
+        .take(1000)
+        .map(|key| (Key::from(key), TensorInfo::new(Dtype::F32, &[4u64, 6][..])));
     let header = Header::from_infos(infos);
     if let Some(plan) = planned(rules, &header) {
         let keys: BTreeSet<&str> = plan.targets.iter().map(|target| target.key.as_str()).collect();
         assert_eq!(keys.len(), plan.targets.len(), "a key comes twice");
         for target in &plan.targets {
-            assert!((target.node.0 as usize) < plan.nodes.len(), "{} comes from nowhere", target.key);
+            assert!(
+                (target.node.0 as usize) < plan.nodes.len(),
+                "{} comes from nowhere",
+                target.key
+            );
         }
     }
 }
@@ -98,15 +113,20 @@ fn checkpoint() -> &'static StateDict {
         let mut next = 1u8;
         let mut add = |key: String, dtype: Dtype, shape: &[u64]| {
             let info = TensorInfo::new(dtype, shape);
-            let len = info.nbytes().and_then(|len| usize::try_from(len).ok()).expect("a small tensor");
+            let len =
+                info.nbytes().and_then(|len| usize::try_from(len).ok()).expect("a small tensor");
             let bytes: Vec<u8> = (0..len)
                 .map(|_| {
                     next = next.wrapping_mul(5).wrapping_add(17);
-                    // Exponents of every width stay clear of NaN, whose bits differ between machines.
+                    // Exponents of every width stay clear of NaN, whose bits differ between
+                    // machines.
                     next & 0x3b
                 })
                 .collect();
-            dict.insert(Key::from(key), TensorView::contiguous(Storage::new(bytes), info, 0).expect("it fits"));
+            dict.insert(
+                Key::from(key),
+                TensorView::contiguous(Storage::new(bytes), info, 0).expect("it fits"),
+            );
         };
         for layer in 0..2 {
             for name in ["q", "k", "v"] {
@@ -114,7 +134,11 @@ fn checkpoint() -> &'static StateDict {
                 add(format!("model.layers.{layer}.{name}.bias"), Dtype::BF16, &[8]);
             }
             for expert in 0..3 {
-                add(format!("model.layers.{layer}.experts.{expert}.w1.weight"), Dtype::F32, &[4, 6]);
+                add(
+                    format!("model.layers.{layer}.experts.{expert}.w1.weight"),
+                    Dtype::F32,
+                    &[4, 6],
+                );
             }
         }
         add("model.norm.weight".to_owned(), Dtype::F32, &[6]);
@@ -124,19 +148,28 @@ fn checkpoint() -> &'static StateDict {
 
 /// Rules over a small checkpoint: in memory and in files, every tensor is what the reference says.
 pub fn execute(data: &[u8]) {
-    let Some(text) = std::str::from_utf8(data).ok().filter(|text| text.len() <= LONGEST) else { return };
+    let Some(text) = std::str::from_utf8(data).ok().filter(|text| text.len() <= LONGEST) else {
+        return;
+    };
     let dict = checkpoint();
     let Some(plan) = planned(text, dict.header()) else { return };
     // Made tensors may be of any size; only small ones are carried out.
-    if plan.nodes.iter().any(|node| node.info.nbytes().is_none_or(|len| len > 1 << 20)) || plan.targets.len() > 200 {
+    if plan.nodes.iter().any(|node| node.info.nbytes().is_none_or(|len| len > 1 << 20))
+        || plan.targets.len() > 200
+    {
         return;
     }
-    let expected: Result<Vec<Vec<u8>>, _> = plan.targets.iter().map(|target| naive::evaluate(&plan, dict, target.node)).collect();
+    let expected: Result<Vec<Vec<u8>>, _> =
+        plan.targets.iter().map(|target| naive::evaluate(&plan, dict, target.node)).collect();
     let views = views(&plan, dict);
     let Ok(expected) = expected else { return };
     let views = views.unwrap_or_else(|error| panic!("in memory: {error}"));
     for (target, expected) in plan.targets.iter().zip(&expected) {
-        assert!(views.tensors[&target.key].to_vec() == *expected, "{} differs in memory", target.key);
+        assert!(
+            views.tensors[&target.key].to_vec() == *expected,
+            "{} differs in memory",
+            target.key
+        );
     }
     let place = tempfile::tempdir().expect("a temporary directory");
     let out = place.path().join("out.safetensors");
@@ -147,8 +180,8 @@ pub fn execute(data: &[u8]) {
         Err(error) if error.key().is_some() => return,
         Err(error) => panic!("to a file: {error}"),
     }
-    let written =
-        StateDict::from_bytes(std::fs::read(&out).expect("the output")).unwrap_or_else(|error| panic!("what was written: {error}"));
+    let written = StateDict::from_bytes(std::fs::read(&out).expect("the output"))
+        .unwrap_or_else(|error| panic!("what was written: {error}"));
     for (target, expected) in plan.targets.iter().zip(&expected) {
         if let Some(view) = written.get(&target.key) {
             assert!(view.to_vec() == *expected, "{} differs in a file", target.key);

@@ -1,6 +1,7 @@
 //! [`Error`]: the world failed. A file is missing, unreadable or corrupt, a disk is full.
 //!
-//! What is wrong with rules, or with how they fit a checkpoint, is a [`Diagnostic`](crate::diagnostic::Diagnostic) instead.
+//! What is wrong with rules, or with how they fit a checkpoint, is a
+//! [`Diagnostic`](crate::diagnostic::Diagnostic) instead.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,14 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with a message: lower case, no full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), file: None, key: None, hint: None, source: None }))
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            file: None,
+            key: None,
+            hint: None,
+            source: None,
+        }))
     }
 
     /// An I/O error on a file; `doing` says what was tried, as in "cannot open".

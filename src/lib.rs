@@ -1,5 +1,6 @@
-//! regraft rewrites state dicts: rules say once how the keys and tensors of one checkpoint layout correspond to those of another, and
-//! the engine checks them, plans them against a checkpoint's headers, and applies them, to files or in memory, in either direction.
+//! regraft rewrites state dicts: rules say once how the keys and tensors of one checkpoint layout
+//! correspond to those of another, and the engine checks them, plans them against a checkpoint's
+//! headers, and applies them, to files or in memory, in either direction.
 //!
 //! Modules are listed in reading order; each uses only those above it.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]

@@ -1,4 +1,5 @@
-//! The library: rule files embedded in the binary, found by name, by file, or by what config.json and the layouts ask for.
+//! The library: rule files embedded in the binary, found by name, by file, or by what config.json
+//! and the layouts ask for.
 
 mod detect;
 mod examples;
@@ -28,7 +29,8 @@ const ALWAYS_FIRST: &str = "wrappers";
 /// Rules that every checkpoint ends with when rules are chosen by config.json.
 const ALWAYS_LAST: &str = "tied_lm_head";
 
-/// How the names of classes end that have no output head, so nothing to tie: bare models and those that classify.
+/// How the names of classes end that have no output head, so nothing to tie: bare models and those
+/// that classify.
 const HEADLESS: &[&str] = &[
     "Model",
     "ForSequenceClassification",
@@ -55,12 +57,15 @@ pub fn text(name: &str) -> Option<&'static str> {
     FILES.binary_search_by(|(known, _)| known.cmp(&name)).ok().map(|at| FILES[at].1)
 }
 
-/// An embedded rule file, checked. Files that are broken don't ship, so `None` means that there is none of that name.
+/// An embedded rule file, checked. Files that are broken don't ship, so `None` means that there is
+/// none of that name.
 pub fn rules(name: &str) -> Option<&'static Rules> {
     let at = FILES.binary_search_by(|(known, _)| known.cmp(&name)).ok()?;
     static CHECKED: OnceLock<Vec<OnceLock<Option<Rules>>>> = OnceLock::new();
     let checked = CHECKED.get_or_init(|| FILES.iter().map(|_| OnceLock::new()).collect());
-    checked[at].get_or_init(|| check(&embedded(FILES[at].0, FILES[at].1), &Library::default()).ok()).as_ref()
+    checked[at]
+        .get_or_init(|| check(&embedded(FILES[at].0, FILES[at].1), &Library::default()).ok())
+        .as_ref()
 }
 
 /// What stands at the head of a rule file.
@@ -84,8 +89,12 @@ pub fn head(name: &str) -> Option<Head> {
     let mut head = Head::default();
     for statement in crate::syntax::parse(embedded(name, &text[..length])).file.statements {
         match statement.kind {
-            StatementKind::Ruleset { layouts, .. } => head.layouts = layouts.map(|(left, _, right)| (left.text, right.text)),
-            StatementKind::Models(models) => head.models.extend(models.into_iter().map(|model| model.text)),
+            StatementKind::Ruleset { layouts, .. } => {
+                head.layouts = layouts.map(|(left, _, right)| (left.text, right.text))
+            }
+            StatementKind::Models(models) => {
+                head.models.extend(models.into_iter().map(|model| model.text))
+            }
             _ => {}
         }
     }
@@ -98,8 +107,8 @@ fn embedded(name: &str, text: &str) -> Arc<SourceText> {
 
 /// What `use` finds: embedded files by name, files in quotes beside the file that uses them.
 ///
-/// Rules may come from strangers: files are read only in the folder of the rule file that was asked for, and below it, however the way
-/// there is written.
+/// Rules may come from strangers: files are read only in the folder of the rule file that was asked
+/// for, and below it, however the way there is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Library {
     /// Whether files elsewhere may be used too.
@@ -107,12 +116,21 @@ pub struct Library {
 }
 
 impl Includes for Library {
-    fn load(&self, path: &str, is_file: bool, from: &SourceText, root: &SourceText) -> Result<Arc<SourceText>, NotIncluded> {
+    fn load(
+        &self,
+        path: &str,
+        is_file: bool,
+        from: &SourceText,
+        root: &SourceText,
+    ) -> Result<Arc<SourceText>, NotIncluded> {
         if !is_file {
-            let unknown = || NotIncluded::Unknown(format!("there is no rule file `{path}` in the library"));
+            let unknown =
+                || NotIncluded::Unknown(format!("there is no rule file `{path}` in the library"));
             return text(path).map(|text| embedded(path, text)).ok_or_else(unknown);
         }
-        let folder_of = |source: &SourceText| Path::new(&source.name).parent().map(Path::to_owned).unwrap_or_default();
+        let folder_of = |source: &SourceText| {
+            Path::new(&source.name).parent().map(Path::to_owned).unwrap_or_default()
+        };
         let (beside, root) = (folder_of(from).join(path), folder_of(root));
         if !self.allow_outside && !is_below(&beside, &root) {
             let root = if root.as_os_str().is_empty() { Path::new(".") } else { &root };
@@ -157,13 +175,18 @@ fn is_below(file: &Path, folder: &Path) -> bool {
 /// If it can't be read, is larger than 1 MiB or isn't UTF-8.
 pub fn read(path: &Path) -> Result<Arc<SourceText>, Error> {
     use std::io::Read as _;
-    let file = std::fs::File::open(path).map_err(|error| Error::io("cannot open the rule file", path, error))?;
+    let file = std::fs::File::open(path)
+        .map_err(|error| Error::io("cannot open the rule file", path, error))?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Error::io("cannot read the rule file", path, error))?;
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::io("cannot read the rule file", path, error))?;
     if bytes.len() as u64 > MAX_FILE {
-        return Err(Error::new(crate::error::ErrorKind::Limit, "a rule file is at most 1 MiB").in_file(path));
+        return Err(Error::new(crate::error::ErrorKind::Limit, "a rule file is at most 1 MiB")
+            .in_file(path));
     }
-    let text = String::from_utf8(bytes).map_err(|_| Error::corrupt("a rule file is UTF-8 text, and this is not").in_file(path))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Error::corrupt("a rule file is UTF-8 text, and this is not").in_file(path))?;
     Ok(Arc::new(SourceText { name: path.display().to_string(), text }))
 }
 
@@ -195,7 +218,8 @@ pub fn compile(text: &str) -> Result<Rules, Diagnostics> {
     check(&embedded("rules", text), &Library::default())
 }
 
-/// Loads rules by the name of an embedded file, or from a file (a path with a separator or the ending `.graft`).
+/// Loads rules by the name of an embedded file, or from a file (a path with a separator or the
+/// ending `.graft`).
 ///
 /// # Errors
 /// If there are none of that name, the file can't be read, or they are wrong.
@@ -208,12 +232,16 @@ pub fn load(name: &str) -> Result<Rules, LoadError> {
 /// # Errors
 /// As [`load`].
 pub fn load_with(name: &str, library: Library) -> Result<Rules, LoadError> {
-    let is_file = name.ends_with(".graft") || name.starts_with('.') || Path::new(name).is_absolute();
+    let is_file =
+        name.ends_with(".graft") || name.starts_with('.') || Path::new(name).is_absolute();
     let source = match text(name) {
         Some(text) if !is_file => embedded(name, text),
-        _ if is_file || Path::new(name).is_file() => read(Path::new(name)).map_err(LoadError::World)?,
+        _ if is_file || Path::new(name).is_file() => {
+            read(Path::new(name)).map_err(LoadError::World)?
+        }
         _ => {
-            let mut finding = Diagnostic::error(UNKNOWN_RULES, format!("there is no rule file `{name}`"));
+            let mut finding =
+                Diagnostic::error(UNKNOWN_RULES, format!("there is no rule file `{name}`"));
             finding = match did_you_mean(name, names()) {
                 Some(close) => finding.hint(format!("did you mean `{close}`?")),
                 None => finding.hint("`regraft rules` lists those that are built in; a file of your own ends in .graft"),
@@ -233,15 +261,23 @@ pub struct Route {
 impl Route {
     /// Rules that a person named, one after the other.
     ///
-    /// Each is read so that it leads from `from` towards `to`; left to right if neither of its layouts is asked for. With `reverse`,
-    /// all are read backwards, in reverse order.
+    /// Each is read so that it leads from `from` towards `to`; left to right if neither of its
+    /// layouts is asked for. With `reverse`, all are read backwards, in reverse order.
     ///
     /// # Errors
     /// A layout that none of them has.
-    pub fn named(rules: Vec<Rules>, from: Option<&str>, to: Option<&str>, reverse: bool) -> Result<Self, Diagnostics> {
+    pub fn named(
+        rules: Vec<Rules>,
+        from: Option<&str>,
+        to: Option<&str>,
+        reverse: bool,
+    ) -> Result<Self, Diagnostics> {
         for layout in [from, to].into_iter().flatten() {
-            let known: Vec<&str> =
-                rules.iter().filter_map(|rules| rules.layouts.as_ref()).flat_map(|(left, right)| [left.as_str(), right.as_str()]).collect();
+            let known: Vec<&str> = rules
+                .iter()
+                .filter_map(|rules| rules.layouts.as_ref())
+                .flat_map(|(left, right)| [left.as_str(), right.as_str()])
+                .collect();
             if !known.contains(&layout) {
                 return Err(Diagnostics(vec![unknown_layout(layout, &known)]));
             }
@@ -249,7 +285,9 @@ impl Route {
         let mut stages: Vec<(Arc<Rules>, Direction, bool)> = Vec::new();
         for rules in rules {
             let direction = match &rules.layouts {
-                Some((left, right)) if to == Some(left) || from == Some(right) => Direction::Reverse,
+                Some((left, right)) if to == Some(left) || from == Some(right) => {
+                    Direction::Reverse
+                }
                 _ => Direction::Forward,
             };
             stages.push((Arc::new(rules), direction, true));
@@ -263,13 +301,17 @@ impl Route {
         Ok(Self { stages })
     }
 
-    /// The rules that config.json asks for: a class name in `architectures` first, then `model_type`; from one layout to another
-    /// (`hub` to `model` if not said), through others where need be; between `wrappers` and, unless the class has no output head,
-    /// `tied_lm_head`.
+    /// The rules that config.json asks for: a class name in `architectures` first, then
+    /// `model_type`; from one layout to another (`hub` to `model` if not said), through others
+    /// where need be; between `wrappers` and, unless the class has no output head, `tied_lm_head`.
     ///
     /// # Errors
     /// A layout that no rule file of this model has.
-    pub fn by_config(config: &Config, from: Option<&str>, to: Option<&str>) -> Result<Self, Diagnostics> {
+    pub fn by_config(
+        config: &Config,
+        from: Option<&str>,
+        to: Option<&str>,
+    ) -> Result<Self, Diagnostics> {
         let candidates = candidates(config);
         let other = |layout: &str| if layout == MODEL { HUB } else { MODEL };
         let (from, to) = match (from, to) {
@@ -282,14 +324,19 @@ impl Route {
         if let Some(wrappers) = rules(ALWAYS_FIRST) {
             stages.push((Arc::new(wrappers.clone()), Direction::Forward, false));
         }
-        let tied = rules(ALWAYS_LAST).filter(|_| !headless(config)).map(|rules| Arc::new(rules.clone()));
+        let tied =
+            rules(ALWAYS_LAST).filter(|_| !headless(config)).map(|rules| Arc::new(rules.clone()));
         let loading = to == MODEL;
-        let tied = tied.map(|rules| (rules, if loading { Direction::Forward } else { Direction::Reverse }, false));
+        let tied = tied.map(|rules| {
+            (rules, if loading { Direction::Forward } else { Direction::Reverse }, false)
+        });
         let path = path(&candidates, from, to)?;
         if !loading {
             stages.extend(tied.clone());
         }
-        stages.extend(path.into_iter().map(|(rules, direction)| (Arc::new(rules.clone()), direction, false)));
+        stages.extend(
+            path.into_iter().map(|(rules, direction)| (Arc::new(rules.clone()), direction, false)),
+        );
         if loading {
             stages.extend(tied);
         }
@@ -298,7 +345,10 @@ impl Route {
 
     /// The stages, for [`plan`](crate::plan::plan).
     pub fn stages(&self) -> Vec<Stage<'_>> {
-        self.stages.iter().map(|(rules, direction, named)| Stage { rules, direction: *direction, named: *named }).collect()
+        self.stages
+            .iter()
+            .map(|(rules, direction, named)| Stage { rules, direction: *direction, named: *named })
+            .collect()
     }
 
     /// Each rule file's name, and which way it is read.
@@ -307,20 +357,28 @@ impl Route {
     }
 }
 
-/// What there is to say where rules were chosen by config.json, a person asked for a layout, and no rule rewrote a key: a warning if the keys
-/// look like the layout of a rule file that isn't for this model. Else they may well be what was asked for: many models have the same
-/// keys in memory as on the hub.
+/// What there is to say where rules were chosen by config.json, a person asked for a layout, and no
+/// rule rewrote a key: a warning if the keys look like the layout of a rule file that isn't for
+/// this model. Else they may well be what was asked for: many models have the same keys in memory
+/// as on the hub.
 pub fn no_way(header: &Header, plan: &Plan, to: &str) -> Option<Diagnostic> {
     if !matches!(plan.verdict, None | Some(Verdict::Neither)) {
         return None;
     }
-    let (rules, layout, leads_to) = detect::foreign(header).filter(|(_, layout, _)| *layout != to)?;
-    let message = format!("no rule led to `{to}`: the keys look like the layout `{layout}` of `{rules}`");
-    let finding = Diagnostic::warning(NO_WAY, message).keys(header.tensors.keys().take(5).map(|key| key.as_str()));
-    Some(finding.hint(format!("name the rules `{rules}`, which lead from `{layout}` to `{leads_to}`")))
+    let (rules, layout, leads_to) =
+        detect::foreign(header).filter(|(_, layout, _)| *layout != to)?;
+    let message =
+        format!("no rule led to `{to}`: the keys look like the layout `{layout}` of `{rules}`");
+    let finding = Diagnostic::warning(NO_WAY, message)
+        .keys(header.tensors.keys().take(5).map(|key| key.as_str()));
+    Some(
+        finding
+            .hint(format!("name the rules `{rules}`, which lead from `{layout}` to `{leads_to}`")),
+    )
 }
 
-/// The embedded rule files for a model: those that name its class, else those that name its model type.
+/// The embedded rule files for a model: those that name its class, else those that name its model
+/// type.
 pub fn candidates(config: &Config) -> Vec<&'static Rules> {
     let for_any = |wanted: &[&str]| -> Vec<&'static Rules> {
         names()
@@ -350,10 +408,20 @@ fn mentions(name: &str, words: &[&str]) -> bool {
     text(name).is_some_and(|text| words.iter().any(|word| text.contains(word)))
 }
 
-/// The shortest way from one layout to another. Where no rule file tells `hub` and `model` apart, a model has the same keys in both.
-fn path(candidates: &[&'static Rules], from: &str, to: &str) -> Result<Vec<(&'static Rules, Direction)>, Diagnostics> {
+/// The shortest way from one layout to another. Where no rule file tells `hub` and `model` apart, a
+/// model has the same keys in both.
+fn path(
+    candidates: &[&'static Rules],
+    from: &str,
+    to: &str,
+) -> Result<Vec<(&'static Rules, Direction)>, Diagnostics> {
     let mut known: Vec<&str> = vec![HUB, MODEL];
-    known.extend(candidates.iter().filter_map(|rules| rules.layouts.as_ref()).flat_map(|(left, right)| [left.as_str(), right.as_str()]));
+    known.extend(
+        candidates
+            .iter()
+            .filter_map(|rules| rules.layouts.as_ref())
+            .flat_map(|(left, right)| [left.as_str(), right.as_str()]),
+    );
     for layout in [from, to] {
         if !known.contains(&layout) {
             return Err(Diagnostics(vec![unknown_layout(layout, &known)]));
@@ -364,13 +432,24 @@ fn path(candidates: &[&'static Rules], from: &str, to: &str) -> Result<Vec<(&'st
         Some(&MODEL) => vec![MODEL, HUB],
         other => other.copied().into_iter().collect(),
     };
-    let ends = alike(from).into_iter().flat_map(|start| alike(to).into_iter().map(move |end| (start, end)));
+    let ends = alike(from)
+        .into_iter()
+        .flat_map(|start| alike(to).into_iter().map(move |end| (start, end)));
     let way = ends.into_iter().find_map(|(start, end)| shortest(candidates, start, end));
-    way.ok_or_else(|| Diagnostics(vec![Diagnostic::error(NO_WAY, format!("no rule file leads from `{from}` to `{to}`"))]))
+    way.ok_or_else(|| {
+        Diagnostics(vec![Diagnostic::error(
+            NO_WAY,
+            format!("no rule file leads from `{from}` to `{to}`"),
+        )])
+    })
 }
 
 /// The fewest rule files that lead from one layout to another.
-fn shortest(candidates: &[&'static Rules], from: &str, to: &str) -> Option<Vec<(&'static Rules, Direction)>> {
+fn shortest(
+    candidates: &[&'static Rules],
+    from: &str,
+    to: &str,
+) -> Option<Vec<(&'static Rules, Direction)>> {
     let mut reached: Vec<(&str, Vec<(&'static Rules, Direction)>)> = vec![(from, Vec::new())];
     let mut at = 0;
     while let Some((layout, way)) = reached.get(at).cloned() {
@@ -379,7 +458,9 @@ fn shortest(candidates: &[&'static Rules], from: &str, to: &str) -> Option<Vec<(
         }
         for rules in candidates {
             let Some((left, right)) = &rules.layouts else { continue };
-            for (start, end, direction) in [(left, right, Direction::Forward), (right, left, Direction::Reverse)] {
+            for (start, end, direction) in
+                [(left, right, Direction::Forward), (right, left, Direction::Reverse)]
+            {
                 if start == layout && reached.iter().all(|(known, _)| known != end) {
                     let mut way = way.clone();
                     way.push((*rules, direction));
@@ -393,7 +474,8 @@ fn shortest(candidates: &[&'static Rules], from: &str, to: &str) -> Option<Vec<(
 }
 
 fn unknown_layout(layout: &str, known: &[&str]) -> Diagnostic {
-    let finding = Diagnostic::error(UNKNOWN_LAYOUT, format!("no rule file here has the layout `{layout}`"));
+    let finding =
+        Diagnostic::error(UNKNOWN_LAYOUT, format!("no rule file here has the layout `{layout}`"));
     match did_you_mean(layout, known.iter().copied()) {
         Some(close) => finding.hint(format!("did you mean `{close}`?")),
         None => {

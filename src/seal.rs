@@ -1,11 +1,12 @@
-//! What regraft writes for itself to read later: JSON objects with a checksum of all they say, so that one flipped byte is noticed before anything is
-//! done by it.
+//! What regraft writes for itself to read later: JSON objects with a checksum of all they say, so
+//! that one flipped byte is noticed before anything is done by it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// The field with the checksum: BLAKE3 of the object without it, written without blanks, in hexadecimal.
+/// The field with the checksum: BLAKE3 of the object without it, written without blanks, in
+/// hexadecimal.
 const FIELD: &str = "blake3";
 
 /// Why an object can't be trusted.
@@ -57,7 +58,10 @@ pub(crate) fn unseal<T: DeserializeOwned>(bytes: &[u8]) -> Result<Unsealed<T>, B
     {
         return Err(Broken::Damaged);
     }
-    Ok(Unsealed { content: serde_json::from_value(object).map_err(foreign)?, is_sealed: found.is_some() })
+    Ok(Unsealed {
+        content: serde_json::from_value(object).map_err(foreign)?,
+        is_sealed: found.is_some(),
+    })
 }
 
 #[cfg(test)]
@@ -75,8 +79,13 @@ mod tests {
                 let mut flipped = sealed.clone();
                 flipped[at / 8] ^= 1 << (at % 8);
                 if let Ok(read) = unseal::<Value>(&flipped) {
-                    // Blanks between tokens, letters of an escape: the same object. Or the checksum's own name: then there is none, and one more field.
-                    assert!(read.content == content || !read.is_sealed && read.content != content, "bit {at}: {}", read.content);
+                    // Blanks between tokens, letters of an escape: the same object. Or the
+                    // checksum's own name: then there is none, and one more field.
+                    assert!(
+                        read.content == content || !read.is_sealed && read.content != content,
+                        "bit {at}: {}",
+                        read.content
+                    );
                 }
             }
         }

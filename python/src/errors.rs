@@ -1,4 +1,5 @@
-//! Failures as Python exceptions: classes of `regraft._errors`, or the builtin ones that the checkpoint utilities raise.
+//! Failures as Python exceptions: classes of `regraft._errors`, or the builtin ones that the
+//! checkpoint utilities raise.
 
 use std::path::Path;
 
@@ -30,7 +31,9 @@ pub(crate) fn plan(py: Python<'_>, diagnostics: &Diagnostics) -> PyErr {
 pub(crate) fn world(py: Python<'_>, error: &Error) -> PyErr {
     let name = match error.kind() {
         ErrorKind::Exists => "OutputExistsError",
-        ErrorKind::Interrupted => return pyo3::exceptions::PyKeyboardInterrupt::new_err("interrupted"),
+        ErrorKind::Interrupted => {
+            return pyo3::exceptions::PyKeyboardInterrupt::new_err("interrupted");
+        }
         _ => "CheckpointError",
     };
     let kind = match error.kind() {

@@ -31,14 +31,20 @@ impl Checkpoint {
     /// Opens one or several paths as one checkpoint.
     #[new]
     #[pyo3(signature = (paths, strict = true, allow_outside = false))]
-    fn new(py: Python<'_>, paths: Vec<PathBuf>, strict: bool, allow_outside: bool) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        strict: bool,
+        allow_outside: bool,
+    ) -> PyResult<Self> {
         let options = OpenOptions { strict, allow_outside };
         let opened = py.detach(|| with_threads(|| regraft::store::open_all(&paths, &options)));
         let checkpoint = opened.map_err(|error| errors::world(py, &error))?;
         Ok(Self { checkpoint: Arc::new(checkpoint), sources: paths })
     }
 
-    /// Columns: keys, names of dtypes, shapes, and places (number of the file, first byte, bytes) or `None`.
+    /// Columns: keys, names of dtypes, shapes, and places (number of the file, first byte, bytes)
+    /// or `None`.
     fn columns<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyList>; 4]> {
         let header = self.checkpoint.header();
         let columns = [PyList::empty(py), PyList::empty(py), PyList::empty(py), PyList::empty(py)];
@@ -85,13 +91,21 @@ impl Checkpoint {
     }
 }
 
-/// The files beside the weights of source directories: config, tokenizer and the like. Not a record: that tells of another conversion.
+/// The files beside the weights of source directories: config, tokenizer and the like. Not a
+/// record: that tells of another conversion.
 #[pyfunction]
-pub(crate) fn side_files(py: Python<'_>, sources: Vec<PathBuf>, allow_outside: bool) -> PyResult<Vec<PathBuf>> {
+pub(crate) fn side_files(
+    py: Python<'_>,
+    sources: Vec<PathBuf>,
+    allow_outside: bool,
+) -> PyResult<Vec<PathBuf>> {
     let options = OpenOptions { allow_outside, ..OpenOptions::default() };
     let mut found = Vec::new();
     for source in sources.iter().filter(|source| source.is_dir()) {
-        found.extend(regraft::store::side_files(source, &options).map_err(|error| errors::world(py, &error))?);
+        found.extend(
+            regraft::store::side_files(source, &options)
+                .map_err(|error| errors::world(py, &error))?,
+        );
     }
     found.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
     Ok(found)
@@ -100,7 +114,8 @@ pub(crate) fn side_files(py: Python<'_>, sources: Vec<PathBuf>, allow_outside: b
 /// What a person should hear of tensors in which so many elements overflowed, as it is rendered.
 #[pyfunction]
 pub(crate) fn overflow_findings(overflowed: BTreeMap<String, u64>) -> Vec<String> {
-    let overflowed = overflowed.into_iter().map(|(key, count)| (Key::from(key.as_str()), count)).collect();
+    let overflowed =
+        overflowed.into_iter().map(|(key, count)| (Key::from(key.as_str()), count)).collect();
     let report = Report { overflowed, ..Report::default() };
     report.findings().iter().map(|finding| regraft::diagnostic::render(finding, false)).collect()
 }
@@ -110,8 +125,8 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Carries out a plan into files; gives the report as JSON.
 ///
-/// The engine runs in a thread of its own. This one waits, tells progress and looks for signals; an exception of either stops the engine, which then
-/// leaves nothing behind.
+/// The engine runs in a thread of its own. This one waits, tells progress and looks for signals; an
+/// exception of either stops the engine, which then leaves nothing behind.
 #[pyfunction]
 #[pyo3(signature = (checkpoint, plan, out, *, max_shard_size, single, materialize_ties, force, metadata, side_files, memory, resume, checksums, rank, progress))]
 #[allow(clippy::too_many_arguments)]
@@ -149,7 +164,10 @@ pub(crate) fn write(
         protect,
         resume,
         checksums,
-        rank: rank.map(|(rank, of)| Rank::new(rank, of)).transpose().map_err(|why| PyValueError::new_err(why.to_string()))?,
+        rank: rank
+            .map(|(rank, of)| Rank::new(rank, of))
+            .transpose()
+            .map_err(|why| PyValueError::new_err(why.to_string()))?,
         progress: Some(&see),
         cancel: Some(&cancel),
         ..WriteOptions::default()
@@ -175,7 +193,8 @@ pub(crate) fn write(
         });
         let mut stopped = Ok(());
         let mut last = 0;
-        // The channel never carries anything: that it closes says that the engine is done, in whatever way.
+        // The channel never carries anything: that it closes says that the engine is done, in
+        // whatever way.
         let mut wait = wait;
         loop {
             let (state, back) = py.detach(move || (wait.recv_timeout(TICK), wait));
@@ -197,9 +216,11 @@ pub(crate) fn write(
     });
     let result = result.map_err(|_| errors::fault(py, "the engine stopped unexpectedly"))?;
     match (result, stopped) {
-        // What stopped the run says more than that it was interrupted. What was finished meanwhile stays.
+        // What stopped the run says more than that it was interrupted. What was finished meanwhile
+        // stays.
         (_, Err(stopped)) => Err(stopped),
-        (Ok(report), Ok(())) => serde_json::to_string(&report).map_err(|_| errors::fault(py, "a report has no JSON form")),
+        (Ok(report), Ok(())) => serde_json::to_string(&report)
+            .map_err(|_| errors::fault(py, "a report has no JSON form")),
         (Err(error), Ok(())) => Err(errors::world(py, &error)),
     }
 }

@@ -1,4 +1,5 @@
-//! What a plan starts from, as Python has it: keys with dtypes and shapes, a config, the keys of a target.
+//! What a plan starts from, as Python has it: keys with dtypes and shapes, a config, the keys of a
+//! target.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ pub(crate) struct Header {
 
 #[pymethods]
 impl Header {
-    /// From columns of one length: keys, names of dtypes, shapes; and the metadata of files, if it is of files.
+    /// From columns of one length: keys, names of dtypes, shapes; and the metadata of files, if it
+    /// is of files.
     #[new]
     #[pyo3(signature = (keys, dtypes, shapes, metadata = BTreeMap::new()))]
     pub(crate) fn new(
@@ -46,7 +48,10 @@ impl Header {
     fn __reduce__<'py>(
         &self,
         py: Python<'py>,
-    ) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, BTreeMap<String, String>))> {
+    ) -> PyResult<(
+        Bound<'py, PyType>,
+        (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, BTreeMap<String, String>),
+    )> {
         let (keys, dtypes, shapes) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for (key, entry) in &self.header.tensors {
             keys.append(key.as_str())?;
@@ -59,7 +64,10 @@ impl Header {
 }
 
 /// dtype and shape as columns have them.
-fn column<'py>(py: Python<'py>, info: &TensorInfo) -> PyResult<(Bound<'py, PyString>, Bound<'py, PyTuple>)> {
+fn column<'py>(
+    py: Python<'py>,
+    info: &TensorInfo,
+) -> PyResult<(Bound<'py, PyString>, Bound<'py, PyTuple>)> {
     Ok((PyString::intern(py, info.dtype.name()), PyTuple::new(py, info.shape.iter())?))
 }
 
@@ -69,9 +77,14 @@ fn text_key(key: &Bound<'_, PyAny>) -> PyResult<Key> {
 
 fn info(dtype: &Bound<'_, PyAny>, shape: &Bound<'_, PyAny>) -> PyResult<TensorInfo> {
     let name = dtype.cast::<PyString>()?.to_cow()?;
-    let dtype: Dtype =
-        name.parse().map_err(|()| PyValueError::new_err(format!("no dtype of the safetensors format is called {name:?}")))?;
-    let shape = shape.cast::<PyTuple>()?.iter().map(|size| size.extract()).collect::<PyResult<Vec<u64>>>()?;
+    let dtype: Dtype = name.parse().map_err(|()| {
+        PyValueError::new_err(format!("no dtype of the safetensors format is called {name:?}"))
+    })?;
+    let shape = shape
+        .cast::<PyTuple>()?
+        .iter()
+        .map(|size| size.extract())
+        .collect::<PyResult<Vec<u64>>>()?;
     Ok(TensorInfo::new(dtype, shape))
 }
 
@@ -112,7 +125,8 @@ impl Config {
 #[pyclass(frozen, module = "regraft._regraft")]
 pub(crate) struct Wanted {
     pub(crate) wanted: regraft::tensor::Wanted,
-    /// Whether the order of its keys says something, as that of a module's does and that of a file's doesn't.
+    /// Whether the order of its keys says something, as that of a module's does and that of a
+    /// file's doesn't.
     pub(crate) in_order: bool,
     /// Keys that are one tensor in the module that loads.
     pub(crate) shared: Vec<Vec<Key>>,
@@ -120,7 +134,8 @@ pub(crate) struct Wanted {
 
 #[pymethods]
 impl Wanted {
-    /// From columns of one length: keys; names of dtypes and shapes, `None` where only the key is known.
+    /// From columns of one length: keys; names of dtypes and shapes, `None` where only the key is
+    /// known.
     #[new]
     #[pyo3(signature = (keys, dtypes, shapes, in_order = true, shared = Vec::new()))]
     fn new(
@@ -138,7 +153,10 @@ impl Wanted {
             let info = if dtype.is_none() { None } else { Some(info(&dtype, &shape)?) };
             wanted.keys.insert(text_key(&key)?, info);
         }
-        let shared = shared.iter().map(|group| group.iter().map(|key| Key::from(key.as_str())).collect()).collect();
+        let shared = shared
+            .iter()
+            .map(|group| group.iter().map(|key| Key::from(key.as_str())).collect())
+            .collect();
         Ok(Self { wanted, in_order, shared })
     }
 
@@ -147,7 +165,10 @@ impl Wanted {
     fn __reduce__<'py>(
         &self,
         py: Python<'py>,
-    ) -> PyResult<(Bound<'py, PyType>, (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, bool, Vec<Vec<String>>))> {
+    ) -> PyResult<(
+        Bound<'py, PyType>,
+        (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, bool, Vec<Vec<String>>),
+    )> {
         let (keys, dtypes, shapes) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for (key, info) in &self.wanted.keys {
             keys.append(key.as_str())?;
@@ -163,7 +184,11 @@ impl Wanted {
                 }
             }
         }
-        let shared = self.shared.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect();
+        let shared = self
+            .shared
+            .iter()
+            .map(|group| group.iter().map(ToString::to_string).collect())
+            .collect();
         Ok((py.get_type::<Self>(), (keys, dtypes, shapes, self.in_order, shared)))
     }
 
@@ -171,6 +196,7 @@ impl Wanted {
     #[staticmethod]
     fn read(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let read = py.detach(|| crate::pool::with_threads(|| regraft::tensor::Wanted::read(&path)));
-        read.map(|wanted| Self { wanted, in_order: false, shared: Vec::new() }).map_err(|error| errors::world(py, &error))
+        read.map(|wanted| Self { wanted, in_order: false, shared: Vec::new() })
+            .map_err(|error| errors::world(py, &error))
     }
 }

@@ -1,6 +1,8 @@
-//! The extension module `regraft._regraft`: the engine as plain functions and classes, which the package's Python sources wrap.
+//! The extension module `regraft._regraft`: the engine as plain functions and classes, which the
+//! package's Python sources wrap.
 //!
-//! * Nothing here knows torch or numpy: tensors arrive as dtypes, shapes and numbers, and bytes never do.
+//! * Nothing here knows torch or numpy: tensors arrive as dtypes, shapes and numbers, and bytes
+//!   never do.
 //! * Every failure is an exception; the GIL is released wherever files are read or a plan is made.
 //! * Decisions are the library's. What is written here is conversion of values.
 
@@ -35,8 +37,9 @@ mod _regraft {
     use super::rules::{Rules, compile, compile_as, library_names, load};
     #[pymodule_export]
     use super::utilities::{
-        Model, canonical_parameter_fqn, checkpoint_tensor_dtypes, clean_tensor_name, consume_prefix, controlling_tie, format_bytes,
-        format_output_file_count, index_total_size, is_rank_0, module_by_normalized_name, normalize_param_name, rank, same_tensor_storage,
+        Model, canonical_parameter_fqn, checkpoint_tensor_dtypes, clean_tensor_name,
+        consume_prefix, controlling_tie, format_bytes, format_output_file_count, index_total_size,
+        is_rank_0, module_by_normalized_name, normalize_param_name, rank, same_tensor_storage,
         tensor_bytes, trust_remote_code, world_size,
     };
 }

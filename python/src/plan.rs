@@ -48,7 +48,8 @@ pub(crate) enum Source<'py> {
 
 /// Plans rules, or without any those that the config asks for.
 ///
-/// `equal(a, b)` gives how many bytes of two tensors differ, or `None` if that can't be known; a checkpoint in files without it compares the files.
+/// `equal(a, b)` gives how many bytes of two tensors differ, or `None` if that can't be known; a
+/// checkpoint in files without it compares the files.
 #[pyfunction]
 #[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, part, strict, allow_lossy, record, equal))]
 #[allow(clippy::too_many_arguments)]
@@ -69,10 +70,15 @@ pub(crate) fn plan(
     record: Option<(Vec<u8>, PathBuf)>,
     equal: Option<Py<PyAny>>,
 ) -> PyResult<Plan> {
-    let named = rules.map(|rules| rules.iter().map(|rules| rules.rules.clone()).collect::<Vec<_>>());
+    let named =
+        rules.map(|rules| rules.iter().map(|rules| rules.rules.clone()).collect::<Vec<_>>());
     let parameters = read_parameters(parameters)?;
-    let written = parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
-    let record = record.map(|(bytes, file)| Record::from_bytes(&bytes, &file)).transpose().map_err(|error| errors::world(py, &error))?;
+    let written =
+        parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+    let record = record
+        .map(|(bytes, file)| Record::from_bytes(&bytes, &file))
+        .transpose()
+        .map_err(|error| errors::world(py, &error))?;
     let config = &config.config;
     let in_order = wanted.as_ref().is_some_and(|wanted| wanted.in_order);
     let shared = wanted.as_ref().map_or(&[][..], |wanted| &wanted.shared);
@@ -88,7 +94,8 @@ pub(crate) fn plan(
     let (equal, keep) = (&equal, &keep);
     let made = py.detach(|| {
         with_threads(|| {
-            let asked = if reverse { from_layout } else { to_layout }.filter(|_| named.is_none() && wanted.is_none());
+            let asked = if reverse { from_layout } else { to_layout }
+                .filter(|_| named.is_none() && wanted.is_none());
             let route = match named {
                 Some(rules) => Route::named(rules, from_layout, to_layout, reverse)?,
                 None => {
@@ -107,8 +114,14 @@ pub(crate) fn plan(
                 bytes.map(equality)
             };
             let ask = |a: &str, b: &str| {
-                let bytes: Option<u64> =
-                    Python::attach(|py| equal.as_ref()?.call1(py, (a, b)).and_then(|n| n.extract(py)).map_err(keep).ok()?);
+                let bytes: Option<u64> = Python::attach(|py| {
+                    equal
+                        .as_ref()?
+                        .call1(py, (a, b))
+                        .and_then(|n| n.extract(py))
+                        .map_err(keep)
+                        .ok()?
+                });
                 note(a, b, bytes)
             };
             let compare = |a: &str, b: &str| match differing_bytes(checkpoint.as_deref()?, a, b) {
@@ -135,11 +148,13 @@ pub(crate) fn plan(
                     None => None,
                 },
             };
-            let header = header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
+            let header =
+                header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
             let nothing = regraft::tensor::Header::default();
             let header = header.unwrap_or(&nothing);
             let plan = regraft::plan(&route.stages(), header, &options).map(|mut plan| {
-                plan.findings.extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
+                plan.findings
+                    .extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
                 let order = order(&plan, header, wanted.filter(|_| in_order));
                 (plan, order)
             });
@@ -150,7 +165,8 @@ pub(crate) fn plan(
         return Err(error);
     }
     // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
-    let (plan, route, failed, compared) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
+    let (plan, route, failed, compared) =
+        made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
     if let Some(error) = failed {
         return Err(errors::world(py, &error));
     }
@@ -158,17 +174,26 @@ pub(crate) fn plan(
     Ok(Plan { plan: Arc::new(plan), route, parameters: written, order, compared })
 }
 
-/// The targets in the order of a target that has one, else in that of what they are made from: a dict in memory is gone through by position as well.
+/// The targets in the order of a target that has one, else in that of what they are made from: a
+/// dict in memory is gone through by position as well.
 ///
-/// What comes from one tensor keeps its place in it. What is tied to another key, and what is made from nothing, comes last.
-fn order(plan: &regraft::Plan, header: &regraft::tensor::Header, wanted: Option<&regraft::tensor::Wanted>) -> Vec<usize> {
+/// What comes from one tensor keeps its place in it. What is tied to another key, and what is made
+/// from nothing, comes last.
+fn order(
+    plan: &regraft::Plan,
+    header: &regraft::tensor::Header,
+    wanted: Option<&regraft::tensor::Wanted>,
+) -> Vec<usize> {
     const LAST: (usize, u64) = (usize::MAX, 0);
     let mut places: Vec<(usize, u64)> = Vec::with_capacity(plan.nodes.len());
     for node in &plan.nodes {
-        let first = node.inputs.iter().filter_map(|input| places.get(input.0 as usize).copied()).min();
+        let first =
+            node.inputs.iter().filter_map(|input| places.get(input.0 as usize).copied()).min();
         places.push(match &node.op {
             Op::Source { key } => header.tensors.get_index_of(key).map_or(LAST, |at| (at, 0)),
-            Op::Narrow { start, .. } => first.map_or(LAST, |(at, within)| (at, within.saturating_add(*start))),
+            Op::Narrow { start, .. } => {
+                first.map_or(LAST, |(at, within)| (at, within.saturating_add(*start)))
+            }
             _ => first.unwrap_or(LAST),
         });
     }
@@ -192,8 +217,10 @@ fn equality(differing: u64) -> Equality {
 
 /// Parameters from a JSON object.
 fn read_parameters(text: &str) -> PyResult<IndexMap<String, Value>> {
-    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)
-        .map_err(|error| PyValueError::new_err(format!("parameters are a mapping of names to values: {error}")))?;
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| {
+            PyValueError::new_err(format!("parameters are a mapping of names to values: {error}"))
+        })?;
     let mut parameters = IndexMap::new();
     for (name, value) in object {
         if value.is_object() {
@@ -212,7 +239,8 @@ impl Plan {
         self.plan.targets.len()
     }
 
-    /// Every node, inputs first: a key of the checkpoint as it is, anything else as (op, inputs, arguments, dtype, shape).
+    /// Every node, inputs first: a key of the checkpoint as it is, anything else as (op, inputs,
+    /// arguments, dtype, shape).
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
         for node in &self.plan.nodes {
@@ -223,7 +251,13 @@ impl Plan {
             let (name, arguments) = op(py, &node.op)?;
             let inputs = PyTuple::new(py, node.inputs.iter().map(|input| input.0))?;
             let shape = PyTuple::new(py, node.info.shape.iter())?;
-            list.append((PyString::intern(py, name), inputs, arguments, PyString::intern(py, node.info.dtype.name()), shape))?;
+            list.append((
+                PyString::intern(py, name),
+                inputs,
+                arguments,
+                PyString::intern(py, node.info.dtype.name()),
+                shape,
+            ))?;
         }
         Ok(list)
     }
@@ -235,7 +269,8 @@ impl Plan {
 
     /// Keys of the result as a dict has them, and the number of the node that each is.
     fn targets<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Vec<u32>)> {
-        let in_order: Vec<&Target> = self.order.iter().filter_map(|at| self.plan.targets.get(*at)).collect();
+        let in_order: Vec<&Target> =
+            self.order.iter().filter_map(|at| self.plan.targets.get(*at)).collect();
         let keys = PyList::new(py, in_order.iter().map(|target| target.key.as_str()))?;
         Ok((keys, in_order.iter().map(|target| target.node.0).collect()))
     }
@@ -245,33 +280,55 @@ impl Plan {
         self.compared.clone()
     }
 
-    /// Why a state dict with these keys, dtypes and shapes isn't the one that the plan is for; `None` if it is.
-    fn misfits(&self, keys: &Bound<'_, PyList>, dtypes: &Bound<'_, PyList>, shapes: &Bound<'_, PyList>) -> PyResult<Option<String>> {
+    /// Why a state dict with these keys, dtypes and shapes isn't the one that the plan is for;
+    /// `None` if it is.
+    fn misfits(
+        &self,
+        keys: &Bound<'_, PyList>,
+        dtypes: &Bound<'_, PyList>,
+        shapes: &Bound<'_, PyList>,
+    ) -> PyResult<Option<String>> {
         let given = Header::new(keys, dtypes, shapes, BTreeMap::new())?;
         for node in &self.plan.nodes {
             let Op::Source { key } = &node.op else { continue };
             match given.header.get(key) {
                 Some(info) if *info == node.info => {}
-                Some(info) => return Ok(Some(format!("{key} is {info}, and the plan asks for {}", node.info))),
+                Some(info) => {
+                    return Ok(Some(format!(
+                        "{key} is {info}, and the plan asks for {}",
+                        node.info
+                    )));
+                }
                 None => return Ok(Some(format!("it has no key {key}"))),
             }
         }
         Ok(None)
     }
 
-    /// dtype, shape, source keys, rules and tied key of a target; `None` if there is no such target.
+    /// dtype, shape, source keys, rules and tied key of a target; `None` if there is no such
+    /// target.
     #[allow(clippy::type_complexity)]
-    fn target(&self, key: &str) -> Option<(&'static str, Vec<u64>, Vec<String>, Vec<String>, Option<String>)> {
+    fn target(
+        &self,
+        key: &str,
+    ) -> Option<(&'static str, Vec<u64>, Vec<String>, Vec<String>, Option<String>)> {
         let target = self.plan.target(key)?;
         let info = self.plan.info(target);
         let sources = self.sources(target.node).into_iter().map(str::to_owned).collect();
         let rules = target.rules.iter().map(|rule| self.rule(*rule)).collect();
-        Some((info.dtype.name(), info.shape.to_vec(), sources, rules, target.tied_to.as_ref().map(ToString::to_string)))
+        Some((
+            info.dtype.name(),
+            info.shape.to_vec(),
+            sources,
+            rules,
+            target.tied_to.as_ref().map(ToString::to_string),
+        ))
     }
 
     /// Keys that are one tensor with another, and that one.
     fn ties(&self) -> Vec<(String, String)> {
-        let tied = |target: &Target| Some((target.key.to_string(), target.tied_to.as_ref()?.to_string()));
+        let tied =
+            |target: &Target| Some((target.key.to_string(), target.tied_to.as_ref()?.to_string()));
         let dropped = self.plan.dropped.iter().filter_map(|dropped| match &dropped.reason {
             DropReason::TiedTo(key) => Some((dropped.key.to_string(), key.to_string())),
             _ => None,
@@ -281,18 +338,30 @@ impl Plan {
 
     /// Keys of the checkpoint that no target uses, and why.
     fn dropped(&self) -> Vec<(String, String)> {
-        self.plan.dropped.iter().map(|dropped| (dropped.key.to_string(), self.why(&dropped.reason))).collect()
+        self.plan
+            .dropped
+            .iter()
+            .map(|dropped| (dropped.key.to_string(), self.why(&dropped.reason)))
+            .collect()
     }
 
     /// Missing, unexpected and mismatched keys, if a target was asked for.
     fn report(&self) -> Option<[Vec<String>; 3]> {
         let report = self.plan.report.as_ref()?;
-        Some([&report.missing, &report.unexpected, &report.mismatched].map(|keys| keys.iter().map(ToString::to_string).collect()))
+        Some(
+            [&report.missing, &report.unexpected, &report.mismatched]
+                .map(|keys| keys.iter().map(ToString::to_string).collect()),
+        )
     }
 
     /// Notes and warnings: rendered, and as JSON.
     fn findings(&self) -> (Vec<String>, String) {
-        let rendered = self.plan.findings.iter().map(|finding| regraft::diagnostic::render(finding, false)).collect();
+        let rendered = self
+            .plan
+            .findings
+            .iter()
+            .map(|finding| regraft::diagnostic::render(finding, false))
+            .collect();
         (rendered, errors::json(&self.plan.findings))
     }
 
@@ -312,7 +381,11 @@ impl Plan {
     /// Names of the rules, and whether each is read backwards.
     #[getter]
     fn stages(&self) -> Vec<(String, bool)> {
-        self.route.describe().into_iter().map(|(name, direction)| (name, direction == Direction::Reverse)).collect()
+        self.route
+            .describe()
+            .into_iter()
+            .map(|(name, direction)| (name, direction == Direction::Reverse))
+            .collect()
     }
 
     /// What was done that the rules, read backwards, can't know, as the bytes of its file.
@@ -322,14 +395,16 @@ impl Plan {
     }
 
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {
-        py.detach(|| serde_json::to_string(&*self.plan)).map_err(|_| errors::fault(py, "a plan has no JSON form"))
+        py.detach(|| serde_json::to_string(&*self.plan))
+            .map_err(|_| errors::fault(py, "a plan has no JSON form"))
     }
 
     fn to_text(&self, py: Python<'_>) -> String {
         py.detach(|| self.plan.to_text())
     }
 
-    /// How a key of the result is made, or what becomes of a key of the checkpoint; `None` if there is no such key.
+    /// How a key of the result is made, or what becomes of a key of the checkpoint; `None` if there
+    /// is no such key.
     fn explain(&self, key: &str) -> Option<String> {
         let mut out = String::new();
         let target = self.plan.target(key);
@@ -354,7 +429,8 @@ impl Plan {
             }
         }
         let of_users = users.iter().flat_map(|user| &user.rules);
-        let rules: BTreeSet<RuleId> = target.into_iter().flat_map(|target| &target.rules).chain(of_users).copied().collect();
+        let rules: BTreeSet<RuleId> =
+            target.into_iter().flat_map(|target| &target.rules).chain(of_users).copied().collect();
         for rule in rules {
             let _ = writeln!(out, "  by {}", self.rule(rule));
         }
@@ -364,7 +440,10 @@ impl Plan {
 
 impl Plan {
     fn rule(&self, id: RuleId) -> String {
-        self.plan.rules.get(id.0 as usize).map_or_else(String::new, |rule| format!("{}:{}  {}", rule.file, rule.line, rule.text))
+        self.plan
+            .rules
+            .get(id.0 as usize)
+            .map_or_else(String::new, |rule| format!("{}:{}  {}", rule.file, rule.line, rule.text))
     }
 
     fn why(&self, reason: &DropReason) -> String {
@@ -391,7 +470,8 @@ impl Plan {
         found
     }
 
-    /// The targets that use a key of the checkpoint. Nodes come after their inputs, so one pass tells.
+    /// The targets that use a key of the checkpoint. Nodes come after their inputs, so one pass
+    /// tells.
     fn users(&self, key: &str) -> Vec<&Target> {
         let mut uses: HashMap<NodeId, bool> = HashMap::with_capacity(self.plan.nodes.len());
         for (id, node) in (0..).map(NodeId).zip(&self.plan.nodes) {
@@ -422,7 +502,9 @@ fn op<'py>(py: Python<'py>, op: &Op) -> PyResult<(&'static str, Bound<'py, PyAny
         Op::Neg => ("neg", none()),
         Op::Exp => ("exp", none()),
         Op::Log => ("log", none()),
-        Op::DequantBlocks { block } => ("dequant_blocks", (block[0], block[1]).into_bound_py_any(py)?),
+        Op::DequantBlocks { block } => {
+            ("dequant_blocks", (block[0], block[1]).into_bound_py_any(py)?)
+        }
         Op::DequantMxfp4 => ("dequant_mxfp4", none()),
     })
 }

@@ -1,7 +1,7 @@
 //! The threads that the engine works with: a pool of this module's own.
 //!
-//! rayon's global pool doesn't survive a fork, and a forked data loader would wait for ever for its threads. This pool is made anew in a process
-//! that isn't the one it was made in.
+//! rayon's global pool doesn't survive a fork, and a forked data loader would wait for ever for its
+//! threads. This pool is made anew in a process that isn't the one it was made in.
 
 use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,8 @@ fn pool() -> Option<Arc<ThreadPool>> {
     {
         return Some(Arc::clone(pool));
     }
-    let made = Arc::new(ThreadPoolBuilder::new().thread_name(|at| format!("regraft-{at}")).build().ok()?);
+    let made =
+        Arc::new(ThreadPoolBuilder::new().thread_name(|at| format!("regraft-{at}")).build().ok()?);
     if let Some((_, stale)) = pool.replace((process::id(), Arc::clone(&made))) {
         // Its threads are not in this process: dropping it would wait for them.
         std::mem::forget(stale);

@@ -15,7 +15,8 @@ pub(crate) struct Rules {
 
 #[pymethods]
 impl Rules {
-    /// What makes them again in another process: their text, under the name by which `use` finds what lies beside it.
+    /// What makes them again in another process: their text, under the name by which `use` finds
+    /// what lies beside it.
     fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, (String, String))> {
         let again = py.import("regraft._regraft")?.getattr("compile_as")?;
         Ok((again, (self.rules.source.name.clone(), self.rules.source.text.clone())))
@@ -56,13 +57,17 @@ impl Rules {
 /// Loads rules by the name of an embedded file, or from a file.
 #[pyfunction]
 pub(crate) fn load(py: Python<'_>, name: &str) -> PyResult<Rules> {
-    py.detach(|| regraft::load(name)).map(|rules| Rules { rules }).map_err(|error| errors::load(py, &error))
+    py.detach(|| regraft::load(name))
+        .map(|rules| Rules { rules })
+        .map_err(|error| errors::load(py, &error))
 }
 
 /// Checks rules given as text.
 #[pyfunction]
 pub(crate) fn compile(py: Python<'_>, text: &str) -> PyResult<Rules> {
-    py.detach(|| regraft::compile(text)).map(|rules| Rules { rules }).map_err(|error| errors::rules(py, &error))
+    py.detach(|| regraft::compile(text))
+        .map(|rules| Rules { rules })
+        .map_err(|error| errors::rules(py, &error))
 }
 
 /// Checks rules given as text, which stand in a file of this name.

@@ -1,6 +1,8 @@
-//! The checkpoint utilities (`regraft::checkpoint`) over facts that Python takes from modules and state dicts.
+//! The checkpoint utilities (`regraft::checkpoint`) over facts that Python takes from modules and
+//! state dicts.
 //!
-//! `reference` stands for [`Compat::Reference`]: the behaviour of NeMo AutoModel's functions exactly.
+//! `reference` stands for [`Compat::Reference`]: the behaviour of NeMo AutoModel's functions
+//! exactly.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,8 @@ use regraft::checkpoint::dtypes::{self, DtypeOptions, TorchDtype};
 use regraft::checkpoint::reference::{self, ModelName, PyNumber, Raised};
 use regraft::checkpoint::ties::{self, Found};
 use regraft::checkpoint::{
-    Compat, DeclaredTies, Device, InputEmbeddings, Layout, Param, PlainStateDict, Tensor, TieSupport, Value, names, ranks, sizes, trust,
+    Compat, DeclaredTies, Device, InputEmbeddings, Layout, Param, PlainStateDict, Tensor,
+    TieSupport, Value, names, ranks, sizes, trust,
 };
 
 use crate::errors;
@@ -23,10 +26,13 @@ fn compat(reference: bool) -> Compat {
     if reference { Compat::Reference } else { Compat::Strict }
 }
 
-/// A tensor's facts: shape, name of the dtype, numbers of the object and of the storage, offset, strides, whether it has bytes, whether strided.
+/// A tensor's facts: shape, name of the dtype, numbers of the object and of the storage, offset,
+/// strides, whether it has bytes, whether strided.
 type Facts = (Vec<u64>, String, u64, u64, u64, Vec<i64>, bool, bool);
 
-fn tensor((shape, dtype, object, storage, offset, strides, real, strided): Facts) -> PyResult<Tensor> {
+fn tensor(
+    (shape, dtype, object, storage, offset, strides, real, strided): Facts,
+) -> PyResult<Tensor> {
     Ok(Tensor {
         shape: shape.into(),
         dtype: torch_dtype(&dtype)?,
@@ -40,7 +46,8 @@ fn tensor((shape, dtype, object, storage, offset, strides, real, strided): Facts
 }
 
 fn torch_dtype(name: &str) -> PyResult<TorchDtype> {
-    TorchDtype::from_name(name).ok_or_else(|| PyTypeError::new_err(format!("regraft doesn't know the dtype {name}")))
+    TorchDtype::from_name(name)
+        .ok_or_else(|| PyTypeError::new_err(format!("regraft doesn't know the dtype {name}")))
 }
 
 /// What a module says of itself.
@@ -60,7 +67,10 @@ impl Model {
         declared_ties: Option<Vec<(String, String)>>,
         input_embeddings: Option<String>,
     ) -> PyResult<Self> {
-        let params = params.into_iter().map(|(name, facts)| Ok(Param { name, tensor: tensor(facts)? })).collect::<PyResult<_>>()?;
+        let params = params
+            .into_iter()
+            .map(|(name, facts)| Ok(Param { name, tensor: tensor(facts)? }))
+            .collect::<PyResult<_>>()?;
         let model = regraft::checkpoint::Model {
             params,
             modules,
@@ -72,7 +82,8 @@ impl Model {
                 _ => None,
             },
             declared_ties: declared_ties.map_or(DeclaredTies::None, DeclaredTies::Map),
-            input_embeddings: input_embeddings.map_or(InputEmbeddings::Unknown, InputEmbeddings::Module),
+            input_embeddings: input_embeddings
+                .map_or(InputEmbeddings::Unknown, InputEmbeddings::Module),
         };
         Ok(Self { model })
     }
@@ -99,8 +110,9 @@ impl Model {
         ties::has_local_tied_lm_head(&self.model, compat(reference))
     }
 
-    /// Ties. `tie_weights` is the model's own way: it is called, and gives the model anew. The result is whether the model is tied, and which
-    /// parameter has to become which other one for that.
+    /// Ties. `tie_weights` is the model's own way: it is called, and gives the model anew. The
+    /// result is whether the model is tied, and which parameter has to become which other one for
+    /// that.
     fn ensure_tied(
         &self,
         py: Python<'_>,
@@ -112,13 +124,16 @@ impl Model {
         let raised = RefCell::new(None);
         let mut hook = |model: &mut regraft::checkpoint::Model| {
             let Some(tie_weights) = &tie_weights else { return Ok(()) };
-            match tie_weights.call0().and_then(|made| Ok(made.cast::<Model>()?.get().model.clone())) {
+            match tie_weights.call0().and_then(|made| Ok(made.cast::<Model>()?.get().model.clone()))
+            {
                 Ok(made) => {
                     before.replace(made.clone());
                     *model = made;
                     Ok(())
                 }
-                Err(error) if error.is_instance_of::<PyAttributeError>(py) => Err(Raised::new("AttributeError", error.to_string())),
+                Err(error) if error.is_instance_of::<PyAttributeError>(py) => {
+                    Err(Raised::new("AttributeError", error.to_string()))
+                }
                 Err(error) => {
                     let shown = Raised::new("Exception", error.to_string());
                     raised.replace(Some(error));
@@ -126,22 +141,26 @@ impl Model {
                 }
             }
         };
-        let way: Option<&mut ties::TieWeights<'_>> = if tie_weights.is_some() { Some(&mut hook) } else { None };
+        let way: Option<&mut ties::TieWeights<'_>> =
+            if tie_weights.is_some() { Some(&mut hook) } else { None };
         let tied = ties::ensure_tied_lm_head(&mut model, way, compat(reference));
         if let Some(error) = raised.into_inner() {
             return Err(error);
         }
         let tied = tied.map_err(|error| errors::raised(py, &error))?;
         let before = before.into_inner();
-        let objects = |model: &regraft::checkpoint::Model| model.params.iter().map(|param| param.tensor.object).collect::<Vec<_>>();
+        let objects = |model: &regraft::checkpoint::Model| {
+            model.params.iter().map(|param| param.tensor.object).collect::<Vec<_>>()
+        };
         let (old, new) = (objects(&before), objects(&model));
         let changed = old.iter().zip(&new).position(|(old, new)| old != new);
-        let assigned = changed.and_then(|at| Some((at, old.iter().position(|object| new.get(at) == Some(object))?)));
+        let assigned = changed
+            .and_then(|at| Some((at, old.iter().position(|object| new.get(at) == Some(object))?)));
         Ok((tied, assigned))
     }
 
-    /// Which source a missing head has: the head's key, and the key of the state dict that it aliases or `None` for the model's own head. Nothing
-    /// if no head is to be added.
+    /// Which source a missing head has: the head's key, and the key of the state dict that it
+    /// aliases or `None` for the model's own head. Nothing if no head is to be added.
     fn materialize(
         &self,
         keys: Vec<String>,
@@ -149,12 +168,27 @@ impl Model {
         allow_current: bool,
         reference: bool,
     ) -> PyResult<Option<(String, Option<String>)>> {
-        let value = |facts: Option<Facts>| -> PyResult<Value> { Ok(facts.map(tensor).transpose()?.map_or(Value::Other, Value::Tensor)) };
-        let mut dict = keys.into_iter().zip(tensors).map(|(key, facts)| Ok((key, value(facts)?))).collect::<PyResult<PlainStateDict>>()?;
-        let done = ties::materialize_missing_tied_lm_head(&mut dict, &self.model, allow_current, compat(reference));
+        let value = |facts: Option<Facts>| -> PyResult<Value> {
+            Ok(facts.map(tensor).transpose()?.map_or(Value::Other, Value::Tensor))
+        };
+        let mut dict = keys
+            .into_iter()
+            .zip(tensors)
+            .map(|(key, facts)| Ok((key, value(facts)?)))
+            .collect::<PyResult<PlainStateDict>>()?;
+        let done = ties::materialize_missing_tied_lm_head(
+            &mut dict,
+            &self.model,
+            allow_current,
+            compat(reference),
+        );
         Ok(match (done.outcome, done.key) {
-            (ties::Outcome::Materialized(ties::HeadSource::Key(source)), Some(key)) => Some((key, Some(source))),
-            (ties::Outcome::Materialized(ties::HeadSource::CurrentHead), Some(key)) => Some((key, None)),
+            (ties::Outcome::Materialized(ties::HeadSource::Key(source)), Some(key)) => {
+                Some((key, Some(source)))
+            }
+            (ties::Outcome::Materialized(ties::HeadSource::CurrentHead), Some(key)) => {
+                Some((key, None))
+            }
             _ => None,
         })
     }
@@ -189,18 +223,34 @@ pub(crate) fn clean_tensor_name(name: &str, reference: bool) -> String {
     names::clean_tensor_name(name, compat(reference))
 }
 
-/// The keys of a state dict without a prefix, each with the number of the key that it was; in the order that the state dict then has.
+/// The keys of a state dict without a prefix, each with the number of the key that it was; in the
+/// order that the state dict then has.
 #[pyfunction]
-pub(crate) fn consume_prefix(py: Python<'_>, keys: Vec<String>, prefix: &str, reference: bool) -> PyResult<Vec<(String, usize)>> {
+pub(crate) fn consume_prefix(
+    py: Python<'_>,
+    keys: Vec<String>,
+    prefix: &str,
+    reference: bool,
+) -> PyResult<Vec<(String, usize)>> {
     let mut dict: IndexMap<String, usize> = keys.into_iter().zip(0..).collect();
-    let consumed = names::consume_prefix_in_state_dict_if_present(&mut dict, prefix, compat(reference));
+    let consumed =
+        names::consume_prefix_in_state_dict_if_present(&mut dict, prefix, compat(reference));
     consumed.map_err(|error| errors::raised(py, &error))?;
     Ok(dict.into_iter().collect())
 }
 
 #[pyfunction]
-pub(crate) fn module_by_normalized_name(modules: Vec<String>, target: &str, reference: bool) -> Option<String> {
-    names::get_module_by_normalized_name(modules.iter().map(String::as_str), target, compat(reference)).map(str::to_owned)
+pub(crate) fn module_by_normalized_name(
+    modules: Vec<String>,
+    target: &str,
+    reference: bool,
+) -> Option<String> {
+    names::get_module_by_normalized_name(
+        modules.iter().map(String::as_str),
+        target,
+        compat(reference),
+    )
+    .map(str::to_owned)
 }
 
 /// `None` beyond 64 bits.
@@ -235,7 +285,11 @@ fn unsigned(value: &PyNumber) -> PyResult<u64> {
 }
 
 #[pyfunction]
-pub(crate) fn format_bytes(py: Python<'_>, num_bytes: &Bound<'_, PyAny>, reference: bool) -> PyResult<String> {
+pub(crate) fn format_bytes(
+    py: Python<'_>,
+    num_bytes: &Bound<'_, PyAny>,
+    reference: bool,
+) -> PyResult<String> {
     let value = number(num_bytes)?;
     if reference {
         return reference::format_bytes(&value).map_err(|error| errors::raised(py, &error));
@@ -244,7 +298,10 @@ pub(crate) fn format_bytes(py: Python<'_>, num_bytes: &Bound<'_, PyAny>, referen
 }
 
 #[pyfunction]
-pub(crate) fn format_output_file_count(count: &Bound<'_, PyAny>, reference: bool) -> PyResult<String> {
+pub(crate) fn format_output_file_count(
+    count: &Bound<'_, PyAny>,
+    reference: bool,
+) -> PyResult<String> {
     let value = number(count)?;
     if reference {
         return Ok(reference::format_output_file_count(&value));
@@ -254,9 +311,14 @@ pub(crate) fn format_output_file_count(count: &Bound<'_, PyAny>, reference: bool
 
 /// The size that an index records, as Python reads the number.
 #[pyfunction]
-pub(crate) fn index_total_size<'py>(py: Python<'py>, path: Option<PathBuf>, reference: bool) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub(crate) fn index_total_size<'py>(
+    py: Python<'py>,
+    path: Option<PathBuf>,
+    reference: bool,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
     use pyo3::IntoPyObjectExt as _;
-    let size = sizes::get_safetensors_index_total_size(path.as_deref(), compat(reference)).map_err(|error| errors::raised(py, &error))?;
+    let size = sizes::get_safetensors_index_total_size(path.as_deref(), compat(reference))
+        .map_err(|error| errors::raised(py, &error))?;
     size.map(|size| match size {
         PyNumber::Bool(value) => value.into_bound_py_any(py),
         PyNumber::Int(value) => value.into_bound_py_any(py),
@@ -281,7 +343,8 @@ pub(crate) fn is_rank_0(py: Python<'_>, text: Option<&str>, reference: bool) -> 
     ranks::is_rank_0(text, compat(reference)).map_err(|error| errors::raised(py, &error))
 }
 
-/// `kind` says what Python has: `text`, `path`, `int`, `bytes`, `falsy` or `other`; `class` is the name of its type.
+/// `kind` says what Python has: `text`, `path`, `int`, `bytes`, `falsy` or `other`; `class` is the
+/// name of its type.
 #[pyfunction]
 pub(crate) fn trust_remote_code(
     py: Python<'_>,
@@ -294,9 +357,13 @@ pub(crate) fn trust_remote_code(
     let is_dir = |path: &Path| path.is_dir();
     if !reference {
         let name = (kind != "falsy").then_some(text);
-        let given = patterns.unwrap_or_else(|| trust::REFERENCE_PATTERNS.iter().map(|pattern| (*pattern).to_owned()).collect());
+        let given = patterns.unwrap_or_else(|| {
+            trust::REFERENCE_PATTERNS.iter().map(|pattern| (*pattern).to_owned()).collect()
+        });
         return match kind {
-            "text" | "path" | "falsy" => Ok(trust::resolve_trust_remote_code(name, &given, is_dir, Compat::Strict)),
+            "text" | "path" | "falsy" => {
+                Ok(trust::resolve_trust_remote_code(name, &given, is_dir, Compat::Strict))
+            }
             _ => Err(PyTypeError::new_err(format!("a name or a path is asked for, not {class}"))),
         };
     }
@@ -323,8 +390,13 @@ pub(crate) fn checkpoint_tensor_dtypes(
     subfolder: Option<String>,
     reference: bool,
 ) -> PyResult<Vec<(String, &'static str)>> {
-    let options = DtypeOptions { gguf: false, transformers_weights, use_safetensors, variant, subfolder };
-    let dtypes = py.detach(|| crate::pool::with_threads(|| dtypes::get_checkpoint_tensor_dtypes(&path, &options, compat(reference))));
+    let options =
+        DtypeOptions { gguf: false, transformers_weights, use_safetensors, variant, subfolder };
+    let dtypes = py.detach(|| {
+        crate::pool::with_threads(|| {
+            dtypes::get_checkpoint_tensor_dtypes(&path, &options, compat(reference))
+        })
+    });
     let dtypes = dtypes.map_err(|error| errors::raised(py, &error))?;
     Ok(dtypes.into_iter().map(|(key, dtype)| (key, dtype.name())).collect())
 }

@@ -16,11 +16,13 @@ pub(super) enum SideOf {
     Right,
 }
 
-/// The captures of one rule while it is read: first every pattern is declared, then each is resolved.
+/// The captures of one rule while it is read: first every pattern is declared, then each is
+/// resolved.
 pub(super) struct Table<'a> {
     scope: &'a Scope,
     names: Vec<Name>,
-    /// Whether some pattern of the rule starts, or ends, with an unnamed `**` besides other segments.
+    /// Whether some pattern of the rule starts, or ends, with an unnamed `**` besides other
+    /// segments.
     leading: bool,
     trailing: bool,
 }
@@ -56,7 +58,9 @@ impl<'a> Table<'a> {
                 CaptureKind::Index(range) => Kind::Index { range: range.clone(), only_bare: false },
                 CaptureKind::Chars => Kind::Chars,
                 CaptureKind::Rest => Kind::Rest,
-                CaptureKind::Words { left, right } => Kind::Words { here: left.clone(), there: right.clone(), side: SideOf::Left },
+                CaptureKind::Words { left, right } => {
+                    Kind::Words { here: left.clone(), there: right.clone(), side: SideOf::Left }
+                }
             }),
             span,
             left: false,
@@ -66,7 +70,11 @@ impl<'a> Table<'a> {
     }
 
     /// Takes in the captures of a pattern.
-    pub(super) fn declare(&mut self, pattern: &ast::Pattern, side: SideOf) -> Result<(), Box<Diagnostic>> {
+    pub(super) fn declare(
+        &mut self,
+        pattern: &ast::Pattern,
+        side: SideOf,
+    ) -> Result<(), Box<Diagnostic>> {
         let last = pattern.segments.len().saturating_sub(1);
         for (at, segment) in pattern.segments.iter().enumerate() {
             match segment {
@@ -74,9 +82,15 @@ impl<'a> Table<'a> {
                 Segment::Rest { name: None, .. } if at == 0 => self.leading = true,
                 Segment::Rest { name: None, .. } if at == last => self.trailing = true,
                 Segment::Rest { name: None, span } => {
-                    return Err(self.bad(*span, "an unnamed `**` stands only at the start or the end", "name it: {path**}"));
+                    return Err(self.bad(
+                        *span,
+                        "an unnamed `**` stands only at the start or the end",
+                        "name it: {path**}",
+                    ));
                 }
-                Segment::Rest { name: Some(name), span } => self.note(&name.text, *span, side, Kind::Rest)?,
+                Segment::Rest { name: Some(name), span } => {
+                    self.note(&name.text, *span, side, Kind::Rest)?
+                }
                 Segment::Atoms(atoms) => self.declare_atoms(atoms, side)?,
             }
         }
@@ -92,9 +106,15 @@ impl<'a> Table<'a> {
         for pair in atoms.windows(2) {
             if let [ast::Atom::Capture(first), second] = pair {
                 let joined = match (&first.kind, second) {
-                    (ast::CaptureKind::Index { .. }, ast::Atom::Text(text)) => text.starts_with(|c: char| c.is_ascii_digit()),
-                    (ast::CaptureKind::Index { .. }, ast::Atom::Capture(next)) => matches!(next.kind, ast::CaptureKind::Index { .. }),
-                    (ast::CaptureKind::Text { .. }, ast::Atom::Capture(next)) => !matches!(next.kind, ast::CaptureKind::Words { .. }),
+                    (ast::CaptureKind::Index { .. }, ast::Atom::Text(text)) => {
+                        text.starts_with(|c: char| c.is_ascii_digit())
+                    }
+                    (ast::CaptureKind::Index { .. }, ast::Atom::Capture(next)) => {
+                        matches!(next.kind, ast::CaptureKind::Index { .. })
+                    }
+                    (ast::CaptureKind::Text { .. }, ast::Atom::Capture(next)) => {
+                        !matches!(next.kind, ast::CaptureKind::Words { .. })
+                    }
                     _ => false,
                 };
                 if joined {
@@ -112,31 +132,57 @@ impl<'a> Table<'a> {
                 ast::CaptureKind::Index { name, mul, range, .. } => {
                     if *mul <= 0 {
                         return Err(Box::new(
-                            Diagnostic::error(NOT_INVERTIBLE_ARITHMETIC, "the factor of an index must be at least 1")
-                                .at(self.scope.place(capture.span), "not one-to-one, or falling"),
+                            Diagnostic::error(
+                                NOT_INVERTIBLE_ARITHMETIC,
+                                "the factor of an index must be at least 1",
+                            )
+                            .at(self.scope.place(capture.span), "not one-to-one, or falling"),
                         ));
                     }
-                    self.note(&name.text, capture.span, side, Kind::Index { range: range.clone(), only_bare: range.is_none() })?;
+                    self.note(
+                        &name.text,
+                        capture.span,
+                        side,
+                        Kind::Index { range: range.clone(), only_bare: range.is_none() },
+                    )?;
                 }
-                ast::CaptureKind::Text { name } => self.note(&name.text, capture.span, side, Kind::Chars)?,
+                ast::CaptureKind::Text { name } => {
+                    self.note(&name.text, capture.span, side, Kind::Chars)?
+                }
                 ast::CaptureKind::Words { name, words } => {
                     let here: Vec<String> = words.iter().map(|(word, _)| word.clone()).collect();
-                    let there: Vec<String> = words.iter().map(|(word, partner)| partner.as_ref().unwrap_or(word).clone()).collect();
+                    let there: Vec<String> = words
+                        .iter()
+                        .map(|(word, partner)| partner.as_ref().unwrap_or(word).clone())
+                        .collect();
                     for (at, word) in here.iter().enumerate() {
                         if here[..at].contains(word) {
-                            return Err(self.bad(capture.span, &format!("the word `{word}` stands here twice"), "write each word once"));
+                            return Err(self.bad(
+                                capture.span,
+                                &format!("the word `{word}` stands here twice"),
+                                "write each word once",
+                            ));
                         }
                     }
                     if here.len() > usize::from(u16::MAX) {
-                        return Err(Box::new(Diagnostic::error(LIMIT, "too many words").at(self.scope.place(capture.span), "here")));
+                        return Err(Box::new(
+                            Diagnostic::error(LIMIT, "too many words")
+                                .at(self.scope.place(capture.span), "here"),
+                        ));
                     }
                     self.note(&name.text, capture.span, side, Kind::Words { here, there, side })?;
                 }
                 ast::CaptureKind::Other(_) => {
                     return Err(Box::new(
-                        Diagnostic::error(NOT_INVERTIBLE_ARITHMETIC, "this arithmetic can't be inverted")
-                            .at(self.scope.place(capture.span), "must be `n`, `n+b` or `a*n+b` with whole numbers a and b")
-                            .hint("write one of {l}, {l+1}, {2*l}, {2*l+1}"),
+                        Diagnostic::error(
+                            NOT_INVERTIBLE_ARITHMETIC,
+                            "this arithmetic can't be inverted",
+                        )
+                        .at(
+                            self.scope.place(capture.span),
+                            "must be `n`, `n+b` or `a*n+b` with whole numbers a and b",
+                        )
+                        .hint("write one of {l}, {l+1}, {2*l}, {2*l+1}"),
                     ));
                 }
             }
@@ -144,7 +190,13 @@ impl<'a> Table<'a> {
         Ok(())
     }
 
-    fn note(&mut self, text: &str, span: Span, side: SideOf, kind: Kind) -> Result<(), Box<Diagnostic>> {
+    fn note(
+        &mut self,
+        text: &str,
+        span: Span,
+        side: SideOf,
+        kind: Kind,
+    ) -> Result<(), Box<Diagnostic>> {
         let scope = self.scope;
         let Some(name) = self.names.iter_mut().find(|name| name.text == text) else {
             let (left, right) = (side == SideOf::Left, side == SideOf::Right);
@@ -158,10 +210,13 @@ impl<'a> Table<'a> {
         let first = name.span;
         let conflict = || {
             Box::new(
-                Diagnostic::error(CAPTURE_CONFLICT, format!("the capture `{text}` is written in two ways"))
-                    .at(scope.place(span), "here")
-                    .label(scope.place(first), "and here")
-                    .hint("a capture has one form; elsewhere in the rule write just its name"),
+                Diagnostic::error(
+                    CAPTURE_CONFLICT,
+                    format!("the capture `{text}` is written in two ways"),
+                )
+                .at(scope.place(span), "here")
+                .label(scope.place(first), "and here")
+                .hint("a capture has one form; elsewhere in the rule write just its name"),
             )
         };
         let merged = match (name.kind.take(), kind) {
@@ -171,15 +226,25 @@ impl<'a> Table<'a> {
                 }
                 Kind::Index { range: Some(a), only_bare: false }
             }
-            (Some(Kind::Index { range: a, only_bare }), Kind::Index { range: b, only_bare: bare }) => {
-                Kind::Index { range: a.or(b), only_bare: only_bare && bare }
-            }
+            (
+                Some(Kind::Index { range: a, only_bare }),
+                Kind::Index { range: b, only_bare: bare },
+            ) => Kind::Index { range: a.or(b), only_bare: only_bare && bare },
             // A bare `{x}` takes the form that the other place declares.
-            (Some(Kind::Index { range: None, only_bare: true }), other @ (Kind::Chars | Kind::Words { .. } | Kind::Rest)) => other,
-            (Some(other @ (Kind::Chars | Kind::Words { .. } | Kind::Rest)), Kind::Index { range: None, only_bare: true }) => other,
+            (
+                Some(Kind::Index { range: None, only_bare: true }),
+                other @ (Kind::Chars | Kind::Words { .. } | Kind::Rest),
+            ) => other,
+            (
+                Some(other @ (Kind::Chars | Kind::Words { .. } | Kind::Rest)),
+                Kind::Index { range: None, only_bare: true },
+            ) => other,
             (Some(Kind::Chars), Kind::Chars) => Kind::Chars,
             (Some(Kind::Rest), Kind::Rest) => Kind::Rest,
-            (Some(Kind::Words { here, there, side }), Kind::Words { here: other_here, there: other_there, side: other_side }) => {
+            (
+                Some(Kind::Words { here, there, side }),
+                Kind::Words { here: other_here, there: other_there, side: other_side },
+            ) => {
                 let same = if side == other_side {
                     here == other_here && there == other_there
                 } else {
@@ -197,14 +262,24 @@ impl<'a> Table<'a> {
     }
 
     fn bad(&self, span: Span, message: &str, hint: &str) -> Box<Diagnostic> {
-        Box::new(Diagnostic::error(BAD_PATTERN, message.to_owned()).at(self.scope.place(span), "here").hint(hint.to_owned()))
+        Box::new(
+            Diagnostic::error(BAD_PATTERN, message.to_owned())
+                .at(self.scope.place(span), "here")
+                .hint(hint.to_owned()),
+        )
     }
 
     fn intern(&mut self, text: &str, kind: Kind, span: Span, side: SideOf) -> Slot {
         let at = match self.names.iter().position(|name| name.text == text) {
             Some(at) => at,
             None => {
-                self.names.push(Name { text: text.to_owned(), kind: Some(kind), span, left: false, right: false });
+                self.names.push(Name {
+                    text: text.to_owned(),
+                    kind: Some(kind),
+                    span,
+                    left: false,
+                    right: false,
+                });
                 self.names.len() - 1
             }
         };
@@ -223,28 +298,47 @@ impl<'a> Table<'a> {
     }
 
     /// A pattern with slots, below the scope's subtree.
-    pub(super) fn resolve(&mut self, pattern: &ast::Pattern, side: SideOf) -> Result<Pattern, Box<Diagnostic>> {
-        let mut parts: Vec<Part> = self.scope.under.iter().map(|segment| Part::Literal(segment.as_str().into())).collect();
+    pub(super) fn resolve(
+        &mut self,
+        pattern: &ast::Pattern,
+        side: SideOf,
+    ) -> Result<Pattern, Box<Diagnostic>> {
+        let mut parts: Vec<Part> =
+            self.scope.under.iter().map(|segment| Part::Literal(segment.as_str().into())).collect();
         let last = pattern.segments.len().saturating_sub(1);
         for (at, segment) in pattern.segments.iter().enumerate() {
             match segment {
                 Segment::Rest { name: None, span } => {
-                    // A pattern that is nothing but `**` goes with the end of the other patterns, or with their start.
+                    // A pattern that is nothing but `**` goes with the end of the other patterns,
+                    // or with their start.
                     let leading = if last == 0 { self.leading && !self.trailing } else { at == 0 };
-                    parts.push(Part::Rest(self.intern(if leading { LEADING } else { TRAILING }, Kind::Rest, *span, side)));
+                    parts.push(Part::Rest(self.intern(
+                        if leading { LEADING } else { TRAILING },
+                        Kind::Rest,
+                        *span,
+                        side,
+                    )));
                 }
-                Segment::Rest { name: Some(name), span } => parts.push(Part::Rest(self.intern(&name.text, Kind::Rest, *span, side))),
+                Segment::Rest { name: Some(name), span } => {
+                    parts.push(Part::Rest(self.intern(&name.text, Kind::Rest, *span, side)))
+                }
                 // A bare `{path}` is whole segments where the other place says so.
-                Segment::Atoms(atoms) if let Some(slot) = self.bare_rest(atoms, side) => parts.push(Part::Rest(slot)),
+                Segment::Atoms(atoms) if let Some(slot) = self.bare_rest(atoms, side) => {
+                    parts.push(Part::Rest(slot))
+                }
                 Segment::Atoms(atoms) => {
-                    let atoms = atoms.iter().map(|atom| self.atom(atom, side)).collect::<Result<Vec<_>, _>>()?;
+                    let atoms = atoms
+                        .iter()
+                        .map(|atom| self.atom(atom, side))
+                        .collect::<Result<Vec<_>, _>>()?;
                     parts.push(Part::Segment(atoms.into()));
                 }
             }
         }
         if parts.iter().filter(|part| matches!(part, Part::Rest(_))).count() > 4 {
             return Err(Box::new(
-                Diagnostic::error(LIMIT, "more than four `**` in one pattern").at(self.scope.place(pattern.span), "here"),
+                Diagnostic::error(LIMIT, "more than four `**` in one pattern")
+                    .at(self.scope.place(pattern.span), "here"),
             ));
         }
         Ok(Pattern::new(parts))
@@ -253,8 +347,13 @@ impl<'a> Table<'a> {
     /// The slot of a segment that is nothing but the name of whole segments.
     fn bare_rest(&mut self, atoms: &[ast::Atom], side: SideOf) -> Option<Slot> {
         let [ast::Atom::Capture(capture)] = atoms else { return None };
-        let ast::CaptureKind::Index { name, mul: 1, add: 0, range: None } = &capture.kind else { return None };
-        let known = self.names.iter().any(|known| known.text == name.text && matches!(known.kind, Some(Kind::Rest)));
+        let ast::CaptureKind::Index { name, mul: 1, add: 0, range: None } = &capture.kind else {
+            return None;
+        };
+        let known = self
+            .names
+            .iter()
+            .any(|known| known.text == name.text && matches!(known.kind, Some(Kind::Rest)));
         known.then(|| self.intern(&name.text, Kind::Rest, capture.span, side))
     }
 
@@ -266,10 +365,20 @@ impl<'a> Table<'a> {
         let (name, mul, add) = match &capture.kind {
             ast::CaptureKind::Index { name, mul, add, .. } => (name, *mul, *add),
             ast::CaptureKind::Text { name } | ast::CaptureKind::Words { name, .. } => (name, 1, 0),
-            ast::CaptureKind::Other(_) => return Err(self.bad(capture.span, "this arithmetic can't be inverted", "write {l} or {2*l+1}")),
+            ast::CaptureKind::Other(_) => {
+                return Err(self.bad(
+                    capture.span,
+                    "this arithmetic can't be inverted",
+                    "write {l} or {2*l+1}",
+                ));
+            }
         };
         let Some(slot) = self.slot(&name.text) else {
-            return Err(self.bad(capture.span, &format!("the capture `{}` is not known here", name.text), "bind it on the left"));
+            return Err(self.bad(
+                capture.span,
+                &format!("the capture `{}` is not known here", name.text),
+                "bind it on the left",
+            ));
         };
         let known = &mut self.names[usize::from(slot.0)];
         match side {
@@ -279,14 +388,25 @@ impl<'a> Table<'a> {
         match &known.kind {
             Some(Kind::Words { here, there, side: declared }) => {
                 if (mul, add) != (1, 0) {
-                    return Err(self.bad(capture.span, "words can't be calculated with", "write just the name"));
+                    return Err(self.bad(
+                        capture.span,
+                        "words can't be calculated with",
+                        "write just the name",
+                    ));
                 }
                 let words = if *declared == side { here } else { there };
-                Ok(Atom::Words { slot, words: words.iter().map(|word| word.as_str().into()).collect() })
+                Ok(Atom::Words {
+                    slot,
+                    words: words.iter().map(|word| word.as_str().into()).collect(),
+                })
             }
             Some(Kind::Chars) => {
                 if (mul, add) != (1, 0) {
-                    return Err(self.bad(capture.span, "text can't be calculated with", "write just the name"));
+                    return Err(self.bad(
+                        capture.span,
+                        "text can't be calculated with",
+                        "write just the name",
+                    ));
                 }
                 Ok(Atom::Chars(slot))
             }
@@ -307,8 +427,12 @@ impl<'a> Table<'a> {
                 let kind = match name.kind {
                     Some(Kind::Index { range, .. }) => CaptureKind::Index(range),
                     Some(Kind::Rest) => CaptureKind::Rest,
-                    Some(Kind::Words { here, there, side: SideOf::Left }) => CaptureKind::Words { left: here, right: there },
-                    Some(Kind::Words { here, there, side: SideOf::Right }) => CaptureKind::Words { left: there, right: here },
+                    Some(Kind::Words { here, there, side: SideOf::Left }) => {
+                        CaptureKind::Words { left: here, right: there }
+                    }
+                    Some(Kind::Words { here, there, side: SideOf::Right }) => {
+                        CaptureKind::Words { left: there, right: here }
+                    }
                     Some(Kind::Chars) | None => CaptureKind::Chars,
                 };
                 Capture { name: name.text, kind, left: name.left, right: name.right }

@@ -1,7 +1,9 @@
-//! Circles of ties: a tie must lead to a tensor, so ties that hold together may not lead back to where they start.
+//! Circles of ties: a tie must lead to a tensor, so ties that hold together may not lead back to
+//! where they start.
 //!
-//! Ties under different conditions may never hold together, so a circle counts where all of its ties hold always or under one condition.
-//! Keys are compared as they are written; a circle that only values of captures close is met while planning, and ends at itself.
+//! Ties under different conditions may never hold together, so a circle counts where all of its
+//! ties hold always or under one condition. Keys are compared as they are written; a circle that
+//! only values of captures close is met while planning, and ends at itself.
 
 use std::collections::HashMap;
 
@@ -41,14 +43,23 @@ pub(super) fn circles(steps: &[Step]) -> Vec<Diagnostic> {
         for target in &tie.targets {
             let target = number(&mut names, target.without_ranges());
             for source in &tie.sources {
-                edges.push(Edge { target, source: number(&mut names, source.without_ranges()), condition, step });
+                edges.push(Edge {
+                    target,
+                    source: number(&mut names, source.without_ranges()),
+                    condition,
+                    step,
+                });
             }
         }
     }
-    // The last tie of a circle is the one to be told of; and once, though other conditions may close it as well.
+    // The last tie of a circle is the one to be told of; and once, though other conditions may
+    // close it as well.
     let mut told: Vec<&Step> = Vec::new();
     for condition in 0..conditions.len() {
-        let holding: Vec<&Edge<'_>> = edges.iter().filter(|edge| edge.condition == 0 || edge.condition == condition).collect();
+        let holding: Vec<&Edge<'_>> = edges
+            .iter()
+            .filter(|edge| edge.condition == 0 || edge.condition == condition)
+            .collect();
         if let Some(step) = circle(&holding, names.len())
             && !told.iter().any(|known| std::ptr::eq(*known, step))
         {
@@ -65,7 +76,12 @@ pub(super) fn circles(steps: &[Step]) -> Vec<Diagnostic> {
 }
 
 /// Every tie that is read the way it is written, with its conditions.
-fn collect<'a>(steps: &'a [Step], reversed: bool, open: &mut Conditions<'a>, found: &mut Vec<(&'a Step, &'a Tie, Conditions<'a>)>) {
+fn collect<'a>(
+    steps: &'a [Step],
+    reversed: bool,
+    open: &mut Conditions<'a>,
+    found: &mut Vec<(&'a Step, &'a Tie, Conditions<'a>)>,
+) {
     for step in steps {
         match &step.kind {
             StepKind::Tie(tie) if tie.inverted == reversed => {
@@ -85,14 +101,20 @@ fn collect<'a>(steps: &'a [Step], reversed: bool, open: &mut Conditions<'a>, fou
     }
 }
 
-/// The tie that closes a circle, if there is one: the last that is left when keys without sources, and keys without targets, are gone.
+/// The tie that closes a circle, if there is one: the last that is left when keys without sources,
+/// and keys without targets, are gone.
 fn circle<'a>(edges: &[&Edge<'a>], keys: usize) -> Option<&'a Step> {
     let edges = trim(edges.to_vec(), keys, |edge| (edge.target, edge.source));
     trim(edges, keys, |edge| (edge.source, edge.target)).last().map(|edge| edge.step)
 }
 
-/// Takes keys away that wait for no other one, until every key that is left does; `ends` gives the key that waits, and for which.
-fn trim<'e, 'a>(mut edges: Vec<&'e Edge<'a>>, keys: usize, ends: impl Fn(&Edge<'a>) -> (usize, usize)) -> Vec<&'e Edge<'a>> {
+/// Takes keys away that wait for no other one, until every key that is left does; `ends` gives the
+/// key that waits, and for which.
+fn trim<'e, 'a>(
+    mut edges: Vec<&'e Edge<'a>>,
+    keys: usize,
+    ends: impl Fn(&Edge<'a>) -> (usize, usize),
+) -> Vec<&'e Edge<'a>> {
     let mut waits_for = vec![0usize; keys];
     let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); keys];
     for edge in &edges {

@@ -1,7 +1,8 @@
 //! [`Keys`]: a pattern as a statement has it, with captures of its own.
 //!
-//! The bounds of a range are expressions, which only a config or a parameter may decide. So such a pattern can't match a key until it's
-//! bound, and every statement that takes patterns binds them here.
+//! The bounds of a range are expressions, which only a config or a parameter may decide. So such a
+//! pattern can't match a key until it's bound, and every statement that takes patterns binds them
+//! here.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,7 +46,11 @@ impl Keys {
     ///
     /// # Errors
     /// A bound of a range that can't be worked out, or is below zero.
-    pub fn bind(&self, scope: &Scope, environment: &Environment<'_>) -> Result<Pattern, Box<Diagnostic>> {
+    pub fn bind(
+        &self,
+        scope: &Scope,
+        environment: &Environment<'_>,
+    ) -> Result<Pattern, Box<Diagnostic>> {
         if !self.has_range() {
             return Ok(self.pattern.clone());
         }
@@ -56,7 +61,11 @@ impl Keys {
     ///
     /// # Errors
     /// As [`Keys::bind`].
-    pub fn bind_all(keys: &[Keys], scope: &Scope, environment: &Environment<'_>) -> Result<Vec<Pattern>, Box<Diagnostic>> {
+    pub fn bind_all(
+        keys: &[Keys],
+        scope: &Scope,
+        environment: &Environment<'_>,
+    ) -> Result<Vec<Pattern>, Box<Diagnostic>> {
         keys.iter().map(|keys| keys.bind(scope, environment)).collect()
     }
 }
@@ -65,16 +74,27 @@ impl Keys {
 ///
 /// # Errors
 /// A bound that can't be worked out, or is below zero.
-pub fn ranges(captures: &[Capture], scope: &Scope, environment: &Environment<'_>) -> Result<Vec<Option<Range<u64>>>, Box<Diagnostic>> {
+pub fn ranges(
+    captures: &[Capture],
+    scope: &Scope,
+    environment: &Environment<'_>,
+) -> Result<Vec<Option<Range<u64>>>, Box<Diagnostic>> {
     captures.iter().map(|capture| range(&capture.kind, scope, environment)).collect()
 }
 
-fn range(kind: &CaptureKind, scope: &Scope, environment: &Environment<'_>) -> Result<Option<Range<u64>>, Box<Diagnostic>> {
+fn range(
+    kind: &CaptureKind,
+    scope: &Scope,
+    environment: &Environment<'_>,
+) -> Result<Option<Range<u64>>, Box<Diagnostic>> {
     let CaptureKind::Index(Some((start, end))) = kind else { return Ok(None) };
     let bound = |expr: &Expr| {
         let value = environment.int(scope, expr)?;
         u64::try_from(value).map_err(|_| {
-            Box::new(Diagnostic::error(BAD_VALUE, format!("a range can't go below zero, to {value}")).at(scope.place(expr.span), "here"))
+            Box::new(
+                Diagnostic::error(BAD_VALUE, format!("a range can't go below zero, to {value}"))
+                    .at(scope.place(expr.span), "here"),
+            )
         })
     };
     Ok(Some(bound(start)?..bound(end)?))

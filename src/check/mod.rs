@@ -1,5 +1,5 @@
-//! Meaning: from trees to checked [`Rules`]. Names are resolved, every `<->` is shown to have an inverse, and what can't work on any
-//! checkpoint is refused here, before one is seen.
+//! Meaning: from trees to checked [`Rules`]. Names are resolved, every `<->` is shown to have an
+//! inverse, and what can't work on any checkpoint is refused here, before one is seen.
 
 mod capture;
 mod circle;
@@ -16,7 +16,10 @@ pub mod value;
 pub use keys::Keys;
 pub use lower::{Includes, NoIncludes, NotIncluded, check};
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
-pub use rules::{Capture, CaptureKind, Direction, Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
+pub use rules::{
+    Capture, CaptureKind, Direction, Example, Rule, Rules, Selection, Side, SideItem, Step,
+    StepKind, Tie,
+};
 
 use crate::diagnostic::Diagnostic;
 use crate::syntax::ast;
@@ -30,11 +33,16 @@ pub fn resolve_alone(scope: &Scope, pattern: &ast::Pattern) -> Result<Keys, Box<
     resolve_within(scope, pattern, &[])
 }
 
-/// A pattern in sight of captures, whose names mean those captures in it: they have its first slots.
+/// A pattern in sight of captures, whose names mean those captures in it: they have its first
+/// slots.
 ///
 /// # Errors
 /// A pattern that can't mean anything, or that has one of these names in another form.
-pub fn resolve_within(scope: &Scope, pattern: &ast::Pattern, known: &[Capture]) -> Result<Keys, Box<Diagnostic>> {
+pub fn resolve_within(
+    scope: &Scope,
+    pattern: &ast::Pattern,
+    known: &[Capture],
+) -> Result<Keys, Box<Diagnostic>> {
     let mut table = capture::Table::within(scope, known, pattern.span);
     table.declare(pattern, capture::SideOf::Left)?;
     let resolved = table.resolve(pattern, capture::SideOf::Left)?;

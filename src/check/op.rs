@@ -1,4 +1,5 @@
-//! The ops of the language: their arguments, their inverses, and how many tensors they take and give.
+//! The ops of the language: their arguments, their inverses, and how many tensors they take and
+//! give.
 
 use crate::diagnostic::codes::{OP_ARGUMENTS, UNKNOWN_OP};
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};
@@ -11,7 +12,8 @@ use super::value::{Scope, as_name};
 /// An op; `E` is an expression in checked rules and a number once they are bound to a config.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op<E> {
-    /// `stack(e)`, `stack(e, dim)`: the tensors of a capture's values, by number, as a new dimension.
+    /// `stack(e)`, `stack(e, dim)`: the tensors of a capture's values, by number, as a new
+    /// dimension.
     Stack {
         /// The capture that is consumed.
         over: Slot,
@@ -25,7 +27,8 @@ pub enum Op<E> {
         /// The dimension that goes.
         dim: E,
     },
-    /// `concat(dim)`, `concat(dim, a, b, c)`: all tensors, one after the other; with proportions, which are then checked.
+    /// `concat(dim)`, `concat(dim, a, b, c)`: all tensors, one after the other; with proportions,
+    /// which are then checked.
     Concat {
         /// Along which dimension.
         dim: E,
@@ -74,7 +77,8 @@ pub enum Op<E> {
         /// The shape before, needed to read it backwards.
         from: Option<Vec<E>>,
     },
-    /// `slice(dim, a..b)`, `slice(dim, 0..b, of)`: a part of a dimension; `of` is the whole size, needed to read it backwards.
+    /// `slice(dim, a..b)`, `slice(dim, 0..b, of)`: a part of a dimension; `of` is the whole size,
+    /// needed to read it backwards.
     Slice {
         /// Which dimension.
         dim: E,
@@ -85,7 +89,8 @@ pub enum Op<E> {
         /// The size before.
         of: Option<E>,
     },
-    /// `pad(dim, to)`, `pad(dim, to, from)`: zeros at the end; `from` is the size before, needed to read it backwards.
+    /// `pad(dim, to)`, `pad(dim, to, from)`: zeros at the end; `from` is the size before, needed to
+    /// read it backwards.
     Pad {
         /// Which dimension.
         dim: E,
@@ -104,7 +109,8 @@ pub enum Op<E> {
         /// Which dimension.
         dim: E,
     },
-    /// `rope_halves(heads)`: in each head, pairs (x0 y0 x1 y1 …) become halves (x0 x1 … y0 y1 …), along dim 0.
+    /// `rope_halves(heads)`: in each head, pairs (x0 y0 x1 y1 …) become halves (x0 x1 … y0 y1 …),
+    /// along dim 0.
     RopeHalves {
         /// How many heads dim 0 holds.
         heads: E,
@@ -114,7 +120,8 @@ pub enum Op<E> {
         /// How many heads dim 0 holds.
         heads: E,
     },
-    /// `qkv_group(heads, kv_heads)`: q, k, v become one, for each kv head its q heads, then k, then v, along dim 0.
+    /// `qkv_group(heads, kv_heads)`: q, k, v become one, for each kv head its q heads, then k, then
+    /// v, along dim 0.
     QkvGroup {
         /// Query heads.
         heads: E,
@@ -155,7 +162,8 @@ pub enum Op<E> {
         /// The dtype before, needed to read it backwards.
         from: Option<Dtype>,
     },
-    /// `dequant_fp8(block, dtype)`: a matrix and its block scales (`block` rows and columns, 128 if not said) to a dtype (BF16).
+    /// `dequant_fp8(block, dtype)`: a matrix and its block scales (`block` rows and columns, 128 if
+    /// not said) to a dtype (BF16).
     DequantFp8 {
         /// Rows and columns of a block.
         block: E,
@@ -256,18 +264,30 @@ impl<E: Clone> Op<E> {
             Op::Permute { dims, inverted } => Op::Permute { dims, inverted: !inverted },
             Op::Reshape { to, from: Some(from) } => Op::Reshape { to: from, from: Some(to) },
             Op::Reshape { from: None, .. } => {
-                return Err("a reshape can be undone only if the shape before is written too: reshape([after], [before])");
+                return Err(
+                    "a reshape can be undone only if the shape before is written too: reshape([after], [before])",
+                );
             }
-            Op::Slice { dim, start: None, end: Some(end), of: Some(of) } => Op::Pad { dim, to: of, from: Some(end) },
+            Op::Slice { dim, start: None, end: Some(end), of: Some(of) } => {
+                Op::Pad { dim, to: of, from: Some(end) }
+            }
             Op::Slice { start: Some(_), .. } => {
-                return Err("only a slice from the start can be undone, by padding with zeros: slice(dim, ..end, of)");
+                return Err(
+                    "only a slice from the start can be undone, by padding with zeros: slice(dim, ..end, of)",
+                );
             }
             Op::Slice { .. } => {
-                return Err("a slice can be undone, by padding, only if its end and the whole size are written: slice(dim, ..end, of)");
+                return Err(
+                    "a slice can be undone, by padding, only if its end and the whole size are written: slice(dim, ..end, of)",
+                );
             }
-            Op::Pad { dim, to, from: Some(from) } => Op::Slice { dim, start: None, end: Some(from), of: Some(to) },
+            Op::Pad { dim, to, from: Some(from) } => {
+                Op::Slice { dim, start: None, end: Some(from), of: Some(to) }
+            }
             Op::Pad { from: None, .. } => {
-                return Err("a pad can be undone only if the size before is written too: pad(dim, to, from)");
+                return Err(
+                    "a pad can be undone only if the size before is written too: pad(dim, to, from)",
+                );
             }
             Op::Interleave { dim } => Op::Deinterleave { dim },
             Op::Deinterleave { dim } => Op::Interleave { dim },
@@ -280,12 +300,20 @@ impl<E: Clone> Op<E> {
             Op::Neg => Op::Neg,
             Op::Exp => Op::Log,
             Op::Log => Op::Exp,
-            Op::Cast { to, from: Some(from) } if widens(from, to) => Op::Cast { to: from, from: Some(to) },
-            Op::Cast { from: Some(_), .. } => return Err("this cast rounds, so it can't be undone"),
-            Op::Cast { from: None, .. } => {
-                return Err("a cast can be undone only if it widens and the dtype before is written too: cast(after, before)");
+            Op::Cast { to, from: Some(from) } if widens(from, to) => {
+                Op::Cast { to: from, from: Some(to) }
             }
-            Op::DequantFp8 { .. } | Op::DequantMxfp4 { .. } => return Err("dequantizing can't be undone exactly"),
+            Op::Cast { from: Some(_), .. } => {
+                return Err("this cast rounds, so it can't be undone");
+            }
+            Op::Cast { from: None, .. } => {
+                return Err(
+                    "a cast can be undone only if it widens and the dtype before is written too: cast(after, before)",
+                );
+            }
+            Op::DequantFp8 { .. } | Op::DequantMxfp4 { .. } => {
+                return Err("dequantizing can't be undone exactly");
+            }
         })
     }
 
@@ -294,7 +322,9 @@ impl<E: Clone> Op<E> {
     /// # Errors
     /// The first error of `f`.
     pub fn try_map<F, X>(&self, f: &mut impl FnMut(&E) -> Result<F, X>) -> Result<Op<F>, X> {
-        let list = |items: &[E], f: &mut dyn FnMut(&E) -> Result<F, X>| items.iter().map(f).collect::<Result<Vec<_>, _>>();
+        let list = |items: &[E], f: &mut dyn FnMut(&E) -> Result<F, X>| {
+            items.iter().map(f).collect::<Result<Vec<_>, _>>()
+        };
         Ok(match self {
             Op::Stack { over, dim } => Op::Stack { over: *over, dim: f(dim)? },
             Op::Unstack { over, dim } => Op::Unstack { over: *over, dim: f(dim)? },
@@ -303,21 +333,32 @@ impl<E: Clone> Op<E> {
             Op::Split { dim, parts } => Op::Split { dim: f(dim)?, parts: list(parts, f)? },
             Op::SplitOver { over, dim } => Op::SplitOver { over: *over, dim: f(dim)? },
             Op::Transpose { a, b } => Op::Transpose { a: f(a)?, b: f(b)? },
-            Op::Permute { dims, inverted } => Op::Permute { dims: list(dims, f)?, inverted: *inverted },
-            Op::Reshape { to, from } => Op::Reshape { to: list(to, f)?, from: from.as_ref().map(|from| list(from, f)).transpose()? },
+            Op::Permute { dims, inverted } => {
+                Op::Permute { dims: list(dims, f)?, inverted: *inverted }
+            }
+            Op::Reshape { to, from } => Op::Reshape {
+                to: list(to, f)?,
+                from: from.as_ref().map(|from| list(from, f)).transpose()?,
+            },
             Op::Slice { dim, start, end, of } => Op::Slice {
                 dim: f(dim)?,
                 start: start.as_ref().map(&mut *f).transpose()?,
                 end: end.as_ref().map(&mut *f).transpose()?,
                 of: of.as_ref().map(&mut *f).transpose()?,
             },
-            Op::Pad { dim, to, from } => Op::Pad { dim: f(dim)?, to: f(to)?, from: from.as_ref().map(&mut *f).transpose()? },
+            Op::Pad { dim, to, from } => {
+                Op::Pad { dim: f(dim)?, to: f(to)?, from: from.as_ref().map(&mut *f).transpose()? }
+            }
             Op::Interleave { dim } => Op::Interleave { dim: f(dim)? },
             Op::Deinterleave { dim } => Op::Deinterleave { dim: f(dim)? },
             Op::RopeHalves { heads } => Op::RopeHalves { heads: f(heads)? },
             Op::RopePairs { heads } => Op::RopePairs { heads: f(heads)? },
-            Op::QkvGroup { heads, kv_heads } => Op::QkvGroup { heads: f(heads)?, kv_heads: f(kv_heads)? },
-            Op::QkvUngroup { heads, kv_heads } => Op::QkvUngroup { heads: f(heads)?, kv_heads: f(kv_heads)? },
+            Op::QkvGroup { heads, kv_heads } => {
+                Op::QkvGroup { heads: f(heads)?, kv_heads: f(kv_heads)? }
+            }
+            Op::QkvUngroup { heads, kv_heads } => {
+                Op::QkvUngroup { heads: f(heads)?, kv_heads: f(kv_heads)? }
+            }
             Op::Add { value, inverted } => Op::Add { value: f(value)?, inverted: *inverted },
             Op::Mul { value, inverted } => Op::Mul { value: f(value)?, inverted: *inverted },
             Op::Neg => Op::Neg,
@@ -330,11 +371,12 @@ impl<E: Clone> Op<E> {
     }
 }
 
-/// Whether every value of one dtype is a value of the other, so that casting there and back changes nothing.
+/// Whether every value of one dtype is a value of the other, so that casting there and back changes
+/// nothing.
 pub fn widens(from: Dtype, to: Dtype) -> bool {
     use Dtype::{
-        BF16, Bool, F4, F6_E2M3, F6_E3M2, F8_E4M3, F8_E4M3FNUZ, F8_E5M2, F8_E5M2FNUZ, F8_E8M0, F16, F32, F64, I8, I16, I32, I64, U8, U16,
-        U32, U64,
+        BF16, Bool, F4, F6_E2M3, F6_E3M2, F8_E4M3, F8_E4M3FNUZ, F8_E5M2, F8_E5M2FNUZ, F8_E8M0, F16,
+        F32, F64, I8, I16, I32, I64, U8, U16, U32, U64,
     };
     if from == to {
         return true;
@@ -347,7 +389,9 @@ pub fn widens(from: Dtype, to: Dtype) -> bool {
         I16 => matches!(to, I32 | I64 | F32 | F64),
         U32 => matches!(to, U64 | I64 | F64),
         I32 => matches!(to, I64 | F64),
-        F4 | F6_E2M3 | F6_E3M2 | F8_E4M3 | F8_E5M2 | F8_E4M3FNUZ | F8_E5M2FNUZ => matches!(to, F16 | BF16 | F32 | F64),
+        F4 | F6_E2M3 | F6_E3M2 | F8_E4M3 | F8_E5M2 | F8_E4M3FNUZ | F8_E5M2FNUZ => {
+            matches!(to, F16 | BF16 | F32 | F64)
+        }
         F8_E8M0 => matches!(to, BF16 | F32 | F64),
         F16 | BF16 => matches!(to, F32 | F64),
         F32 => to == F64,
@@ -359,7 +403,11 @@ pub fn widens(from: Dtype, to: Dtype) -> bool {
 ///
 /// # Errors
 /// An unknown op, or arguments that don't fit it.
-pub fn resolve(call: &OpCall, scope: &Scope, slot: &dyn Fn(&str) -> Option<Slot>) -> Result<OpUse<Expr>, Box<Diagnostic>> {
+pub fn resolve(
+    call: &OpCall,
+    scope: &Scope,
+    slot: &dyn Fn(&str) -> Option<Slot>,
+) -> Result<OpUse<Expr>, Box<Diagnostic>> {
     let arguments = Arguments { call, scope };
     let args = call.args.as_slice();
     let zero = || Expr { kind: crate::syntax::ast::ExprKind::Int(0), span: call.span };
@@ -368,10 +416,18 @@ pub fn resolve(call: &OpCall, scope: &Scope, slot: &dyn Fn(&str) -> Option<Slot>
             arguments.count(1, 2, "a capture, and a dimension (0 if not said)")?;
             let over = arguments.capture(0, slot)?;
             let dim = if args.len() > 1 { arguments.value(1)? } else { zero() };
-            if call.name.text == "stack" { Op::Stack { over, dim } } else { Op::Unstack { over, dim } }
+            if call.name.text == "stack" {
+                Op::Stack { over, dim }
+            } else {
+                Op::Unstack { over, dim }
+            }
         }
         "concat" | "split" => {
-            arguments.count(1, 65, "a dimension, then nothing, proportions, or `over` a capture")?;
+            arguments.count(
+                1,
+                65,
+                "a dimension, then nothing, proportions, or `over` a capture",
+            )?;
             let dim = arguments.value(0)?;
             let joins = call.name.text == "concat";
             match args.get(1) {
@@ -381,7 +437,9 @@ pub fn resolve(call: &OpCall, scope: &Scope, slot: &dyn Fn(&str) -> Option<Slot>
                     if joins { Op::ConcatOver { over, dim } } else { Op::SplitOver { over, dim } }
                 }
                 _ => {
-                    let parts = (1..args.len()).map(|at| arguments.value(at)).collect::<Result<Vec<_>, _>>()?;
+                    let parts = (1..args.len())
+                        .map(|at| arguments.value(at))
+                        .collect::<Result<Vec<_>, _>>()?;
                     if joins { Op::Concat { dim, parts } } else { Op::Split { dim, parts } }
                 }
             }
@@ -392,7 +450,10 @@ pub fn resolve(call: &OpCall, scope: &Scope, slot: &dyn Fn(&str) -> Option<Slot>
         }
         "permute" => {
             arguments.count(1, 64, "the dimensions in their new order")?;
-            Op::Permute { dims: (0..args.len()).map(|at| arguments.value(at)).collect::<Result<_, _>>()?, inverted: false }
+            Op::Permute {
+                dims: (0..args.len()).map(|at| arguments.value(at)).collect::<Result<_, _>>()?,
+                inverted: false,
+            }
         }
         "reshape" => {
             arguments.count(1, 2, "a shape, and the shape before if it is to be undone")?;
@@ -400,31 +461,53 @@ pub fn resolve(call: &OpCall, scope: &Scope, slot: &dyn Fn(&str) -> Option<Slot>
             Op::Reshape { to: arguments.list(0)?, from }
         }
         "slice" => {
-            arguments.count(2, 3, "a dimension, a range, and the whole size if it is to be undone")?;
-            let Some(Arg::Range(start, end)) = args.get(1) else { return Err(arguments.wrong("a range, as in `slice(0, 2..8)`")) };
+            arguments.count(
+                2,
+                3,
+                "a dimension, a range, and the whole size if it is to be undone",
+            )?;
+            let Some(Arg::Range(start, end)) = args.get(1) else {
+                return Err(arguments.wrong("a range, as in `slice(0, 2..8)`"));
+            };
             let of = if args.len() > 2 { Some(arguments.value(2)?) } else { None };
             Op::Slice { dim: arguments.value(0)?, start: start.clone(), end: end.clone(), of }
         }
         "pad" => {
-            arguments.count(2, 3, "a dimension, the size after, and the size before if it is to be undone")?;
+            arguments.count(
+                2,
+                3,
+                "a dimension, the size after, and the size before if it is to be undone",
+            )?;
             let from = if args.len() > 2 { Some(arguments.value(2)?) } else { None };
             Op::Pad { dim: arguments.value(0)?, to: arguments.value(1)?, from }
         }
         "interleave" | "deinterleave" => {
             arguments.count(1, 1, "a dimension")?;
             let dim = arguments.value(0)?;
-            if call.name.text == "interleave" { Op::Interleave { dim } } else { Op::Deinterleave { dim } }
+            if call.name.text == "interleave" {
+                Op::Interleave { dim }
+            } else {
+                Op::Deinterleave { dim }
+            }
         }
         "rope_halves" | "rope_pairs" => {
             arguments.count(1, 1, "the number of heads")?;
             let heads = arguments.value(0)?;
-            if call.name.text == "rope_halves" { Op::RopeHalves { heads } } else { Op::RopePairs { heads } }
+            if call.name.text == "rope_halves" {
+                Op::RopeHalves { heads }
+            } else {
+                Op::RopePairs { heads }
+            }
         }
         "qkv_group" | "qkv_ungroup" => {
             arguments.count(1, 2, "the number of heads, and of key and value heads")?;
             let heads = arguments.value(0)?;
             let kv_heads = if args.len() > 1 { arguments.value(1)? } else { heads.clone() };
-            if call.name.text == "qkv_group" { Op::QkvGroup { heads, kv_heads } } else { Op::QkvUngroup { heads, kv_heads } }
+            if call.name.text == "qkv_group" {
+                Op::QkvGroup { heads, kv_heads }
+            } else {
+                Op::QkvUngroup { heads, kv_heads }
+            }
         }
         "add" | "sub" => {
             arguments.count(1, 1, "a number")?;
@@ -444,16 +527,26 @@ pub fn resolve(call: &OpCall, scope: &Scope, slot: &dyn Fn(&str) -> Option<Slot>
         }
         "cast" => {
             arguments.count(1, 2, "a dtype, and the dtype before if it is to be undone")?;
-            Op::Cast { to: arguments.dtype(0)?, from: if args.len() > 1 { Some(arguments.dtype(1)?) } else { None } }
+            Op::Cast {
+                to: arguments.dtype(0)?,
+                from: if args.len() > 1 { Some(arguments.dtype(1)?) } else { None },
+            }
         }
         "dequant_fp8" => {
-            arguments.count(0, 2, "the block size (128 if not said), and the dtype of the result (BF16 if not said)")?;
+            arguments.count(
+                0,
+                2,
+                "the block size (128 if not said), and the dtype of the result (BF16 if not said)",
+            )?;
             let block = if args.is_empty() {
                 Expr { kind: crate::syntax::ast::ExprKind::Int(128), span: call.span }
             } else {
                 arguments.value(0)?
             };
-            Op::DequantFp8 { block, to: if args.len() > 1 { arguments.dtype(1)? } else { Dtype::BF16 } }
+            Op::DequantFp8 {
+                block,
+                to: if args.len() > 1 { arguments.dtype(1)? } else { Dtype::BF16 },
+            }
         }
         "dequant_mxfp4" => {
             arguments.count(0, 1, "the dtype of the result (BF16 if not said)")?;
@@ -461,14 +554,17 @@ pub fn resolve(call: &OpCall, scope: &Scope, slot: &dyn Fn(&str) -> Option<Slot>
         }
         name if MAKERS.contains(&name) => {
             return Err(Box::new(
-                Diagnostic::error(OP_ARGUMENTS, format!("`{name}` makes a tensor, so it stands where a source stands"))
-                    .at(scope.place(call.span), "not an op on a tensor")
-                    .hint(format!("write it as a source of a map: map \"a\", {name}([4], F32) -> …")),
+                Diagnostic::error(
+                    OP_ARGUMENTS,
+                    format!("`{name}` makes a tensor, so it stands where a source stands"),
+                )
+                .at(scope.place(call.span), "not an op on a tensor")
+                .hint(format!("write it as a source of a map: map \"a\", {name}([4], F32) -> …")),
             ));
         }
         name => {
-            let mut diagnostic =
-                Diagnostic::error(UNKNOWN_OP, format!("there is no op `{name}`")).at(scope.place(call.name.span), "unknown op");
+            let mut diagnostic = Diagnostic::error(UNKNOWN_OP, format!("there is no op `{name}`"))
+                .at(scope.place(call.name.span), "unknown op");
             if let Some(close) = did_you_mean(name, NAMES.iter().copied()) {
                 diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
             } else {
@@ -486,12 +582,14 @@ pub fn resolve(call: &OpCall, scope: &Scope, slot: &dyn Fn(&str) -> Option<Slot>
 /// A name that no dtype has.
 pub fn dtype(name: &str, place: Place) -> Result<Dtype, Box<Diagnostic>> {
     name.to_uppercase().parse().map_err(|()| {
-        let mut diagnostic = Diagnostic::error(OP_ARGUMENTS, format!("there is no dtype `{name}`")).at(place, "unknown dtype");
+        let mut diagnostic = Diagnostic::error(OP_ARGUMENTS, format!("there is no dtype `{name}`"))
+            .at(place, "unknown dtype");
         let upper = name.to_uppercase();
         if let Some(close) = did_you_mean(&upper, Dtype::ALL.iter().map(|dtype| dtype.name())) {
             diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
         } else {
-            diagnostic = diagnostic.hint("dtypes are named as in safetensors: F32, BF16, F16, I64, U8, F8_E4M3, …");
+            diagnostic = diagnostic
+                .hint("dtypes are named as in safetensors: F32, BF16, F16, I64, U8, F8_E4M3, …");
         }
         Box::new(diagnostic)
     })
@@ -502,7 +600,8 @@ pub fn dtype(name: &str, place: Place) -> Result<Dtype, Box<Diagnostic>> {
 pub enum Content {
     /// The same number everywhere.
     Value(f64),
-    /// Sinusoidal positions: in row `p` of `d` columns, the sines of `p / 10000^(2i/d)`, then their cosines.
+    /// Sinusoidal positions: in row `p` of `d` columns, the sines of `p / 10000^(2i/d)`, then their
+    /// cosines.
     Sinusoids,
 }
 
@@ -539,7 +638,12 @@ pub fn made(call: &OpCall, scope: &Scope) -> Result<Made, Box<Diagnostic>> {
         }
     };
     arguments.count(2, 2, "a shape and a dtype, as in `zeros([4, 8], F32)`")?;
-    Ok(Made { content, shape: arguments.list(0)?, dtype: arguments.dtype(1)?, place: scope.place(call.span) })
+    Ok(Made {
+        content,
+        shape: arguments.list(0)?,
+        dtype: arguments.dtype(1)?,
+        place: scope.place(call.span),
+    })
 }
 
 struct Arguments<'a> {
@@ -569,12 +673,18 @@ impl Arguments<'_> {
 
     fn list(&self, at: usize) -> Result<Vec<Expr>, Box<Diagnostic>> {
         match self.call.args.get(at) {
-            Some(Arg::Value(Expr { kind: crate::syntax::ast::ExprKind::List(items), .. })) => Ok(items.clone()),
+            Some(Arg::Value(Expr { kind: crate::syntax::ast::ExprKind::List(items), .. })) => {
+                Ok(items.clone())
+            }
             _ => Err(self.wrong("a shape in brackets here, as in `[4, -1]`")),
         }
     }
 
-    fn capture(&self, at: usize, slot: &dyn Fn(&str) -> Option<Slot>) -> Result<Slot, Box<Diagnostic>> {
+    fn capture(
+        &self,
+        at: usize,
+        slot: &dyn Fn(&str) -> Option<Slot>,
+    ) -> Result<Slot, Box<Diagnostic>> {
         let name = match self.call.args.get(at) {
             Some(Arg::Over(name)) => name.clone(),
             Some(Arg::Value(expr)) => as_name(expr).ok_or_else(|| self.wrong("a capture here"))?,
@@ -582,8 +692,11 @@ impl Arguments<'_> {
         };
         slot(&name.text).ok_or_else(|| {
             Box::new(
-                Diagnostic::error(OP_ARGUMENTS, format!("no pattern of this rule has a capture `{}`", name.text))
-                    .at(self.scope.place(name.span), "not a capture of this rule"),
+                Diagnostic::error(
+                    OP_ARGUMENTS,
+                    format!("no pattern of this rule has a capture `{}`", name.text),
+                )
+                .at(self.scope.place(name.span), "not a capture of this rule"),
             )
         })
     }

@@ -1,15 +1,20 @@
-//! How statements are read in a direction: their order, and which way the rules below them go. Whoever walks through a rule file asks here.
+//! How statements are read in a direction: their order, and which way the rules below them go.
+//! Whoever walks through a rule file asks here.
 
 use super::rules::{Direction, Rule, Step, StepKind};
 use crate::syntax::ast::Arrow;
 
-/// Statements in the order in which a direction runs them. Strips normalize what comes in, so they come first both ways.
+/// Statements in the order in which a direction runs them. Strips normalize what comes in, so they
+/// come first both ways.
 pub fn in_order<'r>(steps: &[&'r Step], direction: Direction) -> Vec<&'r Step> {
-    let is_strip = |step: &&'r Step| matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. });
+    let is_strip = |step: &&'r Step| {
+        matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. })
+    };
     match direction {
         Direction::Forward => steps.to_vec(),
         Direction::Reverse => {
-            let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().copied().partition(is_strip);
+            let (strips, others): (Vec<&Step>, Vec<&Step>) =
+                steps.iter().copied().partition(is_strip);
             strips.into_iter().chain(others.into_iter().rev()).collect()
         }
     }

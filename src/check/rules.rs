@@ -1,4 +1,5 @@
-//! [`Rules`]: a checked rule file. Every name is resolved, every `<->` has an inverse; numbers still wait for a config.
+//! [`Rules`]: a checked rule file. Every name is resolved, every `<->` has an inverse; numbers
+//! still wait for a config.
 
 use std::sync::Arc;
 
@@ -36,7 +37,9 @@ pub struct Rules {
 }
 
 /// Which way rules are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Left to right.
@@ -162,7 +165,8 @@ pub struct Rule {
     pub optional: bool,
     /// What belongs to its tensors is meant to stay behind.
     pub alone: bool,
-    /// A key may match it in more than one way, so the plan looks whether each key that it renames reads back.
+    /// A key may match it in more than one way, so the plan looks whether each key that it renames
+    /// reads back.
     pub ambiguous: bool,
 }
 
@@ -175,15 +179,19 @@ impl Rule {
             && self.left.iter().chain(&self.right).all(|side| side.ops.is_empty())
     }
 
-    /// Whether its condition may ask for the [lengths](super::value::LENGTHS) of its source: read backwards they would be those of the target,
-    /// so only if it is never read backwards.
+    /// Whether its condition may ask for the [lengths](super::value::LENGTHS) of its source: read
+    /// backwards they would be those of the target, so only if it is never read backwards.
     pub fn knows_lengths(&self) -> bool {
         self.arrow == Arrow::OneWay && self.left.len() == 1
     }
 
     /// The captures on both sides, which tell instances apart.
     pub fn shared(&self) -> Vec<Slot> {
-        (0u16..).zip(&self.captures).filter(|(_, capture)| capture.left && capture.right).map(|(slot, _)| Slot(slot)).collect()
+        (0u16..)
+            .zip(&self.captures)
+            .filter(|(_, capture)| capture.left && capture.right)
+            .map(|(slot, _)| Slot(slot))
+            .collect()
     }
 }
 
@@ -245,7 +253,8 @@ pub enum CaptureKind {
 pub struct Side {
     /// What it is.
     pub item: SideItem,
-    /// Its own ops, read outwards to inwards for a source and inwards to outwards for a target: as written.
+    /// Its own ops, read outwards to inwards for a source and inwards to outwards for a target: as
+    /// written.
     pub ops: Vec<OpUse<Expr>>,
     /// It may be missing.
     pub optional: bool,

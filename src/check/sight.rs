@@ -13,7 +13,8 @@ pub(super) enum Sight<'a> {
     Nothing,
     /// It is the condition of a rule or a selection, which binds these.
     Where(&'a [&'a str]),
-    /// It is a number of an op, in a rule with these captures: they are nothing that a number could depend on.
+    /// It is a number of an op, in a rule with these captures: they are nothing that a number could
+    /// depend on.
     Numbers(&'a [Capture]),
 }
 
@@ -24,7 +25,8 @@ pub(super) fn undefined(scope: &Scope, expr: &Expr, sight: Sight<'_>) -> Vec<Dia
     let captures = if let Sight::Where(captures) = sight { captures } else { &[] };
     found.retain(|(name, _)| !scope.lets.contains_key(*name) && !captures.contains(name));
     let finding = |(name, span)| {
-        let finding = Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined")).at(scope.place(span), "not found");
+        let finding = Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined"))
+            .at(scope.place(span), "not found");
         finding.hint(hint(name, scope, captures, sight))
     };
     found.into_iter().map(finding).collect()
@@ -41,11 +43,16 @@ fn hint(name: &str, scope: &Scope, captures: &[&str], sight: Sight<'_>) -> Strin
     if let Sight::Numbers(rule) = sight
         && rule.iter().any(|capture| capture.name == name)
     {
-        return format!("the capture `{name}` is known only in `where`: an op takes numbers, config fields and `let`s");
+        return format!(
+            "the capture `{name}` is known only in `where`: an op takes numbers, config fields and `let`s"
+        );
     }
-    match did_you_mean(name, scope.lets.keys().map(String::as_str).chain(captures.iter().copied())) {
+    match did_you_mean(name, scope.lets.keys().map(String::as_str).chain(captures.iter().copied()))
+    {
         Some(close) => format!("did you mean `{close}`?"),
-        None if matches!(sight, Sight::Where(_)) => format!("define it with `let {name} = …`, or bind it in a pattern"),
+        None if matches!(sight, Sight::Where(_)) => {
+            format!("define it with `let {name} = …`, or bind it in a pattern")
+        }
         None => format!("define it with `let {name} = …`"),
     }
 }

@@ -8,7 +8,9 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 
 use super::rules::Capture;
-use crate::diagnostic::codes::{BAD_VALUE, LIMIT, MISSING_CONFIG, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME};
+use crate::diagnostic::codes::{
+    BAD_VALUE, LIMIT, MISSING_CONFIG, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME,
+};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, did_you_mean};
 use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind, Ident, Pattern, UnaryOp};
 
@@ -50,7 +52,9 @@ impl Value {
         match json {
             Json::Null => Value::Null,
             Json::Bool(value) => Value::Bool(*value),
-            Json::Number(number) => number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int),
+            Json::Number(number) => number
+                .as_i64()
+                .map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int),
             Json::String(text) => Value::Text(text.clone()),
             Json::Array(items) => Value::List(items.iter().map(Value::from_json).collect()),
             Json::Object(_) => Value::Object,
@@ -60,7 +64,9 @@ impl Value {
     /// How many values it is made of.
     fn weight(&self) -> usize {
         match self {
-            Value::List(items) => items.iter().fold(1, |sum: usize, item| sum.saturating_add(item.weight())),
+            Value::List(items) => {
+                items.iter().fold(1, |sum: usize, item| sum.saturating_add(item.weight()))
+            }
             _ => 1,
         }
     }
@@ -128,7 +134,8 @@ pub struct Environment<'a> {
     pub tied: Option<bool>,
     /// `--set name=value`.
     pub parameters: &'a IndexMap<String, Value>,
-    /// Whether a key of the left layout matches, in which captures hold what they hold here; `None` if that can't be known.
+    /// Whether a key of the left layout matches, in which captures hold what they hold here; `None`
+    /// if that can't be known.
     pub exists: &'a dyn Fn(&Scope, &Pattern, Captures<'_>) -> Option<bool>,
     /// The captures in sight.
     pub captures: Captures<'a>,
@@ -152,7 +159,8 @@ impl Captures<'_> {
 pub const LENGTHS: &[&str] = &["dim0", "dim1", "dim2", "dim3", "dim4", "dim5", "dim6", "dim7"];
 
 /// Which config may have what another one lacks.
-const OTHER_CONFIG: &str = "give a --config that has it (of a model made of several, the part that these keys belong to)";
+const OTHER_CONFIG: &str =
+    "give a --config that has it (of a model made of several, the part that these keys belong to)";
 
 /// Nothing is known of the left layout.
 pub fn unknown_layout(_: &Scope, _: &Pattern, _: Captures<'_>) -> Option<bool> {
@@ -162,7 +170,8 @@ pub fn unknown_layout(_: &Scope, _: &Pattern, _: Captures<'_>) -> Option<bool> {
 /// Depth to which `let`s may refer to `let`s.
 const MAX_DEPTH: usize = 64;
 
-/// Steps that one evaluation takes at most: `let`s that use others twice each double the work with each, and so do lists of lists.
+/// Steps that one evaluation takes at most: `let`s that use others twice each double the work with
+/// each, and so do lists of lists.
 const MAX_STEPS: usize = 1 << 14;
 
 /// Where an evaluation is, and what is left of its steps.
@@ -184,8 +193,13 @@ impl At<'_> {
                 Ok(())
             }
             None => {
-                let diagnostic = Diagnostic::error(LIMIT, format!("this takes more than {MAX_STEPS} steps"));
-                Err(Box::new(diagnostic.at(scope.place(expr.span), "given up here").hint("each use of a `let` is worked out anew")))
+                let diagnostic =
+                    Diagnostic::error(LIMIT, format!("this takes more than {MAX_STEPS} steps"));
+                Err(Box::new(
+                    diagnostic
+                        .at(scope.place(expr.span), "given up here")
+                        .hint("each use of a `let` is worked out anew"),
+                ))
             }
         }
     }
@@ -195,7 +209,8 @@ impl Environment<'_> {
     /// Evaluates an expression.
     ///
     /// # Errors
-    /// An unknown name, a missing config field without `??`, a value of the wrong type, arithmetic that overflows.
+    /// An unknown name, a missing config field without `??`, a value of the wrong type, arithmetic
+    /// that overflows.
     pub fn eval(&self, scope: &Scope, expr: &Expr) -> Result<Value, Box<Diagnostic>> {
         self.eval_at(scope, expr, At { depth: 0, left: &Cell::new(MAX_STEPS) })
     }
@@ -207,7 +222,11 @@ impl Environment<'_> {
     pub fn int(&self, scope: &Scope, expr: &Expr) -> Result<i64, Box<Diagnostic>> {
         match self.eval(scope, expr)? {
             Value::Int(value) => Ok(value),
-            other => Err(bad(scope, expr, format!("expected a whole number, found {}", describe(&other)))),
+            other => Err(bad(
+                scope,
+                expr,
+                format!("expected a whole number, found {}", describe(&other)),
+            )),
         }
     }
 
@@ -222,7 +241,12 @@ impl Environment<'_> {
 
     fn eval_at(&self, scope: &Scope, expr: &Expr, at: At<'_>) -> Result<Value, Box<Diagnostic>> {
         if at.depth > MAX_DEPTH {
-            return Err(bad(scope, expr, "this is nested too deeply, or `let` values refer to each other in a circle".to_owned()));
+            return Err(bad(
+                scope,
+                expr,
+                "this is nested too deeply, or `let` values refer to each other in a circle"
+                    .to_owned(),
+            ));
         }
         at.spend(scope, expr, 1)?;
         match &expr.kind {
@@ -267,13 +291,20 @@ impl Environment<'_> {
         }
     }
 
-    fn name(&self, scope: &Scope, expr: &Expr, name: &str, at: At<'_>) -> Result<Value, Box<Diagnostic>> {
+    fn name(
+        &self,
+        scope: &Scope,
+        expr: &Expr,
+        name: &str,
+        at: At<'_>,
+    ) -> Result<Value, Box<Diagnostic>> {
         if let Some(value) = (self.captures.value)(name) {
             return Ok(value);
         }
         let Some((definition, span)) = scope.lets.get(name) else {
             let mut diagnostic =
-                Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined")).at(scope.place(expr.span), "not found in this file");
+                Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined"))
+                    .at(scope.place(expr.span), "not found in this file");
             if let Some(close) = did_you_mean(name, scope.lets.keys().map(String::as_str)) {
                 diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
             } else {
@@ -287,10 +318,13 @@ impl Environment<'_> {
         match definition {
             Some(definition) => self.eval_at(scope, definition, at.deeper()),
             None => Err(Box::new(
-                Diagnostic::error(MISSING_PARAMETER, format!("the parameter `{name}` has no value"))
-                    .at(scope.place(expr.span), "needed here")
-                    .label(scope.place(*span), "declared here, without a default")
-                    .hint(format!("give it with --set {name}=VALUE")),
+                Diagnostic::error(
+                    MISSING_PARAMETER,
+                    format!("the parameter `{name}` has no value"),
+                )
+                .at(scope.place(expr.span), "needed here")
+                .label(scope.place(*span), "declared here, without a default")
+                .hint(format!("give it with --set {name}=VALUE")),
             )),
         }
     }
@@ -306,15 +340,23 @@ impl Environment<'_> {
         Some(Value::from_json(json))
     }
 
-    /// The value before a `??`, if there is one: a config field that isn't there has none, and neither has a chain of such.
-    fn there(&self, scope: &Scope, expr: &Expr, at: At<'_>) -> Result<Option<Value>, Box<Diagnostic>> {
+    /// The value before a `??`, if there is one: a config field that isn't there has none, and
+    /// neither has a chain of such.
+    fn there(
+        &self,
+        scope: &Scope,
+        expr: &Expr,
+        at: At<'_>,
+    ) -> Result<Option<Value>, Box<Diagnostic>> {
         let value = match &expr.kind {
             ExprKind::Config(steps) if self.config(steps).is_none() => None,
             ExprKind::Paren(inner) => self.there(scope, inner, at.deeper())?,
-            ExprKind::Binary(BinaryOp::Default, left, right) => match self.there(scope, left, at.deeper())? {
-                None => self.there(scope, right, at.deeper())?,
-                found => found,
-            },
+            ExprKind::Binary(BinaryOp::Default, left, right) => {
+                match self.there(scope, left, at.deeper())? {
+                    None => self.there(scope, right, at.deeper())?,
+                    found => found,
+                }
+            }
             _ => Some(self.eval_at(scope, expr, at)?),
         };
         Ok(value.filter(|value| *value != Value::Null))
@@ -323,24 +365,35 @@ impl Environment<'_> {
     fn missing_config(&self, scope: &Scope, expr: &Expr, steps: &[ConfigStep]) -> Box<Diagnostic> {
         let Some(mut json) = self.config else {
             return Box::new(
-                Diagnostic::error(MISSING_CONFIG, "a config field is asked for, and there is no config")
-                    .at(scope.place(expr.span), "asked here")
-                    .hint(self.config_advice(scope, "give one with --config FILE")),
+                Diagnostic::error(
+                    MISSING_CONFIG,
+                    "a config field is asked for, and there is no config",
+                )
+                .at(scope.place(expr.span), "asked here")
+                .hint(self.config_advice(scope, "give one with --config FILE")),
             );
         };
         let mut known = "config".to_owned();
         for step in steps {
             let next = match step {
                 ConfigStep::Field(field) => json.get(field),
-                ConfigStep::Item(item) => usize::try_from(*item).ok().and_then(|item| json.get(item)),
+                ConfigStep::Item(item) => {
+                    usize::try_from(*item).ok().and_then(|item| json.get(item))
+                }
             };
             match (next, step) {
                 (Some(_), ConfigStep::Field(field)) => known = format!("{known}.{field}"),
                 (Some(_), ConfigStep::Item(item)) => known = format!("{known}[{item}]"),
                 (None, ConfigStep::Field(field)) => {
-                    let mut diagnostic = Diagnostic::error(MISSING_CONFIG, format!("{known} has no field `{field}`"))
-                        .at(scope.place(expr.span), "not in this config");
-                    let fields = json.as_object().map(|object| object.keys().map(String::as_str).collect::<Vec<_>>()).unwrap_or_default();
+                    let mut diagnostic = Diagnostic::error(
+                        MISSING_CONFIG,
+                        format!("{known} has no field `{field}`"),
+                    )
+                    .at(scope.place(expr.span), "not in this config");
+                    let fields = json
+                        .as_object()
+                        .map(|object| object.keys().map(String::as_str).collect::<Vec<_>>())
+                        .unwrap_or_default();
                     if let Some(close) = did_you_mean(field, fields) {
                         diagnostic = diagnostic.hint(format!("did you mean `{known}.{close}`?"));
                     }
@@ -361,7 +414,8 @@ impl Environment<'_> {
         bad(scope, expr, "this config field can't be read".to_owned())
     }
 
-    /// What to do where a config field isn't there: its author writes a default, and who only uses a file gives the values that it takes from there.
+    /// What to do where a config field isn't there: its author writes a default, and who only uses
+    /// a file gives the values that it takes from there.
     fn config_advice(&self, scope: &Scope, config: &str) -> String {
         if !scope.built_in {
             return match self.config {
@@ -370,10 +424,15 @@ impl Environment<'_> {
             };
         }
         let open = scope.lets.iter().filter(|(name, (value, _))| {
-            !self.parameters.contains_key(name.as_str()) && value.as_ref().is_some_and(|value| self.is_open(value))
+            !self.parameters.contains_key(name.as_str())
+                && value.as_ref().is_some_and(|value| self.is_open(value))
         });
         let set: Vec<String> = open.map(|(name, _)| format!("--set {name}=VALUE")).collect();
-        if set.is_empty() { config.to_owned() } else { format!("give {}, or {}", set.join(" "), config.trim_start_matches("give ")) }
+        if set.is_empty() {
+            config.to_owned()
+        } else {
+            format!("give {}, or {}", set.join(" "), config.trim_start_matches("give "))
+        }
     }
 
     /// Whether an expression asks the config for fields, and none of them is there.
@@ -388,7 +447,15 @@ impl Environment<'_> {
         asked && !found
     }
 
-    fn binary(&self, scope: &Scope, expr: &Expr, op: BinaryOp, left: &Expr, right: &Expr, at: At<'_>) -> Result<Value, Box<Diagnostic>> {
+    fn binary(
+        &self,
+        scope: &Scope,
+        expr: &Expr,
+        op: BinaryOp,
+        left: &Expr,
+        right: &Expr,
+        at: At<'_>,
+    ) -> Result<Value, Box<Diagnostic>> {
         match op {
             BinaryOp::Or | BinaryOp::And => {
                 let value = self.eval_at(scope, left, at)?;
@@ -418,7 +485,11 @@ impl Environment<'_> {
                     _ => a.number().zip(b.number()).and_then(|(a, b)| a.partial_cmp(&b)),
                 };
                 let Some(order) = order else {
-                    return Err(bad(scope, expr, format!("can't compare {} with {}", describe(&a), describe(&b))));
+                    return Err(bad(
+                        scope,
+                        expr,
+                        format!("can't compare {} with {}", describe(&a), describe(&b)),
+                    ));
                 };
                 Ok(Value::Bool(match op {
                     BinaryOp::Lt => order.is_lt(),
@@ -463,7 +534,9 @@ fn arithmetic(op: BinaryOp, a: &Value, b: &Value) -> Result<Value, String> {
 fn truth(scope: &Scope, expr: &Expr, value: &Value) -> Result<bool, Box<Diagnostic>> {
     match value {
         Value::Bool(value) => Ok(*value),
-        other => Err(bad(scope, expr, format!("expected true or false, found {}", describe(other)))),
+        other => {
+            Err(bad(scope, expr, format!("expected true or false, found {}", describe(other))))
+        }
     }
 }
 

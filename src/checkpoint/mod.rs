@@ -1,9 +1,11 @@
-//! Checkpoint utilities: what training code asks of a model and its checkpoint around loading and saving.
+//! Checkpoint utilities: what training code asks of a model and its checkpoint around loading and
+//! saving.
 //!
-//! Each function does what its namesake in NVIDIA NeMo AutoModel 0.7.0 (`components/checkpoint/utils.py`, `shared/tied_weights.py`) does, over
-//! plain data: a [`Model`] is its parameters with their storages, its module names, its config and its declared ties. Where that module is
-//! unsafe, the functions here are stricter; [`Compat::Reference`] gives its behaviour exactly, raised errors included. `docs/seed.md` lists
-//! every difference.
+//! Each function does what its namesake in NVIDIA NeMo AutoModel 0.7.0
+//! (`components/checkpoint/utils.py`, `shared/tied_weights.py`) does, over plain data: a [`Model`]
+//! is its parameters with their storages, its module names, its config and its declared ties. Where
+//! that module is unsafe, the functions here are stricter; [`Compat::Reference`] gives its
+//! behaviour exactly, raised errors included. `docs/seed.md` lists every difference.
 //!
 //! * [`names`]: what wrappers leave in names
 //! * [`ties`]: the output head and the input embedding, one tensor or two
@@ -24,7 +26,10 @@ pub mod sizes;
 pub mod ties;
 pub mod trust;
 
-pub use model::{DeclaredTies, Device, InputEmbeddings, Layout, Model, Param, PlainStateDict, Tensor, TieSupport, Value};
+pub use model::{
+    DeclaredTies, Device, InputEmbeddings, Layout, Model, Param, PlainStateDict, Tensor,
+    TieSupport, Value,
+};
 
 /// Whose behaviour a function has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,7 +1,9 @@
-//! [`Model`]: what a framework's module says of itself, as plain data; and [`PlainStateDict`], a state dict without bytes.
+//! [`Model`]: what a framework's module says of itself, as plain data; and [`PlainStateDict`], a
+//! state dict without bytes.
 //!
-//! Parameters are listed under every name that they have, in the order of `named_parameters(remove_duplicate=False)`: two names of one
-//! parameter are two entries whose tensors have the same [`object`](Tensor::object).
+//! Parameters are listed under every name that they have, in the order of
+//! `named_parameters(remove_duplicate=False)`: two names of one parameter are two entries whose
+//! tensors have the same [`object`](Tensor::object).
 
 use indexmap::IndexMap;
 
@@ -39,7 +41,8 @@ pub struct Tensor {
     pub shape: Shape,
     /// What one element is.
     pub dtype: TorchDtype,
-    /// Which tensor object it is: entries that share it are the same object, not merely views of one storage.
+    /// Which tensor object it is: entries that share it are the same object, not merely views of
+    /// one storage.
     pub object: u64,
     /// Which storage it is a view of.
     pub storage: u64,
@@ -54,11 +57,25 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A row-major tensor at the start of a storage of its own, and an object of its own: both numbered `id`.
+    /// A row-major tensor at the start of a storage of its own, and an object of its own: both
+    /// numbered `id`.
     pub fn contiguous(shape: impl Into<Shape>, dtype: TorchDtype, id: u64) -> Self {
         let shape = shape.into();
-        let strides = shape.contiguous_strides().into_iter().map(|stride| i64::try_from(stride).unwrap_or(i64::MAX)).collect();
-        Self { shape, dtype, object: id, storage: id, offset: 0, strides, device: Device::Real, layout: Layout::Strided }
+        let strides = shape
+            .contiguous_strides()
+            .into_iter()
+            .map(|stride| i64::try_from(stride).unwrap_or(i64::MAX))
+            .collect();
+        Self {
+            shape,
+            dtype,
+            object: id,
+            storage: id,
+            offset: 0,
+            strides,
+            device: Device::Real,
+            layout: Layout::Strided,
+        }
     }
 }
 
@@ -109,7 +126,8 @@ pub enum InputEmbeddings {
 pub struct Model {
     /// Its parameters under every name, in order.
     pub params: Vec<Param>,
-    /// The names of its modules in the order of `named_modules()`, the model's own empty name first.
+    /// The names of its modules in the order of `named_modules()`, the model's own empty name
+    /// first.
     pub modules: Vec<String>,
     /// Its config; `None` for a model without one.
     pub config: Option<Config>,
@@ -154,20 +172,30 @@ impl Model {
         Self::from_tensors(params, config)
     }
 
-    fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>, config: Option<Config>) -> Self {
-        let params: Vec<Param> = tensors.into_iter().map(|(name, tensor)| Param { name, tensor }).collect();
+    fn from_tensors(
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        config: Option<Config>,
+    ) -> Self {
+        let params: Vec<Param> =
+            tensors.into_iter().map(|(name, tensor)| Param { name, tensor }).collect();
         let modules = module_names(params.iter().map(|param| param.name.as_str()));
         Self { params, modules, config, ..Self::default() }
     }
 
     /// The names and tensors as a state dict.
     pub fn to_state_dict(&self) -> PlainStateDict {
-        self.params.iter().map(|param| (param.name.clone(), Value::Tensor(param.tensor.clone()))).collect()
+        self.params
+            .iter()
+            .map(|param| (param.name.clone(), Value::Tensor(param.tensor.clone())))
+            .collect()
     }
 
     /// The first name of the parameter that is the same object as a tensor.
     pub fn first_name(&self, tensor: &Tensor) -> Option<&str> {
-        self.params.iter().find(|param| param.tensor.object == tensor.object).map(|param| param.name.as_str())
+        self.params
+            .iter()
+            .find(|param| param.tensor.object == tensor.object)
+            .map(|param| param.name.as_str())
     }
 }
 
@@ -190,7 +218,8 @@ impl Value {
     }
 }
 
-/// Key -> value, in order, without bytes. [`Model::to_state_dict`] makes one of tensors from anywhere.
+/// Key -> value, in order, without bytes. [`Model::to_state_dict`] makes one of tensors from
+/// anywhere.
 pub type PlainStateDict = IndexMap<String, Value>;
 
 /// A row-major tensor of a dtype and shape. PyTorch counts pairs of 4-bit elements.
@@ -207,7 +236,9 @@ fn of_view(view: &TensorView, object: u64, storage: u64) -> Tensor {
     // Views of 4-bit elements are row-major; for the others an element is a whole number of bytes.
     let strides = match view.dtype() {
         Dtype::F4 => info.strides,
-        _ => view.strides().iter().map(|stride| i64::try_from(*stride).unwrap_or(i64::MAX)).collect(),
+        _ => {
+            view.strides().iter().map(|stride| i64::try_from(*stride).unwrap_or(i64::MAX)).collect()
+        }
     };
     let offset = view.offset_bits() / (info.dtype.element_size() * 8);
     Tensor { storage, offset, strides, ..info }

@@ -1,7 +1,9 @@
-//! Rank and world size of a distributed run, from the environment: `RANK` and `WORLD_SIZE`, as `torchrun` sets them.
+//! Rank and world size of a distributed run, from the environment: `RANK` and `WORLD_SIZE`, as
+//! `torchrun` sets them.
 //!
-//! There is no process group to ask: what the environment says stands. Values are taken as text, so that a test or a command line can give them.
-//! This is what a reference does; which process regraft itself is, [`Rank::resolve`](crate::execute::Rank::resolve) decides.
+//! There is no process group to ask: what the environment says stands. Values are taken as text, so
+//! that a test or a command line can give them. This is what a reference does; which process
+//! regraft itself is, [`Rank::resolve`](crate::execute::Rank::resolve) decides.
 
 use super::Compat;
 use super::reference::{Raised, int};
@@ -9,7 +11,8 @@ use super::reference::{Raised, int};
 /// The rank that the text of `RANK` gives; 0 where it isn't set.
 ///
 /// # Errors
-/// In strict mode unless the text is decimal digits; the reference takes whatever Python's `int` does, negative ranks too.
+/// In strict mode unless the text is decimal digits; the reference takes whatever Python's `int`
+/// does, negative ranks too.
 pub fn get_rank_safe(rank: Option<&str>, compat: Compat) -> Result<i128, Raised> {
     number("RANK", rank, 0, compat)
 }
@@ -20,7 +23,9 @@ pub fn get_rank_safe(rank: Option<&str>, compat: Compat) -> Result<i128, Raised>
 /// As [`get_rank_safe`]; in strict mode for 0, too.
 pub fn get_world_size_safe(world_size: Option<&str>, compat: Compat) -> Result<i128, Raised> {
     match number("WORLD_SIZE", world_size, 1, compat) {
-        Ok(0) if compat == Compat::Strict => Err(Raised::new("ValueError", "WORLD_SIZE is 0: at least one process is running")),
+        Ok(0) if compat == Compat::Strict => {
+            Err(Raised::new("ValueError", "WORLD_SIZE is 0: at least one process is running"))
+        }
         other => other,
     }
 }
@@ -42,8 +47,10 @@ fn number(name: &str, text: Option<&str>, default: u64, compat: Compat) -> Resul
 
 fn strict(name: &str, text: Option<&str>, default: u64) -> Result<u64, Raised> {
     let Some(text) = text else { return Ok(default) };
-    let number = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
-    number.ok_or_else(|| Raised::new("ValueError", format!("{name} is {text:?}, not a whole number")))
+    let number =
+        if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
+    number
+        .ok_or_else(|| Raised::new("ValueError", format!("{name} is {text:?}, not a whole number")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! What the functions beside this take from the rule files: wrapper segments, and the sources of a tied head in their order.
+//! What the functions beside this take from the rule files: wrapper segments, and the sources of a
+//! tied head in their order.
 //!
-//! `rules/wrappers.graft` and `rules/tied_lm_head.graft` say it; nothing here lists them a second time.
+//! `rules/wrappers.graft` and `rules/tied_lm_head.graft` say it; nothing here lists them a second
+//! time.
 
 use std::sync::OnceLock;
 
@@ -18,12 +20,15 @@ pub(super) struct Lists {
     pub(super) sources: Vec<String>,
 }
 
-/// What the embedded rule files say. They are checked when the crate is built and tested, so that they are there.
+/// What the embedded rule files say. They are checked when the crate is built and tested, so that
+/// they are there.
 pub(super) fn lists() -> &'static Lists {
     static LISTS: OnceLock<Lists> = OnceLock::new();
     LISTS.get_or_init(|| {
         let mut lists = Lists::default();
-        let steps = |rules: Option<&'static Rules>| rules.map(|rules| rules.steps.as_slice()).unwrap_or_default();
+        let steps = |rules: Option<&'static Rules>| {
+            rules.map(|rules| rules.steps.as_slice()).unwrap_or_default()
+        };
         for step in steps(library::rules("wrappers")) {
             if let StepKind::StripAnywhere { wrappers } = &step.kind {
                 lists.wrappers.extend(wrappers.iter().cloned());
@@ -31,8 +36,14 @@ pub(super) fn lists() -> &'static Lists {
         }
         for step in steps(library::rules("tied_lm_head")) {
             if let StepKind::Tie(tie) = &step.kind {
-                lists.head = tie.targets.iter().find_map(|target| target.without_ranges().literal()).unwrap_or_default();
-                lists.sources.extend(tie.sources.iter().filter_map(|source| source.without_ranges().literal()));
+                lists.head = tie
+                    .targets
+                    .iter()
+                    .find_map(|target| target.without_ranges().literal())
+                    .unwrap_or_default();
+                lists.sources.extend(
+                    tie.sources.iter().filter_map(|source| source.without_ranges().literal()),
+                );
             }
         }
         lists
@@ -47,7 +58,9 @@ mod tests {
     #[test]
     fn the_rule_files_say_what_is_needed() {
         let lists = lists();
-        for wrapper in ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module"] {
+        for wrapper in
+            ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module"]
+        {
             assert!(lists.wrappers.contains(&vec![wrapper.to_owned()]), "{wrapper}");
         }
         assert_eq!(lists.head, "lm_head.weight");

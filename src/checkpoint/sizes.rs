@@ -1,4 +1,5 @@
-//! Sizes: of tensors and state dicts in bytes, as an index records them, and in words for a log line.
+//! Sizes: of tensors and state dicts in bytes, as an index records them, and in words for a log
+//! line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,13 +12,15 @@ use super::model::{Layout, PlainStateDict, Tensor, Value};
 use super::reference::{Json, PyNumber, Raised, decode_utf8, parse};
 use crate::tensor::Header;
 
-/// The largest index that is read, in bytes: that of a checkpoint of a million tensors has some 100 MB.
+/// The largest index that is read, in bytes: that of a checkpoint of a million tensors has some 100
+/// MB.
 pub const MAX_INDEX_BYTES: u64 = 256 << 20;
 
 /// The name of the index in a sharded checkpoint's directory.
 pub const INDEX_NAME: &str = "model.safetensors.index.json";
 
-/// Logical bytes of a tensor: its elements times the size of one, whatever it shares. `None` beyond 64 bits.
+/// Logical bytes of a tensor: its elements times the size of one, whatever it shares. `None` beyond
+/// 64 bits.
 pub fn estimate_tensor_bytes(shape: &[u64], dtype: TorchDtype) -> Option<u64> {
     // A dimension of 0 makes the product 0, whatever the others are.
     if shape.contains(&0) {
@@ -31,12 +34,14 @@ pub fn estimate_tensor_bytes(shape: &[u64], dtype: TorchDtype) -> Option<u64> {
 pub struct StateDictBytes {
     /// Each key's own, added up: what loading every key by itself takes.
     pub logical: u64,
-    /// Each byte of a storage once: what the tensors occupy, and what a file that keeps ties apart need hold. From the first to the last element of
-    /// a tensor counts, gaps of a strided view too.
+    /// Each byte of a storage once: what the tensors occupy, and what a file that keeps ties apart
+    /// need hold. From the first to the last element of a tensor counts, gaps of a strided view
+    /// too.
     pub unique: u64,
 }
 
-/// Logical bytes of a state dict: of each tensor, added up, however many share a storage. `None` if a value is no tensor, or beyond 64 bits.
+/// Logical bytes of a state dict: of each tensor, added up, however many share a storage. `None` if
+/// a value is no tensor, or beyond 64 bits.
 pub fn estimate_state_dict_bytes(state_dict: &PlainStateDict) -> Option<u64> {
     state_dict_bytes(state_dict).map(|bytes| bytes.logical)
 }
@@ -54,10 +59,16 @@ pub fn state_dict_bytes(state_dict: &PlainStateDict) -> Option<StateDictBytes> {
             ranges.entry(tensor.storage).or_default().push(extent(tensor)?);
         }
     }
-    Some(StateDictBytes { logical, unique: ranges.into_values().try_fold(0u64, |sum, ranges| sum.checked_add(covered(ranges)))? })
+    Some(StateDictBytes {
+        logical,
+        unique: ranges
+            .into_values()
+            .try_fold(0u64, |sum, ranges| sum.checked_add(covered(ranges)))?,
+    })
 }
 
-/// Logical and unique bytes of a checkpoint, from its header. Tensors at the same place of a file share it.
+/// Logical and unique bytes of a checkpoint, from its header. Tensors at the same place of a file
+/// share it.
 pub fn header_bytes(header: &Header) -> Option<StateDictBytes> {
     let mut logical: u64 = 0;
     let mut unique: u64 = 0;
@@ -66,11 +77,15 @@ pub fn header_bytes(header: &Header) -> Option<StateDictBytes> {
         let bytes = entry.info.nbytes()?;
         logical = logical.checked_add(bytes)?;
         match entry.location {
-            Some(place) => ranges.entry(place.file).or_default().push((place.offset, place.offset.checked_add(place.len)?)),
+            Some(place) => ranges
+                .entry(place.file)
+                .or_default()
+                .push((place.offset, place.offset.checked_add(place.len)?)),
             None => unique = unique.checked_add(bytes)?,
         }
     }
-    let unique = ranges.into_values().try_fold(unique, |sum, ranges| sum.checked_add(covered(ranges)))?;
+    let unique =
+        ranges.into_values().try_fold(unique, |sum, ranges| sum.checked_add(covered(ranges)))?;
     Some(StateDictBytes { logical, unique })
 }
 
@@ -112,14 +127,19 @@ pub fn format_output_file_count(count: u64) -> String {
     format!("{count} output {}", if count == 1 { "file" } else { "files" })
 }
 
-/// `metadata.total_size` of a safetensors index, in bytes: of an index file, or of the one in a directory.
+/// `metadata.total_size` of a safetensors index, in bytes: of an index file, or of the one in a
+/// directory.
 ///
 /// `None` where there is no path, no such file, no JSON, or no such number.
 ///
 /// # Errors
-/// Only the reference's: an `AttributeError` where the index or its metadata is no object, a `UnicodeDecodeError`, a `RecursionError`. It also takes
-/// booleans and integers of any size and sign for a size; in strict mode only a non-negative integer of 64 bits is one.
-pub fn get_safetensors_index_total_size(path: Option<&Path>, compat: Compat) -> Result<Option<PyNumber>, Raised> {
+/// Only the reference's: an `AttributeError` where the index or its metadata is no object, a
+/// `UnicodeDecodeError`, a `RecursionError`. It also takes booleans and integers of any size and
+/// sign for a size; in strict mode only a non-negative integer of 64 bits is one.
+pub fn get_safetensors_index_total_size(
+    path: Option<&Path>,
+    compat: Compat,
+) -> Result<Option<PyNumber>, Raised> {
     let Some(path) = path else { return Ok(None) };
     match compat {
         Compat::Reference => read(path).map_or(Ok(None), |bytes| total_size(&bytes)),
@@ -127,8 +147,8 @@ pub fn get_safetensors_index_total_size(path: Option<&Path>, compat: Compat) -> 
     }
 }
 
-/// `metadata.total_size` of a safetensors index, in bytes: of an index file, or of the one in a directory. `None` where there is none, or it is no
-/// non-negative integer of 64 bits.
+/// `metadata.total_size` of a safetensors index, in bytes: of an index file, or of the one in a
+/// directory. `None` where there is none, or it is no non-negative integer of 64 bits.
 pub fn index_total_size(path: &Path) -> Option<u64> {
     match total_size(&read(path)?) {
         Ok(Some(PyNumber::Int(size))) => u64::try_from(size).ok(),
@@ -153,7 +173,10 @@ fn total_size(bytes: &[u8]) -> Result<Option<PyNumber>, Raised> {
     let Some(index) = parse(decode_utf8(bytes)?)? else { return Ok(None) };
     let object = |value: &Json| match value {
         Json::Dict(_) => Ok(()),
-        other => Err(Raised::new("AttributeError", format!("'{}' object has no attribute 'get'", other.type_name()))),
+        other => Err(Raised::new(
+            "AttributeError",
+            format!("'{}' object has no attribute 'get'", other.type_name()),
+        )),
     };
     object(&index)?;
     let Some(metadata) = index.get("metadata") else { return Ok(None) };
@@ -176,7 +199,11 @@ mod tests {
     }
 
     fn dict(tensors: Vec<Tensor>) -> PlainStateDict {
-        tensors.into_iter().enumerate().map(|(i, tensor)| (i.to_string(), Value::Tensor(tensor))).collect()
+        tensors
+            .into_iter()
+            .enumerate()
+            .map(|(i, tensor)| (i.to_string(), Value::Tensor(tensor)))
+            .collect()
     }
 
     fn tensor(shape: &[u64], storage: u64) -> Tensor {
@@ -189,7 +216,8 @@ mod tests {
         tail.offset = 6;
         let expanded = Tensor { strides: vec![0, 1], ..tensor(&[1000, 4], 1) };
         let column = Tensor { strides: vec![4], offset: 1, ..tensor(&[2], 2) };
-        let all = dict(vec![tensor(&[8], 0), tensor(&[8], 0), tail, expanded, column, tensor(&[0], 0)]);
+        let all =
+            dict(vec![tensor(&[8], 0), tensor(&[8], 0), tail, expanded, column, tensor(&[0], 0)]);
         // Storage 0: elements 0..10; 1: the 4 it has; 2: elements 1..6.
         let expected = StateDictBytes { logical: 32 + 32 + 16 + 16_000 + 8, unique: 40 + 16 + 20 };
         assert_eq!(state_dict_bytes(&all), Some(expected));

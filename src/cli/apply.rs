@@ -20,7 +20,8 @@ use super::{Failure, Outcome, Result, progress};
 
 /// Convert a checkpoint into new files
 ///
-/// Config, tokenizer and other side files are carried along. The output appears whole or not at all; the source is only read.
+/// Config, tokenizer and other side files are carried along. The output appears whole or not at
+/// all; the source is only read.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft apply mixtral-8x7b/ -o packed/                       rules by config.json, hub -> model
@@ -58,7 +59,8 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = "Output", conflicts_with_all = ["output", "resume", "checksums", "rank", "world_size"])]
     in_place: bool,
 
-    /// Continue a run of the same work that was killed: finished files are checked, not written again
+    /// Continue a run of the same work that was killed: finished files are checked, not written
+    /// again
     #[arg(long, help_heading = "Output", conflicts_with_all = ["rank", "world_size"])]
     resume: bool,
 
@@ -78,7 +80,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", help_heading = "Output")]
     memory: Size,
 
-    /// Write regraft.json beside the output: with it, the way back restores what rules alone can't know (old names, prefixes)
+    /// Write regraft.json beside the output: with it, the way back restores what rules alone can't
+    /// know (old names, prefixes)
     #[arg(long, help_heading = "Output")]
     record: bool,
 
@@ -108,7 +111,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let start = Instant::now();
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
     if !prepared.checkpoint.has_bytes() && !arguments.dry_run {
-        return Err(Failure::Usage("a manifest has no tensors to convert; `regraft plan` takes it".to_owned()));
+        return Err(Failure::Usage(
+            "a manifest has no tensors to convert; `regraft plan` takes it".to_owned(),
+        ));
     }
     let plan = prepared.plan(true)?;
     console.findings(&prepared.findings);
@@ -116,10 +121,21 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let outcome = Outcome::findings(has_findings(&plan.findings));
     let output = arguments.output.as_deref();
     if arguments.dry_run {
-        let single = output.is_some_and(|output| output.extension().is_some_and(|extension| extension == "safetensors"));
+        let single = output.is_some_and(|output| {
+            output.extension().is_some_and(|extension| extension == "safetensors")
+        });
         let max_shard_size = Some(arguments.max_shard_size.0);
-        let options = WriteOptions { max_shard_size, single, ties: arguments.ties.ties(), ..WriteOptions::default() };
-        let lanes = prepared.checkpoint.has_bytes().then(|| lanes(&plan, &prepared.checkpoint, &options)).transpose()?;
+        let options = WriteOptions {
+            max_shard_size,
+            single,
+            ties: arguments.ties.ties(),
+            ..WriteOptions::default()
+        };
+        let lanes = prepared
+            .checkpoint
+            .has_bytes()
+            .then(|| lanes(&plan, &prepared.checkpoint, &options))
+            .transpose()?;
         prepared.show(&plan, lanes.as_ref(), false, console)?;
         return Ok(outcome);
     }
@@ -127,7 +143,12 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let report = match output {
         Some(output) => write_files(arguments, &prepared, &plan, output, &cancel, console)?,
         None => {
-            let options = PatchOptions { insist: arguments.force, ties: arguments.ties.ties(), metadata: None, cancel: Some(&cancel) };
+            let options = PatchOptions {
+                insist: arguments.force,
+                ties: arguments.ties.ties(),
+                metadata: None,
+                cancel: Some(&cancel),
+            };
             patch(&plan, &prepared.checkpoint, &options)?
         }
     };
@@ -137,7 +158,10 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let outcome = if found.is_empty() { outcome } else { Outcome::findings(true) };
     if console.json {
         let rules = prepared.route.describe();
-        let rules: Vec<_> = rules.iter().map(|(name, direction)| json!({ "name": name, "direction": direction })).collect();
+        let rules: Vec<_> = rules
+            .iter()
+            .map(|(name, direction)| json!({ "name": name, "direction": direction }))
+            .collect();
         console.json(&json!({
             "output": output,
             "rules": rules,
@@ -162,7 +186,8 @@ fn cancel(place: &Path) -> Result<Arc<AtomicBool>> {
     let cancel = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         let registered = signal_hook::flag::register(signal, Arc::clone(&cancel));
-        registered.map_err(|error| Error::io("cannot watch for signals while writing", place, error))?;
+        registered
+            .map_err(|error| Error::io("cannot watch for signals while writing", place, error))?;
     }
     Ok(cancel)
 }
@@ -181,10 +206,12 @@ fn write_files(
     }
     // A record tells of the conversion that made the source, not of this one.
     side.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
-    let scratch = tempfile::tempdir().map_err(|error| Error::io("cannot make a temporary directory for", output, error))?;
+    let scratch = tempfile::tempdir()
+        .map_err(|error| Error::io("cannot make a temporary directory for", output, error))?;
     if arguments.record {
         let path = scratch.path().join(RECORD_FILE);
-        std::fs::write(&path, prepared.record(plan)?).map_err(|error| Error::io("cannot write", &path, error))?;
+        std::fs::write(&path, prepared.record(plan)?)
+            .map_err(|error| Error::io("cannot write", &path, error))?;
         side.push(path);
     }
     let display = progress::Display::new(arguments.progress, console);
@@ -210,11 +237,19 @@ fn write_files(
 }
 
 /// What was done, for people.
-fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: Option<&Path>, seconds: f64) -> String {
+fn describe(
+    prepared: &Prepared,
+    plan: &Plan,
+    report: &Report,
+    output: Option<&Path>,
+    seconds: f64,
+) -> String {
     let mut lines = vec![format!("rules: {}", prepared.rules())];
     lines.extend(prepared.stage_line().lines().map(str::to_owned));
     match plan.verdict {
-        Some(Verdict::Already) => lines.push("in the target layout already: copied as it is".to_owned()),
+        Some(Verdict::Already) => {
+            lines.push("in the target layout already: copied as it is".to_owned())
+        }
         Some(Verdict::Neither) => lines.push("nothing to rewrite: keys pass through".to_owned()),
         Some(Verdict::Converts | Verdict::Mixed) | None => {}
     }
@@ -229,20 +264,25 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: Option<&P
         Size(report.bytes_aliased)
     ));
     if let Some(report) = plan.report.as_ref().filter(|report| !report.elsewhere.is_empty()) {
-        lines.push(format!("{} left to other stages", counted(report.elsewhere.len() as u64, "key")));
+        lines.push(format!(
+            "{} left to other stages",
+            counted(report.elsewhere.len() as u64, "key")
+        ));
     }
     let compared = match prepared.compared.get() {
         0 => String::new(),
         bytes => format!(" ({} to compare ties)", Size(bytes)),
     };
-    let place = output.map_or_else(|| "in place".to_owned(), |output| format!("to {}", output.display()));
+    let place =
+        output.map_or_else(|| "in place".to_owned(), |output| format!("to {}", output.display()));
     lines.push(format!(
         "{} read{compared}, {} written {place} in {}, {seconds:.2} s",
         Size(report.bytes_read.saturating_add(prepared.compared.get())),
         Size(report.bytes_written),
         counted(report.files.len() as u64, "file")
     ));
-    let lanes: Vec<String> = report.lanes.iter().map(|(lane, bytes)| format!("{} {lane}", Size(*bytes))).collect();
+    let lanes: Vec<String> =
+        report.lanes.iter().map(|(lane, bytes)| format!("{} {lane}", Size(*bytes))).collect();
     if !lanes.is_empty() {
         lines.push(format!("{}; at most {} of memory", lanes.join(", "), Size(report.peak_memory)));
     }
@@ -250,7 +290,10 @@ fn describe(prepared: &Prepared, plan: &Plan, report: &Report, output: Option<&P
         lines.push(format!("{} found finished already", counted(report.kept, "file")));
     }
     if !report.complete {
-        lines.push("other ranks are still at work: the last to finish puts the output in its place".to_owned());
+        lines.push(
+            "other ranks are still at work: the last to finish puts the output in its place"
+                .to_owned(),
+        );
     }
     lines.join("\n") + "\n"
 }

@@ -24,7 +24,8 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "FILE|DIR|NAME")]
     rules: Vec<PathBuf>,
 
-    /// Say of each file whether applying it to its own output changes nothing: proven, refuted by a key, or not decided by patterns alone
+    /// Say of each file whether applying it to its own output changes nothing: proven, refuted by a
+    /// key, or not decided by patterns alone
     #[arg(long)]
     proofs: bool,
 
@@ -37,14 +38,16 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let files = rule_files(&arguments.rules)?;
     let (mut reports, mut findings) = (Vec::new(), Vec::new());
     for file in &files {
-        let (found, proof) = match library::load_with(file, Library { allow_outside: arguments.allow_outside }) {
-            Ok(rules) => {
-                let proof = (arguments.proofs || console.json).then(|| (idempotence(&rules), repeats_backwards(&rules)));
-                (rules.findings, proof)
-            }
-            Err(LoadError::Rules(diagnostics)) => (diagnostics.0, None),
-            Err(LoadError::World(error)) => return Err(error.into()),
-        };
+        let (found, proof) =
+            match library::load_with(file, Library { allow_outside: arguments.allow_outside }) {
+                Ok(rules) => {
+                    let proof = (arguments.proofs || console.json)
+                        .then(|| (idempotence(&rules), repeats_backwards(&rules)));
+                    (rules.findings, proof)
+                }
+                Err(LoadError::Rules(diagnostics)) => (diagnostics.0, None),
+                Err(LoadError::World(error)) => return Err(error.into()),
+            };
         console.findings(&found);
         if console.json {
             reports.push(json!({ "file": file, "findings": found, "idempotent": proof.as_ref().map(|(proof, _)| proof),
@@ -63,13 +66,19 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     if console.json {
         console.json(&reports)?;
     }
-    let count = |severity| findings.iter().filter(|finding: &&Diagnostic| finding.severity == severity).count();
+    let count = |severity| {
+        findings.iter().filter(|finding: &&Diagnostic| finding.severity == severity).count()
+    };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     if errors > 0 {
         return Err(super::Failure::Shown(2));
     }
     if !console.json && !console.quiet {
-        let warned = if warnings > 0 { format!(", with {}", counted(warnings as u64, "warning")) } else { String::new() };
+        let warned = if warnings > 0 {
+            format!(", with {}", counted(warnings as u64, "warning"))
+        } else {
+            String::new()
+        };
         let what = if files.len() == 1 { "file is" } else { "files are" };
         console.out(&format!("{} rule {what} sound{warned}\n", files.len()))?;
     }
@@ -81,7 +90,10 @@ fn proven(proof: &Idempotence) -> String {
     match proof {
         Idempotence::Proven { plain: false, .. } => "idempotent: proven".to_owned(),
         Idempotence::Proven { plain: true, except } => {
-            let except = except.as_ref().map(|found| format!(" (not so: {})", twice(found))).unwrap_or_default();
+            let except = except
+                .as_ref()
+                .map(|found| format!(" (not so: {})", twice(found)))
+                .unwrap_or_default();
             format!("idempotent: proven for plain keys{except}")
         }
         Idempotence::Refuted(found) => format!("idempotent: refuted, as {}", twice(found)),
@@ -97,7 +109,8 @@ fn twice(found: &Twice) -> String {
     format!("`{key}` becomes `{once}`, and that `{twice}`")
 }
 
-/// The rule files that arguments mean: a directory stands for every `.graft` file below it, in order.
+/// The rule files that arguments mean: a directory stands for every `.graft` file below it, in
+/// order.
 ///
 /// # Errors
 /// If a directory can't be listed.
@@ -108,7 +121,10 @@ pub(super) fn rule_files(arguments: &[PathBuf]) -> Result<Vec<String>> {
             let before = files.len();
             below(argument, &mut files, 0)?;
             if files.len() == before {
-                let error = Error::new(regraft::error::ErrorKind::Unsupported, "the directory has no .graft file");
+                let error = Error::new(
+                    regraft::error::ErrorKind::Unsupported,
+                    "the directory has no .graft file",
+                );
                 return Err(error.in_file(argument).into());
             }
         } else {

@@ -17,7 +17,12 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "regraft", &mut script);
+    clap_complete::generate(
+        arguments.shell,
+        &mut super::Arguments::command(),
+        "regraft",
+        &mut script,
+    );
     console.exact(&String::from_utf8_lossy(&script))?;
     Ok(Outcome::Done)
 }

@@ -1,4 +1,5 @@
-//! [`Console`]: the one place that prints. Results go to standard output; findings, notes and progress to standard error.
+//! [`Console`]: the one place that prints. Results go to standard output; findings, notes and
+//! progress to standard error.
 
 use std::io::{self, BufWriter, Write};
 
@@ -21,7 +22,8 @@ pub(super) struct Console {
 }
 
 impl Console {
-    /// Prints a result. Keys may hold anything; no control character of theirs reaches the terminal.
+    /// Prints a result. Keys may hold anything; no control character of theirs reaches the
+    /// terminal.
     pub(super) fn out(self, text: &str) -> Result<(), Failure> {
         self.exact(&harmless(text))
     }
@@ -112,7 +114,9 @@ pub(super) fn has_findings(findings: &[Diagnostic]) -> bool {
 /// A rule of a plan, as `file:line text`.
 pub(super) fn rule_line(plan: &Plan, rule: regraft::plan::RuleId) -> String {
     match plan.rules.get(rule.0 as usize) {
-        Some(rule) => plain::one_line(&format!("{}:{} {}", rule.file, rule.line, rule.text)).into_owned(),
+        Some(rule) => {
+            plain::one_line(&format!("{}:{} {}", rule.file, rule.line, rule.text)).into_owned()
+        }
         None => "unknown rule".to_owned(),
     }
 }

@@ -1,4 +1,5 @@
-//! What `plan`, `apply` and `explain` share: which checkpoint, which rules, which way, and what decides.
+//! What `plan`, `apply` and `explain` share: which checkpoint, which rules, which way, and what
+//! decides.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ use super::{Failure, Result, summary};
 /// Rules and facts of a conversion.
 #[derive(clap::Args)]
 pub(super) struct Conversion {
-    /// Rule files: names of built-in ones, or files; several apply one after the other [default: what config.json asks for]
+    /// Rule files: names of built-in ones, or files; several apply one after the other [default:
+    /// what config.json asks for]
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', help_heading = "Rules")]
     rules: Vec<String>,
 
@@ -50,7 +52,8 @@ pub(super) struct Conversion {
     #[arg(long, value_name = "NAME=VALUE", value_parser = assignment, help_heading = "Facts")]
     set: Vec<(String, Value)>,
 
-    /// Whether word embeddings are tied [default: what the config says, or the model type's default]
+    /// Whether word embeddings are tied [default: what the config says, or the model type's
+    /// default]
     #[arg(long, value_name = "BOOL", help_heading = "Facts")]
     tied: Option<bool>,
 
@@ -61,7 +64,8 @@ pub(super) struct Conversion {
     #[arg(long, help_heading = "Facts")]
     no_strict: bool,
 
-    /// Follow symbolic links out of the checkpoint's directory, and `use` out of the folder of a rule file
+    /// Follow symbolic links out of the checkpoint's directory, and `use` out of the folder of a
+    /// rule file
     #[arg(long, help_heading = "Facts")]
     pub(super) allow_outside: bool,
 }
@@ -181,11 +185,13 @@ fn record_beside(checkpoint: &Checkpoint) -> Result<Option<Record>> {
     if !is_there(&path)? {
         return Ok(None);
     }
-    let bytes = std::fs::read(&path).map_err(|source| Error::io("cannot read the record", &path, source))?;
+    let bytes = std::fs::read(&path)
+        .map_err(|source| Error::io("cannot read the record", &path, source))?;
     Ok(Some(Record::from_bytes(&bytes, &path)?))
 }
 
-/// Compares bytes for a planner, which can't be told that reading failed: the first failure is kept.
+/// Compares bytes for a planner, which can't be told that reading failed: the first failure is
+/// kept.
 pub(super) struct Comparison<'a> {
     source: &'a dyn Store,
     failed: RefCell<Option<Error>>,
@@ -208,7 +214,8 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The failure, if there was one: what could not be compared would look like a tie that was not asked for.
+    /// The failure, if there was one: what could not be compared would look like a tie that was not
+    /// asked for.
     pub(super) fn checked(&self) -> Result<()> {
         self.failed.take().map_or(Ok(()), |error| Err(error.into()))
     }
@@ -217,7 +224,8 @@ impl<'a> Comparison<'a> {
 impl Prepared {
     /// The record of a plan of this conversion, as the bytes of its file.
     pub(super) fn record(&self, plan: &Plan) -> Result<Vec<u8>> {
-        let parameters = self.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
+        let parameters =
+            self.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
         let record = Record::of(plan, &self.route.stages(), parameters);
         Ok(record.to_bytes()?)
     }
@@ -257,7 +265,13 @@ impl Prepared {
     }
 
     /// Prints a plan, and the lanes if its source has bytes.
-    pub(super) fn show(&self, plan: &Plan, lanes: Option<&Lanes>, all: bool, console: Console) -> Result<()> {
+    pub(super) fn show(
+        &self,
+        plan: &Plan,
+        lanes: Option<&Lanes>,
+        all: bool,
+        console: Console,
+    ) -> Result<()> {
         if console.json {
             return console.json(&Planned { plan, lanes });
         }
@@ -268,7 +282,12 @@ impl Prepared {
 
     /// The rules in order, as people call them.
     pub(super) fn rules(&self) -> String {
-        let names: Vec<String> = self.route.describe().iter().map(|(name, direction)| described(name, *direction)).collect();
+        let names: Vec<String> = self
+            .route
+            .describe()
+            .iter()
+            .map(|(name, direction)| described(name, *direction))
+            .collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
     }
 
@@ -288,8 +307,8 @@ fn described(name: &str, direction: Direction) -> String {
 /// `name=value`; the value as JSON if it reads as JSON, else as text.
 fn assignment(text: &str) -> std::result::Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
-    let valid =
-        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let valid = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !valid {
         return Err(format!("{name:?} is no parameter's name"));
     }

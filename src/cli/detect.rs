@@ -46,13 +46,23 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     } else {
         let (mut text, mut notes) = (String::new(), String::new());
         for wrapper in found.first().into_iter().flat_map(|one| &one.wrappers) {
-            let around =
-                if wrapper.keys == found[0].keys { "every key".to_owned() } else { format!("{} of {} keys", wrapper.keys, found[0].keys) };
-            notes.push_str(&format!("note: `{}` wraps {around}, and was looked through\n", wrapper.name));
+            let around = if wrapper.keys == found[0].keys {
+                "every key".to_owned()
+            } else {
+                format!("{} of {} keys", wrapper.keys, found[0].keys)
+            };
+            notes.push_str(&format!(
+                "note: `{}` wraps {around}, and was looked through\n",
+                wrapper.name
+            ));
         }
         for one in &found {
             let asked = if one.by_config { ", which config.json asks for" } else { "" };
-            let against = if one.against > 0 { format!(", {} speak against it", one.against) } else { String::new() };
+            let against = if one.against > 0 {
+                format!(", {} speak against it", one.against)
+            } else {
+                String::new()
+            };
             text.push_str(&format!(
                 "{}: layout `{}` (leads to `{}`){asked}: {} of {} keys{against}\n",
                 one.rules, one.layout, one.leads_to, one.explained, one.keys

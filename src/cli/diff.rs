@@ -16,8 +16,8 @@ use super::{Failure, Outcome, Result};
 
 /// Compare two checkpoints: keys, dtypes, shapes, and every byte
 ///
-/// Exit code 0 if they are the same, 1 if they differ; with --quiet, that is all. The order of tensors, their sharding and `__metadata__`
-/// don't count.
+/// Exit code 0 if they are the same, 1 if they differ; with --quiet, that is all. The order of
+/// tensors, their sharding and `__metadata__` don't count.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft diff before/ after/
@@ -55,17 +55,27 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let (left, right) = (open(&arguments.left, &options)?, open(&arguments.right, &options)?);
     let bytes = !arguments.headers;
     if bytes && !(left.has_bytes() && right.has_bytes()) {
-        return Err(Failure::Usage("a manifest has no bytes to compare; --headers compares without".to_owned()));
+        return Err(Failure::Usage(
+            "a manifest has no bytes to compare; --headers compares without".to_owned(),
+        ));
     }
     let difference = compare(&left, &right, bytes)?;
-    let differs = difference.only_left.len() + difference.only_right.len() + difference.changed.len() + difference.bytes.len() > 0;
+    let differs = difference.only_left.len()
+        + difference.only_right.len()
+        + difference.changed.len()
+        + difference.bytes.len()
+        > 0;
     if console.json {
         let named = |tensors: &[(Key, TensorInfo)]| -> serde_json::Map<_, _> {
             tensors.iter().map(|(key, info)| (key.to_string(), json!(info))).collect()
         };
-        let changed: serde_json::Map<_, _> =
-            difference.changed.iter().map(|(key, left, right)| (key.to_string(), json!({ "a": left, "b": right }))).collect();
-        let bytes: serde_json::Map<_, _> = difference.bytes.iter().map(|(key, count)| (key.to_string(), json!(count))).collect();
+        let changed: serde_json::Map<_, _> = difference
+            .changed
+            .iter()
+            .map(|(key, left, right)| (key.to_string(), json!({ "a": left, "b": right })))
+            .collect();
+        let bytes: serde_json::Map<_, _> =
+            difference.bytes.iter().map(|(key, count)| (key.to_string(), json!(count))).collect();
         console.json(&json!({
             "same": !differs,
             "only_a": named(&difference.only_left),
@@ -81,19 +91,30 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
 }
 
 fn compare(left: &Checkpoint, right: &Checkpoint, bytes: bool) -> Result<Difference> {
-    let mut difference = Difference { only_left: Vec::new(), only_right: Vec::new(), changed: Vec::new(), bytes: Vec::new(), same: 0 };
+    let mut difference = Difference {
+        only_left: Vec::new(),
+        only_right: Vec::new(),
+        changed: Vec::new(),
+        bytes: Vec::new(),
+        same: 0,
+    };
     let mut alike = Vec::new();
     for (key, entry) in &left.header().tensors {
         match right.header().get(key) {
             None => difference.only_left.push((key.clone(), entry.info.clone())),
-            Some(other) if *other != entry.info => difference.changed.push((key.clone(), entry.info.clone(), other.clone())),
+            Some(other) if *other != entry.info => {
+                difference.changed.push((key.clone(), entry.info.clone(), other.clone()))
+            }
             Some(_) => alike.push((key, entry.info.nbytes().unwrap_or(0))),
         }
     }
     let only = right.header().tensors.iter().filter(|(key, _)| left.header().get(key).is_none());
     difference.only_right = only.map(|(key, entry)| (key.clone(), entry.info.clone())).collect();
     let counts: Vec<u64> = if bytes {
-        alike.par_iter().map(|(key, len)| differing(left, right, key, *len)).collect::<std::result::Result<_, Error>>()?
+        alike
+            .par_iter()
+            .map(|(key, len)| differing(left, right, key, *len))
+            .collect::<std::result::Result<_, Error>>()?
     } else {
         vec![0; alike.len()]
     };
@@ -115,7 +136,12 @@ fn compare(left: &Checkpoint, right: &Checkpoint, bytes: bool) -> Result<Differe
 const STRETCH: u64 = 1 << 20;
 
 /// How many bytes of one key differ between two checkpoints.
-fn differing(left: &Checkpoint, right: &Checkpoint, key: &Key, len: u64) -> std::result::Result<u64, Error> {
+fn differing(
+    left: &Checkpoint,
+    right: &Checkpoint,
+    key: &Key,
+    len: u64,
+) -> std::result::Result<u64, Error> {
     let size = usize::try_from(len.min(STRETCH)).unwrap_or(0);
     let (mut a, mut b) = (vec![0u8; size], vec![0u8; size]);
     let (mut at, mut count) = (0u64, 0u64);
@@ -140,7 +166,8 @@ fn text(difference: &Difference, bytes: bool) -> String {
         }
         out.push_str(&format!("{title}:\n"));
         for line in groups.lines() {
-            let times = if line.count() == 1 { String::new() } else { format!("  x {}", line.count()) };
+            let times =
+                if line.count() == 1 { String::new() } else { format!("  x {}", line.count()) };
             out.push_str(&format!("  {}  {}{times}\n", line.text(), line.shared));
         }
     };
@@ -152,10 +179,15 @@ fn text(difference: &Difference, bytes: bool) -> String {
     section(format!("only in A ({})", difference.only_left.len()), &only(&difference.only_left));
     section(format!("only in B ({})", difference.only_right.len()), &only(&difference.only_right));
     let mut changed = Groups::new();
-    difference.changed.iter().for_each(|(key, left, right)| changed.add(key, format!("{left} in A, {right} in B")));
+    difference
+        .changed
+        .iter()
+        .for_each(|(key, left, right)| changed.add(key, format!("{left} in A, {right} in B")));
     section(format!("other dtype or shape ({})", difference.changed.len()), &changed);
     let mut differing = Groups::new();
-    difference.bytes.iter().for_each(|(key, count)| differing.add(key, format!("differs in {}", counted(*count, "byte"))));
+    difference.bytes.iter().for_each(|(key, count)| {
+        differing.add(key, format!("differs in {}", counted(*count, "byte")))
+    });
     section(format!("other bytes ({})", difference.bytes.len()), &differing);
     let how = if bytes { "byte for byte" } else { "in dtype and shape; bytes were not compared" };
     out.push_str(&format!("equal: {} {how}\n", counted(difference.same, "key")));

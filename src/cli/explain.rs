@@ -20,7 +20,8 @@ use super::conversion::{Conversion, Prepared};
 use super::summary::{is_stack, op_text};
 use super::{Failure, Outcome, Result};
 
-/// Explain a key: which rules touched it, what they captured, how its tensor is made; or why no rule did
+/// Explain a key: which rules touched it, what they captured, how its tensor is made; or why no
+/// rule did
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft explain mixtral-8x7b/ model.layers.3.block_sparse_moe.experts.0.w1.weight
@@ -48,7 +49,8 @@ const NEAREST: usize = 3;
 const INPUTS: usize = 4;
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
-    let prepared = arguments.conversion.prepare(std::slice::from_ref(&arguments.source), console)?;
+    let prepared =
+        arguments.conversion.prepare(std::slice::from_ref(&arguments.source), console)?;
     let key = arguments.key.as_str();
     // Where the whole can't be planned, the way of one key can still be told.
     let (plan, failed) = match prepared.plan(false) {
@@ -61,14 +63,25 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     if source.is_none() && target.is_none() {
         return Err(unknown_key(key, &prepared, &plan, failed));
     }
-    let made_elsewhere = target.filter(|target| source.is_none() || sources(&plan, target.node).iter().any(|source| *source != key));
+    let made_elsewhere = target.filter(|target| {
+        source.is_none() || sources(&plan, target.node).iter().any(|source| *source != key)
+    });
     let followed = match (source, made_elsewhere) {
         (Some(_), _) => Some(key.to_owned()),
-        (None, Some(target)) => sources(&plan, target.node).first().map(|source| (*source).to_owned()),
+        (None, Some(target)) => {
+            sources(&plan, target.node).first().map(|source| (*source).to_owned())
+        }
         (None, None) => None,
     };
     let hits = followed.as_deref().map_or_else(Vec::new, |key| follow(&prepared, key, &plan));
-    let explained = Explained { key, prepared: &prepared, plan: &plan, target, followed: followed.as_deref(), hits };
+    let explained = Explained {
+        key,
+        prepared: &prepared,
+        plan: &plan,
+        target,
+        followed: followed.as_deref(),
+        hits,
+    };
     if console.json {
         console.json(&explained.as_json()?)?;
     } else {
@@ -99,23 +112,44 @@ impl Explained<'_> {
             let becomes = self.becomes();
             for target in becomes.iter().take(TARGETS) {
                 let how = if *target.key == *self.key { "stays as it is" } else { "becomes" };
-                let name = if *target.key == *self.key { String::new() } else { format!(" {}", one_line(&target.key)) };
-                let _ = writeln!(out, "  {how}{name}  {}{}", self.plan.info(target), self.sharing(target)?);
+                let name = if *target.key == *self.key {
+                    String::new()
+                } else {
+                    format!(" {}", one_line(&target.key))
+                };
+                let _ = writeln!(
+                    out,
+                    "  {how}{name}  {}{}",
+                    self.plan.info(target),
+                    self.sharing(target)?
+                );
             }
             if becomes.len() > TARGETS {
                 let _ = writeln!(out, "  and {} more", becomes.len() - TARGETS);
             }
-            if let Some(dropped) = self.plan.dropped.iter().find(|dropped| *dropped.key == *self.key) {
+            if let Some(dropped) =
+                self.plan.dropped.iter().find(|dropped| *dropped.key == *self.key)
+            {
                 let why = match &dropped.reason {
                     DropReason::Rule(rule) => format!("by {}", rule_line(self.plan, *rule)),
-                    DropReason::TiedTo(key) => format!("since it is one tensor with {}", one_line(key)),
+                    DropReason::TiedTo(key) => {
+                        format!("since it is one tensor with {}", one_line(key))
+                    }
                     DropReason::NotWanted => "since the target does not ask for it".to_owned(),
                 };
                 let _ = writeln!(out, "  is dropped {why}");
             }
         }
-        if let Some(target) = self.target.filter(|target| header.get(self.key).is_none() || !target.rules.is_empty()) {
-            let _ = writeln!(out, "{}  {}, in the result{}", one_line(&target.key), self.plan.info(target), self.sharing(target)?);
+        if let Some(target) =
+            self.target.filter(|target| header.get(self.key).is_none() || !target.rules.is_empty())
+        {
+            let _ = writeln!(
+                out,
+                "{}  {}, in the result{}",
+                one_line(&target.key),
+                self.plan.info(target),
+                self.sharing(target)?
+            );
             if let Some(root) = &target.tied_to {
                 let _ = writeln!(out, "  is one tensor with {}", one_line(root));
             }
@@ -126,22 +160,38 @@ impl Explained<'_> {
         if !self.hits.is_empty() {
             let _ = writeln!(out, "\nthe way of {}:", one_line(self.followed.unwrap_or(self.key)));
             for hit in &self.hits {
-                let _ = writeln!(out, "  {}:{}  {}", hit.place.source.name, hit.place.line(), hit.text);
+                let _ =
+                    writeln!(out, "  {}:{}  {}", hit.place.source.name, hit.place.line(), hit.text);
                 if !hit.captures.is_empty() {
-                    let captures: Vec<String> = hit.captures.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+                    let captures: Vec<String> = hit
+                        .captures
+                        .iter()
+                        .map(|(name, value)| format!("{name} = {value}"))
+                        .collect();
                     let _ = writeln!(out, "    with {}", one_line(&captures.join(", ")));
                 }
-                let targets = if hit.targets.is_empty() { "nothing that can be named here".to_owned() } else { hit.targets.join(", ") };
+                let targets = if hit.targets.is_empty() {
+                    "nothing that can be named here".to_owned()
+                } else {
+                    hit.targets.join(", ")
+                };
                 let _ = writeln!(out, "    -> {}", one_line(&targets));
             }
         } else if self.untouched() {
             let nearest = self.nearest();
-            out.push_str(if nearest.is_empty() { "\nno rule takes it\n" } else { "\nno rule takes it; these come nearest:\n" });
+            out.push_str(if nearest.is_empty() {
+                "\nno rule takes it\n"
+            } else {
+                "\nno rule takes it; these come nearest:\n"
+            });
             for miss in nearest {
                 let _ = writeln!(out, "  {}\n    {}", one_line(&miss.rule), one_line(&miss.why));
             }
         }
-        if let Some(target) = self.target.filter(|target| !matches!(self.plan.node(target.node).op, Op::Source { .. })) {
+        if let Some(target) = self
+            .target
+            .filter(|target| !matches!(self.plan.node(target.node).op, Op::Source { .. }))
+        {
             out.push_str("\nmade by:\n");
             self.tree(target.node, 1, &mut out);
         }
@@ -154,7 +204,8 @@ impl Explained<'_> {
             .hits
             .iter()
             .map(|hit| {
-                let captures: serde_json::Map<_, _> = hit.captures.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+                let captures: serde_json::Map<_, _> =
+                    hit.captures.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
                 json!({
                     "file": hit.place.source.name, "line": hit.place.line(), "rule": hit.text,
                     "key": hit.key, "captures": captures, "targets": hit.targets,
@@ -163,7 +214,11 @@ impl Explained<'_> {
             .collect();
         let target = match self.target {
             Some(target) => {
-                let rules: Vec<_> = target.rules.iter().filter_map(|rule| self.plan.rules.get(rule.0 as usize)).collect();
+                let rules: Vec<_> = target
+                    .rules
+                    .iter()
+                    .filter_map(|rule| self.plan.rules.get(rule.0 as usize))
+                    .collect();
                 json!({
                     "dtype": self.plan.info(target).dtype, "shape": self.plan.info(target).shape, "rules": rules,
                     "sources": sources(self.plan, target.node), "made_by": self.plan.expression(target.node),
@@ -173,7 +228,10 @@ impl Explained<'_> {
             None => Value::Null,
         };
         let nearest: Vec<Value> = if self.hits.is_empty() && self.untouched() {
-            self.nearest().into_iter().map(|miss| json!({ "rule": miss.rule, "why": miss.why })).collect()
+            self.nearest()
+                .into_iter()
+                .map(|miss| json!({ "rule": miss.rule, "why": miss.why }))
+                .collect()
         } else {
             Vec::new()
         };
@@ -202,10 +260,17 @@ impl Explained<'_> {
             uses[at] = match &node.op {
                 Op::Source { key } => **key == *self.key,
                 // Inputs come first.
-                _ => node.inputs.iter().any(|input| uses.get(input.0 as usize).copied().unwrap_or(false)),
+                _ => node
+                    .inputs
+                    .iter()
+                    .any(|input| uses.get(input.0 as usize).copied().unwrap_or(false)),
             };
         }
-        self.plan.targets.iter().filter(|target| uses.get(target.node.0 as usize).copied().unwrap_or(false)).collect()
+        self.plan
+            .targets
+            .iter()
+            .filter(|target| uses.get(target.node.0 as usize).copied().unwrap_or(false))
+            .collect()
     }
 
     fn place(&self, target: &Target) -> Option<usize> {
@@ -240,7 +305,11 @@ impl Explained<'_> {
                 continue;
             }
             // The new dimension of each part of a stack goes without saying.
-            let input = if is_stack { self.plan.node(*input).inputs.first().unwrap_or(input) } else { input };
+            let input = if is_stack {
+                self.plan.node(*input).inputs.first().unwrap_or(input)
+            } else {
+                input
+            };
             self.tree(*input, depth + 1, out);
         }
     }
@@ -264,7 +333,13 @@ struct Miss {
     why: String,
 }
 
-fn collect_misses(rules: &Rules, direction: Direction, key: &str, segments: &Segments, misses: &mut Vec<(Reach, Miss)>) {
+fn collect_misses(
+    rules: &Rules,
+    direction: Direction,
+    key: &str,
+    segments: &Segments,
+    misses: &mut Vec<(Reach, Miss)>,
+) {
     for (rule, direction) in rules_below(&rules.steps, direction) {
         if !rule.is_read(direction) {
             continue;
@@ -274,7 +349,8 @@ fn collect_misses(rules: &Rules, direction: Direction, key: &str, segments: &Seg
             let SideItem::Pattern(pattern) = &side.item else { continue };
             let matches = pattern.matches(key, segments, &mut Bindings::new(rule.captures.len()));
             let reach = pattern.reach(key, segments, rule.captures.len());
-            let least = pattern.parts().iter().filter(|part| !matches!(part, Part::Rest(_))).count();
+            let least =
+                pattern.parts().iter().filter(|part| !matches!(part, Part::Rest(_))).count();
             let why = if matches {
                 "its pattern fits, but a `where`, an `unless`, a range or an earlier rule of its group keeps it away".to_owned()
             } else if least > segments.len() {
@@ -282,7 +358,11 @@ fn collect_misses(rules: &Rules, direction: Direction, key: &str, segments: &Seg
             } else if reach.segment >= segments.len() {
                 "it asks for more segments at its end".to_owned()
             } else {
-                format!("it stopped at segment {}, `{}`", reach.segment + 1, segments.get(key, reach.segment))
+                format!(
+                    "it stopped at segment {}, `{}`",
+                    reach.segment + 1,
+                    segments.get(key, reach.segment)
+                )
             };
             let name = format!("{}:{}  {}", rule.place.source.name, rule.place.line(), rule.text);
             misses.push((reach, Miss { rule: name, why }));
@@ -292,7 +372,8 @@ fn collect_misses(rules: &Rules, direction: Direction, key: &str, segments: &Seg
 
 /// The keys of the checkpoint that a node uses, each once, in order.
 fn sources(plan: &Plan, node: NodeId) -> Vec<&str> {
-    let (mut open, mut seen, mut found) = (vec![node], std::collections::BTreeSet::new(), Vec::new());
+    let (mut open, mut seen, mut found) =
+        (vec![node], std::collections::BTreeSet::new(), Vec::new());
     while let Some(id) = open.pop() {
         if !seen.insert(id) {
             continue;
@@ -323,24 +404,38 @@ fn follow(prepared: &Prepared, key: &str, plan: &Plan) -> Vec<Hit> {
             exists: &unknown_layout,
             captures: Captures::NONE,
         };
-        let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| layout.has(scope, pattern, captures, &alone);
+        let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| {
+            layout.has(scope, pattern, captures, &alone)
+        };
         // A fact about the left layout, which reading backwards only gives.
         let environment = if forward { Environment { exists: &exists, ..alone } } else { alone };
         let traces = trace(stage.rules, stage.direction, &keys, &environment);
         // Of several ways, the one that the plan bears out.
         let known = |keys: &[String]| keys.iter().filter(|key| plan.target(key).is_some()).count();
-        let Some(best) = traces.into_iter().rev().max_by_key(|trace| known(&trace.results)) else { break };
+        let Some(best) = traces.into_iter().rev().max_by_key(|trace| known(&trace.results)) else {
+            break;
+        };
         hits.extend(best.hits);
         keys = best.results;
     }
     hits
 }
 
-fn unknown_key(key: &str, prepared: &Prepared, plan: &Plan, failed: Option<Diagnostics>) -> Failure {
+fn unknown_key(
+    key: &str,
+    prepared: &Prepared,
+    plan: &Plan,
+    failed: Option<Diagnostics>,
+) -> Failure {
     if let Some(failed) = failed {
         return Failure::Rules(failed);
     }
-    let known = prepared.checkpoint.header().tensors.keys().chain(plan.targets.iter().map(|target| &target.key));
+    let known = prepared
+        .checkpoint
+        .header()
+        .tensors
+        .keys()
+        .chain(plan.targets.iter().map(|target| &target.key));
     let hint = match did_you_mean(key, known.map(|key| key.as_str())) {
         Some(close) => format!("; did you mean `{close}`?"),
         None => "; `regraft inspect` lists the keys of the checkpoint".to_owned(),

@@ -73,7 +73,11 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
 
 fn formatted(source: &Arc<SourceText>) -> std::result::Result<String, Diagnostics> {
     let parsed = syntax::parse(Arc::clone(source));
-    if parsed.diagnostics.is_empty() { Ok(syntax::print(&parsed.file)) } else { Err(Diagnostics(parsed.diagnostics)) }
+    if parsed.diagnostics.is_empty() {
+        Ok(syntax::print(&parsed.file))
+    } else {
+        Err(Diagnostics(parsed.diagnostics))
+    }
 }
 
 /// The largest rule file that is read from standard input, in bytes.
@@ -84,7 +88,9 @@ fn standard_input() -> Result<Arc<SourceText>> {
     let read = std::io::stdin().take(MAX_TEXT + 1).read_to_string(&mut text);
     read.map_err(|error| Error::io("cannot read", "standard input", error))?;
     if text.len() as u64 > MAX_TEXT {
-        return Err(Error::new(ErrorKind::Limit, "a rule file is at most 1 MiB").in_file("standard input").into());
+        return Err(Error::new(ErrorKind::Limit, "a rule file is at most 1 MiB")
+            .in_file("standard input")
+            .into());
     }
     Ok(Arc::new(SourceText { name: "standard input".to_owned(), text }))
 }

@@ -61,9 +61,16 @@ impl<S: Hash + Eq> Groups<S> {
             members.sort_unstable();
             members.dedup();
             for (members, relations) in related::related(members) {
-                let indices: Vec<&[u64]> = members.iter().map(|(indices, _)| indices.as_slice()).collect();
+                let indices: Vec<&[u64]> =
+                    members.iter().map(|(indices, _)| indices.as_slice()).collect();
                 let blocks = blocks(&indices).into_iter();
-                lines.extend(blocks.map(|indices| Group { template, shared, kinds, relations: relations.clone(), indices }));
+                lines.extend(blocks.map(|indices| Group {
+                    template,
+                    shared,
+                    kinds,
+                    relations: relations.clone(),
+                    indices,
+                }));
             }
         }
         lines
@@ -96,7 +103,8 @@ enum Segment<'a> {
 /// Visits a key's segments, each with the dot before it.
 fn segments(key: &str, mut visit: impl FnMut(&str, Segment<'_>)) {
     for (at, segment) in key.split('.').enumerate() {
-        let canonical = segment.bytes().all(|byte| byte.is_ascii_digit()) && (segment.len() == 1 || !segment.starts_with('0'));
+        let canonical = segment.bytes().all(|byte| byte.is_ascii_digit())
+            && (segment.len() == 1 || !segment.starts_with('0'));
         let index = canonical.then(|| segment.parse().ok()).flatten();
         visit(if at > 0 { "." } else { "" }, index.map_or(Segment::Text(segment), Segment::Index));
     }
@@ -130,12 +138,18 @@ fn blocks(members: &[&[u64]]) -> Vec<Vec<Vec<u64>>> {
     }
     let mut by_rest: IndexMap<Vec<Vec<Vec<u64>>>, Vec<u64>> = IndexMap::new();
     for run in members.chunk_by(|a, b| a.first() == b.first()) {
-        let rest: Vec<&[u64]> = run.iter().map(|member| member.get(1..).unwrap_or_default()).collect();
+        let rest: Vec<&[u64]> =
+            run.iter().map(|member| member.get(1..).unwrap_or_default()).collect();
         let first = run.first().and_then(|member| member.first());
         by_rest.entry(blocks(&rest)).or_default().extend(first);
     }
-    let join = |values: &Vec<u64>, rest: Vec<Vec<u64>>| std::iter::once(values.clone()).chain(rest).collect();
-    by_rest.into_iter().flat_map(|(rests, values)| rests.into_iter().map(move |rest| join(&values, rest))).collect()
+    let join = |values: &Vec<u64>, rest: Vec<Vec<u64>>| {
+        std::iter::once(values.clone()).chain(rest).collect()
+    };
+    by_rest
+        .into_iter()
+        .flat_map(|(rests, values)| rests.into_iter().map(move |rest| join(&values, rest)))
+        .collect()
 }
 
 pub(super) fn fill(template: &str, indices: &[Vec<u64>]) -> String {
@@ -185,7 +199,10 @@ mod tests {
 
     #[test]
     fn gaps_are_shown() {
-        assert_eq!(lines(&["a.0.w", "a.1.w", "a.2.w", "a.3.w", "a.5.w"]), [("a.{0..3,5}.w".to_owned(), 5)]);
+        assert_eq!(
+            lines(&["a.0.w", "a.1.w", "a.2.w", "a.3.w", "a.5.w"]),
+            [("a.{0..3,5}.w".to_owned(), 5)]
+        );
         assert_eq!(lines(&["a.7.w", "b"]), [("a.7.w".to_owned(), 1), ("b".to_owned(), 1)]);
     }
 
@@ -210,7 +227,9 @@ mod tests {
             sources.iter().for_each(|source| all.add(source));
             groups.add_made(key, all, ());
         }
-        let from = |(source, count): (String, usize)| if count > 1 { format!("{source} x {count}") } else { source };
+        let from = |(source, count): (String, usize)| {
+            if count > 1 { format!("{source} x {count}") } else { source }
+        };
         let line = |line: &Group<'_, ()>| {
             let sources: Vec<String> = line.sources().into_iter().map(from).collect();
             format!("{} <- {}", line.text(), sources.join(" + "))
@@ -220,20 +239,30 @@ mod tests {
 
     #[test]
     fn sources_follow_the_indices() {
-        assert_eq!(made(&[("l.0.w", &["l.4.w"]), ("l.1.w", &["l.5.w"]), ("l.2.w", &["l.6.w"])]), ["l.{0..2}.w <- l.{4..6}.w"]);
-        assert_eq!(made(&[("a.0", &["b.1"]), ("a.1", &["b.3"]), ("a.2", &["b.5"])]), ["a.{0..2} <- b.{1,3,5}"]);
+        assert_eq!(
+            made(&[("l.0.w", &["l.4.w"]), ("l.1.w", &["l.5.w"]), ("l.2.w", &["l.6.w"])]),
+            ["l.{0..2}.w <- l.{4..6}.w"]
+        );
+        assert_eq!(
+            made(&[("a.0", &["b.1"]), ("a.1", &["b.3"]), ("a.2", &["b.5"])]),
+            ["a.{0..2} <- b.{1,3,5}"]
+        );
     }
 
     #[test]
     fn literals_and_single_keys_are_shown_as_they_are() {
         assert_eq!(made(&[("down.1.r.0.w", &["in.4.0.l.0.w"])]), ["down.1.r.0.w <- in.4.0.l.0.w"]);
-        let two: [(&str, &[&str]); 2] = [("down.0.r.0.w", &["in.1.0.l.0.w"]), ("down.0.r.1.w", &["in.2.0.l.0.w"])];
+        let two: [(&str, &[&str]); 2] =
+            [("down.0.r.0.w", &["in.1.0.l.0.w"]), ("down.0.r.1.w", &["in.2.0.l.0.w"])];
         assert_eq!(made(&two), ["down.0.r.{0..1}.w <- in.{1..2}.0.l.0.w"]);
     }
 
     #[test]
     fn many_sources_of_a_key() {
-        let packed: [(&str, &[&str]); 2] = [("l.3.packed", &["l.3.e.0.w", "l.3.e.1.w"]), ("l.4.packed", &["l.4.e.0.w", "l.4.e.1.w"])];
+        let packed: [(&str, &[&str]); 2] = [
+            ("l.3.packed", &["l.3.e.0.w", "l.3.e.1.w"]),
+            ("l.4.packed", &["l.4.e.0.w", "l.4.e.1.w"]),
+        ];
         assert_eq!(made(&packed), ["l.{3..4}.packed <- l.{3..4}.e.{0..1}.w x 2"]);
         // Two by two: the least of each pair follows.
         let pairs: [(&str, &[&str]); 2] = [("l.0", &["m.0", "m.1"]), ("l.1", &["m.2", "m.3"])];
@@ -242,14 +271,23 @@ mod tests {
 
     #[test]
     fn what_follows_nothing_has_lines_of_its_own() {
-        assert_eq!(made(&[("l.0", &["m.1"]), ("l.1", &["m.0"]), ("l.2", &["m.2"])]), ["l.0 <- m.1", "l.1 <- m.0", "l.2 <- m.2"]);
+        assert_eq!(
+            made(&[("l.0", &["m.1"]), ("l.1", &["m.0"]), ("l.2", &["m.2"])]),
+            ["l.0 <- m.1", "l.1 <- m.0", "l.2 <- m.2"]
+        );
         // Two indices in one: a line for each of the first.
-        let keys: Vec<(String, String)> = (0..4).map(|i| (format!("l.{}.e.{}", i / 2, i % 2), format!("m.{i}"))).collect();
-        let given: Vec<(&str, [&str; 1])> = keys.iter().map(|(key, source)| (key.as_str(), [source.as_str()])).collect();
-        let given: Vec<(&str, &[&str])> = given.iter().map(|(key, sources)| (*key, &sources[..])).collect();
+        let keys: Vec<(String, String)> =
+            (0..4).map(|i| (format!("l.{}.e.{}", i / 2, i % 2), format!("m.{i}"))).collect();
+        let given: Vec<(&str, [&str; 1])> =
+            keys.iter().map(|(key, source)| (key.as_str(), [source.as_str()])).collect();
+        let given: Vec<(&str, &[&str])> =
+            given.iter().map(|(key, sources)| (*key, &sources[..])).collect();
         assert_eq!(made(&given), ["l.0.e.{0..1} <- m.{0..1}", "l.1.e.{0..1} <- m.{2..3}"]);
         // Numbers as large as they can be.
         let large = u64::MAX.to_string();
-        assert_eq!(made(&[(&format!("l.{large}"), &[&*format!("m.{large}")]), ("l.0", &["m.0"])]).len(), 1);
+        assert_eq!(
+            made(&[(&format!("l.{large}"), &[&*format!("m.{large}")]), ("l.0", &["m.0"])]).len(),
+            1
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `regraft inspect`: what a checkpoint holds.
 //!
-//! Tensors that share bytes can't be in a safetensors file (the format refuses overlaps); those with equal bytes are found with `--bytes`.
+//! Tensors that share bytes can't be in a safetensors file (the format refuses overlaps); those
+//! with equal bytes are found with `--bytes`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,7 +71,8 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
 }
 
 fn sorted(header: &Header) -> Vec<(&Key, &TensorInfo)> {
-    let mut tensors: Vec<_> = header.tensors.iter().map(|(key, entry)| (key, &entry.info)).collect();
+    let mut tensors: Vec<_> =
+        header.tensors.iter().map(|(key, entry)| (key, &entry.info)).collect();
     tensors.sort_by(|a, b| natural_order(a.0, b.0));
     tensors
 }
@@ -79,10 +81,17 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
     let header = checkpoint.header();
     let tensors = sorted(header);
     let size = |bytes: Option<u64>| Size(bytes.unwrap_or(u64::MAX)).to_string();
-    let mut rows: Vec<[String; 5]> = vec![["key", "dtype", "shape", "count", "size"].map(str::to_owned)];
+    let mut rows: Vec<[String; 5]> =
+        vec![["key", "dtype", "shape", "count", "size"].map(str::to_owned)];
     let mut row = |key: String, info: &TensorInfo, count: u64| {
         let bytes = info.nbytes().and_then(|bytes| bytes.checked_mul(count));
-        rows.push([key, info.dtype.to_string(), info.shape.to_string(), count.to_string(), size(bytes)]);
+        rows.push([
+            key,
+            info.dtype.to_string(),
+            info.shape.to_string(),
+            count.to_string(),
+            size(bytes),
+        ]);
     };
     if arguments.all {
         for (key, info) in &tensors {
@@ -108,10 +117,16 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
     match header.files.as_slice() {
         [] => out.push_str("files: none, this is a manifest\n"),
         [one] => out.push_str(&format!("file: {}\n", one_line(one))),
-        [first, .., last] => out.push_str(&format!("files: {files}, {} to {}\n", one_line(first), one_line(last))),
+        [first, .., last] => {
+            out.push_str(&format!("files: {files}, {} to {}\n", one_line(first), one_line(last)))
+        }
     }
     if !header.metadata.is_empty() {
-        let pairs: Vec<String> = header.metadata.iter().map(|(name, value)| format!("{} = {value:?}", one_line(name))).collect();
+        let pairs: Vec<String> = header
+            .metadata
+            .iter()
+            .map(|(name, value)| format!("{} = {value:?}", one_line(name)))
+            .collect();
         out.push_str(&format!("metadata: {}\n", pairs.join(", ")));
     }
     if arguments.bytes {
@@ -128,7 +143,8 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
 
 /// Columns as wide as they need to be; numbers to the right.
 fn table(rows: &[[String; 5]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3), width(4)];
     let mut out = String::new();
     for [key, dtype, shape, count, size] in rows {
@@ -156,13 +172,18 @@ fn by_dtype(tensors: &[(&Key, &TensorInfo)]) -> BTreeMap<&'static str, (u64, u64
     totals
 }
 
-fn as_json(checkpoint: &Checkpoint, equal: Option<&Vec<Vec<Key>>>, findings: &[Diagnostic]) -> Value {
+fn as_json(
+    checkpoint: &Checkpoint,
+    equal: Option<&Vec<Vec<Key>>>,
+    findings: &[Diagnostic],
+) -> Value {
     let header = checkpoint.header();
     let sorted = sorted(header);
     let mut tensors = Map::new();
     for (key, info) in &sorted {
         let location = header.tensors.get(*key).and_then(|entry| entry.location);
-        let mut tensor = json!({ "dtype": info.dtype, "shape": info.shape, "bytes": info.nbytes() });
+        let mut tensor =
+            json!({ "dtype": info.dtype, "shape": info.shape, "bytes": info.nbytes() });
         if let (Some(location), Some(fields)) = (location, tensor.as_object_mut()) {
             fields.insert("file".to_owned(), json!(header.files.get(location.file as usize)));
             fields.insert("offset".to_owned(), json!(location.offset));
@@ -180,7 +201,9 @@ fn as_json(checkpoint: &Checkpoint, equal: Option<&Vec<Vec<Key>>>, findings: &[D
         .collect();
     let dtypes: Map<String, Value> = by_dtype(&sorted)
         .into_iter()
-        .map(|(dtype, (tensors, bytes))| (dtype.to_owned(), json!({ "tensors": tensors, "bytes": bytes })))
+        .map(|(dtype, (tensors, bytes))| {
+            (dtype.to_owned(), json!({ "tensors": tensors, "bytes": bytes }))
+        })
         .collect();
     let bytes = sorted.iter().filter_map(|(_, info)| info.nbytes()).fold(0, u64::saturating_add);
     json!({

@@ -50,7 +50,10 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let mut lossy = Vec::new();
     in_used_files(&rules.steps, false, &rules.source, &mut lossy);
     if console.json {
-        let left_out: Vec<_> = left_out.iter().map(|one| json!({ "line": line(one), "text": one.text, "reason": one.reason })).collect();
+        let left_out: Vec<_> = left_out
+            .iter()
+            .map(|one| json!({ "line": line(one), "text": one.text, "reason": one.reason }))
+            .collect();
         let lossy: Vec<_> = lossy
             .iter()
             .map(|(place, text, reason)| json!({ "file": place.source.name, "line": place.line(), "text": text, "reason": reason }))
@@ -59,17 +62,33 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     } else {
         console.out(&text)?;
         for one in &left_out {
-            console.aside(&format!("left out: {}:{} {}: {}\n", source.name, line(one), one.text, one.reason));
+            console.aside(&format!(
+                "left out: {}:{} {}: {}\n",
+                source.name,
+                line(one),
+                one.text,
+                one.reason
+            ));
         }
         for (place, text, reason) in &lossy {
-            console.aside(&format!("lossy, in a used file: {}:{} {text}: {reason}\n", place.source.name, place.line()));
+            console.aside(&format!(
+                "lossy, in a used file: {}:{} {text}: {reason}\n",
+                place.source.name,
+                place.line()
+            ));
         }
     }
     Ok(Outcome::findings(!left_out.is_empty() || !lossy.is_empty()))
 }
 
-/// Steps of used files that the inverse reads backwards, and that can't be: where they stand, what they say, and why.
-fn in_used_files<'r>(steps: &'r [Step], reversed: bool, own: &SourceText, found: &mut Vec<(&'r Place, &'r str, &'static str)>) {
+/// Steps of used files that the inverse reads backwards, and that can't be: where they stand, what
+/// they say, and why.
+fn in_used_files<'r>(
+    steps: &'r [Step],
+    reversed: bool,
+    own: &SourceText,
+    found: &mut Vec<(&'r Place, &'r str, &'static str)>,
+) {
     for step in steps {
         let mut say = |place: &'r Place, text: &'r str, reason| {
             if !reversed && *place.source != *own {
@@ -78,13 +97,22 @@ fn in_used_files<'r>(steps: &'r [Step], reversed: bool, own: &SourceText, found:
         };
         match &step.kind {
             StepKind::Rewrite(rules) => {
-                rules.iter().filter(|rule| rule.arrow == Arrow::OneWay).for_each(|rule| say(&rule.place, &rule.text, "it is one-way"));
+                rules
+                    .iter()
+                    .filter(|rule| rule.arrow == Arrow::OneWay)
+                    .for_each(|rule| say(&rule.place, &rule.text, "it is one-way"));
             }
-            StepKind::Drop(_) | StepKind::Keep(_) => say(&step.place, &step.text, "what is dropped doesn't come back"),
-            StepKind::Cast { .. } => say(&step.place, &step.text, "which dtypes were there before isn't known"),
-            StepKind::Prefix(_) => {
-                say(&step.place, &step.text, "whether the prefix was there is known only from the checkpoint it came from")
+            StepKind::Drop(_) | StepKind::Keep(_) => {
+                say(&step.place, &step.text, "what is dropped doesn't come back")
             }
+            StepKind::Cast { .. } => {
+                say(&step.place, &step.text, "which dtypes were there before isn't known")
+            }
+            StepKind::Prefix(_) => say(
+                &step.place,
+                &step.text,
+                "whether the prefix was there is known only from the checkpoint it came from",
+            ),
             StepKind::Reversed(steps) => in_used_files(steps, !reversed, own, found),
             StepKind::When { then, otherwise, .. } => {
                 in_used_files(then, reversed, own, found);

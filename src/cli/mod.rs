@@ -1,6 +1,8 @@
-//! The command line: arguments in, exit code out. One file for each subcommand; nothing else in the crate prints.
+//! The command line: arguments in, exit code out. One file for each subcommand; nothing else in the
+//! crate prints.
 //!
-//! Exit codes: 0 done, 1 findings about a checkpoint, 2 usage or bad rules, 3 the world failed (I/O, corrupt files), 130 interrupted.
+//! Exit codes: 0 done, 1 findings about a checkpoint, 2 usage or bad rules, 3 the world failed
+//! (I/O, corrupt files), 130 interrupted.
 
 mod apply;
 mod check;
@@ -41,7 +43,9 @@ use console::Console;
 /// Converts safetensors checkpoints between key layouts by rules that read both ways.
 #[derive(Parser)]
 #[command(name = "regraft", version, about, propagate_version = true, max_term_width = 110)]
-#[command(after_help = "Exit codes: 0 done, 1 findings, 2 usage or bad rules, 3 I/O or a corrupt file, 130 interrupted.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 findings, 2 usage or bad rules, 3 I/O or a corrupt file, 130 interrupted."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -148,7 +152,8 @@ type Result<T> = std::result::Result<T, Failure>;
 /// How many files the process may have open, if the system lets it.
 const OPEN_FILES: u64 = 1 << 16;
 
-/// Raises the limit of open files as far as this process may: each shard of a checkpoint is one, and where the usual limit is 256 there are checkpoints with more.
+/// Raises the limit of open files as far as this process may: each shard of a checkpoint is one,
+/// and where the usual limit is 256 there are checkpoints with more.
 fn open_more_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -213,7 +218,9 @@ fn report(failure: &Failure, console: Console) -> ExitCode {
         Failure::Usage(message) => console.line(&format!("error: {message}")),
         Failure::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
         Failure::Shown(_) => {}
-        Failure::Output(error) => console.aside(&format!("error: cannot write to standard output: {error}\n")),
+        Failure::Output(error) => {
+            console.aside(&format!("error: cannot write to standard output: {error}\n"))
+        }
     }
     ExitCode::from(code)
 }
@@ -232,7 +239,8 @@ fn exit_code(failure: &Failure) -> u8 {
     }
 }
 
-/// Whether an error says that rules are wrong, rather than that they don't fit a checkpoint: codes 1xx and 2xx.
+/// Whether an error says that rules are wrong, rather than that they don't fit a checkpoint: codes
+/// 1xx and 2xx.
 fn is_about_rules(finding: &Diagnostic) -> bool {
     finding.is_error() && finding.code < codes::COLLISION
 }
@@ -246,10 +254,14 @@ fn as_json(failure: &Failure) -> serde_json::Value {
             "key": error.key(),
             "hint": error.advice(),
         } }),
-        Failure::Rules(diagnostics) => json!({ "error": { "kind": "rules" }, "findings": diagnostics }),
+        Failure::Rules(diagnostics) => {
+            json!({ "error": { "kind": "rules" }, "findings": diagnostics })
+        }
         Failure::Usage(message) => json!({ "error": { "kind": "usage", "message": message } }),
         Failure::Shown(_) => serde_json::Value::Null,
-        Failure::Output(error) => json!({ "error": { "kind": "io", "message": error.to_string() } }),
+        Failure::Output(error) => {
+            json!({ "error": { "kind": "io", "message": error.to_string() } })
+        }
     }
 }
 

@@ -40,15 +40,23 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
     let plan = prepared.plan(arguments.compare)?;
-    let options = WriteOptions { max_shard_size: Some(arguments.max_shard_size.0), ..WriteOptions::default() };
-    let lanes = prepared.checkpoint.has_bytes().then(|| lanes(&plan, &prepared.checkpoint, &options)).transpose()?;
+    let options = WriteOptions {
+        max_shard_size: Some(arguments.max_shard_size.0),
+        ..WriteOptions::default()
+    };
+    let lanes = prepared
+        .checkpoint
+        .has_bytes()
+        .then(|| lanes(&plan, &prepared.checkpoint, &options))
+        .transpose()?;
     if !console.json {
         console.findings(&prepared.findings);
         console.findings(&plan.findings);
     }
     prepared.show(&plan, lanes.as_ref(), arguments.all, console)?;
     let outcome = Outcome::findings(has_findings(&plan.findings));
-    // The process ends here: taking a plan of 90,000 keys apart first would be a tenth of the command's time.
+    // The process ends here: taking a plan of 90,000 keys apart first would be a tenth of the
+    // command's time.
     std::mem::forget((prepared, plan));
     Ok(outcome)
 }

@@ -44,7 +44,9 @@ impl Display {
         let every = match how {
             How::Json => Some(Duration::from_millis(500)),
             How::Lines => Some(Duration::from_secs(3)),
-            How::Auto if !terminal && !console.quiet && !console.json => Some(Duration::from_secs(3)),
+            How::Auto if !terminal && !console.quiet && !console.json => {
+                Some(Duration::from_secs(3))
+            }
             How::Auto | How::Bar | How::None => None,
         };
         let now = Instant::now();
@@ -67,14 +69,23 @@ impl Display {
         }
         *said = Instant::now();
         let seconds = self.start.elapsed().as_secs_f64().max(0.001);
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // for people
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )] // for people
         let rate = (progress.done as f64 / seconds) as u64;
         let left = progress.total.saturating_sub(progress.done).checked_div(rate).unwrap_or(0);
         if self.json {
             let event = json!({ "done": progress.done, "total": progress.total, "bytes_per_second": rate, "seconds_left": left });
             self.console.aside(&format!("{event}\n"));
         } else {
-            self.console.aside(&format!("{} of {}, {} a second, {left} s left\n", Size(progress.done), Size(progress.total), Size(rate)));
+            self.console.aside(&format!(
+                "{} of {}, {} a second, {left} s left\n",
+                Size(progress.done),
+                Size(progress.total),
+                Size(rate)
+            ));
         }
     }
 
@@ -86,7 +97,9 @@ impl Display {
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left");
+    let style = ProgressStyle::with_template(
+        "{bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left",
+    );
     let bar = ProgressBar::new(0);
     match style {
         Ok(style) => bar.with_style(style),

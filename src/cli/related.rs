@@ -1,7 +1,9 @@
-//! Keys that others are made of, as one line does: which numbers of theirs follow the numbers of the keys that they become.
+//! Keys that others are made of, as one line does: which numbers of theirs follow the numbers of
+//! the keys that they become.
 //!
-//! Nothing is guessed from one key: a number is the line's own index, moved and multiplied, if that holds for every key of the line. What doesn't
-//! follow any index makes lines of its own, so that no line shows keys that are not there.
+//! Nothing is guessed from one key: a number is the line's own index, moved and multiplied, if that
+//! holds for every key of the line. What doesn't follow any index makes lines of its own, so that
+//! no line shows keys that are not there.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +36,8 @@ impl Sources {
             let count = keys.len();
             let places = keys.first().map_or(0, Vec::len);
             let above = (0..places).map(|place| {
-                let values: BTreeSet<u64> = keys.iter().filter_map(|key| key.get(place).copied()).collect();
+                let values: BTreeSet<u64> =
+                    keys.iter().filter_map(|key| key.get(place).copied()).collect();
                 let first = values.first().copied().unwrap_or(0);
                 least.push(first);
                 values.into_iter().map(|value| value - first).collect()
@@ -110,16 +113,26 @@ fn relation(members: &[Member], place: usize) -> Option<Relation> {
             let n = value(member)?.checked_mul(mul)?.checked_add(add)?;
             Some(n == i128::from(least(member)?))
         };
-        members.iter().all(|member| follows(member) == Some(true)).then_some(Relation::Follows { index, mul, add })
+        members.iter().all(|member| follows(member) == Some(true)).then_some(Relation::Follows {
+            index,
+            mul,
+            add,
+        })
     })
 }
 
 /// Members by how far a number is from one of the key's indices: from that which parts them least.
 fn by_offset(members: Vec<Member>, place: usize) -> Vec<Vec<Member>> {
     let indices = members.first().map_or(0, |(indices, _)| indices.len());
-    let offset = |member: &Member, index: usize| Some(i128::from(*member.1.get(place)?) - i128::from(*member.0.get(index)?));
-    let parts = |index: &usize| members.iter().map(|member| offset(member, *index)).collect::<BTreeSet<_>>().len();
-    let Some(index) = (0..indices).min_by_key(parts) else { return members.into_iter().map(|member| vec![member]).collect() };
+    let offset = |member: &Member, index: usize| {
+        Some(i128::from(*member.1.get(place)?) - i128::from(*member.0.get(index)?))
+    };
+    let parts = |index: &usize| {
+        members.iter().map(|member| offset(member, *index)).collect::<BTreeSet<_>>().len()
+    };
+    let Some(index) = (0..indices).min_by_key(parts) else {
+        return members.into_iter().map(|member| vec![member]).collect();
+    };
     let mut by: IndexMap<Option<i128>, Vec<Member>> = IndexMap::new();
     for member in members {
         by.entry(offset(&member, index)).or_default().push(member);
@@ -128,12 +141,17 @@ fn by_offset(members: Vec<Member>, place: usize) -> Vec<Vec<Member>> {
 }
 
 /// Each kind of source as one pattern, and how many of it each key has.
-pub(super) fn texts(kinds: &[Kind], relations: &[Relation], indices: &[Vec<u64>]) -> Vec<(String, usize)> {
+pub(super) fn texts(
+    kinds: &[Kind],
+    relations: &[Relation],
+    indices: &[Vec<u64>],
+) -> Vec<(String, usize)> {
     let mut relations = relations.iter();
     kinds
         .iter()
         .map(|kind| {
-            let values: Vec<Vec<u64>> = kind.above.iter().map(|above| values(above, relations.next(), indices)).collect();
+            let values: Vec<Vec<u64>> =
+                kind.above.iter().map(|above| values(above, relations.next(), indices)).collect();
             (fill(&kind.template, &values), kind.count)
         })
         .collect()
@@ -149,6 +167,9 @@ fn values(above: &[u64], relation: Option<&Relation>, indices: &[Vec<u64>]) -> V
         }
         None => Vec::new(),
     };
-    let all: BTreeSet<u64> = least.iter().flat_map(|least| above.iter().filter_map(move |above| least.checked_add(*above))).collect();
+    let all: BTreeSet<u64> = least
+        .iter()
+        .flat_map(|least| above.iter().filter_map(move |above| least.checked_add(*above)))
+        .collect();
     all.into_iter().collect()
 }

@@ -54,7 +54,8 @@ fn show(name: &str, console: Console) -> Result<Outcome> {
 fn unknown(name: &str) -> Diagnostics {
     use regraft::diagnostic::codes::UNKNOWN_RULES;
     use regraft::diagnostic::{Diagnostic, did_you_mean};
-    let finding = Diagnostic::error(UNKNOWN_RULES, format!("there is no built-in rule file `{name}`"));
+    let finding =
+        Diagnostic::error(UNKNOWN_RULES, format!("there is no built-in rule file `{name}`"));
     Diagnostics(vec![match did_you_mean(name, library::names()) {
         Some(close) => finding.hint(format!("did you mean `{close}`?")),
         None => finding.hint("`regraft rules` lists them"),
@@ -64,7 +65,9 @@ fn unknown(name: &str) -> Diagnostics {
 fn list(model: Option<&str>, console: Console) -> Result<Outcome> {
     let rules: Vec<_> = library::names()
         .filter_map(|name| Some((name, library::head(name)?)))
-        .filter(|(_, rules)| model.is_none_or(|model| rules.models.iter().any(|known| known == model)))
+        .filter(|(_, rules)| {
+            model.is_none_or(|model| rules.models.iter().any(|known| known == model))
+        })
         .collect();
     if console.json {
         let all: Vec<_> = rules
@@ -80,7 +83,10 @@ fn list(model: Option<&str>, console: Console) -> Result<Outcome> {
     let width = rules.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = String::new();
     for (name, rules) in rules {
-        let layouts = rules.layouts.as_ref().map_or_else(|| "-".to_owned(), |(left, right)| format!("{left} <-> {right}"));
+        let layouts = rules
+            .layouts
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |(left, right)| format!("{left} <-> {right}"));
         let models = rules.models.join(", ");
         out.push_str(format!("{name:<width$}  {layouts:<15}  {models}").trim_end());
         out.push('\n');

@@ -28,12 +28,19 @@ impl FromStr for Size {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let lower = text.trim().to_ascii_lowercase();
-        let (number, unit) =
-            UNITS.iter().find_map(|(name, bytes)| Some((lower.strip_suffix(name)?.trim_end(), *bytes))).unwrap_or((lower.as_str(), 1));
+        let (number, unit) = UNITS
+            .iter()
+            .find_map(|(name, bytes)| Some((lower.strip_suffix(name)?.trim_end(), *bytes)))
+            .unwrap_or((lower.as_str(), 1));
         let wrong = || format!("{text:?} is no size; write 500MB, 5GB or 4GiB");
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || !digits(whole) || !digits(fraction) || fraction.len() > 9 || (number.contains('.') && fraction.is_empty()) {
+        if whole.is_empty()
+            || !digits(whole)
+            || !digits(fraction)
+            || fraction.len() > 9
+            || (number.contains('.') && fraction.is_empty())
+        {
             return Err(wrong());
         }
         let scale = 10u128.pow(u32::try_from(fraction.len()).map_err(|_| wrong())?);
@@ -49,7 +56,9 @@ impl FromStr for Size {
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut unit = ("B", 1);
-        for next in [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000u64)] {
+        for next in
+            [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000u64)]
+        {
             if self.0 >= next.1 {
                 unit = next;
             }
@@ -71,9 +80,15 @@ mod tests {
 
     #[test]
     fn reads_decimal_and_binary_units() {
-        for (text, bytes) in
-            [("5GB", 5_000_000_000), ("5 gib", 5 << 30), ("1.5MB", 1_500_000), ("7", 7), ("2k", 2000), ("0.5GiB", 1 << 29), ("12B", 12)]
-        {
+        for (text, bytes) in [
+            ("5GB", 5_000_000_000),
+            ("5 gib", 5 << 30),
+            ("1.5MB", 1_500_000),
+            ("7", 7),
+            ("2k", 2000),
+            ("0.5GiB", 1 << 29),
+            ("12B", 12),
+        ] {
             assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
         }
     }
@@ -87,7 +102,13 @@ mod tests {
 
     #[test]
     fn prints_three_digits() {
-        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (12_345, "12.3 kB"), (671_000_000_000, "671 GB")] {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.00 kB"),
+            (12_345, "12.3 kB"),
+            (671_000_000_000, "671 GB"),
+        ] {
             assert_eq!(Size(bytes).to_string(), text);
         }
     }

@@ -47,10 +47,16 @@ pub(super) fn lanes(lanes: &Lanes, all: bool) -> String {
 
 fn by_lane(bytes: &BTreeMap<Lane, u64>) -> String {
     let part = |(lane, bytes): (&Lane, &u64)| match lane {
-        Lane::Copied => format!("{} {lane} (shared blocks instead, if the filesystem can)", Size(*bytes)),
+        Lane::Copied => {
+            format!("{} {lane} (shared blocks instead, if the filesystem can)", Size(*bytes))
+        }
         _ => format!("{} {lane}", Size(*bytes)),
     };
-    if bytes.is_empty() { "no bytes".to_owned() } else { bytes.iter().map(part).collect::<Vec<_>>().join(", ") }
+    if bytes.is_empty() {
+        "no bytes".to_owned()
+    } else {
+        bytes.iter().map(part).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Files, those that follow each other in one set of lanes together.
@@ -69,7 +75,12 @@ fn files(files: &[FileLanes], all: bool, out: &mut String) {
             *sum = sum.saturating_add(*more);
         }
         let first = one_line(run.first().map_or("", |file| file.name.as_str()));
-        let _ = writeln!(out, "  {first} and {} after it: {}", counted(run.len() as u64 - 1, "file"), by_lane(&bytes));
+        let _ = writeln!(
+            out,
+            "  {first} and {} after it: {}",
+            counted(run.len() as u64 - 1, "file"),
+            by_lane(&bytes)
+        );
     }
 }
 
@@ -98,7 +109,11 @@ pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
             continue;
         }
         let (shape, sources) = shape(plan, target);
-        by_rules.entry(&target.rules).or_insert_with(Groups::new).add_made(&target.key, sources, shape);
+        by_rules.entry(&target.rules).or_insert_with(Groups::new).add_made(
+            &target.key,
+            sources,
+            shape,
+        );
     }
     // In the order of the program, not of the keys.
     by_rules.sort_by(|a, _, b, _| a.cmp(b));
@@ -111,15 +126,22 @@ pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
             let shape = line.shared;
             let _ = writeln!(out, "  {}  {}{}", line.text(), shape.info, times(line.count()));
             let sources = line.sources();
-            let mut from: Vec<String> =
-                sources.iter().take(SOURCES).map(|(source, count)| format!("{source}{}", times(*count as u64))).collect();
+            let mut from: Vec<String> = sources
+                .iter()
+                .take(SOURCES)
+                .map(|(source, count)| format!("{source}{}", times(*count as u64)))
+                .collect();
             if sources.len() > SOURCES {
                 from.push(format!("{} more kinds", sources.len() - SOURCES));
             }
             if sources.is_empty() {
                 from.push("made".to_owned());
             }
-            let ops = if shape.ops.is_empty() { String::new() } else { format!("  [{}]", shape.ops.join(", ")) };
+            let ops = if shape.ops.is_empty() {
+                String::new()
+            } else {
+                format!("  [{}]", shape.ops.join(", "))
+            };
             let _ = writeln!(out, "    <- {}{ops}", from.join(" + "));
         }
         out.push('\n');
@@ -161,11 +183,17 @@ fn drops(plan: &Plan, header: &Header, out: &mut String) {
             DropReason::TiedTo(key) => format!("one tensor with {}", one_line(key)),
             DropReason::NotWanted => "the target does not ask for it".to_owned(),
         };
-        bytes = bytes.saturating_add(header.get(&dropped.key).and_then(TensorInfo::nbytes).unwrap_or(0));
+        bytes = bytes
+            .saturating_add(header.get(&dropped.key).and_then(TensorInfo::nbytes).unwrap_or(0));
         drops.add(&dropped.key, why);
     }
     if !drops.is_empty() {
-        let _ = writeln!(out, "dropped: {}, {}", counted(plan.dropped.len() as u64, "key"), Size(bytes));
+        let _ = writeln!(
+            out,
+            "dropped: {}, {}",
+            counted(plan.dropped.len() as u64, "key"),
+            Size(bytes)
+        );
         for line in drops.lines() {
             let _ = writeln!(out, "  {}{}  {}", line.text(), times(line.count()), line.shared);
         }
@@ -183,9 +211,20 @@ pub(super) struct Totals {
 /// How much a plan reads and gives.
 pub(super) fn sum(plan: &Plan) -> Totals {
     let bytes = |info: &TensorInfo| info.nbytes().unwrap_or(0);
-    let read = plan.nodes.iter().filter(|node| matches!(node.op, Op::Source { .. })).map(|node| bytes(&node.info));
-    let written = plan.targets.iter().filter(|target| target.tied_to.is_none()).map(|target| bytes(plan.info(target)));
-    Totals { read: read.fold(0, u64::saturating_add), written: written.fold(0, u64::saturating_add) }
+    let read = plan
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::Source { .. }))
+        .map(|node| bytes(&node.info));
+    let written = plan
+        .targets
+        .iter()
+        .filter(|target| target.tied_to.is_none())
+        .map(|target| bytes(plan.info(target)));
+    Totals {
+        read: read.fold(0, u64::saturating_add),
+        written: written.fold(0, u64::saturating_add),
+    }
 }
 
 fn totals(plan: &Plan, header: &Header, out: &mut String) {
@@ -200,13 +239,26 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
         let _ = writeln!(out, "verdict: {verdict}");
     }
     if let Some(tied) = &plan.tied {
-        let _ = writeln!(out, "tied embeddings: {} ({})", if tied.tied { "yes" } else { "no" }, tied.because);
+        let _ = writeln!(
+            out,
+            "tied embeddings: {} ({})",
+            if tied.tied { "yes" } else { "no" },
+            tied.because
+        );
     }
     if let Some(report) = plan.report.as_ref().filter(|report| !report.elsewhere.is_empty()) {
-        let _ = writeln!(out, "left to other stages: {}", counted(report.elsewhere.len() as u64, "key"));
+        let _ = writeln!(
+            out,
+            "left to other stages: {}",
+            counted(report.elsewhere.len() as u64, "key")
+        );
     }
     if !plan.kept.is_empty() {
-        let _ = writeln!(out, "left as the model holds them: {}", plan.kept.iter().map(|key| one_line(key)).collect::<Vec<_>>().join(", "));
+        let _ = writeln!(
+            out,
+            "left as the model holds them: {}",
+            plan.kept.iter().map(|key| one_line(key)).collect::<Vec<_>>().join(", ")
+        );
     }
     let _ = writeln!(
         out,
@@ -230,8 +282,11 @@ pub(super) fn shape(plan: &Plan, target: &Target) -> (Shape, Sources) {
     nodes.sort_unstable();
     let mut sources = Sources::default();
     let mut ops: Vec<String> = Vec::new();
-    let stacked: HashSet<NodeId> =
-        nodes.iter().filter(|id| is_stack(plan, **id)).flat_map(|id| plan.node(*id).inputs.iter().copied()).collect();
+    let stacked: HashSet<NodeId> = nodes
+        .iter()
+        .filter(|id| is_stack(plan, **id))
+        .flat_map(|id| plan.node(*id).inputs.iter().copied())
+        .collect();
     // Inputs have smaller numbers, so this is the order in which ops apply.
     for id in &nodes {
         match &plan.node(*id).op {
@@ -254,8 +309,12 @@ pub(super) fn is_stack(plan: &Plan, id: NodeId) -> bool {
     let Op::Concat { dim } = node.op else { return false };
     node.inputs.iter().all(|input| {
         let part = plan.node(*input);
-        let Some(whole) = part.inputs.first().map(|input| &plan.node(*input).info.shape) else { return false };
-        let Some((before, [1, after @ ..])) = part.info.shape.split_at_checked(dim) else { return false };
+        let Some(whole) = part.inputs.first().map(|input| &plan.node(*input).info.shape) else {
+            return false;
+        };
+        let Some((before, [1, after @ ..])) = part.info.shape.split_at_checked(dim) else {
+            return false;
+        };
         part.op == Op::Reshape && whole.strip_prefix(before) == Some(after)
     })
 }
@@ -267,7 +326,9 @@ pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
         Op::Source { key } => one_line(key).into_owned(),
         Op::Fill { value } => format!("fill({value})"),
         Op::Sinusoids => "sinusoids".to_owned(),
-        Op::Narrow { dim, start, len } => format!("slice({dim}, {start}..{})", start.saturating_add(*len)),
+        Op::Narrow { dim, start, len } => {
+            format!("slice({dim}, {start}..{})", start.saturating_add(*len))
+        }
         Op::Permute { dims } => {
             let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
             format!("permute({})", dims.join(", "))
@@ -281,7 +342,9 @@ pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
         Op::Neg => "neg".to_owned(),
         Op::Exp => "exp".to_owned(),
         Op::Log => "log".to_owned(),
-        Op::DequantBlocks { block: [rows, columns] } => format!("dequant_fp8 in blocks of {rows} x {columns}"),
+        Op::DequantBlocks { block: [rows, columns] } => {
+            format!("dequant_fp8 in blocks of {rows} x {columns}")
+        }
         Op::DequantMxfp4 => "dequant_mxfp4".to_owned(),
     }
 }

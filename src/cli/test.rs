@@ -1,7 +1,8 @@
 //! `regraft test`: do rule files do what they say? Their `example`s, and snapshots of plans.
 //!
-//! Beside `NAME.graft`, the directory `NAME.cases` holds manifests: `CASE.json` is planned left to right, `CASE.reverse.json` right to left,
-//! each with `CASE.config.json` as its configuration if that is there. The plan's text is kept in `CASE.plan`, or `CASE.reverse.plan`.
+//! Beside `NAME.graft`, the directory `NAME.cases` holds manifests: `CASE.json` is planned left to
+//! right, `CASE.reverse.json` right to left, each with `CASE.config.json` as its configuration if
+//! that is there. The plan's text is kept in `CASE.plan`, or `CASE.reverse.plan`.
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +21,9 @@ use super::{Failure, Outcome, Result};
 
 /// Test rule files: their examples, and plans against snapshots
 ///
-/// Beside NAME.graft, the directory NAME.cases may hold manifests (key -> [dtype, shape]): CASE.json is planned left to right,
-/// CASE.reverse.json backwards, with CASE.config.json if it is there. The plan's text is kept in CASE.plan (CASE.reverse.plan).
+/// Beside NAME.graft, the directory NAME.cases may hold manifests (key -> [dtype, shape]):
+/// CASE.json is planned left to right, CASE.reverse.json backwards, with CASE.config.json if it is
+/// there. The plan's text is kept in CASE.plan (CASE.reverse.plan).
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft test my.graft
@@ -67,9 +69,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         total.examples += rules.examples.len();
         let failed = library::check_examples(&rules);
         console.findings(&failed);
-        total
-            .failed
-            .extend(failed.iter().map(|finding| format!("{file}:{}", finding.primary.as_ref().map_or(0, |(place, _)| place.line()))));
+        total.failed.extend(failed.iter().map(|finding| {
+            format!("{file}:{}", finding.primary.as_ref().map_or(0, |(place, _)| place.line()))
+        }));
         for manifest in manifests(Path::new(&file))? {
             total.cases += 1;
             case(&file, &manifest, library, arguments.update, console, &mut total)?;
@@ -80,8 +82,13 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             "examples": total.examples, "cases": total.cases, "updated": total.updated, "failed": total.failed,
         }))?;
     } else if !console.quiet {
-        let updated = if total.updated > 0 { format!(", {} updated", total.updated) } else { String::new() };
-        let failed = if total.failed.is_empty() { String::new() } else { format!(", {} failed", total.failed.len()) };
+        let updated =
+            if total.updated > 0 { format!(", {} updated", total.updated) } else { String::new() };
+        let failed = if total.failed.is_empty() {
+            String::new()
+        } else {
+            format!(", {} failed", total.failed.len())
+        };
         console.out(&format!(
             "{}, {}{updated}{failed}\n",
             counted(total.examples as u64, "example"),
@@ -101,7 +108,9 @@ fn manifests(file: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let is_manifest = path.to_str().is_some_and(|name| name.ends_with(".json") && !name.ends_with(".config.json"));
+        let is_manifest = path
+            .to_str()
+            .is_some_and(|name| name.ends_with(".json") && !name.ends_with(".config.json"));
         if is_manifest {
             found.push(path);
         }
@@ -110,7 +119,14 @@ fn manifests(file: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn case(file: &str, manifest: &Path, library: Library, update: bool, console: Console, total: &mut Tally) -> Result<()> {
+fn case(
+    file: &str,
+    manifest: &Path,
+    library: Library,
+    update: bool,
+    console: Console,
+    total: &mut Tally,
+) -> Result<()> {
     let now = planned(file, manifest, library)?;
     let kept = manifest.with_extension("plan");
     let before = match std::fs::read_to_string(&kept) {
@@ -131,7 +147,8 @@ fn case(file: &str, manifest: &Path, library: Library, update: bool, console: Co
         return Ok(());
     }
     match before {
-        None => console.aside(&format!("{}: there is no snapshot yet; --update writes it\n", kept.display())),
+        None => console
+            .aside(&format!("{}: there is no snapshot yet; --update writes it\n", kept.display())),
         Some(before) => {
             let diff = TextDiff::from_lines(before.as_str(), now.as_str());
             let diff = diff.unified_diff().context_radius(2).header("kept", "now").to_string();
@@ -145,7 +162,11 @@ fn case(file: &str, manifest: &Path, library: Library, update: bool, console: Co
 fn planned(file: &str, manifest: &Path, library: Library) -> Result<String> {
     let stem = manifest.with_extension("");
     let reverse = stem.extension().is_some_and(|extension| extension == "reverse");
-    let config = if reverse { stem.with_extension("config.json") } else { manifest.with_extension("config.json") };
+    let config = if reverse {
+        stem.with_extension("config.json")
+    } else {
+        manifest.with_extension("config.json")
+    };
     let config = if config.is_file() { Config::read(&config)? } else { Config::empty() };
     let checkpoint = open(manifest, &OpenOptions::default())?;
     let route = Route::named(vec![library::load_with(file, library)?], None, None, reverse)?;

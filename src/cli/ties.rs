@@ -1,4 +1,5 @@
-//! `regraft ties`: which tensors are one, by storage, by bytes, by the file's own word and by declaration, and where these disagree.
+//! `regraft ties`: which tensors are one, by storage, by bytes, by the file's own word and by
+//! declaration, and where these disagree.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -22,9 +23,11 @@ use super::size::Size;
 use super::summary::counted;
 use super::{Outcome, Result};
 
-/// Shows which tensors are one: by storage, byte for byte, by the file's metadata, and by the rules of the model; and where these disagree
+/// Shows which tensors are one: by storage, byte for byte, by the file's metadata, and by the rules
+/// of the model; and where these disagree
 ///
-/// Names what in config.json decided whether the model is tied, and what loading (hub to model) and saving (model to hub) do with each tie.
+/// Names what in config.json decided whether the model is tied, and what loading (hub to model) and
+/// saving (model to hub) do with each tie.
 #[derive(clap::Args)]
 #[command(after_help = "Exit code 1 if storage, bytes and rules disagree.
 
@@ -40,7 +43,8 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "SRC")]
     sources: Vec<PathBuf>,
 
-    /// Rule files that declare ties: names of built-in ones, or files [default: what config.json asks for]
+    /// Rule files that declare ties: names of built-in ones, or files [default: what config.json
+    /// asks for]
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
     rules: Vec<String>,
 
@@ -48,7 +52,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Whether word embeddings are tied [default: what the config says, or the model type's default]
+    /// Whether word embeddings are tied [default: what the config says, or the model type's
+    /// default]
     #[arg(long, value_name = "BOOL")]
     tied: Option<bool>,
 
@@ -65,7 +70,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let named = arguments
         .rules
         .iter()
-        .map(|name| library::load_with(name, library::Library { allow_outside: arguments.allow_outside }))
+        .map(|name| {
+            library::load_with(name, library::Library { allow_outside: arguments.allow_outside })
+        })
         .collect::<std::result::Result<Vec<_>, _>>()?;
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
     let checkpoint = open_all(&arguments.sources, &options)?;
@@ -74,7 +81,10 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         None => beside(&checkpoint)?,
     };
     let routes = if named.is_empty() {
-        [Route::by_config(&config, Some(HUB), Some(MODEL))?, Route::by_config(&config, Some(MODEL), Some(HUB))?]
+        [
+            Route::by_config(&config, Some(HUB), Some(MODEL))?,
+            Route::by_config(&config, Some(MODEL), Some(HUB))?,
+        ]
     } else {
         [Route::named(named.clone(), None, None, false)?, Route::named(named, None, None, true)?]
     };
@@ -82,8 +92,11 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let source = Counted::new(&checkpoint);
     let facts = Facts { source: &source, config: &config, tied: arguments.tied, reads };
     let loading = facts.plan(&routes[0], checkpoint.header(), &|key| Some(Key::from(key)))?;
-    let loaded = Header::from_infos(loading.targets.iter().map(|target| (target.key.clone(), loading.info(target).clone())));
-    // Saving starts from what loading gave: keys that are one tensor in memory are one, whatever lies in files.
+    let loaded = Header::from_infos(
+        loading.targets.iter().map(|target| (target.key.clone(), loading.info(target).clone())),
+    );
+    // Saving starts from what loading gave: keys that are one tensor in memory are one, whatever
+    // lies in files.
     let saving = facts.saving(&routes[1], &loading, &loaded)?;
     let bytes = if reads { twins(&source)? } else { Vec::new() };
     let mut found = Ties {
@@ -119,7 +132,12 @@ struct Facts<'a> {
 
 impl Facts<'_> {
     /// A plan over a header whose keys are tensors of the checkpoint as `origin` says.
-    fn plan(&self, route: &Route, header: &Header, origin: &dyn Fn(&str) -> Option<Key>) -> Result<Plan> {
+    fn plan(
+        &self,
+        route: &Route,
+        header: &Header,
+        origin: &dyn Fn(&str) -> Option<Key>,
+    ) -> Result<Plan> {
         let comparison = Comparison::new(self.source);
         let equal = |a: &str, b: &str| {
             let (a, b) = (origin(a)?, origin(b)?);
@@ -131,8 +149,13 @@ impl Facts<'_> {
             }
             comparison.equal(&a, &b)
         };
-        let options =
-            PlanOptions { config: self.config.clone(), tied: self.tied, not_strict: true, equal: Some(&equal), ..PlanOptions::default() };
+        let options = PlanOptions {
+            config: self.config.clone(),
+            tied: self.tied,
+            not_strict: true,
+            equal: Some(&equal),
+            ..PlanOptions::default()
+        };
         let plan = regraft::plan(&route.stages(), header, &options);
         comparison.checked()?;
         Ok(plan?)
@@ -174,7 +197,8 @@ struct Declared {
     line_text: String,
 }
 
-/// What the files themselves say: `save_model` of safetensors' torch part leaves keys out, and notes of which tensor each is a name.
+/// What the files themselves say: `save_model` of safetensors' torch part leaves keys out, and
+/// notes of which tensor each is a name.
 fn metadata(header: &Header) -> Vec<[Key; 2]> {
     let left_out = header.aliases().filter(|(alias, _)| !header.tensors.contains_key(*alias));
     left_out.map(|(alias, kept)| [Key::from(alias), kept.clone()]).collect()
@@ -190,7 +214,10 @@ fn declared(loading: &Plan, saving: &Plan) -> Vec<Declared> {
         if !seen.insert((&fact.target, &fact.source)) {
             continue;
         }
-        let saved = saving.ties.iter().filter(|saved| saved.target == fact.target && rule(saving, saved.rule).is_some());
+        let saved = saving
+            .ties
+            .iter()
+            .filter(|saved| saved.target == fact.target && rule(saving, saved.rule).is_some());
         found.push(Declared {
             target: fact.target.clone(),
             source: fact.source.clone(),
@@ -200,7 +227,9 @@ fn declared(loading: &Plan, saving: &Plan) -> Vec<Declared> {
             rule: info.text,
             loading: fact.outcome.clone(),
             // One rule that leaves it out is enough.
-            saving: saved.min_by_key(|saved| saved.outcome != TieOutcome::LeftOut).map(|saved| saved.outcome.clone()),
+            saving: saved
+                .min_by_key(|saved| saved.outcome != TieOutcome::LeftOut)
+                .map(|saved| saved.outcome.clone()),
             origins: [fact.target_origin.clone(), fact.source_origin.clone()],
         });
     }
@@ -244,15 +273,24 @@ impl Ties {
                         Some(bytes) => format!("differ in {}", counted(*bytes, "byte")),
                         None => "differ in dtype or shape".to_owned(),
                     };
-                    found.push(Disagreement { keys, what: format!("declared one, but they {differ}: both are kept") });
+                    found.push(Disagreement {
+                        keys,
+                        what: format!("declared one, but they {differ}: both are kept"),
+                    });
                 }
                 TieOutcome::Refused { why } => {
-                    found.push(Disagreement { keys, what: format!("declared one, but the source can't stand for the other: {why}") });
+                    found.push(Disagreement {
+                        keys,
+                        what: format!(
+                            "declared one, but the source can't stand for the other: {why}"
+                        ),
+                    });
                 }
                 TieOutcome::NotTied if self.holds(&tie.origins) => {
                     found.push(Disagreement {
                         keys,
-                        what: "equal byte for byte, but the tie's condition says that they are two".to_owned(),
+                        what: "equal byte for byte, but the tie's condition says that they are two"
+                            .to_owned(),
                     });
                 }
                 _ => {}
@@ -271,18 +309,30 @@ impl Ties {
                 .keys
                 .iter()
                 .enumerate()
-                .filter(|(at, key)| *at > 0 && !group.keys.iter().take(*at).any(|other| is_declared(key, other)))
+                .filter(|(at, key)| {
+                    *at > 0 && !group.keys.iter().take(*at).any(|other| is_declared(key, other))
+                })
                 .map(|(_, key)| key)
                 .collect();
             if let (Some(first), false) = (group.keys.first(), undeclared.is_empty()) {
                 let keys = std::iter::once(first).chain(undeclared).cloned().collect();
-                found.push(Disagreement { keys, what: "equal byte for byte, but no rule ties them".to_owned() });
+                found.push(Disagreement {
+                    keys,
+                    what: "equal byte for byte, but no rule ties them".to_owned(),
+                });
             }
         }
         for group in &self.storage {
-            let all = |keys: &[Option<Key>; 2]| keys.iter().all(|key| key.as_ref().is_some_and(|key| group.contains(key)));
-            if !self.declared.iter().any(|tie| all(&tie.origins)) && self.bytes.iter().all(|twins| twins.keys != *group) {
-                found.push(Disagreement { keys: group.clone(), what: "one storage, but no rule ties them".to_owned() });
+            let all = |keys: &[Option<Key>; 2]| {
+                keys.iter().all(|key| key.as_ref().is_some_and(|key| group.contains(key)))
+            };
+            if !self.declared.iter().any(|tie| all(&tie.origins))
+                && self.bytes.iter().all(|twins| twins.keys != *group)
+            {
+                found.push(Disagreement {
+                    keys: group.clone(),
+                    what: "one storage, but no rule ties them".to_owned(),
+                });
             }
         }
         self.disagreements = found;
@@ -291,14 +341,26 @@ impl Ties {
     /// Whether both are known to be equal byte for byte, and that says something.
     fn holds(&self, origins: &[Option<Key>; 2]) -> bool {
         let [Some(a), Some(b)] = origins else { return false };
-        self.bytes.iter().any(|group| !group.constant && group.keys.contains(a) && group.keys.contains(b))
+        self.bytes
+            .iter()
+            .any(|group| !group.constant && group.keys.contains(a) && group.keys.contains(b))
     }
 
     fn text(&self, checkpoint: &Checkpoint) -> String {
         let mut out = String::new();
-        let _ = writeln!(out, "tied embeddings: {} ({})", if self.tied.tied { "yes" } else { "no" }, self.tied.because);
-        let list = |keys: &[Key]| keys.iter().map(|key| one_line(key)).collect::<Vec<_>>().join(" = ");
-        let _ = writeln!(out, "\none by storage:{}", if self.storage.is_empty() { " none" } else { "" });
+        let _ = writeln!(
+            out,
+            "tied embeddings: {} ({})",
+            if self.tied.tied { "yes" } else { "no" },
+            self.tied.because
+        );
+        let list =
+            |keys: &[Key]| keys.iter().map(|key| one_line(key)).collect::<Vec<_>>().join(" = ");
+        let _ = writeln!(
+            out,
+            "\none by storage:{}",
+            if self.storage.is_empty() { " none" } else { "" }
+        );
         for group in &self.storage {
             let _ = writeln!(out, "  {}", list(group));
         }
@@ -315,31 +377,51 @@ impl Ties {
         for group in equal {
             let _ = writeln!(out, "  {}  {}", list(&group.keys), group.info);
         }
-        let constant: usize = self.bytes.iter().filter(|group| group.constant).map(|group| group.keys.len()).sum();
+        let constant: usize =
+            self.bytes.iter().filter(|group| group.constant).map(|group| group.keys.len()).sum();
         if constant > 0 {
-            let _ = writeln!(out, "  and {} whose elements all have one value, as in fresh norms", counted(constant as u64, "tensor"));
+            let _ = writeln!(
+                out,
+                "  and {} whose elements all have one value, as in fresh norms",
+                counted(constant as u64, "tensor")
+            );
         }
-        let _ = writeln!(out, "\nsaid by the metadata:{}", if self.metadata.is_empty() { " nothing" } else { "" });
+        let _ = writeln!(
+            out,
+            "\nsaid by the metadata:{}",
+            if self.metadata.is_empty() { " nothing" } else { "" }
+        );
         let mut groups = Groups::new();
         for [alias, kept] in &self.metadata {
             groups.add_made(alias, Sources::of(kept), ());
         }
         for line in groups.lines() {
-            let times = if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
-            let _ =
-                writeln!(out, "  {} = {}{times}", line.text(), line.sources().into_iter().next().map(|(kept, _)| kept).unwrap_or_default());
+            let times =
+                if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
+            let _ = writeln!(
+                out,
+                "  {} = {}{times}",
+                line.text(),
+                line.sources().into_iter().next().map(|(kept, _)| kept).unwrap_or_default()
+            );
         }
         let none = if self.declared.is_empty() { " none of keys that are there" } else { "" };
         let _ = writeln!(out, "\ndeclared by the rules ({}):{none}", self.rules.join(", "));
         let mut groups = Groups::new();
         for tie in &self.declared {
             let saving = tie.saving.as_ref().map_or("stays", |saving| saved(saving));
-            groups.add_made(&tie.target, Sources::of(&tie.source), (tie.line_text.clone(), loaded(&tie.loading), saving));
+            groups.add_made(
+                &tie.target,
+                Sources::of(&tie.source),
+                (tie.line_text.clone(), loaded(&tie.loading), saving),
+            );
         }
         for line in groups.lines() {
             let (rule, loading, saving) = line.shared;
-            let source = line.sources().into_iter().next().map(|(source, _)| source).unwrap_or_default();
-            let times = if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
+            let source =
+                line.sources().into_iter().next().map(|(source, _)| source).unwrap_or_default();
+            let times =
+                if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
             let _ = writeln!(out, "  {} = {}{times}", line.text(), source);
             let _ = writeln!(out, "    by {rule}\n    loading: {loading}\n    saving: {saving}");
         }
@@ -357,7 +439,9 @@ fn loaded(outcome: &TieOutcome) -> String {
     match outcome {
         TieOutcome::Made => "one tensor".to_owned(),
         TieOutcome::Equal => "equal, kept as two tensors".to_owned(),
-        TieOutcome::Differs { bytes: Some(bytes) } => format!("kept, as it differs in {}", counted(*bytes, "byte")),
+        TieOutcome::Differs { bytes: Some(bytes) } => {
+            format!("kept, as it differs in {}", counted(*bytes, "byte"))
+        }
         TieOutcome::Differs { bytes: None } => "kept, as it differs in dtype or shape".to_owned(),
         TieOutcome::Undecided => "kept; whether they are equal was not compared".to_owned(),
         TieOutcome::Refused { why } => format!("stays missing: {why}"),

@@ -27,7 +27,11 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             console.out(&format!("{}\n", one_line(finding)))?;
         }
         if verified.findings.is_empty() && !console.quiet {
-            console.out(&format!("{} as their checksums say, {}\n", counted(verified.files, "file"), Size(verified.bytes)))?;
+            console.out(&format!(
+                "{} as their checksums say, {}\n",
+                counted(verified.files, "file"),
+                Size(verified.bytes)
+            ))?;
         }
     }
     Ok(Outcome::findings(!verified.findings.is_empty()))

@@ -1,9 +1,10 @@
 //! Under which name a class with a head keeps its base model: `model`, `bert`, `transformer`.
 //!
-//! A base model's checkpoint has keys without it, one of a class with a head has them with it, and the library that owns these classes
-//! loads each into the other.
+//! A base model's checkpoint has keys without it, one of a class with a head has them with it, and
+//! the library that owns these classes loads each into the other.
 //!
-//! Source: `base_model_prefix` of the model classes of transformers 5.23.0, by model type (`base_prefixes.txt`).
+//! Source: `base_model_prefix` of the model classes of transformers 5.23.0, by model type
+//! (`base_prefixes.txt`).
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -14,8 +15,8 @@ use super::Config;
 const USUAL: [&str; 2] = ["model", "transformer"];
 
 impl Config {
-    /// The names under which the classes of the model type keep their base model: several where they differ, those that are usual for
-    /// a type that isn't known, none without a type.
+    /// The names under which the classes of the model type keep their base model: several where
+    /// they differ, those that are usual for a type that isn't known, none without a type.
     pub fn base_prefixes(&self) -> &[&'static str] {
         let Some(model_type) = self.model_type() else { return &[] };
         static TABLE: OnceLock<HashMap<&'static str, Vec<&'static str>>> = OnceLock::new();
@@ -24,10 +25,12 @@ impl Config {
 }
 
 fn rows() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
-    include_str!("base_prefixes.txt").lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-        let (name, prefixes) = line.split_once(' ')?;
-        Some((name, prefixes.split(' ').collect()))
-    })
+    include_str!("base_prefixes.txt").lines().filter(|line| !line.starts_with('#')).filter_map(
+        |line| {
+            let (name, prefixes) = line.split_once(' ')?;
+            Some((name, prefixes.split(' ').collect()))
+        },
+    )
 }
 
 #[cfg(test)]
@@ -38,12 +41,18 @@ mod tests {
 
     #[test]
     fn every_line_of_the_table_is_a_row() {
-        let lines = include_str!("base_prefixes.txt").lines().filter(|line| !line.starts_with('#')).count();
+        let lines =
+            include_str!("base_prefixes.txt").lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(rows().count(), lines);
         let names: std::collections::HashSet<_> = rows().map(|(name, _)| name).collect();
         assert_eq!(names.len(), lines, "no name twice");
         for (name, prefixes) in rows() {
-            assert!(prefixes.iter().all(|prefix| !prefix.is_empty() && !prefix.starts_with('.') && !prefix.ends_with('.')), "{name}");
+            assert!(
+                prefixes.iter().all(|prefix| !prefix.is_empty()
+                    && !prefix.starts_with('.')
+                    && !prefix.ends_with('.')),
+                "{name}"
+            );
         }
     }
 

@@ -1,7 +1,8 @@
 //! [`Config`]: a checkpoint's config.json, read as plain data.
 //!
-//! A config is hostile input: its size and nesting are limited, and no field is assumed to be there or to have its usual type.
-//! What the fields mean is for others, except for one question that rules ask often: whether a model is [tied](Config::tie_policy).
+//! A config is hostile input: its size and nesting are limited, and no field is assumed to be there
+//! or to have its usual type. What the fields mean is for others, except for one question that
+//! rules ask often: whether a model is [tied](Config::tie_policy).
 
 mod base;
 mod json;
@@ -43,7 +44,8 @@ impl Config {
     /// `NaN` and `Infinity`, which Python writes into JSON and JSON doesn't have, read as null.
     ///
     /// # Errors
-    /// If the file can't be read, is larger than [`MAX_BYTES`], or is no JSON object nested less than 128 deep. The error names the file.
+    /// If the file can't be read, is larger than [`MAX_BYTES`], or is no JSON object nested less
+    /// than 128 deep. The error names the file.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let joined;
@@ -55,14 +57,23 @@ impl Config {
         };
         let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
         let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io("cannot read", path, e))?;
+        file.take(MAX_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io("cannot read", path, e))?;
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(Error::new(ErrorKind::Limit, format!("the config is larger than {} MiB", MAX_BYTES >> 20)).in_file(path));
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("the config is larger than {} MiB", MAX_BYTES >> 20),
+            )
+            .in_file(path));
         }
         let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
         match serde_json::from_slice(&json::without_python_constants(text)) {
             Ok(value @ Value::Object(_)) => Ok(Self(value)),
-            Ok(other) => Err(Error::corrupt(format!("a config is a JSON object, this is {}", kind(&other))).in_file(path)),
+            Ok(other) => {
+                Err(Error::corrupt(format!("a config is a JSON object, this is {}", kind(&other)))
+                    .in_file(path))
+            }
             Err(error) => Err(Error::corrupt(format!("not a JSON object: {error}")).in_file(path)),
         }
     }
@@ -77,8 +88,9 @@ impl Config {
         self.0.is_null()
     }
 
-    /// The value at a path, from the top: a step is the name of a field, or the index of an array's item in decimal.
-    /// No steps give the whole. `None` where a step isn't there; a null that is there is `Some`.
+    /// The value at a path, from the top: a step is the name of a field, or the index of an array's
+    /// item in decimal. No steps give the whole. `None` where a step isn't there; a null that is
+    /// there is `Some`.
     pub fn get<S: AsRef<str>>(&self, steps: &[S]) -> Option<&Value> {
         steps.iter().try_fold(&self.0, |value, step| match value {
             Value::Object(fields) => fields.get(step.as_ref()),
@@ -87,12 +99,14 @@ impl Config {
         })
     }
 
-    /// The dotted path of every field, those of nested objects too (not of objects in arrays), in the order of the file: for did-you-mean.
+    /// The dotted path of every field, those of nested objects too (not of objects in arrays), in
+    /// the order of the file: for did-you-mean.
     pub fn fields(&self) -> Vec<String> {
         fn collect(value: &Value, prefix: &str, fields: &mut Vec<String>) {
             let Value::Object(object) = value else { return };
             for (name, value) in object {
-                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                let path =
+                    if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
                 fields.push(path.clone());
                 collect(value, &path, fields);
             }

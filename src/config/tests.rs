@@ -65,7 +65,9 @@ fn a_path_goes_through_objects_and_arrays() {
     assert_eq!(config.get(&["a", "b", "0"]), Some(&json!(1)));
     assert_eq!(config.get(&["a", "b", "1", "c"]), Some(&Value::Null));
     assert_eq!(config.get(&["0"]), Some(&json!("zero")));
-    for absent in [&["a", "c"][..], &["a", "b", "2"], &["a", "b", "-1"], &["a", "b", "x"], &["0", "0"]] {
+    for absent in
+        [&["a", "c"][..], &["a", "b", "2"], &["a", "b", "-1"], &["a", "b", "x"], &["0", "0"]]
+    {
         assert_eq!(config.get(absent), None, "{absent:?}");
     }
     assert_eq!(config.get::<&str>(&[]), Some(config.value()));
@@ -75,8 +77,20 @@ fn a_path_goes_through_objects_and_arrays() {
 
 #[test]
 fn fields_are_dotted_and_in_order() {
-    let config = Config::from_value(json!({"z": 1, "text_config": {"heads": 2, "rope": {"theta": 1}}, "list": [{"hidden": 1}]}));
-    assert_eq!(config.fields(), ["z", "text_config", "text_config.heads", "text_config.rope", "text_config.rope.theta", "list"]);
+    let config = Config::from_value(
+        json!({"z": 1, "text_config": {"heads": 2, "rope": {"theta": 1}}, "list": [{"hidden": 1}]}),
+    );
+    assert_eq!(
+        config.fields(),
+        [
+            "z",
+            "text_config",
+            "text_config.heads",
+            "text_config.rope",
+            "text_config.rope.theta",
+            "list"
+        ]
+    );
     assert!(Config::empty().fields().is_empty());
 }
 

@@ -1,4 +1,5 @@
-//! The registry of diagnostic codes. A code is never reused; each has an entry in `docs/diagnostics.md`.
+//! The registry of diagnostic codes. A code is never reused; each has an entry in
+//! `docs/diagnostics.md`.
 
 use std::fmt;
 
@@ -162,7 +163,8 @@ codes! {
     UNLISTED_KEY = 336;
     /// Layers that the config counts, and that the checkpoint lacks.
     MISSING_LAYER = 337;
-    /// Empty tensors where others of their list are not: what ZeRO-3 leaves of parameters that were not gathered.
+    /// Empty tensors where others of their list are not: what ZeRO-3 leaves of parameters that were
+    /// not gathered.
     PLACEHOLDER = 338;
     /// A key that no safetensors file can hold.
     UNWRITABLE_KEY = 339;

@@ -1,6 +1,7 @@
 //! [`Diagnostic`]: rules are wrong, or don't fit this checkpoint.
 //!
-//! Many come at once; one points at rule text, at keys, or at both. Rendering for a terminal is in [`mod@render`], the list of codes in [`codes`].
+//! Many come at once; one points at rule text, at keys, or at both. Rendering for a terminal is in
+//! [`mod@render`], the list of codes in [`codes`].
 
 pub mod codes;
 pub mod plain;
@@ -55,7 +56,8 @@ impl Span {
     }
 }
 
-/// A span and the text it points into. As JSON: `file`, `start` and `end` in bytes, `line` and `column` from 1.
+/// A span and the text it points into. As JSON: `file`, `start` and `end` in bytes, `line` and
+/// `column` from 1.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The rule text.
@@ -127,7 +129,15 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     fn new(severity: Severity, code: Code, message: impl Into<String>) -> Self {
-        Self { code, severity, message: message.into(), primary: None, labels: Vec::new(), keys: Vec::new(), hints: Vec::new() }
+        Self {
+            code,
+            severity,
+            message: message.into(),
+            primary: None,
+            labels: Vec::new(),
+            keys: Vec::new(),
+            hints: Vec::new(),
+        }
     }
 
     /// An error.
@@ -213,7 +223,10 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4 && *distance < candidate.chars().count())
+        .filter(|(distance, candidate)| {
+            *distance <= 1 + candidate.len().min(word.len()) / 4
+                && *distance < candidate.chars().count()
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

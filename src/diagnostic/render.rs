@@ -1,6 +1,7 @@
 //! Diagnostics as text for people, with annotate-snippets.
 //!
-//! Spans are clamped to their text and widened to whole characters first, so that no diagnostic can make rendering fail.
+//! Spans are clamped to their text and widened to whole characters first, so that no diagnostic can
+//! make rendering fail.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
     let code = diagnostic.code.to_string();
     let mut group = Group::with_title(level.primary_title(one_line(&diagnostic.message)).id(code));
     for (source, marks) in by_source(diagnostic) {
-        let mut snippet = Snippet::source(source.text.as_str()).path(one_line(&source.name)).fold(true);
+        let mut snippet =
+            Snippet::source(source.text.as_str()).path(one_line(&source.name)).fold(true);
         for (primary, range, label) in marks {
             let kind = if primary { AnnotationKind::Primary } else { AnnotationKind::Context };
             let label = (!label.is_empty()).then(|| one_line(label));
@@ -57,7 +59,9 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
 fn plain(line: &str) -> String {
     let mut parts = line.split('\u{1b}');
     let first = parts.next().unwrap_or_default();
-    parts.fold(first.to_owned(), |text, part| text + part.split_once('m').map_or(part, |(_, rest)| rest))
+    parts.fold(first.to_owned(), |text, part| {
+        text + part.split_once('m').map_or(part, |(_, rest)| rest)
+    })
 }
 
 /// Several, with an empty line between them.
@@ -71,9 +75,14 @@ type Mark<'d> = (bool, Range<usize>, &'d str);
 fn by_source(diagnostic: &Diagnostic) -> Vec<(&Arc<SourceText>, Vec<Mark<'_>>)> {
     let mut sources: Vec<(&Arc<SourceText>, Vec<Mark<'_>>)> = Vec::new();
     let primary = diagnostic.primary.iter().map(|place| (true, place));
-    for (primary, (place, label)) in primary.chain(diagnostic.labels.iter().map(|place| (false, place))) {
+    for (primary, (place, label)) in
+        primary.chain(diagnostic.labels.iter().map(|place| (false, place)))
+    {
         let mark = (primary, range(place), label.as_str());
-        match sources.iter_mut().find(|(source, _)| Arc::ptr_eq(source, &place.source) || **source == place.source) {
+        match sources
+            .iter_mut()
+            .find(|(source, _)| Arc::ptr_eq(source, &place.source) || **source == place.source)
+        {
             Some((_, marks)) => marks.push(mark),
             None => sources.push((&place.source, vec![mark])),
         }
@@ -120,13 +129,19 @@ mod tests {
     use crate::diagnostic::{Span, codes};
 
     fn place(text: &str, start: u32, end: u32) -> Place {
-        Place { source: Arc::new(SourceText { name: "a.graft".to_owned(), text: text.to_owned() }), span: Span { start, end } }
+        Place {
+            source: Arc::new(SourceText { name: "a.graft".to_owned(), text: text.to_owned() }),
+            span: Span { start, end },
+        }
     }
 
     #[test]
     fn code_places_keys_and_hints_are_shown() {
         let other = Place {
-            source: Arc::new(SourceText { name: "b.graft".to_owned(), text: "drop \"q\"".to_owned() }),
+            source: Arc::new(SourceText {
+                name: "b.graft".to_owned(),
+                text: "drop \"q\"".to_owned(),
+            }),
             span: Span { start: 5, end: 8 },
         };
         let diagnostic = Diagnostic::error(codes::COLLISION, "two sources give one key")
@@ -136,9 +151,14 @@ mod tests {
             .keys((0..31).map(|i| format!("k.{i}")))
             .hint("drop one");
         let text = render(&diagnostic, false);
-        for part in
-            ["error[RG301]: two sources give one key", "a.graft:2:6", "^^^ this one", "--- and this", "b.graft:1:6", "in another file"]
-        {
+        for part in [
+            "error[RG301]: two sources give one key",
+            "a.graft:2:6",
+            "^^^ this one",
+            "--- and this",
+            "b.graft:1:6",
+            "in another file",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
         assert!(text.contains("= keys: k.0, k.1, k.2, k.3, k.4 and 26 more"), "{text}");
@@ -150,9 +170,14 @@ mod tests {
     #[test]
     fn long_keys_stand_on_lines_of_their_own() {
         let keys = (0..6).map(|i| format!("model.layers.{i}.self_attn.q_proj.weight"));
-        let text = render(&Diagnostic::warning(codes::MISSING_KEY, "keys are missing").keys(keys), false);
+        let text =
+            render(&Diagnostic::warning(codes::MISSING_KEY, "keys are missing").keys(keys), false);
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        assert!(lines.contains(&"model.layers.4.self_attn.q_proj.weight") && lines.contains(&"and 1 more"), "{text}");
+        assert!(
+            lines.contains(&"model.layers.4.self_attn.q_proj.weight")
+                && lines.contains(&"and 1 more"),
+            "{text}"
+        );
         assert!(!text.contains("layers.5"));
     }
 
@@ -167,7 +192,10 @@ mod tests {
 
     #[test]
     fn no_place_no_trouble() {
-        assert_eq!(render(&Diagnostic::note(codes::DROPPED, "a key was dropped"), false), "note[RG311]: a key was dropped\n");
+        assert_eq!(
+            render(&Diagnostic::note(codes::DROPPED, "a key was dropped"), false),
+            "note[RG311]: a key was dropped\n"
+        );
     }
 
     #[test]
@@ -176,7 +204,9 @@ mod tests {
             for start in 0..8 {
                 for end in 0..8 {
                     render(
-                        &Diagnostic::error(codes::SYNTAX, "m").at(place(text, start, end), "l").label(place(text, end, u32::MAX), "k"),
+                        &Diagnostic::error(codes::SYNTAX, "m")
+                            .at(place(text, start, end), "l")
+                            .label(place(text, end, u32::MAX), "k"),
                         false,
                     );
                 }
@@ -186,15 +216,23 @@ mod tests {
 
     #[test]
     fn control_characters_of_keys_are_escaped() {
-        let text = render(&Diagnostic::note(codes::DROPPED, "a \u{1b}[31m key").keys(["k\u{1b}[2J", "a\nb"]), false);
+        let text = render(
+            &Diagnostic::note(codes::DROPPED, "a \u{1b}[31m key").keys(["k\u{1b}[2J", "a\nb"]),
+            false,
+        );
         assert!(!text.contains('\u{1b}') && text.contains("a\\nb"), "{text}");
     }
 
     #[test]
     fn a_place_in_json_has_line_and_column() {
         let json = serde_json::to_value(place("é\néx", 5, 6)).unwrap();
-        assert_eq!(json, serde_json::json!({"file": "a.graft", "start": 5, "end": 6, "line": 2, "column": 2}));
-        let json = serde_json::to_value(Diagnostic::error(codes::SYNTAX, "m").at(place("x", 0, 9), "l")).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"file": "a.graft", "start": 5, "end": 6, "line": 2, "column": 2})
+        );
+        let json =
+            serde_json::to_value(Diagnostic::error(codes::SYNTAX, "m").at(place("x", 0, 9), "l"))
+                .unwrap();
         assert_eq!(json["primary"][0]["line"], 1);
         assert_eq!(json["code"], "RG101");
     }

@@ -25,7 +25,8 @@ impl Equality {
 
 const STRETCH: u64 = 1 << 20;
 
-/// Compares two tensors byte for byte, up to the first difference. NaNs are equal if their bytes are, zeros of either sign are not.
+/// Compares two tensors byte for byte, up to the first difference. NaNs are equal if their bytes
+/// are, zeros of either sign are not.
 ///
 /// # Errors
 /// If a key isn't there, or reading fails.
@@ -80,12 +81,20 @@ fn places(source: &dyn Store, a: &str, b: &str) -> Result<std::result::Result<u6
     if same || a == b {
         return Ok(Err(Equality::SamePlace));
     }
-    let len = x.info.nbytes().ok_or_else(|| Error::corrupt(format!("{} is no whole number of bytes", x.info)).at_key(a))?;
+    let len = x.info.nbytes().ok_or_else(|| {
+        Error::corrupt(format!("{} is no whole number of bytes", x.info)).at_key(a)
+    })?;
     Ok(Ok(len))
 }
 
 /// Shows both in stretches, until `see` has seen enough.
-fn compare(source: &dyn Store, a: &str, b: &str, len: u64, mut see: impl FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+fn compare(
+    source: &dyn Store,
+    a: &str,
+    b: &str,
+    len: u64,
+    mut see: impl FnMut(&[u8], &[u8]) -> bool,
+) -> Result<()> {
     let room = usize::try_from(len.min(STRETCH)).unwrap_or(0);
     let (mut x, mut y) = (vec![0; room], vec![0; room]);
     let mut offset = 0;

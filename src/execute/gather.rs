@@ -1,7 +1,9 @@
-//! Pieces are carried out: their operands are gathered from where they lie, values are computed, the result is placed.
+//! Pieces are carried out: their operands are gathered from where they lie, values are computed,
+//! the result is placed.
 //!
-//! A leaf is either in memory, and is copied from directly, or is read in stretches: a stretch spans the steps whose gaps are small enough
-//! that reading through them costs less than another call. Nothing here holds more than one stretch and the tile it fills.
+//! A leaf is either in memory, and is copied from directly, or is read in stretches: a stretch
+//! spans the steps whose gaps are small enough that reading through them costs less than another
+//! call. Nothing here holds more than one stretch and the tile it fills.
 
 use super::compile::{Expr, Leaf, Value};
 use super::layout::{Lane, Piece};
@@ -46,11 +48,25 @@ impl Worker {
         Self { stretch: Vec::new(), limit: limit.max(8), gap, overflowed: 0 }
     }
 
-    /// Writes the elements of a piece, of `size` bytes each, to `out`, whose first element is the piece's first; `strides` are those
-    /// of the piece's dims in `out`.
-    pub(super) fn place(&mut self, piece: &Piece<Value>, size: u64, leaves: &dyn Leaves, out: &mut [u8], strides: &[u64]) -> Result<()> {
+    /// Writes the elements of a piece, of `size` bytes each, to `out`, whose first element is the
+    /// piece's first; `strides` are those of the piece's dims in `out`.
+    pub(super) fn place(
+        &mut self,
+        piece: &Piece<Value>,
+        size: u64,
+        leaves: &dyn Leaves,
+        out: &mut [u8],
+        strides: &[u64],
+    ) -> Result<()> {
         if piece.value.is_copy() {
-            return self.gather(piece.value.leaves[0], &piece.operands[0], &piece.dims, leaves, out, strides);
+            return self.gather(
+                piece.value.leaves[0],
+                &piece.operands[0],
+                &piece.dims,
+                leaves,
+                out,
+                strides,
+            );
         }
         let compact = Shape::from(&piece.dims[..]).contiguous_strides();
         let volume = bytes_of(piece.volume(), 1)?;
@@ -66,32 +82,60 @@ impl Worker {
             let block = evaluate(&piece.value.expr, &operands, start, len)?;
             if let Some(dtype) = piece.value.expr.dtype() {
                 let exponents = piece.value.expr.exponents();
-                let inputs = piece.value.leaves.iter().zip(&operands).enumerate().filter_map(|(at, (leaf, (bytes, width)))| {
-                    let dtype = if Some(at) == exponents { Dtype::F8_E8M0 } else { leaf.dtype };
-                    Some((dtype, bytes.get(start * width..(start + len) * width)?))
-                });
-                self.overflowed = self.overflowed.saturating_add(value::overflowed(inputs, (dtype, &block)));
+                let inputs = piece.value.leaves.iter().zip(&operands).enumerate().filter_map(
+                    |(at, (leaf, (bytes, width)))| {
+                        let dtype = if Some(at) == exponents { Dtype::F8_E8M0 } else { leaf.dtype };
+                        Some((dtype, bytes.get(start * width..(start + len) * width)?))
+                    },
+                );
+                self.overflowed =
+                    self.overflowed.saturating_add(value::overflowed(inputs, (dtype, &block)));
             }
             result.extend(block);
         }
-        strided::copy(&piece.dims, bytes_of(1, size)?, &result, &compact, out, strides).ok_or_else(outside)
+        strided::copy(&piece.dims, bytes_of(1, size)?, &result, &compact, out, strides)
+            .ok_or_else(outside)
     }
 
-    fn gather(&mut self, leaf: Leaf, lane: &Lane, dims: &[u64], leaves: &dyn Leaves, out: &mut [u8], strides: &[u64]) -> Result<()> {
+    fn gather(
+        &mut self,
+        leaf: Leaf,
+        lane: &Lane,
+        dims: &[u64],
+        leaves: &dyn Leaves,
+        out: &mut [u8],
+        strides: &[u64],
+    ) -> Result<()> {
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
         if let Some(bytes) = leaves.bytes(leaf.node) {
             if nibbles {
-                let last: u64 = lane.offset + dims.iter().zip(&lane.strides).map(|(n, stride)| (n - 1) * stride).sum::<u64>();
-                let codes = bytes.get(bytes_of(lane.offset / 2, 1)?..=bytes_of(last / 2, 1)?).ok_or_else(outside)?;
+                let last: u64 = lane.offset
+                    + dims
+                        .iter()
+                        .zip(&lane.strides)
+                        .map(|(n, stride)| (n - 1) * stride)
+                        .sum::<u64>();
+                let codes = bytes
+                    .get(bytes_of(lane.offset / 2, 1)?..=bytes_of(last / 2, 1)?)
+                    .ok_or_else(outside)?;
                 let codes = halves(codes);
-                return strided::copy(dims, 1, &codes[usize::from(lane.offset % 2 == 1)..], &lane.strides, out, strides)
-                    .ok_or_else(outside);
+                return strided::copy(
+                    dims,
+                    1,
+                    &codes[usize::from(lane.offset % 2 == 1)..],
+                    &lane.strides,
+                    out,
+                    strides,
+                )
+                .ok_or_else(outside);
             }
             let bytes = bytes.get(bytes_of(lane.offset, size)?..).ok_or_else(outside)?;
-            return strided::copy(dims, bytes_of(1, size)?, bytes, &lane.strides, out, strides).ok_or_else(outside);
+            return strided::copy(dims, bytes_of(1, size)?, bytes, &lane.strides, out, strides)
+                .ok_or_else(outside);
         }
-        // The dims that one stretch spans, narrow ones first; the others are walked. In nibbles, a stretch counts bytes of two.
+        // The dims that one stretch spans, narrow ones first; the others are walked. In nibbles, a
+        // stretch counts bytes of two.
         let mut order: Vec<usize> = (0..dims.len()).collect();
         order.sort_by_key(|k| lane.strides[*k]);
         let limit = if nibbles { self.limit } else { self.limit / size };
@@ -102,17 +146,23 @@ impl Worker {
             if stride.saturating_sub(span).saturating_mul(size) > self.gap {
                 break;
             }
-            let fit = limit.saturating_sub(span).checked_div(stride).map_or(dims[k], |more| dims[k].min(more + 1));
+            let fit = limit
+                .saturating_sub(span)
+                .checked_div(stride)
+                .map_or(dims[k], |more| dims[k].min(more + 1));
             steps[k] = fit;
             span += (fit - 1) * stride;
             if fit < dims[k] {
                 break;
             }
         }
-        // Where the stretches don't lie as they are wanted, some are read side by side and put in order together: a line of the cache then gets all of its
-        // elements at once, not one from each stretch.
+        // Where the stretches don't lie as they are wanted, some are read side by side and put in
+        // order together: a line of the cache then gets all of its elements at once, not one from
+        // each stretch.
         let beside = match (nibbles, is_run(&steps, &lane.strides, strides)) {
-            (false, false) => (0..dims.len()).filter(|k| steps[*k] == 1 && dims[*k] > 1).min_by_key(|k| strides[*k]),
+            (false, false) => (0..dims.len())
+                .filter(|k| steps[*k] == 1 && dims[*k] > 1)
+                .min_by_key(|k| strides[*k]),
             _ => None,
         };
         if let Some(k) = beside {
@@ -120,8 +170,14 @@ impl Worker {
         }
         let mut at = vec![0u64; dims.len()];
         loop {
-            let part: Vec<u64> = at.iter().zip(&steps).zip(dims).map(|((at, step), n)| (*step).min(n - at)).collect();
-            let from = lane.offset + at.iter().zip(&lane.strides).map(|(at, stride)| at * stride).sum::<u64>();
+            let part: Vec<u64> = at
+                .iter()
+                .zip(&steps)
+                .zip(dims)
+                .map(|((at, step), n)| (*step).min(n - at))
+                .collect();
+            let from = lane.offset
+                + at.iter().zip(&lane.strides).map(|(at, stride)| at * stride).sum::<u64>();
             let to = at.iter().zip(strides).map(|(at, stride)| at * stride).sum::<u64>();
             let length = |k: usize| (part[k] - 1) * lane.strides[k];
             let span = 1 + (0..dims.len()).filter(|k| Some(*k) != beside).map(length).sum::<u64>();
@@ -131,7 +187,15 @@ impl Worker {
                 let stretch = sized(&mut self.stretch, bytes_of(last - first + 1, 1)?);
                 leaves.read(leaf.node, first, stretch)?;
                 let codes = halves(stretch);
-                strided::copy(&part, 1, &codes[usize::from(from % 2 == 1)..], &lane.strides, out, strides).ok_or_else(outside)?;
+                strided::copy(
+                    &part,
+                    1,
+                    &codes[usize::from(from % 2 == 1)..],
+                    &lane.strides,
+                    out,
+                    strides,
+                )
+                .ok_or_else(outside)?;
             } else if let Some(k) = beside {
                 let row = bytes_of(span, size)?;
                 let block = sized(&mut self.stretch, bytes_of(span * part[k], size)?);
@@ -140,14 +204,16 @@ impl Worker {
                 }
                 let mut compact = lane.strides.clone();
                 compact[k] = span;
-                strided::copy(&part, bytes_of(1, size)?, block, &compact, out, strides).ok_or_else(outside)?;
+                strided::copy(&part, bytes_of(1, size)?, block, &compact, out, strides)
+                    .ok_or_else(outside)?;
             } else if is_run(&part, &lane.strides, strides) {
                 let out = out.get_mut(..bytes_of(span, size)?).ok_or_else(outside)?;
                 leaves.read(leaf.node, from * size, out)?;
             } else {
                 let stretch = sized(&mut self.stretch, bytes_of(span, size)?);
                 leaves.read(leaf.node, from * size, stretch)?;
-                strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides).ok_or_else(outside)?;
+                strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides)
+                    .ok_or_else(outside)?;
             }
             let mut k = dims.len();
             loop {
@@ -173,7 +239,12 @@ pub(super) fn width(dtype: Dtype) -> u64 {
 /// Bytes of some elements, as this machine counts memory.
 pub(super) fn bytes_of(elements: u64, size: u64) -> Result<usize> {
     let bytes = elements.checked_mul(size).and_then(|bytes| usize::try_from(bytes).ok());
-    bytes.ok_or_else(|| Error::new(crate::error::ErrorKind::Limit, "a tensor is larger than this machine's memory can be"))
+    bytes.ok_or_else(|| {
+        Error::new(
+            crate::error::ErrorKind::Limit,
+            "a tensor is larger than this machine's memory can be",
+        )
+    })
 }
 
 pub(super) fn outside() -> Error {
@@ -194,7 +265,13 @@ fn halves(bytes: &[u8]) -> Vec<u8> {
 
 /// Whether both sides step through a box as one run.
 fn is_run(dims: &[u64], a: &[u64], b: &[u64]) -> bool {
-    let mut steps: Vec<(u64, u64, u64)> = dims.iter().zip(a).zip(b).filter(|((n, _), _)| **n > 1).map(|((n, a), b)| (*a, *b, *n)).collect();
+    let mut steps: Vec<(u64, u64, u64)> = dims
+        .iter()
+        .zip(a)
+        .zip(b)
+        .filter(|((n, _), _)| **n > 1)
+        .map(|((n, a), b)| (*a, *b, *n))
+        .collect();
     steps.sort_unstable();
     let mut expected = 1;
     steps.iter().all(|(a, b, n)| {
@@ -205,7 +282,12 @@ fn is_run(dims: &[u64], a: &[u64], b: &[u64]) -> bool {
 }
 
 /// Elements `start..start+len` of an expression.
-fn evaluate(expr: &Expr, operands: &[(Vec<u8>, usize)], start: usize, len: usize) -> Result<Vec<u8>> {
+fn evaluate(
+    expr: &Expr,
+    operands: &[(Vec<u8>, usize)],
+    start: usize,
+    len: usize,
+) -> Result<Vec<u8>> {
     let slice = |operand: usize| {
         let (bytes, width) = operands.get(operand).ok_or_else(outside)?;
         bytes.get(start * width..(start + len) * width).ok_or_else(outside)
@@ -213,10 +295,14 @@ fn evaluate(expr: &Expr, operands: &[(Vec<u8>, usize)], start: usize, len: usize
     match expr {
         Expr::Operand(operand) => slice(*operand).map(<[u8]>::to_vec),
         Expr::Constant(element) => Ok(element.repeat(len)),
-        Expr::Step { step, from, to, input } => step.apply(*from, *to, &evaluate(input, operands, start, len)?),
-        Expr::Scale { x, from, scale, scales, to } => {
-            value::scale((*from, &evaluate(x, operands, start, len)?), (*scales, slice(*scale)?), *to)
+        Expr::Step { step, from, to, input } => {
+            step.apply(*from, *to, &evaluate(input, operands, start, len)?)
         }
+        Expr::Scale { x, from, scale, scales, to } => value::scale(
+            (*from, &evaluate(x, operands, start, len)?),
+            (*scales, slice(*scale)?),
+            *to,
+        ),
         Expr::Mxfp4 { codes, scales, to } => value::mxfp4(slice(*codes)?, slice(*scales)?, *to),
     }
 }

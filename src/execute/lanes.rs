@@ -17,12 +17,13 @@ use crate::store::Checkpoint;
 /// The lanes of a plan, as far as they are known without its output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lanes {
-    /// Bytes of tensors by lane, if new files are written. Of what the system copies, a filesystem that can will share the blocks instead; which
-    /// it is, only the output's place decides.
+    /// Bytes of tensors by lane, if new files are written. Of what the system copies, a filesystem
+    /// that can will share the blocks instead; which it is, only the output's place decides.
     pub bytes: BTreeMap<Lane, u64>,
     /// The same for each file that is written, in order.
     pub files: Vec<FileLanes>,
-    /// If it can be done in place: the lane of each file that is there, and the bytes that stay in it. None move.
+    /// If it can be done in place: the lane of each file that is there, and the bytes that stay in
+    /// it. None move.
     pub in_place: Option<Vec<FileLanes>>,
 }
 
@@ -43,7 +44,11 @@ pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Re
     let kept = kept(plan, options.ties);
     let program = compile(plan, &kept, MAX_PIECES)?;
     let temporary = |node: NodeId| program.temporaries.contains(&node);
-    let items: Vec<Item<'_>> = kept.iter().enumerate().map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t]))).collect();
+    let items: Vec<Item<'_>> = kept
+        .iter()
+        .enumerate()
+        .map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t])))
+        .collect();
     let limit = if options.single { None } else { options.max_shard_size };
     let mut lanes = Lanes { bytes: BTreeMap::new(), files: Vec::new(), in_place: None };
     for (name, group) in grouped(&items, limit, "model.safetensors")? {
@@ -67,7 +72,11 @@ pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Re
 fn add(layout: &Layout, temporary: &dyn Fn(NodeId) -> bool, bytes: &mut BTreeMap<Lane, u64>) {
     for piece in &layout.pieces {
         let made = piece.value.leaves.iter().any(|leaf| temporary(leaf.node));
-        let lane = if piece.is_run() && piece.value.is_copy() && !made { Lane::Copied } else { Lane::Streamed };
+        let lane = if piece.is_run() && piece.value.is_copy() && !made {
+            Lane::Copied
+        } else {
+            Lane::Streamed
+        };
         let sum = bytes.entry(lane).or_insert(0);
         *sum = sum.saturating_add(piece.volume().saturating_mul(layout.size));
     }

@@ -1,14 +1,16 @@
 //! The layout algebra: which elements go where, as strided boxes, with no tensor in between.
 //!
-//! A tensor is described by [`Piece`]s. A piece is a box of steps (`dims`); each of its [`Lane`]s says which element a step is at: the
-//! target lane counts in the tensor's *row-major linear index*, so a reshape changes nothing, and each operand lane counts in the elements of
-//! a source. All lanes of a piece share its dims, so whatever cuts a dim cuts every lane alike.
+//! A tensor is described by [`Piece`]s. A piece is a box of steps (`dims`); each of its [`Lane`]s
+//! says which element a step is at: the target lane counts in the tensor's *row-major linear
+//! index*, so a reshape changes nothing, and each operand lane counts in the elements of a source.
+//! All lanes of a piece share its dims, so whatever cuts a dim cuts every lane alike.
 //!
-//! The other index maps need the target lane in the coordinates of a shape. [`refine`] cuts pieces until every step stays inside one
-//! dimension of that shape, without carry; then moving a dimension is a change of strides ([`Axes::moved`]) and slicing one is [`clip`].
+//! The other index maps need the target lane in the coordinates of a shape. [`refine`] cuts pieces
+//! until every step stays inside one dimension of that shape, without carry; then moving a
+//! dimension is a change of strides ([`Axes::moved`]) and slicing one is [`clip`].
 //!
-//! Invariants: no dim of a piece has one step or none; the lanes of a piece have as many strides as it has dims; the pieces of a tensor
-//! write each of its elements once.
+//! Invariants: no dim of a piece has one step or none; the lanes of a piece have as many strides as
+//! it has dims; the pieces of a tensor write each of its elements once.
 
 use crate::tensor::Shape;
 
@@ -55,12 +57,20 @@ impl<T: Clone + PartialEq> Piece<T> {
 
     /// One past the last element of the target that it writes.
     pub(super) fn end(&self) -> u64 {
-        self.target.offset + 1 + self.dims.iter().zip(&self.target.strides).map(|(n, stride)| (n - 1) * stride).sum::<u64>()
+        self.target.offset
+            + 1
+            + self
+                .dims
+                .iter()
+                .zip(&self.target.strides)
+                .map(|(n, stride)| (n - 1) * stride)
+                .sum::<u64>()
     }
 
     /// Whether it is one stretch, the same on all sides.
     pub(super) fn is_run(&self) -> bool {
-        self.dims.len() <= 1 && self.lanes().all(|lane| lane.strides.iter().all(|stride| *stride == 1))
+        self.dims.len() <= 1
+            && self.lanes().all(|lane| lane.strides.iter().all(|stride| *stride == 1))
     }
 
     pub(super) fn lane(&self, which: Which) -> &Lane {
@@ -137,7 +147,10 @@ impl<T: Clone + PartialEq> Piece<T> {
         let mut k = 1;
         while k < self.dims.len() {
             let inner = self.dims[k];
-            if self.lanes().all(|lane| lane.strides[k].checked_mul(inner) == Some(lane.strides[k - 1])) {
+            if self
+                .lanes()
+                .all(|lane| lane.strides[k].checked_mul(inner) == Some(lane.strides[k - 1]))
+            {
                 self.dims[k] *= self.dims[k - 1];
                 self.remove_dim(k - 1);
             } else {
@@ -151,16 +164,30 @@ impl<T: Clone + PartialEq> Piece<T> {
         if self.value != next.value || self.operands.len() != next.operands.len() {
             return None;
         }
-        let distance: Vec<u64> = self.lanes().zip(next.lanes()).map(|(a, b)| b.offset.checked_sub(a.offset)).collect::<Option<_>>()?;
+        let distance: Vec<u64> = self
+            .lanes()
+            .zip(next.lanes())
+            .map(|(a, b)| b.offset.checked_sub(a.offset))
+            .collect::<Option<_>>()?;
         let same_but = |longer: &Self, k: usize, shorter: &Self| {
-            let rest = |values: &[u64]| -> Vec<u64> { values.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, v)| *v).collect() };
-            rest(&longer.dims) == shorter.dims && longer.lanes().zip(shorter.lanes()).all(|(a, b)| rest(&a.strides) == b.strides)
+            let rest = |values: &[u64]| -> Vec<u64> {
+                values.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, v)| *v).collect()
+            };
+            rest(&longer.dims) == shorter.dims
+                && longer.lanes().zip(shorter.lanes()).all(|(a, b)| rest(&a.strides) == b.strides)
         };
-        let steps =
-            |piece: &Self, k: usize| piece.lanes().zip(&distance).all(|(l, by)| l.strides[k].checked_mul(piece.dims[k]) == Some(*by));
+        let steps = |piece: &Self, k: usize| {
+            piece
+                .lanes()
+                .zip(&distance)
+                .all(|(l, by)| l.strides[k].checked_mul(piece.dims[k]) == Some(*by))
+        };
         let mut joined = self.clone();
         if self.dims.len() == next.dims.len() {
-            let (a, b): (Vec<_>, Vec<_>) = (self.lanes().map(|l| &l.strides).collect(), next.lanes().map(|l| &l.strides).collect());
+            let (a, b): (Vec<_>, Vec<_>) = (
+                self.lanes().map(|l| &l.strides).collect(),
+                next.lanes().map(|l| &l.strides).collect(),
+            );
             if a != b {
                 return None;
             }
@@ -172,7 +199,8 @@ impl<T: Clone + PartialEq> Piece<T> {
                 }
                 return Some(joined);
             }
-            let differing: Vec<usize> = (0..self.dims.len()).filter(|k| self.dims[*k] != next.dims[*k]).collect();
+            let differing: Vec<usize> =
+                (0..self.dims.len()).filter(|k| self.dims[*k] != next.dims[*k]).collect();
             let [k] = differing[..] else { return None };
             if !steps(self, k) {
                 return None;
@@ -189,7 +217,8 @@ impl<T: Clone + PartialEq> Piece<T> {
     }
 }
 
-/// Coalesces, orders and joins the pieces of a tensor. The fewer and longer they are, the larger are the copies.
+/// Coalesces, orders and joins the pieces of a tensor. The fewer and longer they are, the larger
+/// are the copies.
 pub(super) fn tidy<T: Clone + PartialEq>(pieces: &mut Vec<Piece<T>>) {
     for piece in pieces.iter_mut() {
         piece.coalesce();
@@ -231,9 +260,19 @@ impl Axes {
         self.strides.iter().zip(&self.sizes).map(move |(stride, size)| index / stride % size)
     }
 
-    /// A refined lane when its axes get other strides, and its coordinates are moved by `shift` (added) first.
-    pub(super) fn moved(&self, lane: &Lane, strides: &[u64], shift: impl Fn(usize, u64) -> u64) -> Lane {
-        let offset = self.coordinates(lane.offset).enumerate().map(|(axis, at)| shift(axis, at) * strides[axis]).sum();
+    /// A refined lane when its axes get other strides, and its coordinates are moved by `shift`
+    /// (added) first.
+    pub(super) fn moved(
+        &self,
+        lane: &Lane,
+        strides: &[u64],
+        shift: impl Fn(usize, u64) -> u64,
+    ) -> Lane {
+        let offset = self
+            .coordinates(lane.offset)
+            .enumerate()
+            .map(|(axis, at)| shift(axis, at) * strides[axis])
+            .sum();
         let step = |stride: &u64| match self.owner(*stride) {
             Some(axis) if *stride != 0 => stride / self.strides[axis] * strides[axis],
             _ => 0,
@@ -242,7 +281,8 @@ impl Axes {
     }
 }
 
-/// Cuts a piece until no step of a lane carries from one axis into another. `None` if that takes too many pieces.
+/// Cuts a piece until no step of a lane carries from one axis into another. `None` if that takes
+/// too many pieces.
 pub(super) fn refine<T: Clone + PartialEq>(
     piece: Piece<T>,
     which: Which,
@@ -259,7 +299,8 @@ pub(super) fn refine<T: Clone + PartialEq>(
             out.push(piece);
             continue;
         };
-        // Steps that are no multiple of the boundary move below it; together they must not reach it.
+        // Steps that are no multiple of the boundary move below it; together they must not reach
+        // it.
         let lane = piece.lane(which);
         let base = lane.offset % boundary;
         let mut extent = u128::from(base);
@@ -278,7 +319,9 @@ pub(super) fn refine<T: Clone + PartialEq>(
         };
         let (steps, stride) = (piece.dims[k], lane.strides[k]);
         // What the other dims below the boundary span.
-        let rest = u64::try_from(extent - u128::from(base) - u128::from(steps - 1) * u128::from(stride)).ok()?;
+        let rest =
+            u64::try_from(extent - u128::from(base) - u128::from(steps - 1) * u128::from(stride))
+                .ok()?;
         let period = boundary / gcd(stride, boundary);
         if steps > period && base < stride {
             // The pattern of carries repeats: one dim counts the periods, on the boundary.
@@ -326,8 +369,15 @@ impl Cut {
     }
 }
 
-/// Keeps the steps of a refined piece whose coordinate along an axis lies in a range. `None` if that takes too many pieces.
-pub(super) fn clip<T: Clone + PartialEq>(piece: Piece<T>, which: Which, cut: Cut, out: &mut Vec<Piece<T>>, limit: usize) -> Option<()> {
+/// Keeps the steps of a refined piece whose coordinate along an axis lies in a range. `None` if
+/// that takes too many pieces.
+pub(super) fn clip<T: Clone + PartialEq>(
+    piece: Piece<T>,
+    which: Which,
+    cut: Cut,
+    out: &mut Vec<Piece<T>>,
+    limit: usize,
+) -> Option<()> {
     let (low, high) = cut.range;
     let outer = u128::from(cut.stride) * u128::from(cut.size);
     let mut work = vec![piece];
@@ -355,8 +405,14 @@ pub(super) fn clip<T: Clone + PartialEq>(piece: Piece<T>, which: Which, cut: Cut
         let (steps, step) = (piece.dims[k], lane.strides[k] / cut.stride);
         let rest = span - (steps - 1) * step;
         // Steps `touching` have coordinates in the range; those `inside` have no other.
-        let touching = (low.saturating_sub(base + rest).div_ceil(step), high.saturating_sub(base).div_ceil(step).min(steps));
-        let inside = (low.saturating_sub(base).div_ceil(step), high.saturating_sub(base + rest).div_ceil(step).min(steps));
+        let touching = (
+            low.saturating_sub(base + rest).div_ceil(step),
+            high.saturating_sub(base).div_ceil(step).min(steps),
+        );
+        let inside = (
+            low.saturating_sub(base).div_ceil(step),
+            high.saturating_sub(base + rest).div_ceil(step).min(steps),
+        );
         let inside = if inside.0 < inside.1 { inside } else { (touching.1, touching.1) };
         if inside.0 < inside.1 {
             out.push(piece.slice(k, inside.0, inside.1 - inside.0));

@@ -7,7 +7,8 @@ fn steps(piece: &Piece<()>) -> Vec<(u64, u64)> {
     let mut found = vec![(piece.target.offset, piece.operands[0].offset)];
     for (k, n) in piece.dims.iter().enumerate() {
         let (t, s) = (piece.target.strides[k], piece.operands[0].strides[k]);
-        found = found.iter().flat_map(|(a, b)| (0..*n).map(move |i| (a + i * t, b + i * s))).collect();
+        found =
+            found.iter().flat_map(|(a, b)| (0..*n).map(move |i| (a + i * t, b + i * s))).collect();
     }
     found
 }
@@ -26,11 +27,13 @@ fn piece(dims: &[u64], target: (u64, &[u64]), operand: (u64, &[u64])) -> Piece<(
 #[test]
 fn an_aligned_run_refines_to_whole_rows_with_head_and_tail() {
     let mut out = Vec::new();
-    refine(piece(&[25], (3, &[1]), (0, &[1])), Which::Target, &Axes::new(&[4, 10]), &mut out, 100).unwrap();
+    refine(piece(&[25], (3, &[1]), (0, &[1])), Which::Target, &Axes::new(&[4, 10]), &mut out, 100)
+        .unwrap();
     let shapes: Vec<_> = out.iter().map(|p| (p.target.offset, p.dims.clone())).collect();
     assert_eq!(shapes, [(3, vec![7]), (10, vec![10]), (20, vec![8])]);
     out.clear();
-    refine(piece(&[40], (0, &[1]), (0, &[1])), Which::Target, &Axes::new(&[4, 10]), &mut out, 100).unwrap();
+    refine(piece(&[40], (0, &[1]), (0, &[1])), Which::Target, &Axes::new(&[4, 10]), &mut out, 100)
+        .unwrap();
     assert_eq!(out, [piece(&[4, 10], (0, &[10, 1]), (0, &[10, 1]))]);
 }
 
@@ -38,7 +41,10 @@ fn an_aligned_run_refines_to_whole_rows_with_head_and_tail() {
 fn refining_that_needs_too_many_pieces_is_refused() {
     // A transpose of 101 x 103 read in rows of 7: nothing lines up.
     let turned = piece(&[101, 103], (0, &[1, 101]), (0, &[103, 1]));
-    assert!(refine(turned.clone(), Which::Target, &Axes::new(&[1486, 7]), &mut Vec::new(), 10).is_none());
+    assert!(
+        refine(turned.clone(), Which::Target, &Axes::new(&[1486, 7]), &mut Vec::new(), 10)
+            .is_none()
+    );
     let mut out = Vec::new();
     refine(turned.clone(), Which::Target, &Axes::new(&[101 * 103, 1]), &mut out, 10).unwrap();
     assert_eq!(out, [turned]);
@@ -66,7 +72,10 @@ fn turned() -> impl Strategy<Value = Piece<()>> {
         })
         .prop_map(|(shape, dims)| {
             let result: Vec<u64> = dims.iter().map(|d| shape[*d]).collect();
-            let (source, target) = (Shape::from(shape).contiguous_strides(), Shape::from(result.clone()).contiguous_strides());
+            let (source, target) = (
+                Shape::from(shape).contiguous_strides(),
+                Shape::from(result.clone()).contiguous_strides(),
+            );
             let kept: Vec<usize> = (0..result.len()).filter(|k| result[*k] > 1).collect();
             let mut piece = piece(
                 &kept.iter().map(|k| result[*k]).collect::<Vec<_>>(),

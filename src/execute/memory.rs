@@ -1,4 +1,5 @@
-//! In memory: a target that is one affine view of one source *is* a view of it; only the others are made.
+//! In memory: a target that is one affine view of one source *is* a view of it; only the others are
+//! made.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,11 +32,13 @@ pub struct Views {
 /// Bytes that one thread gathers at once where values are computed.
 const TILE: u64 = 1 << 20;
 
-/// Carries out a plan in memory. Renames, ties, slices, splits along the first dimension, unstacking and transposes share the source's
-/// storage and copy nothing; targets of one node are always one tensor; the others are made, in parallel.
+/// Carries out a plan in memory. Renames, ties, slices, splits along the first dimension,
+/// unstacking and transposes share the source's storage and copy nothing; targets of one node are
+/// always one tensor; the others are made, in parallel.
 ///
 /// # Errors
-/// If the plan doesn't fit the store or is inconsistent, an op isn't defined on its dtype, or a source can't be mapped.
+/// If the plan doesn't fit the store or is inconsistent, an op isn't defined on its dtype, or a
+/// source can't be mapped.
 pub fn views(plan: &Plan, source: &dyn Store) -> Result<Views> {
     views_within(plan, source, MAX_PIECES, None)
 }
@@ -48,8 +51,8 @@ pub fn views_until(plan: &Plan, source: &dyn Store, cancel: &AtomicBool) -> Resu
     views_within(plan, source, MAX_PIECES, Some(cancel))
 }
 
-/// As [`views`], for a model that holds tensors already: the keys that a tie with `if absent fallback` leaves as they are
-/// ([`Plan::kept`]) are its own, in its own storage.
+/// As [`views`], for a model that holds tensors already: the keys that a tie with `if absent
+/// fallback` leaves as they are ([`Plan::kept`]) are its own, in its own storage.
 ///
 /// # Errors
 /// As [`views`]; and if the model doesn't hold such a key.
@@ -66,7 +69,12 @@ pub fn views_over(plan: &Plan, source: &dyn Store, model: &dyn Store) -> Result<
 }
 
 /// As [`views`], with another limit of pieces.
-pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize, cancel: Option<&AtomicBool>) -> Result<Views> {
+pub(super) fn views_within(
+    plan: &Plan,
+    source: &dyn Store,
+    limit: usize,
+    cancel: Option<&AtomicBool>,
+) -> Result<Views> {
     let all: Vec<usize> = (0..plan.targets.len()).collect();
     let program = compile(plan, &all, limit)?;
     let mut leaves = Mapped::default();
@@ -88,18 +96,27 @@ pub(super) fn views_within(plan: &Plan, source: &dyn Store, limit: usize, cancel
             if let Op::Source { key } = &plan.node(leaf.node).op
                 && !leaves.views.contains_key(&leaf.node)
             {
-                leaves.views.insert(leaf.node, source_view(source, key, &plan.node(leaf.node).info)?);
+                leaves
+                    .views
+                    .insert(leaf.node, source_view(source, key, &plan.node(leaf.node).info)?);
             }
         }
     }
     let made: Vec<(NodeId, Made)> = nodes
         .par_iter()
-        .map(|(node, (layout, key))| Ok((*node, tensor(layout, &leaves, limit, cancel).map_err(|error| error.at_key(key.as_str()))?)))
+        .map(|(node, (layout, key))| {
+            Ok((
+                *node,
+                tensor(layout, &leaves, limit, cancel)
+                    .map_err(|error| error.at_key(key.as_str()))?,
+            ))
+        })
         .collect::<Result<_>>()?;
     let made: BTreeMap<NodeId, Made> = made.into_iter().collect();
     for (node, (layout, key)) in &nodes {
         let computed = made.get(node).map_or(0, |made| made.overflowed);
-        report.overflow(key, computed.saturating_add(layout.overflowed_before(&leaves.temporaries)));
+        report
+            .overflow(key, computed.saturating_add(layout.overflowed_before(&leaves.temporaries)));
     }
     let mut seen = BTreeSet::new();
     let mut tensors = IndexMap::with_capacity(plan.targets.len());
@@ -138,13 +155,19 @@ struct Made {
     overflowed: u64,
 }
 
-fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&AtomicBool>) -> Result<Made> {
+fn tensor(
+    layout: &Layout,
+    leaves: &Mapped,
+    limit: usize,
+    cancel: Option<&AtomicBool>,
+) -> Result<Made> {
     not_cancelled(cancel)?;
     let mut copies = Mapped::default();
     let pieces = match settle(layout, leaves, limit)? {
         Some(pieces) => {
             if let Some(view) = alias(layout, &pieces, leaves)? {
-                // A temporary is nobody's storage but this target's, and as good a home as a copy; but it was made.
+                // A temporary is nobody's storage but this target's, and as good a home as a copy;
+                // but it was made.
                 let leaf = pieces.first().map(|piece| piece.value.leaves[0].node);
                 let aliased = leaf.is_none_or(|node| !leaves.temporaries.contains_key(&node));
                 return Ok(Made { view, aliased, moved_only: aliased, read: 0, overflowed: 0 });
@@ -155,8 +178,14 @@ fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&Atomic
             // Strides that can't be followed: the sources are made row-major first.
             for leaf in layout.pieces.iter().flat_map(|piece| &piece.value.leaves) {
                 let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
-                if let (false, Entry::Vacant(slot)) = (view.is_contiguous(), copies.views.entry(leaf.node)) {
-                    slot.insert(TensorView::contiguous(Storage::new(view.to_vec()), view.info().clone(), 0)?);
+                if let (false, Entry::Vacant(slot)) =
+                    (view.is_contiguous(), copies.views.entry(leaf.node))
+                {
+                    slot.insert(TensorView::contiguous(
+                        Storage::new(view.to_vec()),
+                        view.info().clone(),
+                        0,
+                    )?);
                 }
             }
             layout.pieces.clone()
@@ -165,26 +194,45 @@ fn tensor(layout: &Layout, leaves: &Mapped, limit: usize, cancel: Option<&Atomic
     let both = Both(&copies, leaves);
     let mut bytes = Vec::new();
     let len = bytes_of(layout.numel, layout.size)?;
-    bytes.try_reserve_exact(len).map_err(|_| Error::new(ErrorKind::Limit, format!("no memory for a tensor of {}", layout.info)))?;
+    bytes.try_reserve_exact(len).map_err(|_| {
+        Error::new(ErrorKind::Limit, format!("no memory for a tensor of {}", layout.info))
+    })?;
     bytes.resize(len, 0);
     let mut worker = Worker::new(TILE, GAP);
     let mut read = 0;
     for piece in &pieces {
         // Moves need no buffer of their own; values are computed tile by tile.
-        let parts = if piece.value.is_copy() { vec![piece.clone()] } else { tiles(piece, layout.size, TILE).collect() };
+        let parts = if piece.value.is_copy() {
+            vec![piece.clone()]
+        } else {
+            tiles(piece, layout.size, TILE).collect()
+        };
         for part in parts {
             not_cancelled(cancel)?;
-            read += part.value.leaves.iter().map(|leaf| part.volume() * u64::from(leaf.dtype.bits()) / 8).sum::<u64>();
-            let out = bytes.get_mut(bytes_of(part.target.offset, layout.size)?..).ok_or_else(outside)?;
+            read += part
+                .value
+                .leaves
+                .iter()
+                .map(|leaf| part.volume() * u64::from(leaf.dtype.bits()) / 8)
+                .sum::<u64>();
+            let out =
+                bytes.get_mut(bytes_of(part.target.offset, layout.size)?..).ok_or_else(outside)?;
             worker.place(&part, layout.size, &both, out, &part.target.strides)?;
         }
     }
     let view = TensorView::contiguous(Storage::new(bytes), layout.info.clone(), 0)?;
     // An empty tensor has nothing to copy.
-    Ok(Made { view, aliased: layout.numel == 0, moved_only: layout.is_copy(), read, overflowed: worker.overflowed })
+    Ok(Made {
+        view,
+        aliased: layout.numel == 0,
+        moved_only: layout.is_copy(),
+        read,
+        overflowed: worker.overflowed,
+    })
 }
 
-/// The pieces of a layout, which address row-major sources, with the strides that the sources have. `None` if that takes too many pieces.
+/// The pieces of a layout, which address row-major sources, with the strides that the sources have.
+/// `None` if that takes too many pieces.
 fn settle(layout: &Layout, leaves: &Mapped, limit: usize) -> Result<Option<Vec<Piece<Value>>>> {
     let mut out = Vec::with_capacity(layout.pieces.len());
     for piece in &layout.pieces {
@@ -198,12 +246,15 @@ fn settle(layout: &Layout, leaves: &Mapped, limit: usize) -> Result<Option<Vec<P
             let mut refined = Vec::new();
             // Half bytes are counted in other steps than their source.
             let half = leaf.dtype == Dtype::F4;
-            let refine = |piece: Piece<Value>| refine(piece, Which::Operand(operand), &axes, &mut refined, limit);
+            let refine = |piece: Piece<Value>| {
+                refine(piece, Which::Operand(operand), &axes, &mut refined, limit)
+            };
             if half || settled.into_iter().try_for_each(refine).is_none() {
                 return Ok(None);
             }
             for piece in &mut refined {
-                piece.operands[operand] = axes.moved(&piece.operands[operand], view.strides(), |_, at| at);
+                piece.operands[operand] =
+                    axes.moved(&piece.operands[operand], view.strides(), |_, at| at);
                 piece.coalesce();
             }
             settled = refined;
@@ -223,7 +274,10 @@ fn alias(layout: &Layout, pieces: &[Piece<Value>], leaves: &Mapped) -> Result<Op
     let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
     let Some(Lane { offset, strides }) = affine(layout, piece) else { return Ok(None) };
     let size = u64::from(leaf.dtype.bits()).max(8);
-    let offset = offset.checked_mul(size).and_then(|bits| bits.checked_add(view.offset_bits())).ok_or_else(outside)?;
+    let offset = offset
+        .checked_mul(size)
+        .and_then(|bits| bits.checked_add(view.offset_bits()))
+        .ok_or_else(outside)?;
     TensorView::strided(view.storage().clone(), layout.info.clone(), strides, offset).map(Some)
 }
 
@@ -232,7 +286,8 @@ pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
     let offset = piece.operands[0].offset;
     if layout.info.dtype.bits() < 8 {
         // Counted in bytes, and only as one run.
-        let run = piece.dims.is_empty() || (piece.dims.len() == 1 && piece.operands[0].strides[0] == 1);
+        let run =
+            piece.dims.is_empty() || (piece.dims.len() == 1 && piece.operands[0].strides[0] == 1);
         return run.then(|| Lane { offset, strides: layout.info.shape.contiguous_strides() });
     }
     let axes = Axes::new(&layout.info.shape);

@@ -1,7 +1,9 @@
-//! A plan is carried out: in memory ([`views`]) or to files ([`write()`]), by one fused pass over the sources.
+//! A plan is carried out: in memory ([`views`]) or to files ([`write()`]), by one fused pass over
+//! the sources.
 //!
-//! Each target compiles to strided boxes over its sources; every element is read where it lies and written where it belongs, with no tensor in
-//! between. [`naive`] does the same node by node and is the reference.
+//! Each target compiles to strided boxes over its sources; every element is read where it lies and
+//! written where it belongs, with no tensor in between. [`naive`] does the same node by node and is
+//! the reference.
 
 mod compile;
 mod equal;
@@ -35,7 +37,9 @@ pub use write::{Progress, Rank, Ties, WriteOptions, write};
 /// Whether to go on: an error if not.
 fn not_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
     match cancel {
-        Some(cancel) if cancel.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Interrupted, "interrupted")),
+        Some(cancel) if cancel.load(Ordering::Relaxed) => {
+            Err(Error::new(ErrorKind::Interrupted, "interrupted"))
+        }
         _ => Ok(()),
     }
 }

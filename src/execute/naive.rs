@@ -1,6 +1,8 @@
-//! The reference executor: node by node, whole tensors, element by element. Slow and plain on purpose.
+//! The reference executor: node by node, whole tensors, element by element. Slow and plain on
+//! purpose.
 //!
-//! The fused executor must agree with it bitwise, which the tests check; it also evaluates the few nodes that fusing gives up on.
+//! The fused executor must agree with it bitwise, which the tests check; it also evaluates the few
+//! nodes that fusing gives up on.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -16,28 +18,40 @@ use crate::tensor::{Dtype, Shape, TensorInfo};
 /// Evaluates a node: its elements in row-major order, little-endian.
 ///
 /// # Errors
-/// If the plan is inconsistent or asks for an op on a dtype that has none, or reading a source fails.
+/// If the plan is inconsistent or asks for an op on a dtype that has none, or reading a source
+/// fails.
 pub fn evaluate(plan: &Plan, source: &dyn Store, node: NodeId) -> Result<Vec<u8>> {
     Ok(evaluate_counting(plan, source, node)?.0)
 }
 
 /// As [`evaluate`], and how many elements were computed from finite ones and are infinite or NaN.
-pub(super) fn evaluate_counting(plan: &Plan, source: &dyn Store, node: NodeId) -> Result<(Vec<u8>, u64)> {
+pub(super) fn evaluate_counting(
+    plan: &Plan,
+    source: &dyn Store,
+    node: NodeId,
+) -> Result<(Vec<u8>, u64)> {
     let mut overflowed = 0;
     let mut needed = vec![false; plan.nodes.len()];
-    *needed.get_mut(node.0 as usize).ok_or_else(|| Error::corrupt("the plan is inconsistent: no such node"))? = true;
+    *needed
+        .get_mut(node.0 as usize)
+        .ok_or_else(|| Error::corrupt("the plan is inconsistent: no such node"))? = true;
     let mut done: BTreeMap<NodeId, Rc<Vec<u8>>> = BTreeMap::new();
     for id in (0..=node.0 as usize).rev() {
-        for input in plan.nodes[id].inputs.iter().filter(|_| needed[id]).cloned().collect::<Vec<_>>() {
+        for input in
+            plan.nodes[id].inputs.iter().filter(|_| needed[id]).cloned().collect::<Vec<_>>()
+        {
             if input.0 as usize >= id {
-                return Err(Error::corrupt("the plan is inconsistent: a node comes before its input"));
+                return Err(Error::corrupt(
+                    "the plan is inconsistent: a node comes before its input",
+                ));
             }
             needed[input.0 as usize] = true;
         }
     }
     for id in (0..=node.0).filter(|id| needed[*id as usize]).map(NodeId) {
         check(plan, id)?;
-        let inputs: Vec<_> = plan.node(id).inputs.iter().filter_map(|input| done.get(input).cloned()).collect();
+        let inputs: Vec<_> =
+            plan.node(id).inputs.iter().filter_map(|input| done.get(input).cloned()).collect();
         let elements = step(plan, source, id, &inputs, &mut overflowed)?;
         done.insert(id, Rc::new(elements));
     }
@@ -50,12 +64,19 @@ fn width(dtype: Dtype) -> usize {
     (dtype.bits() as usize / 8).max(1)
 }
 
-fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>], overflowed: &mut u64) -> Result<Vec<u8>> {
+fn step(
+    plan: &Plan,
+    source: &dyn Store,
+    id: NodeId,
+    inputs: &[Rc<Vec<u8>>],
+    overflowed: &mut u64,
+) -> Result<Vec<u8>> {
     let node = plan.node(id);
     let info = &node.info;
     let numel = size(info.numel())?;
     let w = width(info.dtype);
-    let shapes: Vec<&TensorInfo> = node.inputs.iter().map(|input| &plan.node(*input).info).collect();
+    let shapes: Vec<&TensorInfo> =
+        node.inputs.iter().map(|input| &plan.node(*input).info).collect();
     let mut out = Vec::new();
     let room = numel.checked_mul(w).is_some_and(|bytes| out.try_reserve_exact(bytes).is_ok());
     if !room {
@@ -80,7 +101,10 @@ fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>], ove
                     let pair = if column < half { column } else { column - half };
                     #[allow(clippy::cast_precision_loss)]
                     let angle = row as f64 / 10_000f64.powf(2.0 * pair as f64 / columns as f64);
-                    let element = value::fill(if column < half { angle.sin() } else { angle.cos() }, info.dtype)?;
+                    let element = value::fill(
+                        if column < half { angle.sin() } else { angle.cos() },
+                        info.dtype,
+                    )?;
                     out.extend_from_slice(&element);
                 }
             }
@@ -121,12 +145,17 @@ fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>], ove
             let codes: Vec<u8> = inputs[0].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect();
             let scales: Vec<u8> = inputs[1].iter().flat_map(|scale| [*scale; 32]).collect();
             out = value::mxfp4(&codes, &scales, info.dtype)?;
-            *overflowed += value::overflowed([(Dtype::F8_E8M0, &scales[..])].into_iter(), (info.dtype, &out));
+            *overflowed +=
+                value::overflowed([(Dtype::F8_E8M0, &scales[..])].into_iter(), (info.dtype, &out));
         }
         op => {
-            let step = Step::of(op).ok_or_else(|| Error::corrupt("the plan is inconsistent: an unknown op"))?;
+            let step = Step::of(op)
+                .ok_or_else(|| Error::corrupt("the plan is inconsistent: an unknown op"))?;
             out = step.apply(shapes[0].dtype, info.dtype, &inputs[0])?;
-            *overflowed += value::overflowed([(shapes[0].dtype, &inputs[0][..])].into_iter(), (info.dtype, &out));
+            *overflowed += value::overflowed(
+                [(shapes[0].dtype, &inputs[0][..])].into_iter(),
+                (info.dtype, &out),
+            );
         }
     }
     Ok(out)
@@ -139,14 +168,21 @@ fn step(plan: &Plan, source: &dyn Store, id: NodeId, inputs: &[Rc<Vec<u8>>], ove
 pub(super) fn matches_header(source: &dyn Store, key: &Key, expected: &TensorInfo) -> Result<()> {
     let message = match source.header().get(key) {
         Some(found) if found == expected => return Ok(()),
-        Some(found) => format!("the plan was made for {expected}, but the checkpoint holds {found}"),
+        Some(found) => {
+            format!("the plan was made for {expected}, but the checkpoint holds {found}")
+        }
         None => "the checkpoint has no such key, which the plan reads".to_owned(),
     };
     Err(Error::corrupt(message).at_key(key.as_str()))
 }
 
 /// For each place of the result, in order: the element at an index of an input.
-fn gather<'a>(shape: &Shape, width: usize, out: &mut Vec<u8>, pick: impl Fn(&mut [u64]) -> (&'a [u8], usize)) {
+fn gather<'a>(
+    shape: &Shape,
+    width: usize,
+    out: &mut Vec<u8>,
+    pick: impl Fn(&mut [u64]) -> (&'a [u8], usize),
+) {
     if shape.contains(&0) {
         return;
     }
@@ -175,7 +211,9 @@ fn index(at: &[u64], shape: &Shape) -> usize {
 }
 
 fn size(count: Option<u64>) -> Result<usize> {
-    count.and_then(|count| usize::try_from(count).ok()).ok_or_else(|| Error::corrupt("a tensor's size is no number of bytes"))
+    count
+        .and_then(|count| usize::try_from(count).ok())
+        .ok_or_else(|| Error::corrupt("a tensor's size is no number of bytes"))
 }
 
 /// One byte for each element of less than a byte, the low bits first.

@@ -39,7 +39,8 @@ impl std::fmt::Display for Lane {
 /// What carrying out a plan did. Counts are of targets, sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Targets that share a tensor: in memory, views of a source or of another target; in files, ties that were not written.
+    /// Targets that share a tensor: in memory, views of a source or of another target; in files,
+    /// ties that were not written.
     pub aliased: u64,
     /// Targets whose elements were only moved.
     pub copied: u64,
@@ -51,7 +52,8 @@ pub struct Report {
     pub bytes_copied: u64,
     /// Size of the targets that were computed.
     pub bytes_transformed: u64,
-    /// Bytes read from the source. Small gaps between elements that are needed are read through, and counted.
+    /// Bytes read from the source. Small gaps between elements that are needed are read through,
+    /// and counted.
     pub bytes_read: u64,
     /// Bytes written, headers and index included; 0 in memory.
     pub bytes_written: u64,
@@ -61,15 +63,17 @@ pub struct Report {
     pub temporary_bytes: u64,
     /// Bytes of tensors by the lane that they took.
     pub lanes: BTreeMap<Lane, u64>,
-    /// Targets with elements that were computed from finite ones and are infinite or NaN, and how many: rounding is no such thing. Of several
-    /// ranks, each knows those of its share, and the one that completes the output knows all.
+    /// Targets with elements that were computed from finite ones and are infinite or NaN, and how
+    /// many: rounding is no such thing. Of several ranks, each knows those of its share, and the
+    /// one that completes the output knows all.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub overflowed: BTreeMap<Key, u64>,
     /// Files that an earlier run had finished, and that were found whole.
     pub kept: u64,
     /// Whether the output is in its place. Of several ranks, only the last to finish puts it there.
     pub complete: bool,
-    /// Most memory that the process ever held, in bytes, mapped files included; 0 where the system doesn't say.
+    /// Most memory that the process ever held, in bytes, mapped files included; 0 where the system
+    /// doesn't say.
     pub peak_memory: u64,
     /// Files written, by name, in order; a single file by its own name.
     pub files: Vec<String>,
@@ -89,10 +93,16 @@ impl Report {
             return Vec::new();
         }
         let elements = self.overflowed.values().fold(0u64, |sum, count| sum.saturating_add(*count));
-        let plural = |count: u64, what: &str| if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") };
+        let plural = |count: u64, what: &str| {
+            if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+        };
         let tensors = plural(self.overflowed.len() as u64, "tensor");
-        let message = format!("{} of {tensors} overflowed: finite before, infinite or NaN now", plural(elements, "element"));
-        let finding = Diagnostic::warning(OVERFLOW, message).keys(self.overflowed.keys().map(|key| key.as_str()));
+        let message = format!(
+            "{} of {tensors} overflowed: finite before, infinite or NaN now",
+            plural(elements, "element")
+        );
+        let finding = Diagnostic::warning(OVERFLOW, message)
+            .keys(self.overflowed.keys().map(|key| key.as_str()));
         vec![finding.hint("leave these tensors in a dtype of a wider range (BF16 has that of F32): `cast … unless \"that.key\"`")]
     }
 }

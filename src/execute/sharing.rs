@@ -8,7 +8,8 @@ use super::memory::affine;
 use crate::error::Result;
 use crate::plan::Plan;
 
-/// What a target is when a plan is carried out in memory over contiguous sources, as those of files are.
+/// What a target is when a plan is carried out in memory over contiguous sources, as those of files
+/// are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharing {

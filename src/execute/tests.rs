@@ -1,4 +1,5 @@
-//! Random plans: fused in memory and fused to a file, at every size of buffers, agree bitwise with the reference, element by element.
+//! Random plans: fused in memory and fused to a file, at every size of buffers, agree bitwise with
+//! the reference, element by element.
 
 mod random;
 
@@ -48,16 +49,19 @@ fn covered_once(program: &Program) {
     }
 }
 
-/// Runs a plan in every way. Gives how many targets were compared, views among them, and temporaries.
+/// Runs a plan in every way. Gives how many targets were compared, views among them, and
+/// temporaries.
 fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
     let Random { plan, store } = random;
-    let expected: Vec<_> = plan.targets.iter().map(|target| naive::evaluate(plan, store, target.node)).collect();
+    let expected: Vec<_> =
+        plan.targets.iter().map(|target| naive::evaluate(plan, store, target.node)).collect();
     let limit = if choices.below(4) == 0 { choices.below(6) + 1 } else { MAX_PIECES };
     let all: Vec<usize> = (0..plan.targets.len()).collect();
     let expected: Vec<Vec<u8>> = match expected.into_iter().collect::<Result<_>>() {
         Ok(expected) => expected,
         Err(error) => {
-            // An integer overflow is one for the fused executor too, where it computes that element; and nothing else is.
+            // An integer overflow is one for the fused executor too, where it computes that
+            // element; and nothing else is.
             assert!(error.to_string().contains("overflows"), "{error}");
             return (0, 0, 0);
         }
@@ -65,12 +69,21 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
     let views = memory::views_within(plan, store, limit, None).unwrap();
     for (target, expected) in plan.targets.iter().zip(&expected) {
         let view = &views.tensors[&target.key];
-        assert_eq!((view.info(), &view.to_vec()), (plan.info(target), expected), "{} in memory", target.key);
+        assert_eq!(
+            (view.info(), &view.to_vec()),
+            (plan.info(target), expected),
+            "{} in memory",
+            target.key
+        );
     }
 
     let program = compile(plan, &all, limit).unwrap();
     covered_once(&program);
-    let temporaries = program.temporaries.iter().map(|node| (*node, naive::evaluate(plan, store, *node).unwrap())).collect();
+    let temporaries = program
+        .temporaries
+        .iter()
+        .map(|node| (*node, naive::evaluate(plan, store, *node).unwrap()))
+        .collect();
     let leaves = Read(plan, store, temporaries);
     let mut pool = Pool::new(&leaves, [16, 64, 300, 1 << 20][choices.below(4)], 0);
     pool.gap = [0, 6, 4096][choices.below(3)];
@@ -81,7 +94,13 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
     let mut outputs = Vec::new();
     for (target, layout) in plan.targets.iter().zip(&program.layouts) {
         let overflowed = AtomicU64::new(0);
-        outputs.push(Output { layout: layout.clone(), key: target.key.to_string(), file: file.clone(), start, overflowed });
+        outputs.push(Output {
+            layout: layout.clone(),
+            key: target.key.to_string(),
+            file: file.clone(),
+            start,
+            overflowed,
+        });
         start += layout.numel * layout.size;
     }
     pool.run(&outputs).unwrap();
@@ -93,7 +112,9 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
     }
     // Both ways count the same elements, once each.
     let mut firsts = BTreeMap::new();
-    for (target, output) in plan.targets.iter().zip(&outputs).filter(|_| program.temporaries.is_empty()) {
+    for (target, output) in
+        plan.targets.iter().zip(&outputs).filter(|_| program.temporaries.is_empty())
+    {
         let first = *firsts.entry(target.node).or_insert(&target.key);
         let counted = views.report.overflowed.get(first).copied().unwrap_or(0);
         assert_eq!(output.overflowed.load(Ordering::Relaxed), counted, "{}", output.key);
@@ -104,7 +125,8 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
 #[test]
 fn random_chains_agree_with_the_reference() {
     let counts: [AtomicU64; 3] = Default::default();
-    let mut runner = TestRunner::new(Config { cases: 4500, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 4500, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&prop::collection::vec(any::<u32>(), 4..60), |choices| {
         let mut choices = Choices::new(&choices);
         let random = random::plan(&mut choices);

@@ -1,17 +1,23 @@
-//! Large boxes are cut into tiles that fit a buffer, so that runs are long on the side that reads and on the side that writes.
+//! Large boxes are cut into tiles that fit a buffer, so that runs are long on the side that reads
+//! and on the side that writes.
 
 use super::compile::Value;
 use super::gather::width;
 use super::layout::Piece;
 
-/// Lengths, in bytes, that runs on both sides should reach, one after the other and the target's first, while there is room. Reading in pieces of
-/// 2 KiB costs little, and gaps between them are read through where they are small; writing in pieces costs much more: the system then
-/// keeps a file in single pages.
+/// Lengths, in bytes, that runs on both sides should reach, one after the other and the target's
+/// first, while there is room. Reading in pieces of 2 KiB costs little, and gaps between them are
+/// read through where they are small; writing in pieces costs much more: the system then keeps a
+/// file in single pages.
 const GOALS: [u64; 3] = [2 << 10, 1 << 20, u64::MAX];
 
 /// Steps of each dim in a tile of at most about `budget` bytes, its operands included.
 pub(super) fn tile(piece: &Piece<Value>, size: u64, budget: u64) -> Vec<u64> {
-    let operands: u64 = if piece.value.is_copy() { 0 } else { piece.value.leaves.iter().map(|leaf| width(leaf.dtype)).sum() };
+    let operands: u64 = if piece.value.is_copy() {
+        0
+    } else {
+        piece.value.leaves.iter().map(|leaf| width(leaf.dtype)).sum()
+    };
     let mut room = (budget / (size + operands)).max(1);
     let mut steps = vec![1u64; piece.dims.len()];
     // Each side prefers its own order: the dims with the smallest strides first.
@@ -63,7 +69,11 @@ pub(super) fn nth(piece: &Piece<Value>, steps: &[u64], index: u64) -> Piece<Valu
 }
 
 /// All tiles of a piece.
-pub(super) fn tiles(piece: &Piece<Value>, size: u64, budget: u64) -> impl Iterator<Item = Piece<Value>> {
+pub(super) fn tiles(
+    piece: &Piece<Value>,
+    size: u64,
+    budget: u64,
+) -> impl Iterator<Item = Piece<Value>> {
     let steps = tile(piece, size, budget);
     (0..count(piece, &steps)).map(move |index| nth(piece, &steps, index))
 }

@@ -1,7 +1,8 @@
-//! Which tensors of a checkpoint are one: the same place, or the same bytes in two. Streamed, so that size doesn't matter.
+//! Which tensors of a checkpoint are one: the same place, or the same bytes in two. Streamed, so
+//! that size doesn't matter.
 //!
-//! Bytes are sampled first, hashed if samples agree, and compared if hashes do: most of a checkpoint is never read, and no answer rests
-//! on a hash.
+//! Bytes are sampled first, hashed if samples agree, and compared if hashes do: most of a
+//! checkpoint is never read, and no answer rests on a hash.
 
 use std::hash::{DefaultHasher, Hasher};
 
@@ -32,8 +33,8 @@ const SAMPLE: u64 = 4 << 10;
 /// Bytes that one thread reads at once.
 const STRETCH: u64 = 1 << 20;
 
-/// Keys that lie in one place: the same bytes of a file, or one storage, offset, shape and strides in memory. Tensors without elements
-/// lie nowhere.
+/// Keys that lie in one place: the same bytes of a file, or one storage, offset, shape and strides
+/// in memory. Tensors without elements lie nowhere.
 ///
 /// # Errors
 /// If a tensor in memory can't be viewed.
@@ -45,7 +46,10 @@ pub fn same_place(source: &dyn Store) -> Result<Vec<Vec<Key>>> {
             continue;
         }
         if let Some(place) = entry.location {
-            groups.entry((place.file, place.offset, place.len, &entry.info)).or_default().push(key.clone());
+            groups
+                .entry((place.file, place.offset, place.len, &entry.info))
+                .or_default()
+                .push(key.clone());
         } else if let Ok(view) = source.view(key) {
             // A manifest has nothing to view.
             in_memory.entry(view.data_ptr() as usize).or_default().push((key.clone(), view));
@@ -55,7 +59,10 @@ pub fn same_place(source: &dyn Store) -> Result<Vec<Vec<Key>>> {
     for (_, views) in in_memory {
         let mut parts: Vec<Vec<(Key, crate::tensor::TensorView)>> = Vec::new();
         for (key, view) in views {
-            match parts.iter_mut().find(|part| part.first().is_some_and(|(_, first)| first.same_tensor(&view))) {
+            match parts
+                .iter_mut()
+                .find(|part| part.first().is_some_and(|(_, first)| first.same_tensor(&view)))
+            {
                 Some(part) => part.push((key, view)),
                 None => parts.push(vec![(key, view)]),
             }
@@ -65,7 +72,8 @@ pub fn same_place(source: &dyn Store) -> Result<Vec<Vec<Key>>> {
     Ok(in_order(found))
 }
 
-/// Keys whose tensors have one dtype, one shape and equal bytes, be it in one place or several. Tensors without elements are left out.
+/// Keys whose tensors have one dtype, one shape and equal bytes, be it in one place or several.
+/// Tensors without elements are left out.
 ///
 /// # Errors
 /// If reading fails.
@@ -76,11 +84,17 @@ pub fn twins(source: &dyn Store) -> Result<Vec<Twins>> {
             alike.entry(&entry.info).or_default().push(key);
         }
     }
-    let candidates: Vec<(&TensorInfo, Vec<&Key>)> = alike.into_iter().filter(|(_, keys)| keys.len() > 1).collect();
+    let candidates: Vec<(&TensorInfo, Vec<&Key>)> =
+        alike.into_iter().filter(|(_, keys)| keys.len() > 1).collect();
     let sampled = split(source, candidates, |len| {
-        if len <= 3 * SAMPLE { vec![(0, len)] } else { vec![(0, SAMPLE), (len / 2, SAMPLE), (len - SAMPLE, SAMPLE)] }
+        if len <= 3 * SAMPLE {
+            vec![(0, len)]
+        } else {
+            vec![(0, SAMPLE), (len / 2, SAMPLE), (len - SAMPLE, SAMPLE)]
+        }
     })?;
-    let hashed = split(source, sampled, |len| if len <= 3 * SAMPLE { Vec::new() } else { vec![(0, len)] })?;
+    let hashed =
+        split(source, sampled, |len| if len <= 3 * SAMPLE { Vec::new() } else { vec![(0, len)] })?;
     let mut found = Vec::new();
     for (info, keys) in hashed {
         // Nearly always one; a tensor of the same hash and other bytes begins another.
@@ -111,8 +125,11 @@ fn split<'a>(
     groups: Vec<(&'a TensorInfo, Vec<&'a Key>)>,
     ranges: impl Fn(u64) -> Vec<(u64, u64)> + Sync,
 ) -> Result<Vec<(&'a TensorInfo, Vec<&'a Key>)>> {
-    let all: Vec<(usize, &TensorInfo, &Key)> =
-        groups.iter().enumerate().flat_map(|(at, (info, keys))| keys.iter().map(move |key| (at, *info, *key))).collect();
+    let all: Vec<(usize, &TensorInfo, &Key)> = groups
+        .iter()
+        .enumerate()
+        .flat_map(|(at, (info, keys))| keys.iter().map(move |key| (at, *info, *key)))
+        .collect();
     let hash = |(_, info, key): &(usize, &TensorInfo, &Key)| {
         let mut hasher = DefaultHasher::new();
         for (start, len) in ranges(info.nbytes().unwrap_or(0)) {
@@ -146,11 +163,19 @@ fn is_constant(source: &dyn Store, key: &Key, info: &TensorInfo) -> Result<bool>
 }
 
 /// Shows a range of a tensor's bytes in stretches, until `see` has seen enough.
-fn stretches(source: &dyn Store, key: &Key, start: u64, len: u64, mut see: impl FnMut(&[u8]) -> bool) -> Result<()> {
+fn stretches(
+    source: &dyn Store,
+    key: &Key,
+    start: u64,
+    len: u64,
+    mut see: impl FnMut(&[u8]) -> bool,
+) -> Result<()> {
     let mut buffer = vec![0; usize::try_from(len.min(STRETCH)).unwrap_or(0)];
     let mut at = 0;
     while at < len {
-        let part = buffer.get_mut(..usize::try_from((len - at).min(STRETCH)).unwrap_or(0)).unwrap_or_default();
+        let part = buffer
+            .get_mut(..usize::try_from((len - at).min(STRETCH)).unwrap_or(0))
+            .unwrap_or_default();
         source.read_at(key, start + at, part)?;
         if !see(part) {
             break;
@@ -184,12 +209,17 @@ mod tests {
 
     fn view(bytes: Vec<u8>) -> TensorView {
         let len = bytes.len() as u64;
-        TensorView::contiguous(Storage::new(bytes), TensorInfo::new(Dtype::U8, vec![len]), 0).unwrap()
+        TensorView::contiguous(Storage::new(bytes), TensorInfo::new(Dtype::U8, vec![len]), 0)
+            .unwrap()
     }
 
     /// Bytes that are all over the place, the same for one seed.
     fn noise(seed: u64, len: usize) -> Vec<u8> {
-        (0..len as u64).map(|at| ((at ^ seed.wrapping_mul(31)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
+        (0..len as u64)
+            .map(|at| {
+                ((at ^ seed.wrapping_mul(31)).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+            })
+            .collect()
     }
 
     #[test]
@@ -213,18 +243,24 @@ mod tests {
             .map(|(key, view)| (Key::from(key), view)),
             BTreeMap::new(),
         );
-        let places: Vec<Vec<String>> =
-            same_place(&dict).unwrap().into_iter().map(|keys| keys.into_iter().map(String::from).collect()).collect();
+        let places: Vec<Vec<String>> = same_place(&dict)
+            .unwrap()
+            .into_iter()
+            .map(|keys| keys.into_iter().map(String::from).collect())
+            .collect();
         assert_eq!(places, [["a", "b"]]);
         let found = twins(&dict).unwrap();
-        let found: Vec<(Vec<&str>, bool)> =
-            found.iter().map(|group| (group.keys.iter().map(Key::as_str).collect(), group.constant)).collect();
+        let found: Vec<(Vec<&str>, bool)> = found
+            .iter()
+            .map(|group| (group.keys.iter().map(Key::as_str).collect(), group.constant))
+            .collect();
         assert_eq!(found, [(vec!["a", "b", "copy"], false), (vec!["one.2", "one.10"], true)]);
     }
 
     #[test]
     fn tensors_that_differ_are_barely_read() {
-        let tensors = (0..4).map(|seed| (Key::from(format!("t.{seed}").as_str()), view(noise(seed, 1_000_000))));
+        let tensors = (0..4)
+            .map(|seed| (Key::from(format!("t.{seed}").as_str()), view(noise(seed, 1_000_000))));
         let dict = StateDict::from_tensors(tensors, BTreeMap::new());
         let counted = Counted::new(&dict);
         assert_eq!(twins(&counted).unwrap(), []);

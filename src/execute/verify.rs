@@ -37,48 +37,68 @@ pub struct Verified {
 
 /// The text of a manifest.
 pub(super) fn manifest<'a>(shards: impl Iterator<Item = (&'a str, &'a Sums)>) -> Result<String> {
-    let mut manifest = Manifest { algorithm: "blake3".to_owned(), files: BTreeMap::new(), tensors: BTreeMap::new() };
+    let mut manifest = Manifest {
+        algorithm: "blake3".to_owned(),
+        files: BTreeMap::new(),
+        tensors: BTreeMap::new(),
+    };
     for (name, sums) in shards {
         manifest.files.insert(name.to_owned(), sums.file.clone());
         manifest.tensors.extend(sums.tensors.clone());
     }
-    let mut text =
-        serde_json::to_string_pretty(&manifest).map_err(|error| Error::corrupt(format!("cannot write the checksums: {error}")))?;
+    let mut text = serde_json::to_string_pretty(&manifest)
+        .map_err(|error| Error::corrupt(format!("cannot write the checksums: {error}")))?;
     text.push('\n');
     Ok(text)
 }
 
-/// Holds the files of a directory to its [`CHECKSUMS`]. Where a file differs, its tensors are told apart.
+/// Holds the files of a directory to its [`CHECKSUMS`]. Where a file differs, its tensors are told
+/// apart.
 ///
 /// # Errors
 /// If there are no checksums, they can't be read or name files elsewhere, or a file can't be read.
 pub fn verify(directory: &Path) -> Result<Verified> {
     const MOST: u64 = 1 << 30;
     let path = directory.join(CHECKSUMS);
-    let found = path.metadata().map_err(|error| Error::io("cannot open the checksums", &path, error).hint("`--checksums` writes them"))?;
+    let found = path.metadata().map_err(|error| {
+        Error::io("cannot open the checksums", &path, error).hint("`--checksums` writes them")
+    })?;
     if !found.is_file() {
         return Err(Error::new(ErrorKind::Unsupported, "not a regular file").in_file(&path));
     }
     if found.len() > MOST {
-        return Err(
-            Error::new(ErrorKind::Limit, format!("the checksums have {} bytes; at most {MOST} are read", found.len())).in_file(&path)
-        );
+        return Err(Error::new(
+            ErrorKind::Limit,
+            format!("the checksums have {} bytes; at most {MOST} are read", found.len()),
+        )
+        .in_file(&path));
     }
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read the checksums", &path, error))?;
-    let manifest: Manifest =
-        serde_json::from_str(&text).map_err(|error| Error::corrupt(format!("no checksums: {error}")).in_file(&path))?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| Error::io("cannot read the checksums", &path, error))?;
+    let manifest: Manifest = serde_json::from_str(&text)
+        .map_err(|error| Error::corrupt(format!("no checksums: {error}")).in_file(&path))?;
     if manifest.algorithm != "blake3" {
-        return Err(
-            Error::new(ErrorKind::Unsupported, format!("checksums by {:?}; regraft knows blake3", manifest.algorithm)).in_file(&path)
-        );
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("checksums by {:?}; regraft knows blake3", manifest.algorithm),
+        )
+        .in_file(&path));
     }
-    if let Some(name) =
-        manifest.files.keys().find(|name| !matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)]))
-    {
-        return Err(Error::corrupt(format!("the checksums name a file outside their directory: {name:?}")).in_file(&path));
+    if let Some(name) = manifest.files.keys().find(|name| {
+        !matches!(Path::new(name).components().collect::<Vec<_>>()[..], [Component::Normal(_)])
+    }) {
+        return Err(Error::corrupt(format!(
+            "the checksums name a file outside their directory: {name:?}"
+        ))
+        .in_file(&path));
     }
-    let compared: Vec<(&String, Result<bool>)> =
-        manifest.files.par_iter().map(|(name, expected)| (name, file_sum(&directory.join(name)).map(|found| found == *expected))).collect();
+    let compared: Vec<(&String, Result<bool>)> = manifest
+        .files
+        .par_iter()
+        .map(|(name, expected)| {
+            (name, file_sum(&directory.join(name)).map(|found| found == *expected))
+        })
+        .collect();
     let mut verified = Verified::default();
     let mut differing = Vec::new();
     for (name, same) in compared {
@@ -98,7 +118,12 @@ pub fn verify(directory: &Path) -> Result<Verified> {
 }
 
 /// Says which tensors of a file differ.
-fn tensors(directory: &Path, name: &str, manifest: &Manifest, verified: &mut Verified) -> Result<()> {
+fn tensors(
+    directory: &Path,
+    name: &str,
+    manifest: &Manifest,
+    verified: &mut Verified,
+) -> Result<()> {
     let path = directory.join(name);
     let checkpoint = match open(&path, &OpenOptions::default()) {
         Ok(checkpoint) => checkpoint,
@@ -112,9 +137,13 @@ fn tensors(directory: &Path, name: &str, manifest: &Manifest, verified: &mut Ver
         let Some(location) = entry.location else { continue };
         verified.tensors += 1;
         match manifest.tensors.get(key.as_str()) {
-            None => verified.findings.push(format!("{name}: key {:?} has no checksum", key.as_str())),
+            None => {
+                verified.findings.push(format!("{name}: key {:?} has no checksum", key.as_str()))
+            }
             Some(expected) if *expected != sum(&file, &path, location.offset, location.len)? => {
-                verified.findings.push(format!("{name}: key {:?} differs from its checksum", key.as_str()));
+                verified
+                    .findings
+                    .push(format!("{name}: key {:?} differs from its checksum", key.as_str()));
             }
             Some(_) => {}
         }

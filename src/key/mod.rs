@@ -78,7 +78,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Natural order: runs of digits compare by the number they are, so `layers.2` comes before `layers.10`.
+/// Natural order: runs of digits compare by the number they are, so `layers.2` comes before
+/// `layers.10`.
 pub fn natural_order(a: &str, b: &str) -> Ordering {
     let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
     loop {

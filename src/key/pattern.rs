@@ -1,9 +1,11 @@
-//! [`Pattern`]: a whole key, segment by segment, with captures; the same value matches keys and, given bindings, renders them.
+//! [`Pattern`]: a whole key, segment by segment, with captures; the same value matches keys and,
+//! given bindings, renders them.
 //!
-//! Matching is whole-key and never by substring. Where more than one way to match exists, the first run of `**` is the shortest
-//! possible, then the next (so the leftmost occurrence of what follows it decides). Numbers are decimal without leading zeros and
-//! take all the digits that are there. Patterns here are resolved: captures are slots, ranges are numbers; see `check` for how they
-//! get there from text.
+//! Matching is whole-key and never by substring. Where more than one way to match exists, the first
+//! run of `**` is the shortest possible, then the next (so the leftmost occurrence of what follows
+//! it decides). Numbers are decimal without leading zeros and take all the digits that are there.
+//! Patterns here are resolved: captures are slots, ranges are numbers; see `check` for how they get
+//! there from text.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -34,12 +36,23 @@ impl Part {
         };
         let mut segments = Segments::default();
         segments.split(segment);
-        let slots = atoms.iter().filter_map(Atom::slot).map(|slot| usize::from(slot.0) + 1).max().unwrap_or(0);
+        let slots = atoms
+            .iter()
+            .filter_map(Atom::slot)
+            .map(|slot| usize::from(slot.0) + 1)
+            .max()
+            .unwrap_or(0);
         let words = atoms.iter().filter(|atom| matches!(atom, Atom::Words { .. })).count();
         let all: HashSet<Slot> = atoms.iter().filter_map(Atom::slot).collect();
         let forks = words > 2 && all.len() == atoms.iter().filter_map(Atom::slot).count();
-        let mut matcher = Matcher { key: segment, segments: &segments, reach: Reach::default(), failed: forks.then(HashSet::default) };
-        segments.len() == 1 && matcher.parts(std::slice::from_ref(self), 0, 0, &mut Bindings::new(slots))
+        let mut matcher = Matcher {
+            key: segment,
+            segments: &segments,
+            reach: Reach::default(),
+            failed: forks.then(HashSet::default),
+        };
+        segments.len() == 1
+            && matcher.parts(std::slice::from_ref(self), 0, 0, &mut Bindings::new(slots))
     }
 }
 
@@ -143,7 +156,9 @@ impl Segments {
     pub fn split(&mut self, key: &str) {
         self.ends.clear();
         #[allow(clippy::cast_possible_truncation)]
-        self.ends.extend(key.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(at, _)| at as u32));
+        self.ends.extend(
+            key.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(at, _)| at as u32),
+        );
         #[allow(clippy::cast_possible_truncation)]
         self.ends.push(key.len() as u32);
     }
@@ -165,7 +180,11 @@ impl Segments {
     /// The bytes of segments `from..to`, without the dots around them.
     fn range(&self, from: usize, to: usize) -> (usize, usize) {
         if from == to {
-            let at = if from < self.ends.len() { self.start(from) } else { self.ends.last().map_or(0, |end| *end as usize) };
+            let at = if from < self.ends.len() {
+                self.start(from)
+            } else {
+                self.ends.last().map_or(0, |end| *end as usize)
+            };
             (at, at)
         } else {
             (self.start(from), self.ends[to - 1] as usize)
@@ -191,7 +210,8 @@ pub struct Reach {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     parts: Vec<Part>,
-    /// Whether ways to divide a key are so many that those which failed are kept in mind; and what follows a place hangs on nothing before it.
+    /// Whether ways to divide a key are so many that those which failed are kept in mind; and what
+    /// follows a place hangs on nothing before it.
     forks: bool,
 }
 
@@ -201,27 +221,32 @@ impl Pattern {
         let parts = parts
             .into_iter()
             .map(|part| match part {
-                Part::Segment(atoms) if atoms.iter().all(|atom| matches!(atom, Atom::Text(_))) => Part::Literal(
-                    atoms
-                        .iter()
-                        .filter_map(|atom| match atom {
-                            Atom::Text(text) => Some(&**text),
-                            _ => None,
-                        })
-                        .collect::<String>()
-                        .into(),
-                ),
+                Part::Segment(atoms) if atoms.iter().all(|atom| matches!(atom, Atom::Text(_))) => {
+                    Part::Literal(
+                        atoms
+                            .iter()
+                            .filter_map(|atom| match atom {
+                                Atom::Text(text) => Some(&**text),
+                                _ => None,
+                            })
+                            .collect::<String>()
+                            .into(),
+                    )
+                }
                 other => other,
             })
             .collect();
         let mut pattern = Self { parts, forks: false };
         let rests = pattern.parts.iter().filter(|part| matches!(part, Part::Rest(_))).count();
         let words = |part: &Part| match part {
-            Part::Segment(atoms) => atoms.iter().filter(|atom| matches!(atom, Atom::Words { .. })).count(),
+            Part::Segment(atoms) => {
+                atoms.iter().filter(|atom| matches!(atom, Atom::Words { .. })).count()
+            }
             _ => 0,
         };
         let many = rests > 2 || pattern.parts.iter().any(|part| words(part) > 2);
-        // A capture that stands twice must agree with itself, so that what follows hangs on what it was bound to.
+        // A capture that stands twice must agree with itself, so that what follows hangs on what it
+        // was bound to.
         pattern.forks = many && pattern.slots().len() == pattern.all_slots().count();
         pattern
     }
@@ -270,10 +295,13 @@ impl Pattern {
     /// Whether it has a capture of numbers.
     pub fn has_index(&self) -> bool {
         let is_index = |atom: &Atom| matches!(atom, Atom::Index { .. });
-        self.parts.iter().any(|part| matches!(part, Part::Segment(atoms) if atoms.iter().any(is_index)))
+        self.parts
+            .iter()
+            .any(|part| matches!(part, Part::Segment(atoms) if atoms.iter().any(is_index)))
     }
 
-    /// Whether its last segment says which tensor of a module is meant: text, words and numbers do, any text at all doesn't.
+    /// Whether its last segment says which tensor of a module is meant: text, words and numbers do,
+    /// any text at all doesn't.
     pub fn names_last(&self) -> bool {
         match self.parts.last() {
             Some(Part::Literal(_)) => true,
@@ -314,12 +342,18 @@ impl Pattern {
     }
 
     fn matcher<'a>(&self, key: &'a str, segments: &'a Segments) -> Matcher<'a> {
-        Matcher { key, segments, reach: Reach::default(), failed: self.forks.then(HashSet::default) }
+        Matcher {
+            key,
+            segments,
+            reach: Reach::default(),
+            failed: self.forks.then(HashSet::default),
+        }
     }
 
     /// The key that the bindings of a match of `key` give.
     ///
-    /// `None` if a capture is unbound, an index leaves its range, falls below zero or overflows, or nothing is left of the key.
+    /// `None` if a capture is unbound, an index leaves its range, falls below zero or overflows, or
+    /// nothing is left of the key.
     pub fn render(&self, key: &str, bindings: &Bindings) -> Option<String> {
         let mut out = String::with_capacity(key.len() + 16);
         for part in &self.parts {
@@ -401,8 +435,9 @@ struct Matcher<'a> {
     key: &'a str,
     segments: &'a Segments,
     reach: Reach,
-    /// For patterns with many ways to divide a key: what of the pattern (by its address) doesn't match from which place on. Without it, keys of a thousand
-    /// segments would be divided in some hundred million ways, and `{a: x|xx}{b: x|xx}…` in ways that double with each.
+    /// For patterns with many ways to divide a key: what of the pattern (by its address) doesn't
+    /// match from which place on. Without it, keys of a thousand segments would be divided in some
+    /// hundred million ways, and `{a: x|xx}{b: x|xx}…` in ways that double with each.
     failed: Option<HashSet<(usize, usize), foldhash::fast::RandomState>>,
 }
 
@@ -413,7 +448,9 @@ impl Matcher<'_> {
         let Some(part) = parts.get(done) else { return at == count };
         match part {
             Part::Literal(text) => {
-                at < count && self.segments.get(self.key, at) == &**text && self.parts(parts, done + 1, at + 1, bindings)
+                at < count
+                    && self.segments.get(self.key, at) == &**text
+                    && self.parts(parts, done + 1, at + 1, bindings)
             }
             Part::Segment(atoms) => {
                 if at >= count {
@@ -421,7 +458,9 @@ impl Matcher<'_> {
                 }
                 let segment = self.segments.get(self.key, at);
                 let start = self.segments.start(at);
-                self.atoms(atoms, segment, start, bindings, &mut |this, bindings| this.parts(parts, done + 1, at + 1, bindings))
+                self.atoms(atoms, segment, start, bindings, &mut |this, bindings| {
+                    this.parts(parts, done + 1, at + 1, bindings)
+                })
             }
             Part::Rest(slot) => {
                 let after = &parts[done + 1..];
@@ -431,11 +470,13 @@ impl Matcher<'_> {
                     if self.has_failed(place) {
                         return false;
                     }
-                    let found = (at..=count).any(|end| self.rest(parts, done, at, end, *slot, bindings));
+                    let found =
+                        (at..=count).any(|end| self.rest(parts, done, at, end, *slot, bindings));
                     self.failed.as_mut().filter(|_| !found).map(|failed| failed.insert(place));
                     found
                 } else {
-                    // What follows takes one segment each, so there is only one place where it can start.
+                    // What follows takes one segment each, so there is only one place where it can
+                    // start.
                     match count.checked_sub(fixed) {
                         Some(end) if end >= at => self.rest(parts, done, at, end, *slot, bindings),
                         _ => false,
@@ -449,9 +490,19 @@ impl Matcher<'_> {
         self.failed.as_ref().is_some_and(|failed| failed.contains(&place))
     }
 
-    fn rest(&mut self, parts: &[Part], done: usize, at: usize, end: usize, slot: Slot, bindings: &mut Bindings) -> bool {
+    fn rest(
+        &mut self,
+        parts: &[Part],
+        done: usize,
+        at: usize,
+        end: usize,
+        slot: Slot,
+        bindings: &mut Bindings,
+    ) -> bool {
         let (from, to) = self.segments.range(at, end);
-        self.bind(slot, text_binding(from, to), bindings, &mut |this, bindings| this.parts(parts, done + 1, end, bindings))
+        self.bind(slot, text_binding(from, to), bindings, &mut |this, bindings| {
+            this.parts(parts, done + 1, end, bindings)
+        })
     }
 
     /// Matches atoms against the text of one segment, then goes on.
@@ -463,7 +514,9 @@ impl Matcher<'_> {
         bindings: &mut Bindings,
         then: &mut dyn FnMut(&mut Self, &mut Bindings) -> bool,
     ) -> bool {
-        let Some((atom, others)) = atoms.split_first() else { return text.is_empty() && then(self, bindings) };
+        let Some((atom, others)) = atoms.split_first() else {
+            return text.is_empty() && then(self, bindings);
+        };
         match atom {
             Atom::Text(literal) => match text.strip_prefix(&**literal) {
                 Some(rest) => self.atoms(others, rest, start + literal.len(), bindings, then),
@@ -475,7 +528,10 @@ impl Matcher<'_> {
                 if digits == 0 || (digits > 1 && number.starts_with('0')) {
                     return false;
                 }
-                let Some(value) = number.parse().ok().and_then(|number| solve(number, *mul, *add)) else { return false };
+                let Some(value) = number.parse().ok().and_then(|number| solve(number, *mul, *add))
+                else {
+                    return false;
+                };
                 if range.as_ref().is_some_and(|range| !range.contains(&value)) {
                     return false;
                 }
@@ -491,9 +547,9 @@ impl Matcher<'_> {
                 }
                 for end in ends {
                     let bound = text_binding(start, start + end);
-                    if self
-                        .bind(*slot, bound, bindings, &mut |this, bindings| this.atoms(others, &text[end..], start + end, bindings, then))
-                    {
+                    if self.bind(*slot, bound, bindings, &mut |this, bindings| {
+                        this.atoms(others, &text[end..], start + end, bindings, then)
+                    }) {
                         return true;
                     }
                 }
@@ -507,8 +563,9 @@ impl Matcher<'_> {
                 for (which, word) in words.iter().enumerate() {
                     let Some(rest) = text.strip_prefix(&**word) else { continue };
                     let bound = Binding::Word(u16::try_from(which).unwrap_or(u16::MAX));
-                    if self.bind(*slot, bound, bindings, &mut |this, bindings| this.atoms(others, rest, start + word.len(), bindings, then))
-                    {
+                    if self.bind(*slot, bound, bindings, &mut |this, bindings| {
+                        this.atoms(others, rest, start + word.len(), bindings, then)
+                    }) {
                         return true;
                     }
                 }
@@ -518,7 +575,8 @@ impl Matcher<'_> {
         }
     }
 
-    /// Binds a slot, goes on, and takes the binding back if that fails. A slot that is bound already must agree.
+    /// Binds a slot, goes on, and takes the binding back if that fails. A slot that is bound
+    /// already must agree.
     fn bind(
         &mut self,
         slot: Slot,
@@ -538,7 +596,8 @@ impl Matcher<'_> {
             bound => {
                 let equal = match (bound, &binding) {
                     (Binding::Text(..), Binding::Text(start, end)) => {
-                        bindings.text(slot, self.key) == self.key.get(*start as usize..*end as usize)
+                        bindings.text(slot, self.key)
+                            == self.key.get(*start as usize..*end as usize)
                     }
                     (bound, binding) => bound == binding,
                 };

@@ -1,7 +1,8 @@
 //! [`PatternSet`]: many patterns, one pass over the keys.
 //!
-//! Each pattern is found by its most telling part: the whole key if it is a literal, else a literal segment; only patterns without
-//! any literal segment are tried on every key. Candidates come in the order of the patterns, so that the first that matches wins.
+//! Each pattern is found by its most telling part: the whole key if it is a literal, else a literal
+//! segment; only patterns without any literal segment are tried on every key. Candidates come in
+//! the order of the patterns, so that the first that matches wins.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -27,8 +28,15 @@ impl PatternSet {
         for literal in patterns.iter().flat_map(|pattern| pattern.literals()) {
             *uses.entry(literal).or_default() += 1;
         }
-        // The literal that the fewest patterns have tells most of them apart; of equal ones a long one, as few keys have that.
-        let telling = |literal: &&str| (Reverse(uses.get(literal).copied().unwrap_or(0)), !USUAL.contains(literal), literal.len());
+        // The literal that the fewest patterns have tells most of them apart; of equal ones a long
+        // one, as few keys have that.
+        let telling = |literal: &&str| {
+            (
+                Reverse(uses.get(literal).copied().unwrap_or(0)),
+                !USUAL.contains(literal),
+                literal.len(),
+            )
+        };
         let mut set = Self::default();
         for (number, pattern) in (0u32..).zip(&patterns) {
             if let Some(literal) = pattern.literal() {

@@ -1,10 +1,12 @@
-//! Patterns against an independent matcher: each is also written as a regular expression, and both must agree.
+//! Patterns against an independent matcher: each is also written as a regular expression, and both
+//! must agree.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// The pattern as a regex over the key with a dot at its end, so that each segment carries its own dot.
+/// The pattern as a regex over the key with a dot at its end, so that each segment carries its own
+/// dot.
 fn as_regex(pattern: &Pattern) -> regex::Regex {
     let mut text = String::from("^");
     for part in pattern.parts() {
@@ -15,10 +17,13 @@ fn as_regex(pattern: &Pattern) -> regex::Regex {
                 for atom in atoms {
                     match atom {
                         Atom::Text(literal) => text.push_str(&regex::escape(literal)),
-                        Atom::Index { slot, .. } => text.push_str(&format!("(?P<c{}>0|[1-9][0-9]*)", slot.0)),
+                        Atom::Index { slot, .. } => {
+                            text.push_str(&format!("(?P<c{}>0|[1-9][0-9]*)", slot.0))
+                        }
                         Atom::Chars(slot) => text.push_str(&format!("(?P<c{}>[^.]+?)", slot.0)),
                         Atom::Words { slot, words } => {
-                            let words: Vec<String> = words.iter().map(|word| regex::escape(word)).collect();
+                            let words: Vec<String> =
+                                words.iter().map(|word| regex::escape(word)).collect();
                             text.push_str(&format!("(?P<c{}>{})", slot.0, words.join("|")));
                         }
                     }
@@ -61,9 +66,15 @@ fn build(sketches: &[Sketch]) -> Pattern {
         };
         parts.push(match sketch {
             Sketch::Literal(text) => Part::Literal((*text).into()),
-            Sketch::Index(before, after) => atoms(before, Atom::Index { slot, mul: 1, add: 0, range: None }, after),
+            Sketch::Index(before, after) => {
+                atoms(before, Atom::Index { slot, mul: 1, add: 0, range: None }, after)
+            }
             Sketch::Chars(before, after) => atoms(before, Atom::Chars(slot), after),
-            Sketch::Words(before) => atoms(before, Atom::Words { slot, words: ["a", "ab", "b"].map(Into::into).into() }, ""),
+            Sketch::Words(before) => atoms(
+                before,
+                Atom::Words { slot, words: ["a", "ab", "b"].map(Into::into).into() },
+                "",
+            ),
             Sketch::Rest => Part::Rest(slot),
         });
     }
@@ -71,8 +82,13 @@ fn build(sketches: &[Sketch]) -> Pattern {
 }
 
 fn keys() -> impl Strategy<Value = String> {
-    prop::collection::vec(prop::sample::select(vec!["a", "b", "ab", "aab", "0", "12", "01", "a0", "b12a", "é", "aéb", ""]), 1..6)
-        .prop_map(|segments| segments.join("."))
+    prop::collection::vec(
+        prop::sample::select(vec![
+            "a", "b", "ab", "aab", "0", "12", "01", "a0", "b12a", "é", "aéb", "",
+        ]),
+        1..6,
+    )
+    .prop_map(|segments| segments.join("."))
 }
 
 fn matched(pattern: &Pattern, key: &str) -> Option<Bindings> {
@@ -153,15 +169,20 @@ fn numbers_order_by_value() {
 
 #[test]
 fn ranges_bound_indices() {
-    let pattern = Pattern::new(vec![Part::Segment([Atom::Index { slot: Slot(0), mul: 1, add: 0, range: None }].into())]);
+    let pattern = Pattern::new(vec![Part::Segment(
+        [Atom::Index { slot: Slot(0), mul: 1, add: 0, range: None }].into(),
+    )]);
     let pattern = pattern.with_ranges(&[Some(2..4)]);
-    let matching: Vec<u64> = (0..6).filter(|value| matched(&pattern, &value.to_string()).is_some()).collect();
+    let matching: Vec<u64> =
+        (0..6).filter(|value| matched(&pattern, &value.to_string()).is_some()).collect();
     assert_eq!(matching, [2, 3]);
 }
 
 #[test]
 fn huge_numbers_and_empty_keys_match_nothing() {
-    let pattern = Pattern::new(vec![Part::Segment([Atom::Index { slot: Slot(0), mul: 2, add: -7, range: None }].into())]);
+    let pattern = Pattern::new(vec![Part::Segment(
+        [Atom::Index { slot: Slot(0), mul: 2, add: -7, range: None }].into(),
+    )]);
     for key in ["", "99999999999999999999999999", "18446744073709551615", "x"] {
         assert!(matched(&pattern, key).is_none(), "{key}");
     }
@@ -190,7 +211,9 @@ fn many_ways_to_divide_a_key_take_no_long_time() {
     assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
     assert!(matched(&pattern, &format!("{key}.y")).is_some());
     let words = |slot| Atom::Words { slot: Slot(slot), words: ["a".into(), "aa".into()].into() };
-    let pattern = Pattern::new(vec![Part::Segment((0..30).map(words).chain([Atom::Text("!".into())]).collect())]);
+    let pattern = Pattern::new(vec![Part::Segment(
+        (0..30).map(words).chain([Atom::Text("!".into())]).collect(),
+    )]);
     assert!(matched(&pattern, &"a".repeat(45)).is_none());
     assert!(matched(&pattern, &format!("{}!", "a".repeat(45))).is_some());
     assert!(start.elapsed().as_secs_f64() < 4.0, "{:?}", start.elapsed());

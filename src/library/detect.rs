@@ -1,10 +1,12 @@
 //! Which rule file and layout explain a checkpoint's keys best.
 //!
-//! Keys that differ only in their indices count as one while they are followed, so that 90,000 keys cost what a few hundred do. They go
-//! through the rewrites of each file in order, as a plan would take them. What is weighed are the words that were met on the way: a word
-//! that many rule files speak of, like `model`, tells little, and one that nearly all do tells nothing. A file most of whose words are
-//! nowhere to be seen is less likely than one whose words all are. A file that looks as if it had been applied already, for some of the
-//! keys, comes after those for which nothing does.
+//! Keys that differ only in their indices count as one while they are followed, so that 90,000 keys
+//! cost what a few hundred do. They go through the rewrites of each file in order, as a plan would
+//! take them. What is weighed are the words that were met on the way: a word that many rule files
+//! speak of, like `model`, tells little, and one that nearly all do tells nothing. A file most of
+//! whose words are nowhere to be seen is less likely than one whose words all are. A file that
+//! looks as if it had been applied already, for some of the keys, comes after those for which
+//! nothing does.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +20,8 @@ use crate::key::{Atom, Binding, Bindings, Part, Pattern, PatternSet, Segments};
 use crate::syntax::ast::Arrow;
 use crate::tensor::Header;
 
-/// Names that models of all families share, though few rule files speak of them: they tell little, however rare they are in the library.
+/// Names that models of all families share, though few rule files speak of them: they tell little,
+/// however rare they are in the library.
 const USUAL: [&str; 29] = [
     "weight",
     "bias",
@@ -67,7 +70,8 @@ pub struct Detection {
     pub layout: String,
     /// The layout that the rules lead to from there.
     pub leads_to: String,
-    /// Keys that the file speaks of when it is read from that layout: its rewrites, its ties, its examples.
+    /// Keys that the file speaks of when it is read from that layout: its rewrites, its ties, its
+    /// examples.
     pub explained: u64,
     /// Keys that look like results of such a rewrite already.
     pub against: u64,
@@ -75,7 +79,8 @@ pub struct Detection {
     pub keys: u64,
     /// Whether config.json asks for this rule file.
     pub by_config: bool,
-    /// How telling the words are that were met: what decides the order, where nothing speaks against a file.
+    /// How telling the words are that were met: what decides the order, where nothing speaks
+    /// against a file.
     pub score: f64,
     /// Wrappers around the keys that were looked through.
     pub wrappers: Vec<Wrapper>,
@@ -90,13 +95,15 @@ pub struct Wrapper {
     pub keys: u64,
 }
 
-/// Every embedded rule file and layout that explains keys, the best first: those that config.json asks for, then those that nothing speaks
-/// against, by score.
+/// Every embedded rule file and layout that explains keys, the best first: those that config.json
+/// asks for, then those that nothing speaks against, by score.
 pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     let (keys, wrappers) = unwrapped(header);
     let kinds = kinds(&keys);
-    let asked: Vec<&str> = super::candidates(config).into_iter().map(|rules| rules.source.name.as_str()).collect();
-    let files: Vec<(&str, &Rules)> = names().filter_map(|name| Some((name, rules(name)?))).collect();
+    let asked: Vec<&str> =
+        super::candidates(config).into_iter().map(|rules| rules.source.name.as_str()).collect();
+    let files: Vec<(&str, &Rules)> =
+        names().filter_map(|name| Some((name, rules(name)?))).collect();
     let telling = Telling::new(&files);
     let mut found = Vec::new();
     for (name, rules) in files {
@@ -105,8 +112,11 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
         if rules.models.is_empty() && !asked.contains(&name) {
             continue;
         }
-        let [as_left, as_right] = [true, false].map(|left| Reader::new(rules, left).explain(&kinds, &telling));
-        for (layout, leads_to, own, other) in [(left, right, &as_left, &as_right), (right, left, &as_right, &as_left)] {
+        let [as_left, as_right] =
+            [true, false].map(|left| Reader::new(rules, left).explain(&kinds, &telling));
+        for (layout, leads_to, own, other) in
+            [(left, right, &as_left, &as_right), (right, left, &as_right, &as_left)]
+        {
             let by_config = asked.contains(&name);
             if own.keys > 0 && own.weight > 0.0 && (own.share >= LEAST || by_config) {
                 found.push(Detection {
@@ -124,8 +134,11 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
         }
     }
     found.sort_by(|a, b| {
-        let order = b.by_config.cmp(&a.by_config).then_with(|| (a.against > 0).cmp(&(b.against > 0)));
-        let order = order.then_with(|| b.score.total_cmp(&a.score)).then_with(|| b.explained.cmp(&a.explained));
+        let order =
+            b.by_config.cmp(&a.by_config).then_with(|| (a.against > 0).cmp(&(b.against > 0)));
+        let order = order
+            .then_with(|| b.score.total_cmp(&a.score))
+            .then_with(|| b.explained.cmp(&a.explained));
         order.then_with(|| a.rules.len().cmp(&b.rules.len())).then_with(|| a.rules.cmp(&b.rules))
     });
     found
@@ -138,14 +151,20 @@ fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
     for step in WRAPPERS.iter().filter_map(|name| rules(name)).flat_map(|rules| &rules.steps) {
         match &step.kind {
             StepKind::StripAnywhere { wrappers } => {
-                let single: Vec<&str> =
-                    wrappers.iter().filter_map(|wrapper| if let [one] = &wrapper[..] { Some(one.as_str()) } else { None }).collect();
+                let single: Vec<&str> = wrappers
+                    .iter()
+                    .filter_map(
+                        |wrapper| if let [one] = &wrapper[..] { Some(one.as_str()) } else { None },
+                    )
+                    .collect();
                 for key in &mut keys {
-                    let here: IndexSet<&str> = key.split('.').filter(|segment| single.contains(segment)).collect();
+                    let here: IndexSet<&str> =
+                        key.split('.').filter(|segment| single.contains(segment)).collect();
                     if here.is_empty() {
                         continue;
                     }
-                    let rest: Vec<&str> = key.split('.').filter(|segment| !single.contains(segment)).collect();
+                    let rest: Vec<&str> =
+                        key.split('.').filter(|segment| !single.contains(segment)).collect();
                     if rest.is_empty() {
                         continue;
                     }
@@ -157,8 +176,15 @@ fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
             }
             StepKind::StripLeading { wrappers, if_wanted: false } => {
                 for wrapper in wrappers.iter().map(|wrapper| wrapper.join(".")) {
-                    let without = |key: &String| Some(key.strip_prefix(&wrapper)?.strip_prefix('.')?.to_owned());
-                    let Some(shorter) = keys.iter().map(without).collect::<Option<Vec<String>>>().filter(|keys| !keys.is_empty()) else {
+                    let without = |key: &String| {
+                        Some(key.strip_prefix(&wrapper)?.strip_prefix('.')?.to_owned())
+                    };
+                    let Some(shorter) = keys
+                        .iter()
+                        .map(without)
+                        .collect::<Option<Vec<String>>>()
+                        .filter(|keys| !keys.is_empty())
+                    else {
                         continue;
                     };
                     found.insert(wrapper, keys.len() as u64);
@@ -221,8 +247,17 @@ impl Telling {
                 *spoken.entry(word.to_owned()).or_default() += 1;
             }
         }
-        let of = |word: &str, count: usize| (files.len() as f64 / count as f64).ln() * if USUAL.contains(&word) { LITTLE } else { 1.0 };
-        Self(spoken.into_iter().map(|(word, count)| (of(&word, count), word)).map(|(tells, word)| (word, tells)).collect())
+        let of = |word: &str, count: usize| {
+            (files.len() as f64 / count as f64).ln()
+                * if USUAL.contains(&word) { LITTLE } else { 1.0 }
+        };
+        Self(
+            spoken
+                .into_iter()
+                .map(|(word, count)| (of(&word, count), word))
+                .map(|(tells, word)| (word, tells))
+                .collect(),
+        )
     }
 
     fn of<'w>(&self, words: impl IntoIterator<Item = &'w str>) -> f64 {
@@ -254,7 +289,8 @@ fn kinds(keys: &[String]) -> IndexMap<String, (&str, u64)> {
 
 /// A key with all numbers alike.
 fn kind(key: &str) -> String {
-    let segments: Vec<&str> = key.split('.').map(|segment| if is_number(segment) { "0" } else { segment }).collect();
+    let segments: Vec<&str> =
+        key.split('.').map(|segment| if is_number(segment) { "0" } else { segment }).collect();
     segments.join(".")
 }
 
@@ -294,7 +330,9 @@ impl<'r> Reader<'r> {
         for example in &rules.examples {
             match (left, example.arrow) {
                 (true, _) => reader.examples.extend(example.left.iter().map(String::as_str)),
-                (false, Arrow::TwoWay) => reader.examples.extend(example.right.iter().map(String::as_str)),
+                (false, Arrow::TwoWay) => {
+                    reader.examples.extend(example.right.iter().map(String::as_str))
+                }
                 (false, _) => {}
             }
         }
@@ -315,7 +353,9 @@ impl<'r> Reader<'r> {
                     self.collect(then, left);
                     self.collect(otherwise, left);
                 }
-                StepKind::Tie(tie) => self.ties.extend(tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges)),
+                StepKind::Tie(tie) => self
+                    .ties
+                    .extend(tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges)),
                 StepKind::Prefix(prefix) => self.prefixes.push(prefix),
                 _ => {}
             }
@@ -325,7 +365,13 @@ impl<'r> Reader<'r> {
     /// All words that it speaks of, but for rules that need not find anything.
     fn words(&self) -> impl Iterator<Item = &'r str> {
         let expected = |group: &'_ Group<'r>| -> Vec<&'r Pattern> {
-            group.patterns.iter().zip(&group.optional).filter(|(_, optional)| !**optional).map(|((pattern, _), _)| *pattern).collect()
+            group
+                .patterns
+                .iter()
+                .zip(&group.optional)
+                .filter(|(_, optional)| !**optional)
+                .map(|((pattern, _), _)| *pattern)
+                .collect()
         };
         let patterns = self.groups.iter().flat_map(expected).chain(self.ties.iter().copied());
         let examples = self.examples.iter().flat_map(|key| key.split('.'));
@@ -336,8 +382,10 @@ impl<'r> Reader<'r> {
 
     fn explain(&self, kinds: &IndexMap<String, (&str, u64)>, telling: &Telling) -> Explained {
         let mut found: IndexSet<&str> = IndexSet::new();
-        // Keys as they stand after the statements so far, and whether the file speaks of them, by a rewrite or at all.
-        let mut keys: Vec<(String, bool, bool)> = kinds.values().map(|(key, _)| ((*key).to_owned(), false, false)).collect();
+        // Keys as they stand after the statements so far, and whether the file speaks of them, by a
+        // rewrite or at all.
+        let mut keys: Vec<(String, bool, bool)> =
+            kinds.values().map(|(key, _)| ((*key).to_owned(), false, false)).collect();
         let mut segments = Segments::default();
         for example in &self.examples {
             if let Some(at) = kinds.get_index_of(&kind(example)) {
@@ -347,7 +395,10 @@ impl<'r> Reader<'r> {
         }
         for prefix in &self.prefixes {
             let start = prefix.join(".");
-            if kinds.values().any(|(key, _)| key.strip_prefix(&start).is_some_and(|rest| rest.starts_with('.'))) {
+            if kinds
+                .values()
+                .any(|(key, _)| key.strip_prefix(&start).is_some_and(|rest| rest.starts_with('.')))
+            {
                 found.extend(prefix.iter().map(String::as_str));
             }
         }
@@ -384,9 +435,14 @@ fn room(pattern: &Pattern) -> usize {
 fn group(rules: &[Rule], left: bool) -> Group<'_> {
     let mut group = Group { patterns: Vec::new(), optional: Vec::new(), rules: Vec::new() };
     for rule in rules.iter().filter(|rule| left || rule.arrow == Arrow::TwoWay) {
-        let (sources, targets, unless) =
-            if left { (&rule.left, &rule.right, &rule.unless_left) } else { (&rule.right, &rule.left, &rule.unless_right) };
-        group.patterns.extend(sources.iter().filter_map(|side| Some((pattern_of(side)?, group.rules.len()))));
+        let (sources, targets, unless) = if left {
+            (&rule.left, &rule.right, &rule.unless_left)
+        } else {
+            (&rule.right, &rule.left, &rule.unless_right)
+        };
+        group
+            .patterns
+            .extend(sources.iter().filter_map(|side| Some((pattern_of(side)?, group.rules.len()))));
         group.optional.resize(group.patterns.len(), rule.optional);
         group.rules.push(Reading { sources, targets, unless, captures: rule.captures.len() });
     }
@@ -401,7 +457,8 @@ fn pattern_of(side: &Side) -> Option<&Pattern> {
 }
 
 impl<'r> Group<'r> {
-    /// Takes keys through the statement: what a rule takes becomes its first target that can be named.
+    /// Takes keys through the statement: what a rule takes becomes its first target that can be
+    /// named.
     fn follow(&self, keys: &mut [(String, bool, bool)], found: &mut IndexSet<&'r str>) {
         let set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| *pattern));
         let (mut segments, mut candidates) = (Segments::default(), Vec::new());
@@ -415,7 +472,11 @@ impl<'r> Group<'r> {
                 if !pattern.matches(key, &segments, &mut bindings) || rule.excepts(key, &segments) {
                     continue;
                 }
-                let target = rule.targets.iter().filter_map(pattern_of).find_map(|target| target.render(key, &bindings));
+                let target = rule
+                    .targets
+                    .iter()
+                    .filter_map(pattern_of)
+                    .find_map(|target| target.render(key, &bindings));
                 if target.as_ref() == Some(key) && rule.sources.len() == 1 {
                     continue;
                 }
@@ -436,11 +497,15 @@ impl<'r> Group<'r> {
 
 impl Reading<'_> {
     fn excepts(&self, key: &str, segments: &Segments) -> bool {
-        self.unless.iter().map(Keys::without_ranges).any(|pattern| pattern.matches(key, segments, &mut Bindings::new(room(pattern))))
+        self.unless
+            .iter()
+            .map(Keys::without_ranges)
+            .any(|pattern| pattern.matches(key, segments, &mut Bindings::new(room(pattern))))
     }
 }
 
-/// A layout of an embedded file that half of the keys are in, and more than in the one it leads to: none that models share, such as `hub`.
+/// A layout of an embedded file that half of the keys are in, and more than in the one it leads to:
+/// none that models share, such as `hub`.
 pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'static str)> {
     let (keys, _) = unwrapped(header);
     let kinds = kinds(&keys);
@@ -448,11 +513,16 @@ pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'
     names().filter(|name| super::text(name).is_some_and(has_another_layout)).find_map(|name| {
         let rules = rules(name)?;
         let (left, right) = rules.layouts.as_ref()?;
-        let [as_left, as_right] = [true, false].map(|left| Reader::new(rules, left).explain(&kinds, &telling).keys);
-        [(left, right, as_left, as_right), (right, left, as_right, as_left)].into_iter().find_map(|(layout, leads_to, own, other)| {
-            let is_it = !SHARED.contains(&layout.as_str()) && own > other && own * 2 >= header.tensors.len() as u64;
-            is_it.then_some((name, layout.as_str(), leads_to.as_str()))
-        })
+        let [as_left, as_right] =
+            [true, false].map(|left| Reader::new(rules, left).explain(&kinds, &telling).keys);
+        [(left, right, as_left, as_right), (right, left, as_right, as_left)].into_iter().find_map(
+            |(layout, leads_to, own, other)| {
+                let is_it = !SHARED.contains(&layout.as_str())
+                    && own > other
+                    && own * 2 >= header.tensors.len() as u64;
+                is_it.then_some((name, layout.as_str(), leads_to.as_str()))
+            },
+        )
     })
 }
 
@@ -462,5 +532,7 @@ const SHARED: [&str; 2] = [super::HUB, super::MODEL];
 /// Whether a rule file names a layout of its own: a look at its text, before it is checked.
 fn has_another_layout(text: &str) -> bool {
     let header = text.lines().find_map(|line| line.strip_prefix("ruleset ")?.split_once(':'));
-    header.is_some_and(|(_, layouts)| layouts.split_whitespace().any(|word| !word.contains('-') && !SHARED.contains(&word)))
+    header.is_some_and(|(_, layouts)| {
+        layouts.split_whitespace().any(|word| !word.contains('-') && !SHARED.contains(&word))
+    })
 }

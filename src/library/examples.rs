@@ -1,7 +1,9 @@
-//! The `example`s of a rule file: keys are followed through its statements, and must come out as written.
+//! The `example`s of a rule file: keys are followed through its statements, and must come out as
+//! written.
 //!
-//! An example of `<->` must hold both ways. Where one key becomes keys that can't be named, since a tensor is parted into as many as its
-//! shape says, the other way decides. Conditions that ask for a config are tried both ways: an example holds if it holds for some answer.
+//! An example of `<->` must hold both ways. Where one key becomes keys that can't be named, since a
+//! tensor is parted into as many as its shape says, the other way decides. Conditions that ask for
+//! a config are tried both ways: an example holds if it holds for some answer.
 
 use std::collections::BTreeSet;
 
@@ -17,12 +19,29 @@ use crate::syntax::ast::Arrow;
 /// A finding for each `example` of a rule file that doesn't hold.
 pub fn check_examples(rules: &Rules) -> Vec<Diagnostic> {
     let parameters = IndexMap::new();
-    let environment = Environment { config: None, tied: None, parameters: &parameters, exists: &unknown_layout, captures: Captures::NONE };
-    rules.examples.iter().filter_map(|example| check_example(rules, example, &environment)).collect()
+    let environment = Environment {
+        config: None,
+        tied: None,
+        parameters: &parameters,
+        exists: &unknown_layout,
+        captures: Captures::NONE,
+    };
+    rules
+        .examples
+        .iter()
+        .filter_map(|example| check_example(rules, example, &environment))
+        .collect()
 }
 
-fn check_example(rules: &Rules, example: &Example, environment: &Environment<'_>) -> Option<Diagnostic> {
-    let ways = [(Direction::Forward, &example.left, &example.right), (Direction::Reverse, &example.right, &example.left)];
+fn check_example(
+    rules: &Rules,
+    example: &Example,
+    environment: &Environment<'_>,
+) -> Option<Diagnostic> {
+    let ways = [
+        (Direction::Forward, &example.left, &example.right),
+        (Direction::Reverse, &example.right, &example.left),
+    ];
     for (direction, from, to) in ways {
         if direction == Direction::Reverse && example.arrow == Arrow::OneWay {
             break;
@@ -42,7 +61,12 @@ fn agrees(trace: &Trace, keys: &[String]) -> bool {
     if trace.open { results.is_subset(&keys) } else { results == keys }
 }
 
-fn failed(example: &Example, direction: Direction, keys: &[String], traces: &[Trace]) -> Diagnostic {
+fn failed(
+    example: &Example,
+    direction: Direction,
+    keys: &[String],
+    traces: &[Trace],
+) -> Diagnostic {
     let list = |keys: &[String]| match keys {
         [] => "nothing".to_owned(),
         keys => keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", "),
@@ -95,14 +119,22 @@ mod tests {
     #[test]
     fn a_stack_is_followed_to_what_it_gives() {
         let rules = "map \"{p**}.e.{e}.w1\", \"{p**}.e.{e}.w3\" <-> \"{p**}.gate_up\" via stack(e) | concat(1)\n";
-        assert!(failures(&format!("{rules}example \"l.0.e.7.w1\", \"l.0.e.7.w3\" <-> \"l.0.gate_up\"")).is_empty());
-        assert_eq!(failures(&format!("{rules}example \"l.0.e.7.w1\" <-> \"l.1.gate_up\"")).len(), 1);
+        assert!(
+            failures(&format!("{rules}example \"l.0.e.7.w1\", \"l.0.e.7.w3\" <-> \"l.0.gate_up\""))
+                .is_empty()
+        );
+        assert_eq!(
+            failures(&format!("{rules}example \"l.0.e.7.w1\" <-> \"l.1.gate_up\"")).len(),
+            1
+        );
     }
 
     #[test]
     fn a_split_names_every_part() {
         let rules = "map \"{p**}.qkv\" <-> \"{p**}.q\", \"{p**}.k\", \"{p**}.v\" via split(0)\n";
-        assert!(failures(&format!("{rules}example \"a.qkv\" <-> \"a.q\", \"a.k\", \"a.v\"")).is_empty());
+        assert!(
+            failures(&format!("{rules}example \"a.qkv\" <-> \"a.q\", \"a.k\", \"a.v\"")).is_empty()
+        );
         assert_eq!(failures(&format!("{rules}example \"a.qkv\" <-> \"a.q\", \"a.k\"")).len(), 1);
     }
 
@@ -111,12 +143,23 @@ mod tests {
         assert!(failures("drop \"rope.freqs\"\nexample \"rope.freqs\" ->").is_empty());
         assert_eq!(failures("drop \"rope.freqs\" optional\nexample \"rope.freq\" ->").len(), 1);
         let wrappers = "strip anywhere \"_orig_mod\"\nstrip leading \"module\"\n";
-        assert!(failures(&format!("{wrappers}example \"module.module.a._orig_mod.b\" -> \"a.b\"")).is_empty());
+        assert!(
+            failures(&format!("{wrappers}example \"module.module.a._orig_mod.b\" -> \"a.b\""))
+                .is_empty()
+        );
         let swaps = "when config.old { rename \"a\" <-> \"b\" } else { rename \"a\" <-> \"c\" }\n";
-        assert!(failures(&format!("{swaps}example \"a\" <-> \"b\"\nexample \"a\" <-> \"c\"")).is_empty());
+        assert!(
+            failures(&format!("{swaps}example \"a\" <-> \"b\"\nexample \"a\" <-> \"c\""))
+                .is_empty()
+        );
         assert_eq!(failures(&format!("{swaps}example \"a\" <-> \"d\"")).len(), 1);
         let every_fourth = "rename \"l.{l}.a\" <-> \"l.{l}.b\" where l % 4 == 3\n";
-        assert!(failures(&format!("{every_fourth}example \"l.7.a\" <-> \"l.7.b\"\nexample \"l.4.a\" <-> \"l.4.a\"")).is_empty());
+        assert!(
+            failures(&format!(
+                "{every_fourth}example \"l.7.a\" <-> \"l.7.b\"\nexample \"l.4.a\" <-> \"l.4.a\""
+            ))
+            .is_empty()
+        );
         assert_eq!(failures(&format!("{every_fourth}example \"l.6.a\" <-> \"l.6.b\"")).len(), 1);
     }
 

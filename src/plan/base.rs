@@ -1,9 +1,12 @@
-//! Base prefixes: a base model's checkpoint for a class with a head, and the other way round, without a rule that says so.
+//! Base prefixes: a base model's checkpoint for a class with a head, and the other way round,
+//! without a rule that says so.
 //!
-//! As the library that owns these classes loads them: after all rules, a key that the target manifest doesn't know is tried without the base
-//! prefix, then with it. Rules of nested models may be written for keys that carry it (or don't), so where keys are missing afterwards, the
-//! rules run once more over keys that were given it (or lost it) first. What meets more of the target stands, and the rules alone if
-//! nothing meets more. Only prefixes that the model type uses are tried, and never on a key that the manifest knows.
+//! As the library that owns these classes loads them: after all rules, a key that the target
+//! manifest doesn't know is tried without the base prefix, then with it. Rules of nested models may
+//! be written for keys that carry it (or don't), so where keys are missing afterwards, the rules
+//! run once more over keys that were given it (or lost it) first. What meets more of the target
+//! stands, and the rules alone if nothing meets more. Only prefixes that the model type uses are
+//! tried, and never on a key that the manifest knows.
 
 use std::collections::HashMap;
 
@@ -40,20 +43,28 @@ fn without<'k>(key: &'k str, prefix: &str) -> Option<&'k str> {
 
 /// What a statement that did this would be.
 fn statement(prefix: &str, first: bool) -> String {
-    if first { format!("prefix \"{prefix}\", before the rules") } else { format!("prefix \"{prefix}\"") }
+    if first {
+        format!("prefix \"{prefix}\", before the rules")
+    } else {
+        format!("prefix \"{prefix}\"")
+    }
 }
 
 impl Planner<'_> {
-    /// What is worth trying before the rules, now that they ran: nothing if every key is met, or if this failed for another reason than
-    /// that no rule fits.
+    /// What is worth trying before the rules, now that they ran: nothing if every key is met, or if
+    /// this failed for another reason than that no rule fits.
     pub(super) fn other_bases(&self) -> Vec<Base> {
         let Some(wanted) = self.options.wanted else { return Vec::new() };
-        if self.findings.iter().any(|finding| finding.is_error() && finding.code != NEITHER_LAYOUT) || self.met() == self.asked() {
+        if self.findings.iter().any(|finding| finding.is_error() && finding.code != NEITHER_LAYOUT)
+            || self.met() == self.asked()
+        {
             return Vec::new();
         }
         let (mut ways, given) = (Vec::new(), || self.header.tensors.keys());
         for prefix in self.options.config.base_prefixes() {
-            if wanted.keys.keys().any(|key| without(key, prefix).is_some()) && given().any(|key| without(key, prefix).is_none()) {
+            if wanted.keys.keys().any(|key| without(key, prefix).is_some())
+                && given().any(|key| without(key, prefix).is_none())
+            {
                 ways.push(Base::Add(prefix));
             }
             if given().any(|key| without(key, prefix).is_some()) {
@@ -73,14 +84,19 @@ impl Planner<'_> {
 
     /// How many of them are there.
     pub(super) fn met(&self) -> usize {
-        let part = if let Part::Keys(part) = self.options.part { Some(part) } else { self.options.wanted };
+        let part =
+            if let Part::Keys(part) = self.options.part { Some(part) } else { self.options.wanted };
         let there = |key: &&Key| self.state.contains(key) || self.ties.kept.contains(*key);
         part.map_or(0, |part| part.keys.keys().filter(there).count())
     }
 
-    /// The first statement that isn't a strip has its turn: keys get the base prefix that is tried, or lose it.
+    /// The first statement that isn't a strip has its turn: keys get the base prefix that is tried,
+    /// or lose it.
     pub(super) fn try_base(&mut self, kind: &StepKind) {
-        if matches!(kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. } | StepKind::Reversed(_)) {
+        if matches!(
+            kind,
+            StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. } | StepKind::Reversed(_)
+        ) {
             return;
         }
         let (Some(base), Some(wanted)) = (self.base.take(), self.options.wanted) else { return };
@@ -94,11 +110,13 @@ impl Planner<'_> {
             };
             (!self.state.contains(&other)).then_some(other)
         };
-        let changes = self.state.iter().filter_map(|(at, entry)| Some((at, change(&entry.key)?))).collect();
+        let changes =
+            self.state.iter().filter_map(|(at, entry)| Some((at, change(&entry.key)?))).collect();
         self.change_prefix(prefix, changes, true);
     }
 
-    /// After all rules: keys that the manifest doesn't know are tried without each base prefix, then with it.
+    /// After all rules: keys that the manifest doesn't know are tried without each base prefix,
+    /// then with it.
     pub(super) fn meet_base(&mut self) {
         let Some(wanted) = self.options.wanted else { return };
         let prefixes = self.options.config.base_prefixes();
@@ -115,12 +133,14 @@ impl Planner<'_> {
             tried.all(|(_, key)| key == first.1).then_some(first)
         };
         let unknown = self.state.iter().filter(|(_, entry)| !wanted.contains(&entry.key));
-        let changes: Vec<(usize, (usize, String))> = unknown.filter_map(|(at, entry)| Some((at, other(&entry.key)?))).collect();
+        let changes: Vec<(usize, (usize, String))> =
+            unknown.filter_map(|(at, entry)| Some((at, other(&entry.key)?))).collect();
         let mut results: HashMap<&str, usize> = HashMap::new();
         for (_, (_, key)) in &changes {
             *results.entry(key).or_default() += 1;
         }
-        let alone: Vec<bool> = changes.iter().map(|(_, (_, key))| results.get(key.as_str()) == Some(&1)).collect();
+        let alone: Vec<bool> =
+            changes.iter().map(|(_, (_, key))| results.get(key.as_str()) == Some(&1)).collect();
         let mut by_prefix: Vec<Vec<(usize, String)>> = vec![Vec::new(); prefixes.len()];
         for ((place, (at, key)), _) in changes.into_iter().zip(alone).filter(|(_, alone)| *alone) {
             by_prefix[at].push((place, key));
@@ -136,7 +156,12 @@ impl Planner<'_> {
         }
         let text = statement(prefix, first);
         let rule = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
-        self.rules.push(RuleInfo { file: FILE.to_owned(), line: 1, text: text.clone(), count: changes.len() as u64 });
+        self.rules.push(RuleInfo {
+            file: FILE.to_owned(),
+            line: 1,
+            text: text.clone(),
+            count: changes.len() as u64,
+        });
         let (mut added, mut stripped) = (0usize, 0usize);
         for (from, to) in self.rename_by(rule, changes) {
             *(if to.len() > from.len() { &mut added } else { &mut stripped }) += 1;
@@ -145,13 +170,16 @@ impl Planner<'_> {
         self.findings.push(prefix_changed(prefix, added, stripped));
     }
 
-    /// Turns back, reading backwards, what was done to prefixes by a conversion of which the record tells: what came last comes first.
+    /// Turns back, reading backwards, what was done to prefixes by a conversion of which the record
+    /// tells: what came last comes first.
     pub(super) fn restore_base(&mut self, stages: &[Stage<'_>], first: bool) {
         let Some(record) = self.options.record else { return };
         if !stages.iter().any(|stage| self.is_recorded(stage)) || self.options.wanted.is_some() {
             return;
         }
-        let made_by = |renamed: &&Renamed| renamed.file == FILE && renamed.rule.ends_with("before the rules") == first;
+        let made_by = |renamed: &&Renamed| {
+            renamed.file == FILE && renamed.rule.ends_with("before the rules") == first
+        };
         let mut changes = Vec::new();
         for renamed in record.renamed.iter().filter(made_by) {
             if let Some(at) = self.state.place(&renamed.to) {
@@ -162,7 +190,12 @@ impl Planner<'_> {
             return;
         }
         let rule = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
-        self.rules.push(RuleInfo { file: FILE.to_owned(), line: 1, text: "turned back".to_owned(), count: changes.len() as u64 });
+        self.rules.push(RuleInfo {
+            file: FILE.to_owned(),
+            line: 1,
+            text: "turned back".to_owned(),
+            count: changes.len() as u64,
+        });
         let restored = self.rename_by(rule, changes);
         let message = format!("turned back {}, as the record says", counted(restored.len(), "key"));
         let finding = Diagnostic::note(crate::diagnostic::codes::RESTORED, message);
@@ -177,5 +210,8 @@ pub(super) fn prefix_changed(prefix: &str, added: usize, stripped: usize) -> Dia
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{what} {}", counted(count, "key")))
         .collect();
-    Diagnostic::note(PREFIX_CHANGED, format!("the prefix `{prefix}` was {}, as the target manifest asks", what.join(" and ")))
+    Diagnostic::note(
+        PREFIX_CHANGED,
+        format!("the prefix `{prefix}` was {}, as the target manifest asks", what.join(" and ")),
+    )
 }

@@ -1,4 +1,5 @@
-//! What sets missing keys apart from unexpected ones: a prefix too many or too few, which is said once and not key by key.
+//! What sets missing keys apart from unexpected ones: a prefix too many or too few, which is said
+//! once and not key by key.
 
 use std::collections::HashSet;
 
@@ -24,10 +25,12 @@ pub(super) struct Behind {
 }
 
 impl Behind {
-    /// The prefix that most missing keys are apart by: half of them at least. `None` if there is none, or if two do equally well.
+    /// The prefix that most missing keys are apart by: half of them at least. `None` if there is
+    /// none, or if two do equally well.
     pub(super) fn find(missing: &[Key], unexpected: &[Key]) -> Option<Self> {
         let count = |short: &[Key], long: &[Key]| -> Option<(String, usize)> {
-            let short: HashSet<&str, foldhash::fast::RandomState> = short.iter().map(Key::as_str).collect();
+            let short: HashSet<&str, foldhash::fast::RandomState> =
+                short.iter().map(Key::as_str).collect();
             let mut counts: IndexMap<&str, usize> = IndexMap::new();
             for key in long {
                 for (dot, _) in key.match_indices('.').take(LONGEST) {
@@ -42,12 +45,19 @@ impl Behind {
         };
         let found = match (count(missing, unexpected), count(unexpected, missing)) {
             (Some((_, many)), Some((_, few))) if many == few => None,
-            (Some(many), few) if few.as_ref().is_none_or(|few| few.1 < many.1) => Some((many, true)),
+            (Some(many), few) if few.as_ref().is_none_or(|few| few.1 < many.1) => {
+                Some((many, true))
+            }
             (_, few) => few.map(|few| (few, false)),
         };
         let ((prefix, count), too_many) = found?;
         let all = missing.len();
-        (count * 2 >= all && (count > 1 || all == 1)).then_some(Self { prefix, too_many, count, all })
+        (count * 2 >= all && (count > 1 || all == 1)).then_some(Self {
+            prefix,
+            too_many,
+            count,
+            all,
+        })
     }
 
     /// What a person reads, with the statement that mends it.
@@ -61,9 +71,13 @@ impl Behind {
         };
         let (pattern, them) = (pattern(prefix), if *count == 1 { "it" } else { "them all" });
         if *too_many {
-            format!("{which} there behind `{prefix}.`: take that off {them} with `rename \"{pattern}.**\" <-> \"**\"`")
+            format!(
+                "{which} there behind `{prefix}.`: take that off {them} with `rename \"{pattern}.**\" <-> \"**\"`"
+            )
         } else {
-            format!("{which} there without `{prefix}.`: put that before {them} with `prefix \"{pattern}\"`")
+            format!(
+                "{which} there without `{prefix}.`: put that before {them} with `prefix \"{pattern}\"`"
+            )
         }
     }
 
@@ -105,12 +119,18 @@ mod tests {
         let behind = Behind::find(&short, &long).unwrap();
         assert_eq!((behind.prefix.as_str(), behind.too_many, behind.count), ("x.y", true, 2));
         let before = Behind::find(&long, &short).unwrap();
-        assert_eq!((before.prefix.as_str(), before.too_many, before.count, before.all), ("x.y", false, 2, 3));
+        assert_eq!(
+            (before.prefix.as_str(), before.too_many, before.count, before.all),
+            ("x.y", false, 2, 3)
+        );
     }
 
     #[test]
     fn no_guess_between_two() {
-        let (short, long) = (keys(&["a.w", "b.w"]), keys(&["student.a.w", "student.b.w", "teacher.a.w", "teacher.b.w"]));
+        let (short, long) = (
+            keys(&["a.w", "b.w"]),
+            keys(&["student.a.w", "student.b.w", "teacher.a.w", "teacher.b.w"]),
+        );
         assert_eq!(Behind::find(&short, &long), None);
         assert_eq!(Behind::find(&short, &keys(&["c.a.w"])), None, "one of two, by chance");
         assert_eq!(Behind::find(&short, &keys(&["xa.w", "xb.w"])), None, "whole segments");

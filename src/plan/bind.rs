@@ -1,4 +1,5 @@
-//! Rules bound to a config and a direction: numbers are known, sources are what is read and targets what is made.
+//! Rules bound to a config and a direction: numbers are known, sources are what is read and targets
+//! what is made.
 
 use regex::Regex;
 
@@ -64,17 +65,24 @@ pub(super) fn bind<'a>(
     direction: Direction,
 ) -> Result<BoundRule<'a>, Box<Diagnostic>> {
     let ranges = ranges(&rule.captures, scope, environment)?;
-    let numbers = |used: &'a OpUse<Expr>, inverted: bool| -> Result<(Op<Number>, &'a Place), Box<Diagnostic>> {
+    let numbers = |used: &'a OpUse<Expr>,
+                   inverted: bool|
+     -> Result<(Op<Number>, &'a Place), Box<Diagnostic>> {
         let op = used.op.try_map(&mut |expr: &Expr| match environment.eval(scope, expr)? {
             Value::Int(value) => Ok(Number::Int(value)),
             Value::Float(value) => Ok(Number::Float(value)),
             other => Err(Box::new(
-                Diagnostic::error(BAD_VALUE, format!("expected a number, found {}", other.kind())).at(scope.place(expr.span), "here"),
+                Diagnostic::error(BAD_VALUE, format!("expected a number, found {}", other.kind()))
+                    .at(scope.place(expr.span), "here"),
             )),
         })?;
         let op = if inverted {
-            op.inverse()
-                .map_err(|why| Box::new(Diagnostic::error(crate::diagnostic::codes::NOT_INVERTIBLE, why).at(used.place.clone(), "here")))?
+            op.inverse().map_err(|why| {
+                Box::new(
+                    Diagnostic::error(crate::diagnostic::codes::NOT_INVERTIBLE, why)
+                        .at(used.place.clone(), "here"),
+                )
+            })?
         } else {
             op
         };
@@ -82,7 +90,8 @@ pub(super) fn bind<'a>(
     };
     let reversed = direction == Direction::Reverse;
     let side = |side: &'a Side| -> Result<BoundSide<'a>, Box<Diagnostic>> {
-        let mut ops = side.ops.iter().map(|used| numbers(used, reversed)).collect::<Result<Vec<_>, _>>()?;
+        let mut ops =
+            side.ops.iter().map(|used| numbers(used, reversed)).collect::<Result<Vec<_>, _>>()?;
         if reversed {
             ops.reverse();
         }
@@ -95,7 +104,8 @@ pub(super) fn bind<'a>(
     };
     let left = rule.left.iter().map(side).collect::<Result<Vec<_>, _>>()?;
     let right = rule.right.iter().map(side).collect::<Result<Vec<_>, _>>()?;
-    let mut joint = rule.joint.iter().map(|used| numbers(used, reversed)).collect::<Result<Vec<_>, _>>()?;
+    let mut joint =
+        rule.joint.iter().map(|used| numbers(used, reversed)).collect::<Result<Vec<_>, _>>()?;
     let (sources, targets, unless_source, unless_target) = if reversed {
         joint.reverse();
         (right, left, &rule.unless_right, &rule.unless_left)
@@ -113,12 +123,15 @@ pub(super) fn bind<'a>(
         ranges,
         rename: rule.is_rename(),
         asks_result: reversed
-            && rule.condition.as_ref().is_some_and(|condition| condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref())),
+            && rule.condition.as_ref().is_some_and(|condition| {
+                condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref())
+            }),
     })
 }
 
 impl BoundRule<'_> {
-    /// Matches a key with one of the sources; the bindings are left bound if it fits and nothing forbids it.
+    /// Matches a key with one of the sources; the bindings are left bound if it fits and nothing
+    /// forbids it.
     pub(super) fn matches(
         &self,
         source: usize,
@@ -127,7 +140,8 @@ impl BoundRule<'_> {
         scope: &Scope,
         environment: &Environment<'_>,
     ) -> Result<bool, Box<Diagnostic>> {
-        Ok(self.fits(source, looked, bindings) && self.holds(looked, bindings, scope, environment)?)
+        Ok(self.fits(source, looked, bindings)
+            && self.holds(looked, bindings, scope, environment)?)
     }
 
     /// Whether a key is one that a source may take, if the condition holds.
@@ -139,7 +153,8 @@ impl BoundRule<'_> {
             Some(BoundItem::Regex(regex)) => regex_matches(regex, key, bindings),
             Some(BoundItem::Made(_)) | None => false,
         };
-        fits && !matches_any(&self.unless_source, key, segments) && (self.unless_target.is_empty() || !self.leaves_alone(key, bindings))
+        fits && !matches_any(&self.unless_source, key, segments)
+            && (self.unless_target.is_empty() || !self.leaves_alone(key, bindings))
     }
 
     /// Whether the condition holds for what a match of a key has bound.
@@ -151,11 +166,19 @@ impl BoundRule<'_> {
         environment: &Environment<'_>,
     ) -> Result<bool, Box<Diagnostic>> {
         let Some(condition) = &self.rule.condition else { return Ok(true) };
-        let lengths = |name: &str| match self.rule.knows_lengths() && !scope.lets.contains_key(name) {
+        let lengths = |name: &str| match self.rule.knows_lengths() && !scope.lets.contains_key(name)
+        {
             true => length(name, looked.shape),
             false => None,
         };
-        truth_of(condition, &self.rule.captures, (looked.key, bindings), &lengths, scope, environment)
+        truth_of(
+            condition,
+            &self.rule.captures,
+            (looked.key, bindings),
+            &lengths,
+            scope,
+            environment,
+        )
     }
 
     /// Whether what the key would become is something that nothing may become.
@@ -174,7 +197,9 @@ impl BoundRule<'_> {
     pub(super) fn gives(&self, looked: &Looked<'_>) -> bool {
         let mut bindings = Bindings::new(self.rule.captures.len());
         self.targets.iter().any(|target| match &target.item {
-            BoundItem::Pattern(pattern) => pattern.matches(looked.key, looked.segments, &mut bindings),
+            BoundItem::Pattern(pattern) => {
+                pattern.matches(looked.key, looked.segments, &mut bindings)
+            }
             _ => false,
         })
     }
@@ -188,7 +213,8 @@ impl BoundRule<'_> {
     }
 }
 
-/// Whether a condition holds for what a match of a key has bound; names that are no captures are asked of `others`.
+/// Whether a condition holds for what a match of a key has bound; names that are no captures are
+/// asked of `others`.
 pub(super) fn truth_of(
     condition: &Expr,
     captures: &[Capture],
@@ -201,23 +227,38 @@ pub(super) fn truth_of(
         Some(at) => value_of(Slot(u16::try_from(at).ok()?), key, bindings, &captures[at]),
         None => others(name),
     };
-    Environment { captures: Captures { known: captures, value: &value }, ..*environment }.truth(scope, condition)
+    Environment { captures: Captures { known: captures, value: &value }, ..*environment }
+        .truth(scope, condition)
 }
 
 /// The length that a name stands for: null if the tensor has fewer dimensions.
 fn length(name: &str, shape: &[u64]) -> Option<Value> {
     let dim = LENGTHS.iter().position(|known| *known == name)?;
-    Some(shape.get(dim).and_then(|length| i64::try_from(*length).ok()).map_or(Value::Null, Value::Int))
+    Some(
+        shape
+            .get(dim)
+            .and_then(|length| i64::try_from(*length).ok())
+            .map_or(Value::Null, Value::Int),
+    )
 }
 
-pub(super) fn value_of(slot: Slot, key: &str, bindings: &Bindings, capture: &Capture) -> Option<Value> {
+pub(super) fn value_of(
+    slot: Slot,
+    key: &str,
+    bindings: &Bindings,
+    capture: &Capture,
+) -> Option<Value> {
     match bindings.get(slot) {
         Binding::Index(value) => i64::try_from(*value).ok().map(Value::Int),
         Binding::Word(which) => match &capture.kind {
-            CaptureKind::Words { left, .. } => left.get(usize::from(*which)).cloned().map(Value::Text),
+            CaptureKind::Words { left, .. } => {
+                left.get(usize::from(*which)).cloned().map(Value::Text)
+            }
             _ => None,
         },
-        Binding::Text(..) | Binding::Owned(_) => bindings.text(slot, key).map(|text| Value::Text(text.to_owned())),
+        Binding::Text(..) | Binding::Owned(_) => {
+            bindings.text(slot, key).map(|text| Value::Text(text.to_owned()))
+        }
         Binding::Unbound => None,
     }
 }
@@ -233,5 +274,7 @@ pub(super) fn regex_matches(regex: &Regex, key: &str, bindings: &mut Bindings) -
 
 /// Whether any pattern matches; their captures are their own.
 pub(super) fn matches_any(patterns: &[Pattern], key: &str, segments: &Segments) -> bool {
-    patterns.iter().any(|pattern| pattern.matches(key, segments, &mut Bindings::new(pattern.slots().len())))
+    patterns
+        .iter()
+        .any(|pattern| pattern.matches(key, segments, &mut Bindings::new(pattern.slots().len())))
 }

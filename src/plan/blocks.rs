@@ -1,9 +1,11 @@
 //! Quantization blocks: index maps may move a block as a whole, and its scale must move along.
 //!
-//! A tensor is quantized in blocks if its scales lie beside it: one for each 128 × 128 elements (or as config.json, or the shapes, say), or
-//! one for each 16 bytes of MXFP4. For each node that only moves such elements it is followed how large the blocks are along each
-//! dimension; where one would be cut, or its elements scattered, they are *broken*. What isn't broken maps block to block, and the scales
-//! have to go the same way: first the ops are compared one by one, then, where they differ, scale by scale.
+//! A tensor is quantized in blocks if its scales lie beside it: one for each 128 × 128 elements (or
+//! as config.json, or the shapes, say), or one for each 16 bytes of MXFP4. For each node that only
+//! moves such elements it is followed how large the blocks are along each dimension; where one
+//! would be cut, or its elements scattered, they are *broken*. What isn't broken maps block to
+//! block, and the scales have to go the same way: first the ops are compared one by one, then,
+//! where they differ, scale by scale.
 //!
 //! It doesn't ask for names: a renamed tensor whose scales keep their name is none of its business.
 
@@ -31,7 +33,8 @@ use crate::tensor::Shape;
 /// Scales of one tensor that are compared one by one.
 const COMPARED: u64 = 1 << 20;
 
-/// How many ops deep, and how many in all, two tensors are compared: ties can make a graph that is small and has many ways through it.
+/// How many ops deep, and how many in all, two tensors are compared: ties can make a graph that is
+/// small and has many ways through it.
 const DEPTH: usize = 128;
 const STEPS: u32 = 1 << 22;
 
@@ -56,7 +59,14 @@ impl Planner<'_> {
             return;
         }
         let (blocks, from) = follow(&self.graph, &quantized);
-        let check = Check { graph: &self.graph, blocks, from, quantized, steps: Cell::new(0), seen: RefCell::default() };
+        let check = Check {
+            graph: &self.graph,
+            blocks,
+            from,
+            quantized,
+            steps: Cell::new(0),
+            seen: RefCell::default(),
+        };
         let mut are_scales: ByNode<()> = ByNode::default();
         for (_, it) in check.quantized.iter() {
             are_scales.insert(it.scales, ());
@@ -75,42 +85,88 @@ impl Planner<'_> {
                 }
             });
         }
-        let dequantizes = self.graph.nodes.iter().any(|node| matches!(node.op, Op::DequantBlocks { .. } | Op::DequantMxfp4));
-        // Results come in the order of their keys, and those of the scales likewise: what follows the last pair is looked at first.
+        let dequantizes = self
+            .graph
+            .nodes
+            .iter()
+            .any(|node| matches!(node.op, Op::DequantBlocks { .. } | Op::DequantMxfp4));
+        // Results come in the order of their keys, and those of the scales likewise: what follows
+        // the last pair is looked at first.
         let mut next: ByNode<usize> = ByNode::default();
         let mut findings = Findings::new();
         for entry in entries {
             let rule = entry.rules.last().copied();
             let mut say = |rule: Option<RuleId>, kind: &'static str, message: String| {
-                findings.entry((rule, kind)).or_insert_with(|| (message, Vec::new())).1.push(entry.key.to_string());
+                findings
+                    .entry((rule, kind))
+                    .or_insert_with(|| (message, Vec::new()))
+                    .1
+                    .push(entry.key.to_string());
             };
             let source = check.from[entry.node.0 as usize];
-            let used = check.quantized.get(source).and_then(|it| using.get(it.scales)).map(SmallVec::as_slice).unwrap_or_default();
+            let used = check
+                .quantized
+                .get(source)
+                .and_then(|it| using.get(it.scales))
+                .map(SmallVec::as_slice)
+                .unwrap_or_default();
             match (&self.graph.node(entry.node).op, &check.blocks[entry.node.0 as usize]) {
-                (_, Blocks::Broken(broken)) => say(rule, "cut", check.described(broken.source, &broken.why)),
+                (_, Blocks::Broken(broken)) => {
+                    say(rule, "cut", check.described(broken.source, &broken.why))
+                }
                 (Op::Source { .. }, Blocks::Of(_)) => {
                     let own = check.quantized.get(source).map(|it| it.scales);
-                    if let Some((_, by)) = used.first().filter(|_| used.iter().all(|(scales, _)| Some(*scales) != own)) {
-                        say(*by, "scales", check.described(source, "its scales are moved, and it is not"));
+                    if let Some((_, by)) =
+                        used.first().filter(|_| used.iter().all(|(scales, _)| Some(*scales) != own))
+                    {
+                        say(
+                            *by,
+                            "scales",
+                            check.described(source, "its scales are moved, and it is not"),
+                        );
                     }
                 }
                 (_, Blocks::Of(_)) if !used.is_empty() => {
                     let next = next.get_or_default(source);
-                    let at = (0..used.len()).map(|at| (*next + at) % used.len()).find(|at| check.mirrors(entry.node, used[*at].0, 0));
+                    let at = (0..used.len())
+                        .map(|at| (*next + at) % used.len())
+                        .find(|at| check.mirrors(entry.node, used[*at].0, 0));
                     match at {
                         Some(at) => *next = at + 1,
-                        None if used.iter().any(|(scales, _)| check.lies_as(entry.node, *scales)) => {}
-                        None => say(rule, "moved", check.described(source, "it is moved, and its scales are not moved along")),
+                        None if used
+                            .iter()
+                            .any(|(scales, _)| check.lies_as(entry.node, *scales)) => {}
+                        None => say(
+                            rule,
+                            "moved",
+                            check.described(
+                                source,
+                                "it is moved, and its scales are not moved along",
+                            ),
+                        ),
                     }
                 }
                 _ => {}
             }
-            for (weight, scales) in if dequantizes { check.dequantized(entry.node) } else { Vec::new() } {
+            for (weight, scales) in
+                if dequantizes { check.dequantized(entry.node) } else { Vec::new() }
+            {
                 match &check.blocks[weight.0 as usize] {
-                    Blocks::Broken(broken) => say(rule, "cut", check.described(broken.source, &broken.why)),
-                    Blocks::Of(_) if !check.mirrors(weight, scales, 0) && !check.lies_as(weight, scales) => {
+                    Blocks::Broken(broken) => {
+                        say(rule, "cut", check.described(broken.source, &broken.why))
+                    }
+                    Blocks::Of(_)
+                        if !check.mirrors(weight, scales, 0) && !check.lies_as(weight, scales) =>
+                    {
                         let source = check.from[weight.0 as usize];
-                        say(rule, "moved", check.described(source, "it is dequantized with other scales than its own"));
+                        say(
+                            rule,
+                            "moved",
+                            check.described(
+                                source,
+                                "it is dequantized with other scales than its own",
+                            ),
+                        );
                     }
                     _ => {}
                 }
@@ -119,10 +175,12 @@ impl Planner<'_> {
         for ((rule, _), (message, keys)) in findings {
             let mut finding = Diagnostic::error(QUANTIZED_BLOCK, message);
             if let Some(place) = rule.and_then(|rule| self.places.get(&rule)) {
-                finding = finding.at(place.clone(), format!("gives {} so", counted(keys.len(), "key")));
+                finding =
+                    finding.at(place.clone(), format!("gives {} so", counted(keys.len(), "key")));
             }
             let finding = finding.keys(keys).hint("move tensor and scales by one rule, in whole blocks: `{t: weight|weight_scale_inv}`");
-            self.findings.push(finding.hint("or dequantize first: `via dequant_fp8`, `via dequant_mxfp4`"));
+            self.findings
+                .push(finding.hint("or dequantize first: `via dequant_fp8`, `via dequant_mxfp4`"));
         }
     }
 }
@@ -151,14 +209,25 @@ impl Check<'_> {
     fn described(&self, source: NodeId, why: &str) -> String {
         let block = self.quantized.get(source).map(|it| &it.block[..]).unwrap_or_default();
         let info = self.graph.info(source);
-        let sizes: Vec<String> = block.iter().zip(&info.shape[..]).map(|(block, size)| block.min(size).to_string()).collect();
-        format!("`{}`, {info}, is quantized in blocks of {}: {}", self.key(source), sizes.join(" x "), why)
+        let sizes: Vec<String> = block
+            .iter()
+            .zip(&info.shape[..])
+            .map(|(block, size)| block.min(size).to_string())
+            .collect();
+        format!(
+            "`{}`, {info}, is quantized in blocks of {}: {}",
+            self.key(source),
+            sizes.join(" x "),
+            why
+        )
     }
 
     /// Without casts and the like at its end: scales may be converted.
     fn unconverted(&self, mut id: NodeId) -> NodeId {
-        while let (Op::Cast | Op::Mul { .. } | Op::Add { .. } | Op::Neg | Op::Exp | Op::Log, [input]) =
-            (&self.graph.node(id).op, self.graph.node(id).inputs.as_slice())
+        while let (
+            Op::Cast | Op::Mul { .. } | Op::Add { .. } | Op::Neg | Op::Exp | Op::Log,
+            [input],
+        ) = (&self.graph.node(id).op, self.graph.node(id).inputs.as_slice())
         {
             id = *input;
         }
@@ -197,7 +266,10 @@ impl Check<'_> {
     fn lies_as(&self, weight: NodeId, scales: NodeId) -> bool {
         let enough = self.graph.info(scales).numel().is_some_and(|count| count <= COMPARED);
         let order = || self.blocks_in_order(weight, 0);
-        enough && order().is_some_and(|order| self.scales_in_order(scales, 0).is_some_and(|other| other.1 == order.1))
+        enough
+            && order().is_some_and(|order| {
+                self.scales_in_order(scales, 0).is_some_and(|other| other.1 == order.1)
+            })
     }
 
     /// Whether a comparison may go on.
@@ -220,7 +292,10 @@ impl Check<'_> {
         };
         let same = match (&w.op, &s.op) {
             (Op::Narrow { dim, start, .. }, Op::Narrow { dim: other, start: first, .. }) => {
-                dim == other && block.get(*dim).is_some_and(|block| start.checked_div(*block) == Some(*first))
+                dim == other
+                    && block
+                        .get(*dim)
+                        .is_some_and(|block| start.checked_div(*block) == Some(*first))
             }
             (Op::Permute { dims }, Op::Permute { dims: other }) => {
                 dims.starts_with(other) && dims[other.len()..].iter().all(|dim| *dim >= other.len())
@@ -230,14 +305,16 @@ impl Check<'_> {
             _ => false,
         };
         let grid = grid(&w.info, block);
-        let (trailing, fits) = (grid.len().saturating_sub(s.info.shape.len()), grid.starts_with(&s.info.shape));
+        let (trailing, fits) =
+            (grid.len().saturating_sub(s.info.shape.len()), grid.starts_with(&s.info.shape));
         same && fits
             && grid.iter().rev().take(trailing).all(|size| *size == 1)
             && w.inputs.len() == s.inputs.len()
             && w.inputs.iter().zip(&s.inputs).all(|(w, s)| self.mirrors(*w, *s, depth + 1))
     }
 
-    /// The blocks of a node in row-major order, each as the element of the scales that it has in the checkpoint; and their grid.
+    /// The blocks of a node in row-major order, each as the element of the scales that it has in
+    /// the checkpoint; and their grid.
     fn blocks_in_order(&self, id: NodeId, depth: usize) -> Option<(Vec<u64>, Vec<u64>)> {
         if !self.may_go_on(depth) {
             return None;
@@ -245,14 +322,20 @@ impl Check<'_> {
         let node = self.graph.node(id);
         if let Op::Source { .. } = node.op {
             let it = self.quantized.get(id)?;
-            return Some((grid(&node.info, &it.block).to_vec(), self.scales_in_order(it.scales, depth)?.1));
+            return Some((
+                grid(&node.info, &it.block).to_vec(),
+                self.scales_in_order(it.scales, depth)?.1,
+            ));
         }
         let Blocks::Of(block) = &self.blocks[id.0 as usize] else { return None };
         let shape = grid(&node.info, block).to_vec();
         let inputs = node.inputs.iter().map(|input| match self.graph.node(*input).op {
             Op::Fill { .. } => {
                 let shape = grid(self.graph.info(*input), block).to_vec();
-                Some((shape.clone(), vec![FILLED; usize::try_from(shape.iter().product::<u64>()).ok()?]))
+                Some((
+                    shape.clone(),
+                    vec![FILLED; usize::try_from(shape.iter().product::<u64>()).ok()?],
+                ))
             }
             _ => self.blocks_in_order(*input, depth + 1),
         });
@@ -263,7 +346,8 @@ impl Check<'_> {
         moved(&node.op, start, inputs.collect::<Option<_>>()?, shape)
     }
 
-    /// The elements of scales in row-major order, each by where it is in the checkpoint; and their shape.
+    /// The elements of scales in row-major order, each by where it is in the checkpoint; and their
+    /// shape.
     fn scales_in_order(&self, id: NodeId, depth: usize) -> Option<(Vec<u64>, Vec<u64>)> {
         if !self.may_go_on(depth) {
             return None;
@@ -278,7 +362,11 @@ impl Check<'_> {
             }
             Op::Fill { .. } => Some((shape, vec![FILLED; usize::try_from(count).ok()?])),
             op if op.is_index_map() => {
-                let inputs = node.inputs.iter().map(|input| self.scales_in_order(*input, depth + 1)).collect::<Option<_>>()?;
+                let inputs = node
+                    .inputs
+                    .iter()
+                    .map(|input| self.scales_in_order(*input, depth + 1))
+                    .collect::<Option<_>>()?;
                 let start = if let Op::Narrow { start, .. } = op { *start } else { 0 };
                 moved(op, start, inputs, shape)
             }
@@ -288,7 +376,12 @@ impl Check<'_> {
 }
 
 /// What an index map makes of elements in row-major order.
-fn moved(op: &Op, start: u64, inputs: Vec<(Vec<u64>, Vec<u64>)>, shape: Vec<u64>) -> Option<(Vec<u64>, Vec<u64>)> {
+fn moved(
+    op: &Op,
+    start: u64,
+    inputs: Vec<(Vec<u64>, Vec<u64>)>,
+    shape: Vec<u64>,
+) -> Option<(Vec<u64>, Vec<u64>)> {
     let strides = |shape: &[u64]| Shape::from(shape).contiguous_strides();
     let count = shape.iter().product::<u64>();
     let own = strides(&shape);
@@ -298,12 +391,18 @@ fn moved(op: &Op, start: u64, inputs: Vec<(Vec<u64>, Vec<u64>)>, shape: Vec<u64>
         (Op::Reshape, [(_, values)]) => Some(values.clone()),
         (Op::Narrow { dim, .. }, [(from, values)]) => {
             let theirs = strides(from);
-            let place = |index: u64| (0..shape.len()).map(|d| (at(d, index) + if d == *dim { start } else { 0 }) * theirs[d]).sum();
+            let place = |index: u64| {
+                (0..shape.len())
+                    .map(|d| (at(d, index) + if d == *dim { start } else { 0 }) * theirs[d])
+                    .sum()
+            };
             (0..count).map(|index| take(values, place(index))).collect()
         }
         (Op::Permute { dims }, [(from, values)]) => {
             let theirs = strides(from);
-            let place = |index: u64| dims.iter().enumerate().map(|(d, from)| at(d, index) * theirs[*from]).sum();
+            let place = |index: u64| {
+                dims.iter().enumerate().map(|(d, from)| at(d, index) * theirs[*from]).sum()
+            };
             (0..count).map(|index| take(values, place(index))).collect()
         }
         (Op::Concat { dim }, inputs) => {

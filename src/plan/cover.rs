@@ -1,5 +1,5 @@
-//! The end of planning: the target manifest is met, unused nodes go, and exact cover is shown: every tensor of the checkpoint is used,
-//! dropped for a reason, or passes through.
+//! The end of planning: the target manifest is met, unused nodes go, and exact cover is shown:
+//! every tensor of the checkpoint is used, dropped for a reason, or passes through.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,7 +11,9 @@ use super::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
 use super::pass::strip::Stray;
 use super::state::Entry;
 use super::{Part, Planner, counted};
-use crate::diagnostic::codes::{MISMATCHED_KEY, MISSING_KEY, NO_KEYS, SHAPE, TIE_APPLIED, UNEXPECTED_KEY};
+use crate::diagnostic::codes::{
+    MISMATCHED_KEY, MISSING_KEY, NO_KEYS, SHAPE, TIE_APPLIED, UNEXPECTED_KEY,
+};
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, did_you_mean};
 use crate::key::{Key, natural_order};
 use crate::tensor::TensorInfo;
@@ -23,7 +25,8 @@ pub struct Report {
     pub missing: Vec<Key>,
     /// Keys that are given and the manifest doesn't know; they are left out.
     pub unexpected: Vec<Key>,
-    /// Keys that are given and belong to another [part](super::Part) of the target; they are left out.
+    /// Keys that are given and belong to another [part](super::Part) of the target; they are left
+    /// out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Key>,
     /// Keys whose shape or dtype is not what the manifest says.
@@ -50,7 +53,10 @@ impl Planner<'_> {
             self.findings.extend(strays.into_iter().map(Stray::note));
         }
         let kept = std::mem::take(&mut self.ties.kept);
-        let kept: Vec<Key> = kept.into_iter().filter(|key| !self.state.contains(key) && self.asks_for(key)).collect();
+        let kept: Vec<Key> = kept
+            .into_iter()
+            .filter(|key| !self.state.contains(key) && self.asks_for(key))
+            .collect();
         if self.failed() {
             return Err(Diagnostics(self.draft.findings));
         }
@@ -72,11 +78,19 @@ impl Planner<'_> {
         for (key, _) in self.draft.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
             match self.draft.dropped.get(key) {
                 Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
-                None if self.options.wanted.is_some() => dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted }),
+                None if self.options.wanted.is_some() => {
+                    dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted })
+                }
                 None => {
-                    let finding =
-                        Diagnostic::error(SHAPE, "a tensor of the checkpoint would be lost: no target uses it and no rule drops it");
-                    self.draft.findings.push(finding.keys([key.as_str()]).hint("this is a fault of regraft, please report it"));
+                    let finding = Diagnostic::error(
+                        SHAPE,
+                        "a tensor of the checkpoint would be lost: no target uses it and no rule drops it",
+                    );
+                    self.draft.findings.push(
+                        finding
+                            .keys([key.as_str()])
+                            .hint("this is a fault of regraft, please report it"),
+                    );
                 }
             }
         }
@@ -102,7 +116,8 @@ impl Planner<'_> {
         })
     }
 
-    /// Whether the part of the target manifest that counts asks for a key; every key is asked for without a manifest.
+    /// Whether the part of the target manifest that counts asks for a key; every key is asked for
+    /// without a manifest.
     fn asks_for(&self, key: &str) -> bool {
         match (self.options.part, self.options.wanted) {
             (Part::Keys(part), _) => part.contains(key),
@@ -111,35 +126,50 @@ impl Planner<'_> {
         }
     }
 
-    /// A result without a key is a mistake, whatever was allowed; but a part that asks for nothing gets nothing, and of a part whose others
-    /// aren't known, a checkpoint may hold nothing.
+    /// A result without a key is a mistake, whatever was allowed; but a part that asks for nothing
+    /// gets nothing, and of a part whose others aren't known, a checkpoint may hold nothing.
     fn refuse_no_keys(&mut self, entries: &[Entry], kept: &[Key]) {
         let asks_for_nothing = match (self.options.part, self.options.wanted) {
             (Part::Keys(part), _) => part.keys.is_empty(),
             (Part::Open, _) => true,
             _ => false,
         };
-        if !entries.is_empty() || !kept.is_empty() || self.header.tensors.is_empty() || asks_for_nothing {
+        if !entries.is_empty()
+            || !kept.is_empty()
+            || self.header.tensors.is_empty()
+            || asks_for_nothing
+        {
             return;
         }
         let all = counted(self.header.tensors.len(), "key");
-        let finding = Diagnostic::error(NO_KEYS, format!("nothing is left: no key of the result comes from the {all} of the checkpoint"));
+        let finding = Diagnostic::error(
+            NO_KEYS,
+            format!("nothing is left: no key of the result comes from the {all} of the checkpoint"),
+        );
         let hint = match self.options.wanted {
-            Some(_) => "is the target manifest one of this model, and in the layout that comes out?",
+            Some(_) => {
+                "is the target manifest one of this model, and in the layout that comes out?"
+            }
             None => "a `drop` or a `keep` took them all",
         };
-        let finding = finding.keys(self.header.tensors.keys().take(5).map(|key| key.as_str())).hint(hint);
+        let finding =
+            finding.keys(self.header.tensors.keys().take(5).map(|key| key.as_str())).hint(hint);
         self.findings.push(finding);
     }
 
-    /// What the module that loads holds as one tensor isn't missing where another of its keys is given.
+    /// What the module that loads holds as one tensor isn't missing where another of its keys is
+    /// given.
     fn share(&mut self, entries: &mut Vec<Entry>) {
-        let given: HashMap<&Key, &Entry> = entries.iter().map(|entry| (&entry.key, entry)).collect();
+        let given: HashMap<&Key, &Entry> =
+            entries.iter().map(|entry| (&entry.key, entry)).collect();
         let mut made: Vec<Entry> = Vec::new();
         let mut seen: HashSet<&Key> = HashSet::new();
         for group in self.options.shared {
             let Some(source) = group.iter().find_map(|key| given.get(key)) else { continue };
-            for key in group.iter().filter(|key| !given.contains_key(key) && !self.ties.kept.contains(*key)) {
+            for key in group
+                .iter()
+                .filter(|key| !given.contains_key(key) && !self.ties.kept.contains(*key))
+            {
                 if self.asks_for(key) && seen.insert(key) {
                     made.push(Entry { key: key.clone(), tied: true, ..(*source).clone() });
                 }
@@ -148,9 +178,16 @@ impl Planner<'_> {
         if made.is_empty() {
             return;
         }
-        let are = if made.len() == 1 { "1 key that is missing is".to_owned() } else { format!("{} keys that are missing are", made.len()) };
+        let are = if made.len() == 1 {
+            "1 key that is missing is".to_owned()
+        } else {
+            format!("{} keys that are missing are", made.len())
+        };
         let message = format!("{are} one tensor with what is given, in the module that loads");
-        self.draft.findings.push(Diagnostic::note(TIE_APPLIED, message).keys(made.iter().map(|entry| entry.key.as_str())));
+        self.draft.findings.push(
+            Diagnostic::note(TIE_APPLIED, message)
+                .keys(made.iter().map(|entry| entry.key.as_str())),
+        );
         entries.extend(made);
         entries.sort_by(|a, b| natural_order(&a.key, &b.key));
     }
@@ -161,15 +198,22 @@ impl Planner<'_> {
         let mut report = Report::default();
         let given: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
         let part = if let Part::Keys(part) = self.options.part { part } else { wanted };
-        let is_missing = |key: &&Key| !given.contains(key.as_str()) && !self.ties.kept.contains(*key);
+        let is_missing =
+            |key: &&Key| !given.contains(key.as_str()) && !self.ties.kept.contains(*key);
         report.missing = part.keys.keys().filter(is_missing).cloned().collect();
         report.missing.sort_by(|a, b| natural_order(a, b));
         // A tensor that is asked for by another of its keys is not lost.
-        let taken: HashSet<NodeId> = entries.iter().filter(|entry| wanted.contains(&entry.key)).map(|entry| entry.node).collect();
+        let taken: HashSet<NodeId> = entries
+            .iter()
+            .filter(|entry| wanted.contains(&entry.key))
+            .map(|entry| entry.node)
+            .collect();
         for entry in entries.iter().filter(|entry| !part.contains(&entry.key)) {
             match self.options.part {
                 Part::Open => report.elsewhere.push(entry.key.clone()),
-                Part::Keys(_) if wanted.contains(&entry.key) => report.elsewhere.push(entry.key.clone()),
+                Part::Keys(_) if wanted.contains(&entry.key) => {
+                    report.elsewhere.push(entry.key.clone())
+                }
                 _ if taken.contains(&entry.node) => {}
                 Part::Whole | Part::Keys(_) => report.unexpected.push(entry.key.clone()),
             }
@@ -178,14 +222,17 @@ impl Planner<'_> {
         entries.retain(|entry| part.contains(&entry.key));
         let mut apart: Vec<Apart<'_>> = Vec::new();
         for entry in entries.iter() {
-            let (Some(wanted), given) = (part.get(&entry.key), self.graph.info(entry.node)) else { continue };
+            let (Some(wanted), given) = (part.get(&entry.key), self.graph.info(entry.node)) else {
+                continue;
+            };
             if wanted != given {
                 report.mismatched.push(entry.key.clone());
                 apart.push(Apart { key: entry.key.clone(), given: given.clone(), wanted });
             }
         }
         // A dtype can be converted when it is loaded; a shape can't.
-        let (dtypes, shapes): (Vec<_>, Vec<_>) = apart.into_iter().partition(|apart| apart.wanted.shape == apart.given.shape);
+        let (dtypes, shapes): (Vec<_>, Vec<_>) =
+            apart.into_iter().partition(|apart| apart.wanted.shape == apart.given.shape);
         self.findings.extend(mismatched(&shapes));
         self.findings.extend(mismatched(&dtypes).map(|mut finding| {
             finding.severity = Severity::Warning;
@@ -201,25 +248,42 @@ impl Planner<'_> {
         let strays = std::mem::take(&mut self.strays);
         let first = if report.missing.is_empty() { UNEXPECTED_KEY } else { MISSING_KEY };
         for (code, keys, others, what) in [
-            (MISSING_KEY, &report.missing, &report.unexpected, "missing: the target manifest asks for"),
-            (UNEXPECTED_KEY, &report.unexpected, &report.missing, "unexpected: the target manifest doesn't know"),
+            (
+                MISSING_KEY,
+                &report.missing,
+                &report.unexpected,
+                "missing: the target manifest asks for",
+            ),
+            (
+                UNEXPECTED_KEY,
+                &report.unexpected,
+                &report.missing,
+                "unexpected: the target manifest doesn't know",
+            ),
         ] {
             if keys.is_empty() {
                 continue;
             }
-            let mut finding = Diagnostic::warning(code, format!("{what} {}", counted(keys.len(), "key")));
+            let mut finding =
+                Diagnostic::warning(code, format!("{what} {}", counted(keys.len(), "key")));
             finding.severity = severity;
             finding = finding.keys(keys.iter().map(|key| key.as_str()));
             let is_missing = code == MISSING_KEY;
-            let near: HashSet<&str> = if apart.is_some() { others.iter().map(Key::as_str).collect() } else { HashSet::new() };
-            // Where a wrapper stays because of a few keys, that is the cause: taking it off by hand would be beside the point.
+            let near: HashSet<&str> = if apart.is_some() {
+                others.iter().map(Key::as_str).collect()
+            } else {
+                HashSet::new()
+            };
+            // Where a wrapper stays because of a few keys, that is the cause: taking it off by hand
+            // would be beside the point.
             let told = |apart: &&Behind| strays.iter().any(|stray| stray.is_of(&apart.prefix));
-            let hints = strays
-                .iter()
-                .filter(|_| code == first)
-                .map(Stray::hint)
-                .chain(apart.iter().filter(|apart| is_missing && !told(apart)).map(Behind::hint));
-            let explained = |key: &Key| apart.as_ref().is_some_and(|apart| apart.explains(key, is_missing, &near));
+            let hints =
+                strays.iter().filter(|_| code == first).map(Stray::hint).chain(
+                    apart.iter().filter(|apart| is_missing && !told(apart)).map(Behind::hint),
+                );
+            let explained = |key: &Key| {
+                apart.as_ref().is_some_and(|apart| apart.explains(key, is_missing, &near))
+            };
             let closest = keys.iter().filter(|key| !explained(key)).take(3).filter_map(|key| {
                 let close = did_you_mean(key, others.iter().take(SEARCHED).map(Key::as_str))?;
                 Some(format!("`{key}`: did you mean `{close}`?"))
@@ -256,7 +320,8 @@ struct Apart<'w> {
     wanted: &'w TensorInfo,
 }
 
-/// One finding for all keys that aren't as the target manifest says; those that differ alike are told of once.
+/// One finding for all keys that aren't as the target manifest says; those that differ alike are
+/// told of once.
 fn mismatched(apart: &[Apart<'_>]) -> Option<Diagnostic> {
     let (first, rest) = apart.split_first()?;
     let Apart { key, given, wanted } = first;
@@ -265,7 +330,8 @@ fn mismatched(apart: &[Apart<'_>]) -> Option<Diagnostic> {
     } else {
         format!("mismatched: {} are not as the target manifest says", counted(apart.len(), "key"))
     };
-    let mut finding = Diagnostic::error(MISMATCHED_KEY, message).keys(apart.iter().map(|apart| apart.key.as_str()));
+    let mut finding = Diagnostic::error(MISMATCHED_KEY, message)
+        .keys(apart.iter().map(|apart| apart.key.as_str()));
     if rest.is_empty() {
         return Some(finding);
     }
@@ -307,21 +373,35 @@ fn retain(mut nodes: Vec<Node>, needed: &[bool]) -> (Vec<Node>, Vec<NodeId>) {
 
 /// Targets with the key that each tied one is one tensor with.
 fn name_ties(entries: Vec<Entry>, numbers: &[NodeId]) -> Vec<Target> {
-    let tied: HashSet<NodeId> = entries.iter().filter(|entry| entry.tied).map(|entry| entry.node).collect();
+    let tied: HashSet<NodeId> =
+        entries.iter().filter(|entry| entry.tied).map(|entry| entry.node).collect();
     let mut roots: HashMap<NodeId, Key> = HashMap::new();
-    let of_ties = |is_tied: bool| entries.iter().filter(move |entry| entry.tied == is_tied).filter(|entry| tied.contains(&entry.node));
+    let of_ties = |is_tied: bool| {
+        entries
+            .iter()
+            .filter(move |entry| entry.tied == is_tied)
+            .filter(|entry| tied.contains(&entry.node))
+    };
     for entry in of_ties(false).chain(of_ties(true)) {
         roots.entry(entry.node).or_insert_with(|| entry.key.clone());
     }
     entries
         .into_iter()
         .map(|entry| {
-            let root = roots.get(&entry.node).filter(|root| entry.tied && **root != entry.key).cloned();
-            Target { key: entry.key, node: numbers[entry.node.0 as usize], rules: entry.rules, tied_to: root }
+            let root =
+                roots.get(&entry.node).filter(|root| entry.tied && **root != entry.key).cloned();
+            Target {
+                key: entry.key,
+                node: numbers[entry.node.0 as usize],
+                rules: entry.rules,
+                tied_to: root,
+            }
         })
         .collect()
 }
 
 fn overall(verdicts: &[Verdict]) -> Option<Verdict> {
-    [Verdict::Mixed, Verdict::Converts, Verdict::Already, Verdict::Neither].into_iter().find(|verdict| verdicts.contains(verdict))
+    [Verdict::Mixed, Verdict::Converts, Verdict::Already, Verdict::Neither]
+        .into_iter()
+        .find(|verdict| verdicts.contains(verdict))
 }

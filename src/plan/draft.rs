@@ -24,8 +24,8 @@ pub(super) struct Rewriter {
     pub(super) built_in: bool,
 }
 
-/// What statements change. A branch that is tried and not taken leaves no trace, since the draft of before it is put back whole: a field
-/// that a statement writes belongs here.
+/// What statements change. A branch that is tried and not taken leaves no trace, since the draft of
+/// before it is put back whole: a field that a statement writes belongs here.
 #[derive(Clone, Default)]
 pub(super) struct Draft {
     pub(super) graph: Graph,
@@ -48,7 +48,8 @@ pub(super) struct Draft {
     pub(super) strays: Vec<Stray>,
 }
 
-/// The passes say `self.state`: which of a planner's fields are the draft's is decided above and nowhere else.
+/// The passes say `self.state`: which of a planner's fields are the draft's is decided above and
+/// nowhere else.
 impl Deref for Planner<'_> {
     type Target = Draft;
 

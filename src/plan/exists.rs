@@ -1,4 +1,5 @@
-//! `exists`: whether a layout has a key of a pattern, for the captures that the rule which asks has bound.
+//! `exists`: whether a layout has a key of a pattern, for the captures that the rule which asks has
+//! bound.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -12,7 +13,8 @@ use crate::syntax::ast;
 /// Visits each key.
 type EachKey<'a> = dyn Fn(&mut dyn FnMut(&str)) + 'a;
 
-/// The keys of a layout, and what was asked about them: a rule asks for every key that it fits, and the keys are gone through once.
+/// The keys of a layout, and what was asked about them: a rule asks for every key that it fits, and
+/// the keys are gone through once.
 pub struct Layout<'a> {
     contains: &'a dyn Fn(&str) -> bool,
     each: &'a EachKey<'a>,
@@ -37,8 +39,15 @@ impl<'a> Layout<'a> {
         Self { contains, each, asked: RefCell::default() }
     }
 
-    /// Whether a key fits a pattern, in which the captures in sight hold what they hold there; `None` if the pattern can't be read.
-    pub fn has(&self, scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>, environment: &Environment<'_>) -> Option<bool> {
+    /// Whether a key fits a pattern, in which the captures in sight hold what they hold there;
+    /// `None` if the pattern can't be read.
+    pub fn has(
+        &self,
+        scope: &Scope,
+        pattern: &ast::Pattern,
+        captures: Captures<'_>,
+        environment: &Environment<'_>,
+    ) -> Option<bool> {
         let question = (std::ptr::from_ref(scope) as usize, pattern.span.start);
         let mut asked = self.asked.borrow_mut();
         let answer = match asked.entry(question) {
@@ -46,7 +55,13 @@ impl<'a> Layout<'a> {
             std::collections::hash_map::Entry::Vacant(new) => {
                 let keys = resolve_within(scope, pattern, captures.known).ok()?;
                 let bound = keys.bind(scope, environment).ok()?;
-                let shared = keys.captures().iter().take(captures.known.len()).filter(|one| one.left).map(|one| one.name.clone()).collect();
+                let shared = keys
+                    .captures()
+                    .iter()
+                    .take(captures.known.len())
+                    .filter(|one| one.left)
+                    .map(|one| one.name.clone())
+                    .collect();
                 let mut answer = Answer { shared, found: HashSet::new(), keys, pattern: bound };
                 if answer.pattern.literal().is_none() {
                     answer.look(self.each);
@@ -54,14 +69,21 @@ impl<'a> Layout<'a> {
                 new.insert(answer)
             }
         };
-        // A key that is known whole is looked up: a pattern may divide it in another way than the rule did.
+        // A key that is known whole is looked up: a pattern may divide it in another way than the
+        // rule did.
         if let Some(key) = answer.pattern.literal().or_else(|| answer.whole(captures)) {
             return Some((self.contains)(&key));
         }
-        let held: Vec<Option<String>> = answer.shared.iter().map(|name| (captures.value)(name).map(|value| value.to_string())).collect();
+        let held: Vec<Option<String>> = answer
+            .shared
+            .iter()
+            .map(|name| (captures.value)(name).map(|value| value.to_string()))
+            .collect();
         // What the rule hasn't bound yet may be anything.
         if held.iter().any(Option::is_none) {
-            let agrees = |found: &Vec<Option<String>>| found.iter().zip(&held).all(|(found, held)| held.is_none() || found == held);
+            let agrees = |found: &Vec<Option<String>>| {
+                found.iter().zip(&held).all(|(found, held)| held.is_none() || found == held)
+            };
             return Some(answer.found.iter().any(agrees));
         }
         Some(answer.found.contains(&held))
@@ -74,12 +96,14 @@ impl Answer {
         let known = self.keys.captures();
         let mut bindings = Bindings::new(known.len());
         for slot in self.pattern.slots() {
-            let capture = known.get(usize::from(slot.0)).filter(|capture| self.shared.contains(&capture.name))?;
+            let capture = known
+                .get(usize::from(slot.0))
+                .filter(|capture| self.shared.contains(&capture.name))?;
             let binding = match ((captures.value)(&capture.name)?, &capture.kind) {
                 (Value::Int(number), _) => Binding::Index(u64::try_from(number).ok()?),
-                (Value::Text(text), CaptureKind::Words { left, .. }) => {
-                    Binding::Word(u16::try_from(left.iter().position(|word| **word == *text)?).ok()?)
-                }
+                (Value::Text(text), CaptureKind::Words { left, .. }) => Binding::Word(
+                    u16::try_from(left.iter().position(|word| **word == *text)?).ok()?,
+                ),
                 (Value::Text(text), _) => Binding::Owned(text.into()),
                 _ => return None,
             };
@@ -91,7 +115,11 @@ impl Answer {
     /// Goes through the keys.
     fn look(&mut self, each: &EachKey<'_>) {
         let captures = self.keys.captures();
-        let at: Vec<usize> = self.shared.iter().filter_map(|name| captures.iter().position(|capture| capture.name == *name)).collect();
+        let at: Vec<usize> = self
+            .shared
+            .iter()
+            .filter_map(|name| captures.iter().position(|capture| capture.name == *name))
+            .collect();
         let (mut segments, mut bindings) = (Segments::default(), Bindings::default());
         each(&mut |key| {
             segments.split(key);

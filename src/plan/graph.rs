@@ -17,9 +17,14 @@ const MAX_NODES: u32 = 1 << 25;
 /// Most tensors that one becomes, or that become one.
 pub(super) const MAX_PARTS: u64 = 1 << 16;
 
-/// Refuses a count that nothing but a mistake, or malice, asks for. Numbers in rules, configs and shapes may be of any size.
+/// Refuses a count that nothing but a mistake, or malice, asks for. Numbers in rules, configs and
+/// shapes may be of any size.
 pub(super) fn few(count: u64) -> Fit<()> {
-    if count > MAX_PARTS { Err(format!("{count} tensors would be one, or parts of one; at most {MAX_PARTS} are")) } else { Ok(()) }
+    if count > MAX_PARTS {
+        Err(format!("{count} tensors would be one, or parts of one; at most {MAX_PARTS} are"))
+    } else {
+        Ok(())
+    }
 }
 
 /// The nodes of a plan while it is made.
@@ -57,8 +62,10 @@ impl Graph {
     }
 
     pub(super) fn push(&mut self, op: Op, inputs: Vec<NodeId>, info: TensorInfo) -> Fit<NodeId> {
-        let id =
-            u32::try_from(self.nodes.len()).ok().filter(|id| *id < MAX_NODES).ok_or_else(|| "the plan has too many nodes".to_owned())?;
+        let id = u32::try_from(self.nodes.len())
+            .ok()
+            .filter(|id| *id < MAX_NODES)
+            .ok_or_else(|| "the plan has too many nodes".to_owned())?;
         if info.nbytes().is_none() {
             return Err(format!("the result {info} has no whole number of bytes, or too many"));
         }
@@ -91,18 +98,31 @@ impl Graph {
     pub(super) fn sinusoids(&mut self, info: TensorInfo) -> Fit<NodeId> {
         use Dtype::{BF16, F16, F32, F64};
         match *info.shape {
-            [_, columns] if columns.is_multiple_of(2) && matches!(info.dtype, F16 | BF16 | F32 | F64) => {
+            [_, columns]
+                if columns.is_multiple_of(2) && matches!(info.dtype, F16 | BF16 | F32 | F64) =>
+            {
                 self.push(Op::Sinusoids, Vec::new(), info)
             }
-            _ => Err(format!("sinusoidal positions are a matrix of floats with an even number of columns, not {info}")),
+            _ => Err(format!(
+                "sinusoidal positions are a matrix of floats with an even number of columns, not {info}"
+            )),
         }
     }
 
-    pub(super) fn narrow(&mut self, input: NodeId, dim: usize, start: u64, len: u64) -> Fit<NodeId> {
+    pub(super) fn narrow(
+        &mut self,
+        input: NodeId,
+        dim: usize,
+        start: u64,
+        len: u64,
+    ) -> Fit<NodeId> {
         let info = self.info(input);
         let size = *info.shape.get(dim).ok_or_else(|| no_dim(dim, info))?;
         if start.checked_add(len).is_none_or(|end| end > size) {
-            return Err(format!("elements {start}..{} leave dimension {dim} of {info}", start.saturating_add(len)));
+            return Err(format!(
+                "elements {start}..{} leave dimension {dim} of {info}",
+                start.saturating_add(len)
+            ));
         }
         if start == 0 && len == size {
             return Ok(input);
@@ -133,7 +153,8 @@ impl Graph {
             return Ok(input);
         }
         // The trailing dims that stay where they are move as one block.
-        let moved = dims.iter().enumerate().rposition(|(at, dim)| at != *dim).map_or(0, |at| at + 1);
+        let moved =
+            dims.iter().enumerate().rposition(|(at, dim)| at != *dim).map_or(0, |at| at + 1);
         whole_bytes(info, info.shape[moved..].iter().product(), "moving these dimensions")?;
         let shape: Vec<u64> = dims.iter().map(|dim| info.shape[*dim]).collect();
         let info = TensorInfo::new(info.dtype, shape);
@@ -153,7 +174,9 @@ impl Graph {
     }
 
     pub(super) fn concat(&mut self, inputs: Vec<NodeId>, dim: usize) -> Fit<NodeId> {
-        let Some((first, others)) = inputs.split_first() else { return Err("nothing to join".to_owned()) };
+        let Some((first, others)) = inputs.split_first() else {
+            return Err("nothing to join".to_owned());
+        };
         let info = self.info(*first).clone();
         if others.is_empty() {
             return Ok(*first);
@@ -167,11 +190,13 @@ impl Graph {
             if other.dtype != info.dtype {
                 return Err(format!("dtypes differ: {info} and {other}"));
             }
-            let fits = other.shape.len() == shape.len() && (0..shape.len()).all(|at| at == dim || shape[at] == other.shape[at]);
+            let fits = other.shape.len() == shape.len()
+                && (0..shape.len()).all(|at| at == dim || shape[at] == other.shape[at]);
             if !fits {
                 return Err(format!("shapes don't fit along dimension {dim}: {info} and {other}"));
             }
-            shape[dim] = shape[dim].checked_add(other.shape[dim]).ok_or("the result is too large")?;
+            shape[dim] =
+                shape[dim].checked_add(other.shape[dim]).ok_or("the result is too large")?;
         }
         for input in &inputs {
             let part = self.info(*input);
@@ -183,7 +208,11 @@ impl Graph {
     pub(super) fn stack(&mut self, inputs: Vec<NodeId>, dim: usize) -> Fit<NodeId> {
         let mut parts = Vec::with_capacity(inputs.len());
         for input in inputs {
-            let shape = self.info(input).shape.with_dim(dim).ok_or_else(|| no_dim(dim, self.info(input)))?;
+            let shape = self
+                .info(input)
+                .shape
+                .with_dim(dim)
+                .ok_or_else(|| no_dim(dim, self.info(input)))?;
             parts.push(self.reshape(input, shape)?);
         }
         self.concat(parts, dim)
@@ -233,7 +262,12 @@ pub(super) struct Walks {
 
 impl Walks {
     /// Looks at a node and what is below it, each once, as long as `look` says to go on.
-    pub(super) fn walk(&mut self, graph: &Graph, start: NodeId, mut look: impl FnMut(NodeId, &Node) -> bool) {
+    pub(super) fn walk(
+        &mut self,
+        graph: &Graph,
+        start: NodeId,
+        mut look: impl FnMut(NodeId, &Node) -> bool,
+    ) {
         let first = graph.node(start);
         if !look(start, first) || first.inputs.is_empty() {
             return;
@@ -242,7 +276,9 @@ impl Walks {
         self.last.resize(graph.nodes.len(), 0);
         let mut open: Vec<NodeId> = first.inputs.clone();
         while let Some(id) = open.pop() {
-            if std::mem::replace(&mut self.last[id.0 as usize], self.count) != self.count && look(id, graph.node(id)) {
+            if std::mem::replace(&mut self.last[id.0 as usize], self.count) != self.count
+                && look(id, graph.node(id))
+            {
                 open.extend(&graph.node(id).inputs);
             }
         }

@@ -41,13 +41,19 @@ impl Number {
 }
 
 impl Graph {
-    /// A dimension as written: negative ones count from the end; `extra` more than the rank may be named.
+    /// A dimension as written: negative ones count from the end; `extra` more than the rank may be
+    /// named.
     fn dim(&self, input: NodeId, dim: Number, extra: i64) -> Fit<usize> {
         let info = self.info(input);
-        let rank = i64::try_from(info.shape.len()).map_err(|_| "too many dimensions".to_owned())? + extra;
+        let rank =
+            i64::try_from(info.shape.len()).map_err(|_| "too many dimensions".to_owned())? + extra;
         let dim = dim.int()?;
         let at = if dim < 0 { dim + rank } else { dim };
-        if (0..rank).contains(&at) { usize::try_from(at).map_err(|_| "no such dimension".to_owned()) } else { Err(no_dim(dim, info)) }
+        if (0..rank).contains(&at) {
+            usize::try_from(at).map_err(|_| "no such dimension".to_owned())
+        } else {
+            Err(no_dim(dim, info))
+        }
     }
 
     /// An op on one tensor.
@@ -60,12 +66,16 @@ impl Graph {
                 self.permute(input, &dims)
             }
             op::Op::Permute { dims, inverted } => {
-                let dims = dims.iter().map(|dim| self.dim(input, *dim, 0)).collect::<Fit<Vec<_>>>()?;
+                let dims =
+                    dims.iter().map(|dim| self.dim(input, *dim, 0)).collect::<Fit<Vec<_>>>()?;
                 if !inverted {
                     return self.permute(input, &dims);
                 }
-                let inverse =
-                    (0..dims.len()).map(|dim| dims.iter().position(|at| *at == dim).ok_or_else(|| format!("dimension {dim} is not named")));
+                let inverse = (0..dims.len()).map(|dim| {
+                    dims.iter()
+                        .position(|at| *at == dim)
+                        .ok_or_else(|| format!("dimension {dim} is not named"))
+                });
                 let inverse = inverse.collect::<Fit<Vec<_>>>()?;
                 self.permute(input, &inverse)
             }
@@ -74,7 +84,10 @@ impl Graph {
                     let before = self.resolve_shape(input, from)?;
                     let info = self.info(input);
                     if *info.shape != before[..] {
-                        return Err(format!("the shape before is written {}, and this is {info}", Shape::from(before)));
+                        return Err(format!(
+                            "the shape before is written {}, and this is {info}",
+                            Shape::from(before)
+                        ));
                     }
                 }
                 let shape = self.resolve_shape(input, to)?;
@@ -86,7 +99,11 @@ impl Graph {
                 if let Some(of) = of
                     && of.size()? != size
                 {
-                    return Err(format!("the whole size is written {}, and this is {}", of.size()?, self.info(input)));
+                    return Err(format!(
+                        "the whole size is written {}, and this is {}",
+                        of.size()?,
+                        self.info(input)
+                    ));
                 }
                 let start = start.map_or(Ok(0), Number::size)?;
                 let end = end.map_or(Ok(size), Number::size)?;
@@ -102,7 +119,10 @@ impl Graph {
                 if let Some(from) = from
                     && from.size()? != size
                 {
-                    return Err(format!("the size before is written {}, and this is {info}", from.size()?));
+                    return Err(format!(
+                        "the size before is written {}, and this is {info}",
+                        from.size()?
+                    ));
                 }
                 if to < size {
                     return Err(format!("dimension {dim} of {info} is larger than {to} already"));
@@ -117,14 +137,28 @@ impl Graph {
             }
             op::Op::Interleave { dim } => {
                 let dim = self.dim(input, *dim, 0)?;
-                self.regroup(input, dim, |size| (size % 2 == 0).then_some([2, size / 2]), "an even size")
+                self.regroup(
+                    input,
+                    dim,
+                    |size| (size % 2 == 0).then_some([2, size / 2]),
+                    "an even size",
+                )
             }
             op::Op::Deinterleave { dim } => {
                 let dim = self.dim(input, *dim, 0)?;
-                self.regroup(input, dim, |size| (size % 2 == 0).then_some([size / 2, 2]), "an even size")
+                self.regroup(
+                    input,
+                    dim,
+                    |size| (size % 2 == 0).then_some([size / 2, 2]),
+                    "an even size",
+                )
             }
-            op::Op::RopeHalves { heads } => self.rope(input, heads.positive("the number of heads")?, true),
-            op::Op::RopePairs { heads } => self.rope(input, heads.positive("the number of heads")?, false),
+            op::Op::RopeHalves { heads } => {
+                self.rope(input, heads.positive("the number of heads")?, true)
+            }
+            op::Op::RopePairs { heads } => {
+                self.rope(input, heads.positive("the number of heads")?, false)
+            }
             op::Op::Add { value, inverted } => {
                 let value = if *inverted { -value.float() } else { value.float() };
                 self.value_op(input, Op::Add { value })
@@ -174,7 +208,10 @@ impl Graph {
         }
         if let Some(at) = open {
             if known == 0 || numel % known != 0 {
-                return Err(format!("{} can't be shaped so: {numel} elements, not a multiple of {known}", self.info(input)));
+                return Err(format!(
+                    "{} can't be shaped so: {numel} elements, not a multiple of {known}",
+                    self.info(input)
+                ));
             }
             shape[at] = numel / known;
         }
@@ -182,10 +219,17 @@ impl Graph {
     }
 
     /// Views one dimension as two, swaps them and merges them again.
-    fn regroup(&mut self, input: NodeId, dim: usize, parts: impl Fn(u64) -> Option<[u64; 2]>, needs: &str) -> Fit<NodeId> {
+    fn regroup(
+        &mut self,
+        input: NodeId,
+        dim: usize,
+        parts: impl Fn(u64) -> Option<[u64; 2]>,
+        needs: &str,
+    ) -> Fit<NodeId> {
         let info = self.info(input).clone();
         let size = info.shape[dim];
-        let parts = parts(size).ok_or_else(|| format!("dimension {dim} of {info} must have {needs}"))?;
+        let parts =
+            parts(size).ok_or_else(|| format!("dimension {dim} of {info} must have {needs}"))?;
         let mut split = info.shape.to_vec();
         split.splice(dim..=dim, parts);
         let split = self.reshape(input, split)?;
@@ -197,7 +241,9 @@ impl Graph {
 
     fn rope(&mut self, input: NodeId, heads: u64, to_halves: bool) -> Fit<NodeId> {
         let info = self.info(input).clone();
-        let Some(rows) = info.shape.first().copied() else { return Err(format!("{info} has no dimension that holds heads")) };
+        let Some(rows) = info.shape.first().copied() else {
+            return Err(format!("{info} has no dimension that holds heads"));
+        };
         if rows % heads != 0 || !(rows / heads).is_multiple_of(2) {
             return Err(format!("dimension 0 of {info} must be {heads} heads of an even size"));
         }
@@ -206,7 +252,12 @@ impl Graph {
         let mut per_head = vec![heads, half * 2];
         per_head.extend_from_slice(&info.shape[1..]);
         let view = self.reshape(input, per_head)?;
-        let turned = self.regroup(view, 1, |_| Some(if to_halves { [half, 2] } else { [2, half] }), "an even size")?;
+        let turned = self.regroup(
+            view,
+            1,
+            |_| Some(if to_halves { [half, 2] } else { [2, half] }),
+            "an even size",
+        )?;
         self.reshape(turned, info.shape.to_vec())
     }
 
@@ -218,31 +269,53 @@ impl Graph {
                 if parts.is_empty() {
                     return self.concat(inputs, dim);
                 }
-                let parts = parts.iter().map(|part| part.positive("a proportion")).collect::<Fit<Vec<_>>>()?;
-                let sizes: Vec<u64> = inputs.iter().map(|input| self.info(*input).shape.get(dim).copied().unwrap_or(0)).collect();
-                let proportional = sizes
+                let parts = parts
                     .iter()
-                    .zip(&parts)
-                    .all(|(size, part)| u128::from(*size) * u128::from(parts[0]) == u128::from(sizes[0]) * u128::from(*part));
+                    .map(|part| part.positive("a proportion"))
+                    .collect::<Fit<Vec<_>>>()?;
+                let sizes: Vec<u64> = inputs
+                    .iter()
+                    .map(|input| self.info(*input).shape.get(dim).copied().unwrap_or(0))
+                    .collect();
+                let proportional = sizes.iter().zip(&parts).all(|(size, part)| {
+                    u128::from(*size) * u128::from(parts[0])
+                        == u128::from(sizes[0]) * u128::from(*part)
+                });
                 if !proportional {
-                    return Err(format!("sizes {sizes:?} along dimension {dim} are not in the proportion {parts:?}"));
+                    return Err(format!(
+                        "sizes {sizes:?} along dimension {dim} are not in the proportion {parts:?}"
+                    ));
                 }
                 self.concat(inputs, dim)
             }
-            op::Op::QkvGroup { heads, kv_heads } => self.qkv_group(&inputs, heads.positive("heads")?, kv_heads.positive("kv_heads")?),
+            op::Op::QkvGroup { heads, kv_heads } => {
+                self.qkv_group(&inputs, heads.positive("heads")?, kv_heads.positive("kv_heads")?)
+            }
             op::Op::DequantFp8 { block, to } => {
                 let [weight, scale] = two(&inputs)?;
                 let block = block.positive("a block size")?;
                 let (info, scales) = (self.info(weight).clone(), self.info(scale).clone());
                 let rank = info.shape.len();
-                if rank < 2 || scales.shape.len() != rank || info.shape[..rank - 2] != scales.shape[..rank - 2] {
+                if rank < 2
+                    || scales.shape.len() != rank
+                    || info.shape[..rank - 2] != scales.shape[..rank - 2]
+                {
                     return Err(format!("block scales {scales} don't fit {info}"));
                 }
-                if (rank - 2..rank).any(|dim| info.shape[dim].div_ceil(block) != scales.shape[dim]) {
-                    return Err(format!("{info} in blocks of {block} needs scales of {}, not {scales}", blocks(&info, block)));
+                if (rank - 2..rank).any(|dim| info.shape[dim].div_ceil(block) != scales.shape[dim])
+                {
+                    return Err(format!(
+                        "{info} in blocks of {block} needs scales of {}, not {scales}",
+                        blocks(&info, block)
+                    ));
                 }
-                if !matches!(info.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2) || scales.dtype != Dtype::F32 {
-                    return Err(format!("dequant_fp8 takes F8_E4M3 or F8_E5M2 and F32 scales, not {} and {}", info.dtype, scales.dtype));
+                if !matches!(info.dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2)
+                    || scales.dtype != Dtype::F32
+                {
+                    return Err(format!(
+                        "dequant_fp8 takes F8_E4M3 or F8_E5M2 and F32 scales, not {} and {}",
+                        info.dtype, scales.dtype
+                    ));
                 }
                 let result = TensorInfo::new(*to, info.shape);
                 self.push(Op::DequantBlocks { block: [block, block] }, vec![weight, scale], result)
@@ -252,13 +325,20 @@ impl Graph {
                 let (info, scale) = (self.info(blocks).clone(), self.info(scales).clone());
                 let rank = info.shape.len();
                 if info.dtype != Dtype::U8 || !matches!(scale.dtype, Dtype::U8 | Dtype::F8_E8M0) {
-                    return Err(format!("dequant_mxfp4 takes U8 blocks and U8 scales, not {} and {}", info.dtype, scale.dtype));
+                    return Err(format!(
+                        "dequant_mxfp4 takes U8 blocks and U8 scales, not {} and {}",
+                        info.dtype, scale.dtype
+                    ));
                 }
-                if rank < 2 || info.shape[rank - 1] != 16 || info.shape[..rank - 1] != *scale.shape {
-                    return Err(format!("scales {scale} don't fit blocks {info}: [..., groups, 16] and [..., groups]"));
+                if rank < 2 || info.shape[rank - 1] != 16 || info.shape[..rank - 1] != *scale.shape
+                {
+                    return Err(format!(
+                        "scales {scale} don't fit blocks {info}: [..., groups, 16] and [..., groups]"
+                    ));
                 }
                 let mut shape = info.shape[..rank - 1].to_vec();
-                shape[rank - 2] = shape[rank - 2].checked_mul(32).ok_or("the result is too large")?;
+                shape[rank - 2] =
+                    shape[rank - 2].checked_mul(32).ok_or("the result is too large")?;
                 self.push(Op::DequantMxfp4, vec![blocks, scales], TensorInfo::new(*to, shape))
             }
             _ => Err("this op doesn't join tensors".to_owned()),
@@ -266,17 +346,28 @@ impl Graph {
     }
 
     /// An op that parts a tensor in `count`.
-    pub(super) fn part(&mut self, input: NodeId, op: &op::Op<Number>, count: usize) -> Fit<Vec<NodeId>> {
+    pub(super) fn part(
+        &mut self,
+        input: NodeId,
+        op: &op::Op<Number>,
+        count: usize,
+    ) -> Fit<Vec<NodeId>> {
         match op {
             op::Op::Split { dim, parts } => {
                 let dim = self.dim(input, *dim, 0)?;
                 let parts = if parts.is_empty() {
                     vec![1; count]
                 } else {
-                    parts.iter().map(|part| part.positive("a proportion")).collect::<Fit<Vec<_>>>()?
+                    parts
+                        .iter()
+                        .map(|part| part.positive("a proportion"))
+                        .collect::<Fit<Vec<_>>>()?
                 };
                 let size = self.info(input).shape[dim];
-                let whole = parts.iter().try_fold(0u64, |sum, part| sum.checked_add(*part)).ok_or("the proportions are too large")?;
+                let whole = parts
+                    .iter()
+                    .try_fold(0u64, |sum, part| sum.checked_add(*part))
+                    .ok_or("the proportions are too large")?;
                 if !size.is_multiple_of(whole) {
                     return Err(format!(
                         "dimension {dim} of {} can't be split {parts:?}: {size} is not a multiple of {whole}",
@@ -303,7 +394,9 @@ impl Graph {
                 few(size)?;
                 (0..size).map(|at| self.select(input, dim, at)).collect()
             }
-            op::Op::QkvUngroup { heads, kv_heads } => self.qkv_ungroup(input, heads.positive("heads")?, kv_heads.positive("kv_heads")?),
+            op::Op::QkvUngroup { heads, kv_heads } => {
+                self.qkv_ungroup(input, heads.positive("heads")?, kv_heads.positive("kv_heads")?)
+            }
             _ => Err("this op doesn't part a tensor".to_owned()),
         }
     }
@@ -338,7 +431,11 @@ impl Graph {
             let mut shape = self.info(input).shape.to_vec();
             let expected = kv_heads.checked_mul(each).and_then(|rows| rows.checked_mul(head));
             if shape.first().copied() != expected {
-                return Err(format!("dimension 0 of {} must be {} heads of {head}", self.info(input), kv_heads * each));
+                return Err(format!(
+                    "dimension 0 of {} must be {} heads of {head}",
+                    self.info(input),
+                    kv_heads * each
+                ));
             }
             shape.splice(0..1, [kv_heads, each * head]);
             grouped.push(self.reshape(input, shape)?);
@@ -355,10 +452,15 @@ impl Graph {
         if !heads.is_multiple_of(kv_heads) {
             return Err(format!("{heads} heads are no multiple of {kv_heads} key and value heads"));
         }
-        let all = heads.checked_add(kv_heads).and_then(|sum| sum.checked_add(kv_heads)).ok_or("too many heads")?;
+        let all = heads
+            .checked_add(kv_heads)
+            .and_then(|sum| sum.checked_add(kv_heads))
+            .ok_or("too many heads")?;
         let rows = info.shape.first().copied().unwrap_or(0);
         if rows == 0 || rows % all != 0 {
-            return Err(format!("dimension 0 of {info} must be {all} heads (query, key and value)"));
+            return Err(format!(
+                "dimension 0 of {info} must be {all} heads (query, key and value)"
+            ));
         }
         let head = rows / all;
         let mut shape = info.shape.to_vec();

@@ -1,7 +1,8 @@
 //! From checked rules and headers to a [`Plan`]: pure, no I/O.
 //!
-//! Each statement rewrites the state dict that the one before left, one file under `pass/` for each kind of statement. What can only
-//! be known from bytes (is a tied head equal to its source?) is asked of [`PlanOptions::equal`], if there is one.
+//! Each statement rewrites the state dict that the one before left, one file under `pass/` for each
+//! kind of statement. What can only be known from bytes (is a tied head equal to its source?) is
+//! asked of [`PlanOptions::equal`], if there is one.
 
 mod base;
 mod behind;
@@ -68,18 +69,22 @@ pub enum Equality {
     Differ(u64),
 }
 
-/// Answers whether two keys of the checkpoint are equal byte for byte; `None` if that can't be known (headers only).
+/// Answers whether two keys of the checkpoint are equal byte for byte; `None` if that can't be
+/// known (headers only).
 pub type EqualFn<'a> = dyn Fn(&str, &str) -> Option<Equality> + 'a;
 
-/// Which part of the target is asked for: a pipeline stage holds some of a model's keys, and reads what it needs for those.
+/// Which part of the target is asked for: a pipeline stage holds some of a model's keys, and reads
+/// what it needs for those.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Part<'a> {
     /// All of it: a key that the target manifest doesn't know is unexpected.
     #[default]
     Whole,
-    /// The target manifest is that of a part; the keys of the others are not known, and no key is unexpected.
+    /// The target manifest is that of a part; the keys of the others are not known, and no key is
+    /// unexpected.
     Open,
-    /// These keys of the target manifest, which is that of all parts together; only what no part knows is unexpected.
+    /// These keys of the target manifest, which is that of all parts together; only what no part
+    /// knows is unexpected.
     Keys(&'a Wanted),
 }
 
@@ -90,13 +95,15 @@ pub struct PlanOptions<'a> {
     pub config: Config,
     /// `--set name=value`.
     pub parameters: IndexMap<String, Value>,
-    /// Whether word embeddings are tied; what config.json or the model type's default says if `None`.
+    /// Whether word embeddings are tied; what config.json or the model type's default says if
+    /// `None`.
     pub tied: Option<bool>,
     /// The keys that the result should have.
     pub wanted: Option<&'a Wanted>,
     /// Which part of them is asked for here, as of a pipeline stage.
     pub part: Part<'a>,
-    /// Wanted keys that are one tensor in the module that loads, in groups: what gives one of them gives all.
+    /// Wanted keys that are one tensor in the module that loads, in groups: what gives one of them
+    /// gives all.
     pub shared: &'a [Vec<Key>],
     /// Missing or unexpected keys are findings, not a stop.
     pub not_strict: bool,
@@ -115,7 +122,11 @@ const MAX_SEGMENTS: usize = 1024;
 ///
 /// # Errors
 /// Everything because of which this checkpoint can't be converted so.
-pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) -> Result<Plan, Diagnostics> {
+pub fn plan(
+    stages: &[Stage<'_>],
+    header: &Header,
+    options: &PlanOptions<'_>,
+) -> Result<Plan, Diagnostics> {
     let mut planner = Planner::run(stages, header, options, None);
     let mut better: Option<Planner<'_>> = None;
     for base in planner.other_bases() {
@@ -123,7 +134,10 @@ pub fn plan(stages: &[Stage<'_>], header: &Header, options: &PlanOptions<'_>) ->
         let most = better.as_ref().unwrap_or(&planner).met();
         if !other.failed() && other.met() > most {
             better = Some(other);
-        } else if !other.failed() && other.met() == most && better.as_ref().is_some_and(|better| !better.state.same_keys(&other.state)) {
+        } else if !other.failed()
+            && other.met() == most
+            && better.as_ref().is_some_and(|better| !better.state.same_keys(&other.state))
+        {
             // Two that fit equally: no guess, unless a third fits better still.
             better = Some(Planner { undecided: true, ..other });
         }
@@ -171,12 +185,22 @@ impl<'a> Planner<'a> {
     }
 
     /// All stages, one after the other; `base` before the first rule.
-    fn run(stages: &[Stage<'_>], header: &'a Header, options: &'a PlanOptions<'a>, base: Option<Base>) -> Self {
+    fn run(
+        stages: &[Stage<'_>],
+        header: &'a Header,
+        options: &'a PlanOptions<'a>,
+        base: Option<Base>,
+    ) -> Self {
         let mut planner = Self::new(header, options);
         planner.base = base;
         planner.load();
         planner.load_aliases();
-        planner.findings.extend(implausible(header, &options.config, options.wanted, !options.not_strict));
+        planner.findings.extend(implausible(
+            header,
+            &options.config,
+            options.wanted,
+            !options.not_strict,
+        ));
         planner.check_parameters(stages);
         planner.check_tie_flag();
         planner.restore_base(stages, false);
@@ -206,28 +230,55 @@ impl<'a> Planner<'a> {
         for (key, entry) in &self.header.tensors {
             segments.split(key);
             if segments.len() > MAX_SEGMENTS {
-                self.findings.push(Diagnostic::error(LIMIT, format!("a key has more than {MAX_SEGMENTS} segments")).keys([key.as_str()]));
+                self.findings.push(
+                    Diagnostic::error(
+                        LIMIT,
+                        format!("a key has more than {MAX_SEGMENTS} segments"),
+                    )
+                    .keys([key.as_str()]),
+                );
                 continue;
             }
             match self.graph.source(key, &entry.info) {
                 Ok(node) => {
-                    let entry = Entry { key: key.clone(), node, origin: key.clone(), rules: Vec::new(), tied: false };
+                    let entry = Entry {
+                        key: key.clone(),
+                        node,
+                        origin: key.clone(),
+                        rules: Vec::new(),
+                        tied: false,
+                    };
                     // Keys of a header are different from each other.
                     let _ = self.state.insert(entry);
                 }
-                Err(why) => self.findings.push(Diagnostic::error(crate::diagnostic::codes::SHAPE, why).keys([key.as_str()])),
+                Err(why) => self.findings.push(
+                    Diagnostic::error(crate::diagnostic::codes::SHAPE, why).keys([key.as_str()]),
+                ),
             }
         }
     }
 
-    /// Keys that were left out when the file was saved, as its metadata says: each is one tensor with the key that it names.
+    /// Keys that were left out when the file was saved, as its metadata says: each is one tensor
+    /// with the key that it names.
     fn load_aliases(&mut self) {
         let mut made = Vec::new();
         for (alias, kept) in self.header.aliases() {
-            let is_key = alias.len() <= MAX_KEY_LEN && alias.split('.').count() <= MAX_SEGMENTS && !alias.is_empty();
-            let (Some(node), false) = (self.state.get(kept).map(|entry| entry.node), self.state.contains(alias)) else { continue };
+            let is_key = alias.len() <= MAX_KEY_LEN
+                && alias.split('.').count() <= MAX_SEGMENTS
+                && !alias.is_empty();
+            let (Some(node), false) =
+                (self.state.get(kept).map(|entry| entry.node), self.state.contains(alias))
+            else {
+                continue;
+            };
             if is_key {
-                let entry = Entry { key: Key::from(alias), node, origin: kept.clone(), rules: Vec::new(), tied: true };
+                let entry = Entry {
+                    key: Key::from(alias),
+                    node,
+                    origin: kept.clone(),
+                    rules: Vec::new(),
+                    tied: true,
+                };
                 let _ = self.state.insert(entry);
                 made.push(alias);
             }
@@ -238,7 +289,8 @@ impl<'a> Planner<'a> {
             } else {
                 format!("{} keys that it leaves out are", made.len())
             };
-            let message = format!("the file's metadata says that {are} one tensor with keys that it has");
+            let message =
+                format!("the file's metadata says that {are} one tensor with keys that it has");
             self.findings.push(Diagnostic::note(TIE_APPLIED, message).keys(made));
         }
     }
@@ -246,8 +298,12 @@ impl<'a> Planner<'a> {
     /// A flag that is no boolean decides nothing, and a person who wrote it thinks that it does.
     fn check_tie_flag(&mut self) {
         if let TieReason::NotBoolean { path, found } = &self.decision.because {
-            let finding =
-                Diagnostic::warning(TIE_FLAG, format!("the config field `{path}` is {found}, which is no boolean: taken as untied"));
+            let finding = Diagnostic::warning(
+                TIE_FLAG,
+                format!(
+                    "the config field `{path}` is {found}, which is no boolean: taken as untied"
+                ),
+            );
             let hint = "write true or false there, or say it for this run: --tied true";
             self.draft.findings.push(finding.keys([path.as_str()]).hint(hint));
         }
@@ -255,22 +311,31 @@ impl<'a> Planner<'a> {
 
     /// A parameter that no rule file declares is a typo.
     fn check_parameters(&mut self, stages: &[Stage<'_>]) {
-        let known: Vec<&str> =
-            stages.iter().flat_map(|stage| &stage.rules.scopes).flat_map(|scope| scope.lets.keys().map(String::as_str)).collect();
+        let known: Vec<&str> = stages
+            .iter()
+            .flat_map(|stage| &stage.rules.scopes)
+            .flat_map(|scope| scope.lets.keys().map(String::as_str))
+            .collect();
         for name in self.options.parameters.keys() {
             if known.contains(&name.as_str()) {
                 continue;
             }
-            let mut diagnostic = Diagnostic::error(UNKNOWN_NAME, format!("no rule file declares the parameter `{name}`"));
+            let mut diagnostic = Diagnostic::error(
+                UNKNOWN_NAME,
+                format!("no rule file declares the parameter `{name}`"),
+            );
             diagnostic = match did_you_mean(name, known.iter().copied()) {
                 Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
-                None => diagnostic.hint(format!("a rule file declares it with `let {name}` or `let {name} = default`")),
+                None => diagnostic.hint(format!(
+                    "a rule file declares it with `let {name}` or `let {name} = default`"
+                )),
             };
             self.findings.push(diagnostic);
         }
     }
 
-    /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come first both ways.
+    /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come
+    /// first both ways.
     fn steps(&mut self, steps: &[&Step], stage: &Stage<'_>) {
         for step in in_order(steps, stage.direction) {
             if self.failed() {
@@ -289,20 +354,30 @@ impl<'a> Planner<'a> {
         let result = match &step.kind {
             StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
             StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
-            StepKind::StripLeading { wrappers, if_wanted } => self.strip_leading(step, wrappers, *if_wanted, scope),
+            StepKind::StripLeading { wrappers, if_wanted } => {
+                self.strip_leading(step, wrappers, *if_wanted, scope)
+            }
             StepKind::Prefix(prefix) => self.prefix(step, prefix, scope, stage.direction),
             StepKind::Drop(keys) => self.select(step, keys, false, scope, stage.direction),
             StepKind::Keep(keys) => self.select(step, keys, true, scope, stage.direction),
-            StepKind::Cast { keys, dtype, lossy } => self.cast(step, keys, *dtype, *lossy, scope, stage.direction),
+            StepKind::Cast { keys, dtype, lossy } => {
+                self.cast(step, keys, *dtype, *lossy, scope, stage.direction)
+            }
             StepKind::Tie(tie) => self.tie(step, tie, scope, stage.direction),
-            StepKind::Create { target, made, unless } => self.create(step, target, made, unless, scope, stage.direction),
-            StepKind::Expect { keys, captures, count } => self.expect_keys(step, keys, captures, count.as_ref(), scope),
+            StepKind::Create { target, made, unless } => {
+                self.create(step, target, made, unless, scope, stage.direction)
+            }
+            StepKind::Expect { keys, captures, count } => {
+                self.expect_keys(step, keys, captures, count.as_ref(), scope)
+            }
             StepKind::Reversed(steps) => {
                 let other = Stage { direction: stage.direction.opposite(), ..*stage };
                 self.steps(&steps.iter().collect::<Vec<_>>(), &other);
                 Ok(())
             }
-            StepKind::When { condition, then, otherwise } => self.when(condition, then, otherwise, scope, stage),
+            StepKind::When { condition, then, otherwise } => {
+                self.when(condition, then, otherwise, scope, stage)
+            }
         };
         if let Err(diagnostic) = result {
             self.findings.push(*diagnostic);
@@ -312,7 +387,9 @@ impl<'a> Planner<'a> {
     /// Evaluates with the environment of this plan.
     fn with_environment<T>(&self, ask: impl FnOnce(&Environment<'_>) -> T) -> T {
         let contains = |key: &str| self.state.contains(key);
-        let each = |visit: &mut dyn FnMut(&str)| self.state.iter().for_each(|(_, entry)| visit(&entry.key));
+        let each = |visit: &mut dyn FnMut(&str)| {
+            self.state.iter().for_each(|(_, entry)| visit(&entry.key))
+        };
         let layout = Layout::new(&contains, &each);
         let config = self.options.config.value();
         let alone = Environment {
@@ -322,7 +399,9 @@ impl<'a> Planner<'a> {
             exists: &unknown_layout,
             captures: Captures::NONE,
         };
-        let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| layout.has(scope, pattern, captures, &alone);
+        let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| {
+            layout.has(scope, pattern, captures, &alone)
+        };
         ask(&Environment { exists: &exists, ..alone })
     }
 
@@ -337,7 +416,12 @@ impl<'a> Planner<'a> {
         let id = *self.rule_ids.entry((file, place.span.start, at)).or_insert(next);
         if id.0 as usize >= self.rules.len() {
             self.places.insert(id, place.clone());
-            self.rules.push(RuleInfo { file: place.source.name.clone(), line: place.line(), text: text.to_owned(), count: 0 });
+            self.rules.push(RuleInfo {
+                file: place.source.name.clone(),
+                line: place.line(),
+                text: text.to_owned(),
+                count: 0,
+            });
         }
         id
     }
@@ -348,8 +432,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Gives the entries at some places other keys, by one statement. They leave before they come back, so that keys may change places.
-    /// Returns each key before and after.
+    /// Gives the entries at some places other keys, by one statement. They leave before they come
+    /// back, so that keys may change places. Returns each key before and after.
     fn rename_all(&mut self, step: &Step, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
         let rule = self.rule_id(&step.place, 0, &step.text);
         self.count(rule, changes.len() as u64);
@@ -358,7 +442,8 @@ impl<'a> Planner<'a> {
 
     /// [`rename_all`](Self::rename_all), by a rule that is counted.
     fn rename_by(&mut self, rule: RuleId, changes: Vec<(usize, String)>) -> Vec<(Key, Key)> {
-        let (mut entries, mut renamed) = (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
+        let (mut entries, mut renamed) =
+            (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
         for (at, key) in changes {
             let Some(mut entry) = self.state.take(at) else { continue };
             let before = std::mem::replace(&mut entry.key, Key::from(key));
@@ -378,9 +463,11 @@ impl<'a> Planner<'a> {
     /// Puts an entry into the state, or reports that its key is taken.
     fn put(&mut self, entry: Entry) {
         let Err(entry) = self.state.insert(entry) else { return };
-        let other = self.state.get(&entry.key).map(|other| (other.origin.clone(), other.rules.clone()));
+        let other =
+            self.state.get(&entry.key).map(|other| (other.origin.clone(), other.rules.clone()));
         let (origin, rules) = other.unwrap_or_else(|| (entry.key.clone(), Vec::new()));
-        let by = |rules: &[RuleId]| match rules.last().and_then(|id| self.rules.get(id.0 as usize)) {
+        let by = |rules: &[RuleId]| match rules.last().and_then(|id| self.rules.get(id.0 as usize))
+        {
             Some(rule) => format!("by {}:{} {}", rule.file, rule.line, rule.text),
             None => "as it is".to_owned(),
         };
@@ -392,7 +479,8 @@ impl<'a> Planner<'a> {
             entry.origin,
             by(&entry.rules)
         );
-        let mut finding = Diagnostic::error(COLLISION, message).keys([origin.as_str(), entry.origin.as_str()]);
+        let mut finding =
+            Diagnostic::error(COLLISION, message).keys([origin.as_str(), entry.origin.as_str()]);
         finding = finding.hint("exclude one of them with `unless`, or drop it first");
         // The first collision is told whole; of thousands, the keys are enough.
         match self.findings.iter_mut().find(|finding| finding.code == COLLISION) {
@@ -401,7 +489,8 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Turns back, reading backwards, what a statement did that only the record knows. Says whether there was anything.
+    /// Turns back, reading backwards, what a statement did that only the record knows. Says whether
+    /// there was anything.
     fn restore(&mut self, place: &crate::diagnostic::Place, text: &str) -> bool {
         let Some(record) = self.options.record else { return false };
         let rule = self.rule_id(place, 0, text);
@@ -417,8 +506,15 @@ impl<'a> Planner<'a> {
             return false;
         }
         self.count(rule, restored.len() as u64);
-        let finding = Diagnostic::note(RESTORED, format!("turned back {}, as the record says", counted(restored.len(), "key")));
-        self.findings.push(finding.at(place.clone(), "one way by itself").keys(restored.iter().map(|entry| entry.key.as_str())));
+        let finding = Diagnostic::note(
+            RESTORED,
+            format!("turned back {}, as the record says", counted(restored.len(), "key")),
+        );
+        self.findings.push(
+            finding
+                .at(place.clone(), "one way by itself")
+                .keys(restored.iter().map(|entry| entry.key.as_str())),
+        );
         for entry in restored {
             self.put(entry);
         }

@@ -1,9 +1,10 @@
 //! A module is a unit: what belongs to a tensor goes where the tensor goes.
 //!
-//! A companion (`tensor/companion.rs`) was left behind if the rules that took its tensor did all that was done to it, and more; if it isn't
-//! beside the tensor in the end; and if nothing computes the tensor from it. Beside a quantized `weight` every tensor of the module is its
-//! companion, whatever its name. What a rule of its own takes elsewhere, what is dropped, and what a target manifest doesn't ask for is not
-//! held against anyone.
+//! A companion (`tensor/companion.rs`) was left behind if the rules that took its tensor did all
+//! that was done to it, and more; if it isn't beside the tensor in the end; and if nothing computes
+//! the tensor from it. Beside a quantized `weight` every tensor of the module is its companion,
+//! whatever its name. What a rule of its own takes elsewhere, what is dropped, and what a target
+//! manifest doesn't ask for is not held against anyone.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -40,7 +41,8 @@ type Found = BTreeMap<(RuleId, bool), (String, IndexSet<Key>)>;
 impl Planner<'_> {
     /// Refuses to leave behind what belongs to a quantized tensor, and warns of biases.
     pub(super) fn check_modules(&mut self, entries: &[Entry]) {
-        let touched = |entry: &Entry| entry.rules.iter().any(|rule| self.rewrites.contains_key(rule));
+        let touched =
+            |entry: &Entry| entry.rules.iter().any(|rule| self.rewrites.contains_key(rule));
         if !entries.iter().any(touched) {
             return;
         }
@@ -48,23 +50,44 @@ impl Planner<'_> {
         let mut found = Found::new();
         let mut biased = Vec::new();
         for pair in self.pairs() {
-            let users = |node: NodeId| uses[node.0 as usize].iter().map(|at| (*at, &entries[*at as usize]));
+            let users =
+                |node: NodeId| uses[node.0 as usize].iter().map(|at| (*at, &entries[*at as usize]));
             let [tensor, companion] = &pair.keys;
-            let is_error = pair.role.is_none_or(|role| role.is_needed() || is_quantized(self.graph.info(pair.tensor)));
+            let is_error = pair
+                .role
+                .is_none_or(|role| role.is_needed() || is_quantized(self.graph.info(pair.tensor)));
             if pair.role == Some(Role::Bias) {
-                for (_, moved) in users(pair.tensor).filter(|(_, entry)| !entry.tied && touched(entry)) {
-                    let beside = users(pair.companion).find(|(_, entry)| is_beside(&moved.key, &entry.key));
-                    let made = |(_, beside)| Biased { tensor: pair.tensor, bias: pair.companion, moved, beside };
+                for (_, moved) in
+                    users(pair.tensor).filter(|(_, entry)| !entry.tied && touched(entry))
+                {
+                    let beside =
+                        users(pair.companion).find(|(_, entry)| is_beside(&moved.key, &entry.key));
+                    let made = |(_, beside)| Biased {
+                        tensor: pair.tensor,
+                        bias: pair.companion,
+                        moved,
+                        beside,
+                    };
                     biased.extend(beside.map(made));
                 }
             }
-            // What is added, or scales what goes through a module, may have a place of its own: only what the tensor can't be read without
-            // must not go without it.
-            let ways = if pair.role.is_none_or(Role::is_needed) { &[false, true][..] } else { &[false] };
+            // What is added, or scales what goes through a module, may have a place of its own:
+            // only what the tensor can't be read without must not go without it.
+            let ways =
+                if pair.role.is_none_or(Role::is_needed) { &[false, true][..] } else { &[false] };
             for tensor_stays in ways.iter().copied() {
-                let (stays, goes) = if tensor_stays { (pair.tensor, pair.companion) } else { (pair.companion, pair.tensor) };
-                let (left, taken) = if tensor_stays { (tensor, companion) } else { (companion, tensor) };
-                let Some((rule, there)) = self.left_behind(&|| users(stays), &|| users(goes), tensor_stays) else { continue };
+                let (stays, goes) = if tensor_stays {
+                    (pair.tensor, pair.companion)
+                } else {
+                    (pair.companion, pair.tensor)
+                };
+                let (left, taken) =
+                    if tensor_stays { (tensor, companion) } else { (companion, tensor) };
+                let Some((rule, there)) =
+                    self.left_behind(&|| users(stays), &|| users(goes), tensor_stays)
+                else {
+                    continue;
+                };
                 let (_, keys) = found.entry((rule, is_error)).or_insert_with(|| {
                     let what = pair.role.map_or("a part", Role::described);
                     let message = if tensor_stays {
@@ -82,39 +105,54 @@ impl Planner<'_> {
         for finding in findings {
             self.report_instance(finding);
         }
-        let findings: Vec<Diagnostic> = found.into_iter().map(|((rule, is_error), it)| self.stranded(rule, is_error, it)).collect();
+        let findings: Vec<Diagnostic> = found
+            .into_iter()
+            .map(|((rule, is_error), it)| self.stranded(rule, is_error, it))
+            .collect();
         self.findings.extend(findings);
     }
 
     fn half_moved(&self, it: &Biased<'_>) -> Diagnostic {
         let (tensor, bias) = (&it.moved.key, &it.beside.key);
-        let message = format!("half moved: the rows of `{tensor}` are put into another order than those of `{bias}`");
+        let message = format!(
+            "half moved: the rows of `{tensor}` are put into another order than those of `{bias}`"
+        );
         let mut finding = Diagnostic::warning(HALF_MOVED, message);
         if let Some(place) = self.rewrote(it.moved).last().and_then(|rule| self.places.get(&rule)) {
             finding = finding.at(place.clone(), "moves one and not the other");
         }
-        finding.keys([tensor.as_str(), bias.as_str()]).hint("do the same to both: `{t: weight|bias}`")
+        finding
+            .keys([tensor.as_str(), bias.as_str()])
+            .hint("do the same to both: `{t: weight|bias}`")
     }
 
-    fn stranded(&self, rule: RuleId, is_error: bool, (message, keys): (String, IndexSet<Key>)) -> Diagnostic {
+    fn stranded(
+        &self,
+        rule: RuleId,
+        is_error: bool,
+        (message, keys): (String, IndexSet<Key>),
+    ) -> Diagnostic {
         let mut finding = Diagnostic::warning(STRANDED, message);
         if is_error {
             finding.severity = Severity::Error;
         }
         if let Some(place) = self.places.get(&rule) {
-            finding = finding.at(place.clone(), format!("leaves {} behind", counted(keys.len(), "key")));
+            finding =
+                finding.at(place.clone(), format!("leaves {} behind", counted(keys.len(), "key")));
         }
         let finding = finding.keys(keys.iter().map(|key| key.as_str()));
         if self.rewrites.get(&rule).is_some_and(|rule| rule.built_in) {
             let finding =
                 finding.hint("these rules don't know how to take it along: dequantize the checkpoint first, or write rules of your own");
-            return finding.hint("or `drop` what isn't needed in a rule file that is applied before");
+            return finding
+                .hint("or `drop` what isn't needed in a rule file that is applied before");
         }
         let finding = finding.hint("take what belongs to the tensor along: `{t: weight|weight_scale|bias}`, or a rule for each part");
         finding.hint("or `drop` what isn't needed any more; `alone` at the end of the rule says that it is meant to stay")
     }
 
-    /// The rule that took a tensor away from another, and what it became; `None` if they are together, or the rules say otherwise.
+    /// The rule that took a tensor away from another, and what it became; `None` if they are
+    /// together, or the rules say otherwise.
     fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
         &self,
         stays: &dyn Fn() -> I,
@@ -125,15 +163,23 @@ impl Planner<'_> {
         stays().next()?;
         for (at, moved) in goes().filter(|(_, entry)| !entry.tied) {
             let together = stays().any(|(other, entry)| {
-                let (tensor, companion) = if tensor_stays { (entry, moved) } else { (moved, entry) };
-                // Computed from both, or beside each other, or taken elsewhere by a rule of its own.
-                other == at || is_beside(&tensor.key, &companion.key) || !self.rewrote(entry).all(|rule| moved.rules.contains(&rule))
+                let (tensor, companion) =
+                    if tensor_stays { (entry, moved) } else { (moved, entry) };
+                // Computed from both, or beside each other, or taken elsewhere by a rule of its
+                // own.
+                other == at
+                    || is_beside(&tensor.key, &companion.key)
+                    || !self.rewrote(entry).all(|rule| moved.rules.contains(&rule))
             });
             if together {
                 continue;
             }
-            let more = self.rewrote(moved).find(|rule| stays().all(|(_, entry)| !entry.rules.contains(rule)));
-            if let Some(rule) = more.filter(|rule| !self.rewrites.get(rule).is_some_and(|rule| rule.alone)) {
+            let more = self
+                .rewrote(moved)
+                .find(|rule| stays().all(|(_, entry)| !entry.rules.contains(rule)));
+            if let Some(rule) =
+                more.filter(|rule| !self.rewrites.get(rule).is_some_and(|rule| rule.alone))
+            {
                 return Some((rule, &moved.key));
             }
         }
@@ -190,7 +236,9 @@ impl Planner<'_> {
 /// Whether a key stands where what belongs to a tensor stands.
 fn is_beside(tensor: &str, key: &str) -> bool {
     let own = module(key);
-    (is_main(tensor) && own == module(tensor)) || own == tensor || tensor_of(key, &|known| known == tensor).is_some()
+    (is_main(tensor) && own == module(tensor))
+        || own == tensor
+        || tensor_of(key, &|known| known == tensor).is_some()
 }
 
 /// Whether its elements are no numbers that a model computes with.

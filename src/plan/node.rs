@@ -1,7 +1,9 @@
-//! The key graph: nodes, targets, ties and drops. Plain data (serde): it can be printed, drawn, compared, stored and run elsewhere.
+//! The key graph: nodes, targets, ties and drops. Plain data (serde): it can be printed, drawn,
+//! compared, stored and run elsewhere.
 //!
-//! Ops of the language lower to few primitive nodes. [`Op::Narrow`], [`Op::Permute`], [`Op::Reshape`] and [`Op::Concat`] only move
-//! elements (index maps); the others compute values, element by element.
+//! Ops of the language lower to few primitive nodes. [`Op::Narrow`], [`Op::Permute`],
+//! [`Op::Reshape`] and [`Op::Concat`] only move elements (index maps); the others compute values,
+//! element by element.
 
 use serde::{Deserialize, Serialize};
 
@@ -46,8 +48,9 @@ pub enum Op {
         /// The value, converted to the node's dtype.
         value: f64,
     },
-    /// Sinusoidal positions, `[rows, columns]`: in row `p`, the sines of `p / 10000^(2i/columns)` for `i` in `0..columns/2`, then their
-    /// cosines, computed in F64. No inputs. Source: Marian's positions, after "Attention Is All You Need", 3.5.
+    /// Sinusoidal positions, `[rows, columns]`: in row `p`, the sines of `p / 10000^(2i/columns)`
+    /// for `i` in `0..columns/2`, then their cosines, computed in F64. No inputs. Source: Marian's
+    /// positions, after "Attention Is All You Need", 3.5.
     Sinusoids,
     /// Elements `start..start+len` of one dimension. Index map.
     Narrow {
@@ -88,12 +91,14 @@ pub enum Op {
     Exp,
     /// Natural logarithm.
     Log,
-    /// Inputs: a matrix (last two dims), and its scales, one for each block; the product, in the node's dtype.
+    /// Inputs: a matrix (last two dims), and its scales, one for each block; the product, in the
+    /// node's dtype.
     DequantBlocks {
         /// Rows and columns of a block; blocks at the edges may be smaller.
         block: [u64; 2],
     },
-    /// Inputs: U8 blocks (`[..., groups, 16]`, two FP4 values a byte, low nibble first) and U8 scales (`[..., groups]`, power of two with bias 127).
+    /// Inputs: U8 blocks (`[..., groups, 16]`, two FP4 values a byte, low nibble first) and U8
+    /// scales (`[..., groups]`, power of two with bias 127).
     DequantMxfp4,
 }
 
@@ -107,7 +112,8 @@ pub struct Target {
     /// The rules that made it, in the order in which they applied; empty if it passed through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<RuleId>,
-    /// The key of this plan that it is one tensor with, by a tie: this one need not be written to a file.
+    /// The key of this plan that it is one tensor with, by a tie: this one need not be written to a
+    /// file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tied_to: Option<Key>,
 }
@@ -208,7 +214,10 @@ impl Plan {
 
     /// The target of a key.
     pub fn target(&self, key: &str) -> Option<&Target> {
-        self.targets.binary_search_by(|target| crate::key::natural_order(&target.key, key)).ok().map(|i| &self.targets[i])
+        self.targets
+            .binary_search_by(|target| crate::key::natural_order(&target.key, key))
+            .ok()
+            .map(|i| &self.targets[i])
     }
 }
 

@@ -29,9 +29,10 @@ impl Plan {
         }
         for dropped in &self.dropped {
             let reason = match &dropped.reason {
-                DropReason::Rule(id) => {
-                    self.rules.get(id.0 as usize).map_or_else(String::new, |rule| format!("{}:{}", rule.file, rule.line))
-                }
+                DropReason::Rule(id) => self
+                    .rules
+                    .get(id.0 as usize)
+                    .map_or_else(String::new, |rule| format!("{}:{}", rule.file, rule.line)),
                 DropReason::TiedTo(key) => format!("one tensor with {}", one_line(key)),
                 DropReason::NotWanted => "not wanted".to_owned(),
             };
@@ -60,7 +61,9 @@ impl Plan {
             }
             Op::Fill { value } => ("fill", format!("{value} as {}", node.info)),
             Op::Sinusoids => ("sinusoids", node.info.to_string()),
-            Op::Narrow { dim, start, len } => ("narrow", format!("dim {dim}, {start}..{}", start + len)),
+            Op::Narrow { dim, start, len } => {
+                ("narrow", format!("dim {dim}, {start}..{}", start + len))
+            }
             Op::Permute { dims } => ("permute", format!("{dims:?}")),
             Op::Reshape => ("reshape", node.info.shape.to_string()),
             Op::Concat { dim } => ("concat", format!("dim {dim}")),
@@ -70,7 +73,9 @@ impl Plan {
             Op::Neg => ("neg", String::new()),
             Op::Exp => ("exp", String::new()),
             Op::Log => ("log", String::new()),
-            Op::DequantBlocks { block } => ("dequant", format!("blocks {}x{} to {}", block[0], block[1], node.info.dtype)),
+            Op::DequantBlocks { block } => {
+                ("dequant", format!("blocks {}x{} to {}", block[0], block[1], node.info.dtype))
+            }
             Op::DequantMxfp4 => ("dequant_mxfp4", node.info.dtype.to_string()),
         };
         out.push_str(name);

@@ -1,5 +1,6 @@
-//! [`Record`]: what a conversion did that its rules, read backwards, can't know: which keys a one-way rename or a prefix rule changed,
-//! and what was dropped or rounded. Written beside an output, it lets the way back restore the names that were there.
+//! [`Record`]: what a conversion did that its rules, read backwards, can't know: which keys a
+//! one-way rename or a prefix rule changed, and what was dropped or rounded. Written beside an
+//! output, it lets the way back restore the names that were there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,7 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::seal::{Broken, seal, unseal};
 
-/// The file that `apply --record` writes into its output directory, and that the way back looks for.
+/// The file that `apply --record` writes into its output directory, and that the way back looks
+/// for.
 pub const RECORD_FILE: &str = "regraft.json";
 
 /// The largest record that is read, in bytes.
@@ -112,16 +114,20 @@ impl Record {
     /// # Errors
     /// If a value of it has no JSON form, which none of a plan's lacks.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        seal(self, true).map_err(|error| Error::corrupt(format!("cannot write the record as JSON: {error}")))
+        seal(self, true)
+            .map_err(|error| Error::corrupt(format!("cannot write the record as JSON: {error}")))
     }
 
-    /// Reads a record from the bytes of its file, which errors name. One without a checksum, as earlier versions wrote, is read as it is.
+    /// Reads a record from the bytes of its file, which errors name. One without a checksum, as
+    /// earlier versions wrote, is read as it is.
     ///
     /// # Errors
     /// If they are no record, or its checksum doesn't fit what it says.
     pub fn from_bytes(bytes: &[u8], file: &Path) -> Result<Self> {
         if bytes.len() > MAX_RECORD {
-            return Err(Error::new(ErrorKind::Limit, "the record is larger than 256 MiB").in_file(file));
+            return Err(
+                Error::new(ErrorKind::Limit, "the record is larger than 256 MiB").in_file(file)
+            );
         }
         match unseal(bytes) {
             Ok(read) => Ok(read.content),

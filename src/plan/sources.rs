@@ -1,11 +1,15 @@
-//! Sources that can't be what they seem: files that are not there, layers that nobody has, placeholders where tensors should be.
+//! Sources that can't be what they seem: files that are not there, layers that nobody has,
+//! placeholders where tensors should be.
 //!
-//! Headers alone tell, so whoever plans is told: files and state dicts alike. What is merely unusual stays quiet.
+//! Headers alone tell, so whoever plans is told: files and state dicts alike. What is merely
+//! unusual stays quiet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::config::Config;
-use crate::diagnostic::codes::{MISSING_FILE, MISSING_LAYER, PLACEHOLDER, UNLISTED_KEY, UNWRITABLE_KEY};
+use crate::diagnostic::codes::{
+    MISSING_FILE, MISSING_LAYER, PLACEHOLDER, UNLISTED_KEY, UNWRITABLE_KEY,
+};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::{Key, natural_order};
 use crate::tensor::{Header, MAX_KEY_LEN, MAX_RANK, METADATA, Remark, Wanted};
@@ -14,28 +18,47 @@ use super::{Plan, Target, counted};
 
 /// What is implausible about a source.
 ///
-/// With `wanted` keys those decide what has to be there, not numbers. Without `strict`, what would be an error is a warning.
-pub fn implausible(header: &Header, config: &Config, wanted: Option<&Wanted>, strict: bool) -> Vec<Diagnostic> {
+/// With `wanted` keys those decide what has to be there, not numbers. Without `strict`, what would
+/// be an error is a warning.
+pub fn implausible(
+    header: &Header,
+    config: &Config,
+    wanted: Option<&Wanted>,
+    strict: bool,
+) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let layers = if wanted.is_some() { None } else { missing_layers(header, config) };
     for remark in &header.remarks {
         found.extend(of_files(remark, wanted, strict, layers.as_ref()));
     }
-    // Files that are not there, and files that were left out on purpose, are why layers are not there.
-    if !header.remarks.iter().any(|remark| matches!(remark, Remark::Gap { .. } | Remark::Part { .. })) {
+    // Files that are not there, and files that were left out on purpose, are why layers are not
+    // there.
+    if !header
+        .remarks
+        .iter()
+        .any(|remark| matches!(remark, Remark::Gap { .. } | Remark::Part { .. }))
+    {
         found.extend(layers.map(Layers::finding));
     }
     found.extend(placeholders(header));
     found
 }
 
-fn of_files(remark: &Remark, wanted: Option<&Wanted>, strict: bool, layers: Option<&Layers>) -> Option<Diagnostic> {
+fn of_files(
+    remark: &Remark,
+    wanted: Option<&Wanted>,
+    strict: bool,
+    layers: Option<&Layers>,
+) -> Option<Diagnostic> {
     match remark {
         Remark::Gap { missing, count, of } => {
             let more = count.saturating_sub(missing.len() as u64);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let are = if *count == 1 { "is" } else { "are" };
-            let message = format!("{count} of {of} numbered files {are} not there: {}{more}", missing.join(", "));
+            let message = format!(
+                "{count} of {of} numbered files {are} not there: {}{more}",
+                missing.join(", ")
+            );
             let mut finding = Diagnostic::error(MISSING_FILE, message);
             finding.severity = match (wanted, strict) {
                 (Some(_), _) => Severity::Note,
@@ -46,13 +69,21 @@ fn of_files(remark: &Remark, wanted: Option<&Wanted>, strict: bool, layers: Opti
                 finding = finding.hint(layers.message());
             }
             finding = finding.hint("fetch what is missing; a target manifest says that a part is enough, and so do files given by name");
-            Some(if strict && wanted.is_none() { finding.hint("with --no-strict this is a finding, not a stop") } else { finding })
+            Some(if strict && wanted.is_none() {
+                finding.hint("with --no-strict this is a finding, not a stop")
+            } else {
+                finding
+            })
         }
-        Remark::Part { file, of } => {
-            Some(Diagnostic::note(MISSING_FILE, format!("{file} is one of {of} files; what is given is a part of the checkpoint")))
-        }
+        Remark::Part { file, of } => Some(Diagnostic::note(
+            MISSING_FILE,
+            format!("{file} is one of {of} files; what is given is a part of the checkpoint"),
+        )),
         Remark::Unlisted { file, keys } => {
-            let keys: Vec<&Key> = keys.iter().filter(|key| wanted.is_none_or(|wanted| wanted.contains(key))).collect();
+            let keys: Vec<&Key> = keys
+                .iter()
+                .filter(|key| wanted.is_none_or(|wanted| wanted.contains(key)))
+                .collect();
             let count = counted(keys.len(), "key");
             (!keys.is_empty()).then(|| {
                 let message = format!("{file} holds {count} that the index doesn't list: left out, as is the file");
@@ -66,17 +97,20 @@ fn of_files(remark: &Remark, wanted: Option<&Wanted>, strict: bool, layers: Opti
 /// Fields of a config that count a decoder's layers.
 const COUNTS: &[&str] = &["num_hidden_layers", "n_layer", "n_layers", "num_layers"];
 
-/// Where in a config they stand: at the top, or in what describes the language model of a larger one.
+/// Where in a config they stand: at the top, or in what describes the language model of a larger
+/// one.
 const SECTIONS: &[&str] = &["text_config", "llm_config", "language_config"];
 
 /// How lists of layers are called. Other lists, as of a `Sequential`, have gaps by nature.
 const LISTS: &[&str] = &["layers", "layer", "h", "blocks", "block"];
 
 /// Words in the names of towers whose layers are counted elsewhere.
-const TOWERS: &[&str] = &["vision", "visual", "image", "img", "audio", "speech", "video", "mtp", "nextn", "draft"];
+const TOWERS: &[&str] =
+    &["vision", "visual", "image", "img", "audio", "speech", "video", "mtp", "nextn", "draft"];
 
 /// Names of what follows a model's last layer.
-const ENDS: &[&str] = &["norm", "ln_f", "final_layernorm", "final_layer_norm", "lm_head", "embed_out", "output"];
+const ENDS: &[&str] =
+    &["norm", "ln_f", "final_layernorm", "final_layer_norm", "lm_head", "embed_out", "output"];
 
 /// The most layers that a config is believed to count.
 const MOST: u64 = 100_000;
@@ -94,12 +128,16 @@ impl Layers {
         let numbers: Vec<String> = self.missing.iter().take(10).map(u64::to_string).collect();
         let more = if self.missing.len() > numbers.len() { ", …" } else { "" };
         let (field, count, list) = (&self.field, self.count, &self.list);
-        format!("the config counts {count} layers (`{field}`), and `{list}` has no {}{more}", numbers.join(", "))
+        format!(
+            "the config counts {count} layers (`{field}`), and `{list}` has no {}{more}",
+            numbers.join(", ")
+        )
     }
 
     fn finding(self) -> Diagnostic {
         let finding = Diagnostic::warning(MISSING_LAYER, self.message());
-        let finding = finding.keys(self.missing.iter().map(|number| format!("{}.{number}", self.list)));
+        let finding =
+            finding.keys(self.missing.iter().map(|number| format!("{}.{number}", self.list)));
         finding.hint(format!(
             "is a file missing, or is it a part on purpose? a target manifest says which keys there should be; else correct `{}`",
             self.field
@@ -107,7 +145,8 @@ impl Layers {
     }
 }
 
-/// Layers that a config counts and the only list of them lacks. Quiet wherever it is not plain which list is meant.
+/// Layers that a config counts and the only list of them lacks. Quiet wherever it is not plain
+/// which list is meant.
 fn missing_layers(header: &Header, config: &Config) -> Option<Layers> {
     let (field, count) = counted_layers(config)?;
     let mut lists: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
@@ -129,9 +168,11 @@ fn missing_layers(header: &Header, config: &Config) -> Option<Layers> {
     lists.retain(|list, _| !TOWERS.iter().any(|tower| list.contains(tower)));
     let mut lists = lists.into_iter();
     let ((list, there), None) = (lists.next()?, lists.next()) else { return None };
-    // A list that doesn't begin at the first layer is a later pipeline stage; in memory, one that stops early may be the first.
+    // A list that doesn't begin at the first layer is a later pipeline stage; in memory, one that
+    // stops early may be the first.
     let last = there.last()?;
-    let is_stage = !there.contains(&0) || last + 1 == there.len() as u64 && header.files.is_empty() && !ends;
+    let is_stage =
+        !there.contains(&0) || last + 1 == there.len() as u64 && header.files.is_empty() && !ends;
     if is_stage {
         return None;
     }
@@ -150,7 +191,9 @@ fn counted_layers(config: &Config) -> Option<(String, u64)> {
         Some((steps.join("."), count))
     };
     let top = COUNTS.iter().filter_map(|field| at(&[field]));
-    let nested = SECTIONS.iter().flat_map(|section| COUNTS.iter().filter_map(move |field| at(&[section, field])));
+    let nested = SECTIONS
+        .iter()
+        .flat_map(|section| COUNTS.iter().filter_map(move |field| at(&[section, field])));
     top.chain(nested).min_by_key(|(_, count)| *count)
 }
 
@@ -168,10 +211,16 @@ fn list_of(key: &str) -> Option<(&str, u64)> {
     None
 }
 
-/// Tensors of shape `[0]` whose neighbours in a list are not empty. Empty tensors that are alone, or all alike, may be meant.
+/// Tensors of shape `[0]` whose neighbours in a list are not empty. Empty tensors that are alone,
+/// or all alike, may be meant.
 fn placeholders(header: &Header) -> Option<Diagnostic> {
     let is_placeholder = |shape: &[u64]| shape == [0];
-    let mut empty: Vec<&Key> = header.tensors.iter().filter(|(_, entry)| is_placeholder(&entry.info.shape)).map(|(key, _)| key).collect();
+    let mut empty: Vec<&Key> = header
+        .tensors
+        .iter()
+        .filter(|(_, entry)| is_placeholder(&entry.info.shape))
+        .map(|(key, _)| key)
+        .collect();
     if empty.is_empty() {
         return None;
     }
@@ -183,14 +232,19 @@ fn placeholders(header: &Header) -> Option<Diagnostic> {
             *is_mixed = true;
         }
     }
-    let sure = empty.iter().filter(|key| lists.get(&template(key)).copied().unwrap_or(false)).count();
+    let sure =
+        empty.iter().filter(|key| lists.get(&template(key)).copied().unwrap_or(false)).count();
     if sure == 0 {
         return None;
     }
     empty.sort_by(|a, b| natural_order(a, b));
-    let (are, count) = (if empty.len() == 1 { "is" } else { "are" }, counted(empty.len(), "tensor"));
-    let message = format!("{count} {are} empty ([0]), {sure} of them in lists whose others are not: placeholders of what was not gathered");
-    let finding = Diagnostic::warning(PLACEHOLDER, message).keys(empty.iter().map(|key| key.as_str()));
+    let (are, count) =
+        (if empty.len() == 1 { "is" } else { "are" }, counted(empty.len(), "tensor"));
+    let message = format!(
+        "{count} {are} empty ([0]), {sure} of them in lists whose others are not: placeholders of what was not gathered"
+    );
+    let finding =
+        Diagnostic::warning(PLACEHOLDER, message).keys(empty.iter().map(|key| key.as_str()));
     Some(
         finding.hint("ZeRO-3 leaves such in a state dict; save with `stage3_gather_16bit_weights_on_model_save`, or use `zero_to_fp32.py`"),
     )
@@ -198,20 +252,34 @@ fn placeholders(header: &Header) -> Option<Diagnostic> {
 
 /// A key with its numbers left out: what the keys of one list have in common.
 fn template(key: &str) -> String {
-    let number = |segment: &str| !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
-    key.split('.').map(|segment| if number(segment) { "*" } else { segment }).collect::<Vec<_>>().join(".")
+    let number =
+        |segment: &str| !segment.is_empty() && segment.bytes().all(|byte| byte.is_ascii_digit());
+    key.split('.')
+        .map(|segment| if number(segment) { "*" } else { segment })
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// Keys of a result that no file can hold: better said before anything is written.
 pub(super) fn unwritable(plan: &Plan) -> Option<Diagnostic> {
     let reason = |target: &Target| match (target.key.as_str(), plan.info(target).shape.len()) {
-        (METADATA, _) => Some(format!("`{METADATA}`, the name under which a safetensors file keeps its metadata")),
-        (key, _) if key.len() > MAX_KEY_LEN => Some(format!("a key of {} bytes, where {MAX_KEY_LEN} are the limit", key.len())),
-        (_, rank) if rank > MAX_RANK => Some(format!("a tensor of {rank} dimensions, where {MAX_RANK} are the limit")),
+        (METADATA, _) => Some(format!(
+            "`{METADATA}`, the name under which a safetensors file keeps its metadata"
+        )),
+        (key, _) if key.len() > MAX_KEY_LEN => {
+            Some(format!("a key of {} bytes, where {MAX_KEY_LEN} are the limit", key.len()))
+        }
+        (_, rank) if rank > MAX_RANK => {
+            Some(format!("a tensor of {rank} dimensions, where {MAX_RANK} are the limit"))
+        }
         _ => None,
     };
     let (_, first) = plan.targets.iter().find_map(|target| Some((target, reason(target)?)))?;
-    let keys = plan.targets.iter().filter(|target| reason(target).is_some()).map(|target| start(&target.key));
+    let keys = plan
+        .targets
+        .iter()
+        .filter(|target| reason(target).is_some())
+        .map(|target| start(&target.key));
     let finding = Diagnostic::error(UNWRITABLE_KEY, format!("the result would hold {first}"));
     Some(finding.keys(keys).hint("give it another name or shape, or drop it"))
 }

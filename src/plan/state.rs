@@ -90,7 +90,10 @@ impl State {
 
     /// Every entry with its place.
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Entry)> {
-        self.entries.iter().enumerate().filter_map(|(at, entry)| entry.as_ref().map(|entry| (at, entry)))
+        self.entries
+            .iter()
+            .enumerate()
+            .filter_map(|(at, entry)| entry.as_ref().map(|entry| (at, entry)))
     }
 
     /// The entry at a place.

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::node::RuleId;
 use crate::key::Key;
 
-/// What became of one key of a `tie`. Keys are as they were when it applied; rules after it may have renamed them.
+/// What became of one key of a `tie`. Keys are as they were when it applied; rules after it may
+/// have renamed them.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TieFact {
     /// The `tie`.

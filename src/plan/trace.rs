@@ -1,14 +1,17 @@
 //! [`trace`]: keys followed through the statements of a rule file, without tensors.
 //!
-//! What only tensors or a target manifest can tell is left out: shapes, whether an instance is complete, `tie`, `create`, `prefix`. A
-//! question that the facts at hand don't decide (`when config.x` without a config) is answered both ways, so that there may be several traces.
+//! What only tensors or a target manifest can tell is left out: shapes, whether an instance is
+//! complete, `tie`, `create`, `prefix`. A question that the facts at hand don't decide (`when
+//! config.x` without a config) is answered both ways, so that there may be several traces.
 
 use super::bind::{matches_any, regex_matches, truth_of, value_of};
 use super::pass::strip::{below, rejoin, strip_key, without};
 use crate::check::keys::ranges;
 use crate::check::reading::in_order;
 use crate::check::value::{Environment, Scope, Value};
-use crate::check::{Capture, Direction, Keys, Rule, Rules, Selection, Side, SideItem, Step, StepKind};
+use crate::check::{
+    Capture, Direction, Keys, Rule, Rules, Selection, Side, SideItem, Step, StepKind,
+};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Segments, Slot};
 use crate::syntax::ast::Expr;
@@ -26,7 +29,8 @@ pub struct Trace {
     pub hits: Vec<Hit>,
     /// The keys that came out.
     pub results: Vec<String>,
-    /// Whether there are results that can't be named, since one tensor becomes as many as its shape says.
+    /// Whether there are results that can't be named, since one tensor becomes as many as its shape
+    /// says.
     pub open: bool,
 }
 
@@ -48,11 +52,23 @@ pub struct Hit {
 /// Follows keys through a rule file.
 ///
 /// The environment says what is known; its captures are not asked.
-pub fn trace(rules: &Rules, direction: Direction, keys: &[String], environment: &Environment<'_>) -> Vec<Trace> {
+pub fn trace(
+    rules: &Rules,
+    direction: Direction,
+    keys: &[String],
+    environment: &Environment<'_>,
+) -> Vec<Trace> {
     let mut traces = Vec::new();
     let mut answers = Vec::new();
     while traces.len() < WAYS {
-        let mut tracer = Tracer { rules, direction, environment, answers, asked: Vec::new(), trace: Trace::default() };
+        let mut tracer = Tracer {
+            rules,
+            direction,
+            environment,
+            answers,
+            asked: Vec::new(),
+            trace: Trace::default(),
+        };
         let steps: Vec<&Step> = rules.steps.iter().collect();
         let results = tracer.steps(&steps, keys.to_vec());
         traces.push(Trace { results, ..tracer.trace });
@@ -86,7 +102,16 @@ impl<'a> Tracer<'a> {
             let Some(scope) = self.rules.scopes.get(step.scope) else { continue };
             keys = match &step.kind {
                 StepKind::When { condition, then, otherwise } => {
-                    let branch = if self.decide(self.environment.truth(scope, condition), scope, condition, "") { then } else { otherwise };
+                    let branch = if self.decide(
+                        self.environment.truth(scope, condition),
+                        scope,
+                        condition,
+                        "",
+                    ) {
+                        then
+                    } else {
+                        otherwise
+                    };
                     self.steps(&branch.iter().collect::<Vec<_>>(), keys)
                 }
                 StepKind::Reversed(steps) => {
@@ -96,7 +121,11 @@ impl<'a> Tracer<'a> {
                     self.direction = direction;
                     keys
                 }
-                _ => keys.into_iter().flat_map(|key| self.step(step, scope, key)).take(KEYS).collect(),
+                _ => keys
+                    .into_iter()
+                    .flat_map(|key| self.step(step, scope, key))
+                    .take(KEYS)
+                    .collect(),
             };
         }
         keys
@@ -111,7 +140,9 @@ impl<'a> Tracer<'a> {
                 let wanted = !if_wanted || self.answer(scope, step.place.span.start, "");
                 leading(&key, wrappers, scope).filter(|_| wanted)
             }
-            StepKind::Drop(selection) | StepKind::Keep(selection) if self.direction == Direction::Forward => {
+            StepKind::Drop(selection) | StepKind::Keep(selection)
+                if self.direction == Direction::Forward =>
+            {
                 let selected = self.selects(selection, scope, &key);
                 let goes = match step.kind {
                     StepKind::Keep(_) => !selected && below(&key, &scope.under).is_some(),
@@ -151,15 +182,23 @@ impl<'a> Tracer<'a> {
             for source in sources {
                 let mut bindings = Bindings::new(rule.captures.len());
                 let fits = match &source.item {
-                    SideItem::Pattern(pattern) => pattern.with_ranges(&ranges).matches(&key, &segments, &mut bindings),
+                    SideItem::Pattern(pattern) => {
+                        pattern.with_ranges(&ranges).matches(&key, &segments, &mut bindings)
+                    }
                     SideItem::Regex(regex) => regex_matches(regex, &key, &mut bindings),
                     SideItem::Made(_) => false,
                 };
-                if !fits || self.excepted(unless_source, scope, &key) || !self.holds(rule, scope, &key, &bindings) {
+                if !fits
+                    || self.excepted(unless_source, scope, &key)
+                    || !self.holds(rule, scope, &key, &bindings)
+                {
                     continue;
                 }
-                let Some((named, open)) = render(targets, &ranges, &key, &bindings) else { continue };
-                let left_alone = named.iter().any(|target| self.excepted(unless_target, scope, target));
+                let Some((named, open)) = render(targets, &ranges, &key, &bindings) else {
+                    continue;
+                };
+                let left_alone =
+                    named.iter().any(|target| self.excepted(unless_target, scope, target));
                 if left_alone || (rule.is_rename() && named.contains(&key)) {
                     continue;
                 }
@@ -173,7 +212,14 @@ impl<'a> Tracer<'a> {
 
     fn holds(&mut self, rule: &'a Rule, scope: &'a Scope, key: &str, bindings: &Bindings) -> bool {
         let Some(condition) = &rule.condition else { return true };
-        let holds = truth_of(condition, &rule.captures, (key, bindings), &|_| None, scope, self.environment);
+        let holds = truth_of(
+            condition,
+            &rule.captures,
+            (key, bindings),
+            &|_| None,
+            scope,
+            self.environment,
+        );
         self.decide(holds, scope, condition, key)
     }
 
@@ -183,11 +229,20 @@ impl<'a> Tracer<'a> {
         for keys in &selection.keys {
             let mut bindings = Bindings::new(keys.captures().len());
             let pattern = keys.without_ranges().with_ranges(&self.ranges(keys.captures(), scope));
-            if !pattern.matches(key, &segments, &mut bindings) || self.excepted(&selection.unless, scope, key) {
+            if !pattern.matches(key, &segments, &mut bindings)
+                || self.excepted(&selection.unless, scope, key)
+            {
                 continue;
             }
             let Some(condition) = &selection.condition else { return true };
-            let holds = truth_of(condition, keys.captures(), (key, &bindings), &|_| None, scope, self.environment);
+            let holds = truth_of(
+                condition,
+                keys.captures(),
+                (key, &bindings),
+                &|_| None,
+                scope,
+                self.environment,
+            );
             if self.decide(holds, scope, condition, key) {
                 return true;
             }
@@ -209,12 +264,24 @@ impl<'a> Tracer<'a> {
     fn ranges(&self, captures: &[Capture], scope: &Scope) -> Vec<Option<std::ops::Range<u64>>> {
         captures
             .iter()
-            .map(|capture| ranges(std::slice::from_ref(capture), scope, self.environment).ok()?.into_iter().next().flatten())
+            .map(|capture| {
+                ranges(std::slice::from_ref(capture), scope, self.environment)
+                    .ok()?
+                    .into_iter()
+                    .next()
+                    .flatten()
+            })
             .collect()
     }
 
     /// Whether a condition holds; either way in turn, if that isn't known.
-    fn decide(&mut self, holds: Result<bool, Box<Diagnostic>>, scope: &Scope, condition: &Expr, key: &str) -> bool {
+    fn decide(
+        &mut self,
+        holds: Result<bool, Box<Diagnostic>>,
+        scope: &Scope,
+        condition: &Expr,
+        key: &str,
+    ) -> bool {
         match holds {
             Ok(holds) => holds,
             Err(_) => self.answer(scope, condition.span.start, key),
@@ -233,14 +300,27 @@ impl<'a> Tracer<'a> {
         self.answers.get(at).copied().unwrap_or(true)
     }
 
-    fn hit(&mut self, place: &Place, text: &str, key: &str, captures: Vec<(String, String)>, targets: &[String]) {
+    fn hit(
+        &mut self,
+        place: &Place,
+        text: &str,
+        key: &str,
+        captures: Vec<(String, String)>,
+        targets: &[String],
+    ) {
         let (place, text, key) = (place.clone(), text.to_owned(), key.to_owned());
         self.trace.hits.push(Hit { place, text, key, captures, targets: targets.to_vec() });
     }
 }
 
-/// The targets that can be named, and whether there are others; `None` if an index leaves its range.
-fn render(targets: &[Side], ranges: &[Option<std::ops::Range<u64>>], key: &str, bindings: &Bindings) -> Option<(Vec<String>, bool)> {
+/// The targets that can be named, and whether there are others; `None` if an index leaves its
+/// range.
+fn render(
+    targets: &[Side],
+    ranges: &[Option<std::ops::Range<u64>>],
+    key: &str,
+    bindings: &Bindings,
+) -> Option<(Vec<String>, bool)> {
     let (mut named, mut open) = (Vec::new(), false);
     for target in targets {
         let SideItem::Pattern(pattern) = &target.item else { continue };
@@ -285,11 +365,25 @@ mod tests {
     use crate::check::{NoIncludes, check};
     use crate::diagnostic::SourceText;
 
-    fn traces(text: &str, direction: Direction, key: &str, config: Option<&serde_json::Value>) -> Vec<Trace> {
-        let source = std::sync::Arc::new(SourceText { name: "test.graft".to_owned(), text: text.to_owned() });
+    fn traces(
+        text: &str,
+        direction: Direction,
+        key: &str,
+        config: Option<&serde_json::Value>,
+    ) -> Vec<Trace> {
+        let source = std::sync::Arc::new(SourceText {
+            name: "test.graft".to_owned(),
+            text: text.to_owned(),
+        });
         let rules = check(&source, &NoIncludes).unwrap();
         let parameters = IndexMap::new();
-        let environment = Environment { config, tied: None, parameters: &parameters, exists: &unknown_layout, captures: Captures::NONE };
+        let environment = Environment {
+            config,
+            tied: None,
+            parameters: &parameters,
+            exists: &unknown_layout,
+            captures: Captures::NONE,
+        };
         trace(&rules, direction, &[key.to_owned()], &environment)
     }
 
@@ -298,25 +392,42 @@ mod tests {
         let text = "when config.old { rename \"a\" <-> \"b\" }\nwhen config.old { rename \"c\" <-> \"d\" } else { rename \"b\" <-> \"e\" }\n\
                     when config.new { rename \"a\" <-> \"x\" }\n";
         let results = |config: Option<&serde_json::Value>| -> Vec<Vec<String>> {
-            traces(text, Direction::Forward, "a", config).into_iter().map(|trace| trace.results).collect()
+            traces(text, Direction::Forward, "a", config)
+                .into_iter()
+                .map(|trace| trace.results)
+                .collect()
         };
         // Each condition is a question of its own: two times two times two ways.
         assert_eq!(results(None).len(), 8);
-        assert!(results(None).contains(&vec!["e".to_owned()]) && results(None).contains(&vec!["x".to_owned()]));
+        assert!(
+            results(None).contains(&vec!["e".to_owned()])
+                && results(None).contains(&vec!["x".to_owned()])
+        );
         assert_eq!(results(Some(&json!({"old": true, "new": false}))), [["b"]]);
         assert_eq!(results(Some(&json!({"old": false, "new": true}))), [["x"]]);
     }
 
     #[test]
     fn hits_tell_the_captures() {
-        let text = "rename \"{p**}.{l}.w{x: q=>query | k=>key}.{n*}\" <-> \"{p**}.{l+1}.{x}.{n*}\"\n";
+        let text =
+            "rename \"{p**}.{l}.w{x: q=>query | k=>key}.{n*}\" <-> \"{p**}.{l+1}.{x}.{n*}\"\n";
         let found = traces(text, Direction::Forward, "a.b.3.wk.bias", None);
         assert_eq!(found[0].results, ["a.b.4.key.bias"]);
-        let captures: Vec<(&str, &str)> = found[0].hits[0].captures.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let captures: Vec<(&str, &str)> = found[0].hits[0]
+            .captures
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
         assert_eq!(captures, [("p", "a.b"), ("l", "3"), ("x", "k"), ("n", "bias")]);
-        assert_eq!(traces(text, Direction::Reverse, "a.b.4.key.bias", None)[0].results, ["a.b.3.wk.bias"]);
+        assert_eq!(
+            traces(text, Direction::Reverse, "a.b.4.key.bias", None)[0].results,
+            ["a.b.3.wk.bias"]
+        );
         // An index below zero is none: the key passes through.
-        assert_eq!(traces(text, Direction::Reverse, "a.b.0.key.bias", None)[0].results, ["a.b.0.key.bias"]);
+        assert_eq!(
+            traces(text, Direction::Reverse, "a.b.0.key.bias", None)[0].results,
+            ["a.b.0.key.bias"]
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Verdicts: in which layout the rewrites of a stage found the checkpoint, and what of that is worth saying.
+//! Verdicts: in which layout the rewrites of a stage found the checkpoint, and what of that is
+//! worth saying.
 //!
-//! The evidence is collected while the statements run, and judged at the end of the stage. With a record of these very rules, read the same
-//! way, a checkpoint whose keys don't say otherwise was converted by them, and the stage has nothing to do.
+//! The evidence is collected while the statements run, and judged at the end of the stage. With a
+//! record of these very rules, read the same way, a checkpoint whose keys don't say otherwise was
+//! converted by them, and the stage has nothing to do.
 
 use std::collections::HashSet;
 
@@ -14,7 +16,8 @@ use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT, NEITHER_LAYOUT, UNMA
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::key::Key;
 
-/// What the rewrites of a stage found: which keys are in its source layout, and which in its target layout.
+/// What the rewrites of a stage found: which keys are in its source layout, and which in its target
+/// layout.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Evidence {
     /// Keys that a rewrite took.
@@ -48,7 +51,8 @@ impl Planner<'_> {
         let steps: Vec<&Step> = stage.rules.steps.iter().collect();
         self.steps(&steps, stage);
         self.close_ties();
-        if let Some(before) = before.filter(|_| self.evidence.rewrites > 0 && !self.evidence.fresh) {
+        if let Some(before) = before.filter(|_| self.evidence.rewrites > 0 && !self.evidence.fresh)
+        {
             return self.applied_before(stage, before);
         }
         if self.failed() {
@@ -72,13 +76,17 @@ impl Planner<'_> {
         }
     }
 
-    /// The record says that these rules made the checkpoint, and no key says otherwise: they have nothing to do.
+    /// The record says that these rules made the checkpoint, and no key says otherwise: they have
+    /// nothing to do.
     fn applied_before(&mut self, stage: &Stage<'_>, before: Draft) {
         self.draft = before;
         self.evidence = Evidence::default();
         self.verdicts.push(Verdict::Already);
         let backwards = if stage.direction == Direction::Reverse { ", backwards," } else { "" };
-        let message = format!("`{}`{backwards} was applied already, as the record ({RECORD_FILE}) says: nothing to do", stage.rules.name);
+        let message = format!(
+            "`{}`{backwards} was applied already, as the record ({RECORD_FILE}) says: nothing to do",
+            stage.rules.name
+        );
         self.findings.push(Diagnostic::note(ALREADY_THERE, message));
     }
 
@@ -97,8 +105,10 @@ impl Planner<'_> {
             Verdict::Already => {
                 let (fit, all) = (evidence.already.len(), self.state.iter().count());
                 let are = if fit == 1 { "is" } else { "are" };
-                let message =
-                    format!("already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do", counted(all, "key"));
+                let message = format!(
+                    "already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do",
+                    counted(all, "key")
+                );
                 let finding = Diagnostic::note(ALREADY_THERE, message);
                 self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
             }
@@ -106,14 +116,21 @@ impl Planner<'_> {
                 let count = counted(evidence.already.len(), "key");
                 let finding = Diagnostic::warning(
                     MIXED_LAYOUT,
-                    format!("mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"),
+                    format!(
+                        "mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"
+                    ),
                 );
                 let finding = finding.keys(evidence.already.into_iter().map(String::from));
                 self.findings.push(finding.hint("reading backwards would rename these too"));
             }
             Verdict::Neither if stage.named && evidence.needed > 0 && evidence.same == 0 => {
-                let mut finding = Diagnostic::error(NEITHER_LAYOUT, format!("none of the rules of `{name}` fits any key"));
-                finding = finding.keys(self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
+                let mut finding = Diagnostic::error(
+                    NEITHER_LAYOUT,
+                    format!("none of the rules of `{name}` fits any key"),
+                );
+                finding = finding.keys(
+                    self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())),
+                );
                 for miss in self.nearest_misses(stage).into_iter().take(3) {
                     finding = finding.hint(miss);
                 }

@@ -1,8 +1,10 @@
 //! [`Checkpoint`]: safetensors files as one store.
 //!
-//! * Files are opened when their bytes are first asked for, and must then be what they were when their header was read.
-//! * [`read_at`](Store::read_at) uses positioned reads: a file that shrinks meanwhile gives an error. Only [`view`](Store::view) maps files,
-//!   each at most once; a file that shrinks under a map kills the process on access, which is why conversion doesn't use maps.
+//! * Files are opened when their bytes are first asked for, and must then be what they were when
+//!   their header was read.
+//! * [`read_at`](Store::read_at) uses positioned reads: a file that shrinks meanwhile gives an
+//!   error. Only [`view`](Store::view) maps files, each at most once; a file that shrinks under a
+//!   map kills the process on access, which is why conversion doesn't use maps.
 
 use std::fs::File;
 use std::io;
@@ -56,8 +58,15 @@ impl Checkpoint {
     /// If one has another length or was written since, or can't be looked at.
     pub(crate) fn is_as_read(&self) -> Result<()> {
         self.files.iter().try_for_each(|file| {
-            let found = file.path.metadata().map_err(|source| Error::io("cannot look at", &file.path, source))?;
-            if found.len() == file.len && found.modified().ok() == file.modified { Ok(()) } else { Err(file.changed()) }
+            let found = file
+                .path
+                .metadata()
+                .map_err(|source| Error::io("cannot look at", &file.path, source))?;
+            if found.len() == file.len && found.modified().ok() == file.modified {
+                Ok(())
+            } else {
+                Err(file.changed())
+            }
         })
     }
 
@@ -73,12 +82,22 @@ impl Checkpoint {
 
     /// Key -> dtype and shape without bytes.
     pub(super) fn manifest(header: Header, directory: PathBuf) -> Self {
-        Self { header, directory, files: Vec::new(), has_bytes: false, indexes: Vec::new(), ignored: Vec::new(), notes: Vec::new() }
+        Self {
+            header,
+            directory,
+            files: Vec::new(),
+            has_bytes: false,
+            indexes: Vec::new(),
+            ignored: Vec::new(),
+            notes: Vec::new(),
+        }
     }
 
     /// The keys of a file beside the checkpoint; none if it can't be read.
     pub(super) fn keys_of(path: &Path) -> Vec<crate::key::Key> {
-        StoredFile::read(path).map(|(_, header)| header.tensors.into_keys().collect()).unwrap_or_default()
+        StoredFile::read(path)
+            .map(|(_, header)| header.tensors.into_keys().collect())
+            .unwrap_or_default()
     }
 
     /// Files of one directory, given by name, their keys all different.
@@ -88,7 +107,8 @@ impl Checkpoint {
         let mut checkpoint = Self::manifest(Header::default(), directory.to_owned());
         checkpoint.has_bytes = true;
         // A header is read in parallel with others: a checkpoint on a network disk has hundreds.
-        let read: Vec<Result<(StoredFile, FileHeader)>> = paths.par_iter().map(|path| StoredFile::read(path)).collect();
+        let read: Vec<Result<(StoredFile, FileHeader)>> =
+            paths.par_iter().map(|path| StoredFile::read(path)).collect();
         for (name, read) in names.into_iter().zip(read) {
             let (file, header) = read?;
             checkpoint.add(name, file, header)?;
@@ -108,12 +128,19 @@ impl Checkpoint {
                     slot.insert(Entry { info, location });
                 }
                 Slot::Occupied(slot) => {
-                    if let Some(error) = distributed::sliced(&self.directory, &name, &header.metadata, true) {
+                    if let Some(error) =
+                        distributed::sliced(&self.directory, &name, &header.metadata, true)
+                    {
                         return Err(error);
                     }
-                    let other = slot.get().location.and_then(|location| self.header.files.get(location.file as usize));
+                    let other = slot
+                        .get()
+                        .location
+                        .and_then(|location| self.header.files.get(location.file as usize));
                     let other = other.map_or("a manifest", String::as_str);
-                    return Err(Error::corrupt(format!("the key is in {other} too")).in_file(&file.path).at_key(slot.key().as_str()));
+                    return Err(Error::corrupt(format!("the key is in {other} too"))
+                        .in_file(&file.path)
+                        .at_key(slot.key().as_str()));
                 }
             }
         }
@@ -127,9 +154,9 @@ impl Checkpoint {
     fn merge_metadata(&mut self, metadata: std::collections::BTreeMap<String, String>, name: &str) {
         for (field, value) in metadata {
             match self.header.metadata.get(&field) {
-                Some(first) if *first != value => {
-                    self.notes.push(format!("{name} has another {field:?} in its metadata; the first file's value stands"))
-                }
+                Some(first) if *first != value => self.notes.push(format!(
+                    "{name} has another {field:?} in its metadata; the first file's value stands"
+                )),
                 Some(_) => {}
                 None => {
                     self.header.metadata.insert(field, value);
@@ -142,7 +169,10 @@ impl Checkpoint {
     pub(super) fn join(&mut self, other: Checkpoint) -> Result<()> {
         let first = number(self.files.len())?;
         for (key, mut entry) in other.header.tensors {
-            let file = entry.location.and_then(|location| other.files.get(location.file as usize)).map(|file| file.path.clone());
+            let file = entry
+                .location
+                .and_then(|location| other.files.get(location.file as usize))
+                .map(|file| file.path.clone());
             if let Some(location) = &mut entry.location {
                 location.file = location.file.checked_add(first).ok_or_else(too_many)?;
             }
@@ -151,9 +181,16 @@ impl Checkpoint {
                     slot.insert(entry);
                 }
                 Slot::Occupied(slot) => {
-                    let earlier = slot.get().location.and_then(|location| self.files.get(location.file as usize));
-                    let earlier = earlier.map_or_else(|| "a manifest".to_owned(), |file| file.path.display().to_string());
-                    let error = Error::corrupt(format!("the key is in {earlier} too")).at_key(slot.key().as_str());
+                    let earlier = slot
+                        .get()
+                        .location
+                        .and_then(|location| self.files.get(location.file as usize));
+                    let earlier = earlier.map_or_else(
+                        || "a manifest".to_owned(),
+                        |file| file.path.display().to_string(),
+                    );
+                    let error = Error::corrupt(format!("the key is in {earlier} too"))
+                        .at_key(slot.key().as_str());
                     return Err(error.in_file(file.unwrap_or(other.directory)));
                 }
             }
@@ -167,7 +204,8 @@ impl Checkpoint {
         let mut names: Vec<_> = self.header.files.iter().collect();
         names.sort_unstable();
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            self.header.files = self.files.iter().map(|file| file.path.display().to_string()).collect();
+            self.header.files =
+                self.files.iter().map(|file| file.path.display().to_string()).collect();
         }
         self.has_bytes &= other.has_bytes;
         self.indexes.extend(other.indexes);
@@ -177,14 +215,16 @@ impl Checkpoint {
     }
 
     fn find(&self, key: &str) -> Result<(&Entry, Location, &StoredFile)> {
-        let entry = self
-            .header
-            .tensors
-            .get(key)
-            .ok_or_else(|| Error::corrupt("the checkpoint has no such key").at_key(key).in_file(&self.directory))?;
-        let found = entry.location.and_then(|location| Some((entry, location, self.files.get(location.file as usize)?)));
+        let entry = self.header.tensors.get(key).ok_or_else(|| {
+            Error::corrupt("the checkpoint has no such key").at_key(key).in_file(&self.directory)
+        })?;
+        let found = entry
+            .location
+            .and_then(|location| Some((entry, location, self.files.get(location.file as usize)?)));
         found.ok_or_else(|| {
-            let error = Error::new(crate::error::ErrorKind::Unsupported, "a manifest has no bytes").at_key(key).in_file(&self.directory);
+            let error = Error::new(crate::error::ErrorKind::Unsupported, "a manifest has no bytes")
+                .at_key(key)
+                .in_file(&self.directory);
             error.hint("give the checkpoint itself; a manifest serves for planning only")
         })
     }
@@ -205,27 +245,45 @@ impl Store for Checkpoint {
 
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let (_, location, file) = self.find(key)?;
-        let start = super::range_in(location.len, offset, buffer.len()).map_err(|error| error.at_key(key).in_file(&file.path))?;
-        let start = location.offset.checked_add(start).ok_or_else(|| Error::corrupt("the offset exceeds 64 bits").at_key(key))?;
+        let start = super::range_in(location.len, offset, buffer.len())
+            .map_err(|error| error.at_key(key).in_file(&file.path))?;
+        let start = location
+            .offset
+            .checked_add(start)
+            .ok_or_else(|| Error::corrupt("the offset exceeds 64 bits").at_key(key))?;
         read_exact_at(file.handle()?, buffer, start).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => Error::corrupt("the file became shorter while it was read").at_key(key).in_file(&file.path),
+            io::ErrorKind::UnexpectedEof => {
+                Error::corrupt("the file became shorter while it was read")
+                    .at_key(key)
+                    .in_file(&file.path)
+            }
             _ => Error::io("cannot read", &file.path, source).at_key(key),
         })
     }
 
     fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
         let (_, location, file) = self.find(key)?;
-        Ok(Some(Extent { file: file.handle()?, path: &file.path, offset: location.offset, len: location.len }))
+        Ok(Some(Extent {
+            file: file.handle()?,
+            path: &file.path,
+            offset: location.offset,
+            len: location.len,
+        }))
     }
 
-    /// Paths, lengths and times of all files, and where each tensor lies in them. A manifest has none: it says nothing of bytes.
+    /// Paths, lengths and times of all files, and where each tensor lies in them. A manifest has
+    /// none: it says nothing of bytes.
     fn identity(&self) -> Option<Identity> {
         if !self.has_bytes {
             return None;
         }
         let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
         let name = |file: &StoredFile| file.path.as_os_str().as_encoded_bytes().to_vec();
-        let files: Option<Vec<_>> = self.files.iter().map(|file| Some((name(file), file.len, since(file.modified?)?))).collect();
+        let files: Option<Vec<_>> = self
+            .files
+            .iter()
+            .map(|file| Some((name(file), file.len, since(file.modified?)?)))
+            .collect();
         Identity::of(&(files?, &self.header.tensors)).ok()
     }
 
@@ -233,9 +291,12 @@ impl Store for Checkpoint {
     fn unchanged(&self) -> Result<()> {
         let open = self.files.iter().filter_map(|file| Some((file, file.handle.get()?)));
         for (file, handle) in open {
-            let found = handle.metadata().map_err(|source| Error::io("cannot look at", &file.path, source))?;
+            let found = handle
+                .metadata()
+                .map_err(|source| Error::io("cannot look at", &file.path, source))?;
             if found.len() != file.len || found.modified().ok() != file.modified {
-                let error = Error::corrupt("the file changed while it was read").in_file(&file.path);
+                let error =
+                    Error::corrupt("the file changed while it was read").in_file(&file.path);
                 return Err(error.hint("convert it when nobody writes it any more"));
             }
         }
@@ -244,7 +305,8 @@ impl Store for Checkpoint {
 
     fn view(&self, key: &str) -> Result<TensorView> {
         let (entry, location, file) = self.find(key)?;
-        TensorView::contiguous(file.map()?, entry.info.clone(), location.offset).map_err(|error| error.at_key(key).in_file(&file.path))
+        TensorView::contiguous(file.map()?, entry.info.clone(), location.offset)
+            .map_err(|error| error.at_key(key).in_file(&file.path))
     }
 }
 
@@ -261,7 +323,16 @@ impl StoredFile {
     fn read(path: &Path) -> Result<(Self, FileHeader)> {
         let (file, len, modified) = open_regular(path)?;
         let header = read_header(&file, len).map_err(|error| error.in_file(path))?;
-        Ok((Self { path: path.to_owned(), len, modified, handle: OnceLock::new(), map: OnceLock::new() }, header))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                len,
+                modified,
+                handle: OnceLock::new(),
+                map: OnceLock::new(),
+            },
+            header,
+        ))
     }
 
     fn changed(&self) -> Error {
@@ -284,9 +355,11 @@ impl StoredFile {
             return Ok(storage.clone());
         }
         let file = self.handle()?;
-        // SAFETY: the map is read-only and lives as long as its storage. That no other process changes or truncates the file meanwhile
-        // can't be ensured; `Store::view` says so, and conversion of files reads instead.
-        let map = unsafe { memmap2::Mmap::map(file) }.map_err(|source| Error::io("cannot map", &self.path, source))?;
+        // SAFETY: the map is read-only and lives as long as its storage. That no other process
+        // changes or truncates the file meanwhile can't be ensured; `Store::view` says so, and
+        // conversion of files reads instead.
+        let map = unsafe { memmap2::Mmap::map(file) }
+            .map_err(|source| Error::io("cannot map", &self.path, source))?;
         if map.len() as u64 != self.len {
             return Err(self.changed());
         }
@@ -299,7 +372,9 @@ impl StoredFile {
 pub(super) fn open_regular(path: &Path) -> Result<(File, u64, Option<SystemTime>)> {
     let failed = |source| Error::io("cannot open", path, source);
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Error::new(crate::error::ErrorKind::Unsupported, "not a regular file").in_file(path));
+        return Err(
+            Error::new(crate::error::ErrorKind::Unsupported, "not a regular file").in_file(path)
+        );
     }
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;

@@ -6,8 +6,9 @@ use super::{Extent, Identity, Store};
 use crate::error::Result;
 use crate::tensor::{Header, TensorView};
 
-/// A store over another one that counts what is read: bytes that [`Store::read_at`] gave. A view reads nothing by itself, and what
-/// the system copies from an [`Extent`] doesn't pass through here.
+/// A store over another one that counts what is read: bytes that [`Store::read_at`] gave. A view
+/// reads nothing by itself, and what the system copies from an [`Extent`] doesn't pass through
+/// here.
 pub struct Counted<'a> {
     store: &'a dyn Store,
     read: AtomicU64,

@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 
-/// What a store is. A run that continues another one, or shares its work with others, goes by it: shards of another source are never adopted.
+/// What a store is. A run that continues another one, or shares its work with others, goes by it:
+/// shards of another source are never adopted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity(blake3::Hash);
 
@@ -13,7 +14,9 @@ impl Identity {
     /// If it can't be written as JSON.
     pub fn of(facts: &impl serde::Serialize) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
-        serde_json::to_writer(&mut hasher, facts).map_err(|error| Error::corrupt(format!("cannot write an identity as JSON: {error}")))?;
+        serde_json::to_writer(&mut hasher, facts).map_err(|error| {
+            Error::corrupt(format!("cannot write an identity as JSON: {error}"))
+        })?;
         Ok(Self(hasher.finalize()))
     }
 

@@ -1,6 +1,8 @@
-//! Whether files may be read: not while a journal beside them says that they are being changed in place.
+//! Whether files may be read: not while a journal beside them says that they are being changed in
+//! place.
 //!
-//! A journal stands for its files together, whether one of them or all have been changed so far. Other files of the same directory are no concern of it.
+//! A journal stands for its files together, whether one of them or all have been changed so far.
+//! Other files of the same directory are no concern of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -38,13 +40,18 @@ pub(super) fn settled<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
         let Ok(found) = journal.symlink_metadata() else { continue };
         // What can't be read might name anything.
         let names = if found.is_file() { named(&journal) } else { None };
-        let concerned = |path: &Path| match (&names, path.file_name().and_then(|name| name.to_str())) {
-            (Some(names), Some(name)) => names.contains(name),
-            _ => true,
-        };
+        let concerned =
+            |path: &Path| match (&names, path.file_name().and_then(|name| name.to_str())) {
+                (Some(names), Some(name)) => names.contains(name),
+                _ => true,
+            };
         if paths.into_iter().any(concerned) {
-            let error = Error::corrupt("a change in place was interrupted here, or is under way").in_file(&journal);
-            return Err(error.hint(format!("run `regraft recover {}`, which completes it or takes it back", directory.display())));
+            let error = Error::corrupt("a change in place was interrupted here, or is under way")
+                .in_file(&journal);
+            return Err(error.hint(format!(
+                "run `regraft recover {}`, which completes it or takes it back",
+                directory.display()
+            )));
         }
     }
     Ok(())

@@ -24,8 +24,9 @@ pub(super) fn header(text: &str, wrapped: bool) -> Result<Header> {
 }
 
 impl Wanted {
-    /// Reads the keys that a target asks for: from a checkpoint or a manifest with dtypes and shapes; from an index, whose shards need not be there,
-    /// a JSON list, or a text with one key a line (empty lines and lines that begin with `#` are skipped) the keys alone.
+    /// Reads the keys that a target asks for: from a checkpoint or a manifest with dtypes and
+    /// shapes; from an index, whose shards need not be there, a JSON list, or a text with one key a
+    /// line (empty lines and lines that begin with `#` are skipped) the keys alone.
     ///
     /// # Errors
     /// If the file can't be read, breaks a rule of its format, names a key twice, or names none.
@@ -41,7 +42,8 @@ impl Wanted {
 
 fn read(path: &Path) -> Result<Wanted> {
     let here = |error: Error| error.in_file(path);
-    let whole = || open(path, &OpenOptions::default()).map(|checkpoint| Wanted::from(checkpoint.header()));
+    let whole =
+        || open(path, &OpenOptions::default()).map(|checkpoint| Wanted::from(checkpoint.header()));
     if metadata(path)?.is_dir() {
         return match Listing::read(path)?.index()? {
             Some(index) => read(&path.join(index)),
@@ -74,11 +76,16 @@ fn lines(text: &str) -> Result<Wanted> {
         if key.len() > MAX_KEY_LEN {
             return Err(Error::new(
                 ErrorKind::Limit,
-                format!("line {} has {} bytes; the limit of a key is {MAX_KEY_LEN}", i + 1, key.len()),
+                format!(
+                    "line {} has {} bytes; the limit of a key is {MAX_KEY_LEN}",
+                    i + 1,
+                    key.len()
+                ),
             ));
         }
         if wanted.keys.insert(Key::from(key), None).is_some() {
-            return Err(Error::corrupt(format!("the key is there twice, again in line {}", i + 1)).at_key(key));
+            return Err(Error::corrupt(format!("the key is there twice, again in line {}", i + 1))
+                .at_key(key));
         }
     }
     Ok(wanted)

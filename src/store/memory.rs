@@ -26,7 +26,10 @@ impl StateDict {
     }
 
     /// From tensors and metadata.
-    pub fn from_tensors(tensors: impl IntoIterator<Item = (Key, TensorView)>, metadata: BTreeMap<String, String>) -> Self {
+    pub fn from_tensors(
+        tensors: impl IntoIterator<Item = (Key, TensorView)>,
+        metadata: BTreeMap<String, String>,
+    ) -> Self {
         let mut dict = Self::default();
         dict.set_metadata(metadata);
         dict.extend(tensors);
@@ -57,7 +60,8 @@ impl StateDict {
         let mut dict = Self::default();
         dict.set_metadata(header.metadata);
         for (key, (info, [begin, _])) in header.tensors {
-            let view = TensorView::contiguous(storage.clone(), info, begin).map_err(|error| error.at_key(key.as_str()))?;
+            let view = TensorView::contiguous(storage.clone(), info, begin)
+                .map_err(|error| error.at_key(key.as_str()))?;
             dict.insert(key, view);
         }
         Ok(dict)
@@ -112,7 +116,9 @@ impl StateDict {
     }
 
     fn find(&self, key: &str) -> Result<&TensorView> {
-        self.tensors.get(key).ok_or_else(|| Error::corrupt("the state dict has no such key").at_key(key))
+        self.tensors
+            .get(key)
+            .ok_or_else(|| Error::corrupt("the state dict has no such key").at_key(key))
     }
 }
 
@@ -137,14 +143,17 @@ impl Store for StateDict {
 
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let view = self.find(key)?;
-        range_in(view.nbytes(), offset, buffer.len()).and_then(|offset| read_part(view, offset, buffer)).map_err(|error| error.at_key(key))
+        range_in(view.nbytes(), offset, buffer.len())
+            .and_then(|offset| read_part(view, offset, buffer))
+            .map_err(|error| error.at_key(key))
     }
 
     fn extent(&self, _: &str) -> Result<Option<Extent<'_>>> {
         Ok(None)
     }
 
-    /// Nothing tells tensors in memory from others of the same names and shapes but their bytes, and those may change.
+    /// Nothing tells tensors in memory from others of the same names and shapes but their bytes,
+    /// and those may change.
     fn identity(&self) -> Option<Identity> {
         None
     }
@@ -166,19 +175,24 @@ fn read_part(view: &TensorView, offset: u64, buffer: &mut [u8]) -> Result<()> {
     }
     if let Some(bytes) = view.bytes() {
         let start = usize::try_from(offset).map_err(|_| outside())?;
-        let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(outside)?;
+        let part =
+            bytes.get(start..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(outside)?;
         buffer.copy_from_slice(part);
         return Ok(());
     }
-    // Not contiguous, so of at least one dimension and not empty. Whole rows are copied at once; of the first and the last, parts may be asked.
+    // Not contiguous, so of at least one dimension and not empty. Whole rows are copied at once; of
+    // the first and the last, parts may be asked.
     let rows = view.shape().first().copied().unwrap_or(1);
     let row = view.nbytes().checked_div(rows).filter(|row| *row > 0).ok_or_else(outside)?;
     let (mut at, mut rest) = (offset, buffer);
     while !rest.is_empty() {
         let (first, skip) = (at / row, at % row);
         let whole = rest.len() as u64 / row;
-        let part = if skip == 0 && whole > 0 { whole * row } else { (row - skip).min(rest.len() as u64) };
-        let (now, later) = rest.split_at_mut_checked(usize::try_from(part).map_err(|_| outside())?).ok_or_else(outside)?;
+        let part =
+            if skip == 0 && whole > 0 { whole * row } else { (row - skip).min(rest.len() as u64) };
+        let (now, later) = rest
+            .split_at_mut_checked(usize::try_from(part).map_err(|_| outside())?)
+            .ok_or_else(outside)?;
         if skip == 0 && whole > 0 {
             view.narrow(0, first, whole)?.copy_into(now)?;
         } else {

@@ -1,6 +1,7 @@
 //! Where tensors come from: safetensors files, sharded directories, manifests, memory.
 //!
-//! * A checkpoint is hostile input: no code in it is run, no path in an index leaves the directory, no header makes regraft allocate without bound.
+//! * A checkpoint is hostile input: no code in it is run, no path in an index leaves the directory,
+//!   no header makes regraft allocate without bound.
 //! * Nothing here writes; the bytes of a header to be written come from [`safetensors_header`].
 
 use crate::error::{Error, Result};
@@ -31,12 +32,14 @@ pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 pub(crate) use sharded::indexes_of;
 pub use side::{no_file, side_files};
 
-/// The name of the journal that lies beside files while they are changed in place. A checkpoint with a file that it names doesn't open.
+/// The name of the journal that lies beside files while they are changed in place. A checkpoint
+/// with a file that it names doesn't open.
 pub const JOURNAL: &str = ".regraft-journal";
 
 /// A checkpoint: a header, and bytes by key.
 ///
-/// No method has a default: a store over another one that forgot to hand a question on would give a wrong answer without a word.
+/// No method has a default: a store over another one that forgot to hand a question on would give a
+/// wrong answer without a word.
 pub trait Store: Send + Sync {
     /// Keys, dtypes, shapes, places, metadata.
     fn header(&self) -> &Header;
@@ -44,20 +47,24 @@ pub trait Store: Send + Sync {
     /// Reads `buffer.len()` bytes of a tensor's data from `offset` (bytes, within the tensor).
     ///
     /// # Errors
-    /// If the key isn't there, the range leaves the tensor, or reading fails (a truncated file is an error, never a crash).
+    /// If the key isn't there, the range leaves the tensor, or reading fails (a truncated file is
+    /// an error, never a crash).
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
-    /// Where a tensor lies in an open file, so that the system can copy it by itself; `None` if it isn't in a file.
+    /// Where a tensor lies in an open file, so that the system can copy it by itself; `None` if it
+    /// isn't in a file.
     ///
     /// # Errors
     /// If its file can't be opened, or isn't any more what it was when its header was read.
     fn extent(&self, key: &str) -> Result<Option<Extent<'_>>>;
 
-    /// What the store is: equal for two runs only if every byte that they read is. `None` where that can't be known, as of tensors in memory; then
-    /// nothing that an earlier run or another process did is ever taken for this one's.
+    /// What the store is: equal for two runs only if every byte that they read is. `None` where
+    /// that can't be known, as of tensors in memory; then nothing that an earlier run or another
+    /// process did is ever taken for this one's.
     fn identity(&self) -> Option<Identity>;
 
-    /// Looks whether what was read is still what it was when the header was: asked after reading, before anything is made of it.
+    /// Looks whether what was read is still what it was when the header was: asked after reading,
+    /// before anything is made of it.
     ///
     /// # Errors
     /// If a file that was read from has been written to since.
@@ -65,7 +72,8 @@ pub trait Store: Send + Sync {
 
     /// A tensor as a view (mapped or in memory); no byte is copied.
     ///
-    /// A mapped file must not shrink while views of it live: the system ends the process that then touches them.
+    /// A mapped file must not shrink while views of it live: the system ends the process that then
+    /// touches them.
     ///
     /// # Errors
     /// If the key isn't there, or mapping its file fails.
@@ -89,6 +97,8 @@ pub struct Extent<'a> {
 fn range_in(len: u64, offset: u64, count: usize) -> Result<u64> {
     match offset.checked_add(count as u64) {
         Some(end) if end <= len => Ok(offset),
-        _ => Err(Error::corrupt(format!("{count} bytes from byte {offset} leave the tensor, which has {len}"))),
+        _ => Err(Error::corrupt(format!(
+            "{count} bytes from byte {offset} leave the tensor, which has {len}"
+        ))),
     }
 }

@@ -1,4 +1,5 @@
-//! Files that should be there, or should be known: numbers with a gap, and files beside an index that hold what it doesn't list.
+//! Files that should be there, or should be known: numbers with a gap, and files beside an index
+//! that hold what it doesn't list.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +12,13 @@ use crate::tensor::Remark;
 /// How many names of missing files are told.
 const NAMED: usize = 5;
 
-/// Beginnings of names of files that hold something else than the model: the same model in another layout, adapters, the state of training.
+/// Beginnings of names of files that hold something else than the model: the same model in another
+/// layout, adapters, the state of training.
 const OTHERS: &[&str] = &["consolidated", "adapter", "optimizer"];
 
-/// The parts of `model-00002-of-00003.safetensors`: what stands before the number, the number, how it is written, and how many there are, with what may
-/// follow that, as diffusers once named variants: `model-00002-of-00003.fp16.safetensors`.
+/// The parts of `model-00002-of-00003.safetensors`: what stands before the number, the number, how
+/// it is written, and how many there are, with what may follow that, as diffusers once named
+/// variants: `model-00002-of-00003.fp16.safetensors`.
 fn numbers(name: &str) -> Option<(&str, u64, usize, &str)> {
     let (rest, of) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
@@ -29,7 +32,8 @@ fn count_of(of: &str) -> &str {
     of.split_once('.').map_or(of, |(count, _)| count)
 }
 
-/// Each set of numbered files that lacks some: the first names that are not there, how many, and of how many.
+/// Each set of numbered files that lacks some: the first names that are not there, how many, and of
+/// how many.
 fn incomplete(names: &[String]) -> Vec<(Vec<String>, u64, u64)> {
     let mut sets: BTreeMap<(&str, &str), (BTreeSet<u64>, usize)> = BTreeMap::new();
     for (stem, number, width, of) in names.iter().filter_map(|name| numbers(name)) {
@@ -44,20 +48,29 @@ fn incomplete(names: &[String]) -> Vec<(Vec<String>, u64, u64)> {
         let first = u64::from(!there.contains(&0));
         // Counted from 0, the last is one less.
         let last = count.checked_sub(1 - first);
-        let Some(last) = last.filter(|last| there.iter().all(|number| number <= last)) else { continue };
+        let Some(last) = last.filter(|last| there.iter().all(|number| number <= last)) else {
+            continue;
+        };
         let lacking = count.saturating_sub(there.len() as u64);
         if lacking == 0 {
             continue;
         }
         let missing = (first..=last).filter(|number| !there.contains(number)).take(NAMED);
-        found.push((missing.map(|number| format!("{stem}-{number:0width$}-of-{of}.safetensors")).collect(), lacking, count));
+        found.push((
+            missing.map(|number| format!("{stem}-{number:0width$}-of-{of}.safetensors")).collect(),
+            lacking,
+            count,
+        ));
     }
     found
 }
 
 /// What a directory without an index lacks.
 pub(super) fn gaps(names: &[String]) -> Vec<Remark> {
-    incomplete(names).into_iter().map(|(missing, count, of)| Remark::Gap { missing, count, of }).collect()
+    incomplete(names)
+        .into_iter()
+        .map(|(missing, count, of)| Remark::Gap { missing, count, of })
+        .collect()
 }
 
 /// Whether files that were named are a part of numbered ones.
@@ -67,8 +80,13 @@ pub(super) fn part(paths: &[String]) -> Option<Remark> {
     Some(Remark::Part { file, of })
 }
 
-/// The files beside the shards of an index that hold keys which it doesn't list. `others` are listed by another index, and so belong to another checkpoint.
-pub(super) fn unlisted(checkpoint: &Checkpoint, others: &BTreeSet<String>, options: &OpenOptions) -> Vec<Remark> {
+/// The files beside the shards of an index that hold keys which it doesn't list. `others` are
+/// listed by another index, and so belong to another checkpoint.
+pub(super) fn unlisted(
+    checkpoint: &Checkpoint,
+    others: &BTreeSet<String>,
+    options: &OpenOptions,
+) -> Vec<Remark> {
     let mut found = Vec::new();
     for path in &checkpoint.ignored {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -96,17 +114,39 @@ mod tests {
     #[test]
     fn gaps_are_found_by_number_and_nothing_else_is_one() {
         let gap = of(&["model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"]);
-        assert_eq!(gap, [Remark::Gap { missing: vec!["model-00002-of-00003.safetensors".to_owned()], count: 1, of: 3 }]);
+        assert_eq!(
+            gap,
+            [Remark::Gap {
+                missing: vec!["model-00002-of-00003.safetensors".to_owned()],
+                count: 1,
+                of: 3
+            }]
+        );
         // Counted from 0, as some do.
         let gap = of(&["a-0-of-2.safetensors"]);
-        assert_eq!(gap, [Remark::Gap { missing: vec!["a-1-of-2.safetensors".to_owned()], count: 1, of: 2 }]);
+        assert_eq!(
+            gap,
+            [Remark::Gap { missing: vec!["a-1-of-2.safetensors".to_owned()], count: 1, of: 2 }]
+        );
         let gap = of(&["a-1-of-2.fp16.safetensors", "a-1-of-1.safetensors"]);
-        assert_eq!(gap, [Remark::Gap { missing: vec!["a-2-of-2.fp16.safetensors".to_owned()], count: 1, of: 2 }]);
+        assert_eq!(
+            gap,
+            [Remark::Gap {
+                missing: vec!["a-2-of-2.fp16.safetensors".to_owned()],
+                count: 1,
+                of: 2
+            }]
+        );
         for whole in [
             &["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"][..],
             &["a-0-of-2.safetensors", "a-1-of-2.safetensors"],
             &["model.safetensors"],
-            &["model-of-2.safetensors", "x-1-of-y.safetensors", "a-1-of-.safetensors", "--of-3.safetensors"],
+            &[
+                "model-of-2.safetensors",
+                "x-1-of-y.safetensors",
+                "a-1-of-.safetensors",
+                "--of-3.safetensors",
+            ],
             // More than there should be: numbers that mean something else.
             &["a-7-of-3.safetensors"],
             &["a-1-of-0.safetensors"],
@@ -119,6 +159,9 @@ mod tests {
     #[test]
     fn a_number_of_any_size_costs_nothing() {
         let gap = of(&["a-1-of-18446744073709551615.safetensors"]);
-        assert!(matches!(&gap[..], [Remark::Gap { missing, count, .. }] if missing.len() == 5 && *count == u64::MAX - 1), "{gap:?}");
+        assert!(
+            matches!(&gap[..], [Remark::Gap { missing, count, .. }] if missing.len() == 5 && *count == u64::MAX - 1),
+            "{gap:?}"
+        );
     }
 }

@@ -16,10 +16,12 @@ use crate::key::natural_order;
 /// How [`open`] judges what is odd.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
-    /// Whether keys that lie in the shards but not in the index, or in another shard than it says, are errors. If not, the keys of
-    /// the shards count and [`Checkpoint::notes`] says so. Default: true.
+    /// Whether keys that lie in the shards but not in the index, or in another shard than it says,
+    /// are errors. If not, the keys of the shards count and [`Checkpoint::notes`] says so. Default:
+    /// true.
     pub strict: bool,
-    /// Whether symbolic links may lead out of the checkpoint's directory. The `blobs` of the Hugging Face cache are always allowed. Default: false.
+    /// Whether symbolic links may lead out of the checkpoint's directory. The `blobs` of the
+    /// Hugging Face cache are always allowed. Default: false.
     pub allow_outside: bool,
 }
 
@@ -42,7 +44,8 @@ pub(super) enum Content {
     Text(String),
 }
 
-/// Opens a checkpoint: a `.safetensors` file, a directory with or without an index, an index, or a manifest. Only headers are read.
+/// Opens a checkpoint: a `.safetensors` file, a directory with or without an index, an index, or a
+/// manifest. Only headers are read.
 ///
 /// # Errors
 /// If the path isn't there, is of a kind that regraft doesn't read, or breaks a rule of its format.
@@ -62,14 +65,24 @@ fn open_one(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         Content::Json(Kind::Index, text) => sharded::open(path, &text, options),
         Content::Json(kind @ (Kind::Manifest | Kind::Wrapped), text) => {
             let header = manifest::header(&text, kind == Kind::Wrapped).map_err(|error| {
-                let is_config = ["\"model_type\"", "\"architectures\""].iter().any(|field| text.contains(field));
+                let is_config = ["\"model_type\"", "\"architectures\""]
+                    .iter()
+                    .any(|field| text.contains(field));
                 let error = error.in_file(path);
-                if is_config { error.hint("this is a model's configuration; give the directory that it lies in") } else { error }
+                if is_config {
+                    error
+                        .hint("this is a model's configuration; give the directory that it lies in")
+                } else {
+                    error
+                }
             })?;
             Ok(Checkpoint::manifest(header, parent(path)))
         }
         Content::Json(Kind::List, _) | Content::Text(_) => {
-            let error = Error::new(ErrorKind::Unsupported, "not a checkpoint: neither safetensors nor a manifest with dtypes and shapes");
+            let error = Error::new(
+                ErrorKind::Unsupported,
+                "not a checkpoint: neither safetensors nor a manifest with dtypes and shapes",
+            );
             Err(error.in_file(path).hint("a list of keys serves as a target only"))
         }
     }
@@ -88,7 +101,10 @@ pub fn open_all<P: AsRef<Path>>(paths: &[P], options: &OpenOptions) -> Result<Ch
         checkpoint.join(open_one(path.as_ref(), options)?)?;
     }
     // Of a directory, what is not there is missing; files that are named are those that are meant.
-    if checkpoint.indexes.is_empty() && checkpoint.has_bytes && paths.iter().all(|path| !path.as_ref().is_dir()) {
+    if checkpoint.indexes.is_empty()
+        && checkpoint.has_bytes
+        && paths.iter().all(|path| !path.as_ref().is_dir())
+    {
         checkpoint.header.remarks.extend(numbered::part(&checkpoint.header.files));
     }
     Ok(checkpoint)
@@ -99,10 +115,13 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
     if let Some(index) = listing.index()? {
         let path = directory.join(index);
         let Content::Json(Kind::Index, text) = content(&path)? else {
-            return Err(Error::corrupt("not an index: it has no field \"weight_map\"").in_file(path));
+            return Err(
+                Error::corrupt("not an index: it has no field \"weight_map\"").in_file(path)
+            );
         };
         let mut checkpoint = sharded::open(&path, &text, options)?;
-        let unused = listing.safetensors.iter().filter(|name| !checkpoint.header.files.contains(name));
+        let unused =
+            listing.safetensors.iter().filter(|name| !checkpoint.header.files.contains(name));
         checkpoint.ignored = unused.map(|name| directory.join(name)).collect();
         let others = sharded::listed(directory, &listing.indexes, index);
         let unlisted = numbered::unlisted(&checkpoint, &others, options);
@@ -114,7 +133,8 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
         if listing.distributed {
             return Err(distributed::refused(directory, directory));
         }
-        let error = Error::new(ErrorKind::Unsupported, "the directory has no safetensors file").in_file(directory);
+        let error = Error::new(ErrorKind::Unsupported, "the directory has no safetensors file")
+            .in_file(directory);
         return Err(match listing.pickled {
             Some(name) => error.hint(format!(
                 "it has {name:?}, which regraft does not read: unpickling runs code; convert it with safetensors' own tools first"
@@ -129,7 +149,8 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
     let (names, variants) = variants::split(directory, names);
     ignored.extend(variants);
     let gaps = numbered::gaps(&names);
-    let mut checkpoint = Checkpoint::from_files(directory, names.clone()).map_err(|error| variants::choose(directory, &names, error))?;
+    let mut checkpoint = Checkpoint::from_files(directory, names.clone())
+        .map_err(|error| variants::choose(directory, &names, error))?;
     checkpoint.header.remarks.extend(gaps);
     checkpoint.ignored = ignored.into_iter().map(|name| directory.join(name)).collect();
     Ok(checkpoint)
@@ -168,11 +189,16 @@ impl Listing {
             if name.starts_with('.') {
                 continue;
             }
-            let extension = Path::new(&name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            let extension = Path::new(&name)
+                .extension()
+                .and_then(|extension| extension.to_str())
+                .unwrap_or_default();
             match extension {
                 "safetensors" => listing.safetensors.push(name),
                 "json" if name.ends_with(".safetensors.index.json") => listing.indexes.push(name),
-                "bin" | "pt" | "pth" | "ckpt" | "pkl" => listing.pickled = listing.pickled.take().into_iter().chain([name]).min(),
+                "bin" | "pt" | "pth" | "ckpt" | "pkl" => {
+                    listing.pickled = listing.pickled.take().into_iter().chain([name]).min()
+                }
                 _ => {}
             }
         }
@@ -189,19 +215,27 @@ impl Listing {
             [one] if variants::is_index_of_variant(one, &self.safetensors) => Ok(None),
             [one] => Ok(Some(one)),
             several if several.iter().any(|name| name == USUAL) => Ok(Some(USUAL)),
-            several if variants::plain_index(several).is_some() => Ok(variants::plain_index(several)),
+            several if variants::plain_index(several).is_some() => {
+                Ok(variants::plain_index(several))
+            }
             several => {
-                let error =
-                    Error::new(ErrorKind::Unsupported, format!("the directory has {} indexes: {}", several.len(), several.join(", ")));
+                let error = Error::new(
+                    ErrorKind::Unsupported,
+                    format!("the directory has {} indexes: {}", several.len(), several.join(", ")),
+                );
                 Err(error.in_file(&self.directory).hint("give the index itself as the path"))
             }
         }
     }
 
-    /// The files of a directory without an index: all, but not Mistral's `consolidated*` beside `model*`, which is the same model again.
+    /// The files of a directory without an index: all, but not Mistral's `consolidated*` beside
+    /// `model*`, which is the same model again.
     fn split_consolidated(&self) -> (Vec<String>, Vec<String>) {
         let twice = self.safetensors.iter().any(|name| name.starts_with("model"));
-        self.safetensors.iter().cloned().partition(|name| !(twice && name.starts_with("consolidated")))
+        self.safetensors
+            .iter()
+            .cloned()
+            .partition(|name| !(twice && name.starts_with("consolidated")))
     }
 }
 
@@ -217,7 +251,8 @@ pub(super) fn content(path: &Path) -> Result<Content> {
     let failed = |source| Error::io("cannot read", path, source);
     let mut bytes = Vec::new();
     file.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(failed)?;
-    if let Some((header_len, b"{")) = bytes.get(..9).and_then(|start| start.split_first_chunk::<8>())
+    if let Some((header_len, b"{")) =
+        bytes.get(..9).and_then(|start| start.split_first_chunk::<8>())
         && u64::from_le_bytes(*header_len) <= MAX_HEADER_LEN
     {
         return Ok(Content::Safetensors);
@@ -225,22 +260,34 @@ pub(super) fn content(path: &Path) -> Result<Content> {
     if let Some(error) = foreign(&bytes) {
         return Err(error.in_file(path));
     }
-    let neither = || Error::new(ErrorKind::Unsupported, "neither safetensors nor JSON").in_file(path).hint("regraft reads safetensors");
+    let neither = || {
+        Error::new(ErrorKind::Unsupported, "neither safetensors nor JSON")
+            .in_file(path)
+            .hint("regraft reads safetensors")
+    };
     if bytes.contains(&0) {
         return Err(neither());
     }
     if len > MAX_JSON_LEN {
-        let error = Error::new(ErrorKind::Limit, format!("the file has {len} bytes; an index or manifest may have {MAX_JSON_LEN}"));
-        return Err(error.in_file(path).hint("is this a safetensors file? then its name should say so"));
+        let error = Error::new(
+            ErrorKind::Limit,
+            format!("the file has {len} bytes; an index or manifest may have {MAX_JSON_LEN}"),
+        );
+        return Err(error
+            .in_file(path)
+            .hint("is this a safetensors file? then its name should say so"));
     }
-    bytes.reserve_exact(usize::try_from(len).unwrap_or(0).saturating_sub(bytes.len()).saturating_add(1));
+    bytes.reserve_exact(
+        usize::try_from(len).unwrap_or(0).saturating_sub(bytes.len()).saturating_add(1),
+    );
     file.take(MAX_JSON_LEN).read_to_end(&mut bytes).map_err(failed)?;
     // Editors of one system put a byte order mark before text.
     if bytes.starts_with(BYTE_ORDER_MARK) {
         bytes.drain(..BYTE_ORDER_MARK.len());
     }
     let text = String::from_utf8(bytes).map_err(|_| neither())?;
-    let is_json = path.extension().is_some_and(|extension| extension == "json") || text.trim_start().starts_with(['{', '[']);
+    let is_json = path.extension().is_some_and(|extension| extension == "json")
+        || text.trim_start().starts_with(['{', '[']);
     if !is_json {
         return Ok(Content::Text(text));
     }
@@ -263,6 +310,8 @@ pub(super) fn parent(path: &Path) -> PathBuf {
 fn split(path: &Path) -> Result<(PathBuf, String)> {
     match path.file_name().and_then(|name| name.to_str()) {
         Some(name) => Ok((parent(path), name.to_owned())),
-        None => Err(Error::new(ErrorKind::Unsupported, "the file's name is not UTF-8").in_file(path)),
+        None => {
+            Err(Error::new(ErrorKind::Unsupported, "the file's name is not UTF-8").in_file(path))
+        }
     }
 }

@@ -1,10 +1,13 @@
 //! One safetensors file: its header read, and checked by the format's own rules.
 //!
-//! The format is eight bytes of header length (little endian), a JSON header, and the data section, which the tensors cover exactly:
-//! no hole, no overlap, nothing before or after. Source: the format section of the safetensors README, and `SafeTensors::read_metadata` of
-//! its Rust crate 0.8, which is the oracle of the tests. What is accepted here, that crate accepts with the same meaning. It is stricter in what the
-//! README forbids and the crate lets pass: a key that is there twice, and a header that doesn't begin with `{`; and it refuses an entry
-//! written as an array, a dtype written as an object, more than 64 dimensions, keys beyond 64 KiB, and more than 10 million keys.
+//! The format is eight bytes of header length (little endian), a JSON header, and the data section,
+//! which the tensors cover exactly: no hole, no overlap, nothing before or after. Source: the
+//! format section of the safetensors README, and `SafeTensors::read_metadata` of its Rust crate
+//! 0.8, which is the oracle of the tests. What is accepted here, that crate accepts with the same
+//! meaning. It is stricter in what the README forbids and the crate lets pass: a key that is there
+//! twice, and a header that doesn't begin with `{`; and it refuses an entry written as an array, a
+//! dtype written as an object, more than 64 dimensions, keys beyond 64 KiB, and more than 10
+//! million keys.
 //!
 //! Nothing is allocated before the header's length is known to fit the file and the limit.
 
@@ -35,7 +38,9 @@ pub(super) struct FileHeader {
 
 /// Reads and checks the header of a file of `file_len` bytes.
 pub(super) fn read_header(mut reader: impl Read, file_len: u64) -> Result<FileHeader> {
-    let failed = |source: std::io::Error| Error::new(ErrorKind::Io, format!("cannot read the header: {source}"));
+    let failed = |source: std::io::Error| {
+        Error::new(ErrorKind::Io, format!("cannot read the header: {source}"))
+    };
     let mut head = Vec::new();
     reader.by_ref().take(HEAD).read_to_end(&mut head).map_err(failed)?;
     let len = header_len(&head, file_len)?;
@@ -50,7 +55,8 @@ pub(super) fn read_header(mut reader: impl Read, file_len: u64) -> Result<FileHe
     if text.len() as u64 != len {
         return Err(Error::corrupt("the file ended while its header was read"));
     }
-    let text = std::str::from_utf8(&text).map_err(|source| Error::corrupt(format!("the header is not UTF-8: {source}")))?;
+    let text = std::str::from_utf8(&text)
+        .map_err(|source| Error::corrupt(format!("the header is not UTF-8: {source}")))?;
     let table = json::header(text)?;
     let data_start = LEN_BYTES + len;
     let mut tensors = table.rows;
@@ -66,7 +72,8 @@ pub(super) fn read_header(mut reader: impl Read, file_len: u64) -> Result<FileHe
 fn header_len(head: &[u8], file_len: u64) -> Result<u64> {
     let Some((len, rest)) = head.split_first_chunk::<8>() else {
         return Err(foreign(head).unwrap_or_else(|| {
-            let message = format!("the file has {} bytes; a safetensors file has at least 8", head.len());
+            let message =
+                format!("the file has {} bytes; a safetensors file has at least 8", head.len());
             Error::corrupt(message).hint("it may be an interrupted download")
         }));
     };
@@ -78,7 +85,8 @@ fn header_len(head: &[u8], file_len: u64) -> Result<u64> {
         return Err(error);
     }
     if len > MAX_HEADER_LEN {
-        let message = format!("the header claims {len} bytes; the format's limit is {MAX_HEADER_LEN}");
+        let message =
+            format!("the header claims {len} bytes; the format's limit is {MAX_HEADER_LEN}");
         return Err(Error::new(ErrorKind::Limit, message).hint("is this a safetensors file?"));
     }
     if len > file_len.saturating_sub(LEN_BYTES) {
@@ -107,45 +115,65 @@ fn check_cover(tensors: &ByKey<Row>, data_len: u64) -> Result<()> {
         };
         let size = whole_bytes(info).map_err(|error| error.at_key(key.as_str()))?;
         if size != len {
-            return Err(error(format!("{info} takes {size} bytes, but data_offsets [{begin}, {end}] hold {len}")));
+            return Err(error(format!(
+                "{info} takes {size} bytes, but data_offsets [{begin}, {end}] hold {len}"
+            )));
         }
         if begin < covered {
             let other = before.map_or("another tensor", Key::as_str);
             return Err(error(format!("data_offsets [{begin}, {end}] overlap those of {other:?}")));
         }
         if begin > covered {
-            return Err(error(format!("{} bytes before data_offsets [{begin}, {end}] belong to no tensor", begin - covered)));
+            return Err(error(format!(
+                "{} bytes before data_offsets [{begin}, {end}] belong to no tensor",
+                begin - covered
+            )));
         }
         if end > data_len {
-            let message = format!("its data ends at byte {end} of the data section, which has only {data_len}");
+            let message = format!(
+                "its data ends at byte {end} of the data section, which has only {data_len}"
+            );
             return Err(error(message).hint("the file is truncated: fetch it again"));
         }
         covered = end;
         before = Some(key);
     }
     if covered < data_len {
-        return Err(Error::corrupt(format!("{} bytes after the last tensor belong to none", data_len - covered)));
+        return Err(Error::corrupt(format!(
+            "{} bytes after the last tensor belong to none",
+            data_len - covered
+        )));
     }
     Ok(())
 }
 
 /// A tensor's size in bytes, or why it has none.
 pub(super) fn whole_bytes(info: &TensorInfo) -> Result<u64> {
-    info.nbytes().ok_or_else(|| match info.numel().and_then(|numel| numel.checked_mul(u64::from(info.dtype.bits()))) {
-        None => Error::corrupt(format!("the size of {info}, in bits, exceeds 64 bits")),
-        Some(bits) => Error::corrupt(format!("{info} takes {bits} bits, which is no whole number of bytes")),
+    info.nbytes().ok_or_else(|| {
+        match info.numel().and_then(|numel| numel.checked_mul(u64::from(info.dtype.bits()))) {
+            None => Error::corrupt(format!("the size of {info}, in bits, exceeds 64 bits")),
+            Some(bits) => Error::corrupt(format!(
+                "{info} takes {bits} bits, which is no whole number of bytes"
+            )),
+        }
     })
 }
 
 /// The error for a file that begins like something else than safetensors or JSON.
 pub(super) fn foreign(head: &[u8]) -> Option<Error> {
-    // Copies, since save_file refuses tensors that share memory, as tied ones do, and such that aren't contiguous.
+    // Copies, since save_file refuses tensors that share memory, as tied ones do, and such that
+    // aren't contiguous.
     const PICKLE: &str = "regraft never runs code from a checkpoint, and unpickling does; convert it once with safetensors' own tools, \
                           `safetensors.torch.save_file({k: v.clone().contiguous() for k, v in torch.load(path, weights_only=True).items()}, …)`";
-    let unsupported = |what: &str, hint: &str| Some(Error::new(ErrorKind::Unsupported, format!("this is {what}")).hint(hint));
+    let unsupported = |what: &str, hint: &str| {
+        Some(Error::new(ErrorKind::Unsupported, format!("this is {what}")).hint(hint))
+    };
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     if head.starts_with(b"version https://git-lfs") {
-        return Some(Error::corrupt("this is a git-lfs pointer, not the file itself").hint("run `git lfs pull` where it was cloned"));
+        return Some(
+            Error::corrupt("this is a git-lfs pointer, not the file itself")
+                .hint("run `git lfs pull` where it was cloned"),
+        );
     }
     if text.first() == Some(&b'<') {
         return Some(
@@ -155,7 +183,8 @@ pub(super) fn foreign(head: &[u8]) -> Option<Error> {
     }
     const NUMPY: &str = "regraft reads safetensors; convert it with `safetensors.numpy.save_file(dict(numpy.load(path)), …)`";
     if let Some(entry) = head.strip_prefix(b"PK\x03\x04") {
-        // The name of the first file in it says who wrote it: its length is at 26, and it starts at 30.
+        // The name of the first file in it says who wrote it: its length is at 26, and it starts at
+        // 30.
         let len = entry.get(22..24).map_or(0, |len| usize::from(len[0]) | usize::from(len[1]) << 8);
         let name = entry.get(26..).map_or(&[][..], |rest| rest.get(..len).unwrap_or(rest));
         return if name.ends_with(b".npy") {
@@ -190,15 +219,20 @@ pub(super) fn foreign(head: &[u8]) -> Option<Error> {
     None
 }
 
-/// The header of a file to be written: its length, JSON and padding, so that the data section starts at a multiple of [`DATA_ALIGNMENT`];
-/// and for each entry where its data starts, in bytes from the start of the data section.
+/// The header of a file to be written: its length, JSON and padding, so that the data section
+/// starts at a multiple of [`DATA_ALIGNMENT`]; and for each entry where its data starts, in bytes
+/// from the start of the data section.
 ///
-/// Equal input gives equal bytes: `__metadata__` first (if there is any), then the entries in the order given, without gaps.
+/// Equal input gives equal bytes: `__metadata__` first (if there is any), then the entries in the
+/// order given, without gaps.
 ///
 /// # Errors
-/// What the format can't hold: a key that comes twice or is called `__metadata__`, a tensor that is no whole number of bytes, more than 64 bits of
-/// data, a header beyond the limit.
-pub fn safetensors_header(entries: &[(Key, TensorInfo)], metadata: &BTreeMap<String, String>) -> Result<(Vec<u8>, Vec<u64>)> {
+/// What the format can't hold: a key that comes twice or is called `__metadata__`, a tensor that is
+/// no whole number of bytes, more than 64 bits of data, a header beyond the limit.
+pub fn safetensors_header(
+    entries: &[(Key, TensorInfo)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(Vec<u8>, Vec<u64>)> {
     let mut text = String::from("{");
     if !metadata.is_empty() {
         text.push_str(&format!("\"{METADATA}\":{}", quote(metadata)?));
@@ -212,7 +246,10 @@ pub fn safetensors_header(entries: &[(Key, TensorInfo)], metadata: &BTreeMap<Str
             return refuse("a safetensors file can't hold a tensor of this name");
         }
         if key.len() > MAX_KEY_LEN {
-            return Err(Error::new(ErrorKind::Limit, format!("a key of {} bytes; the limit is {MAX_KEY_LEN}", key.len())));
+            return Err(Error::new(
+                ErrorKind::Limit,
+                format!("a key of {} bytes; the limit is {MAX_KEY_LEN}", key.len()),
+            ));
         }
         if info.shape.len() > MAX_RANK {
             return refuse(&format!("more than {MAX_RANK} dimensions"));
@@ -228,7 +265,10 @@ pub fn safetensors_header(entries: &[(Key, TensorInfo)], metadata: &BTreeMap<Str
         end = sum;
         let comma = if text.len() > 1 { "," } else { "" };
         let (name, shape) = (quote(key)?, quote(&info.shape)?);
-        text.push_str(&format!("{comma}{name}:{{\"dtype\":\"{}\",\"shape\":{shape},\"data_offsets\":[{begin},{end}]}}", info.dtype));
+        text.push_str(&format!(
+            "{comma}{name}:{{\"dtype\":\"{}\",\"shape\":{shape},\"data_offsets\":[{begin},{end}]}}",
+            info.dtype
+        ));
         offsets.push(begin);
     }
     text.push('}');
@@ -236,7 +276,8 @@ pub fn safetensors_header(entries: &[(Key, TensorInfo)], metadata: &BTreeMap<Str
     let unpadded = LEN_BYTES + text.len() as u64;
     let len = unpadded.next_multiple_of(DATA_ALIGNMENT) - LEN_BYTES;
     if len > MAX_HEADER_LEN {
-        let message = format!("the header takes {len} bytes; the format's limit is {MAX_HEADER_LEN}");
+        let message =
+            format!("the header takes {len} bytes; the format's limit is {MAX_HEADER_LEN}");
         return Err(Error::new(ErrorKind::Limit, message).hint("write several files"));
     }
     if end.checked_add(LEN_BYTES + len).is_none() {
@@ -249,28 +290,41 @@ pub fn safetensors_header(entries: &[(Key, TensorInfo)], metadata: &BTreeMap<Str
     Ok((bytes, offsets))
 }
 
-/// The JSON of a header whose tensors lie where they are told to, `begin..end` in bytes from the start of the data section; without length and padding.
+/// The JSON of a header whose tensors lie where they are told to, `begin..end` in bytes from the
+/// start of the data section; without length and padding.
 ///
 /// # Errors
 /// As [`safetensors_header`].
-pub(crate) fn placed_header(rows: &[(Key, TensorInfo, [u64; 2])], metadata: &BTreeMap<String, String>) -> Result<String> {
+pub(crate) fn placed_header(
+    rows: &[(Key, TensorInfo, [u64; 2])],
+    metadata: &BTreeMap<String, String>,
+) -> Result<String> {
     let mut text = String::from("{");
     if !metadata.is_empty() {
         text.push_str(&format!("\"{METADATA}\":{}", quote(metadata)?));
     }
     let mut seen = std::collections::HashSet::with_capacity(rows.len());
     for (key, info, [begin, end]) in rows {
-        if key.as_str() == METADATA || key.len() > MAX_KEY_LEN || info.shape.len() > MAX_RANK || !seen.insert(key) {
-            return Err(Error::corrupt("a safetensors file can't hold this key and shape").at_key(key.as_str()));
+        if key.as_str() == METADATA
+            || key.len() > MAX_KEY_LEN
+            || info.shape.len() > MAX_RANK
+            || !seen.insert(key)
+        {
+            return Err(Error::corrupt("a safetensors file can't hold this key and shape")
+                .at_key(key.as_str()));
         }
         let comma = if text.len() > 1 { "," } else { "" };
         let (name, shape) = (quote(key)?, quote(&info.shape)?);
-        text.push_str(&format!("{comma}{name}:{{\"dtype\":\"{}\",\"shape\":{shape},\"data_offsets\":[{begin},{end}]}}", info.dtype));
+        text.push_str(&format!(
+            "{comma}{name}:{{\"dtype\":\"{}\",\"shape\":{shape},\"data_offsets\":[{begin},{end}]}}",
+            info.dtype
+        ));
     }
     text.push('}');
     Ok(text)
 }
 
 fn quote(value: &impl serde::Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|source| Error::corrupt(format!("cannot write JSON: {source}")))
+    serde_json::to_string(value)
+        .map_err(|source| Error::corrupt(format!("cannot write JSON: {source}")))
 }

@@ -23,7 +23,8 @@ pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Che
         if let Err(source) = std::fs::symlink_metadata(directory.join(name)) {
             return Err(stale(path, &index, &names, options).unwrap_or_else(|| {
                 let missing = index.weight_map.iter().filter(|(_, file)| *file == name).count();
-                let what = format!("the index names it for {missing} keys, but it cannot be opened");
+                let what =
+                    format!("the index names it for {missing} keys, but it cannot be opened");
                 let error = Error::io(&what, directory.join(name), source);
                 error.hint("fetch the missing shard; to plan without it, a manifest is enough")
             }));
@@ -37,7 +38,8 @@ pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Che
     Ok(checkpoint)
 }
 
-/// What to say of an index whose shards aren't there while other files beside it hold all of its keys.
+/// What to say of an index whose shards aren't there while other files beside it hold all of its
+/// keys.
 fn stale(path: &Path, index: &Index, names: &[String], options: &OpenOptions) -> Option<Error> {
     let directory = parent(path);
     let there = Listing::read(&directory).ok()?.safetensors;
@@ -58,13 +60,23 @@ fn stale(path: &Path, index: &Index, names: &[String], options: &OpenOptions) ->
     if !left.is_empty() {
         return None;
     }
-    let files = if gone == 1 { "1 file that isn't".to_owned() } else { format!("{gone} files that aren't") };
-    let message = format!("the index is stale: it names {files} there, as {first:?}, and other files beside it hold all of its {all} keys");
+    let files = if gone == 1 {
+        "1 file that isn't".to_owned()
+    } else {
+        format!("{gone} files that aren't")
+    };
+    let message = format!(
+        "the index is stale: it names {files} there, as {first:?}, and other files beside it hold all of its {all} keys"
+    );
     let error = Error::corrupt(message).in_file(path);
-    Some(error.hint(format!("remove the index, or give the files themselves: {}", holders.join(" "))))
+    Some(
+        error
+            .hint(format!("remove the index, or give the files themselves: {}", holders.join(" "))),
+    )
 }
 
-/// The files that other indexes of a directory than its own list. An index that breaks the rules lists nothing.
+/// The files that other indexes of a directory than its own list. An index that breaks the rules
+/// lists nothing.
 pub(super) fn listed(directory: &Path, indexes: &[String], own: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for name in indexes.iter().filter(|name| *name != own) {
@@ -87,10 +99,14 @@ pub(super) fn shards(index: &Index) -> Result<Vec<String>> {
             continue;
         }
         last = Some(name);
-        let plain = Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let plain = Path::new(name)
+            .components()
+            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
         // Also what only another system would take for a way out.
         if name.is_empty() || !plain || name.contains(['\\', '\0', ':']) {
-            let error = Error::corrupt(format!("the index names a file outside its directory: {name:?}")).at_key(key.as_str());
+            let error =
+                Error::corrupt(format!("the index names a file outside its directory: {name:?}"))
+                    .at_key(key.as_str());
             return Err(error.hint("an index may only name files beside it or below"));
         }
         names.push(name);
@@ -100,7 +116,8 @@ pub(super) fn shards(index: &Index) -> Result<Vec<String>> {
     Ok(names.into_iter().cloned().collect())
 }
 
-/// The indexes of a directory that name one of these files in it. An index that breaks the rules names nothing.
+/// The indexes of a directory that name one of these files in it. An index that breaks the rules
+/// names nothing.
 ///
 /// # Errors
 /// If the directory or an index can't be read.
@@ -113,33 +130,56 @@ pub(crate) fn indexes_of(directory: &Path, files: &[&str]) -> Result<Vec<PathBuf
             Err(error) if error.kind() == ErrorKind::Io => return Err(error),
             _ => None,
         };
-        let plain = |name: &str| Path::new(name).components().filter(|part| *part != Component::CurDir).collect::<PathBuf>();
-        if index.is_some_and(|index| index.weight_map.values().any(|name| files.iter().any(|file| plain(name) == Path::new(file)))) {
+        let plain = |name: &str| {
+            Path::new(name)
+                .components()
+                .filter(|part| *part != Component::CurDir)
+                .collect::<PathBuf>()
+        };
+        if index.is_some_and(|index| {
+            index
+                .weight_map
+                .values()
+                .any(|name| files.iter().any(|file| plain(name) == Path::new(file)))
+        }) {
             found.push(path);
         }
     }
     Ok(found)
 }
 
-/// Follows symbolic links: the file itself must lie in the directory, or in the `blobs` of the Hugging Face cache that the directory belongs to
-/// (`…/snapshots/<revision>/file -> ../../blobs/<hash>`).
+/// Follows symbolic links: the file itself must lie in the directory, or in the `blobs` of the
+/// Hugging Face cache that the directory belongs to (`…/snapshots/<revision>/file ->
+/// ../../blobs/<hash>`).
 pub(super) fn check_inside(directory: &Path, name: &str, options: &OpenOptions) -> Result<()> {
     let path = directory.join(name);
     if options.allow_outside {
         return metadata(&path).map(|_| ());
     }
-    let resolve = |path: &Path| std::fs::canonicalize(path).map_err(|source| Error::io("cannot open", path, source));
+    let resolve = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|source| Error::io("cannot open", path, source))
+    };
     let (root, file) = (resolve(directory)?, resolve(&path)?);
     if file.starts_with(&root) {
         return Ok(());
     }
-    let cache = root.ancestors().skip(1).find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"));
-    let blobs = cache.and_then(Path::parent).and_then(|repository| std::fs::canonicalize(repository.join("blobs")).ok());
+    let cache = root
+        .ancestors()
+        .skip(1)
+        .find(|ancestor| ancestor.file_name().is_some_and(|name| name == "snapshots"));
+    let blobs = cache
+        .and_then(Path::parent)
+        .and_then(|repository| std::fs::canonicalize(repository.join("blobs")).ok());
     if blobs.is_some_and(|blobs| file.starts_with(blobs)) {
         return Ok(());
     }
-    let error = Error::new(ErrorKind::Unsupported, format!("a symbolic link out of the checkpoint's directory, to {}", file.display()));
-    Err(error.in_file(path).hint("give the directory that holds the file itself, or allow files outside"))
+    let error = Error::new(
+        ErrorKind::Unsupported,
+        format!("a symbolic link out of the checkpoint's directory, to {}", file.display()),
+    );
+    Err(error
+        .in_file(path)
+        .hint("give the directory that holds the file itself, or allow files outside"))
 }
 
 /// Compares what the index says with what the shards hold.
@@ -160,31 +200,49 @@ fn compare(checkpoint: &mut Checkpoint, index: &Index, options: &OpenOptions) ->
         }
     }
     if let Some((key, name)) = absent.first() {
-        let error = Error::corrupt(format!("the index puts it in {name}, which does not hold it{}", and_more(absent.len())));
+        let error = Error::corrupt(format!(
+            "the index puts it in {name}, which does not hold it{}",
+            and_more(absent.len())
+        ));
         return Err(error.at_key(key.as_str()));
     }
     let mut notes = Vec::new();
     if let Some((key, name, file)) = misplaced.first() {
-        let message = format!("the index puts it in {name}, but it is in {file}{}", and_more(misplaced.len()));
+        let message = format!(
+            "the index puts it in {name}, but it is in {file}{}",
+            and_more(misplaced.len())
+        );
         if options.strict {
             return Err(Error::corrupt(message).at_key(key.as_str()));
         }
         notes.push(format!("key {:?}: {message}", key.as_str()));
     }
-    let unlisted: Vec<_> = header.tensors.keys().filter(|key| !index.weight_map.contains_key(*key)).collect();
+    let unlisted: Vec<_> =
+        header.tensors.keys().filter(|key| !index.weight_map.contains_key(*key)).collect();
     if let Some(key) = unlisted.first() {
-        let shard = header.tensors.get(*key).and_then(|entry| header.files.get(entry.location?.file as usize));
+        let shard = header
+            .tensors
+            .get(*key)
+            .and_then(|entry| header.files.get(entry.location?.file as usize));
         let shard = shard.map_or("a shard", String::as_str);
-        let message = format!("{shard} holds it, but the index does not list it{}", and_more(unlisted.len()));
+        let message =
+            format!("{shard} holds it, but the index does not list it{}", and_more(unlisted.len()));
         if options.strict {
-            return Err(Error::corrupt(message).at_key(key.as_str()).hint("the index belongs to other shards, or is older than they are"));
+            return Err(Error::corrupt(message)
+                .at_key(key.as_str())
+                .hint("the index belongs to other shards, or is older than they are"));
         }
         notes.push(format!("key {:?}: {message}", key.as_str()));
     }
-    let total: u64 = header.tensors.values().filter_map(|entry| entry.location).fold(0, |sum, location| sum.saturating_add(location.len));
+    let total: u64 = header
+        .tensors
+        .values()
+        .filter_map(|entry| entry.location)
+        .fold(0, |sum, location| sum.saturating_add(location.len));
     #[allow(clippy::cast_precision_loss)] // the claim may be a float itself
     if let Some(claim) = index.total_size.filter(|claim| *claim != total as f64) {
-        notes.push(format!("the index says total_size {claim}, but the tensors take {total} bytes"));
+        notes
+            .push(format!("the index says total_size {claim}, but the tensors take {total} bytes"));
     }
     checkpoint.notes.extend(notes);
     Ok(())

@@ -1,4 +1,5 @@
-//! Variants: the same tensors again under a name with a word more, as `model.fp16.safetensors` beside `model.safetensors`.
+//! Variants: the same tensors again under a name with a word more, as `model.fp16.safetensors`
+//! beside `model.safetensors`.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,8 +8,9 @@ use super::checkpoint::open_regular;
 use super::safetensors::read_header;
 use crate::error::Error;
 
-/// The name without a variant, and the variant, of a file's name without its ending: `model.fp16-00001-of-00002` and
-/// `model-00001-of-00002.fp16` are of `model`, in `fp16`. A number is none: Mistral counts its files so.
+/// The name without a variant, and the variant, of a file's name without its ending:
+/// `model.fp16-00001-of-00002` and `model-00001-of-00002.fp16` are of `model`, in `fp16`. A number
+/// is none: Mistral counts its files so.
 fn parts(stem: &str) -> (&str, Option<&str>) {
     let Some((base, variant)) = stem.split_once('.') else { return (without_count(stem), None) };
     let variant = without_count(variant);
@@ -22,7 +24,10 @@ fn parts(stem: &str) -> (&str, Option<&str>) {
 /// A name without `-00001-of-00002`.
 fn without_count(name: &str) -> &str {
     let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let counted = name.rsplit_once("-of-").filter(|(_, of)| number(of)).and_then(|(rest, _)| rest.rsplit_once('-'));
+    let counted = name
+        .rsplit_once("-of-")
+        .filter(|(_, of)| number(of))
+        .and_then(|(rest, _)| rest.rsplit_once('-'));
     counted.filter(|(_, count)| number(count)).map_or(name, |(base, _)| base)
 }
 
@@ -32,10 +37,17 @@ fn of(name: &str) -> (&str, Option<&str>) {
 
 /// The index without a variant, where every other is one of its variants.
 pub(super) fn plain_index(indexes: &[String]) -> Option<&str> {
-    let stem = |name: &str| name.strip_suffix(".safetensors.index.json").map(str::to_owned).unwrap_or_default();
+    let stem = |name: &str| {
+        name.strip_suffix(".safetensors.index.json").map(str::to_owned).unwrap_or_default()
+    };
     let plain = indexes.iter().find(|name| parts(&stem(name)).1.is_none())?;
     let base = stem(plain);
-    indexes.iter().all(|name| name == plain || matches!(parts(&stem(name)), (other, Some(_)) if other == base)).then_some(plain.as_str())
+    indexes
+        .iter()
+        .all(|name| {
+            name == plain || matches!(parts(&stem(name)), (other, Some(_)) if other == base)
+        })
+        .then_some(plain.as_str())
 }
 
 /// Whether an index is of a variant of what lies beside it in one file.
@@ -44,7 +56,8 @@ pub(super) fn is_index_of_variant(index: &str, files: &[String]) -> bool {
     variant.is_some() && files.iter().any(|name| of(name) == (base, None))
 }
 
-/// Takes variants out of the files of a directory: those that hold nothing but keys that the files without a variant hold as well.
+/// Takes variants out of the files of a directory: those that hold nothing but keys that the files
+/// without a variant hold as well.
 ///
 /// A file that can't be read stays, and whoever reads it tells.
 pub(super) fn split(directory: &Path, names: Vec<String>) -> (Vec<String>, Vec<String>) {
@@ -56,10 +69,16 @@ pub(super) fn split(directory: &Path, names: Vec<String>) -> (Vec<String>, Vec<S
         return (names, Vec::new());
     }
     let keys = |name: &String| {
-        let header = open_regular(&directory.join(name)).and_then(|(file, len, _)| read_header(&file, len));
+        let header =
+            open_regular(&directory.join(name)).and_then(|(file, len, _)| read_header(&file, len));
         header.map(|header| header.tensors).unwrap_or_default()
     };
-    let plain: HashSet<_> = names.iter().filter(|name| of(name).1.is_none()).flat_map(keys).map(|(key, _)| key).collect();
+    let plain: HashSet<_> = names
+        .iter()
+        .filter(|name| of(name).1.is_none())
+        .flat_map(keys)
+        .map(|(key, _)| key)
+        .collect();
     let (used, ignored) = names.iter().cloned().partition(|name| {
         !is_variant(name) || {
             let keys = keys(name);

@@ -1,6 +1,7 @@
 //! The tree of a rule file. Each node says what it looks like in text.
 //!
-//! Spans don't take part in equality, so that `parse(print(tree)) == tree`. Names here are as written; nothing is resolved.
+//! Spans don't take part in equality, so that `parse(print(tree)) == tree`. Names here are as
+//! written; nothing is resolved.
 
 use crate::diagnostic::Span;
 
@@ -76,7 +77,8 @@ pub enum StatementKind {
         /// The subtree it is scoped to: literal segments only.
         under: Option<Pattern>,
     },
-    /// `let heads = config.num_attention_heads`; without a value it is a parameter that `--set heads=32` must give
+    /// `let heads = config.num_attention_heads`; without a value it is a parameter that `--set
+    /// heads=32` must give
     Let {
         /// `heads`
         name: Ident,
@@ -111,7 +113,8 @@ pub enum StatementKind {
         /// `lossy`: rounding is meant
         lossy: bool,
     },
-    /// `tie "lm_head.weight" from "model.embed_tokens.weight" when tied if present keep if absent skip`
+    /// `tie "lm_head.weight" from "model.embed_tokens.weight" when tied if present keep if absent
+    /// skip`
     Tie(Tie),
     /// `create "model.rotary.inv_freq" = zeros([64], F32)`
     Create {
@@ -122,7 +125,8 @@ pub enum StatementKind {
         /// `unless …`
         tail: Tail,
     },
-    /// `expect "model.layers.{l}.**" count config.num_hidden_layers`; counts the different values of the captures, or the keys if there are none
+    /// `expect "model.layers.{l}.**" count config.num_hidden_layers`; counts the different values
+    /// of the captures, or the keys if there are none
     Expect {
         /// What must be there.
         pattern: Pattern,
@@ -239,7 +243,8 @@ pub enum SideItem {
 /// The clauses that may end a rule or a selection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tail {
-    /// `unless "pattern", …`: source keys left alone; `unless target "pattern"`: left alone if the result would match.
+    /// `unless "pattern", …`: source keys left alone; `unless target "pattern"`: left alone if the
+    /// result would match.
     pub unless: Vec<Unless>,
     /// `where l % 4 == 3`
     pub condition: Option<Expr>,
@@ -370,8 +375,8 @@ pub struct Capture {
 /// The forms of a capture within a segment.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CaptureKind {
-    /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`; a bare `{x}` may also refer to words or text that another place declares.
-    /// The group of a regex is `{1}` or `{name}`.
+    /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`; a bare `{x}` may also refer to words or
+    /// text that another place declares. The group of a regex is `{1}` or `{name}`.
     Index {
         /// `l`
         name: Ident,
@@ -394,7 +399,8 @@ pub enum CaptureKind {
         /// Each word on this side, and its partner on the other side if it has one.
         words: Vec<(String, Option<String>)>,
     },
-    /// Arithmetic that isn't affine in one capture, `{l*l}`, `{l+m}`: kept so that `check` can say why it can't be inverted.
+    /// Arithmetic that isn't affine in one capture, `{l*l}`, `{l+m}`: kept so that `check` can say
+    /// why it can't be inverted.
     Other(Expr),
 }
 
@@ -422,7 +428,8 @@ impl Expr {
         }
     }
 
-    /// Whether it asks what keys the left layout has (`exists`), itself or through the `let`s that it names.
+    /// Whether it asks what keys the left layout has (`exists`), itself or through the `let`s that
+    /// it names.
     pub fn asks_layout<'e>(&'e self, value_of: &dyn Fn(&str) -> Option<&'e Expr>) -> bool {
         let mut asks = false;
         // `let`s that name each other in a circle are named once.
@@ -442,7 +449,8 @@ impl Expr {
     }
 }
 
-/// The forms of an expression, loosest binding last: `or`, `and`, `not`, comparisons, `??`, `+ -`, `* / %`, unary `-`, primary.
+/// The forms of an expression, loosest binding last: `or`, `and`, `not`, comparisons, `??`, `+ -`,
+/// `* / %`, unary `-`, primary.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {
     /// `null`
@@ -512,12 +520,18 @@ pub enum BinaryOp {
 }
 
 impl BinaryOp {
-    /// How tightly it binds: the greater, the tighter. `not` comes between 2 and 4, the sign `-` after all.
+    /// How tightly it binds: the greater, the tighter. `not` comes between 2 and 4, the sign `-`
+    /// after all.
     pub fn binding(self) -> u8 {
         match self {
             BinaryOp::Or => 1,
             BinaryOp::And => 2,
-            BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => 4,
+            BinaryOp::Eq
+            | BinaryOp::Ne
+            | BinaryOp::Lt
+            | BinaryOp::Le
+            | BinaryOp::Gt
+            | BinaryOp::Ge => 4,
             BinaryOp::Default => 5,
             BinaryOp::Add | BinaryOp::Sub => 6,
             BinaryOp::Mul | BinaryOp::Div | BinaryOp::Rem => 7,

@@ -1,13 +1,14 @@
 //! The inverse of a rule file, as a tree: statements in reverse order, each turned round.
 //!
-//! Nothing is inverted by editing the text of a pattern: sides change places, ops give way to their inverses. What a file says about
-//! itself (`ruleset`, `models`, `let`, `trust`) stays at its top, and so do strips, which normalize what comes in, whichever way. What
-//! has no inverse is left out and reported; `check` has shown before that no `<->` is among it. The inverse of the inverse is the same
-//! file, but for what was left out.
+//! Nothing is inverted by editing the text of a pattern: sides change places, ops give way to their
+//! inverses. What a file says about itself (`ruleset`, `models`, `let`, `trust`) stays at its top,
+//! and so do strips, which normalize what comes in, whichever way. What has no inverse is left out
+//! and reported; `check` has shown before that no `<->` is among it. The inverse of the inverse is
+//! the same file, but for what was left out.
 
 use super::ast::{
-    Arg, Arrow, Atom, Capture, CaptureKind, Comment, Expr, ExprKind, Group, Ident, OpCall, Rule, RuleFile, Segment, Side, SideItem,
-    Statement, StatementKind, Tail, Tie, UnaryOp, Unless,
+    Arg, Arrow, Atom, Capture, CaptureKind, Comment, Expr, ExprKind, Group, Ident, OpCall, Rule,
+    RuleFile, Segment, Side, SideItem, Statement, StatementKind, Tail, Tie, UnaryOp, Unless,
 };
 use super::print::{print_rule, print_statement_line};
 use crate::diagnostic::Span;
@@ -40,10 +41,14 @@ pub fn invert(file: &RuleFile) -> Inverse {
         _ => None,
     });
     let statements = statements(&file.statements, &lets.collect::<Vec<_>>(), &mut left_out);
-    Inverse { file: RuleFile { statements, trailing_comments: file.trailing_comments.clone() }, left_out }
+    Inverse {
+        file: RuleFile { statements, trailing_comments: file.trailing_comments.clone() },
+        left_out,
+    }
 }
 
-/// Whether a statement stays where it is: it says something about the file, or normalizes what comes in.
+/// Whether a statement stays where it is: it says something about the file, or normalizes what
+/// comes in.
 fn stays(kind: &StatementKind) -> bool {
     matches!(
         kind,
@@ -60,41 +65,72 @@ fn stays(kind: &StatementKind) -> bool {
 type Lets = [(String, Expr)];
 
 fn statements(list: &[Statement], lets: &Lets, left_out: &mut Vec<LeftOut>) -> Vec<Statement> {
-    let turn = |statement: &Statement, left_out: &mut Vec<LeftOut>| match kind(&statement.kind, lets, left_out) {
-        Ok(kind) => Some(Statement { trivia: statement.trivia.clone(), kind, span: statement.span }),
+    let turn = |statement: &Statement, left_out: &mut Vec<LeftOut>| match kind(
+        &statement.kind,
+        lets,
+        left_out,
+    ) {
+        Ok(kind) => {
+            Some(Statement { trivia: statement.trivia.clone(), kind, span: statement.span })
+        }
         Err(reason) => {
-            left_out.push(LeftOut { span: statement.span, text: print_statement_line(&statement.kind), reason });
+            left_out.push(LeftOut {
+                span: statement.span,
+                text: print_statement_line(&statement.kind),
+                reason,
+            });
             None
         }
     };
-    let is_example = |statement: &&Statement| matches!(statement.kind, StatementKind::Example { .. });
+    let is_example =
+        |statement: &&Statement| matches!(statement.kind, StatementKind::Example { .. });
     let mut turned: Vec<Statement> = Vec::new();
-    turned.extend(list.iter().filter(|one| stays(&one.kind) && !is_example(one)).filter_map(|one| turn(one, left_out)));
-    turned.extend(list.iter().rev().filter(|one| !stays(&one.kind)).filter_map(|one| turn(one, left_out)));
+    turned.extend(
+        list.iter()
+            .filter(|one| stays(&one.kind) && !is_example(one))
+            .filter_map(|one| turn(one, left_out)),
+    );
+    turned.extend(
+        list.iter().rev().filter(|one| !stays(&one.kind)).filter_map(|one| turn(one, left_out)),
+    );
     turned.extend(list.iter().filter(is_example).filter_map(|one| turn(one, left_out)));
     turned
 }
 
-fn kind(kind: &StatementKind, lets: &Lets, left_out: &mut Vec<LeftOut>) -> Result<StatementKind, &'static str> {
+fn kind(
+    kind: &StatementKind,
+    lets: &Lets,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<StatementKind, &'static str> {
     Ok(match kind {
-        StatementKind::Ruleset { name, layouts } => {
-            StatementKind::Ruleset { name: name.clone(), layouts: layouts.clone().map(|(left, arrow, right)| (right, arrow, left)) }
-        }
+        StatementKind::Ruleset { name, layouts } => StatementKind::Ruleset {
+            name: name.clone(),
+            layouts: layouts.clone().map(|(left, arrow, right)| (right, arrow, left)),
+        },
         StatementKind::Models(_)
         | StatementKind::Let { .. }
         | StatementKind::Trust(_)
         | StatementKind::Strip { .. }
         | StatementKind::Expect { .. } => kind.clone(),
-        StatementKind::Use { path, is_file, reversed, under } => {
-            StatementKind::Use { path: path.clone(), is_file: *is_file, reversed: !reversed, under: under.clone() }
-        }
+        StatementKind::Use { path, is_file, reversed, under } => StatementKind::Use {
+            path: path.clone(),
+            is_file: *is_file,
+            reversed: !reversed,
+            under: under.clone(),
+        },
         StatementKind::Rename(group) => StatementKind::Rename(turn_group(group, lets, left_out)?),
         StatementKind::Map(group) => StatementKind::Map(turn_group(group, lets, left_out)?),
-        StatementKind::Tie(tie) => StatementKind::Tie(Tie { inverted: !tie.inverted, ..tie.clone() }),
-        StatementKind::Example { left, arrow: Arrow::TwoWay, right } => {
-            StatementKind::Example { left: right.clone(), arrow: Arrow::TwoWay, right: left.clone() }
+        StatementKind::Tie(tie) => {
+            StatementKind::Tie(Tie { inverted: !tie.inverted, ..tie.clone() })
         }
-        StatementKind::Example { arrow: Arrow::OneWay, .. } => return Err("a one-way example says nothing about the way back"),
+        StatementKind::Example { left, arrow: Arrow::TwoWay, right } => StatementKind::Example {
+            left: right.clone(),
+            arrow: Arrow::TwoWay,
+            right: left.clone(),
+        },
+        StatementKind::Example { arrow: Arrow::OneWay, .. } => {
+            return Err("a one-way example says nothing about the way back");
+        }
         StatementKind::When { condition, then, otherwise, closing_comments } => {
             if asks_layout(condition, lets) {
                 return Err(ASKS_LAYOUT);
@@ -106,20 +142,34 @@ fn kind(kind: &StatementKind, lets: &Lets, left_out: &mut Vec<LeftOut>) -> Resul
                 closing_comments: closing_comments.clone(),
             }
         }
-        StatementKind::Prefix(_) => return Err("whether the prefix was there is known only from the checkpoint it came from"),
-        StatementKind::Drop(_) | StatementKind::Keep(_) => return Err("what is dropped doesn't come back"),
+        StatementKind::Prefix(_) => {
+            return Err(
+                "whether the prefix was there is known only from the checkpoint it came from",
+            );
+        }
+        StatementKind::Drop(_) | StatementKind::Keep(_) => {
+            return Err("what is dropped doesn't come back");
+        }
         StatementKind::Cast { .. } => return Err("which dtypes were there before isn't known"),
-        StatementKind::Create { .. } => return Err("a created key is not part of the checkpoint it would go back to"),
+        StatementKind::Create { .. } => {
+            return Err("a created key is not part of the checkpoint it would go back to");
+        }
     })
 }
 
-const ASKS_LAYOUT: &str = "`exists` is a fact about the left layout, which the inverse doesn't start from";
+const ASKS_LAYOUT: &str =
+    "`exists` is a fact about the left layout, which the inverse doesn't start from";
 
 fn asks_layout(condition: &Expr, lets: &Lets) -> bool {
-    condition.asks_layout(&|name| lets.iter().find(|(known, _)| known == name).map(|(_, value)| value))
+    condition
+        .asks_layout(&|name| lets.iter().find(|(known, _)| known == name).map(|(_, value)| value))
 }
 
-fn turn_group(group: &Group, lets: &Lets, left_out: &mut Vec<LeftOut>) -> Result<Group, &'static str> {
+fn turn_group(
+    group: &Group,
+    lets: &Lets,
+    left_out: &mut Vec<LeftOut>,
+) -> Result<Group, &'static str> {
     const ONE_WAY: &str = "it is one-way";
     if !group.braces && group.rules.iter().all(|one| one.arrow == Arrow::OneWay) {
         return Err(ONE_WAY);
@@ -161,7 +211,12 @@ fn turn_rule(rule: &Rule, lets: &Lets) -> Result<Rule, &'static str> {
         via: ops(&rule.via)?,
         alone: rule.alone,
         tail: Tail {
-            unless: rule.tail.unless.iter().map(|one| Unless { target: !one.target, pattern: one.pattern.clone() }).collect(),
+            unless: rule
+                .tail
+                .unless
+                .iter()
+                .map(|one| Unless { target: !one.target, pattern: one.pattern.clone() })
+                .collect(),
             ..rule.tail.clone()
         },
         span: rule.span,
@@ -172,17 +227,27 @@ fn side(side: &Side) -> Result<Side, &'static str> {
     if matches!(side.item, SideItem::Regex(_)) {
         return Err("a regex can't be read backwards");
     }
-    Ok(Side { item: side.item.clone(), ops: ops(&side.ops)?, optional: side.optional, span: side.span })
+    Ok(Side {
+        item: side.item.clone(),
+        ops: ops(&side.ops)?,
+        optional: side.optional,
+        span: side.span,
+    })
 }
 
 fn ops(list: &[OpCall]) -> Result<Vec<OpCall>, &'static str> {
     list.iter().rev().map(op).collect()
 }
 
-/// The op that undoes another, as written. It mirrors `Op::inverse` of `check`, which has the numbers; a test holds them together.
+/// The op that undoes another, as written. It mirrors `Op::inverse` of `check`, which has the
+/// numbers; a test holds them together.
 fn op(call: &OpCall) -> Result<OpCall, &'static str> {
     const NO_INVERSE: &str = "an op of it has no inverse";
-    let named = |name: &str, args: Vec<Arg>| OpCall { name: Ident { text: name.to_owned(), span: call.name.span }, args, span: call.span };
+    let named = |name: &str, args: Vec<Arg>| OpCall {
+        name: Ident { text: name.to_owned(), span: call.name.span },
+        args,
+        span: call.span,
+    };
     let args = || call.args.clone();
     Ok(match (call.name.text.as_str(), call.args.as_slice()) {
         ("stack", _) => named("unstack", args()),
@@ -192,8 +257,12 @@ fn op(call: &OpCall) -> Result<OpCall, &'static str> {
         ("transpose" | "neg", _) => call.clone(),
         ("permute", dims) => named("permute", inverse_permutation(dims).ok_or(NO_INVERSE)?),
         ("reshape", [to, from]) => named("reshape", vec![from.clone(), to.clone()]),
-        ("slice", [dim, Arg::Range(None, Some(end)), of]) => named("pad", vec![dim.clone(), of.clone(), Arg::Value(end.clone())]),
-        ("pad", [dim, to, Arg::Value(from)]) => named("slice", vec![dim.clone(), Arg::Range(None, Some(from.clone())), to.clone()]),
+        ("slice", [dim, Arg::Range(None, Some(end)), of]) => {
+            named("pad", vec![dim.clone(), of.clone(), Arg::Value(end.clone())])
+        }
+        ("pad", [dim, to, Arg::Value(from)]) => {
+            named("slice", vec![dim.clone(), Arg::Range(None, Some(from.clone())), to.clone()])
+        }
         ("interleave", _) => named("deinterleave", args()),
         ("deinterleave", _) => named("interleave", args()),
         ("rope_halves", _) => named("rope_pairs", args()),
@@ -222,17 +291,21 @@ fn inverse_permutation(dims: &[Arg]) -> Option<Vec<Arg>> {
         },
         _ => None,
     };
-    let places: Vec<(i64, Span)> = dims
-        .iter()
-        .map(|arg| match arg {
-            Arg::Value(expr) => number(expr).map(|value| (if value < 0 { value + rank } else { value }, expr.span)),
-            _ => None,
-        })
-        .collect::<Option<_>>()?;
+    let places: Vec<(i64, Span)> =
+        dims.iter()
+            .map(|arg| match arg {
+                Arg::Value(expr) => number(expr)
+                    .map(|value| (if value < 0 { value + rank } else { value }, expr.span)),
+                _ => None,
+            })
+            .collect::<Option<_>>()?;
     (0..rank)
         .map(|dim| {
             let at = places.iter().position(|(place, _)| *place == dim)?;
-            Some(Arg::Value(Expr { kind: ExprKind::Int(i64::try_from(at).ok()?), span: places[at].1 }))
+            Some(Arg::Value(Expr {
+                kind: ExprKind::Int(i64::try_from(at).ok()?),
+                span: places[at].1,
+            }))
         })
         .collect()
 }
@@ -242,7 +315,9 @@ fn pairs_words(side: &Side) -> bool {
     let SideItem::Pattern(pattern) = &side.item else { return false };
     pattern.segments.iter().any(|segment| match segment {
         Segment::Atoms(atoms) => atoms.iter().any(|atom| match atom {
-            Atom::Capture(Capture { kind: CaptureKind::Words { words, .. }, .. }) => words.iter().any(|(_, partner)| partner.is_some()),
+            Atom::Capture(Capture { kind: CaptureKind::Words { words, .. }, .. }) => {
+                words.iter().any(|(_, partner)| partner.is_some())
+            }
             _ => false,
         }),
         Segment::Rest { .. } => false,

@@ -1,4 +1,5 @@
-//! The rule language's surface: text to tree and back. No meaning is attached here; that is `check`.
+//! The rule language's surface: text to tree and back. No meaning is attached here; that is
+//! `check`.
 
 pub mod ast;
 mod invert;

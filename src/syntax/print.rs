@@ -1,13 +1,20 @@
 //! Tree to text: the formatter.
 //!
-//! A statement stands on one line if it fits, else over several in one fixed way. What is printed parses to the same tree, and so
-//! printing twice changes nothing; no line that continues a statement begins with the keyword of another (`when` of a tie excepted).
+//! A statement stands on one line if it fits, else over several in one fixed way. What is printed
+//! parses to the same tree, and so printing twice changes nothing; no line that continues a
+//! statement begins with the keyword of another (`when` of a tie excepted).
 
 mod inline;
 
-use self::inline::{arrow, if_absent, if_present, op, patterns, quoted, rule_clauses, side, sides, strings, tail_clauses};
+use self::inline::{
+    arrow, if_absent, if_present, op, patterns, quoted, rule_clauses, side, sides, strings,
+    tail_clauses,
+};
 pub use self::inline::{print_expr, print_pattern, print_rule};
-use super::ast::{Comment, Group, Ident, Rule, RuleFile, Selection, Statement, StatementKind, StripPlace, Tie, Trivia};
+use super::ast::{
+    Comment, Group, Ident, Rule, RuleFile, Selection, Statement, StatementKind, StripPlace, Tie,
+    Trivia,
+};
 use super::parse::STATEMENTS;
 
 /// Columns that a line may have.
@@ -53,7 +60,8 @@ struct Parts {
     lists: Vec<(String, Vec<String>)>,
     /// What follows them.
     clauses: Vec<String>,
-    /// Spaces before a list on a line of its own (the first stands at the start) and before a clause.
+    /// Spaces before a list on a line of its own (the first stands at the start) and before a
+    /// clause.
     indent: (usize, usize),
 }
 
@@ -70,10 +78,14 @@ impl Parts {
         let word = keyword(kind);
         match kind {
             StatementKind::Ruleset { name, layouts } => {
-                let layouts = layouts.as_ref().map(|(left, way, right)| format!(": {} {} {}", left.text, arrow(*way), right.text));
+                let layouts = layouts.as_ref().map(|(left, way, right)| {
+                    format!(": {} {} {}", left.text, arrow(*way), right.text)
+                });
                 Parts::line(format!("ruleset {}{}", name.text, layouts.unwrap_or_default()))
             }
-            StatementKind::Models(models) => Parts::list(word, models.iter().map(model).collect(), Vec::new()),
+            StatementKind::Models(models) => {
+                Parts::list(word, models.iter().map(model).collect(), Vec::new())
+            }
             StatementKind::Use { path, is_file, reversed, under } => {
                 let path = if *is_file { quoted(&path.text) } else { path.text.clone() };
                 let under = under.as_ref().map(|under| format!(" under {}", print_pattern(under)));
@@ -90,9 +102,15 @@ impl Parts {
                     StripPlace::Leading => "leading",
                 };
                 let wanted = if_wanted.then(|| "if wanted".to_owned());
-                Parts::list(format!("strip {place}"), patterns(wrappers), wanted.into_iter().collect())
+                Parts::list(
+                    format!("strip {place}"),
+                    patterns(wrappers),
+                    wanted.into_iter().collect(),
+                )
             }
-            StatementKind::Prefix(prefix) => Parts::line(format!("prefix {}", print_pattern(prefix))),
+            StatementKind::Prefix(prefix) => {
+                Parts::line(format!("prefix {}", print_pattern(prefix)))
+            }
             StatementKind::Rename(group) | StatementKind::Map(group) => match group.rules.first() {
                 Some(rule) => Parts {
                     lists: vec![
@@ -115,19 +133,32 @@ impl Parts {
             StatementKind::Create { target, value, tail } => {
                 let parens = if value.args.is_empty() { "()" } else { "" };
                 let head = format!("create {} = {}{parens}", print_pattern(target), op(value));
-                Parts { lists: vec![(head, Vec::new())], clauses: tail_clauses(tail), indent: (0, 2) }
+                Parts {
+                    lists: vec![(head, Vec::new())],
+                    clauses: tail_clauses(tail),
+                    indent: (0, 2),
+                }
             }
             StatementKind::Expect { pattern, count } => {
                 let count = count.as_ref().map(|count| format!(" count {}", print_expr(count)));
-                Parts::line(format!("expect {}{}", print_pattern(pattern), count.unwrap_or_default()))
+                Parts::line(format!(
+                    "expect {}{}",
+                    print_pattern(pattern),
+                    count.unwrap_or_default()
+                ))
             }
             StatementKind::Trust(names) => Parts::list(word, strings(names), Vec::new()),
             StatementKind::Example { left, arrow: way, right } => Parts {
-                lists: vec![(word.to_owned(), strings(left)), (arrow(*way).to_owned(), strings(right))],
+                lists: vec![
+                    (word.to_owned(), strings(left)),
+                    (arrow(*way).to_owned(), strings(right)),
+                ],
                 clauses: Vec::new(),
                 indent: (0, 0),
             },
-            StatementKind::When { condition, .. } => Parts::line(format!("when {}", print_expr(condition))),
+            StatementKind::When { condition, .. } => {
+                Parts::line(format!("when {}", print_expr(condition)))
+            }
         }
     }
 }
@@ -156,7 +187,9 @@ fn tied(tie: &Tie) -> Parts {
 fn model(model: &Ident) -> String {
     let text = &model.text;
     let plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
     if plain && !STATEMENTS.contains(&text.as_str()) { text.clone() } else { quoted(text) }
 }
 
@@ -240,7 +273,10 @@ impl Printer {
     }
 
     fn when(&mut self, statement: &Statement, indent: usize, before: &str) {
-        let StatementKind::When { condition, then, otherwise, closing_comments } = &statement.kind else { return };
+        let StatementKind::When { condition, then, otherwise, closing_comments } = &statement.kind
+        else {
+            return;
+        };
         self.line(indent, &format!("{before}when {} {{", print_expr(condition)));
         self.statements(then, indent + 2);
         self.comments(&closing_comments[0], indent + 2, then.is_empty());
@@ -264,7 +300,8 @@ impl Printer {
         self.line(indent, &format!("{word} {{"));
         let inner = indent + 2;
         let fits = |rule: &Rule| inner + width(&print_rule(rule)) <= WIDTH;
-        let lefts = group.rules.iter().filter(|rule| fits(rule)).map(|rule| width(&sides(&rule.sources)));
+        let lefts =
+            group.rules.iter().filter(|rule| fits(rule)).map(|rule| width(&sides(&rule.sources)));
         let column = lefts.filter(|left| *left <= ALIGN).max().unwrap_or(0);
         for (index, rule) in group.rules.iter().enumerate() {
             self.before(&rule.trivia, inner, index == 0);
@@ -277,7 +314,11 @@ impl Printer {
                 self.line(inner, &format!("{left}{}{right}", " ".repeat(padding)));
             } else {
                 self.list(inner, "", &rule.sources.iter().map(side).collect::<Vec<_>>());
-                self.list(inner + 2, arrow(rule.arrow), &rule.targets.iter().map(side).collect::<Vec<_>>());
+                self.list(
+                    inner + 2,
+                    arrow(rule.arrow),
+                    &rule.targets.iter().map(side).collect::<Vec<_>>(),
+                );
                 for clause in rule_clauses(rule) {
                     self.line(inner + 2, &clause);
                 }
@@ -295,7 +336,10 @@ impl Printer {
             return self.line(indent, &line);
         }
         let parts = Parts::of(kind);
-        let filled = matches!(kind, StatementKind::Models(_) | StatementKind::Trust(_) | StatementKind::Strip { .. });
+        let filled = matches!(
+            kind,
+            StatementKind::Models(_) | StatementKind::Trust(_) | StatementKind::Strip { .. }
+        );
         for (index, (head, items)) in parts.lists.iter().enumerate() {
             let at = indent + if index == 0 { 0 } else { parts.indent.0 };
             if filled { self.fill(at, head, items) } else { self.list(at, head, items) }
@@ -352,14 +396,23 @@ mod tests {
     use crate::syntax::parse;
 
     fn lines(text: &str) -> Vec<String> {
-        let parsed = parse(Arc::new(SourceText { name: "test.graft".to_owned(), text: text.to_owned() }));
+        let parsed =
+            parse(Arc::new(SourceText { name: "test.graft".to_owned(), text: text.to_owned() }));
         assert!(parsed.diagnostics.is_empty());
-        parsed.file.statements.iter().map(|statement| print_statement_line(&statement.kind)).collect()
+        parsed
+            .file
+            .statements
+            .iter()
+            .map(|statement| print_statement_line(&statement.kind))
+            .collect()
     }
 
     #[test]
     fn a_statement_has_a_line_of_its_own_however_long() {
-        let long = format!("map \"{0}\", \"{0}\" <-> \"{0}\" via concat(0) unless \"x\" optional", "a".repeat(60));
+        let long = format!(
+            "map \"{0}\", \"{0}\" <-> \"{0}\" via concat(0) unless \"x\" optional",
+            "a".repeat(60)
+        );
         assert_eq!(lines(&long), [long]);
         let text = "rename { \"a\" -> \"b\" # c\n \"c\" -> \"d\" } when tied { drop \"x\" } example \"a\"->";
         assert_eq!(lines(text), ["rename { 2 rules }", "when tied { … }", "example \"a\" ->"]);
@@ -375,6 +428,12 @@ mod tests {
         assert_eq!(print_expr(&binary(BinaryOp::Sub, name("c"), sum())), "c - (a + b)");
         assert_eq!(print_expr(&binary(BinaryOp::Sub, sum(), name("c"))), "a + b - c");
         assert_eq!(print_expr(&expr(ExprKind::Unary(UnaryOp::Neg, sum()))), "-(a + b)");
-        assert_eq!(print_expr(&expr(ExprKind::Unary(UnaryOp::Not, binary(BinaryOp::Or, name("a"), name("b"))))), "not (a or b)");
+        assert_eq!(
+            print_expr(&expr(ExprKind::Unary(
+                UnaryOp::Not,
+                binary(BinaryOp::Or, name("a"), name("b"))
+            ))),
+            "not (a or b)"
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! Companions: tensors that mean nothing without another one, as scales and zero points do. Their names are written here once, for ties,
-//! quantization blocks, dequantizing and the check that no part of a module stays behind.
+//! Companions: tensors that mean nothing without another one, as scales and zero points do. Their
+//! names are written here once, for ties, quantization blocks, dequantizing and the check that no
+//! part of a module stays behind.
 //!
-//! A companion stands beside its tensor (`x.weight_scale` and `x.weight`), under the same name and a suffix (`gate_up_proj_scale_inv` and
-//! `gate_up_proj`), or below it (`x.weight.absmax`). How many elements one of its numbers is for, the shapes tell.
+//! A companion stands beside its tensor (`x.weight_scale` and `x.weight`), under the same name and
+//! a suffix (`gate_up_proj_scale_inv` and `gate_up_proj`), or below it (`x.weight.absmax`). How
+//! many elements one of its numbers is for, the shapes tell.
 
 /// What a companion is for its tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,8 +39,8 @@ impl Role {
     }
 }
 
-/// What a module's main tensor is called.
-/// Source: PyTorch (`weight`), AutoGPTQ and AutoAWQ (`qweight`), compressed-tensors (`weight_packed`).
+/// What a module's main tensor is called. Source: PyTorch (`weight`), AutoGPTQ and AutoAWQ
+/// (`qweight`), compressed-tensors (`weight_packed`).
 const MAINS: &[&str] = &["weight", "qweight", "weight_packed"];
 
 /// Names beside the main tensor.
@@ -116,7 +118,8 @@ pub fn is_main(key: &str) -> bool {
     MAINS.contains(&key.rsplit_once('.').map_or(key, |(_, leaf)| leaf))
 }
 
-/// The tensor that a key is a companion of by its name, and as what; `has` says which keys there are.
+/// The tensor that a key is a companion of by its name, and as what; `has` says which keys there
+/// are.
 pub fn tensor_of(key: &str, has: &dyn Fn(&str) -> bool) -> Option<(String, Role)> {
     let (module, leaf) = key.rsplit_once('.').map_or(("", key), |(module, leaf)| (module, leaf));
     // Nearly every key is that of a main tensor.
@@ -127,7 +130,10 @@ pub fn tensor_of(key: &str, has: &dyn Fn(&str) -> bool) -> Option<(String, Role)
     for _ in 0..DEPTH {
         if is_main(above) && has(above) {
             let rest = key.get(above.len() + 1..);
-            let role = BELOW.iter().find(|(name, _)| rest == Some(*name)).map_or(Role::State, |(_, role)| *role);
+            let role = BELOW
+                .iter()
+                .find(|(name, _)| rest == Some(*name))
+                .map_or(Role::State, |(_, role)| *role);
             return Some((above.to_owned(), role));
         }
         let Some((next, _)) = above.rsplit_once('.') else { break };
@@ -139,21 +145,29 @@ pub fn tensor_of(key: &str, has: &dyn Fn(&str) -> bool) -> Option<(String, Role)
             return Some((tensor, *role));
         }
     }
-    SUFFIXES.iter().filter_map(|(suffix, role)| Some((key.strip_suffix(suffix)?, *suffix, *role))).find_map(|(name, suffix, role)| {
-        // MXFP4 has its elements in `x_blocks`, and torch's attention a bias for `in_proj_weight`.
-        let ends: &[&str] = match suffix {
-            "_scales" => &["_blocks", ""],
-            "_bias" => &["_weight", ""],
-            _ => &[""],
-        };
-        ends.iter().map(|end| format!("{name}{end}")).find(|tensor| has(tensor)).map(|tensor| (tensor, role))
-    })
+    SUFFIXES
+        .iter()
+        .filter_map(|(suffix, role)| Some((key.strip_suffix(suffix)?, *suffix, *role)))
+        .find_map(|(name, suffix, role)| {
+            // MXFP4 has its elements in `x_blocks`, and torch's attention a bias for
+            // `in_proj_weight`.
+            let ends: &[&str] = match suffix {
+                "_scales" => &["_blocks", ""],
+                "_bias" => &["_weight", ""],
+                _ => &[""],
+            };
+            ends.iter()
+                .map(|end| format!("{name}{end}"))
+                .find(|tensor| has(tensor))
+                .map(|tensor| (tensor, role))
+        })
 }
 
-/// The names that companions of a tensor may have, and as what. In the same order for every tensor with a name of the same kind, so that
-/// two tensors' companions can be set side by side.
+/// The names that companions of a tensor may have, and as what. In the same order for every tensor
+/// with a name of the same kind, so that two tensors' companions can be set side by side.
 pub fn names_of(tensor: &str) -> Vec<(String, Role)> {
-    let mut names: Vec<(String, Role)> = BELOW.iter().map(|(name, role)| (format!("{tensor}.{name}"), *role)).collect();
+    let mut names: Vec<(String, Role)> =
+        BELOW.iter().map(|(name, role)| (format!("{tensor}.{name}"), *role)).collect();
     if is_main(tensor) {
         let module = module(tensor);
         names.extend(BESIDE.iter().map(|(name, role)| (join(module, name), *role)));
@@ -163,7 +177,8 @@ pub fn names_of(tensor: &str) -> Vec<(String, Role)> {
     names
 }
 
-/// The names that companions of two tensors may have, side by side; `None` if the tensors' names are of different kinds, as those of `x.weight` and `y`.
+/// The names that companions of two tensors may have, side by side; `None` if the tensors' names
+/// are of different kinds, as those of `x.weight` and `y`.
 pub fn side_by_side(a: &str, b: &str) -> Option<impl Iterator<Item = (String, String, Role)>> {
     let kind = |key: &str| (is_main(key), key.ends_with("_blocks"));
     let names = names_of(a).into_iter().zip(names_of(b)).map(|((a, role), (b, _))| (a, b, role));
@@ -184,7 +199,15 @@ mod tests {
 
     #[test]
     fn companions_beside_below_and_by_suffix() {
-        let keys = ["a.weight", "b.qweight", "mlp.experts.gate_up_proj", "x_blocks", "attn.in_proj_weight", "weight", "c.weight_packed"];
+        let keys = [
+            "a.weight",
+            "b.qweight",
+            "mlp.experts.gate_up_proj",
+            "x_blocks",
+            "attn.in_proj_weight",
+            "weight",
+            "c.weight_packed",
+        ];
         for (key, tensor, role) in [
             ("a.bias", "a.weight", Role::Bias),
             ("a.weight_scale_inv", "a.weight", Role::Scale),
@@ -203,9 +226,21 @@ mod tests {
             ("bias", "weight", Role::Bias),
         ] {
             assert_eq!(of(&keys, key), Some((tensor.to_owned(), role)), "{key}");
-            assert!(names_of(tensor).contains(&(key.to_owned(), role)) || key.contains("else") || key.starts_with("attn"), "{key}");
+            assert!(
+                names_of(tensor).contains(&(key.to_owned(), role))
+                    || key.contains("else")
+                    || key.starts_with("attn"),
+                "{key}"
+            );
         }
-        for key in ["a.weight", "d.bias", "a.running_mean", "a.bweight.absmax", "mlp.experts.gate_up_projection", "x_blocks"] {
+        for key in [
+            "a.weight",
+            "d.bias",
+            "a.running_mean",
+            "a.bweight.absmax",
+            "mlp.experts.gate_up_projection",
+            "x_blocks",
+        ] {
             assert_eq!(of(&keys, key), None, "{key}");
         }
     }

@@ -1,6 +1,7 @@
 //! The 22 dtypes of the safetensors format.
 //!
-//! Source: the `Dtype` enumeration of the `safetensors` crate 0.8 (`safetensors/src/tensor.rs`); a test holds the two together.
+//! Source: the `Dtype` enumeration of the `safetensors` crate 0.8 (`safetensors/src/tensor.rs`); a
+//! test holds the two together.
 
 use std::fmt;
 use std::str::FromStr;

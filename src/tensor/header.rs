@@ -1,4 +1,5 @@
-//! [`Header`]: key -> dtype, shape and place, of a file, a sharded directory or tensors in memory. Planning sees only headers.
+//! [`Header`]: key -> dtype, shape and place, of a file, a sharded directory or tensors in memory.
+//! Planning sees only headers.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +43,8 @@ pub struct Entry {
 pub struct Header {
     /// Every tensor.
     pub tensors: IndexMap<Key, Entry>,
-    /// Names of the files that [`Location::file`] counts, relative to the store; empty for a manifest.
+    /// Names of the files that [`Location::file`] counts, relative to the store; empty for a
+    /// manifest.
     pub files: Vec<String>,
     /// `__metadata__` of the files, merged; where files disagree, the first file's value stands.
     pub metadata: BTreeMap<String, String>,
@@ -85,18 +87,21 @@ impl Header {
         self.tensors.get(key).map(|entry| &entry.info)
     }
 
-    /// What the metadata says of keys that are one tensor: for each that was left out, the one that stands for both. `save_model` of safetensors' torch
-    /// part writes such entries, whose value is a key of the file.
+    /// What the metadata says of keys that are one tensor: for each that was left out, the one that
+    /// stands for both. `save_model` of safetensors' torch part writes such entries, whose value is
+    /// a key of the file.
     pub fn aliases(&self) -> impl Iterator<Item = (&str, &Key)> {
         self.metadata.iter().filter_map(|(name, value)| {
-            let (kept, _) = self.tensors.get_key_value(value.as_str()).filter(|_| name != "format")?;
+            let (kept, _) =
+                self.tensors.get_key_value(value.as_str()).filter(|_| name != "format")?;
             Some((name.as_str(), kept))
         })
     }
 
     /// A header without places, from dtypes and shapes.
     pub fn from_infos(infos: impl IntoIterator<Item = (Key, TensorInfo)>) -> Self {
-        let tensors = infos.into_iter().map(|(key, info)| (key, Entry { info, location: None })).collect();
+        let tensors =
+            infos.into_iter().map(|(key, info)| (key, Entry { info, location: None })).collect();
         Self { tensors, ..Self::default() }
     }
 }

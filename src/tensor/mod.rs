@@ -1,4 +1,5 @@
-//! Tensors without their bytes: dtype, shape, strides, header; and [`TensorView`], a tensor over shared storage.
+//! Tensors without their bytes: dtype, shape, strides, header; and [`TensorView`], a tensor over
+//! shared storage.
 
 pub mod companion;
 mod dtype;

@@ -19,7 +19,8 @@ impl Shape {
         self.0.iter().try_fold(1u64, |product, size| product.checked_mul(*size))
     }
 
-    /// The same with a dimension of one step before the dimension `dim`; `None` if there are fewer than `dim`.
+    /// The same with a dimension of one step before the dimension `dim`; `None` if there are fewer
+    /// than `dim`.
     pub(crate) fn with_dim(&self, dim: usize) -> Option<Self> {
         let mut sizes = self.0.clone();
         (dim <= sizes.len()).then(|| sizes.insert(dim, 1))?;

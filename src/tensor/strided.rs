@@ -1,6 +1,7 @@
 //! One kernel: copies elements from one strided layout to another.
 //!
-//! Both sides are bounds-checked before the first element moves, so hostile strides are a refusal and never a panic.
+//! Both sides are bounds-checked before the first element moves, so hostile strides are a refusal
+//! and never a panic.
 
 /// One dimension of a copy: how many steps, and how far each step goes on either side, in elements.
 #[derive(Clone, Copy, Debug)]
@@ -10,22 +11,35 @@ struct Dim {
     dst: usize,
 }
 
-/// Two crossing dimensions are walked in blocks of so many elements along the source's unit step and along the target's. Tall and narrow: the target's
-/// rows are often a power of two apart, so that their lines compete for few places of the cache, and a narrow block touches few of them at a time.
+/// Two crossing dimensions are walked in blocks of so many elements along the source's unit step
+/// and along the target's. Tall and narrow: the target's rows are often a power of two apart, so
+/// that their lines compete for few places of the cache, and a narrow block touches few of them at
+/// a time.
 const NARROW: usize = 16;
 const TALL: usize = 256;
 
 /// Side of the tile that is transposed at once.
 const TILE: usize = 8;
 
-/// Copies the elements of a box of `dims` from `src` to `dst`; strides are in elements of `size` bytes (1, 2, 4 or 8), and both
-/// sides begin with the first element. `None` if either side is too short or the size is another; nothing is copied then.
-pub(crate) fn copy(dims: &[u64], size: usize, src: &[u8], src_strides: &[u64], dst: &mut [u8], dst_strides: &[u64]) -> Option<()> {
+/// Copies the elements of a box of `dims` from `src` to `dst`; strides are in elements of `size`
+/// bytes (1, 2, 4 or 8), and both sides begin with the first element. `None` if either side is too
+/// short or the size is another; nothing is copied then.
+pub(crate) fn copy(
+    dims: &[u64],
+    size: usize,
+    src: &[u8],
+    src_strides: &[u64],
+    dst: &mut [u8],
+    dst_strides: &[u64],
+) -> Option<()> {
     if dims.contains(&0) {
         return Some(());
     }
     let within = |strides: &[u64], len: usize| -> Option<()> {
-        let last = dims.iter().zip(strides).try_fold(0u64, |sum, (n, stride)| sum.checked_add((n - 1).checked_mul(*stride)?))?;
+        let last = dims
+            .iter()
+            .zip(strides)
+            .try_fold(0u64, |sum, (n, stride)| sum.checked_add((n - 1).checked_mul(*stride)?))?;
         let end = last.checked_add(1)?.checked_mul(size as u64)?;
         (end <= len as u64).then_some(())
     };
@@ -34,7 +48,11 @@ pub(crate) fn copy(dims: &[u64], size: usize, src: &[u8], src_strides: &[u64], d
     let mut order = Vec::with_capacity(dims.len());
     for ((n, s), d) in dims.iter().zip(src_strides).zip(dst_strides) {
         if *n > 1 {
-            order.push(Dim { len: usize::try_from(*n).ok()?, src: usize::try_from(*s).ok()?, dst: usize::try_from(*d).ok()? });
+            order.push(Dim {
+                len: usize::try_from(*n).ok()?,
+                src: usize::try_from(*s).ok()?,
+                dst: usize::try_from(*d).ok()?,
+            });
         }
     }
     order.sort_by_key(|dim| std::cmp::Reverse((dim.dst, dim.src)));
@@ -63,17 +81,25 @@ fn merge(order: Vec<Dim>) -> Vec<Dim> {
     merged
 }
 
-/// Walks the outer dimensions and copies the innermost one (or the square of the two that cross) at each place.
+/// Walks the outer dimensions and copies the innermost one (or the square of the two that cross) at
+/// each place.
 fn walk<const N: usize>(mut order: Vec<Dim>, src: &[u8], dst: &mut [u8]) {
     let Some(inner) = order.pop() else {
         dst[..N].copy_from_slice(&src[..N]);
         return;
     };
-    // Where the source's unit stride is another dimension than the target's, the two are walked together in squares.
-    let crossing = if inner.src == 1 { None } else { order.iter().position(|dim| dim.src == 1).map(|at| order.remove(at)) };
+    // Where the source's unit stride is another dimension than the target's, the two are walked
+    // together in squares.
+    let crossing = if inner.src == 1 {
+        None
+    } else {
+        order.iter().position(|dim| dim.src == 1).map(|at| order.remove(at))
+    };
     let mut index = vec![0usize; order.len()];
     loop {
-        let at = |step: fn(&Dim) -> usize| index.iter().zip(&order).map(|(i, dim)| i * step(dim)).sum::<usize>();
+        let at = |step: fn(&Dim) -> usize| {
+            index.iter().zip(&order).map(|(i, dim)| i * step(dim)).sum::<usize>()
+        };
         let (s, d) = (at(|dim| dim.src), at(|dim| dim.dst));
         match crossing {
             Some(cross) => squares::<N>(cross, inner, &src[s * N..], &mut dst[d * N..]),
@@ -105,18 +131,25 @@ fn line<const N: usize>(dim: Dim, src: &[u8], dst: &mut [u8]) {
     }
 }
 
-/// Copies where `a` is the unit step of the source and `b` the small one of the target: by squares, which stay in the cache, and those
-/// by tiles of 8 x 8, which stay in registers.
+/// Copies where `a` is the unit step of the source and `b` the small one of the target: by squares,
+/// which stay in the cache, and those by tiles of 8 x 8, which stay in registers.
 fn squares<const N: usize>(a: Dim, b: Dim, src: &[u8], dst: &mut [u8]) {
     for j0 in (0..b.len).step_by(TALL) {
         for i0 in (0..a.len).step_by(NARROW) {
             let (i1, j1) = ((i0 + NARROW).min(a.len), (j0 + TALL).min(b.len));
             // Whole tiles, then what is left of the square at its right and lower edge.
-            let whole = |from: usize, to: usize| if b.dst == 1 { from + (to - from) / TILE * TILE } else { from };
+            let whole = |from: usize, to: usize| {
+                if b.dst == 1 { from + (to - from) / TILE * TILE } else { from }
+            };
             let (i2, j2) = (whole(i0, i1), whole(j0, j1));
             for i in (i0..i2).step_by(TILE) {
                 for j in (j0..j2).step_by(TILE) {
-                    tile::<N>(&src[(i + j * b.src) * N..], b.src * N, &mut dst[(i * a.dst + j) * N..], a.dst * N);
+                    tile::<N>(
+                        &src[(i + j * b.src) * N..],
+                        b.src * N,
+                        &mut dst[(i * a.dst + j) * N..],
+                        a.dst * N,
+                    );
                 }
             }
             for i in i0..i1 {
@@ -151,15 +184,29 @@ mod tests {
     fn transposes_every_size_across_tile_and_square_edges() {
         let (rows, cols) = (67usize, 41usize);
         for size in [1, 2, 4, 8] {
-            // Elements that differ from their neighbours in every byte; `gap` leaves every other place of the target alone.
-            let src: Vec<u8> = (0..rows * cols * size).map(|i| (i * 37 % 251).to_le_bytes()[0]).collect();
+            // Elements that differ from their neighbours in every byte; `gap` leaves every other
+            // place of the target alone.
+            let src: Vec<u8> =
+                (0..rows * cols * size).map(|i| (i * 37 % 251).to_le_bytes()[0]).collect();
             for gap in [1, 2] {
                 let mut dst = vec![0xee; src.len() * gap];
                 let strides = [(rows * gap) as u64, gap as u64];
-                copy(&[cols as u64, rows as u64], size, &src, &[1, cols as u64], &mut dst, &strides).unwrap();
+                copy(
+                    &[cols as u64, rows as u64],
+                    size,
+                    &src,
+                    &[1, cols as u64],
+                    &mut dst,
+                    &strides,
+                )
+                .unwrap();
                 for (at, element) in dst.chunks(size).enumerate() {
                     let (c, r) = (at / gap / rows, at / gap % rows);
-                    let expected = if at % gap == 0 { &src[(r * cols + c) * size..][..size] } else { &[0xee; 8][..size] };
+                    let expected = if at % gap == 0 {
+                        &src[(r * cols + c) * size..][..size]
+                    } else {
+                        &[0xee; 8][..size]
+                    };
                     assert_eq!(element, expected, "size {size}, gap {gap}, row {r}, column {c}");
                 }
             }

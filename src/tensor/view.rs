@@ -1,8 +1,9 @@
 //! [`TensorView`]: a tensor over shared storage.
 //!
-//! Every view lies inside its storage: constructors check that once, so reading needs no further checks and cannot panic. Elements are
-//! little-endian, as in the safetensors format. Dtypes of less than a byte have only contiguous views that begin and end on byte
-//! boundaries; anything else is refused with the reason.
+//! Every view lies inside its storage: constructors check that once, so reading needs no further
+//! checks and cannot panic. Elements are little-endian, as in the safetensors format. Dtypes of
+//! less than a byte have only contiguous views that begin and end on byte boundaries; anything else
+//! is refused with the reason.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +33,8 @@ impl Storage {
     }
 }
 
-/// A tensor over shared storage: dtype, shape, strides and offset. Owns its storage through an `Arc`; is `Send + Sync`.
+/// A tensor over shared storage: dtype, shape, strides and offset. Owns its storage through an
+/// `Arc`; is `Send + Sync`.
 #[derive(Clone)]
 pub struct TensorView {
     storage: Storage,
@@ -45,7 +47,11 @@ pub struct TensorView {
 
 impl fmt::Debug for TensorView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TensorView({}, strides {:?}, offset {} bits)", self.info, self.strides, self.offset_bits)
+        write!(
+            f,
+            "TensorView({}, strides {:?}, offset {} bits)",
+            self.info, self.strides, self.offset_bits
+        )
     }
 }
 
@@ -63,21 +69,38 @@ impl TensorView {
     /// A tensor with strides in elements (0 repeats a dimension) and an offset in bits.
     ///
     /// # Errors
-    /// If it leaves the storage, has another number of strides than dimensions, doesn't begin on a byte boundary, or has a dtype of
-    /// less than a byte and isn't contiguous.
-    pub fn strided(storage: Storage, info: TensorInfo, strides: Vec<u64>, offset_bits: u64) -> Result<Self> {
+    /// If it leaves the storage, has another number of strides than dimensions, doesn't begin on a
+    /// byte boundary, or has a dtype of less than a byte and isn't contiguous.
+    pub fn strided(
+        storage: Storage,
+        info: TensorInfo,
+        strides: Vec<u64>,
+        offset_bits: u64,
+    ) -> Result<Self> {
         let view = Self { storage, info, strides, offset_bits };
         if view.strides.len() != view.info.shape.len() {
-            return Err(refused(format!("{} has {} strides for {} dimensions", view.info, view.strides.len(), view.info.shape.len())));
+            return Err(refused(format!(
+                "{} has {} strides for {} dimensions",
+                view.info,
+                view.strides.len(),
+                view.info.shape.len()
+            )));
         }
         if !view.offset_bits.is_multiple_of(8) {
-            return Err(refused(format!("a view of {} does not begin on a byte boundary", view.info)));
+            return Err(refused(format!(
+                "a view of {} does not begin on a byte boundary",
+                view.info
+            )));
         }
         if view.info.nbytes().is_none() {
             return Err(refused(format!("{} is no whole number of bytes", view.info)));
         }
         if view.sub_byte() && !view.is_contiguous() {
-            return Err(refused(format!("{} has elements of {} bits, which only contiguous views can hold", view.info, view.bits())));
+            return Err(refused(format!(
+                "{} has elements of {} bits, which only contiguous views can hold",
+                view.info,
+                view.bits()
+            )));
         }
         let end = view.end_bits().ok_or_else(|| outside(&view.info, &view.storage))?;
         if end > (view.storage.bytes().len() as u64).saturating_mul(8) {
@@ -127,7 +150,8 @@ impl TensorView {
         self.info.nbytes().unwrap_or(0)
     }
 
-    /// Whether its elements lie in row-major order without gaps. Dimensions of one element don't matter; an empty tensor is.
+    /// Whether its elements lie in row-major order without gaps. Dimensions of one element don't
+    /// matter; an empty tensor is.
     pub fn is_contiguous(&self) -> bool {
         if self.numel() == 0 {
             return true;
@@ -150,12 +174,22 @@ impl TensorView {
         self.storage.same(&other.storage)
     }
 
-    /// Whether both are one tensor: same storage, offset, dtype, shape and strides (those of dimensions of one element aside).
+    /// Whether both are one tensor: same storage, offset, dtype, shape and strides (those of
+    /// dimensions of one element aside).
     pub fn same_tensor(&self, other: &TensorView) -> bool {
         let strides = |view: &TensorView| -> Vec<u64> {
-            view.info.shape.iter().zip(&view.strides).filter(|(size, _)| **size != 1).map(|(_, stride)| *stride).collect()
+            view.info
+                .shape
+                .iter()
+                .zip(&view.strides)
+                .filter(|(size, _)| **size != 1)
+                .map(|(_, stride)| *stride)
+                .collect()
         };
-        self.same_storage(other) && self.offset_bits == other.offset_bits && self.info == other.info && strides(self) == strides(other)
+        self.same_storage(other)
+            && self.offset_bits == other.offset_bits
+            && self.info == other.info
+            && strides(self) == strides(other)
     }
 
     /// Address of its first byte.
@@ -186,7 +220,12 @@ impl TensorView {
     /// If `buffer` isn't [`nbytes`](Self::nbytes) long.
     pub fn copy_into(&self, buffer: &mut [u8]) -> Result<()> {
         if buffer.len() as u64 != self.nbytes() {
-            return Err(refused(format!("a buffer of {} bytes for {} bytes of {}", buffer.len(), self.nbytes(), self.info)));
+            return Err(refused(format!(
+                "a buffer of {} bytes for {} bytes of {}",
+                buffer.len(),
+                self.nbytes(),
+                self.info
+            )));
         }
         if let Some(bytes) = self.bytes() {
             buffer.copy_from_slice(bytes);
@@ -201,11 +240,15 @@ impl TensorView {
     /// Elements `start..start+len` of a dimension.
     ///
     /// # Errors
-    /// If there are no such elements, or the dtype is of less than a byte and the cut is inside one.
+    /// If there are no such elements, or the dtype is of less than a byte and the cut is inside
+    /// one.
     pub fn narrow(&self, dim: usize, start: u64, len: u64) -> Result<TensorView> {
         let size = self.info.shape.get(dim).copied().ok_or_else(|| self.no_dim(dim))?;
         if start.checked_add(len).is_none_or(|end| end > size) {
-            return Err(refused(format!("cannot take {len} elements from {start} of dimension {dim} of {}", self.info)));
+            return Err(refused(format!(
+                "cannot take {len} elements from {start} of dimension {dim} of {}",
+                self.info
+            )));
         }
         let mut shape = self.info.shape.to_vec();
         shape[dim] = len;
@@ -236,30 +279,54 @@ impl TensorView {
         let mut sorted = dims.to_vec();
         sorted.sort_unstable();
         if !sorted.into_iter().eq(0..self.info.shape.len()) {
-            return Err(refused(format!("{dims:?} is no permutation of the dimensions of {}", self.info)));
+            return Err(refused(format!(
+                "{dims:?} is no permutation of the dimensions of {}",
+                self.info
+            )));
         }
         let shape: Vec<u64> = dims.iter().map(|dim| self.info.shape[*dim]).collect();
         let strides = dims.iter().map(|dim| self.strides[*dim]).collect();
-        Self::strided(self.storage.clone(), TensorInfo::new(self.info.dtype, shape), strides, self.offset_bits)
+        Self::strided(
+            self.storage.clone(),
+            TensorInfo::new(self.info.dtype, shape),
+            strides,
+            self.offset_bits,
+        )
     }
 
-    /// The same elements in row-major order under another shape, where that is a view; `None` if elements would have to be copied, or
-    /// their number differs. The rule is that of `torch.Tensor.view`.
+    /// The same elements in row-major order under another shape, where that is a view; `None` if
+    /// elements would have to be copied, or their number differs. The rule is that of
+    /// `torch.Tensor.view`.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Option<TensorView> {
         let shape = shape.into();
         if shape.numel()? != self.info.numel()? {
             return None;
         }
-        let strides = if self.is_contiguous() { shape.contiguous_strides() } else { self.reshaped_strides(&shape)? };
-        Self::strided(self.storage.clone(), TensorInfo { dtype: self.info.dtype, shape }, strides, self.offset_bits).ok()
+        let strides = if self.is_contiguous() {
+            shape.contiguous_strides()
+        } else {
+            self.reshaped_strides(&shape)?
+        };
+        Self::strided(
+            self.storage.clone(),
+            TensorInfo { dtype: self.info.dtype, shape },
+            strides,
+            self.offset_bits,
+        )
+        .ok()
     }
 
-    /// Strides under a new shape: runs of dimensions that step as one may be cut anew, and a cut never spans two runs.
+    /// Strides under a new shape: runs of dimensions that step as one may be cut anew, and a cut
+    /// never spans two runs.
     fn reshaped_strides(&self, shape: &Shape) -> Option<Vec<u64>> {
         let mut runs: Vec<(u64, u64)> = Vec::new();
-        for (size, stride) in self.info.shape.iter().zip(&self.strides).filter(|(size, _)| **size != 1) {
+        for (size, stride) in
+            self.info.shape.iter().zip(&self.strides).filter(|(size, _)| **size != 1)
+        {
             match runs.last_mut() {
-                Some((len, last)) if *last == stride.checked_mul(*size)? => (*len, *last) = (len.checked_mul(*size)?, *stride),
+                Some((len, last)) if *last == stride.checked_mul(*size)? => {
+                    (*len, *last) = (len.checked_mul(*size)?, *stride)
+                }
                 _ => runs.push((*size, *stride)),
             }
         }
@@ -285,8 +352,12 @@ impl TensorView {
 
     fn moved(&self, dim: usize, by: u64, shape: Vec<u64>, strides: Vec<u64>) -> Result<TensorView> {
         let info = TensorInfo::new(self.info.dtype, shape);
-        let offset = by.checked_mul(self.strides[dim]).and_then(|elements| elements.checked_mul(self.bits()));
-        let offset = offset.and_then(|bits| self.offset_bits.checked_add(bits)).ok_or_else(|| outside(&info, &self.storage))?;
+        let offset = by
+            .checked_mul(self.strides[dim])
+            .and_then(|elements| elements.checked_mul(self.bits()));
+        let offset = offset
+            .and_then(|bits| self.offset_bits.checked_add(bits))
+            .ok_or_else(|| outside(&info, &self.storage))?;
         // An empty view has no first element; it stays at a place that exists.
         let offset = if info.numel() == Some(0) { self.offset_bits } else { offset };
         Self::strided(self.storage.clone(), info, strides, offset)
@@ -298,7 +369,9 @@ impl TensorView {
             return Some(self.offset_bits);
         }
         let sizes = self.info.shape.iter().zip(&self.strides);
-        let last = sizes.into_iter().try_fold(0u64, |sum, (size, stride)| sum.checked_add((size - 1).checked_mul(*stride)?))?;
+        let last = sizes.into_iter().try_fold(0u64, |sum, (size, stride)| {
+            sum.checked_add((size - 1).checked_mul(*stride)?)
+        })?;
         self.offset_bits.checked_add(last.checked_add(1)?.checked_mul(self.bits())?)
     }
 
@@ -325,7 +398,10 @@ fn refused(message: String) -> Error {
 }
 
 fn outside(info: &TensorInfo, storage: &Storage) -> Error {
-    Error::corrupt(format!("a tensor of {info} leaves its storage of {} bytes", storage.bytes().len()))
+    Error::corrupt(format!(
+        "a tensor of {info} leaves its storage of {} bytes",
+        storage.bytes().len()
+    ))
 }
 
 #[cfg(test)]
@@ -334,7 +410,8 @@ mod tests {
 
     fn counting(shape: &[u64]) -> TensorView {
         let numel: u64 = shape.iter().product();
-        let bytes: Vec<u8> = (0..numel).flat_map(|i| u16::try_from(i).unwrap().to_le_bytes()).collect();
+        let bytes: Vec<u8> =
+            (0..numel).flat_map(|i| u16::try_from(i).unwrap().to_le_bytes()).collect();
         TensorView::contiguous(Storage::new(bytes), TensorInfo::new(Dtype::U16, shape), 0).unwrap()
     }
 
@@ -367,7 +444,10 @@ mod tests {
         assert!(turned.reshape(vec![6]).is_none());
         assert_eq!(values(&turned.reshape(vec![3, 1, 2]).unwrap()), [0, 3, 1, 4, 2, 5]);
         assert_eq!(values(&counting(&[]).reshape(vec![1, 1]).unwrap()), [0]);
-        assert_eq!(counting(&[0, 3]).permute(&[1, 0]).unwrap().reshape(vec![5, 0]).unwrap().nbytes(), 0);
+        assert_eq!(
+            counting(&[0, 3]).permute(&[1, 0]).unwrap().reshape(vec![5, 0]).unwrap().nbytes(),
+            0
+        );
     }
 
     #[test]
@@ -376,15 +456,29 @@ mod tests {
         let info = TensorInfo::new(Dtype::F32, vec![2]);
         assert!(TensorView::contiguous(storage.clone(), info.clone(), 0).is_ok());
         for offset in [1, 4, u64::MAX, u64::MAX / 8] {
-            assert_eq!(TensorView::contiguous(storage.clone(), info.clone(), offset).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(
+                TensorView::contiguous(storage.clone(), info.clone(), offset).unwrap_err().kind(),
+                ErrorKind::Corrupt
+            );
         }
         assert!(TensorView::strided(storage.clone(), info.clone(), vec![2], 0).is_err());
         assert!(TensorView::strided(storage.clone(), info.clone(), vec![0], 32).is_ok());
         assert!(TensorView::strided(storage.clone(), info.clone(), vec![1, 1], 0).is_err());
         assert!(TensorView::strided(storage.clone(), info, vec![0], 4).is_err());
-        assert!(TensorView::contiguous(storage.clone(), TensorInfo::new(Dtype::U8, vec![u64::MAX, 2]), 0).is_err());
+        assert!(
+            TensorView::contiguous(
+                storage.clone(),
+                TensorInfo::new(Dtype::U8, vec![u64::MAX, 2]),
+                0
+            )
+            .is_err()
+        );
         let whole = counting(&[4]);
-        assert!(whole.narrow(0, 3, 2).is_err() && whole.narrow(1, 0, 0).is_err() && whole.narrow(0, u64::MAX, 2).is_err());
+        assert!(
+            whole.narrow(0, 3, 2).is_err()
+                && whole.narrow(1, 0, 0).is_err()
+                && whole.narrow(0, u64::MAX, 2).is_err()
+        );
         assert!(whole.select(0, 4).is_err() && whole.permute(&[0, 0]).is_err());
         assert!(whole.narrow(0, 4, 0).unwrap().to_vec().is_empty());
     }
@@ -392,13 +486,17 @@ mod tests {
     #[test]
     fn sub_byte_views_are_cut_on_byte_boundaries_or_refused() {
         let storage = Storage::new(vec![0x21u8, 0x43, 0x65]);
-        let view = TensorView::contiguous(storage.clone(), TensorInfo::new(Dtype::F4, vec![3, 2]), 0).unwrap();
+        let view =
+            TensorView::contiguous(storage.clone(), TensorInfo::new(Dtype::F4, vec![3, 2]), 0)
+                .unwrap();
         assert_eq!(view.narrow(0, 1, 2).unwrap().to_vec(), [0x43, 0x65]);
         assert!(view.narrow(1, 0, 1).is_err());
         assert!(view.permute(&[1, 0]).is_err());
         assert!(view.reshape(vec![6]).unwrap().narrow(0, 1, 2).is_err());
         assert!(view.reshape(vec![6]).unwrap().narrow(0, 0, 3).is_err());
-        let six = TensorView::contiguous(storage.clone(), TensorInfo::new(Dtype::F6_E2M3, vec![4]), 0).unwrap();
+        let six =
+            TensorView::contiguous(storage.clone(), TensorInfo::new(Dtype::F6_E2M3, vec![4]), 0)
+                .unwrap();
         assert_eq!(six.nbytes(), 3);
         assert!(TensorView::contiguous(storage, TensorInfo::new(Dtype::F4, vec![3]), 0).is_err());
     }

@@ -9,7 +9,8 @@ use crate::key::Key;
 /// The target manifest: which keys the result should have. Read from a file with [`Wanted::read`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// The keys, in the order of the file; with dtype and shape, or `None` where only the key is known.
+    /// The keys, in the order of the file; with dtype and shape, or `None` where only the key is
+    /// known.
     pub keys: IndexMap<Key, Option<TensorInfo>>,
 }
 
@@ -49,7 +50,13 @@ impl Wanted {
 
 impl From<&Header> for Wanted {
     fn from(header: &Header) -> Self {
-        Self { keys: header.tensors.iter().map(|(key, entry)| (key.clone(), Some(entry.info.clone()))).collect() }
+        Self {
+            keys: header
+                .tensors
+                .iter()
+                .map(|(key, entry)| (key.clone(), Some(entry.info.clone())))
+                .collect(),
+        }
     }
 }
 
@@ -65,7 +72,11 @@ mod tests {
 
     #[test]
     fn parts_join_and_agree() {
-        let joined = Wanted::join([&part(&[("a", None), ("b", Some(2))]), &part(&[("a", Some(3)), ("b", None)])]).unwrap();
+        let joined = Wanted::join([
+            &part(&[("a", None), ("b", Some(2))]),
+            &part(&[("a", Some(3)), ("b", None)]),
+        ])
+        .unwrap();
         assert_eq!(joined, part(&[("a", Some(3)), ("b", Some(2))]));
         let disagree = Wanted::join([&part(&[("a", Some(3))]), &part(&[("a", Some(4))])]);
         assert_eq!(disagree, Err(Key::from("a")));

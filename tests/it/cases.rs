@@ -1,4 +1,5 @@
-//! Cases made by transformers: what it made of a checkpoint and what it saved, byte for byte (see tests/fixtures/cases/README.md).
+//! Cases made by transformers: what it made of a checkpoint and what it saved, byte for byte (see
+//! tests/fixtures/cases/README.md).
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -51,7 +52,8 @@ struct Case {
 fn cases() -> Vec<(String, Case)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/cases");
     let more = std::env::var_os("REGRAFT_CASES").map(PathBuf::from);
-    let files = std::iter::once(folder).chain(more).flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    let files =
+        std::iter::once(folder).chain(more).flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let mut paths: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
@@ -81,7 +83,9 @@ pub(crate) fn floats(key: &str, info: &TensorInfo) -> Vec<u8> {
 }
 
 fn drawn(key: &str, info: &TensorInfo, element_of: impl Fn(u64) -> Vec<u8>) -> Vec<u8> {
-    let seed = key.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+    let seed = key.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+    });
     let element = |at: u64| {
         let mut z = seed.wrapping_add(at.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -96,9 +100,12 @@ fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-pub(crate) fn state_dict(tensors: impl IntoIterator<Item = (String, TensorInfo, Vec<u8>)>) -> StateDict {
-    let view =
-        |(key, info, bytes): (String, TensorInfo, Vec<u8>)| (Key::from(key), TensorView::contiguous(Storage::new(bytes), info, 0).unwrap());
+pub(crate) fn state_dict(
+    tensors: impl IntoIterator<Item = (String, TensorInfo, Vec<u8>)>,
+) -> StateDict {
+    let view = |(key, info, bytes): (String, TensorInfo, Vec<u8>)| {
+        (Key::from(key), TensorView::contiguous(Storage::new(bytes), info, 0).unwrap())
+    };
     StateDict::from_tensors(tensors.into_iter().map(view), BTreeMap::new())
 }
 
@@ -109,7 +116,13 @@ fn planned(case: &Case, source: &StateDict, from: &str, to: &str, wanted: Option
         other if other.is_equal() => Some(Equality::Equal),
         _ => Some(Equality::Differ(1)),
     };
-    let options = PlanOptions { config, wanted, not_strict: true, equal: Some(&equal), ..PlanOptions::default() };
+    let options = PlanOptions {
+        config,
+        wanted,
+        not_strict: true,
+        equal: Some(&equal),
+        ..PlanOptions::default()
+    };
     plan(&route.stages(), source.header(), &options).unwrap()
 }
 
@@ -117,7 +130,11 @@ fn planned(case: &Case, source: &StateDict, from: &str, to: &str, wanted: Option
 fn same(name: &str, plan: &Plan, source: &StateDict, said: &IndexMap<String, Said>) {
     let made = views(plan, source).unwrap();
     let mut given: Vec<&str> = made.tensors.keys().map(Key::as_str).collect();
-    let mut expected: Vec<&str> = said.iter().filter(|(_, said)| said.hash().is_some()).map(|(key, _)| key.as_str()).collect();
+    let mut expected: Vec<&str> = said
+        .iter()
+        .filter(|(_, said)| said.hash().is_some())
+        .map(|(key, _)| key.as_str())
+        .collect();
     given.sort_unstable();
     expected.sort_unstable();
     assert_eq!(given, expected, "{name}: keys");
@@ -131,25 +148,53 @@ fn same(name: &str, plan: &Plan, source: &StateDict, said: &IndexMap<String, Sai
 #[test]
 fn towards_the_model() {
     for (name, case) in cases() {
-        let source = state_dict(case.checkpoint.iter().map(|(key, said)| (key.clone(), said.info(), data(key, &said.info()))));
-        let wanted = Wanted { keys: case.model.iter().map(|(key, said)| (Key::from(key.as_str()), Some(said.info()))).collect() };
+        let source = state_dict(
+            case.checkpoint
+                .iter()
+                .map(|(key, said)| (key.clone(), said.info(), data(key, &said.info()))),
+        );
+        let wanted = Wanted {
+            keys: case
+                .model
+                .iter()
+                .map(|(key, said)| (Key::from(key.as_str()), Some(said.info())))
+                .collect(),
+        };
         let plan = planned(&case, &source, "hub", "model", Some(&wanted));
         same(&name, &plan, &source, &case.model);
     }
 }
 
-/// What transformers holds as one tensor is one tensor here: the same storage, offset, shape and strides.
+/// What transformers holds as one tensor is one tensor here: the same storage, offset, shape and
+/// strides.
 #[test]
 fn ties_are_one_tensor_in_memory() {
     let mut groups = 0;
     for (name, case) in cases() {
-        let source = state_dict(case.checkpoint.iter().map(|(key, said)| (key.clone(), said.info(), data(key, &said.info()))));
-        let wanted = Wanted { keys: case.model.iter().map(|(key, said)| (Key::from(key.as_str()), Some(said.info()))).collect() };
+        let source = state_dict(
+            case.checkpoint
+                .iter()
+                .map(|(key, said)| (key.clone(), said.info(), data(key, &said.info()))),
+        );
+        let wanted = Wanted {
+            keys: case
+                .model
+                .iter()
+                .map(|(key, said)| (Key::from(key.as_str()), Some(said.info())))
+                .collect(),
+        };
         let made = views(&planned(&case, &source, "hub", "model", Some(&wanted)), &source).unwrap();
         for group in &case.ties {
-            let views: Vec<&TensorView> = group.iter().filter_map(|key| made.tensors.get(key.as_str())).collect();
-            assert!(views.is_empty() || views.len() == group.len(), "{name}: one of {group:?} is missing");
-            assert!(views.windows(2).all(|pair| pair[0].same_tensor(pair[1])), "{name}: {group:?} are not one");
+            let views: Vec<&TensorView> =
+                group.iter().filter_map(|key| made.tensors.get(key.as_str())).collect();
+            assert!(
+                views.is_empty() || views.len() == group.len(),
+                "{name}: one of {group:?} is missing"
+            );
+            assert!(
+                views.windows(2).all(|pair| pair[0].same_tensor(pair[1])),
+                "{name}: {group:?} are not one"
+            );
             groups += usize::from(!views.is_empty());
         }
     }
@@ -160,7 +205,11 @@ fn ties_are_one_tensor_in_memory() {
 fn towards_the_hub() {
     for (name, case) in cases() {
         // Tied keys hold the data of the first of their group.
-        let by_hash: HashMap<String, &str> = case.model.iter().map(|(key, said)| (hash(&data(key, &said.info())), key.as_str())).collect();
+        let by_hash: HashMap<String, &str> = case
+            .model
+            .iter()
+            .map(|(key, said)| (hash(&data(key, &said.info())), key.as_str()))
+            .collect();
         let source = state_dict(case.model.iter().map(|(key, said)| {
             let of = by_hash[&case.model_data[key]];
             (key.clone(), said.info(), data(of, &said.info()))

@@ -1,8 +1,11 @@
-//! Cases over the language's meaning: rule texts and what is said of them, rule texts with headers and the plans they give.
+//! Cases over the language's meaning: rule texts and what is said of them, rule texts with headers
+//! and the plans they give.
 //!
-//! A corpus file holds cases that start with `### name`. A check case is rule text. A plan case has, after the rule text, lines
-//! `--- keys` (one `key dtype [shape]` a line), and optionally `--- wanted` (the same, or keys alone), `--- config` (JSON),
-//! `--- set` (`name=integer`), `--- record`, `--- metadata`, `--- remarks` of files (JSON), `--- options` (words: `reverse`, `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
+//! A corpus file holds cases that start with `### name`. A check case is rule text. A plan case
+//! has, after the rule text, lines `--- keys` (one `key dtype [shape]` a line), and optionally `---
+//! wanted` (the same, or keys alone), `--- config` (JSON), `--- set` (`name=integer`), `---
+//! record`, `--- metadata`, `--- remarks` of files (JSON), `--- options` (words: `reverse`,
+//! `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
 
 use std::fmt::Write as _;
 
@@ -52,7 +55,9 @@ fn proof_corpus() {
         let mut out = String::new();
         for (name, body) in cases(&text) {
             let said = match compile(body) {
-                Ok(rules) => format!("{}{:?}\n", shown(&rules.findings), regraft::check::idempotence(&rules)),
+                Ok(rules) => {
+                    format!("{}{:?}\n", shown(&rules.findings), regraft::check::idempotence(&rules))
+                }
                 Err(diagnostics) => shown(&diagnostics.0),
             };
             writeln!(out, "### {name}\n{said}").unwrap();
@@ -65,7 +70,9 @@ fn infos(text: &str) -> IndexMap<Key, Option<TensorInfo>> {
     text.lines()
         .filter(|line| !line.trim().is_empty())
         .map(|line| {
-            let Some((start, shape)) = line.split_once(" [") else { return (Key::from(line), None) };
+            let Some((start, shape)) = line.split_once(" [") else {
+                return (Key::from(line), None);
+            };
             let (key, dtype) = start.rsplit_once(' ').unwrap();
             let shape: Vec<u64> = serde_json::from_str(&format!("[{shape}")).unwrap();
             (Key::from(key), Some(TensorInfo::new(dtype.parse().unwrap(), shape)))
@@ -90,15 +97,23 @@ impl Given {
         for section in sections {
             let (name, body) = section.split_once('\n').unwrap();
             match name.trim() {
-                "keys" => given.header = Header::from_infos(infos(body).into_iter().map(|(key, info)| (key, info.unwrap()))),
+                "keys" => {
+                    given.header = Header::from_infos(
+                        infos(body).into_iter().map(|(key, info)| (key, info.unwrap())),
+                    )
+                }
                 "wanted" => given.wanted = Some(Wanted { keys: infos(body) }),
                 "record" => given.record = Some(serde_json::from_str(body).unwrap()),
                 "remarks" => given.header.remarks = serde_json::from_str(body).unwrap(),
                 "metadata" => given.header.metadata = serde_json::from_str(body).unwrap(),
-                "config" => given.options.config = Config::from_value(serde_json::from_str(body).unwrap()),
+                "config" => {
+                    given.options.config = Config::from_value(serde_json::from_str(body).unwrap())
+                }
                 "set" => {
                     let pairs = body.split_whitespace().map(|pair| pair.split_once('=').unwrap());
-                    given.options.parameters = pairs.map(|(name, value)| (name.to_owned(), Value::Int(value.parse().unwrap()))).collect();
+                    given.options.parameters = pairs
+                        .map(|(name, value)| (name.to_owned(), Value::Int(value.parse().unwrap())))
+                        .collect();
                 }
                 "options" => body.split_whitespace().for_each(|word| given.option(word)),
                 other => panic!("unknown section {other}"),
@@ -122,8 +137,12 @@ impl Given {
 
     pub(super) fn plan(&self, rules: &Rules, direction: Direction) -> Result<Plan, Diagnostics> {
         let compare = |_: &str, _: &str| self.equal;
-        let options =
-            PlanOptions { wanted: self.wanted.as_ref(), record: self.record.as_ref(), equal: Some(&compare), ..self.options.clone() };
+        let options = PlanOptions {
+            wanted: self.wanted.as_ref(),
+            record: self.record.as_ref(),
+            equal: Some(&compare),
+            ..self.options.clone()
+        };
         plan(&[Stage { rules, direction, named: true }], &self.header, &options)
     }
 }
@@ -137,7 +156,8 @@ fn run(body: &str) -> String {
     let given = Given::read(sections);
     match given.plan(&rules, given.direction) {
         Ok(plan) => {
-            let verdict = plan.verdict.map_or_else(String::new, |verdict| format!("verdict {verdict:?}\n"));
+            let verdict =
+                plan.verdict.map_or_else(String::new, |verdict| format!("verdict {verdict:?}\n"));
             format!("{verdict}{}{}", plan.to_text(), shown(&plan.findings))
         }
         Err(diagnostics) => render_all(&diagnostics.0, false),

@@ -1,4 +1,5 @@
-//! `detect` names the file that a checkpoint is of: by what its keys say, through wrappers, and nothing where nothing is said.
+//! `detect` names the file that a checkpoint is of: by what its keys say, through wrappers, and
+//! nothing where nothing is said.
 
 use regraft::config::Config;
 use regraft::library::{Detection, detect};
@@ -15,11 +16,23 @@ fn first(found: &[Detection], count: usize) -> Vec<&str> {
 
 /// A decoder's keys as most families name them, and those of its feed-forward part.
 fn decoder(start: &str, mlp: &[&str]) -> Vec<String> {
-    let mut keys = vec!["model.embed_tokens.weight".to_owned(), "model.norm.weight".to_owned(), "lm_head.weight".to_owned()];
+    let mut keys = vec![
+        "model.embed_tokens.weight".to_owned(),
+        "model.norm.weight".to_owned(),
+        "lm_head.weight".to_owned(),
+    ];
     for layer in 0..2 {
-        let names =
-            ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "input_layernorm", "post_attention_layernorm"];
-        keys.extend(names.iter().chain(mlp).map(|name| format!("model.layers.{layer}.{name}.weight")));
+        let names = [
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "input_layernorm",
+            "post_attention_layernorm",
+        ];
+        keys.extend(
+            names.iter().chain(mlp).map(|name| format!("model.layers.{layer}.{name}.weight")),
+        );
     }
     keys.into_iter().map(|key| format!("{start}{key}")).collect()
 }
@@ -34,15 +47,23 @@ fn a_wrapper_around_every_key_is_looked_through_and_told() {
     assert_eq!(first(&found, 1), ["llama"]);
     // Three keys, and nine in each of two layers.
     assert_eq!((found[0].explained, found[0].keys, found[0].against), (21, 21, 0));
-    assert_eq!(found[0].wrappers.iter().map(|one| (one.name.as_str(), one.keys)).collect::<Vec<_>>(), [("_orig_mod", 21)]);
+    assert_eq!(
+        found[0].wrappers.iter().map(|one| (one.name.as_str(), one.keys)).collect::<Vec<_>>(),
+        [("_orig_mod", 21)]
+    );
 }
 
 #[test]
 fn names_of_few_families_tell_more_than_many_usual_ones() {
-    let experts =
-        ["block_sparse_moe.gate", "block_sparse_moe.experts.0.w1", "block_sparse_moe.experts.0.w2", "block_sparse_moe.experts.0.w3"];
+    let experts = [
+        "block_sparse_moe.gate",
+        "block_sparse_moe.experts.0.w1",
+        "block_sparse_moe.experts.0.w2",
+        "block_sparse_moe.experts.0.w3",
+    ];
     assert_eq!(first(&of(&decoder("", &experts)), 1), ["mixtral"]);
-    let experts = ["mlp.gate", "mlp.experts.0.gate_proj", "mlp.experts.0.up_proj", "mlp.experts.0.down_proj"];
+    let experts =
+        ["mlp.gate", "mlp.experts.0.gate_proj", "mlp.experts.0.up_proj", "mlp.experts.0.down_proj"];
     assert!(first(&of(&decoder("", &experts)), 3).contains(&"qwen2_moe"));
 }
 

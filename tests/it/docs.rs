@@ -1,10 +1,13 @@
-//! The documents can't lie: each block of rules in them is checked, each block of keys under one is planned, and each code has its entry.
+//! The documents can't lie: each block of rules in them is checked, each block of keys under one is
+//! planned, and each code has its entry.
 //!
-//! A fenced block `graft` holds rules. It must check without a finding, and its examples must hold. A block `keys` after it says what the rules do: keys before
-//! an arrow, keys after it, `key`, `key F32` or `key F32 [2, 4]` a line (`F32 [4, 4]` if not said). `=>` is read left to right, `<=` right
-//! to left (the keys before the arrow are what comes out), `<=>` both ways. Lines `RG301` are the findings, warnings and errors all of them,
-//! notes as one likes; with an error nothing may stand after the arrow. Before the keys may stand `config {…}`, `set name=4`, `tied`,
-//! `untied`, `equal`, `differ`, `not-strict` and `wanted key`, `wanted key F32 [2, 4]`.
+//! A fenced block `graft` holds rules. It must check without a finding, and its examples must hold.
+//! A block `keys` after it says what the rules do: keys before an arrow, keys after it, `key`, `key
+//! F32` or `key F32 [2, 4]` a line (`F32 [4, 4]` if not said). `=>` is read left to right, `<=`
+//! right to left (the keys before the arrow are what comes out), `<=>` both ways. Lines `RG301` are
+//! the findings, warnings and errors all of them, notes as one likes; with an error nothing may
+//! stand after the arrow. Before the keys may stand `config {…}`, `set name=4`, `tied`, `untied`,
+//! `equal`, `differ`, `not-strict` and `wanted key`, `wanted key F32 [2, 4]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -49,19 +52,27 @@ fn document(name: &str) -> String {
 }
 
 fn blocks(name: &str) -> Vec<Block> {
-    let (mut found, mut open, mut heading): (Vec<Block>, Option<Block>, String) = (Vec::new(), None, String::new());
+    let (mut found, mut open, mut heading): (Vec<Block>, Option<Block>, String) =
+        (Vec::new(), None, String::new());
     for (at, line) in document(name).lines().enumerate() {
         match (line.strip_prefix("```"), open.as_mut()) {
             (Some(kind), None) => {
                 let heading = heading.clone();
-                open = Some(Block { kind: kind.trim().to_owned(), line: at + 1, text: String::new(), heading });
+                open = Some(Block {
+                    kind: kind.trim().to_owned(),
+                    line: at + 1,
+                    text: String::new(),
+                    heading,
+                });
             }
             (Some(_), Some(_)) => found.extend(open.take()),
             (None, Some(block)) => {
                 block.text.push_str(line);
                 block.text.push('\n');
             }
-            (None, None) if line.starts_with('#') => heading = line.trim_start_matches('#').trim().to_owned(),
+            (None, None) if line.starts_with('#') => {
+                heading = line.trim_start_matches('#').trim().to_owned()
+            }
             (None, None) => {}
         }
     }
@@ -85,19 +96,25 @@ struct Case {
 }
 
 fn key_line(line: &str) -> (Key, TensorInfo) {
-    let (start, shape) = line.split_once('[').map_or((line, "4, 4]"), |(start, shape)| (start, shape));
-    let shape: Vec<u64> = serde_json::from_str(&format!("[{shape}")).unwrap_or_else(|_| panic!("a shape in `{line}`"));
+    let (start, shape) =
+        line.split_once('[').map_or((line, "4, 4]"), |(start, shape)| (start, shape));
+    let shape: Vec<u64> = serde_json::from_str(&format!("[{shape}"))
+        .unwrap_or_else(|_| panic!("a shape in `{line}`"));
     let mut words = start.split_whitespace();
     let key = words.next().unwrap();
     let dtype = words.next().unwrap_or("F32");
     assert_eq!(words.next(), None, "`{line}` is no line of keys");
-    (Key::from(key), TensorInfo::new(dtype.parse().unwrap_or_else(|()| panic!("a dtype in `{line}`")), shape))
+    (
+        Key::from(key),
+        TensorInfo::new(dtype.parse().unwrap_or_else(|()| panic!("a dtype in `{line}`")), shape),
+    )
 }
 
 fn case(text: &str) -> Case {
     let mut case = Case::default();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (word, rest) = line.split_once(' ').map_or((line, ""), |(word, rest)| (word, rest.trim()));
+        let (word, rest) =
+            line.split_once(' ').map_or((line, ""), |(word, rest)| (word, rest.trim()));
         match word {
             "=>" | "<=" | "<=>" => {
                 assert!(case.arrow.is_empty() && rest.is_empty(), "one arrow on a line of its own");
@@ -118,7 +135,9 @@ fn case(text: &str) -> Case {
             "equal" => case.equal = Some(Equality::Equal),
             "differ" => case.equal = Some(Equality::Differ(4)),
             "not-strict" => case.not_strict = true,
-            code if code.starts_with("RG") && codes::ALL.iter().any(|(known, _)| known.to_string() == code) => {
+            code if code.starts_with("RG")
+                && codes::ALL.iter().any(|(known, _)| known.to_string() == code) =>
+            {
                 case.codes.insert(code.to_owned());
             }
             _ if case.arrow.is_empty() => case.left.push(key_line(line)),
@@ -129,7 +148,12 @@ fn case(text: &str) -> Case {
 }
 
 /// What comes out of planning: keys with their tensors, or nothing, and the findings.
-fn planned(rules: &Rules, case: &Case, from: &[(Key, TensorInfo)], direction: Direction) -> (BTreeMap<Key, TensorInfo>, Vec<Diagnostic>) {
+fn planned(
+    rules: &Rules,
+    case: &Case,
+    from: &[(Key, TensorInfo)],
+    direction: Direction,
+) -> (BTreeMap<Key, TensorInfo>, Vec<Diagnostic>) {
     let header = Header::from_infos(from.iter().cloned());
     let wanted = Wanted { keys: case.wanted.iter().cloned().collect() };
     let equal = |_: &str, _: &str| case.equal;
@@ -144,7 +168,11 @@ fn planned(rules: &Rules, case: &Case, from: &[(Key, TensorInfo)], direction: Di
     };
     match plan(&[Stage { rules, direction, named: true }], &header, &options) {
         Ok(plan) => {
-            let keys = plan.targets.iter().map(|target| (target.key.clone(), plan.info(target).clone())).collect();
+            let keys = plan
+                .targets
+                .iter()
+                .map(|target| (target.key.clone(), plan.info(target).clone()))
+                .collect();
             (keys, plan.findings)
         }
         Err(Diagnostics(findings)) => (BTreeMap::new(), findings),
@@ -154,9 +182,10 @@ fn planned(rules: &Rules, case: &Case, from: &[(Key, TensorInfo)], direction: Di
 /// Whether a case is as it says; the findings.
 fn holds(place: &str, rules: &Rules, case: &Case) -> Vec<Diagnostic> {
     let mut all = Vec::new();
-    for (arrow, from, to, direction) in
-        [("=>", &case.left, &case.right, Direction::Forward), ("<=", &case.right, &case.left, Direction::Reverse)]
-    {
+    for (arrow, from, to, direction) in [
+        ("=>", &case.left, &case.right, Direction::Forward),
+        ("<=", &case.right, &case.left, Direction::Reverse),
+    ] {
         if case.arrow != arrow && case.arrow != "<=>" {
             continue;
         }
@@ -165,13 +194,18 @@ fn holds(place: &str, rules: &Rules, case: &Case) -> Vec<Diagnostic> {
         let expected: BTreeMap<Key, TensorInfo> = to.iter().cloned().collect();
         assert_eq!(given, expected, "{place}, read {direction:?}; findings:\n{said}");
         for finding in &findings {
-            let known = finding.severity == Severity::Note || case.codes.contains(&finding.code.to_string());
+            let known = finding.severity == Severity::Note
+                || case.codes.contains(&finding.code.to_string());
             assert!(known, "{place} doesn't name a finding:\n{said}");
         }
         all.extend(findings);
     }
     for code in &case.codes {
-        assert!(all.iter().any(|finding| finding.code.to_string() == *code), "{place}: no finding {code}:\n{}", render_all(&all, false));
+        assert!(
+            all.iter().any(|finding| finding.code.to_string() == *code),
+            "{place}: no finding {code}:\n{}",
+            render_all(&all, false)
+        );
     }
     all
 }
@@ -188,7 +222,12 @@ fn run(name: &str, errors_allowed: bool) -> BTreeMap<String, BTreeSet<String>> {
                 rules_seen += 1;
                 let checked = compile(&block.text);
                 let findings = match &checked {
-                    Ok(rules) => rules.findings.iter().cloned().chain(library::check_examples(rules)).collect(),
+                    Ok(rules) => rules
+                        .findings
+                        .iter()
+                        .cloned()
+                        .chain(library::check_examples(rules))
+                        .collect(),
                     Err(Diagnostics(findings)) => findings.clone(),
                 };
                 if !errors_allowed {
@@ -198,14 +237,19 @@ fn run(name: &str, errors_allowed: bool) -> BTreeMap<String, BTreeSet<String>> {
                 findings
             }
             "keys" => {
-                let rules = last.as_ref().unwrap_or_else(|| panic!("{place}: no rules before it that check"));
+                let rules = last
+                    .as_ref()
+                    .unwrap_or_else(|| panic!("{place}: no rules before it that check"));
                 let case = case(&block.text);
                 assert!(!case.arrow.is_empty(), "{place}: no arrow");
                 holds(&place, rules, &case)
             }
             _ => continue,
         };
-        shown.entry(block.heading).or_default().extend(findings.iter().map(|finding| finding.code.to_string()));
+        shown
+            .entry(block.heading)
+            .or_default()
+            .extend(findings.iter().map(|finding| finding.code.to_string()));
     }
     assert!(rules_seen > 0, "{name} has no rules");
     shown
@@ -264,7 +308,11 @@ fn what_documents_name_is_there() {
             named += 1;
         }
         let prefixes = ["src/", "tests/", "docs/", "grammar/", "scripts/", "rules/", "examples/"];
-        let words = text.split('`').skip(1).step_by(2).filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
+        let words = text
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
         for word in words.filter(|word| !word.contains(['<', '*', ' '])) {
             assert!(root.join(word).exists(), "{name} names {word}");
             named += 1;
@@ -284,14 +332,20 @@ fn the_readme_shows_its_example() {
 fn every_op_and_statement_is_in_the_reference() {
     let text = document("docs/language.md");
     for op in regraft::check::op::NAMES.iter().chain(regraft::check::op::MAKERS) {
-        assert!(text.contains(&format!("`{op}(")) || text.contains(&format!("`{op}`")), "docs/language.md doesn't have the op `{op}`");
+        assert!(
+            text.contains(&format!("`{op}(")) || text.contains(&format!("`{op}`")),
+            "docs/language.md doesn't have the op `{op}`"
+        );
     }
     let statements = [
-        "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast", "tie", "untie", "create", "expect",
-        "trust", "example", "when",
+        "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep",
+        "cast", "tie", "untie", "create", "expect", "trust", "example", "when",
     ];
     for statement in statements {
-        assert!(text.contains(&format!("### `{statement}`")), "docs/language.md has no section on `{statement}`");
+        assert!(
+            text.contains(&format!("### `{statement}`")),
+            "docs/language.md has no section on `{statement}`"
+        );
     }
 }
 
@@ -316,7 +370,9 @@ fn the_entries_show_their_codes() {
             continue;
         }
         let code = code.to_string();
-        let found = shown.iter().any(|(heading, codes)| heading.starts_with(&format!("{code}:")) && codes.contains(&code));
+        let found = shown.iter().any(|(heading, codes)| {
+            heading.starts_with(&format!("{code}:")) && codes.contains(&code)
+        });
         assert!(found, "the example under {code} ({name}) doesn't give it");
     }
 }
@@ -341,7 +397,9 @@ fn every_code_has_a_snapshot() {
     for (code, name) in codes::ALL {
         let shown = text.contains(&format!("[{code}]"));
         match NOT_RAISED.iter().find(|(known, _)| known == code) {
-            Some((_, why)) => assert!(!shown, "{code} ({name}) is raised now: take it from the list ({why})"),
+            Some((_, why)) => {
+                assert!(!shown, "{code} ({name}) is raised now: take it from the list ({why})")
+            }
             None => assert!(shown, "no corpus snapshot shows {code} ({name})"),
         }
     }
@@ -357,7 +415,13 @@ fn an_example_that_is_not_met() {
 struct Files(&'static [(&'static str, &'static str)]);
 
 impl Includes for Files {
-    fn load(&self, path: &str, _: bool, _: &SourceText, _: &SourceText) -> Result<Arc<SourceText>, NotIncluded> {
+    fn load(
+        &self,
+        path: &str,
+        _: bool,
+        _: &SourceText,
+        _: &SourceText,
+    ) -> Result<Arc<SourceText>, NotIncluded> {
         let unknown = || NotIncluded::Unknown(format!("there is no rule file `{path}`"));
         let found = self.0.iter().find(|(name, _)| *name == path).ok_or_else(unknown)?;
         Ok(Arc::new(SourceText { name: found.0.to_owned(), text: found.1.to_owned() }))
@@ -379,24 +443,42 @@ fn a_layout_that_no_file_has() {
     let misspelt = Route::by_config(&config, Some("hub"), Some("modle")).unwrap_err();
     let mixtral = library::load("mixtral").unwrap();
     let other = Route::named(vec![mixtral], None, Some("megatron"), false).unwrap_err();
-    insta::assert_snapshot!(format!("{}\n{}", render_all(&misspelt.0, false), render_all(&other.0, false)));
+    insta::assert_snapshot!(format!(
+        "{}\n{}",
+        render_all(&misspelt.0, false),
+        render_all(&other.0, false)
+    ));
 }
 
 #[test]
 fn a_layout_that_no_rule_leads_to() {
     let said = |config: serde_json::Value, keys: &[&str], to: &str| {
         let config = Config::from_value(config);
-        let header = Header::from_infos(keys.iter().map(|key| (Key::from(*key), TensorInfo::new(Dtype::F32, vec![4, 4]))));
+        let header = Header::from_infos(
+            keys.iter().map(|key| (Key::from(*key), TensorInfo::new(Dtype::F32, vec![4, 4]))),
+        );
         let route = Route::by_config(&config, None, Some(to)).unwrap();
-        let plan = plan(&route.stages(), &header, &PlanOptions { config: config.clone(), ..PlanOptions::default() }).unwrap();
+        let plan = plan(
+            &route.stages(),
+            &header,
+            &PlanOptions { config: config.clone(), ..PlanOptions::default() },
+        )
+        .unwrap();
         library::no_way(&header, &plan, to)
     };
-    let meta = ["tok_embeddings.weight", "layers.0.attention.wq.weight", "norm.weight", "output.weight"];
-    let hub = ["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", "model.norm.weight", "lm_head.weight"];
+    let meta =
+        ["tok_embeddings.weight", "layers.0.attention.wq.weight", "norm.weight", "output.weight"];
+    let hub = [
+        "model.embed_tokens.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    ];
     let mistral = serde_json::json!({"model_type": "mistral"});
     let foreign = said(mistral.clone(), &meta, "hub").unwrap();
     insta::assert_snapshot!(render_all(&[foreign], false));
-    // Many models have the same keys in memory as on the hub, and what comes as it is asked for is right.
+    // Many models have the same keys in memory as on the hub, and what comes as it is asked for is
+    // right.
     assert!(said(mistral.clone(), &hub, "hub").is_none());
     assert!(said(mistral, &hub, "model").is_none());
     let llama = serde_json::json!({"model_type": "llama", "num_attention_heads": 2});

@@ -1,4 +1,5 @@
-//! Whether two conditions can hold for one key, as `check` decides it (`RG205`), held against trying every index.
+//! Whether two conditions can hold for one key, as `check` decides it (`RG205`), held against
+//! trying every index.
 
 use regraft::compile;
 
@@ -72,8 +73,11 @@ fn conditions_that_meet_are_told_from_those_that_exclude_each_other() {
         let text = format!(
             "rename {{\n  \"l.{{l}}.a\" <-> \"x.{{{m}*l+{c}}}.z\" where {first}\n  \"l.{{l}}.b\" <-> \"x.{{{n}*l+{d}}}.z\" where {second}\n}}\n"
         );
-        let index = |value: i64, m: i64, c: i64| (value >= c && (value - c) % m == 0).then(|| (value - c) / m);
-        let meet = (0..2000).any(|value| index(value, m, c).is_some_and(&a) && index(value, n, d).is_some_and(&b));
+        let index = |value: i64, m: i64, c: i64| {
+            (value >= c && (value - c) % m == 0).then(|| (value - c) / m)
+        };
+        let meet = (0..2000)
+            .any(|value| index(value, m, c).is_some_and(&a) && index(value, n, d).is_some_and(&b));
         let refused = match compile(&text) {
             Ok(_) => false,
             Err(found) => {

@@ -72,7 +72,8 @@ impl Build {
 
     fn tied(&mut self, key: &str, node: NodeId, to: &str) {
         self.target(key, node);
-        self.0.targets.iter_mut().find(|target| &*target.key == key).unwrap().tied_to = Some(to.into());
+        self.0.targets.iter_mut().find(|target| &*target.key == key).unwrap().tied_to =
+            Some(to.into());
     }
 }
 
@@ -80,7 +81,8 @@ impl Build {
 fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let step = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     (0..len).map(step).collect()
@@ -100,7 +102,11 @@ fn dict(tensors: &[(&str, Dtype, &[u64])]) -> StateDict {
 
 /// The names in a directory, hidden ones too.
 pub(super) fn names(directory: &std::path::Path) -> Vec<String> {
-    let mut names: Vec<String> = directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = directory
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }

@@ -1,7 +1,9 @@
-//! Every rule file that has layouts, on a header of a model that it is for: there, back, and there once more.
+//! Every rule file that has layouts, on a header of a model that it is for: there, back, and there
+//! once more.
 //!
-//! The headers are in tests/fixtures/headers.json, which `scripts/make_fixtures.py` writes: one from each model's own framework, with small
-//! shapes. The data of a key depends on the key, so that no tensor can stand for another one.
+//! The headers are in tests/fixtures/headers.json, which `scripts/make_fixtures.py` writes: one
+//! from each model's own framework, with small shapes. The data of a key depends on the key, so
+//! that no tensor can stand for another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,9 +22,12 @@ use serde::Deserialize;
 
 use super::cases::{floats, state_dict};
 
-/// Files whose conversion doesn't come back to the very bytes or keys, with the reason; each must really not come back.
-const ONE_WAY: &[(&str, &str)] =
-    &[("qwen3_vl_moe", "experts that transformers 4 published are transposed; as transformers does, the way back leaves them so")];
+/// Files whose conversion doesn't come back to the very bytes or keys, with the reason; each must
+/// really not come back.
+const ONE_WAY: &[(&str, &str)] = &[(
+    "qwen3_vl_moe",
+    "experts that transformers 4 published are transposed; as transformers does, the way back leaves them so",
+)];
 
 /// Files that do something to their own output, with the reason; each must really do so.
 const TWICE: &[(&str, &str)] = &[];
@@ -44,14 +49,20 @@ fn fixtures() -> BTreeMap<String, Fixture> {
 /// The keys that one with numbers in braces stands for: `a.{0-2,5}` is a.0, a.1, a.2 and a.5.
 fn unfolded(key: &str) -> Vec<String> {
     key.split('.').fold(vec![], |heads: Vec<String>, segment| {
-        let segments: Vec<String> = match segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
+        let segments: Vec<String> = match segment
+            .strip_prefix('{')
+            .and_then(|inner| inner.strip_suffix('}'))
+        {
             None => vec![segment.to_owned()],
             Some(runs) => runs.split(',').flat_map(run).map(|number| number.to_string()).collect(),
         };
         if heads.is_empty() {
             return segments;
         }
-        heads.iter().flat_map(|head| segments.iter().map(move |segment| format!("{head}.{segment}"))).collect()
+        heads
+            .iter()
+            .flat_map(|head| segments.iter().map(move |segment| format!("{head}.{segment}")))
+            .collect()
     })
 }
 
@@ -94,14 +105,27 @@ struct Given<'a> {
     record: Option<&'a Record>,
 }
 
-fn step(rules: &Rules, direction: Direction, source: &StateDict, given: Given<'_>) -> Result<Step, String> {
+fn step(
+    rules: &Rules,
+    direction: Direction,
+    source: &StateDict,
+    given: Given<'_>,
+) -> Result<Step, String> {
     let Given { config, wanted, record } = given;
     let equal = |a: &str, b: &str| match tensors_equal(source, a, b).ok()? {
         other if other.is_equal() => Some(Equality::Equal),
         _ => Some(Equality::Differ(1)),
     };
-    let options = PlanOptions { config: config.clone(), wanted, not_strict: true, record, equal: Some(&equal), ..PlanOptions::default() };
-    let plan = plan(&[Stage { rules, direction, named: false }], source.header(), &options).map_err(|found| render_all(&found.0, false))?;
+    let options = PlanOptions {
+        config: config.clone(),
+        wanted,
+        not_strict: true,
+        record,
+        equal: Some(&equal),
+        ..PlanOptions::default()
+    };
+    let plan = plan(&[Stage { rules, direction, named: false }], source.header(), &options)
+        .map_err(|found| render_all(&found.0, false))?;
     let made = views(&plan, source).map_err(|error| error.to_string())?;
     Ok(Step { plan, result: StateDict::from_tensors(made.tensors, BTreeMap::new()) })
 }
@@ -114,13 +138,25 @@ fn differing(before: &StateDict, after: &StateDict, gone: &BTreeSet<Key>) -> Opt
             None if gone.contains(key) => {}
             None => wrong.push(format!("{key} is missing")),
             Some(_) if gone.contains(key) => wrong.push(format!("{key} was dropped and is back")),
-            Some(other) if other.info() != view.info() => wrong.push(format!("{key} is {}, was {}", other.info(), view.info())),
-            Some(other) if other.to_vec() != view.to_vec() => wrong.push(format!("{key} has other bytes")),
+            Some(other) if other.info() != view.info() => {
+                wrong.push(format!("{key} is {}, was {}", other.info(), view.info()))
+            }
+            Some(other) if other.to_vec() != view.to_vec() => {
+                wrong.push(format!("{key} has other bytes"))
+            }
             Some(_) => {}
         }
     }
-    wrong.extend(after.keys().filter(|key| before.get(key).is_none()).map(|key| format!("{key} is new")));
-    (!wrong.is_empty()).then(|| format!("{} keys: {}", wrong.len(), wrong.iter().take(3).cloned().collect::<Vec<_>>().join("; ")))
+    wrong.extend(
+        after.keys().filter(|key| before.get(key).is_none()).map(|key| format!("{key} is new")),
+    );
+    (!wrong.is_empty()).then(|| {
+        format!(
+            "{} keys: {}",
+            wrong.len(),
+            wrong.iter().take(3).cloned().collect::<Vec<_>>().join("; ")
+        )
+    })
 }
 
 /// What a plan would do to a checkpoint that needs nothing done.
@@ -138,7 +174,9 @@ fn moved(plan: &Plan) -> Option<String> {
 }
 
 fn with_layouts() -> impl Iterator<Item = (&'static str, &'static Rules)> {
-    library::names().map(|name| (name, library::rules(name).unwrap())).filter(|(_, rules)| rules.layouts.is_some())
+    library::names()
+        .map(|name| (name, library::rules(name).unwrap()))
+        .filter(|(_, rules)| rules.layouts.is_some())
 }
 
 #[test]
@@ -147,7 +185,8 @@ fn every_file_with_layouts_has_a_fixture() {
     let files: BTreeSet<&str> = with_layouts().map(|(name, _)| name).collect();
     let lacking: Vec<&&str> = files.iter().filter(|name| !fixtures.contains_key(**name)).collect();
     assert!(lacking.is_empty(), "scripts/make_fixtures.py has not made fixtures for {lacking:?}");
-    let stale: Vec<&String> = fixtures.keys().filter(|name| !files.contains(name.as_str())).collect();
+    let stale: Vec<&String> =
+        fixtures.keys().filter(|name| !files.contains(name.as_str())).collect();
     assert!(stale.is_empty(), "no rule file is for the fixtures {stale:?}");
 }
 
@@ -162,14 +201,23 @@ struct Outcome {
 fn outcome(name: &'static str, rules: &Rules, fixture: &Fixture) -> Result<Outcome, String> {
     let config = Config::from_value(fixture.config.clone());
     let source = fixture.source();
-    let wanted = Wanted::from_keys(fixture.target.iter().flat_map(|key| unfolded(key)).map(Key::from));
-    let forward = Given { config: &config, wanted: (!fixture.target.is_empty()).then_some(&wanted), record: None };
+    let wanted =
+        Wanted::from_keys(fixture.target.iter().flat_map(|key| unfolded(key)).map(Key::from));
+    let forward = Given {
+        config: &config,
+        wanted: (!fixture.target.is_empty()).then_some(&wanted),
+        record: None,
+    };
     let there = step(rules, Direction::Forward, &source, forward)?;
     let fires = there.plan.rules.iter().any(|rule| rule.count > 0);
     let stage = Stage { rules, direction: Direction::Forward, named: false };
     let record = Record::of(&there.plan, &[stage], BTreeMap::new());
-    let back = |record| step(rules, Direction::Reverse, &there.result, Given { wanted: None, record, ..forward }).map(|step| step.result);
-    let by_rule = there.plan.dropped.iter().filter(|dropped| matches!(dropped.reason, DropReason::Rule(_)));
+    let back = |record| {
+        step(rules, Direction::Reverse, &there.result, Given { wanted: None, record, ..forward })
+            .map(|step| step.result)
+    };
+    let by_rule =
+        there.plan.dropped.iter().filter(|dropped| matches!(dropped.reason, DropReason::Rule(_)));
     let gone: BTreeSet<Key> = by_rule.map(|dropped| dropped.key.clone()).collect();
     let round_trip = match back(None) {
         Err(why) => Err(why),
@@ -177,22 +225,32 @@ fn outcome(name: &'static str, rules: &Rules, fixture: &Fixture) -> Result<Outco
             None => Ok(()),
             // Only where a step is one-way by itself may the record be asked.
             Some(why) if there.plan.renamed.is_empty() => Err(why),
-            Some(_) => back(Some(&record)).and_then(|came| differing(&source, &came, &gone).map_or(Ok(()), Err)),
+            Some(_) => back(Some(&record))
+                .and_then(|came| differing(&source, &came, &gone).map_or(Ok(()), Err)),
         },
     };
-    let again = step(rules, Direction::Forward, &there.result, forward).and_then(|step| match moved(&step.plan) {
-        Some(why) => Err(why),
-        None => differing(&there.result, &step.result, &BTreeSet::new()).map_or(Ok(()), Err),
-    });
+    let again =
+        step(rules, Direction::Forward, &there.result, forward).and_then(|step| {
+            match moved(&step.plan) {
+                Some(why) => Err(why),
+                None => {
+                    differing(&there.result, &step.result, &BTreeSet::new()).map_or(Ok(()), Err)
+                }
+            }
+        });
     Ok(Outcome { name, fires, round_trip, again })
 }
 
 #[test]
 fn there_and_back_is_the_identity_and_there_again_moves_nothing() {
     let fixtures = fixtures();
-    let files: Vec<_> = with_layouts().filter_map(|(name, rules)| Some((name, rules, fixtures.get(name)?))).collect();
-    let outcomes: Vec<_> =
-        files.par_iter().map(|(name, rules, fixture)| outcome(name, rules, fixture).map_err(|why| (*name, why))).collect();
+    let files: Vec<_> = with_layouts()
+        .filter_map(|(name, rules)| Some((name, rules, fixtures.get(name)?)))
+        .collect();
+    let outcomes: Vec<_> = files
+        .par_iter()
+        .map(|(name, rules, fixture)| outcome(name, rules, fixture).map_err(|why| (*name, why)))
+        .collect();
     let mut wrong = Vec::new();
     for outcome in outcomes {
         match outcome {
@@ -211,7 +269,12 @@ fn there_and_back_is_the_identity_and_there_again_moves_nothing() {
 }
 
 /// What is wrong with a result, given the files that are known to fail.
-fn judged(name: &str, what: &str, result: Result<(), String>, known: &[(&str, &str)]) -> Option<String> {
+fn judged(
+    name: &str,
+    what: &str,
+    result: Result<(), String>,
+    known: &[(&str, &str)],
+) -> Option<String> {
     let reason = known.iter().find(|(file, _)| *file == name).map(|(_, reason)| reason);
     match (result, reason) {
         (Err(why), None) => Some(format!("{name} {what}: {why}")),

@@ -1,4 +1,5 @@
-//! The fuzz targets over their seeds and over mutations of these, without a guide: what a push can afford.
+//! The fuzz targets over their seeds and over mutations of these, without a guide: what a push can
+//! afford.
 
 #[path = "../../fuzz/targets.rs"]
 #[allow(missing_docs, unreachable_pub)]
@@ -22,7 +23,8 @@ impl Random {
     }
 }
 
-/// Changes a little: bytes, stretches, numbers, words that mean something, a stretch of another seed.
+/// Changes a little: bytes, stretches, numbers, words that mean something, a stretch of another
+/// seed.
 fn mutate(seed: &[u8], other: &[u8], words: &[&str], random: &mut Random) -> Vec<u8> {
     let mut data = seed.to_vec();
     for _ in 0..1 + random.below(4) {
@@ -42,7 +44,20 @@ fn mutate(seed: &[u8], other: &[u8], words: &[&str], random: &mut Random) -> Vec
                 data.splice(at..until, stretch);
             }
             4 => {
-                let numbers = ["0", "1", "2", "3", "7", "-1", "64", "65536", "4294967296", "18446744073709551615", "1e9", "0.5"];
+                let numbers = [
+                    "0",
+                    "1",
+                    "2",
+                    "3",
+                    "7",
+                    "-1",
+                    "64",
+                    "65536",
+                    "4294967296",
+                    "18446744073709551615",
+                    "1e9",
+                    "0.5",
+                ];
                 data.splice(at..at, numbers[random.below(numbers.len())].bytes());
             }
             5 | 6 => drop(data.splice(at..until, words[random.below(words.len())].bytes())),
@@ -54,7 +69,8 @@ fn mutate(seed: &[u8], other: &[u8], words: &[&str], random: &mut Random) -> Vec
 
 fn seeds(name: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(name);
-    let mut paths: Vec<_> = directory.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> =
+        directory.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() >= 3, "{name} has too few seeds");
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
@@ -66,7 +82,10 @@ fn run(name: &str, target: fn(&[u8]), more: Vec<Vec<u8>>, words: &[&str], usual:
     for seed in &seeds {
         target(seed);
     }
-    let seed = std::env::var("REGRAFT_FUZZ_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0x2545_f491_4f6c_dd1d);
+    let seed = std::env::var("REGRAFT_FUZZ_SEED")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0x2545_f491_4f6c_dd1d);
     let mut random = Random(seed);
     for round in 0..rounds(usual) {
         let (a, b) = (random.below(seeds.len()), random.below(seeds.len()));
@@ -128,7 +147,12 @@ const WORDS: &[&str] = &[
 /// The rule files that come with the project.
 fn library() -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
-    let mut paths: Vec<_> = directory.read_dir().unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    let mut paths: Vec<_> = directory
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect();
     paths.sort();
     paths.iter().map(|path| std::fs::read(path).unwrap()).collect()
 }

@@ -1,7 +1,8 @@
 //! Files that mean harm or are broken: each ends in its own error, and never in a crash.
 //!
-//! `tests/corpus/hostile/*.txt` hold cases: `### name`, the file's content, and `---` with what the error has to say (a diagnostic's code for rules; those
-//! of `plans.txt` are wrong only over the keys given here). Broken headers are bytes rather than text, and stand in `store/bad_header.rs`.
+//! `tests/corpus/hostile/*.txt` hold cases: `### name`, the file's content, and `---` with what the
+//! error has to say (a diagnostic's code for rules; those of `plans.txt` are wrong only over the
+//! keys given here). Broken headers are bytes rather than text, and stand in `store/bad_header.rs`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -46,7 +47,8 @@ fn report(file: &str, check: impl Fn(&str) -> Result<String, String>) -> (usize,
 /// Opens a document beside a shard with the keys `a` and `b`.
 fn opened(name: &str, content: &str) -> Result<String, String> {
     let place = tempfile::tempdir().unwrap();
-    let view = || safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![2], &[1, 2]).unwrap();
+    let view =
+        || safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![2], &[1, 2]).unwrap();
     let shard = place.path().join("model-00001-of-00001.safetensors");
     safetensors::serialize_to_file([("a", view()), ("b", view())], None, &shard).unwrap();
     std::fs::create_dir(place.path().join("sub")).unwrap();
@@ -84,13 +86,18 @@ fn rules() -> (usize, String) {
     report("rules.txt", |content| match compile(content) {
         Ok(_) => Err("accepted".to_owned()),
         Err(diagnostics) => {
-            let errors = diagnostics.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
-            Ok(errors.map(|diagnostic| format!("{}: {}", diagnostic.code, diagnostic.message)).collect::<Vec<_>>().join("; "))
+            let errors =
+                diagnostics.0.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+            Ok(errors
+                .map(|diagnostic| format!("{}: {}", diagnostic.code, diagnostic.message))
+                .collect::<Vec<_>>()
+                .join("; "))
         }
     })
 }
 
-/// Rules that are right by themselves, over keys and shapes that make them ask for too much; none takes long to refuse.
+/// Rules that are right by themselves, over keys and shapes that make them ask for too much; none
+/// takes long to refuse.
 fn plans() -> (usize, String) {
     let long = vec!["x"; 1000].join(".");
     let keys = [
@@ -101,16 +108,22 @@ fn plans() -> (usize, String) {
         (&long, Dtype::U8, [1, 1]),
         (&"a".repeat(45), Dtype::U8, [1, 1]),
     ];
-    let header = Header::from_infos(keys.map(|(key, dtype, shape)| (Key::from(key), TensorInfo::new(dtype, &shape[..]))));
+    let header = Header::from_infos(
+        keys.map(|(key, dtype, shape)| (Key::from(key), TensorInfo::new(dtype, &shape[..]))),
+    );
     report("plans.txt", |content| {
         let start = Instant::now();
-        let rules = compile(content).map_err(|diagnostics| format!("the rules are wrong by themselves: {diagnostics:?}"))?;
+        let rules = compile(content)
+            .map_err(|diagnostics| format!("the rules are wrong by themselves: {diagnostics:?}"))?;
         let route = Route::named(vec![rules], None, None, false).unwrap();
         let said = match plan(&route.stages(), &header, &Default::default()) {
             Ok(_) => return Err("planned".to_owned()),
-            Err(diagnostics) => {
-                diagnostics.0.iter().map(|found| format!("{}: {}", found.code, found.message)).collect::<Vec<_>>().join("; ")
-            }
+            Err(diagnostics) => diagnostics
+                .0
+                .iter()
+                .map(|found| format!("{}: {}", found.code, found.message))
+                .collect::<Vec<_>>()
+                .join("; "),
         };
         let took = start.elapsed().as_secs_f64();
         if took < 10.0 { Ok(said) } else { Err(format!("takes {took} s")) }

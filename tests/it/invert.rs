@@ -1,4 +1,5 @@
-//! Inverses: as a file they mean what reading backwards means, and inverted again they are the file they came from.
+//! Inverses: as a file they mean what reading backwards means, and inverted again they are the file
+//! they came from.
 
 use std::sync::Arc;
 
@@ -30,7 +31,9 @@ fn every_library_file_has_an_inverse_that_checks() {
         assert!(again.left_out.is_empty(), "{name}: {:?}", again.left_out);
         let (first, third) = (print(&again.file), print(&invert(&invert(&again.file).file).file));
         assert_eq!(first, third, "{name}: inverting twice changes it");
-        if inverse.left_out.is_empty() && print(&tree(library::text(name).unwrap())) == library::text(name).unwrap() {
+        if inverse.left_out.is_empty()
+            && print(&tree(library::text(name).unwrap())) == library::text(name).unwrap()
+        {
             assert_eq!(statements(&first), statements(library::text(name).unwrap()), "{name}");
         }
     }
@@ -47,7 +50,11 @@ fn statements(text: &str) -> Vec<&str> {
 fn an_inverse_plans_as_reading_backwards_does() {
     let mut compared = 0;
     for file in ["rename", "map", "statements", "ties"] {
-        let text = std::fs::read_to_string(format!("{}/tests/corpus/plan/{file}.graft", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let text = std::fs::read_to_string(format!(
+            "{}/tests/corpus/plan/{file}.graft",
+            env!("CARGO_MANIFEST_DIR")
+        ))
+        .unwrap();
         for (name, body) in cases(&text) {
             let mut sections = body.split("--- ");
             let rules_text = sections.next().unwrap();
@@ -60,18 +67,24 @@ fn an_inverse_plans_as_reading_backwards_does() {
             let inverted = compile(&print(&inverse.file)).unwrap();
             // From wherever the case starts, both ways of saying it must agree.
             for direction in [Direction::Forward, Direction::Reverse] {
-                let (one, other) = (given.plan(&rules, direction), given.plan(&inverted, direction.opposite()));
+                let (one, other) =
+                    (given.plan(&rules, direction), given.plan(&inverted, direction.opposite()));
                 match (one, other) {
                     (Ok(one), Ok(other)) => {
                         assert_eq!(one.to_text(), other.to_text(), "{name}, {direction:?}");
                         compared += 1;
                         if direction == Direction::Forward && given.wanted.is_none() {
-                            given.header =
-                                Header::from_infos(one.targets.iter().map(|target| (target.key.clone(), one.info(target).clone())));
+                            given.header = Header::from_infos(
+                                one.targets
+                                    .iter()
+                                    .map(|target| (target.key.clone(), one.info(target).clone())),
+                            );
                         }
                     }
                     (Err(_), Err(_)) => {}
-                    (one, other) => panic!("{name}, {direction:?}: {} against {}", one.is_ok(), other.is_ok()),
+                    (one, other) => {
+                        panic!("{name}, {direction:?}: {} against {}", one.is_ok(), other.is_ok())
+                    }
                 }
             }
         }
@@ -79,34 +92,59 @@ fn an_inverse_plans_as_reading_backwards_does() {
     assert!(compared > 80, "only {compared} plans were compared");
 }
 
-/// One-way steps, there and back with the record of the way there: old names come back, and what is refused is what it says was lost.
+/// One-way steps, there and back with the record of the way there: old names come back, and what is
+/// refused is what it says was lost.
 #[test]
 fn with_the_record_only_what_was_lost_is_lossy() {
     let text = "rename \"old.{l}\" -> \"new.{l}\"\ndrop \"freqs\"\ncast \"w\" to BF16 lossy\nrename \"b\" <-> \"c\"\n";
     let rules = compile(text).unwrap();
-    let header = |keys: &[(&str, &str)]| {
-        Header::from_infos(keys.iter().map(|(key, dtype)| ((*key).into(), TensorInfo::new(dtype.parse().unwrap(), vec![4]))))
-    };
+    let header =
+        |keys: &[(&str, &str)]| {
+            Header::from_infos(keys.iter().map(|(key, dtype)| {
+                ((*key).into(), TensorInfo::new(dtype.parse().unwrap(), vec![4]))
+            }))
+        };
     let there_and_back = |keys: &[(&str, &str)], allow_lossy: bool| -> Result<Plan, Diagnostics> {
         let stage = |direction| [Stage { rules: &rules, direction, named: false }];
         let there = plan(&stage(Direction::Forward), &header(keys), &PlanOptions::default())?;
-        let record = Record::of(&there, &stage(Direction::Forward), std::collections::BTreeMap::new());
-        let back = Header::from_infos(there.targets.iter().map(|target| (target.key.clone(), there.info(target).clone())));
-        plan(&stage(Direction::Reverse), &back, &PlanOptions { record: Some(&record), allow_lossy, ..PlanOptions::default() })
+        let record =
+            Record::of(&there, &stage(Direction::Forward), std::collections::BTreeMap::new());
+        let back = Header::from_infos(
+            there.targets.iter().map(|target| (target.key.clone(), there.info(target).clone())),
+        );
+        plan(
+            &stage(Direction::Reverse),
+            &back,
+            &PlanOptions { record: Some(&record), allow_lossy, ..PlanOptions::default() },
+        )
     };
-    let keys = |plan: &Plan| plan.targets.iter().map(|target| target.key.to_string()).collect::<Vec<_>>();
-    let codes = |findings: &[regraft::diagnostic::Diagnostic]| findings.iter().map(|one| one.code.to_string()).collect::<Vec<_>>();
+    let keys =
+        |plan: &Plan| plan.targets.iter().map(|target| target.key.to_string()).collect::<Vec<_>>();
+    let codes = |findings: &[regraft::diagnostic::Diagnostic]| {
+        findings.iter().map(|one| one.code.to_string()).collect::<Vec<_>>()
+    };
 
     // Nothing was lost: `new.1` was `new.1` before, and there was nothing to drop or to round.
-    let plan = there_and_back(&[("old.0", "F32"), ("new.1", "F32"), ("b", "F32"), ("w", "BF16")], false).unwrap();
+    let plan =
+        there_and_back(&[("old.0", "F32"), ("new.1", "F32"), ("b", "F32"), ("w", "BF16")], false)
+            .unwrap();
     assert_eq!(keys(&plan), ["b", "new.1", "old.0", "w"]);
     assert_eq!(codes(&plan.findings), ["RG323"]);
 
     let lossy = [("old.0", "F32"), ("freqs", "F32"), ("b", "F32"), ("w", "F32")];
     let refused = there_and_back(&lossy, false).unwrap_err().0;
-    let named: Vec<(String, &[String])> =
-        refused.iter().filter(|one| one.is_error()).map(|one| (one.code.to_string(), &one.keys[..])).collect();
-    assert_eq!(named, [("RG324".to_owned(), &["w".to_owned()][..]), ("RG324".to_owned(), &["freqs".to_owned()][..])]);
+    let named: Vec<(String, &[String])> = refused
+        .iter()
+        .filter(|one| one.is_error())
+        .map(|one| (one.code.to_string(), &one.keys[..]))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            ("RG324".to_owned(), &["w".to_owned()][..]),
+            ("RG324".to_owned(), &["freqs".to_owned()][..])
+        ]
+    );
     let allowed = there_and_back(&lossy, true).unwrap();
     assert_eq!(keys(&allowed), ["b", "old.0", "w"]);
     assert_eq!(codes(&allowed.findings), ["RG323", "RG320", "RG320"]);

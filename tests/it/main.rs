@@ -1,5 +1,6 @@
 //! One integration binary.
-// clippy spares only functions marked as tests, not what they call; and casts here are of small constants.
+// clippy spares only functions marked as tests, not what they call; and casts here are of small
+// constants.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod cases;

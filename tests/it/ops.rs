@@ -1,5 +1,5 @@
-//! Ops in rules, forwards and backwards: random chains come back to the bytes they started from, and each op does what a plain loop
-//! over indices does.
+//! Ops in rules, forwards and backwards: random chains come back to the bytes they started from,
+//! and each op does what a plain loop over indices does.
 
 use std::fmt::Write as _;
 
@@ -24,12 +24,17 @@ fn elements(view: &TensorView) -> Vec<u16> {
 }
 
 fn apply(rules: &Rules, direction: Direction, source: &StateDict) -> StateDict {
-    let plan = plan(&[Stage { rules, direction, named: true }], source.header(), &PlanOptions::default()).unwrap();
+    let plan =
+        plan(&[Stage { rules, direction, named: true }], source.header(), &PlanOptions::default())
+            .unwrap();
     StateDict::from_tensors(views(&plan, source).unwrap().tensors, Default::default())
 }
 
 fn dict<'a>(tensors: impl IntoIterator<Item = (&'a str, TensorView)>) -> StateDict {
-    StateDict::from_tensors(tensors.into_iter().map(|(key, view)| (Key::from(key), view)), Default::default())
+    StateDict::from_tensors(
+        tensors.into_iter().map(|(key, view)| (Key::from(key), view)),
+        Default::default(),
+    )
 }
 
 /// The next op of a chain over a shape, chosen by a number, and the shape after it.
@@ -70,7 +75,11 @@ fn next_op(shape: &mut Vec<u64>, choice: u32) -> String {
         6 if rank > 0 && shape[dim].is_multiple_of(2) => format!("interleave({dim})"),
         7 if rank > 0 && shape[dim].is_multiple_of(2) => format!("deinterleave({dim})"),
         8 | 9 if rank > 0 && shape[0].is_multiple_of(4) => {
-            format!("rope_{}({})", if choice % 12 == 8 { "halves" } else { "pairs" }, if pick(2) == 0 { 1 } else { 2 })
+            format!(
+                "rope_{}({})",
+                if choice % 12 == 8 { "halves" } else { "pairs" },
+                if pick(2) == 0 { 1 } else { 2 }
+            )
         }
         10 if rank > 0 => {
             let from = shape[dim];
@@ -90,7 +99,8 @@ fn chains_come_back() {
     let shapes = prop::collection::vec(0u64..7, 0..4);
     let strategy = (shapes, prop::collection::vec(any::<u32>(), 1..6));
     let mut count = 0;
-    let mut runner = TestRunner::new(Config { cases: 10_000, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 10_000, failure_persistence: None, ..Config::default() });
     runner
         .run(&strategy, |(start, choices)| {
             let mut shape = start.clone();
@@ -107,7 +117,12 @@ fn chains_come_back() {
             let there = apply(&rules, Direction::Forward, &source);
             prop_assert_eq!(&**there.get("b").unwrap().shape(), &shape[..], "{}", chain);
             let back = apply(&rules, Direction::Reverse, &there);
-            prop_assert_eq!(back.get("a").unwrap().to_vec(), source.get("a").unwrap().to_vec(), "{}", chain);
+            prop_assert_eq!(
+                back.get("a").unwrap().to_vec(),
+                source.get("a").unwrap().to_vec(),
+                "{}",
+                chain
+            );
             Ok(())
         })
         .map(|()| count += 10_000)
@@ -123,14 +138,16 @@ fn places(rule: &str, shape: &[u64]) -> Vec<u16> {
 
 #[test]
 fn rope_halves_takes_each_head_apart() {
-    // As `w.view(heads, d / 2, 2, -1).transpose(1, 2)` does: pair i of a head goes to i and i + d / 2.
+    // As `w.view(heads, d / 2, 2, -1).transpose(1, 2)` does: pair i of a head goes to i and i + d /
+    // 2.
     let (heads, size, columns) = (3usize, 8usize, 2usize);
     let mut expected = vec![0u16; heads * size * columns];
     for head in 0..heads {
         for row in 0..size {
             let to = head * size + (row % 2) * (size / 2) + row / 2;
             for column in 0..columns {
-                expected[to * columns + column] = u16::try_from((head * size + row) * columns + column).unwrap();
+                expected[to * columns + column] =
+                    u16::try_from((head * size + row) * columns + column).unwrap();
             }
         }
     }
@@ -167,7 +184,12 @@ fn qkv_group_puts_each_kv_head_behind_its_queries() {
     let rules = compile("map \"q\", \"k\", \"v\" <-> \"qkv\" via qkv_group(4, 2)").unwrap();
     let numbered = |first: u16, count: u16| {
         let bytes: Vec<u8> = (first..first + count).flat_map(u16::to_le_bytes).collect();
-        TensorView::contiguous(Storage::new(bytes), TensorInfo::new(Dtype::U16, vec![u64::from(count)]), 0).unwrap()
+        TensorView::contiguous(
+            Storage::new(bytes),
+            TensorInfo::new(Dtype::U16, vec![u64::from(count)]),
+            0,
+        )
+        .unwrap()
     };
     let source = dict([("q", numbered(0, 8)), ("k", numbered(100, 4)), ("v", numbered(200, 4))]);
     let there = apply(&rules, Direction::Forward, &source);
@@ -181,10 +203,10 @@ fn qkv_group_puts_each_kv_head_behind_its_queries() {
 
 #[test]
 fn joins_come_back() {
-    let text =
-        "map \"e.{e}.a\", \"e.{e}.b\" <-> \"ab\" via stack(e) | concat(1)\nmap \"q\", \"k\", \"v\" <-> \"qkv\" via concat(0, 4, 1, 1)";
+    let text = "map \"e.{e}.a\", \"e.{e}.b\" <-> \"ab\" via stack(e) | concat(1)\nmap \"q\", \"k\", \"v\" <-> \"qkv\" via concat(0, 4, 1, 1)";
     let rules = compile(text).unwrap();
-    let mut source = dict([("q", counting(&[8, 3])), ("k", counting(&[2, 3])), ("v", counting(&[2, 3]))]);
+    let mut source =
+        dict([("q", counting(&[8, 3])), ("k", counting(&[2, 3])), ("v", counting(&[2, 3]))]);
     for expert in 0..12 {
         source.insert(Key::from(format!("e.{expert}.a")), counting(&[2, 3]));
         source.insert(Key::from(format!("e.{expert}.b")), counting(&[2, 3]));
@@ -204,9 +226,13 @@ fn sinusoids_are_sines_then_cosines() {
     let rules = compile("create \"p\" = sinusoids([5, 4], F32)").unwrap();
     let made = apply(&rules, Direction::Forward, &dict([("a", counting(&[1]))]));
     let bytes = made.get("p").unwrap().to_vec();
-    let found: Vec<f32> = bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+    let found: Vec<f32> =
+        bytes.chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
     // Four columns: two frequencies, 1 and 1 / 100.
-    let expected: Vec<f32> =
-        (0..5u8).map(f64::from).flat_map(|p| [p.sin(), (p / 100.0).sin(), p.cos(), (p / 100.0).cos()]).map(|value| value as f32).collect();
+    let expected: Vec<f32> = (0..5u8)
+        .map(f64::from)
+        .flat_map(|p| [p.sin(), (p / 100.0).sin(), p.cos(), (p / 100.0).cos()])
+        .map(|value| value as f32)
+        .collect();
     assert_eq!(found, expected);
 }

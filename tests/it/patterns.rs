@@ -1,5 +1,6 @@
-//! Patterns mean the same in every statement that takes them: each is asked which of ten keys it takes, with the same range, written as
-//! numbers, as a `let` and as a parameter, and all must take those that lie in it.
+//! Patterns mean the same in every statement that takes them: each is asked which of ten keys it
+//! takes, with the same range, written as numbers, as a `let` and as a parameter, and all must take
+//! those that lie in it.
 
 use std::collections::BTreeSet;
 
@@ -19,24 +20,49 @@ fn has(plan: &Plan, key: &str) -> bool {
     plan.target(key).is_some()
 }
 
-/// Statements with `RANGE` where a range is written; how to see of a number whether its key was taken.
+/// Statements with `RANGE` where a range is written; how to see of a number whether its key was
+/// taken.
 const STATEMENTS: &[(&str, &str, Taken)] = &[
-    ("rename", r#"rename "a.{i: RANGE}.w" <-> "b.{i}.w" optional"#, |plan, i| has(plan, &format!("b.{i}.w"))),
-    ("map", r#"map "a.{i: RANGE}.w" <-> "b.{i}.w" via neg optional"#, |plan, i| has(plan, &format!("b.{i}.w"))),
-    ("unless", r#"rename "a.{i}.w" -> "b.{i}.w" unless "a.{i: RANGE}.w" optional"#, |plan, i| has(plan, &format!("a.{i}.w"))),
-    ("unless target", r#"rename "a.{i}.w" -> "b.{i}.w" unless target "b.{i: RANGE}.w" optional"#, |plan, i| has(plan, &format!("a.{i}.w"))),
-    ("where exists", r#"rename "a.{i}.w" -> "b.{i}.w" where exists("a.{i: RANGE}.w") optional"#, |plan, i| has(plan, &format!("b.{i}.w"))),
+    ("rename", r#"rename "a.{i: RANGE}.w" <-> "b.{i}.w" optional"#, |plan, i| {
+        has(plan, &format!("b.{i}.w"))
+    }),
+    ("map", r#"map "a.{i: RANGE}.w" <-> "b.{i}.w" via neg optional"#, |plan, i| {
+        has(plan, &format!("b.{i}.w"))
+    }),
+    ("unless", r#"rename "a.{i}.w" -> "b.{i}.w" unless "a.{i: RANGE}.w" optional"#, |plan, i| {
+        has(plan, &format!("a.{i}.w"))
+    }),
+    (
+        "unless target",
+        r#"rename "a.{i}.w" -> "b.{i}.w" unless target "b.{i: RANGE}.w" optional"#,
+        |plan, i| has(plan, &format!("a.{i}.w")),
+    ),
+    (
+        "where exists",
+        r#"rename "a.{i}.w" -> "b.{i}.w" where exists("a.{i: RANGE}.w") optional"#,
+        |plan, i| has(plan, &format!("b.{i}.w")),
+    ),
     ("drop", r#"drop "a.{i: RANGE}.w" optional"#, |plan, i| !has(plan, &format!("a.{i}.w"))),
-    ("drop unless", r#"drop "a.{i}.w" unless "a.{i: RANGE}.w" optional"#, |plan, i| has(plan, &format!("a.{i}.w"))),
-    ("keep", "keep \"a.{i: RANGE}.w\", \"other\" optional", |plan, i| has(plan, &format!("a.{i}.w"))),
+    ("drop unless", r#"drop "a.{i}.w" unless "a.{i: RANGE}.w" optional"#, |plan, i| {
+        has(plan, &format!("a.{i}.w"))
+    }),
+    ("keep", "keep \"a.{i: RANGE}.w\", \"other\" optional", |plan, i| {
+        has(plan, &format!("a.{i}.w"))
+    }),
     ("cast", r#"cast "a.{i: RANGE}.w" to F64 optional"#, |plan, i| {
-        plan.target(&format!("a.{i}.w")).is_some_and(|target| plan.node(target.node).info.dtype == Dtype::F64)
+        plan.target(&format!("a.{i}.w"))
+            .is_some_and(|target| plan.node(target.node).info.dtype == Dtype::F64)
     }),
     ("cast unless", r#"cast "a.{i}.w" to F64 unless "a.{i: RANGE}.w" optional"#, |plan, i| {
-        plan.target(&format!("a.{i}.w")).is_some_and(|target| matches!(plan.node(target.node).op, Op::Source { .. }))
+        plan.target(&format!("a.{i}.w"))
+            .is_some_and(|target| matches!(plan.node(target.node).op, Op::Source { .. }))
     }),
-    ("tie, its target", r#"tie "t.{i: RANGE}" from "a.{i}.w""#, |plan, i| has(plan, &format!("t.{i}"))),
-    ("tie, its source", r#"tie "t.{i}" from "a.{i: RANGE}.w""#, |plan, i| has(plan, &format!("t.{i}"))),
+    ("tie, its target", r#"tie "t.{i: RANGE}" from "a.{i}.w""#, |plan, i| {
+        has(plan, &format!("t.{i}"))
+    }),
+    ("tie, its source", r#"tie "t.{i}" from "a.{i: RANGE}.w""#, |plan, i| {
+        has(plan, &format!("t.{i}"))
+    }),
 ];
 
 fn header() -> Header {
@@ -46,11 +72,17 @@ fn header() -> Header {
 
 fn planned(text: &str, parameters: &[(&str, u64)]) -> Plan {
     let rules = compile(text).unwrap_or_else(|found| panic!("{text}\n{found}"));
-    let parameters: IndexMap<String, Value> =
-        parameters.iter().map(|(name, value)| ((*name).to_owned(), Value::Int(i64::try_from(*value).unwrap()))).collect();
+    let parameters: IndexMap<String, Value> = parameters
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), Value::Int(i64::try_from(*value).unwrap())))
+        .collect();
     let options = PlanOptions { parameters, ..PlanOptions::default() };
-    plan(&[Stage { rules: &rules, direction: Direction::Forward, named: true }], &header(), &options)
-        .unwrap_or_else(|found| panic!("{text}\n{found}"))
+    plan(
+        &[Stage { rules: &rules, direction: Direction::Forward, named: true }],
+        &header(),
+        &options,
+    )
+    .unwrap_or_else(|found| panic!("{text}\n{found}"))
 }
 
 #[test]
@@ -59,9 +91,17 @@ fn a_range_counts_in_every_statement() {
         for (start, end) in [(0, KEYS), (1, 3), (0, 1), (4, 10), (3, 3), (9, 40), (12, 14)] {
             let expected: BTreeSet<u64> = (0..KEYS).filter(|i| (start..end).contains(i)).collect();
             let written = statement.replace("RANGE", &format!("{start}..{end}"));
-            let by_let = format!("let s = {start}\nlet e = s + {}\n{}", end - start, statement.replace("RANGE", "s..e"));
+            let by_let = format!(
+                "let s = {start}\nlet e = s + {}\n{}",
+                end - start,
+                statement.replace("RANGE", "s..e")
+            );
             let by_parameter = format!("let s\nlet e = 99\n{}", statement.replace("RANGE", "s..e"));
-            for plan in [planned(&written, &[]), planned(&by_let, &[]), planned(&by_parameter, &[("s", start), ("e", end)])] {
+            for plan in [
+                planned(&written, &[]),
+                planned(&by_let, &[]),
+                planned(&by_parameter, &[("s", start), ("e", end)]),
+            ] {
                 let found: BTreeSet<u64> = (0..KEYS).filter(|i| taken(&plan, *i)).collect();
                 assert_eq!(found, expected, "{name}: {start}..{end}");
                 assert!(has(&plan, "other"), "{name}");
@@ -75,16 +115,37 @@ fn a_range_counts_in_every_statement() {
 fn a_range_counts_where_keys_are_counted() {
     let fails = |text: &str| {
         let rules = compile(text).unwrap();
-        plan(&[Stage { rules: &rules, direction: Direction::Forward, named: true }], &header(), &PlanOptions::default()).is_err()
+        plan(
+            &[Stage { rules: &rules, direction: Direction::Forward, named: true }],
+            &header(),
+            &PlanOptions::default(),
+        )
+        .is_err()
     };
     for (start, end) in [(0, KEYS), (1, 3), (9, 40), (12, 14)] {
         let count = (0..KEYS).filter(|i| (start..end).contains(i)).count();
-        assert!(!fails(&format!("expect \"a.{{i: {start}..{end}}}.w\" count {count}")), "{start}..{end}");
-        assert!(fails(&format!("expect \"a.{{i: {start}..{end}}}.w\" count {}", count + 1)), "{start}..{end}");
-        assert_eq!(fails(&format!("expect \"a.{{i: {start}..{end}}}.w\"")), count == 0, "{start}..{end}");
-        let when = planned(&format!("when exists(\"a.{{i: {start}..{end}}}.w\") {{ drop \"a.0.w\" }}"), &[]);
+        assert!(
+            !fails(&format!("expect \"a.{{i: {start}..{end}}}.w\" count {count}")),
+            "{start}..{end}"
+        );
+        assert!(
+            fails(&format!("expect \"a.{{i: {start}..{end}}}.w\" count {}", count + 1)),
+            "{start}..{end}"
+        );
+        assert_eq!(
+            fails(&format!("expect \"a.{{i: {start}..{end}}}.w\"")),
+            count == 0,
+            "{start}..{end}"
+        );
+        let when = planned(
+            &format!("when exists(\"a.{{i: {start}..{end}}}.w\") {{ drop \"a.0.w\" }}"),
+            &[],
+        );
         assert_eq!(has(&when, "a.0.w"), count == 0, "{start}..{end}");
-        let made = planned(&format!("create \"a.7.x\" = zeros([1], F32) unless \"a.{{i: {start}..{end}}}.x\""), &[]);
+        let made = planned(
+            &format!("create \"a.7.x\" = zeros([1], F32) unless \"a.{{i: {start}..{end}}}.x\""),
+            &[],
+        );
         assert_eq!(has(&made, "a.7.x"), !(start..end).contains(&7), "{start}..{end}");
     }
 }

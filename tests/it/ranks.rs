@@ -1,5 +1,5 @@
-//! Several processes write one output, under real launchers where they are installed and under their variables everywhere: the bytes are those of one
-//! process, whoever is lost and run again.
+//! Several processes write one output, under real launchers where they are installed and under
+//! their variables everywhere: the bytes are those of one process, whoever is lost and run again.
 //!
 //! `scripts/ranks.sh` does the same with the release build and any checkpoint.
 
@@ -9,7 +9,18 @@ use std::process::{Child, Command, Stdio};
 
 use super::durability::{LAUNCHERS, Place, contents};
 
-const APPLY: [&str; 10] = ["apply", "source", "--rules", "turn.graft", "-o", "out", "--max-shard-size", "300000", "--checksums", "--quiet"];
+const APPLY: [&str; 10] = [
+    "apply",
+    "source",
+    "--rules",
+    "turn.graft",
+    "-o",
+    "out",
+    "--max-shard-size",
+    "300000",
+    "--checksums",
+    "--quiet",
+];
 
 type Contents = BTreeMap<String, Vec<u8>>;
 
@@ -37,8 +48,9 @@ fn same(place: &Place, whole: &Contents, what: &str) {
 
 /// Where a launcher is installed, if it is.
 fn launcher(name: &str) -> Option<PathBuf> {
-    let found =
-        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).map(|path| path.join(name)).find(|path| path.is_file());
+    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .map(|path| path.join(name))
+        .find(|path| path.is_file());
     if found.is_none() {
         eprintln!("skipped: {name} is not installed");
     }
@@ -62,7 +74,12 @@ fn four(name: &str, place: &Place) -> Option<Command> {
 
 fn succeeds(mut command: Command, what: &str) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{what}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{what}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
@@ -84,7 +101,10 @@ fn a_rank_that_mpirun_lost_is_run_again_alone() {
         let Some(mut command) = four("mpirun", &place) else { return };
         // Rank 2 is killed on its way; that its launcher sees no failure lets the others go on.
         let script = "\"$@\" & own=$!; if [ $OMPI_COMM_WORLD_RANK = 2 ]; then sleep $DELAY; kill -9 $own; wait $own; exit 0; fi; wait $own";
-        command.env("DELAY", delay).args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_regraft")]).args(APPLY);
+        command
+            .env("DELAY", delay)
+            .args(["sh", "-c", script, "sh", env!("CARGO_BIN_EXE_regraft")])
+            .args(APPLY);
         succeeds(command, "mpirun with a rank killed");
         if let Some(found) = contents(&place.path("out")) {
             assert!(found == whole, "a part of the output is visible");
@@ -111,21 +131,28 @@ fn ranks_are_known_by_the_variables_of_each_launcher() {
         ("torchrun", &[("RANK", true), ("WORLD_SIZE", false)]),
         ("mpirun", &[("OMPI_COMM_WORLD_RANK", true), ("OMPI_COMM_WORLD_SIZE", false)]),
         ("mpiexec", &[("PMI_RANK", true), ("PMI_SIZE", false)]),
-        ("srun", &[("SLURM_PROCID", true), ("SLURM_NTASKS", false), ("SLURM_STEP_NUM_TASKS", false)]),
+        (
+            "srun",
+            &[("SLURM_PROCID", true), ("SLURM_NTASKS", false), ("SLURM_STEP_NUM_TASKS", false)],
+        ),
     ];
     for (launcher, variables) in sets {
-        let start = |rank: u32| {
-            let mut command = place.regraft(&APPLY);
-            command.envs(variables.iter().map(|(name, own)| (*name, if *own { rank.to_string() } else { "4".to_owned() })));
-            command.spawn().unwrap()
-        };
+        let start =
+            |rank: u32| {
+                let mut command = place.regraft(&APPLY);
+                command.envs(variables.iter().map(|(name, own)| {
+                    (*name, if *own { rank.to_string() } else { "4".to_owned() })
+                }));
+                command.spawn().unwrap()
+            };
         let mut ranks: Vec<Child> = (0..4).map(start).collect();
         for child in &mut ranks {
             assert!(child.wait().unwrap().success(), "{launcher}");
         }
         same(&place, &whole, launcher);
     }
-    // A batch script of an allocation with four tasks, which runs one process itself: all of the work is that one's.
+    // A batch script of an allocation with four tasks, which runs one process itself: all of the
+    // work is that one's.
     let mut batch = place.regraft(&APPLY);
     batch.envs([("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]);
     succeeds(batch, "a batch script");
@@ -163,9 +190,16 @@ fn what_another_run_left_is_not_taken_for_this_ones() {
     std::fs::write(&shard, &bytes).unwrap();
     for n in ["0", "1", "2", "3"] {
         let (code, said) = rank(n);
-        assert_eq!((code, said.contains("not known to be of this run")), (Some(3), true), "rank {n}: {said}");
+        assert_eq!(
+            (code, said.contains("not known to be of this run")),
+            (Some(3), true),
+            "rank {n}: {said}"
+        );
     }
-    assert!(contents(&place.path("out")).unwrap() == whole && place.hidden().is_empty(), "it is left as it was");
+    assert!(
+        contents(&place.path("out")).unwrap() == whole && place.hidden().is_empty(),
+        "it is left as it was"
+    );
     remove(&place);
     // Ranks that begin before the source changes and ranks that begin after don't mix their shares.
     assert_eq!(rank("0").0, Some(0));

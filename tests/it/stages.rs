@@ -9,7 +9,9 @@ use regraft::execute::{Ties, WriteOptions, differing_bytes, views, write};
 use regraft::key::Key;
 use regraft::library::{Route, load};
 use regraft::plan::{Equality, Part, Plan, PlanOptions, plan};
-use regraft::store::{Checkpoint, Counted, Extent, Identity, OpenOptions, Store, open, safetensors_header};
+use regraft::store::{
+    Checkpoint, Counted, Extent, Identity, OpenOptions, Store, open, safetensors_header,
+};
 use regraft::tensor::{Dtype, Header, TensorInfo, TensorView, Wanted};
 
 const EMBED: &str = "model.embed_tokens.weight";
@@ -29,13 +31,17 @@ fn bytes(key: &str) -> u64 {
 }
 
 fn layer(layer: usize) -> [String; 2] {
-    [format!("model.layers.{layer}.self_attn.q_proj.weight"), format!("model.layers.{layer}.input_layernorm.weight")]
+    [
+        format!("model.layers.{layer}.self_attn.q_proj.weight"),
+        format!("model.layers.{layer}.input_layernorm.weight"),
+    ]
 }
 
 /// Eight layers over four stages: the first has the embedding, the last the norm and the head.
 fn stages() -> Vec<Wanted> {
     let keys = |stage: usize| {
-        let mut keys: Vec<String> = [2 * stage, 2 * stage + 1].into_iter().flat_map(layer).collect();
+        let mut keys: Vec<String> =
+            [2 * stage, 2 * stage + 1].into_iter().flat_map(layer).collect();
         match stage {
             0 => keys.push(EMBED.to_owned()),
             3 => keys.extend(["model.norm.weight".to_owned(), HEAD.to_owned()]),
@@ -43,13 +49,16 @@ fn stages() -> Vec<Wanted> {
         }
         keys
     };
-    let wanted = |stage| Wanted { keys: keys(stage).iter().map(|key| (Key::from(key.as_str()), Some(info(key)))).collect() };
+    let wanted = |stage| Wanted {
+        keys: keys(stage).iter().map(|key| (Key::from(key.as_str()), Some(info(key)))).collect(),
+    };
     (0..4).map(wanted).collect()
 }
 
 /// A file of these keys, in which every tensor's bytes are different.
 fn checkpoint(path: &Path, keys: &[String]) -> Checkpoint {
-    let infos: Vec<(Key, TensorInfo)> = keys.iter().map(|key| (Key::from(key.as_str()), info(key))).collect();
+    let infos: Vec<(Key, TensorInfo)> =
+        keys.iter().map(|key| (Key::from(key.as_str()), info(key))).collect();
     let (mut file, offsets) = safetensors_header(&infos, &BTreeMap::new()).unwrap();
     let start = file.len();
     for (at, ((_, info), offset)) in infos.iter().zip(offsets).enumerate() {
@@ -68,7 +77,8 @@ fn tied_checkpoint(path: &Path) -> Checkpoint {
     checkpoint(path, &keys)
 }
 
-/// A checkpoint whose bytes go through the process, so that each one is counted: the system copies none by itself.
+/// A checkpoint whose bytes go through the process, so that each one is counted: the system copies
+/// none by itself.
 struct Through<'a>(&'a Checkpoint);
 
 impl Store for Through<'_> {
@@ -98,13 +108,29 @@ impl Store for Through<'_> {
 }
 
 /// Plans a stage over a store whose reads are counted.
-fn planned(source: &Counted<'_>, whole: Option<&Wanted>, part: Part<'_>) -> Result<Plan, Diagnostics> {
-    let route = Route::named(["wrappers", "tied_lm_head"].map(|name| load(name).unwrap()).to_vec(), None, None, false).unwrap();
+fn planned(
+    source: &Counted<'_>,
+    whole: Option<&Wanted>,
+    part: Part<'_>,
+) -> Result<Plan, Diagnostics> {
+    let route = Route::named(
+        ["wrappers", "tied_lm_head"].map(|name| load(name).unwrap()).to_vec(),
+        None,
+        None,
+        false,
+    )
+    .unwrap();
     let equal = |a: &str, b: &str| match differing_bytes(source, a, b).unwrap()? {
         0 => Some(Equality::Equal),
         bytes => Some(Equality::Differ(bytes)),
     };
-    let options = PlanOptions { tied: Some(true), wanted: whole, part, equal: Some(&equal), ..PlanOptions::default() };
+    let options = PlanOptions {
+        tied: Some(true),
+        wanted: whole,
+        part,
+        equal: Some(&equal),
+        ..PlanOptions::default()
+    };
     plan(&route.stages(), source.header(), &options)
 }
 
@@ -118,7 +144,8 @@ fn each_stage_reads_its_own_bytes_and_no_others() {
     let source = tied_checkpoint(&directory.path().join("model.safetensors"));
     let (stages, layers) = (stages(), 2 * (bytes(&layer(0)[0]) + bytes(&layer(0)[1])));
     let whole = Wanted::join(&stages).unwrap();
-    let expected = [layers + bytes(EMBED), layers, layers, layers + bytes("model.norm.weight") + bytes(EMBED)];
+    let expected =
+        [layers + bytes(EMBED), layers, layers, layers + bytes("model.norm.weight") + bytes(EMBED)];
     for (rank, (stage, expected)) in stages.iter().zip(expected).enumerate() {
         for ties in [Ties::Alias, Ties::Materialize] {
             let through = Through(&source);
@@ -126,7 +153,9 @@ fn each_stage_reads_its_own_bytes_and_no_others() {
             let plan = planned(&counted, Some(&whole), Part::Keys(stage)).unwrap();
             assert_eq!(counted.bytes_read(), 0, "stage {rank}: planning reads headers only");
             let out = directory.path().join(format!("stage{rank}-{ties:?}"));
-            let report = write(&plan, &counted, &out, &WriteOptions { ties, ..WriteOptions::default() }).unwrap();
+            let report =
+                write(&plan, &counted, &out, &WriteOptions { ties, ..WriteOptions::default() })
+                    .unwrap();
             assert_eq!(counted.bytes_read(), expected, "stage {rank}");
             assert_eq!(report.bytes_read, expected, "stage {rank}: and says so");
             let written = open(&out, &OpenOptions::default()).unwrap();
@@ -160,7 +189,11 @@ fn in_memory_the_head_of_the_last_stage_is_the_embedding() {
     assert!(!made.tensors.contains_key(EMBED));
     assert_eq!(made.tensors.len(), stages[3].keys.len());
     let embedding = source.view(EMBED).unwrap();
-    assert_eq!(made.tensors[HEAD].data_ptr(), embedding.data_ptr(), "the same bytes of the mapped file");
+    assert_eq!(
+        made.tensors[HEAD].data_ptr(),
+        embedding.data_ptr(),
+        "the same bytes of the mapped file"
+    );
     assert_eq!(made.tensors[HEAD].info(), embedding.info());
     assert_eq!((counted.bytes_read(), made.report.bytes_read, made.report.bytes_copied), (0, 0, 0));
 }
@@ -179,13 +212,16 @@ fn a_stage_whose_neighbours_are_not_known_is_content() {
     assert_eq!(report.elsewhere.len(), 3 + 12);
     // The same manifest for a whole model knows too little.
     let refused = planned(&counted, Some(stage), Part::Whole).unwrap_err();
-    assert!(refused.0.iter().any(|finding| finding.code == codes::UNEXPECTED_KEY && finding.is_error()));
+    assert!(
+        refused.0.iter().any(|finding| finding.code == codes::UNEXPECTED_KEY && finding.is_error())
+    );
 }
 
 #[test]
 fn what_no_stage_knows_and_what_this_one_lacks_stop() {
     let directory = tempfile::tempdir().unwrap();
-    let mut keys: Vec<String> = (0..8).flat_map(layer).filter(|key| !key.contains("layers.5.self_attn")).collect();
+    let mut keys: Vec<String> =
+        (0..8).flat_map(layer).filter(|key| !key.contains("layers.5.self_attn")).collect();
     keys.extend([EMBED.to_owned(), "model.norm.weight".to_owned()]);
     let source = checkpoint(&directory.path().join("lacking.safetensors"), &keys);
     let (stages, counted) = (stages(), Counted::new(&source));
@@ -193,7 +229,12 @@ fn what_no_stage_knows_and_what_this_one_lacks_stop() {
     let codes_of = |rank: usize| -> Vec<_> {
         match planned(&counted, Some(&whole), Part::Keys(&stages[rank])) {
             Ok(_) => Vec::new(),
-            Err(diagnostics) => diagnostics.0.iter().filter(|finding| finding.is_error()).map(|finding| finding.code).collect(),
+            Err(diagnostics) => diagnostics
+                .0
+                .iter()
+                .filter(|finding| finding.is_error())
+                .map(|finding| finding.code)
+                .collect(),
         }
     };
     assert_eq!(codes_of(2), [codes::MISSING_KEY], "layer 5 is stage 2's");
@@ -208,7 +249,8 @@ fn what_no_stage_knows_and_what_this_one_lacks_stop() {
     assert_eq!(error.keys, ["model.layers.9.self_attn.q_proj.weight"]);
 }
 
-/// With a head of its own in the checkpoint, whether it is the embedding's is a question for who holds both.
+/// With a head of its own in the checkpoint, whether it is the embedding's is a question for who
+/// holds both.
 #[test]
 fn only_who_holds_both_compares() {
     let directory = tempfile::tempdir().unwrap();
@@ -225,14 +267,23 @@ fn only_who_holds_both_compares() {
         if stage.contains(HEAD) {
             let out = directory.path().join("last");
             write(&plan, &counted, &out, &WriteOptions::default()).unwrap();
-            assert_eq!(data(&open(&out, &OpenOptions::default()).unwrap(), HEAD), data(&source, HEAD), "its own, not the embedding");
+            assert_eq!(
+                data(&open(&out, &OpenOptions::default()).unwrap(), HEAD),
+                data(&source, HEAD),
+                "its own, not the embedding"
+            );
         }
     }
     let counted = Counted::new(&source);
     let plan = planned(&counted, Some(&whole), Part::Whole).unwrap();
     assert_eq!(counted.bytes_read(), bytes(EMBED) + bytes(HEAD));
     let differs = plan.findings.iter().find(|finding| finding.code == codes::TIE_DIFFERS).unwrap();
-    let differing = data(&source, EMBED).iter().zip(data(&source, HEAD)).filter(|(a, b)| *a != b).count();
-    assert!(differs.message.ends_with(&format!("differs from it in {differing} bytes")), "{}", differs.message);
+    let differing =
+        data(&source, EMBED).iter().zip(data(&source, HEAD)).filter(|(a, b)| *a != b).count();
+    assert!(
+        differs.message.ends_with(&format!("differs from it in {differing} bytes")),
+        "{}",
+        differs.message
+    );
     assert_eq!(differs.keys, [HEAD, EMBED]);
 }

@@ -1,4 +1,5 @@
-//! Headers and stores, against the safetensors crate as oracle and against files as they go wrong in the wild.
+//! Headers and stores, against the safetensors crate as oracle and against files as they go wrong
+//! in the wild.
 
 mod bad_header;
 mod directory;
@@ -23,8 +24,10 @@ fn file(header: &str, data: &[u8]) -> Vec<u8> {
 
 /// A valid file with one U8 tensor of each key, filled with the given bytes.
 fn bytes_of(tensors: &[(&str, &[u8])]) -> Vec<u8> {
-    let entries: Vec<_> =
-        tensors.iter().map(|(key, data)| (Key::from(*key), TensorInfo::new(Dtype::U8, vec![data.len() as u64]))).collect();
+    let entries: Vec<_> = tensors
+        .iter()
+        .map(|(key, data)| (Key::from(*key), TensorInfo::new(Dtype::U8, vec![data.len() as u64])))
+        .collect();
     let (mut bytes, _) = safetensors_header(&entries, &BTreeMap::new()).unwrap();
     for (_, data) in tensors {
         bytes.extend_from_slice(data);
@@ -38,7 +41,8 @@ fn write(directory: &Path, name: &str, content: impl AsRef<[u8]>) {
 
 /// Writes an index, key -> file.
 fn write_index(directory: &Path, name: &str, map: &[(&str, &str)]) {
-    let map: serde_json::Map<_, _> = map.iter().map(|(key, file)| ((*key).to_owned(), (*file).into())).collect();
+    let map: serde_json::Map<_, _> =
+        map.iter().map(|(key, file)| ((*key).to_owned(), (*file).into())).collect();
     write(directory, name, serde_json::json!({"metadata": {}, "weight_map": map}).to_string());
 }
 

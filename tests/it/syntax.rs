@@ -1,4 +1,5 @@
-//! The surface: every case of `tests/corpus/syntax` is parsed, formatted, and its diagnostics rendered.
+//! The surface: every case of `tests/corpus/syntax` is parsed, formatted, and its diagnostics
+//! rendered.
 //!
 //! A file holds several cases, each under a line `### name`.
 
@@ -50,7 +51,9 @@ fn corpus() {
 
 #[test]
 fn good_cases_have_no_diagnostics_and_bad_ones_have() {
-    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/syntax")).unwrap() {
+    for entry in
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/syntax")).unwrap()
+    {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "graft") {
             continue;
@@ -58,7 +61,12 @@ fn good_cases_have_no_diagnostics_and_bad_ones_have() {
         let bad = path.file_stem().unwrap().to_string_lossy().starts_with("bad");
         for (name, case) in cases(&std::fs::read_to_string(&path).unwrap()) {
             let parsed = read(name, case);
-            assert_eq!(!parsed.diagnostics.is_empty(), bad, "{name}: {}", render_all(&parsed.diagnostics, false));
+            assert_eq!(
+                !parsed.diagnostics.is_empty(),
+                bad,
+                "{name}: {}",
+                render_all(&parsed.diagnostics, false)
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
-//! The project's own rules, read from its sources: floors, where pest, `unsafe` and printing may stand, and the length of files.
+//! The project's own rules, read from its sources: floors, where pest, `unsafe` and printing may
+//! stand, and the length of files.
 //!
-//! Text is looked at line by line with comments cut off; that is coarse, and so a rule that can't be read so is not here.
+//! Text is looked at line by line with comments cut off; that is coarse, and so a rule that can't
+//! be read so is not here.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -57,7 +59,11 @@ impl File {
 
     /// Its lines before an inline `mod tests`, numbered from 1.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let end = self.code.iter().position(|line| line.trim() == "mod tests {").unwrap_or(self.code.len());
+        let end = self
+            .code
+            .iter()
+            .position(|line| line.trim() == "mod tests {")
+            .unwrap_or(self.code.len());
         self.code[..end].iter().enumerate().map(|(at, line)| (at + 1, line.as_str()))
     }
 }
@@ -92,7 +98,10 @@ fn rust_files(folder: &str) -> Vec<File> {
 
 /// A line up to `//`, unless that stands in a string, which an odd number of quotes before it says.
 fn without_comment(line: &str) -> &str {
-    line.match_indices("//").map(|(at, _)| &line[..at]).find(|before| before.matches('"').count() % 2 == 0).unwrap_or(line)
+    line.match_indices("//")
+        .map(|(at, _)| &line[..at])
+        .find(|before| before.matches('"').count() % 2 == 0)
+        .unwrap_or(line)
 }
 
 /// Whether a word stands in a line by itself.
@@ -103,22 +112,28 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// The modules of the crate that a line names: after `crate::`, or after as many `super::` as lead to the crate.
+/// The modules of the crate that a line names: after `crate::`, or after as many `super::` as lead
+/// to the crate.
 fn modules_named<'l>(line: &'l str, depth: usize) -> Vec<&'l str> {
     let up = "super::".repeat(depth);
     let mut found = Vec::new();
     for way in ["crate::", "regraft::", up.as_str()] {
         for (at, _) in line.match_indices(way).filter(|_| !way.is_empty()) {
             // `super::super::` of a deeper place than this would begin before.
-            if line[..at].ends_with("super::") || line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            if line[..at].ends_with("super::")
+                || line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
+            {
                 continue;
             }
             let rest = &line[at + way.len()..];
-            let list = rest.strip_prefix('{').map_or(rest, |list| list.split('}').next().unwrap_or(list));
+            let list =
+                rest.strip_prefix('{').map_or(rest, |list| list.split('}').next().unwrap_or(list));
             let items = if rest.starts_with('{') { list.split(',').collect() } else { vec![list] };
             let word = |item: &'l str| {
                 let item = item.trim_start();
-                &item[..item.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(item.len())]
+                &item[..item
+                    .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+                    .unwrap_or(item.len())]
             };
             found.extend(items.into_iter().map(word));
         }
@@ -138,13 +153,20 @@ fn uses_upward(file: &File) -> Vec<String> {
     for (line, code) in file.code() {
         // What stands on the next lines isn't seen here.
         if code.trim_end().ends_with("crate::{") {
-            wrong.push(format!("{}:{line}: write one `use` for each module of the crate", file.path));
+            wrong.push(format!(
+                "{}:{line}: write one `use` for each module of the crate",
+                file.path
+            ));
         }
         for used in modules_named(code, file.module().len()) {
             let Some(other) = floor_of(used) else { continue };
             let apart = APART.contains(&(module, used));
             if used != module && (other >= height || apart) {
-                wrong.push(format!("{}:{line}: `{module}` uses `{used}`: {}", file.path, code.trim()));
+                wrong.push(format!(
+                    "{}:{line}: `{module}` uses `{used}`: {}",
+                    file.path,
+                    code.trim()
+                ));
             }
         }
     }
@@ -172,25 +194,37 @@ fn lines_with<'f>(files: &'f [File], against: impl Fn(&File, &str) -> bool + 'f)
 
 #[test]
 fn imports_go_downward() {
-    refuse("imports upward or sideways", rust_files("src").iter().filter(|file| !file.is_test()).flat_map(uses_upward).collect());
+    refuse(
+        "imports upward or sideways",
+        rust_files("src").iter().filter(|file| !file.is_test()).flat_map(uses_upward).collect(),
+    );
 }
 
 #[test]
 fn every_module_has_a_floor() {
     let files = rust_files("src");
-    let missing = files.iter().filter(|file| !matches!(file.floor(), "lib" | "main") && floor_of(file.floor()).is_none());
+    let missing = files
+        .iter()
+        .filter(|file| !matches!(file.floor(), "lib" | "main") && floor_of(file.floor()).is_none());
     refuse("modules without a floor in this test", missing.map(|file| file.path.clone()).collect());
 }
 
 #[test]
 fn an_upward_import_is_found() {
-    let file = |path: &str, line: &str| File { path: path.to_owned(), text: String::new(), code: vec![line.to_owned()] };
+    let file = |path: &str, line: &str| File {
+        path: path.to_owned(),
+        text: String::new(),
+        code: vec![line.to_owned()],
+    };
     let wrong = |path: &str, line: &str| !uses_upward(&file(path, line)).is_empty();
     assert!(wrong("src/syntax/ast.rs", "use crate::plan::Plan;"));
     assert!(wrong("src/syntax/ast.rs", "use crate::store::Store;"), "sideways");
     assert!(wrong("src/plan/bind.rs", "use crate::store::Store;"), "planning sees no store");
     assert!(wrong("src/key/set.rs", "use crate::{diagnostic::Span, key::Key};"), "in a list");
-    assert!(wrong("src/key/set.rs", "    let x = super::super::error::Error::io();"), "by `super`, in code");
+    assert!(
+        wrong("src/key/set.rs", "    let x = super::super::error::Error::io();"),
+        "by `super`, in code"
+    );
     assert!(wrong("src/execute/mod.rs", "use super::library;"));
     assert!(wrong("src/plan/mod.rs", "use regraft::library::load;"), "by the crate's own name");
     assert!(!wrong("src/plan/pass/tie.rs", "use crate::check::Tie;"));
@@ -202,7 +236,10 @@ fn an_upward_import_is_found() {
 #[test]
 fn pure_floors_do_no_io() {
     let wrong = lines_with(&rust_files("src"), |file, code| {
-        PURE.contains(&file.floor()) && ["std::fs", "std::io", "std::env", "std::net", "std::process"].iter().any(|io| code.contains(io))
+        PURE.contains(&file.floor())
+            && ["std::fs", "std::io", "std::env", "std::net", "std::process"]
+                .iter()
+                .any(|io| code.contains(io))
     });
     refuse("I/O where there is none", wrong);
 }
@@ -210,7 +247,8 @@ fn pure_floors_do_no_io() {
 #[test]
 fn pest_stays_in_the_parser() {
     let wrong = lines_with(&rust_files("src"), |file, code| {
-        (code.contains("pest::") || code.contains("pest_derive")) && !file.path.starts_with("src/syntax/parse")
+        (code.contains("pest::") || code.contains("pest_derive"))
+            && !file.path.starts_with("src/syntax/parse")
     });
     refuse("pest outside of src/syntax/parse", wrong);
 }
@@ -218,10 +256,15 @@ fn pest_stays_in_the_parser() {
 #[test]
 fn unsafe_only_maps_memory() {
     let files = rust_files("src");
-    let wrong = lines_with(&files, |file, code| has_word(code, "unsafe") && !MAPS_MEMORY.contains(&file.path.as_str()));
+    let wrong = lines_with(&files, |file, code| {
+        has_word(code, "unsafe") && !MAPS_MEMORY.contains(&file.path.as_str())
+    });
     refuse("`unsafe` where no memory is mapped", wrong);
     for path in MAPS_MEMORY {
-        let file = files.iter().find(|file| file.path == *path).unwrap_or_else(|| panic!("{path} is gone: take it from the list"));
+        let file = files
+            .iter()
+            .find(|file| file.path == *path)
+            .unwrap_or_else(|| panic!("{path} is gone: take it from the list"));
         assert!(file.text.contains("SAFETY"), "{path} doesn't say why its `unsafe` is sound");
     }
 }
@@ -240,17 +283,29 @@ fn only_the_command_line_prints() {
 #[test]
 fn files_are_short() {
     let files: Vec<File> = rust_files("src").into_iter().chain(rust_files("tests")).collect();
-    let lines = |path: &str| files.iter().find(|file| file.path == path).map(|file| file.text.lines().count());
-    let long = files.iter().filter(|file| file.text.lines().count() > 600 && !LONG.iter().any(|(path, _)| *path == file.path));
-    refuse("files of more than 600 lines", long.map(|file| format!("{}: {}", file.path, file.text.lines().count())).collect());
+    let lines = |path: &str| {
+        files.iter().find(|file| file.path == path).map(|file| file.text.lines().count())
+    };
+    let long = files.iter().filter(|file| {
+        file.text.lines().count() > 600 && !LONG.iter().any(|(path, _)| *path == file.path)
+    });
+    refuse(
+        "files of more than 600 lines",
+        long.map(|file| format!("{}: {}", file.path, file.text.lines().count())).collect(),
+    );
     for (path, reason) in LONG {
-        assert!(lines(path).is_some_and(|lines| lines > 600), "{path} is short now ({reason}): take it from the list");
+        assert!(
+            lines(path).is_some_and(|lines| lines > 600),
+            "{path} is short now ({reason}): take it from the list"
+        );
     }
 }
 
 #[test]
 fn modules_open_with_their_purpose() {
-    let silent = rust_files("src").into_iter().filter(|file| !file.is_test() && !file.text.starts_with("//!"));
+    let silent = rust_files("src")
+        .into_iter()
+        .filter(|file| !file.is_test() && !file.text.starts_with("//!"));
     refuse("modules that don't say what they are for", silent.map(|file| file.path).collect());
 }
 
@@ -273,6 +328,11 @@ fn nothing_is_left_for_later() {
 #[test]
 fn the_crate_root_has_no_logic() {
     let lib = rust_files("src").into_iter().find(|file| file.path == "src/lib.rs").unwrap();
-    let logic = lib.code().filter(|(_, code)| ["fn", "impl", "struct", "enum", "static"].iter().any(|word| has_word(code, word)));
-    refuse("logic in src/lib.rs", logic.map(|(line, code)| format!("src/lib.rs:{line}: {code}")).collect());
+    let logic = lib.code().filter(|(_, code)| {
+        ["fn", "impl", "struct", "enum", "static"].iter().any(|word| has_word(code, word))
+    });
+    refuse(
+        "logic in src/lib.rs",
+        logic.map(|(line, code)| format!("src/lib.rs:{line}: {code}")).collect(),
+    );
 }

@@ -17,7 +17,10 @@ fn tensor(bytes: Vec<u8>) -> TensorView {
 }
 
 fn dict(tensors: &[(&str, TensorView)]) -> StateDict {
-    StateDict::from_tensors(tensors.iter().map(|(key, view)| (Key::from(*key), view.clone())), BTreeMap::new())
+    StateDict::from_tensors(
+        tensors.iter().map(|(key, view)| (Key::from(*key), view.clone())),
+        BTreeMap::new(),
+    )
 }
 
 fn planned(
@@ -39,7 +42,8 @@ fn planned(
 fn what_falls_back_is_the_models_own() {
     let source = dict(&[("norm", tensor(vec![1, 2]))]);
     let head = tensor(vec![3, 4, 5]);
-    let model = dict(&[("norm", tensor(vec![0, 0])), ("head", head.clone()), ("other", head.clone())]);
+    let model =
+        dict(&[("norm", tensor(vec![0, 0])), ("head", head.clone()), ("other", head.clone())]);
     let wanted = Wanted::from_keys(["norm", "head"].map(Key::from));
     let rules = r#"tie "head" from "embed" if absent fallback"#;
     let plan = planned(rules, &source, Some(&wanted), Direction::Forward).unwrap();
@@ -50,11 +54,15 @@ fn what_falls_back_is_the_models_own() {
     let keys: Vec<&str> = made.tensors.keys().map(Key::as_str).collect();
     assert_eq!(keys, ["head", "norm"]);
     assert!(made.tensors["head"].same_tensor(&head), "not a copy, and not another's");
-    assert!(made.tensors["norm"].same_tensor(source.get("norm").unwrap()), "the checkpoint's, not the model's");
+    assert!(
+        made.tensors["norm"].same_tensor(source.get("norm").unwrap()),
+        "the checkpoint's, not the model's"
+    );
     assert!(!views(&plan, &source).unwrap().tensors.contains_key("head"));
     // A model that doesn't hold it either is an error, and without `fallback` the key is missing.
     assert!(views_over(&plan, &source, &source).is_err());
-    let refused = planned(r#"tie "head" from "embed""#, &source, Some(&wanted), Direction::Forward).unwrap_err();
+    let refused = planned(r#"tie "head" from "embed""#, &source, Some(&wanted), Direction::Forward)
+        .unwrap_err();
     assert!(refused.0.iter().any(|finding| finding.code == codes::MISSING_KEY));
     // A source that is there comes first.
     let full = dict(&[("norm", tensor(vec![1, 2])), ("embed", tensor(vec![6, 7, 8]))]);
@@ -65,21 +73,27 @@ fn what_falls_back_is_the_models_own() {
     assert!(made.tensors["head"].same_tensor(full.get("embed").unwrap()));
 }
 
-/// Whichever way round a chain is written, and whatever of it is there: one storage, and only the root is saved.
+/// Whichever way round a chain is written, and whatever of it is there: one storage, and only the
+/// root is saved.
 #[test]
 fn a_chain_is_one_storage_and_saves_its_root() {
-    let statements = [r#"tie "b" from "a""#, r#"tie "c" from "b" if present alias"#, r#"tie "d" from "c""#];
+    let statements =
+        [r#"tie "b" from "a""#, r#"tie "c" from "b" if present alias"#, r#"tie "d" from "c""#];
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1]] {
         let rules = order.map(|at| statements[at]).join("\n");
         for there in [&["a"][..], &["a", "c"], &["a", "d"]] {
-            let source = dict(&there.iter().map(|key| (*key, tensor(vec![1, 2, 3]))).collect::<Vec<_>>());
+            let source =
+                dict(&there.iter().map(|key| (*key, tensor(vec![1, 2, 3]))).collect::<Vec<_>>());
             let plan = planned(&rules, &source, None, Direction::Forward).unwrap();
             let made = views(&plan, &source).unwrap();
             assert_eq!(made.tensors.len(), 4, "{rules} of {there:?}");
             // `d` is kept where it is there, as `if present keep` says.
             let one = if there.contains(&"d") { &["b", "c"][..] } else { &["b", "c", "d"] };
             for key in one {
-                assert!(made.tensors[*key].same_tensor(&made.tensors["a"]), "{rules} of {there:?}: {key}");
+                assert!(
+                    made.tensors[*key].same_tensor(&made.tensors["a"]),
+                    "{rules} of {there:?}: {key}"
+                );
             }
             let loaded = StateDict::from_tensors(made.tensors, BTreeMap::new());
             let saved = planned(&rules, &loaded, None, Direction::Reverse).unwrap();
@@ -92,7 +106,9 @@ fn a_chain_is_one_storage_and_saves_its_root() {
 /// A link that differs is kept, and what hangs on it is its own.
 #[test]
 fn a_chain_that_differs_in_its_middle_saves_both_ends() {
-    for rules in ["tie \"b\" from \"a\"\ntie \"c\" from \"b\"", "tie \"c\" from \"b\"\ntie \"b\" from \"a\""] {
+    for rules in
+        ["tie \"b\" from \"a\"\ntie \"c\" from \"b\"", "tie \"c\" from \"b\"\ntie \"b\" from \"a\""]
+    {
         let middle = tensor(vec![9, 9]);
         let loaded = dict(&[("a", tensor(vec![1, 2])), ("b", middle.clone()), ("c", middle)]);
         let saved = planned(rules, &loaded, None, Direction::Reverse).unwrap();
@@ -105,14 +121,16 @@ fn a_chain_that_differs_in_its_middle_saves_both_ends() {
     }
 }
 
-/// Over several rule files a circle can't be seen when they are checked; it must not lose the tensor.
+/// Over several rule files a circle can't be seen when they are checked; it must not lose the
+/// tensor.
 #[test]
 fn a_circle_over_two_files_keeps_one() {
     let files = [r#"tie "a" from "b""#, r#"tie "b" from "a""#].map(|text| compile(text).unwrap());
     let source = dict(&[("a", tensor(vec![1])), ("b", tensor(vec![1]))]);
     let equal = |_: &str, _: &str| Some(regraft::plan::Equality::Equal);
     for direction in [Direction::Forward, Direction::Reverse] {
-        let stages: Vec<Stage<'_>> = files.iter().map(|rules| Stage { rules, direction, named: true }).collect();
+        let stages: Vec<Stage<'_>> =
+            files.iter().map(|rules| Stage { rules, direction, named: true }).collect();
         let options = PlanOptions { equal: Some(&equal), ..PlanOptions::default() };
         let plan = plan(&stages, source.header(), &options).unwrap();
         assert_eq!(plan.targets.len(), if direction == Direction::Forward { 2 } else { 1 });
@@ -122,8 +140,9 @@ fn a_circle_over_two_files_keeps_one() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
-    /// Whatever is tied to what, in whatever order it is written, and whatever of it is there: saving what was loaded and loading that again
-    /// gives the same tensors, and what a tie made is one tensor with its source.
+    /// Whatever is tied to what, in whatever order it is written, and whatever of it is there:
+    /// saving what was loaded and loading that again gives the same tensors, and what a tie made is
+    /// one tensor with its source.
     #[test]
     fn saving_loses_nothing(
         ties in prop::collection::vec((1..6usize, prop::collection::vec(0..16usize, 1..3), any::<bool>()), 1..6),
@@ -163,11 +182,28 @@ fn what_a_module_shares_is_given_by_any_of_its_keys() {
     let wanted = Wanted::from_keys(["head", "words", "apart", "bias", "other"].map(Key::from));
     let group = |keys: &[&str]| keys.iter().map(|key| Key::from(*key)).collect::<Vec<Key>>();
     // Groups that overlap, name a key that isn't wanted, or have none that is given.
-    let shared = [group(&["head", "words", "unknown"]), group(&["words", "head"]), group(&["bias", "other"])];
-    let options = PlanOptions { wanted: Some(&wanted), shared: &shared, not_strict: true, ..PlanOptions::default() };
-    let made = plan(&[Stage { rules: &rules, direction: Direction::Forward, named: true }], source.header(), &options).unwrap();
-    let tied: Vec<(&str, Option<&str>)> =
-        made.targets.iter().map(|target| (target.key.as_str(), target.tied_to.as_ref().map(Key::as_str))).collect();
+    let shared = [
+        group(&["head", "words", "unknown"]),
+        group(&["words", "head"]),
+        group(&["bias", "other"]),
+    ];
+    let options = PlanOptions {
+        wanted: Some(&wanted),
+        shared: &shared,
+        not_strict: true,
+        ..PlanOptions::default()
+    };
+    let made = plan(
+        &[Stage { rules: &rules, direction: Direction::Forward, named: true }],
+        source.header(),
+        &options,
+    )
+    .unwrap();
+    let tied: Vec<(&str, Option<&str>)> = made
+        .targets
+        .iter()
+        .map(|target| (target.key.as_str(), target.tied_to.as_ref().map(Key::as_str)))
+        .collect();
     assert_eq!(tied, [("apart", None), ("head", Some("words")), ("words", None)]);
     assert_eq!(made.report.unwrap().missing, group(&["bias", "other"]), "nothing gives these");
     let notes = made.findings.iter().filter(|finding| finding.code == codes::TIE_APPLIED);

@@ -1,7 +1,9 @@
-//! Segments that stand for all segments: one for each way in which the patterns at hand can tell segments apart.
+//! Segments that stand for all segments: one for each way in which the patterns at hand can tell
+//! segments apart.
 //!
-//! Literals and words stand for themselves; numbers and free text are represented by examples. The alphabet is complete where free
-//! text is told apart in at most two ways; else it is an approximation, and says so.
+//! Literals and words stand for themselves; numbers and free text are represented by examples. The
+//! alphabet is complete where free text is told apart in at most two ways; else it is an
+//! approximation, and says so.
 
 use std::collections::HashSet;
 
@@ -18,7 +20,8 @@ pub(super) struct Alphabet {
 }
 
 /// Numbers that are tried as examples.
-const NUMBERS: &[u64] = &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 31, 32, 63, 64, 100, 127, 128, 1000];
+const NUMBERS: &[u64] =
+    &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 16, 31, 32, 63, 64, 100, 127, 128, 1000];
 
 /// Examples of one segment.
 const EXAMPLES: usize = 256;
@@ -52,7 +55,9 @@ impl Alphabet {
             }
         }
         // A segment that no pattern names.
-        let fresh = ["x", "y", "z", "other", "other_"].into_iter().find(|word| !pool.iter().any(|known| known == word));
+        let fresh = ["x", "y", "z", "other", "other_"]
+            .into_iter()
+            .find(|word| !pool.iter().any(|known| known == word));
         pool.extend(fresh.map(str::to_owned));
         let cost: usize = parts.iter().map(|part| weight(part)).sum();
         let mut known: HashSet<Vec<bool>> = HashSet::new();
@@ -77,14 +82,18 @@ impl Alphabet {
         Self { symbols, complete, whole }
     }
 
-    /// Whether these patterns can't tell segments apart in a way that no symbol shows: at most one of their parts has text around a
-    /// capture of text, and numbers are calculated with in one way at most.
+    /// Whether these patterns can't tell segments apart in a way that no symbol shows: at most one
+    /// of their parts has text around a capture of text, and numbers are calculated with in one way
+    /// at most.
     pub(super) fn is_exact(&self, patterns: &[&Pattern]) -> bool {
         let mut around: Vec<&Part> = Vec::new();
         let mut factors: Vec<(i64, i64)> = Vec::new();
         for part in patterns.iter().flat_map(|pattern| pattern.parts()) {
             let Part::Segment(atoms) = part else { continue };
-            if atoms.len() > 1 && atoms.iter().any(|atom| matches!(atom, Atom::Chars(_))) && !around.contains(&part) {
+            if atoms.len() > 1
+                && atoms.iter().any(|atom| matches!(atom, Atom::Chars(_)))
+                && !around.contains(&part)
+            {
                 around.push(part);
             }
             for atom in atoms.iter() {
@@ -97,7 +106,10 @@ impl Alphabet {
             }
         }
         let small = factors.iter().all(|(mul, add)| *mul <= 8 && (-8..=8).contains(add));
-        self.whole && around.len() <= 1 && small && factors.iter().filter(|(mul, _)| *mul > 1).count() <= 1
+        self.whole
+            && around.len() <= 1
+            && small
+            && factors.iter().filter(|(mul, _)| *mul > 1).count() <= 1
     }
 
     /// The segments.
@@ -119,7 +131,9 @@ fn examples(atoms: &[Atom]) -> (Vec<String>, bool) {
         let choices: Vec<String> = match atom {
             Atom::Text(text) => vec![text.to_string()],
             Atom::Index { mul, add, range, .. } => {
-                let ends = range.iter().flat_map(|range| [range.start, range.end.saturating_sub(1), range.end]);
+                let ends = range
+                    .iter()
+                    .flat_map(|range| [range.start, range.end.saturating_sub(1), range.end]);
                 let numbers = NUMBERS.iter().copied().chain(ends);
                 numbers
                     .filter_map(|n| i64::try_from(n).ok()?.checked_mul(*mul)?.checked_add(*add))
@@ -133,7 +147,11 @@ fn examples(atoms: &[Atom]) -> (Vec<String>, bool) {
                 words.iter().take(EXAMPLES).map(|word| word.to_string()).collect()
             }
         };
-        found = found.iter().flat_map(|start| choices.iter().map(move |choice| format!("{start}{choice}"))).take(EXAMPLES).collect();
+        found = found
+            .iter()
+            .flat_map(|start| choices.iter().map(move |choice| format!("{start}{choice}")))
+            .take(EXAMPLES)
+            .collect();
     }
     (found, all)
 }

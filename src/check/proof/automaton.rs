@@ -1,6 +1,7 @@
 //! Patterns as automata over segments: shortest keys that some patterns match and others don't.
 //!
-//! A state is a set of parts, one bit each (bit `n` for the end), so following a key needs no construction beforehand.
+//! A state is a set of parts, one bit each (bit `n` for the end), so following a key needs no
+//! construction beforehand.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -36,23 +37,41 @@ impl<'p> Automaton<'p> {
     /// `None` for a pattern of more than 60 parts, and once the effort is spent.
     pub(super) fn new(pattern: &'p Pattern, alphabet: &Alphabet, effort: &Effort) -> Option<Self> {
         let parts = pattern.parts();
-        if parts.len() > 60 || !effort.spend(weight_of(pattern).saturating_mul(alphabet.symbols().len())) {
+        if parts.len() > 60
+            || !effort.spend(weight_of(pattern).saturating_mul(alphabet.symbols().len()))
+        {
             return None;
         }
-        let rests = parts.iter().enumerate().filter(|(_, part)| matches!(part, Part::Rest(_))).fold(0, |bits, (at, _)| bits | (1 << at));
+        let rests = parts
+            .iter()
+            .enumerate()
+            .filter(|(_, part)| matches!(part, Part::Rest(_)))
+            .fold(0, |bits, (at, _)| bits | (1 << at));
         let accepting = alphabet
             .symbols()
             .iter()
-            .map(|symbol| parts.iter().enumerate().filter(|(_, part)| accepts(part, symbol)).fold(0, |bits, (at, _)| bits | (1 << at)))
+            .map(|symbol| {
+                parts
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, part)| accepts(part, symbol))
+                    .fold(0, |bits, (at, _)| bits | (1 << at))
+            })
             .collect();
         let holding = vec![rests; alphabet.symbols().len()];
         Some(Self { parts, accepting, rests, holding })
     }
 
-    /// Captures of segments, and of whole segments' text, hold none of these symbols any more; one at the end may hold those that `last` allows.
+    /// Captures of segments, and of whole segments' text, hold none of these symbols any more; one
+    /// at the end may hold those that `last` allows.
     pub(super) fn restrict_captures(&mut self, not: &[bool], last: impl Fn(usize) -> bool) {
         let is_text = |part: &Part| matches!(part, Part::Segment(atoms) if matches!(&atoms[..], [Atom::Chars(_)]));
-        let texts = self.parts.iter().enumerate().filter(|(_, part)| is_text(part)).fold(0, |bits, (at, _)| bits | (1u64 << at));
+        let texts = self
+            .parts
+            .iter()
+            .enumerate()
+            .filter(|(_, part)| is_text(part))
+            .fold(0, |bits, (at, _)| bits | (1u64 << at));
         let end = self.parts.len().checked_sub(1).map_or(0, |at| 1u64 << at);
         for (symbol, _) in not.iter().enumerate().filter(|(_, not)| **not) {
             let stays = if last(symbol) { end } else { 0 };
@@ -86,7 +105,8 @@ impl<'p> Automaton<'p> {
     }
 }
 
-/// Whether a key may match both patterns, by a quick look, and once the effort is spent: segments with captures are taken to fit each other.
+/// Whether a key may match both patterns, by a quick look, and once the effort is spent: segments
+/// with captures are taken to fit each other.
 pub(super) fn may_overlap(a: &[Part], b: &[Part], effort: &Effort) -> bool {
     let is_rest = |part: Option<&Part>| matches!(part, Some(Part::Rest(_)));
     let fits = |a: &Part, b: &Part| match (a, b) {
@@ -94,9 +114,12 @@ pub(super) fn may_overlap(a: &[Part], b: &[Part], effort: &Effort) -> bool {
         _ => true,
     };
     // What stands at both starts, or at both ends, tells most patterns apart.
-    let differ = |(x, y): (&Part, &Part)| matches!((x, y), (Part::Literal(x), Part::Literal(y)) if x != y);
+    let differ =
+        |(x, y): (&Part, &Part)| matches!((x, y), (Part::Literal(x), Part::Literal(y)) if x != y);
     let both_fixed = |(x, y): &(&Part, &Part)| !is_rest(Some(x)) && !is_rest(Some(y));
-    if a.iter().zip(b).take_while(both_fixed).any(differ) || a.iter().rev().zip(b.iter().rev()).take_while(both_fixed).any(differ) {
+    if a.iter().zip(b).take_while(both_fixed).any(differ)
+        || a.iter().rev().zip(b.iter().rev()).take_while(both_fixed).any(differ)
+    {
         return false;
     }
     let mut seen = HashSet::from([(0, 0)]);
@@ -109,7 +132,8 @@ pub(super) fn may_overlap(a: &[Part], b: &[Part], effort: &Effort) -> bool {
         if x.is_none() && y.is_none() {
             return true;
         }
-        let fixed = x.zip(y).is_some_and(|(x, y)| !is_rest(Some(x)) && !is_rest(Some(y)) && fits(x, y));
+        let fixed =
+            x.zip(y).is_some_and(|(x, y)| !is_rest(Some(x)) && !is_rest(Some(y)) && fits(x, y));
         let next = [
             fixed.then_some((p + 1, q + 1)),
             (is_rest(x) || (is_rest(y) && x.is_some())).then_some((p + 1, q)),
@@ -121,7 +145,12 @@ pub(super) fn may_overlap(a: &[Part], b: &[Part], effort: &Effort) -> bool {
 }
 
 /// The shortest key for which `wanted` holds, given which automata accept it.
-pub(super) fn search(automata: &[Automaton<'_>], alphabet: &Alphabet, effort: &Effort, wanted: impl Fn(&[bool]) -> bool) -> Found {
+pub(super) fn search(
+    automata: &[Automaton<'_>],
+    alphabet: &Alphabet,
+    effort: &Effort,
+    wanted: impl Fn(&[bool]) -> bool,
+) -> Found {
     let start: Vec<u64> = automata.iter().map(Automaton::start).collect();
     let mut seen: HashMap<Vec<u64>, usize> = HashMap::new();
     let mut trail: Vec<(usize, usize)> = vec![(usize::MAX, 0)];
@@ -133,11 +162,19 @@ pub(super) fn search(automata: &[Automaton<'_>], alphabet: &Alphabet, effort: &E
             if !effort.spend(1 + automata.len() / 8) {
                 return Found::Unknown;
             }
-            let next: Vec<u64> = automata.iter().zip(&state).map(|(automaton, state)| automaton.step(*state, symbol)).collect();
+            let next: Vec<u64> = automata
+                .iter()
+                .zip(&state)
+                .map(|(automaton, state)| automaton.step(*state, symbol))
+                .collect();
             if next.iter().all(|state| *state == 0) || seen.contains_key(&next) {
                 continue;
             }
-            let accepted: Vec<bool> = automata.iter().zip(&next).map(|(automaton, state)| automaton.accepts(*state)).collect();
+            let accepted: Vec<bool> = automata
+                .iter()
+                .zip(&next)
+                .map(|(automaton, state)| automaton.accepts(*state))
+                .collect();
             trail.push((at, symbol));
             if wanted(&accepted) {
                 return Found::Key(spell(&trail, alphabet));
@@ -164,9 +201,17 @@ fn spell(trail: &[(usize, usize)], alphabet: &Alphabet) -> String {
     segments.join(".")
 }
 
-/// Keys that both patterns match so that, somewhere, a segment is a fixed part of both (and not the same part, for one pattern with
-/// itself): where one pattern's fixed middle overlaps the other's. Shortest first, up to `limit`.
-pub(super) fn overlaps(a: &Pattern, b: &Pattern, with_itself: bool, alphabet: &Alphabet, effort: &Effort, limit: usize) -> Vec<String> {
+/// Keys that both patterns match so that, somewhere, a segment is a fixed part of both (and not the
+/// same part, for one pattern with itself): where one pattern's fixed middle overlaps the other's.
+/// Shortest first, up to `limit`.
+pub(super) fn overlaps(
+    a: &Pattern,
+    b: &Pattern,
+    with_itself: bool,
+    alphabet: &Alphabet,
+    effort: &Effort,
+    limit: usize,
+) -> Vec<String> {
     type State = (usize, usize, bool);
     let fixed = |part: &Part| !matches!(part, Part::Rest(_));
     // Moves of one automaton on a symbol: where to, and whether a fixed part took it.
@@ -188,7 +233,8 @@ pub(super) fn overlaps(a: &Pattern, b: &Pattern, with_itself: bool, alphabet: &A
         }
         found
     };
-    let ends = |parts: &[Part], at: usize| parts[at..].iter().all(|part| matches!(part, Part::Rest(_)));
+    let ends =
+        |parts: &[Part], at: usize| parts[at..].iter().all(|part| matches!(part, Part::Rest(_)));
     let (a, b) = (a.parts(), b.parts());
     let mut found = Vec::new();
     let mut seen: HashSet<State> = HashSet::from([(0, 0, false)]);
@@ -202,7 +248,9 @@ pub(super) fn overlaps(a: &Pattern, b: &Pattern, with_itself: bool, alphabet: &A
             }
             for (p_took, p_next) in moves(a, p, symbol) {
                 for (q_took, q_next) in moves(b, q, symbol) {
-                    let both = fixed(&a[p_took]) && fixed(&b[q_took]) && !(with_itself && p_took == q_took);
+                    let both = fixed(&a[p_took])
+                        && fixed(&b[q_took])
+                        && !(with_itself && p_took == q_took);
                     let next = (p_next, q_next, flag || both);
                     if next.2 && ends(a, p_next) && ends(b, q_next) {
                         trail.push((at, number));

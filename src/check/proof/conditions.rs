@@ -1,8 +1,9 @@
 //! Conditions of two rules, asked whether they can hold for one key.
 //!
-//! Decided are conditions that exclude each other as they are written, whatever their names stand for, and those about whole numbers of one
-//! index: sums, differences, products with a number, remainders and comparisons. Such a condition repeats itself once the index is large
-//! enough, so that finitely many values tell of all. What else a condition asks is left open.
+//! Decided are conditions that exclude each other as they are written, whatever their names stand
+//! for, and those about whole numbers of one index: sums, differences, products with a number,
+//! remainders and comparisons. Such a condition repeats itself once the index is large enough, so
+//! that finitely many values tell of all. What else a condition asks is left open.
 
 use indexmap::IndexMap;
 
@@ -28,15 +29,17 @@ pub(super) fn exclude(a: Giver<'_>, b: Giver<'_>) -> bool {
     }
 }
 
-/// Keys like this one, which both give, but for the indices that their conditions ask for: those for which both hold. The key itself where
-/// that can't be decided.
+/// Keys like this one, which both give, but for the indices that their conditions ask for: those
+/// for which both hold. The key itself where that can't be decided.
 pub(super) fn holding(a: Giver<'_>, b: Giver<'_>, key: &str) -> Vec<String> {
     let undecided = || vec![key.to_owned()];
     if a.0.condition.is_none() && b.0.condition.is_none() {
         return undecided();
     }
     let (Some(first), Some(second)) = (Asked::of(a), Asked::of(b)) else { return undecided() };
-    let (Some(count), Some(others)) = (first.values(&second), second.values(&first)) else { return undecided() };
+    let (Some(count), Some(others)) = (first.values(&second), second.values(&first)) else {
+        return undecided();
+    };
     let mut found = Vec::new();
     let mut widened = false;
     for value in 0..count {
@@ -46,10 +49,13 @@ pub(super) fn holding(a: Giver<'_>, b: Giver<'_>, key: &str) -> Vec<String> {
         }
         match second.holds(&one) {
             Some(true) => found.push(one),
-            // The other condition asks for another index, or for the same one, and then nothing is found here.
+            // The other condition asks for another index, or for the same one, and then nothing is
+            // found here.
             Some(false) if !widened => {
                 widened = true;
-                let both = |key: &String| first.holds(key) == Some(true) && second.holds(key) == Some(true);
+                let both = |key: &String| {
+                    first.holds(key) == Some(true) && second.holds(key) == Some(true)
+                };
                 found.extend((0..others).filter_map(|value| second.at(value, &one)).find(both));
             }
             _ => {}
@@ -96,11 +102,17 @@ impl<'a> Asked<'a> {
         if found.iter().any(|(other, _)| other != name) {
             return None;
         }
-        let at = rule.captures.iter().position(|capture| capture.name == *name && matches!(capture.kind, CaptureKind::Index(None)))?;
+        let at = rule.captures.iter().position(|capture| {
+            capture.name == *name && matches!(capture.kind, CaptureKind::Index(None))
+        })?;
         let slot = Slot(u16::try_from(at).ok()?);
-        let atoms = pattern.parts().iter().filter_map(|part| if let Part::Segment(atoms) = part { Some(atoms.iter()) } else { None });
+        let atoms = pattern.parts().iter().filter_map(|part| {
+            if let Part::Segment(atoms) = part { Some(atoms.iter()) } else { None }
+        });
         let index = atoms.flatten().find_map(|atom| match atom {
-            Atom::Index { slot: here, mul, add, .. } if *here == slot => Some(Index { slot, name, mul: *mul, add: *add }),
+            Atom::Index { slot: here, mul, add, .. } if *here == slot => {
+                Some(Index { slot, name, mul: *mul, add: *add })
+            }
             _ => None,
         });
         Some(Self { giver, index: Some(index?), pace })
@@ -110,7 +122,10 @@ impl<'a> Asked<'a> {
     fn values(&self, other: &Asked<'_>) -> Option<i64> {
         let Some(index) = &self.index else { return Some(1) };
         let (mul, add) = other.index.as_ref().map_or((1, 0), |index| (index.mul, index.add));
-        let theirs = mul.checked_mul(other.pace.from)?.checked_add(add.checked_abs()?)?.checked_add(index.add.checked_abs()?)?;
+        let theirs = mul
+            .checked_mul(other.pace.from)?
+            .checked_add(add.checked_abs()?)?
+            .checked_add(index.add.checked_abs()?)?;
         let period = least_common_multiple(self.pace.period, mul.checked_mul(other.pace.period)?)?;
         within(self.pace.from.max(theirs).checked_add(period)?)
     }
@@ -139,7 +154,9 @@ impl<'a> Asked<'a> {
             Some((name, Binding::Index(value))) => Some((name, i64::try_from(*value).ok()?)),
             _ => None,
         };
-        let value = |name: &str| held.filter(|(known, _)| *known == name).map(|(_, value)| Value::Int(value));
+        let value = |name: &str| {
+            held.filter(|(known, _)| *known == name).map(|(_, value)| Value::Int(value))
+        };
         let environment = Environment {
             config: None,
             tied: None,
@@ -147,12 +164,18 @@ impl<'a> Asked<'a> {
             exists: &unknown_layout,
             captures: Captures { known: &rule.captures, value: &value },
         };
-        let scope = Scope { source: rule.place.source.clone(), lets: IndexMap::new(), under: Vec::new(), built_in: false };
+        let scope = Scope {
+            source: rule.place.source.clone(),
+            lets: IndexMap::new(),
+            under: Vec::new(),
+            built_in: false,
+        };
         environment.truth(&scope, condition).ok()
     }
 }
 
-/// A whole number that depends on an index `l`: `slope * l`, and what repeats itself, between `-spread` and `spread`.
+/// A whole number that depends on an index `l`: `slope * l`, and what repeats itself, between
+/// `-spread` and `spread`.
 #[derive(Clone, Copy)]
 struct Line {
     slope: i64,
@@ -174,27 +197,44 @@ fn least_common_multiple(a: i64, b: i64) -> Option<i64> {
 
 fn line(expr: &Expr) -> Option<Line> {
     match &expr.kind {
-        ExprKind::Int(value) => Some(Line { slope: 0, spread: within(value.checked_abs()?)?, period: 1 }),
+        ExprKind::Int(value) => {
+            Some(Line { slope: 0, spread: within(value.checked_abs()?)?, period: 1 })
+        }
         ExprKind::Name(_) => Some(Line { slope: 1, spread: 0, period: 1 }),
         ExprKind::Paren(inner) => line(inner),
-        ExprKind::Unary(UnaryOp::Neg, operand) => line(operand).map(|line| Line { slope: -line.slope, ..line }),
+        ExprKind::Unary(UnaryOp::Neg, operand) => {
+            line(operand).map(|line| Line { slope: -line.slope, ..line })
+        }
         ExprKind::Binary(op, left, right) => {
             let (a, b) = (line(left)?, line(right)?);
             let (slope, spread) = match op {
                 BinaryOp::Add => (a.slope.checked_add(b.slope)?, a.spread.checked_add(b.spread)?),
                 BinaryOp::Sub => (a.slope.checked_sub(b.slope)?, a.spread.checked_add(b.spread)?),
                 BinaryOp::Mul => {
-                    let (factor, other) = constant(left).map(|factor| (factor, b)).or_else(|| constant(right).map(|factor| (factor, a)))?;
-                    (other.slope.checked_mul(factor)?, other.spread.checked_mul(factor.checked_abs()?)?)
+                    let (factor, other) = constant(left)
+                        .map(|factor| (factor, b))
+                        .or_else(|| constant(right).map(|factor| (factor, a)))?;
+                    (
+                        other.slope.checked_mul(factor)?,
+                        other.spread.checked_mul(factor.checked_abs()?)?,
+                    )
                 }
                 BinaryOp::Rem => {
                     let modulus = constant(right).filter(|modulus| *modulus > 0)?;
-                    return Some(Line { slope: 0, spread: within(modulus)?, period: least_common_multiple(a.period, modulus)? });
+                    return Some(Line {
+                        slope: 0,
+                        spread: within(modulus)?,
+                        period: least_common_multiple(a.period, modulus)?,
+                    });
                 }
                 _ => return None,
             };
             within(slope.checked_abs()?)?;
-            Some(Line { slope, spread: within(spread)?, period: least_common_multiple(a.period, b.period)? })
+            Some(Line {
+                slope,
+                spread: within(spread)?,
+                period: least_common_multiple(a.period, b.period)?,
+            })
         }
         _ => None,
     }
@@ -216,9 +256,16 @@ fn pace(expr: &Expr) -> Option<Pace> {
         ExprKind::Unary(UnaryOp::Not, operand) => pace(operand),
         ExprKind::Binary(BinaryOp::Or | BinaryOp::And, left, right) => {
             let (a, b) = (pace(left)?, pace(right)?);
-            Some(Pace { from: a.from.max(b.from), period: least_common_multiple(a.period, b.period)? })
+            Some(Pace {
+                from: a.from.max(b.from),
+                period: least_common_multiple(a.period, b.period)?,
+            })
         }
-        ExprKind::Binary(BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge, left, right) => {
+        ExprKind::Binary(
+            BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge,
+            left,
+            right,
+        ) => {
             let (a, b) = (line(left)?, line(right)?);
             let spread = within(a.spread.checked_add(b.spread)?)?;
             // Where one side grows faster, it's the greater one, or the smaller, from there on.
@@ -236,22 +283,29 @@ fn pace(expr: &Expr) -> Option<Pace> {
 fn written_alike((a, left): Giver<'_>, (b, right): Giver<'_>) -> bool {
     let all_bound = |rule: &Rule| {
         // Which of a word and its partner a condition sees is a matter of the rule.
-        rule.captures.iter().all(|capture| capture.right && !matches!(capture.kind, CaptureKind::Words { .. }))
+        rule.captures
+            .iter()
+            .all(|capture| capture.right && !matches!(capture.kind, CaptureKind::Words { .. }))
     };
-    let name = |rule: &Rule, slot: &Slot| rule.captures.get(usize::from(slot.0)).map(|capture| capture.name.clone());
+    let name = |rule: &Rule, slot: &Slot| {
+        rule.captures.get(usize::from(slot.0)).map(|capture| capture.name.clone())
+    };
     let same = |x: &Slot, y: &Slot| name(a, x) == name(b, y);
     let atoms_alike = |x: &Atom, y: &Atom| match (x, y) {
         (Atom::Text(x), Atom::Text(y)) => x == y,
-        (Atom::Index { slot: x, mul, add, .. }, Atom::Index { slot: y, mul: times, add: plus, .. }) => {
-            same(x, y) && mul == times && add == plus
-        }
+        (
+            Atom::Index { slot: x, mul, add, .. },
+            Atom::Index { slot: y, mul: times, add: plus, .. },
+        ) => same(x, y) && mul == times && add == plus,
         (Atom::Chars(x), Atom::Chars(y)) => same(x, y),
         _ => false,
     };
     let parts_alike = |(x, y): (&Part, &Part)| match (x, y) {
         (Part::Literal(x), Part::Literal(y)) => x == y,
         (Part::Rest(x), Part::Rest(y)) => same(x, y),
-        (Part::Segment(x), Part::Segment(y)) => x.len() == y.len() && x.iter().zip(y.iter()).all(|(x, y)| atoms_alike(x, y)),
+        (Part::Segment(x), Part::Segment(y)) => {
+            x.len() == y.len() && x.iter().zip(y.iter()).all(|(x, y)| atoms_alike(x, y))
+        }
         _ => false,
     };
     let (x, y) = (left.parts(), right.parts());
@@ -270,11 +324,15 @@ fn contradict(a: &Expr, b: &Expr) -> bool {
         (_, ExprKind::Binary(Or, x, y)) => contradict(a, x) && contradict(a, y),
         (ExprKind::Unary(UnaryOp::Not, inner), _) => bare(inner) == b,
         (_, ExprKind::Unary(UnaryOp::Not, inner)) => bare(inner) == a,
-        (ExprKind::Binary(one, x, y), ExprKind::Binary(other, v, w)) if bare(x) == bare(v) => match (one, other) {
-            (Eq, Eq) => are_other_words(bare(y), bare(w)),
-            (Eq, Ne) | (Ne, Eq) | (Lt, Ge | Gt) | (Ge | Gt, Lt) | (Le, Gt) | (Gt, Le) => bare(y) == bare(w),
-            _ => false,
-        },
+        (ExprKind::Binary(one, x, y), ExprKind::Binary(other, v, w)) if bare(x) == bare(v) => {
+            match (one, other) {
+                (Eq, Eq) => are_other_words(bare(y), bare(w)),
+                (Eq, Ne) | (Ne, Eq) | (Lt, Ge | Gt) | (Ge | Gt, Lt) | (Le, Gt) | (Gt, Le) => {
+                    bare(y) == bare(w)
+                }
+                _ => false,
+            }
+        }
         _ => false,
     }
 }

@@ -1,15 +1,18 @@
-//! [`Effort`]: what proofs may cost, counted in steps rather than in time, so that they say the same on every machine.
+//! [`Effort`]: what proofs may cost, counted in steps rather than in time, so that they say the
+//! same on every machine.
 
 use std::cell::Cell;
 
 use crate::key::{Atom, Part, Pattern};
 
-/// Steps that checking the statements of one file may take. No file of the library takes a fiftieth of it.
+/// Steps that checking the statements of one file may take. No file of the library takes a fiftieth
+/// of it.
 const CHECK: u64 = 20_000_000;
 /// Steps that following rules through a whole file may take. No file of the library uses it up.
 const PROOF: u64 = 100_000_000;
 
-/// Work that is left. Once it's spent, each question that is still open is answered with "not known".
+/// Work that is left. Once it's spent, each question that is still open is answered with "not
+/// known".
 #[derive(Debug)]
 pub(in crate::check) struct Effort(Cell<u64>);
 
@@ -47,7 +50,10 @@ impl Effort {
 pub(super) fn weight(part: &Part) -> usize {
     match part {
         Part::Literal(_) | Part::Rest(_) => 1,
-        Part::Segment(atoms) => atoms.iter().map(|atom| if let Atom::Words { words, .. } = atom { 1 + words.len() } else { 1 }).sum(),
+        Part::Segment(atoms) => atoms
+            .iter()
+            .map(|atom| if let Atom::Words { words, .. } = atom { 1 + words.len() } else { 1 })
+            .sum(),
     }
 }
 

@@ -17,8 +17,11 @@ pub(super) struct Owned {
 
 impl Owned {
     pub(super) fn new<'r>(sides: impl Iterator<Item = (usize, &'r [Side])>) -> Self {
-        let patterns: Vec<(usize, &Pattern)> =
-            sides.flat_map(|(at, sides)| sides.iter().filter_map(pattern_of).map(move |pattern| (at, pattern))).collect();
+        let patterns: Vec<(usize, &Pattern)> = sides
+            .flat_map(|(at, sides)| {
+                sides.iter().filter_map(pattern_of).map(move |pattern| (at, pattern))
+            })
+            .collect();
         let set = PatternSet::new(patterns.iter().map(|(_, pattern)| *pattern));
         Self { owners: patterns.into_iter().map(|(at, _)| at).collect(), set }
     }
@@ -28,7 +31,10 @@ impl Owned {
         let (mut segments, mut found) = (Segments::default(), Vec::new());
         segments.split(key);
         self.set.candidates(key, &segments, &mut found);
-        let mut owners: Vec<usize> = found.into_iter().filter_map(|number| self.owners.get(number as usize).copied()).collect();
+        let mut owners: Vec<usize> = found
+            .into_iter()
+            .filter_map(|number| self.owners.get(number as usize).copied())
+            .collect();
         owners.dedup();
         owners
     }
@@ -54,7 +60,9 @@ pub(super) struct Group<'r> {
 
 impl<'r> Group<'r> {
     pub(super) fn new(rules: &'r [Rule], effort: &'r Effort) -> Self {
-        let sides = || rules.iter().flat_map(|rule| rule.left.iter().chain(&rule.right)).filter_map(pattern_of);
+        let sides = || {
+            rules.iter().flat_map(|rule| rule.left.iter().chain(&rule.right)).filter_map(pattern_of)
+        };
         Self {
             rules,
             sources: Owned::new(rules.iter().enumerate().map(|(at, rule)| (at, &rule.left[..]))),
@@ -73,7 +81,9 @@ impl<'r> Group<'r> {
     /// The first rule before this one that takes a key, and what it makes of it.
     pub(super) fn taker_before(&self, end: usize, key: &str) -> Option<(usize, String)> {
         let before = self.sources.of(key).into_iter().take_while(|at| *at < end);
-        before.take_while(|at| self.effort.spend(self.weights[*at])).find_map(|at| Some((at, forward(&self.rules[at], key)?)))
+        before
+            .take_while(|at| self.effort.spend(self.weights[*at]))
+            .find_map(|at| Some((at, forward(&self.rules[at], key)?)))
     }
 
     /// The first rule that takes a key, and what it makes of it.
@@ -83,17 +93,21 @@ impl<'r> Group<'r> {
 
     /// Whether a key fits a target of a rule, so that it may be a result already.
     pub(super) fn looks_like_result(&self, key: &str) -> bool {
-        self.targets.of(key).into_iter().any(|at| !self.effort.spend(self.weights[at]) || looks_like_result(&self.rules[at], key))
+        self.targets.of(key).into_iter().any(|at| {
+            !self.effort.spend(self.weights[at]) || looks_like_result(&self.rules[at], key)
+        })
     }
 
-    /// Whether what a leading `**` takes of a key has none of the names that the rules speak of. It stands for the place of a subtree;
-    /// keys in which that place looks like the subtree itself are not held against the rules: the plan looks at those that there are.
+    /// Whether what a leading `**` takes of a key has none of the names that the rules speak of. It
+    /// stands for the place of a subtree; keys in which that place looks like the subtree itself
+    /// are not held against the rules: the plan looks at those that there are.
     pub(super) fn plain_place(&self, rule: &Rule, key: &str) -> bool {
-        leading(rule, key).is_none_or(|place| !place.split('.').any(|segment| self.names.contains(segment)))
+        leading(rule, key)
+            .is_none_or(|place| !place.split('.').any(|segment| self.names.contains(segment)))
     }
 
-    /// Whether one look is enough to see that a source has a key that no rule before this one fits: the plainest key, with a word of its
-    /// own for each capture.
+    /// Whether one look is enough to see that a source has a key that no rule before this one fits:
+    /// the plainest key, with a word of its own for each capture.
     pub(super) fn leaves(&self, at: usize, source: &Pattern) -> bool {
         let segments = source.parts().iter().filter_map(|part| match part {
             Part::Literal(text) => Some(text.to_string()),
@@ -102,12 +116,19 @@ impl<'r> Group<'r> {
         });
         let key = segments.collect::<Vec<String>>().join(".");
         let unless = &self.rules[at].unless_left;
-        if !self.effort.spend(self.weights[at]) || !fits(source, &key) || unless.iter().any(|keys| fits(keys.without_ranges(), &key)) {
+        if !self.effort.spend(self.weights[at])
+            || !fits(source, &key)
+            || unless.iter().any(|keys| fits(keys.without_ranges(), &key))
+        {
             return false;
         }
-        let fitting = |rule: &Rule| rule.left.iter().filter_map(pattern_of).any(|pattern| fits(pattern, &key));
+        let fitting = |rule: &Rule| {
+            rule.left.iter().filter_map(pattern_of).any(|pattern| fits(pattern, &key))
+        };
         let mut before = self.sources.of(&key).into_iter().take_while(|earlier| *earlier < at);
-        before.all(|earlier| self.effort.spend(self.weights[earlier]) && !fitting(&self.rules[earlier]))
+        before.all(|earlier| {
+            self.effort.spend(self.weights[earlier]) && !fitting(&self.rules[earlier])
+        })
     }
 }
 

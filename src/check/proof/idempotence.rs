@@ -1,13 +1,17 @@
 //! Whether applying rules to their own output changes anything.
 //!
-//! Say that a second application takes a key. The first one gave it, or it would have been taken then; so it looks like a result of the
-//! *maker*, the rule that changed it last, and fits a *reader*, which stands no later. For each such pair of rules the languages are
-//! intersected. What is proven so holds for every key, whatever conditions and ranges say, where no target manifest moves prefixes.
+//! Say that a second application takes a key. The first one gave it, or it would have been taken
+//! then; so it looks like a result of the *maker*, the rule that changed it last, and fits a
+//! *reader*, which stands no later. For each such pair of rules the languages are intersected. What
+//! is proven so holds for every key, whatever conditions and ranges say, where no target manifest
+//! moves prefixes.
 //!
-//! Nearly every rule with a `**` reads its own result if a name is doubled (`a.**` of `a.a.a.x`), or if two rules of a group fit one key.
-//! Where only such keys are left, the proof holds for *plain* keys, and says so: those in which the captures of each rule that takes them
-//! hold none of the names, but for a `weight` or `bias` at the end, that the sources of its statement or an earlier one have. A key that refutes is plain,
-//! and has been followed through the rules twice, by rules that depend on nothing but keys.
+//! Nearly every rule with a `**` reads its own result if a name is doubled (`a.**` of `a.a.a.x`),
+//! or if two rules of a group fit one key. Where only such keys are left, the proof holds for
+//! *plain* keys, and says so: those in which the captures of each rule that takes them hold none of
+//! the names, but for a `weight` or `bias` at the end, that the sources of its statement or an
+//! earlier one have. A key that refutes is plain, and has been followed through the rules twice, by
+//! rules that depend on nothing but keys.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -37,7 +41,8 @@ const TOO_MUCH: &str = "there is too much to compare";
 pub enum Idempotence {
     /// No key is rewritten twice.
     Proven {
-        /// Shown only for plain keys: the captures of each rule that takes one hold none of the names in the sources so far.
+        /// Shown only for plain keys: the captures of each rule that takes one hold none of the
+        /// names in the sources so far.
         plain: bool,
         /// A key that isn't so, and is rewritten twice.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +64,8 @@ pub struct Twice {
     pub key: String,
     /// What it becomes.
     pub once: String,
-    /// What that becomes when the rules are applied again; the same, if only its tensor is changed again.
+    /// What that becomes when the rules are applied again; the same, if only its tensor is changed
+    /// again.
     pub twice: String,
 }
 
@@ -76,7 +82,13 @@ struct Placed<'r> {
 
 impl<'r> Placed<'r> {
     fn new(at: usize, rule: Cow<'r, Rule>, guarded: bool) -> Self {
-        Self { at, guarded, certain: !guarded && takes_for_certain(&rule), weight: weight_of_rule(&rule), rule }
+        Self {
+            at,
+            guarded,
+            certain: !guarded && takes_for_certain(&rule),
+            weight: weight_of_rule(&rule),
+            rule,
+        }
     }
 
     fn has_regex(&self) -> bool {
@@ -111,7 +123,8 @@ struct Program<'r> {
 impl<'r> Program<'r> {
     fn of(steps: &'r [Step], reversed: bool) -> Self {
         let (rules, takers, made) = (Vec::new(), Vec::new(), Vec::new());
-        let mut program = Self { rules, takers, made, next: 0, open: None, effort: Effort::of_proof() };
+        let mut program =
+            Self { rules, takers, made, next: 0, open: None, effort: Effort::of_proof() };
         program.read(steps, reversed, false);
         program
     }
@@ -121,7 +134,9 @@ impl<'r> Program<'r> {
     }
 
     fn read(&mut self, steps: &'r [Step], reversed: bool, guarded: bool) {
-        let is_strip = |step: &&Step| matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. });
+        let is_strip = |step: &&Step| {
+            matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. })
+        };
         let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(is_strip);
         let order: Vec<&'r Step> = match reversed {
             false => steps.iter().collect(),
@@ -133,18 +148,30 @@ impl<'r> Program<'r> {
             let mut taker = |kind| self.takers.push(Taker { at, text: &step.text, kind });
             match &step.kind {
                 StepKind::Rewrite(rules) if !reversed => {
-                    self.rules.extend(rules.iter().map(|rule| Placed::new(at, Cow::Borrowed(rule), guarded)));
+                    self.rules.extend(
+                        rules.iter().map(|rule| Placed::new(at, Cow::Borrowed(rule), guarded)),
+                    );
                 }
                 StepKind::Rewrite(rules) => {
                     let two_way = rules.iter().filter(|rule| rule.arrow == Arrow::TwoWay);
-                    self.rules.extend(two_way.map(|rule| Placed::new(at, Cow::Owned(turned(rule)), guarded)));
+                    self.rules.extend(
+                        two_way.map(|rule| Placed::new(at, Cow::Owned(turned(rule)), guarded)),
+                    );
                 }
-                StepKind::StripAnywhere { wrappers } => taker(TakerKind::Strip { wrappers, leading: false }),
-                StepKind::StripLeading { wrappers, .. } => taker(TakerKind::Strip { wrappers, leading: true }),
+                StepKind::StripAnywhere { wrappers } => {
+                    taker(TakerKind::Strip { wrappers, leading: false })
+                }
+                StepKind::StripLeading { wrappers, .. } => {
+                    taker(TakerKind::Strip { wrappers, leading: true })
+                }
                 StepKind::Drop(keys) if !reversed => taker(TakerKind::Drop(keys)),
                 StepKind::Keep(_) if !reversed => taker(TakerKind::Keep),
-                StepKind::Create { target, .. } if !reversed => self.made.push((at, &step.text, target)),
-                StepKind::Create { .. } => self.open(|| format!("`{}`, read backwards, takes a key away", step.text)),
+                StepKind::Create { target, .. } if !reversed => {
+                    self.made.push((at, &step.text, target))
+                }
+                StepKind::Create { .. } => {
+                    self.open(|| format!("`{}`, read backwards, takes a key away", step.text))
+                }
                 StepKind::Tie(tie) => {
                     let patterns = tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges);
                     self.made.extend(patterns.map(|pattern| (at, step.text.as_str(), pattern)));
@@ -158,7 +185,11 @@ impl<'r> Program<'r> {
                     self.read(otherwise, reversed, true);
                 }
                 StepKind::Reversed(steps) => self.read(steps, !reversed, guarded),
-                StepKind::Prefix(_) | StepKind::Drop(_) | StepKind::Keep(_) | StepKind::Cast { .. } | StepKind::Expect { .. } => {}
+                StepKind::Prefix(_)
+                | StepKind::Drop(_)
+                | StepKind::Keep(_)
+                | StepKind::Cast { .. }
+                | StepKind::Expect { .. } => {}
             }
         }
     }
@@ -170,7 +201,8 @@ struct Reading<'p> {
     program: &'p Program<'p>,
     sources: Owned,
     has_regex: bool,
-    /// What the sources name: literal segments and words, but no bare numbers. Each once, with the first statement that has it.
+    /// What the sources name: literal segments and words, but no bare numbers. Each once, with the
+    /// first statement that has it.
     names: Vec<(usize, &'p Part)>,
     /// The literals of them.
     literals: HashMap<&'p str, usize>,
@@ -182,9 +214,13 @@ impl<'p> Reading<'p> {
         let mut known = HashSet::new();
         let all = rules.iter().flat_map(|placed| names(&placed.rule).map(|part| (placed.at, part)));
         let names: Vec<(usize, &Part)> = all.filter(|(_, part)| known.insert(*part)).collect();
-        let literal = |(at, part): &(usize, &'p Part)| if let Part::Literal(text) = part { Some((&**text, *at)) } else { None };
+        let literal = |(at, part): &(usize, &'p Part)| {
+            if let Part::Literal(text) = part { Some((&**text, *at)) } else { None }
+        };
         Self {
-            sources: Owned::new(rules.iter().enumerate().map(|(number, placed)| (number, &placed.rule.left[..]))),
+            sources: Owned::new(
+                rules.iter().enumerate().map(|(number, placed)| (number, &placed.rule.left[..])),
+            ),
             has_regex: rules.iter().any(Placed::has_regex),
             literals: names.iter().filter_map(literal).collect(),
             names,
@@ -197,13 +233,18 @@ impl<'p> Reading<'p> {
         &self.program.effort
     }
 
-    /// A key through all rules once, with the rules that took it; `None` where a statement takes it away or shortens it, or where it
-    /// grows beyond reason.
+    /// A key through all rules once, with the rules that took it; `None` where a statement takes it
+    /// away or shortens it, or where it grows beyond reason.
     fn through(&self, key: &str) -> Option<(String, Vec<(&'p Placed<'p>, String)>)> {
         let (mut key, mut by) = (key.to_owned(), Vec::new());
         let mut from = 0;
         loop {
-            let mut takers = self.sources.of(&key).into_iter().skip_while(|number| *number < from).map(|number| &self.rules[number]);
+            let mut takers = self
+                .sources
+                .of(&key)
+                .into_iter()
+                .skip_while(|number| *number < from)
+                .map(|number| &self.rules[number]);
             let taken = takers.find_map(|placed| {
                 let next = self.effort().spend(placed.weight).then(|| takes(&placed.rule, &key))?;
                 Some((placed, next?))
@@ -213,8 +254,13 @@ impl<'p> Reading<'p> {
             }
             let Some((placed, next)) = taken else { return Some((key, by)) };
             // The plan refuses a key that doesn't read back.
-            let ambiguous = placed.rule.ambiguous && backward(&placed.rule, &next).as_ref() != Some(&key);
-            if placed.guarded || ambiguous || !depends_on_keys_alone(&placed.rule) || next.len() > 4096 {
+            let ambiguous =
+                placed.rule.ambiguous && backward(&placed.rule, &next).as_ref() != Some(&key);
+            if placed.guarded
+                || ambiguous
+                || !depends_on_keys_alone(&placed.rule)
+                || next.len() > 4096
+            {
                 return None;
             }
             by.push((placed, std::mem::replace(&mut key, next)));
@@ -241,13 +287,18 @@ impl<'p> Reading<'p> {
         self.names.iter().take_while(move |(first, _)| *first <= at).map(|(_, part)| *part)
     }
 
-    /// Whether the captures of a rule that takes a key hold none of the names of the sources so far, but for what nearly every key ends with.
+    /// Whether the captures of a rule that takes a key hold none of the names of the sources so
+    /// far, but for what nearly every key ends with.
     fn is_plain(&self, placed: &Placed<'_>, key: &str) -> bool {
         let held = captured(&placed.rule, key);
         let others = || self.names(placed.at).filter(|part| !matches!(part, Part::Literal(_)));
-        let literal = |segment: &str| self.literals.get(segment).is_some_and(|first| *first <= placed.at);
-        let named =
-            |segment: &str| literal(segment) || !self.effort().spend(self.names.len()) || others().any(|part| accepts(part, segment));
+        let literal =
+            |segment: &str| self.literals.get(segment).is_some_and(|first| *first <= placed.at);
+        let named = |segment: &str| {
+            literal(segment)
+                || !self.effort().spend(self.names.len())
+                || others().any(|part| accepts(part, segment))
+        };
         held.iter().all(|text| {
             let text = match text.rsplit_once('.').unwrap_or(("", text)) {
                 (rest, leaf) if is_leaf(leaf) && key.ends_with(text.as_str()) => rest,
@@ -260,12 +311,13 @@ impl<'p> Reading<'p> {
     /// Whether a tie or a `create` speaks of a key.
     fn takes_part(&self, key: &str) -> bool {
         let made = &self.program.made;
-        !self.effort().spend(made.len()) || made.iter().any(|(_, _, pattern)| super::trace::fits(pattern, key))
+        !self.effort().spend(made.len())
+            || made.iter().any(|(_, _, pattern)| super::trace::fits(pattern, key))
     }
 }
 
-/// A plain key that one of the rules, read backwards, takes again after it gave it: `"rank0.**" <-> "**"` makes `rank0.rank0.x` of `x`.
-/// Only each rule with itself is looked at.
+/// A plain key that one of the rules, read backwards, takes again after it gave it: `"rank0.**" <->
+/// "**"` makes `rank0.rank0.x` of `x`. Only each rule with itself is looked at.
 ///
 /// # Errors
 /// Why it isn't known, where there is too much to look at.
@@ -273,7 +325,9 @@ pub fn repeats_backwards(rules: &Rules) -> Result<Option<Twice>, String> {
     let program = Program::of(&rules.steps, true);
     let reading = Reading::new(&program);
     for rule in reading.rules {
-        let found = witnesses(&reading, rule, rule).into_iter().find_map(|(found, plain)| plain.then_some(found));
+        let found = witnesses(&reading, rule, rule)
+            .into_iter()
+            .find_map(|(found, plain)| plain.then_some(found));
         if found.is_some() {
             return Ok(found);
         }
@@ -293,12 +347,21 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
     let effort = reading.effort();
     let mut nearby = Nearby::default();
     for (number, placed) in program.rules.iter().enumerate() {
-        placed.rule.left.iter().filter_map(pattern_of).for_each(|source| nearby.add(source, number));
+        placed
+            .rule
+            .left
+            .iter()
+            .filter_map(pattern_of)
+            .for_each(|source| nearby.add(source, number));
     }
     for maker in &program.rules {
-        for reader in readers(&reading, &nearby, maker).into_iter().map(|number| &program.rules[number]) {
+        for reader in
+            readers(&reading, &nearby, maker).into_iter().map(|number| &program.rules[number])
+        {
             if !effort.spend(1) {
-                return Idempotence::Undecided { because: open.unwrap_or_else(|| TOO_MUCH.to_owned()) };
+                return Idempotence::Undecided {
+                    because: open.unwrap_or_else(|| TOO_MUCH.to_owned()),
+                };
             }
             match meet(&reading, maker, reader) {
                 Meeting::Never => continue,
@@ -309,7 +372,9 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
                     }
                 }
                 Meeting::Possible => {
-                    open.get_or_insert_with(|| format!("`{}` may read what `{}` gives", reader.rule.text, maker.rule.text));
+                    open.get_or_insert_with(|| {
+                        format!("`{}` may read what `{}` gives", reader.rule.text, maker.rule.text)
+                    });
                 }
             }
             for (found, is_plain) in witnesses(&reading, maker, reader) {
@@ -328,7 +393,9 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
     for (at, text, pattern) in &program.made {
         let read = program.rules.iter().filter(|reader| reader.at <= *at).find(|reader| {
             let sources = reader.rule.left.iter().filter_map(pattern_of);
-            !sources.into_iter().all(|source| apart(pattern, source, &reader.rule.unless_left, effort))
+            !sources
+                .into_iter()
+                .all(|source| apart(pattern, source, &reader.rule.unless_left, effort))
         });
         if let Some(reader) = read.filter(|_| open.is_none()) {
             open = Some(format!("`{}` may read what `{text}` gives", reader.rule.text));
@@ -341,14 +408,18 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
     }
 }
 
-/// Rules that may read what another gives: those whose sources may fit its results, and stand no later. Where a rule has a regex, any may.
+/// Rules that may read what another gives: those whose sources may fit its results, and stand no
+/// later. Where a rule has a regex, any may.
 fn readers(reading: &Reading<'_>, nearby: &Nearby<'_>, maker: &Placed<'_>) -> Vec<usize> {
     let end = reading.rules.partition_point(|reader| reader.at <= maker.at);
     if reading.has_regex {
         return (0..end).collect();
     }
     let images = maker.rule.right.iter().filter_map(pattern_of);
-    let mut found: Vec<usize> = images.flat_map(|image| nearby.of(image, reading.effort())).filter(|number| *number < end).collect();
+    let mut found: Vec<usize> = images
+        .flat_map(|image| nearby.of(image, reading.effort()))
+        .filter(|number| *number < end)
+        .collect();
     found.sort_unstable();
     found.dedup();
     found
@@ -377,11 +448,13 @@ fn meet(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeti
             if apart(image, source, &reader.rule.unless_left, effort) {
                 continue;
             }
-            // What a later statement takes for certain is not what the first application gives in the end.
+            // What a later statement takes for certain is not what the first application gives in
+            // the end.
             let from = reading.rules.partition_point(|later| later.at <= maker.at);
             let names: Vec<&Part> = reading.names(maker.at).collect();
             if !effort.spend(reading.rules.len() - from + names.len())
-                || names.iter().filter(|part| matches!(part, Part::Literal(_))).count() > MAX_SYMBOLS
+                || names.iter().filter(|part| matches!(part, Part::Literal(_))).count()
+                    > MAX_SYMBOLS
             {
                 return Meeting::Possible;
             }
@@ -391,18 +464,27 @@ fn meet(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeti
                 .flat_map(|later| later.rule.left.iter().filter_map(pattern_of))
                 .collect();
             let excluded: Vec<&Pattern> = certain(&reader.rule.unless_left).chain(later).collect();
-            let named: Vec<Pattern> = names.iter().map(|part| Pattern::new(vec![(*part).clone()])).collect();
-            let patterns: Vec<&Pattern> = [image, source].into_iter().chain(excluded.iter().copied()).collect();
+            let named: Vec<Pattern> =
+                names.iter().map(|part| Pattern::new(vec![(*part).clone()])).collect();
+            let patterns: Vec<&Pattern> =
+                [image, source].into_iter().chain(excluded.iter().copied()).collect();
             let all: Vec<&Pattern> = patterns.iter().copied().chain(&named).collect();
             let alphabet = Alphabet::new(&all, effort);
             if !alphabet.is_exact(&all) {
                 return Meeting::Possible;
             }
-            let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
+            let automata: Option<Vec<Automaton<'_>>> =
+                patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
             let Some(mut automata) = automata else { return Meeting::Possible };
-            let own: Vec<bool> = alphabet.symbols().iter().map(|symbol| names.iter().any(|part| accepts(part, symbol))).collect();
+            let own: Vec<bool> = alphabet
+                .symbols()
+                .iter()
+                .map(|symbol| names.iter().any(|part| accepts(part, symbol)))
+                .collect();
             automata[0].restrict_captures(&own, |symbol| is_leaf(&alphabet.symbols()[symbol]));
-            match search(&automata, &alphabet, effort, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true)) {
+            match search(&automata, &alphabet, effort, |accepted| {
+                accepted[0] && accepted[1] && !accepted[2..].contains(&true)
+            }) {
                 Found::Nothing => meeting = Meeting::Doubled,
                 Found::Key(_) | Found::Unknown => return Meeting::Possible,
             }
@@ -421,9 +503,12 @@ fn apart(image: &Pattern, source: &Pattern, unless: &[Keys], effort: &Effort) ->
     if !alphabet.is_exact(&patterns) {
         return false;
     }
-    let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
+    let automata: Option<Vec<Automaton<'_>>> =
+        patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
     let Some(automata) = automata else { return false };
-    let meets = search(&automata, &alphabet, effort, |accepted| accepted[0] && accepted[1] && !accepted[2..].contains(&true));
+    let meets = search(&automata, &alphabet, effort, |accepted| {
+        accepted[0] && accepted[1] && !accepted[2..].contains(&true)
+    });
     meets == Found::Nothing
 }
 
@@ -431,19 +516,27 @@ fn fits_both(key: &str, patterns: [&Pattern; 2]) -> bool {
     patterns.iter().all(|pattern| super::trace::fits(pattern, key))
 }
 
-/// Keys that a reader may take after a maker gave them, as sources of the maker; each followed through all rules.
+/// Keys that a reader may take after a maker gave them, as sources of the maker; each followed
+/// through all rules.
 fn witnesses(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Vec<(Twice, bool)> {
     let effort = reading.effort();
     let mut found = Vec::new();
     for image in maker.rule.right.iter().filter_map(pattern_of) {
         for source in reader.rule.left.iter().filter_map(pattern_of) {
             let unless = &reader.rule.unless_left;
-            let patterns: Vec<&Pattern> = [image, source].into_iter().chain(unless.iter().map(Keys::without_ranges)).collect();
+            let patterns: Vec<&Pattern> = [image, source]
+                .into_iter()
+                .chain(unless.iter().map(Keys::without_ranges))
+                .collect();
             let alphabet = Alphabet::new(&patterns, effort);
-            let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
+            let automata: Option<Vec<Automaton<'_>>> =
+                patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
             let mut keys = overlaps(image, source, false, &alphabet, effort, WITNESSES);
-            let fits = |accepted: &[bool]| accepted[0] && accepted[1] && !accepted[2..].contains(&true);
-            if let Some(Found::Key(key)) = automata.map(|automata| search(&automata, &alphabet, effort, fits)) {
+            let fits =
+                |accepted: &[bool]| accepted[0] && accepted[1] && !accepted[2..].contains(&true);
+            if let Some(Found::Key(key)) =
+                automata.map(|automata| search(&automata, &alphabet, effort, fits))
+            {
                 keys.insert(0, key);
             }
             // A capture that may be empty is so in the shortest keys, of which nothing may be left.
@@ -454,7 +547,8 @@ fn witnesses(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> 
                     return None;
                 }
                 // A map may give the key that it takes.
-                let before = backward(&maker.rule, &key).or_else(|| (!maker.rule.is_rename()).then(|| key.clone()))?;
+                let before = backward(&maker.rule, &key)
+                    .or_else(|| (!maker.rule.is_rename()).then(|| key.clone()))?;
                 reading.twice(before)
             }));
         }
@@ -464,7 +558,8 @@ fn witnesses(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> 
     found
 }
 
-/// The patterns of exceptions that certainly match what an automaton says they do: a range may forbid it, and so may a name that stands twice.
+/// The patterns of exceptions that certainly match what an automaton says they do: a range may
+/// forbid it, and so may a name that stands twice.
 fn certain(exceptions: &[Keys]) -> impl Iterator<Item = &Pattern> {
     exceptions.iter().map(Keys::without_ranges).filter(|pattern| is_certain(pattern))
 }
@@ -474,7 +569,10 @@ fn is_certain(pattern: &Pattern) -> bool {
         Part::Segment(atoms) => atoms.to_vec(),
         _ => Vec::new(),
     });
-    let rests = pattern.parts().iter().filter_map(|part| if let Part::Rest(slot) = part { Some(*slot) } else { None });
+    let rests = pattern
+        .parts()
+        .iter()
+        .filter_map(|part| if let Part::Rest(slot) = part { Some(*slot) } else { None });
     let mut slots: Vec<Slot> = atoms.clone().filter_map(|atom| atom.slot()).chain(rests).collect();
     let count = slots.len();
     slots.sort_unstable();
@@ -486,7 +584,9 @@ fn is_certain(pattern: &Pattern) -> bool {
 fn takes_for_certain(rule: &Rule) -> bool {
     let plain = |pattern: &Pattern| {
         pattern.parts().iter().all(|part| match part {
-            Part::Segment(atoms) => atoms.iter().all(|atom| !matches!(atom, Atom::Index { mul, add, .. } if (*mul, *add) != (1, 0))),
+            Part::Segment(atoms) => atoms.iter().all(
+                |atom| !matches!(atom, Atom::Index { mul, add, .. } if (*mul, *add) != (1, 0)),
+            ),
             _ => true,
         })
     };
@@ -501,30 +601,42 @@ fn takes_for_certain(rule: &Rule) -> bool {
         })
         && sources.iter().all(|pattern| is_certain(pattern))
         && rule.left.iter().chain(&rule.right).filter_map(pattern_of).all(plain)
-        // A result that is the key itself is no change; with other names around the captures it can't be.
+        // A result that is the key itself is no change; with other names around the captures it
+        // can't be.
         && rule.is_rename()
         && sources.first().is_some_and(|left| rule.right.iter().filter_map(pattern_of).all(|right| literals(left) != literals(right)))
 }
 
 fn literals(pattern: &Pattern) -> Vec<&str> {
-    let mut found: Vec<&str> =
-        pattern.parts().iter().filter_map(|part| if let Part::Literal(text) = part { Some(&**text) } else { None }).collect();
+    let mut found: Vec<&str> = pattern
+        .parts()
+        .iter()
+        .filter_map(|part| if let Part::Literal(text) = part { Some(&**text) } else { None })
+        .collect();
     found.sort_unstable();
     found
 }
 
-/// Whether a witness may go by a rule: nothing but keys decides, and one key is a whole instance of it.
+/// Whether a witness may go by a rule: nothing but keys decides, and one key is a whole instance of
+/// it.
 fn depends_on_keys_alone(rule: &Rule) -> bool {
     rule.condition.is_none()
         && rule.captures.iter().all(|capture| !capture.has_range() && capture.left == capture.right)
         && rule.left.len() == 1
         && rule.right.len() == 1
-        && rule.joint.iter().chain(rule.left.iter().chain(&rule.right).flat_map(|side| &side.ops)).all(|used| fits_all(&used.op))
+        && rule
+            .joint
+            .iter()
+            .chain(rule.left.iter().chain(&rule.right).flat_map(|side| &side.ops))
+            .all(|used| fits_all(&used.op))
 }
 
 /// Whether an op fits any matrix of floats.
 fn fits_all(op: &Op<Expr>) -> bool {
-    matches!(op, Op::Transpose { .. } | Op::Add { .. } | Op::Mul { .. } | Op::Neg | Op::Exp | Op::Log)
+    matches!(
+        op,
+        Op::Transpose { .. } | Op::Add { .. } | Op::Mul { .. } | Op::Neg | Op::Exp | Op::Log
+    )
 }
 
 /// What nearly every key ends with.
@@ -548,22 +660,32 @@ fn names(rule: &Rule) -> impl Iterator<Item = &Part> {
 fn may_take(taker: &Taker<'_>, maker: &Rule, effort: &Effort) -> bool {
     let mut images = maker.right.iter().filter_map(pattern_of);
     match &taker.kind {
-        TakerKind::Drop(keys) => images.any(|image| !keys.keys.iter().all(|one| apart(image, one.without_ranges(), &keys.unless, effort))),
+        TakerKind::Drop(keys) => images.any(|image| {
+            !keys.keys.iter().all(|one| apart(image, one.without_ranges(), &keys.unless, effort))
+        }),
         // Everything that isn't kept goes.
         TakerKind::Keep => true,
         // Strips go to a fixed point, so only a rule can put a wrapper there again.
         TakerKind::Strip { wrappers, leading } => {
-            let gives = |part: &Part, segment: &str| !matches!(part, Part::Rest(_)) && accepts(part, segment);
+            let gives = |part: &Part, segment: &str| {
+                !matches!(part, Part::Rest(_)) && accepts(part, segment)
+            };
             let wrapped = |image: &Pattern| {
-                wrappers
-                    .iter()
-                    .any(|wrapper| wrapper.len() > 1 || image.parts().iter().any(|part| wrapper.iter().any(|segment| gives(part, segment))))
+                wrappers.iter().any(|wrapper| {
+                    wrapper.len() > 1
+                        || image
+                            .parts()
+                            .iter()
+                            .any(|part| wrapper.iter().any(|segment| gives(part, segment)))
+                })
             };
             let same_start = maker.left.iter().filter_map(pattern_of).all(|left| {
-                maker.right.iter().filter_map(pattern_of).all(|right| match (left.parts().first(), right.parts().first()) {
-                    (left, right @ Some(Part::Rest(_))) => left == right,
-                    (_, Some(_)) => true,
-                    (_, None) => false,
+                maker.right.iter().filter_map(pattern_of).all(|right| {
+                    match (left.parts().first(), right.parts().first()) {
+                        (left, right @ Some(Part::Rest(_))) => left == right,
+                        (_, Some(_)) => true,
+                        (_, None) => false,
+                    }
                 })
             });
             images.any(wrapped) || (*leading && !same_start)
@@ -581,7 +703,11 @@ fn turned(rule: &Rule) -> Rule {
         captures: rule
             .captures
             .iter()
-            .map(|one| super::super::rules::Capture { left: one.right, right: one.left, ..one.clone() })
+            .map(|one| super::super::rules::Capture {
+                left: one.right,
+                right: one.left,
+                ..one.clone()
+            })
             .collect(),
         ..rule.clone()
     }

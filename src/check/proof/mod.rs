@@ -1,9 +1,11 @@
-//! Proofs about rules, by automata over their patterns, each with a witness key: rules that can never fire, rules that give one key,
-//! a `<->` that isn't one-to-one, and whether applying the rules to their own output changes anything.
+//! Proofs about rules, by automata over their patterns, each with a witness key: rules that can
+//! never fire, rules that give one key, a `<->` that isn't one-to-one, and whether applying the
+//! rules to their own output changes anything.
 //!
-//! Promises are about state dicts in the source layout: a key that looks like a rule's right side already is not held against it.
-//! What ranges from a config and `when` decide is known only on a checkpoint; what hangs on that is left to the plan. Of `where`s it is asked
-//! only whether two of them exclude each other.
+//! Promises are about state dicts in the source layout: a key that looks like a rule's right side
+//! already is not held against it. What ranges from a config and `when` decide is known only on a
+//! checkpoint; what hangs on that is left to the plan. Of `where`s it is asked only whether two of
+//! them exclude each other.
 
 mod alphabet;
 mod automaton;
@@ -49,7 +51,8 @@ pub(super) fn undecided(place: Place) -> Diagnostic {
     )
 }
 
-/// What is wrong with the rules of one statement, as far as the effort goes: once it's spent, nothing more is found.
+/// What is wrong with the rules of one statement, as far as the effort goes: once it's spent,
+/// nothing more is found.
 pub(super) fn group(rules: &[Rule], effort: &Effort) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     let group = Group::new(rules, effort);
@@ -61,7 +64,12 @@ pub(super) fn group(rules: &[Rule], effort: &Effort) -> Vec<Diagnostic> {
         findings.extend(dead(&group, at));
         if rule.arrow == Arrow::TwoWay {
             findings.extend(not_one_to_one(&group, at));
-            let mut others: Vec<usize> = rule.right.iter().filter_map(pattern_of).flat_map(|target| nearby.of(target, effort)).collect();
+            let mut others: Vec<usize> = rule
+                .right
+                .iter()
+                .filter_map(pattern_of)
+                .flat_map(|target| nearby.of(target, effort))
+                .collect();
             others.sort_unstable();
             others.dedup();
             for other in others {
@@ -78,13 +86,17 @@ fn dead(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
     let (rules, effort) = (group.rules, group.effort);
     let rule = &rules[at];
     // Nearly every rule is seen to live by one look.
-    if rule.left.iter().filter_map(pattern_of).all(|source| group.leaves(at, source)) || !effort.spend(at) {
+    if rule.left.iter().filter_map(pattern_of).all(|source| group.leaves(at, source))
+        || !effort.spend(at)
+    {
         return None;
     }
     let earlier: Vec<(&Rule, &Pattern)> = rules[..at]
         .iter()
         // What a condition or a range leaves to later rules isn't known here.
-        .filter(|rule| rule.condition.is_none() && rule.captures.iter().all(|capture| !capture.has_range()))
+        .filter(|rule| {
+            rule.condition.is_none() && rule.captures.iter().all(|capture| !capture.has_range())
+        })
         .flat_map(|rule| rule.left.iter().filter_map(move |side| Some((rule, pattern_of(side)?))))
         .collect();
     if earlier.is_empty() {
@@ -92,7 +104,8 @@ fn dead(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
     }
     for source in rule.left.iter().filter_map(pattern_of) {
         // An exception with a range leaves keys to the rule that fit it otherwise.
-        let excepted = rule.unless_left.iter().filter(|keys| !keys.has_range()).map(Keys::without_ranges);
+        let excepted =
+            rule.unless_left.iter().filter(|keys| !keys.has_range()).map(Keys::without_ranges);
         let own: Vec<&Pattern> = std::iter::once(source).chain(excepted).collect();
         let mut patterns = own.clone();
         let mut guards = Vec::new();
@@ -107,17 +120,23 @@ fn dead(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
         if !alphabet.complete || uncertain {
             continue;
         }
-        let automata: Option<Vec<Automaton<'_>>> = patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
+        let automata: Option<Vec<Automaton<'_>>> =
+            patterns.iter().map(|pattern| Automaton::new(pattern, &alphabet, effort)).collect();
         let automata = automata?;
         let reads = |accepted: &[bool]| accepted[0] && !accepted[1..own.len()].contains(&true);
         let takes = |accepted: &[bool], guard: &std::ops::Range<usize>| {
             accepted[guard.start] && !accepted[guard.start + 1..guard.end].contains(&true)
         };
-        let live = search(&automata, &alphabet, effort, |accepted| reads(accepted) && !guards.iter().any(|guard| takes(accepted, guard)));
+        let live = search(&automata, &alphabet, effort, |accepted| {
+            reads(accepted) && !guards.iter().any(|guard| takes(accepted, guard))
+        });
         if live != Found::Nothing {
             continue;
         }
-        let Found::Key(key) = search(&automata, &alphabet, effort, |accepted| reads(accepted)) else { continue };
+        let Found::Key(key) = search(&automata, &alphabet, effort, |accepted| reads(accepted))
+        else {
+            continue;
+        };
         let (taker, _) = group.taker_before(at, &key)?;
         let taker = &rules[taker];
         return Some(
@@ -136,7 +155,9 @@ fn same_image(group: &Group<'_>, first: usize, second: usize) -> Option<Diagnost
     let (rules, effort) = (group.rules, group.effort);
     let (a, b) = (&rules[first], &rules[second]);
     // Ranges come from a config as a rule; whether they overlap is for the plan to see.
-    if a.arrow != Arrow::TwoWay || [a, b].iter().any(|rule| rule.captures.iter().any(|capture| capture.has_range())) {
+    if a.arrow != Arrow::TwoWay
+        || [a, b].iter().any(|rule| rule.captures.iter().any(|capture| capture.has_range()))
+    {
         return None;
     }
     for left in a.right.iter().filter_map(pattern_of) {
@@ -145,22 +166,40 @@ fn same_image(group: &Group<'_>, first: usize, second: usize) -> Option<Diagnost
                 continue;
             }
             let alphabet = Alphabet::new(&[left, right], effort);
-            let automata = [Automaton::new(left, &alphabet, effort)?, Automaton::new(right, &alphabet, effort)?];
+            let automata = [
+                Automaton::new(left, &alphabet, effort)?,
+                Automaton::new(right, &alphabet, effort)?,
+            ];
             let mut candidates = overlaps(left, right, false, &alphabet, effort, WITNESSES);
-            if let Found::Key(key) = search(&automata, &alphabet, effort, |accepted| accepted[0] && accepted[1]) {
+            if let Found::Key(key) =
+                search(&automata, &alphabet, effort, |accepted| accepted[0] && accepted[1])
+            {
                 candidates.insert(0, key);
             }
             // A condition is asked for many values of its index.
             let asked = if a.condition.is_some() || b.condition.is_some() { 4096 } else { 0 };
             let cost = asked + group.weight(first) + group.weight(second);
-            for key in candidates.iter().take_while(|_| effort.spend(cost)).flat_map(|key| holding((a, left), (b, right), key)) {
+            for key in candidates
+                .iter()
+                .take_while(|_| effort.spend(cost))
+                .flat_map(|key| holding((a, left), (b, right), key))
+            {
                 let (Some(x), Some(y)) = (backward(a, &key), backward(b, &key)) else { continue };
-                let taken = |key: &str, by: usize| group.taker(key).is_some_and(|(rule, _)| rule == by);
+                let taken =
+                    |key: &str, by: usize| group.taker(key).is_some_and(|(rule, _)| rule == by);
                 let looks_right = |key: &str| group.looks_like_result(key);
-                let is_source =
-                    |source: &str, rule: usize| taken(source, rule) && forward(&rules[rule], source).as_deref() == Some(key.as_str());
+                let is_source = |source: &str, rule: usize| {
+                    taken(source, rule)
+                        && forward(&rules[rule], source).as_deref() == Some(key.as_str())
+                };
                 let plain = group.plain_place(a, &x) && group.plain_place(b, &y);
-                if x == y || !plain || looks_right(&x) || looks_right(&y) || !is_source(&x, first) || !is_source(&y, second) {
+                if x == y
+                    || !plain
+                    || looks_right(&x)
+                    || looks_right(&y)
+                    || !is_source(&x, first)
+                    || !is_source(&y, second)
+                {
                     continue;
                 }
                 return Some(
@@ -176,8 +215,8 @@ fn same_image(group: &Group<'_>, first: usize, second: usize) -> Option<Diagnost
     None
 }
 
-/// A `<->` rule that, read backwards, gives another key than it came from. Where no such key is found, and none is ruled out, the
-/// plan looks at each key that it renames.
+/// A `<->` rule that, read backwards, gives another key than it came from. Where no such key is
+/// found, and none is ruled out, the plan looks at each key that it renames.
 fn not_one_to_one(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
     let rule = &group.rules[at];
     if !may_be_ambiguous(rule) {
@@ -196,31 +235,41 @@ fn not_one_to_one(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
         if back.as_ref() == Some(&key) || !in_layout {
             continue;
         }
-        let reads = back.map_or_else(|| "doesn't read back at all".to_owned(), |back| format!("reads back as `{back}`"));
+        let reads = back.map_or_else(
+            || "doesn't read back at all".to_owned(),
+            |back| format!("reads back as `{back}`"),
+        );
         return Some(
-            Diagnostic::error(NOT_ONE_TO_ONE, format!("not one-to-one: `{key}` becomes `{image}`, which {reads}"))
-                .at(rule.place.clone(), "can't be inverted for every key")
-                .keys([key])
-                .hint("name more of the key, so that where a capture ends is clear, or write `->`"),
+            Diagnostic::error(
+                NOT_ONE_TO_ONE,
+                format!("not one-to-one: `{key}` becomes `{image}`, which {reads}"),
+            )
+            .at(rule.place.clone(), "can't be inverted for every key")
+            .keys([key])
+            .hint("name more of the key, so that where a capture ends is clear, or write `->`"),
         );
     }
     None
 }
 
-/// Whether a two-way rename may read back as another key: one of its patterns can match a key in more than one way.
+/// Whether a two-way rename may read back as another key: one of its patterns can match a key in
+/// more than one way.
 pub(super) fn may_be_ambiguous(rule: &Rule) -> bool {
-    rule.arrow == Arrow::TwoWay && rule.is_rename() && rule.left.iter().chain(&rule.right).filter_map(pattern_of).any(ambiguous)
+    rule.arrow == Arrow::TwoWay
+        && rule.is_rename()
+        && rule.left.iter().chain(&rule.right).filter_map(pattern_of).any(ambiguous)
 }
 
-/// Whether a key may match a pattern in two ways that matter: its fixed middle can overlap itself, or a segment has captures whose
-/// ends can't be told.
+/// Whether a key may match a pattern in two ways that matter: its fixed middle can overlap itself,
+/// or a segment has captures whose ends can't be told.
 fn ambiguous(pattern: &Pattern) -> bool {
     let rests = pattern.parts().iter().filter(|part| matches!(part, Part::Rest(_))).count();
     let fixed = pattern.parts().len() - rests;
     let segments = pattern.parts().iter().any(|part| match part {
         Part::Segment(atoms) => {
             let free = atoms.iter().filter(|atom| matches!(atom, Atom::Chars(_))).count();
-            let touching = atoms.windows(2).any(|pair| pair.iter().all(|atom| atom.slot().is_some()));
+            let touching =
+                atoms.windows(2).any(|pair| pair.iter().all(|atom| atom.slot().is_some()));
             free > 1 || touching
         }
         _ => false,
@@ -228,7 +277,8 @@ fn ambiguous(pattern: &Pattern) -> bool {
     segments || (rests > 1 && fixed > 1)
 }
 
-/// Keys of one pattern in which each capture holds text that looks like what stands around it on the other side.
+/// Keys of one pattern in which each capture holds text that looks like what stands around it on
+/// the other side.
 fn stretched(pattern: &Pattern, other: &Pattern) -> Vec<String> {
     let mut fillers: Vec<String> = ["x", "0", "x0"].map(str::to_owned).to_vec();
     let mut segments: Vec<String> = vec![String::new(), "x".into()];
@@ -254,16 +304,26 @@ fn stretched(pattern: &Pattern, other: &Pattern) -> Vec<String> {
                     Atom::Text(text) => vec![text.to_string()],
                     Atom::Index { .. } => vec!["1".into(), "12".into()],
                     Atom::Chars(_) => fillers.clone(),
-                    Atom::Words { words, .. } => words.iter().map(|word| word.to_string()).collect(),
+                    Atom::Words { words, .. } => {
+                        words.iter().map(|word| word.to_string()).collect()
+                    }
                 };
-                found.iter().flat_map(|start| texts.iter().map(move |text| format!("{start}{text}"))).take(512).collect()
+                found
+                    .iter()
+                    .flat_map(|start| texts.iter().map(move |text| format!("{start}{text}")))
+                    .take(512)
+                    .collect()
             }),
         };
         let join = |start: &str, choice: &str| {
             let dot = if start.is_empty() || choice.is_empty() { "" } else { "." };
             format!("{start}{dot}{choice}")
         };
-        keys = keys.iter().flat_map(|start| choices.iter().map(move |choice| join(start, choice))).take(4096).collect();
+        keys = keys
+            .iter()
+            .flat_map(|start| choices.iter().map(move |choice| join(start, choice)))
+            .take(4096)
+            .collect();
     }
     keys
 }

@@ -1,4 +1,5 @@
-//! [`Nearby`]: which patterns may fit a key together with another one, found without comparing each with each.
+//! [`Nearby`]: which patterns may fit a key together with another one, found without comparing each
+//! with each.
 
 use std::collections::HashMap;
 
@@ -43,7 +44,8 @@ impl<'p> Nearby<'p> {
         self.ends.add(pattern.parts().iter().rev(), owner);
     }
 
-    /// The owners of patterns that may fit a key that this one fits, in order, each once. What isn't among them doesn't meet it.
+    /// The owners of patterns that may fit a key that this one fits, in order, each once. What
+    /// isn't among them doesn't meet it.
     pub(super) fn of(&self, pattern: &Pattern, effort: &Effort) -> Vec<usize> {
         let by_start = self.starts.of(pattern.parts().iter(), effort);
         let by_end = self.ends.of(pattern.parts().iter().rev(), effort);

@@ -12,7 +12,8 @@ use crate::diagnostic::SourceText;
 /// The rules of one statement.
 fn rules(lines: impl Iterator<Item = String>) -> Vec<Rule> {
     let text = lines.fold("rename {\n".to_owned(), |text, line| text + &line + "\n") + "}\n";
-    let checked = check(&Arc::new(SourceText { name: "rules".to_owned(), text }), &NoIncludes).unwrap();
+    let checked =
+        check(&Arc::new(SourceText { name: "rules".to_owned(), text }), &NoIncludes).unwrap();
     match checked.steps.into_iter().next().map(|step| step.kind) {
         Some(StepKind::Rewrite(rules)) => rules,
         other => panic!("{other:?}"),

@@ -1,4 +1,5 @@
-//! One key followed through rules, as far as patterns alone can tell: captures that an op makes stand at 0, conditions hold.
+//! One key followed through rules, as far as patterns alone can tell: captures that an op makes
+//! stand at 0, conditions hold.
 
 use super::super::keys::Keys;
 use super::super::rules::pattern_of;
@@ -20,7 +21,8 @@ fn matches_any(exceptions: &[Keys], key: &str) -> bool {
     exceptions.iter().any(|keys| fits(keys.without_ranges(), key))
 }
 
-/// The first side that matches a key, with its captures; captures that only the other side has stand at 0.
+/// The first side that matches a key, with its captures; captures that only the other side has
+/// stand at 0.
 fn bound(rule: &Rule, sides: &[Side], key: &str) -> Option<Bindings> {
     let segments = split(key);
     sides.iter().filter_map(pattern_of).find_map(|pattern| {
@@ -44,14 +46,20 @@ fn render(sides: &[Side], key: &str, bindings: &Bindings) -> Option<String> {
 pub(super) fn forward(rule: &Rule, key: &str) -> Option<String> {
     let bindings = bound(rule, &rule.left, key)?;
     let target = render(&rule.right, key, &bindings)?;
-    (target != key && !matches_any(&rule.unless_left, key) && !matches_any(&rule.unless_right, &target)).then_some(target)
+    (target != key
+        && !matches_any(&rule.unless_left, key)
+        && !matches_any(&rule.unless_right, &target))
+    .then_some(target)
 }
 
 /// What a two-way rule, read backwards, makes of a key.
 pub(super) fn backward(rule: &Rule, key: &str) -> Option<String> {
     let bindings = bound(rule, &rule.right, key)?;
     let source = render(&rule.left, key, &bindings)?;
-    (source != key && !matches_any(&rule.unless_right, key) && !matches_any(&rule.unless_left, &source)).then_some(source)
+    (source != key
+        && !matches_any(&rule.unless_right, key)
+        && !matches_any(&rule.unless_left, &source))
+    .then_some(source)
 }
 
 /// What a `**` at the front of a rule's source takes of a key.
@@ -73,11 +81,15 @@ pub(super) fn takes(rule: &Rule, key: &str) -> Option<String> {
     let bindings = bound(rule, &rule.left, key)?;
     let target = render(&rule.right, key, &bindings)?;
     let changed = target != key || !rule.is_rename();
-    (changed && !matches_any(&rule.unless_left, key) && !matches_any(&rule.unless_right, &target)).then_some(target)
+    (changed && !matches_any(&rule.unless_left, key) && !matches_any(&rule.unless_right, &target))
+        .then_some(target)
 }
 
 /// What the captures of text and of segments hold where a rule takes a key.
 pub(super) fn captured(rule: &Rule, key: &str) -> Vec<String> {
     let Some(bindings) = bound(rule, &rule.left, key) else { return Vec::new() };
-    (0u16..).take(rule.captures.len()).filter_map(|slot| bindings.text(Slot(slot), key).map(str::to_owned)).collect()
+    (0u16..)
+        .take(rule.captures.len())
+        .filter_map(|slot| bindings.text(Slot(slot), key).map(str::to_owned))
+        .collect()
 }

@@ -19,7 +19,10 @@ fn read(path: &Path) -> Result<IndexMap<String, TorchDtype>, Raised> {
 }
 
 fn write(path: &Path, dtypes: &[Dtype]) {
-    let entries: Vec<(Key, TensorInfo)> = dtypes.iter().map(|dtype| (Key::from(dtype.name()), TensorInfo::new(*dtype, vec![8]))).collect();
+    let entries: Vec<(Key, TensorInfo)> = dtypes
+        .iter()
+        .map(|dtype| (Key::from(dtype.name()), TensorInfo::new(*dtype, vec![8])))
+        .collect();
     let (mut bytes, _) = safetensors_header(&entries, &BTreeMap::new()).unwrap();
     let data: u64 = entries.iter().map(|(_, info)| info.nbytes().unwrap()).sum();
     bytes.resize(bytes.len() + usize::try_from(data).unwrap(), 0);
@@ -34,7 +37,9 @@ fn every_dtype_of_a_file_is_named() {
     assert_eq!(dtypes.len(), 22);
     assert_eq!(dtypes["F8_E8M0"].name(), "float8_e8m0fnu");
     assert_eq!(dtypes["BF16"].name(), "bfloat16");
-    let raised = get_checkpoint_tensor_dtypes(dir.path(), &DtypeOptions::default(), Compat::Reference).unwrap_err();
+    let raised =
+        get_checkpoint_tensor_dtypes(dir.path(), &DtypeOptions::default(), Compat::Reference)
+            .unwrap_err();
     assert!(raised.message.starts_with("Cannot load safetensors of unknown dtype "), "{raised}");
 }
 
@@ -44,11 +49,17 @@ fn shards_are_read_by_name_and_stay_inside() {
     write(&dir.path().join("b.safetensors"), &[Dtype::F32]);
     write(&dir.path().join("a.safetensors"), &[Dtype::F16]);
     let index = |map: serde_json::Value| {
-        fs::write(dir.path().join("model.safetensors.index.json"), json!({"weight_map": map}).to_string()).unwrap()
+        fs::write(
+            dir.path().join("model.safetensors.index.json"),
+            json!({"weight_map": map}).to_string(),
+        )
+        .unwrap()
     };
     index(json!({"F32": "b.safetensors", "F16": "a.safetensors"}));
     assert_eq!(read(dir.path()).unwrap().keys().collect::<Vec<_>>(), ["F16", "F32"]);
-    let kind = |compat| get_checkpoint_tensor_dtypes(dir.path(), &DtypeOptions::default(), compat).unwrap_err().kind;
+    let kind = |compat| {
+        get_checkpoint_tensor_dtypes(dir.path(), &DtypeOptions::default(), compat).unwrap_err().kind
+    };
     assert_eq!(kind(Compat::Reference), "KeyError", "it wants metadata");
     for outside in ["../b.safetensors", "/etc/b.safetensors", "x/../../b.safetensors"] {
         index(json!({"F32": outside}));
@@ -69,17 +80,35 @@ fn options_choose_the_file() {
     write(&dir.path().join("text/model.safetensors"), &[Dtype::BF16]);
     fs::copy(fixture("pytorch_model.bin"), dir.path().join("pytorch_model.bin")).unwrap();
     let first = |options: DtypeOptions| {
-        get_checkpoint_tensor_dtypes(dir.path(), &options, Compat::Strict).map(|dtypes| dtypes.keys().next().cloned())
+        get_checkpoint_tensor_dtypes(dir.path(), &options, Compat::Strict)
+            .map(|dtypes| dtypes.keys().next().cloned())
     };
     let some = |key: &str| Ok(Some(key.to_owned()));
     assert_eq!(first(DtypeOptions::default()), some("F32"));
-    assert_eq!(first(DtypeOptions { variant: Some("fp16".into()), ..Default::default() }), some("F16"));
-    assert_eq!(first(DtypeOptions { subfolder: Some("text".into()), ..Default::default() }), some("BF16"));
-    assert_eq!(first(DtypeOptions { use_safetensors: Some(false), ..Default::default() }), some("a"));
-    assert_eq!(first(DtypeOptions { transformers_weights: Some("model.fp16.safetensors".into()), ..Default::default() }), some("F16"));
+    assert_eq!(
+        first(DtypeOptions { variant: Some("fp16".into()), ..Default::default() }),
+        some("F16")
+    );
+    assert_eq!(
+        first(DtypeOptions { subfolder: Some("text".into()), ..Default::default() }),
+        some("BF16")
+    );
+    assert_eq!(
+        first(DtypeOptions { use_safetensors: Some(false), ..Default::default() }),
+        some("a")
+    );
+    assert_eq!(
+        first(DtypeOptions {
+            transformers_weights: Some("model.fp16.safetensors".into()),
+            ..Default::default()
+        }),
+        some("F16")
+    );
     assert_eq!(first(DtypeOptions { gguf: true, ..Default::default() }), Ok(None));
     for wrong in ["../model.safetensors", "weights.bin"] {
-        let raised = first(DtypeOptions { transformers_weights: Some(wrong.into()), ..Default::default() }).unwrap_err();
+        let raised =
+            first(DtypeOptions { transformers_weights: Some(wrong.into()), ..Default::default() })
+                .unwrap_err();
         assert_eq!(raised.kind, "ValueError", "{raised}");
     }
 }
@@ -97,8 +126,13 @@ fn what_is_not_there_is_an_error() {
     ] {
         fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
         assert_eq!(read(dir.path()).unwrap_err().kind, "SafetensorError");
-        let raised = get_checkpoint_tensor_dtypes(dir.path(), &DtypeOptions::default(), Compat::Reference).unwrap_err();
-        assert_eq!(raised.to_string(), format!("SafetensorError: Error while deserializing header: {why}"));
+        let raised =
+            get_checkpoint_tensor_dtypes(dir.path(), &DtypeOptions::default(), Compat::Reference)
+                .unwrap_err();
+        assert_eq!(
+            raised.to_string(),
+            format!("SafetensorError: Error while deserializing header: {why}")
+        );
     }
 }
 
@@ -124,7 +158,11 @@ fn pickles_are_read_without_being_run() {
         read(&fixture(file)).unwrap().into_iter().map(|(key, dtype)| (key, dtype.name())).collect()
     };
     let expected = |parts: &[&[(&str, &'static str)]]| -> Vec<(String, &'static str)> {
-        parts.iter().flat_map(|part| part.iter()).map(|(key, name)| ((*key).to_owned(), *name)).collect()
+        parts
+            .iter()
+            .flat_map(|part| part.iter())
+            .map(|(key, name)| ((*key).to_owned(), *name))
+            .collect()
     };
     assert_eq!(names("legacy.bin"), expected(&[&both]));
     assert_eq!(names("many.bin"), expected(&[&both, &newer]));

@@ -1,4 +1,5 @@
-//! [`TorchDtype`]: the dtypes of PyTorch 2.15 by their names, and which dtype of a safetensors file each is.
+//! [`TorchDtype`]: the dtypes of PyTorch 2.15 by their names, and which dtype of a safetensors file
+//! each is.
 
 use std::fmt;
 
@@ -22,7 +23,8 @@ macro_rules! torch_dtypes {
                 match self { $(TorchDtype::$variant => $name,)* }
             }
 
-            /// Bytes of one element (`element_size()`): at least 1, as PyTorch keeps dtypes of fewer bits in whole bytes.
+            /// Bytes of one element (`element_size()`): at least 1, as PyTorch keeps dtypes of
+            /// fewer bits in whole bytes.
             pub const fn element_size(self) -> u64 {
                 match self { $(TorchDtype::$variant => $bytes,)* }
             }

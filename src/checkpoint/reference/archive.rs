@@ -1,6 +1,7 @@
 //! The archive around a `.bin` checkpoint's pickle: where `data.pkl` lies in the file.
 //!
-//! Only the directory at the archive's end is read. Source: PKWARE's APPNOTE 6.3; PyTorch stores its entries uncompressed.
+//! Only the directory at the archive's end is read. Source: PKWARE's APPNOTE 6.3; PyTorch stores
+//! its entries uncompressed.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -18,7 +19,10 @@ pub(super) enum Archive {
 }
 
 /// Looks for the pickle in a file of `len` bytes.
-pub(super) fn pickle_in_archive(file: &mut (impl Read + Seek), len: u64) -> std::io::Result<Archive> {
+pub(super) fn pickle_in_archive(
+    file: &mut (impl Read + Seek),
+    len: u64,
+) -> std::io::Result<Archive> {
     let mut read = |start: u64, len: u64| -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| std::io::ErrorKind::InvalidData)?];
         file.seek(SeekFrom::Start(start))?;
@@ -35,7 +39,8 @@ pub(super) fn pickle_in_archive(file: &mut (impl Read + Seek), len: u64) -> std:
         return Ok(Archive::Bad("the archive has no end record"));
     };
     let mut directory = (u64::from(u32_at(&tail, end + 12)), u64::from(u32_at(&tail, end + 16)));
-    // An archive beyond 4 GiB says so in a second end record, which a locator before the first one gives.
+    // An archive beyond 4 GiB says so in a second end record, which a locator before the first one
+    // gives.
     if let Some(locator) = end.checked_sub(20)
         && tail.get(locator..locator + 4) == Some(b"PK\x06\x07")
     {
@@ -51,7 +56,9 @@ pub(super) fn pickle_in_archive(file: &mut (impl Read + Seek), len: u64) -> std:
         return Ok(Archive::Bad("the archive's directory lies outside it"));
     }
     let directory = read(start, size)?;
-    let Some(entry) = entries(&directory).find(|entry| entry.name == b"data.pkl" || entry.name.ends_with(b"/data.pkl")) else {
+    let Some(entry) = entries(&directory)
+        .find(|entry| entry.name == b"data.pkl" || entry.name.ends_with(b"/data.pkl"))
+    else {
         return Ok(Archive::Bad("the archive has no data.pkl"));
     };
     if entry.method != 0 {
@@ -85,12 +92,16 @@ fn entries(directory: &[u8]) -> impl Iterator<Item = Entry<'_>> {
         if !rest.starts_with(b"PK\x01\x02") {
             return None;
         }
-        let (name_len, extra_len, comment_len) = (u16_at(rest, 28), u16_at(rest, 30), u16_at(rest, 32));
+        let (name_len, extra_len, comment_len) =
+            (u16_at(rest, 28), u16_at(rest, 30), u16_at(rest, 32));
         let name_end = 46 + usize::from(name_len);
         let extra_end = name_end + usize::from(extra_len);
         let (mut len, mut start) = (u64::from(u32_at(rest, 24)), u64::from(u32_at(rest, 42)));
-        // Values beyond 32 bits stand in an extra field of kind 1, in this order, each only if it is needed.
-        let mut wide = wide_values(rest.get(name_end..extra_end)?).chunks_exact(8).map(|value| u64_at(value, 0));
+        // Values beyond 32 bits stand in an extra field of kind 1, in this order, each only if it
+        // is needed.
+        let mut wide = wide_values(rest.get(name_end..extra_end)?)
+            .chunks_exact(8)
+            .map(|value| u64_at(value, 0));
         if len == u64::from(u32::MAX) {
             len = wide.next()?;
         }
@@ -119,13 +130,22 @@ fn wide_values(mut extra: &[u8]) -> &[u8] {
 
 /// Little-endian numbers; 0 beyond the end, which makes no entry.
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u16::from_le_bytes(*bytes))
+    bytes
+        .get(at..)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |bytes| u16::from_le_bytes(*bytes))
 }
 
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    bytes
+        .get(at..)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    bytes
+        .get(at..)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

@@ -1,6 +1,8 @@
-//! Python's `int(text)`: base 10, with blanks around, a sign, single underscores, and the digits of any script.
+//! Python's `int(text)`: base 10, with blanks around, a sign, single underscores, and the digits of
+//! any script.
 //!
-//! Source: the Python language reference, `int` and the grammar of integer literals; digits are the Unicode category Nd, version 14.
+//! Source: the Python language reference, `int` and the grammar of integer literals; digits are the
+//! Unicode category Nd, version 14.
 
 use super::Raised;
 use super::text::repr;
@@ -17,9 +19,15 @@ const ZEROS: [u32; 66] = [
 /// `int(text)`.
 ///
 /// # Errors
-/// A `ValueError` where Python raises one, and an `OverflowError`, which Python doesn't raise, beyond 128 bits.
+/// A `ValueError` where Python raises one, and an `OverflowError`, which Python doesn't raise,
+/// beyond 128 bits.
 pub fn int(text: &str) -> Result<i128, Raised> {
-    let invalid = || Raised::new("ValueError", format!("invalid literal for int() with base 10: {}", repr(text, 200)));
+    let invalid = || {
+        Raised::new(
+            "ValueError",
+            format!("invalid literal for int() with base 10: {}", repr(text, 200)),
+        )
+    };
     let trimmed = text.trim_matches(char::is_whitespace);
     let (negative, digits) = match trimmed.strip_prefix('-') {
         Some(rest) => (true, rest),
@@ -31,9 +39,11 @@ pub fn int(text: &str) -> Result<i128, Raised> {
         match digit(c) {
             Some(digit) => {
                 let digit = i128::from(digit);
-                let next =
-                    value.checked_mul(10).and_then(|value| if negative { value.checked_sub(digit) } else { value.checked_add(digit) });
-                value = next.ok_or_else(|| Raised::new("OverflowError", "an integer beyond 128 bits"))?;
+                let next = value.checked_mul(10).and_then(|value| {
+                    if negative { value.checked_sub(digit) } else { value.checked_add(digit) }
+                });
+                value =
+                    next.ok_or_else(|| Raised::new("OverflowError", "an integer beyond 128 bits"))?;
                 after_digit = true;
             }
             None if c == '_' && after_digit => after_digit = false,

@@ -1,4 +1,5 @@
-//! JSON as Python's `json.loads` takes it: with `NaN` and `Infinity`, integers of any size, lone surrogates, and the last of equal keys.
+//! JSON as Python's `json.loads` takes it: with `NaN` and `Infinity`, integers of any size, lone
+//! surrogates, and the last of equal keys.
 //!
 //! Source: the `json` module's documentation, and RFC 8259 for the rest.
 
@@ -25,7 +26,9 @@ impl Json {
     /// The value of a key: the last of that name.
     pub(in crate::checkpoint) fn get(&self, key: &str) -> Option<&Json> {
         match self {
-            Json::Dict(entries) => entries.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value),
+            Json::Dict(entries) => {
+                entries.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
+            }
             _ => None,
         }
     }
@@ -53,7 +56,8 @@ const MAX_DIGITS: usize = 4300;
 /// Parses a text. `None` where it is not JSON (Python's `JSONDecodeError`).
 ///
 /// # Errors
-/// What `json.loads` raises besides that: `RecursionError` for deep nesting, `ValueError` for an integer of more than 4300 digits.
+/// What `json.loads` raises besides that: `RecursionError` for deep nesting, `ValueError` for an
+/// integer of more than 4300 digits.
 pub(in crate::checkpoint) fn parse(text: &str) -> Result<Option<Json>, Raised> {
     let mut parser = Parser { bytes: text.as_bytes(), at: 0 };
     let value = match parser.value(0) {
@@ -94,7 +98,10 @@ impl Parser<'_> {
 
     fn value(&mut self, depth: usize) -> Result<Json, Stop> {
         if depth > MAX_DEPTH {
-            return Err(Stop::Raised(Raised::new("RecursionError", "maximum recursion depth exceeded")));
+            return Err(Stop::Raised(Raised::new(
+                "RecursionError",
+                "maximum recursion depth exceeded",
+            )));
         }
         self.blank();
         match self.peek() {
@@ -195,7 +202,11 @@ impl Parser<'_> {
         if float {
             return Ok(Json::Float);
         }
-        let digits = self.bytes.get(start..integer_end).and_then(|digits| std::str::from_utf8(digits).ok()).ok_or(Stop::NotJson)?;
+        let digits = self
+            .bytes
+            .get(start..integer_end)
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .ok_or(Stop::NotJson)?;
         let count = digits.trim_start_matches('-').len();
         if count > MAX_DIGITS {
             let message = format!(
@@ -241,9 +252,10 @@ impl Parser<'_> {
                 if (0xD800..0xDC00).contains(&high) && self.eat("\\u") {
                     let low = self.hex4()?;
                     if (0xDC00..0xE000).contains(&low) {
-                        return Ok(
-                            char::from_u32(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00)).unwrap_or(char::REPLACEMENT_CHARACTER)
-                        );
+                        return Ok(char::from_u32(
+                            0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00),
+                        )
+                        .unwrap_or(char::REPLACEMENT_CHARACTER));
                     }
                     self.at = after_high;
                 }
@@ -254,8 +266,15 @@ impl Parser<'_> {
     }
 
     fn hex4(&mut self) -> Result<u32, Stop> {
-        let digits = self.bytes.get(self.at..self.at + 4).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit)).ok_or(Stop::NotJson)?;
+        let digits = self
+            .bytes
+            .get(self.at..self.at + 4)
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            .ok_or(Stop::NotJson)?;
         self.at += 4;
-        Ok(digits.iter().filter_map(|digit| char::from(*digit).to_digit(16)).fold(0, |value, digit| value * 16 + digit))
+        Ok(digits
+            .iter()
+            .filter_map(|digit| char::from(*digit).to_digit(16))
+            .fold(0, |value, digit| value * 16 + digit))
     }
 }

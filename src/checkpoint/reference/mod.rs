@@ -1,6 +1,8 @@
-//! What the reference's answers are made of: Python's errors, integers and JSON, as far as its functions show them.
+//! What the reference's answers are made of: Python's errors, integers and JSON, as far as its
+//! functions show them.
 //!
-//! For the reference mode of the functions beside this module, and for callers from Python, whose values the typed functions can't take.
+//! For the reference mode of the functions beside this module, and for callers from Python, whose
+//! values the typed functions can't take.
 
 mod archive;
 mod int;
@@ -69,7 +71,8 @@ impl PyNumber {
 
     /// Whether `==` to 1.
     fn is_one(&self) -> bool {
-        matches!(self, PyNumber::Bool(true) | PyNumber::Int(1)) || matches!(self, PyNumber::Float(value) if *value == 1.0)
+        matches!(self, PyNumber::Bool(true) | PyNumber::Int(1))
+            || matches!(self, PyNumber::Float(value) if *value == 1.0)
     }
 }
 
@@ -80,7 +83,8 @@ impl fmt::Display for PyNumber {
             PyNumber::Bool(false) => f.write_str("False"),
             PyNumber::Int(value) => write!(f, "{value}"),
             PyNumber::Big(digits) => f.write_str(digits),
-            // Rust's shortest form agrees with Python's but for exponents, which file counts don't reach.
+            // Rust's shortest form agrees with Python's but for exponents, which file counts don't
+            // reach.
             PyNumber::Float(value) => write!(f, "{value:?}"),
         }
     }
@@ -130,20 +134,36 @@ pub enum ModelName {
 /// `resolve_trust_remote_code` for any Python value.
 ///
 /// # Errors
-/// An `AttributeError` for a number or a path that is no directory, a `TypeError` for anything else but a string.
-pub fn resolve_trust_remote_code(name: &ModelName, is_dir: impl Fn(&std::path::Path) -> bool) -> Result<bool, Raised> {
-    let no_attribute = |class: &str| Raised::new("AttributeError", format!("'{class}' object has no attribute 'startswith'"));
+/// An `AttributeError` for a number or a path that is no directory, a `TypeError` for anything else
+/// but a string.
+pub fn resolve_trust_remote_code(
+    name: &ModelName,
+    is_dir: impl Fn(&std::path::Path) -> bool,
+) -> Result<bool, Raised> {
+    let no_attribute = |class: &str| {
+        Raised::new("AttributeError", format!("'{class}' object has no attribute 'startswith'"))
+    };
     match name {
         ModelName::Falsy => Ok(false),
-        ModelName::Text(name) => Ok(!name.is_empty() && !is_dir(std::path::Path::new(name)) && name.starts_with("nvidia/")),
+        ModelName::Text(name) => Ok(!name.is_empty()
+            && !is_dir(std::path::Path::new(name))
+            && name.starts_with("nvidia/")),
         ModelName::Path(path, _) if is_dir(path) => Ok(false),
         ModelName::Path(_, class) => Err(no_attribute(class)),
         ModelName::Int(class) => Err(no_attribute(class)),
-        ModelName::Bytes(bytes) if is_dir(std::path::Path::new(&*String::from_utf8_lossy(bytes))) => Ok(false),
-        ModelName::Bytes(_) => Err(Raised::new("TypeError", "startswith first arg must be bytes or a tuple of bytes, not str")),
-        ModelName::Other(class) => {
-            Err(Raised::new("TypeError", format!("stat: path should be string, bytes, os.PathLike or integer, not {class}")))
+        ModelName::Bytes(bytes)
+            if is_dir(std::path::Path::new(&*String::from_utf8_lossy(bytes))) =>
+        {
+            Ok(false)
         }
+        ModelName::Bytes(_) => Err(Raised::new(
+            "TypeError",
+            "startswith first arg must be bytes or a tuple of bytes, not str",
+        )),
+        ModelName::Other(class) => Err(Raised::new(
+            "TypeError",
+            format!("stat: path should be string, bytes, os.PathLike or integer, not {class}"),
+        )),
     }
 }
 

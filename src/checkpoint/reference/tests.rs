@@ -41,7 +41,10 @@ fn int_refuses_what_python_refuses() {
         ("\u{1f}7", "'\\x1f7'"),
     ] {
         let raised = int(text).unwrap_err();
-        assert_eq!((raised.kind, raised.message), ("ValueError", format!("invalid literal for int() with base 10: {shown}")));
+        assert_eq!(
+            (raised.kind, raised.message),
+            ("ValueError", format!("invalid literal for int() with base 10: {shown}"))
+        );
     }
     assert_eq!(int(&"9".repeat(60)).unwrap_err().kind, "OverflowError");
 }
@@ -60,7 +63,11 @@ fn utf8_errors_read_like_pythons() {
         (b"\xf5", "byte 0xf5 in position 0: invalid start byte"),
     ] {
         let raised = decode_utf8(bytes).unwrap_err();
-        assert_eq!((raised.kind, raised.message), ("UnicodeDecodeError", format!("'utf-8' codec can't decode {message}")), "{bytes:?}");
+        assert_eq!(
+            (raised.kind, raised.message),
+            ("UnicodeDecodeError", format!("'utf-8' codec can't decode {message}")),
+            "{bytes:?}"
+        );
     }
     assert_eq!(decode_utf8("é".as_bytes()), Ok("é"));
 }
@@ -72,7 +79,10 @@ fn json_takes_what_python_takes() {
     assert_eq!(get(r#"{"a": 1, "a": 2}"#), number("2"));
     assert_eq!(get(r#" {"a" : -0 } "#), number("0"));
     assert_eq!(get(r#"{"a": 99999999999999999999999}"#), number("99999999999999999999999"));
-    assert_eq!(get(&format!("{{\"a\": {}}}", "9".repeat(50))), Some(Json::Int(PyNumber::Big("9".repeat(50)))));
+    assert_eq!(
+        get(&format!("{{\"a\": {}}}", "9".repeat(50))),
+        Some(Json::Int(PyNumber::Big("9".repeat(50))))
+    );
     for float in ["1.0", "1e9", "1E-2", "NaN", "Infinity", "-Infinity"] {
         assert_eq!(get(&format!("{{\"a\": {float}}}")), Some(Json::Float), "{float}");
     }
@@ -83,9 +93,23 @@ fn json_takes_what_python_takes() {
 
 #[test]
 fn json_refuses_what_python_refuses() {
-    for text in
-        ["", "  ", "{", "{\"a\": 1,}", "[1,]", "01", "1.", "-", "nan", "{'a': 1}", "{\"a\": 1} x", "\"\t\"", "\"\\x\"", "\u{feff}{}", "tru"]
-    {
+    for text in [
+        "",
+        "  ",
+        "{",
+        "{\"a\": 1,}",
+        "[1,]",
+        "01",
+        "1.",
+        "-",
+        "nan",
+        "{'a': 1}",
+        "{\"a\": 1} x",
+        "\"\t\"",
+        "\"\\x\"",
+        "\u{feff}{}",
+        "tru",
+    ] {
         assert_eq!(parse(text), Ok(None), "{text:?}");
     }
     assert_eq!(parse(&"[".repeat(2000)).unwrap_err().kind, "RecursionError");
@@ -101,7 +125,10 @@ fn numbers_show_as_in_python() {
     let bytes = |number| format_bytes(&number).unwrap();
     assert_eq!(bytes(PyNumber::Int(-1)), "-0.0 GiB");
     assert_eq!(bytes(PyNumber::Float(f64::NAN)), "nan GiB");
-    assert_eq!(bytes(PyNumber::Big("1".to_owned() + &"0".repeat(40))), "9313225746154785439172786126848.0 GiB");
+    assert_eq!(
+        bytes(PyNumber::Big("1".to_owned() + &"0".repeat(40))),
+        "9313225746154785439172786126848.0 GiB"
+    );
     assert_eq!(format_bytes(&PyNumber::Big("9".repeat(400))).unwrap_err().kind, "OverflowError");
 }
 
@@ -113,7 +140,10 @@ fn only_text_and_directories_are_model_names() {
     assert_eq!(resolve(ModelName::Text("nvidia/x".into()), true), Ok(false));
     assert_eq!(resolve(ModelName::Path("x".into(), "PosixPath"), true), Ok(false));
     let raised = resolve(ModelName::Path("x".into(), "PosixPath"), false).unwrap_err();
-    assert_eq!(raised.to_string(), "AttributeError: 'PosixPath' object has no attribute 'startswith'");
+    assert_eq!(
+        raised.to_string(),
+        "AttributeError: 'PosixPath' object has no attribute 'startswith'"
+    );
     let kind = |name| resolve(name, false).unwrap_err().kind;
     assert_eq!(kind(ModelName::Int("bool")), "AttributeError");
     assert_eq!(kind(ModelName::Bytes(b"nvidia/x".to_vec())), "TypeError");

@@ -15,7 +15,8 @@ pub(super) fn repr(text: &str, limit: usize) -> String {
             '\r' => result.push_str("\\r"),
             '\t' => result.push_str("\\t"),
             c if c == quote => result.extend(['\\', c]),
-            // Unprintable characters beyond Latin-1 are left as they are: the errors that show them are not worth a table.
+            // Unprintable characters beyond Latin-1 are left as they are: the errors that show them
+            // are not worth a table.
             c if u32::from(c) < 0x100 && c.is_control() || c == '\u{a0}' || c == '\u{ad}' => {
                 let _ = write!(result, "\\x{:02x}", u32::from(c));
             }

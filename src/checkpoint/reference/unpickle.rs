@@ -1,10 +1,13 @@
 //! The dtypes of a `.bin` checkpoint, read off its pickle without running it.
 //!
-//! A pickle is a program for a small stack machine. Here the machine has no calls: the few functions that `torch.save` names to rebuild a tensor are
-//! recognized by name, and any other ends the reading, as `torch.load(weights_only=True)` ends it. Nothing is imported, built or run; a tensor's
-//! elements are never looked at. Memory is bounded by the length of the pickle, and that by [`MAX_PICKLE`].
+//! A pickle is a program for a small stack machine. Here the machine has no calls: the few
+//! functions that `torch.save` names to rebuild a tensor are recognized by name, and any other ends
+//! the reading, as `torch.load(weights_only=True)` ends it. Nothing is imported, built or run; a
+//! tensor's elements are never looked at. Memory is bounded by the length of the pickle, and that
+//! by [`MAX_PICKLE`].
 //!
-//! Source: `pickletools` of CPython for the opcodes, `torch.serialization` and `torch._utils` of PyTorch for what a checkpoint names.
+//! Source: `pickletools` of CPython for the opcodes, `torch.serialization` and `torch._utils` of
+//! PyTorch for what a checkpoint names.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -16,14 +19,18 @@ use crate::checkpoint::dtypes::TorchDtype;
 /// Key and dtype of each tensor of a state dict that `torch.save` wrote, in order.
 ///
 /// # Errors
-/// An `UnpicklingError` for a file that is neither form of such a file, or that needs code to run; an `OSError` where reading fails.
-pub(in crate::checkpoint) fn state_dict_dtypes(mut file: impl Read + Seek) -> Result<Vec<(String, TorchDtype)>, Raised> {
+/// An `UnpicklingError` for a file that is neither form of such a file, or that needs code to run;
+/// an `OSError` where reading fails.
+pub(in crate::checkpoint) fn state_dict_dtypes(
+    mut file: impl Read + Seek,
+) -> Result<Vec<(String, TorchDtype)>, Raised> {
     let failed = |error: std::io::Error| Raised::new("OSError", error.to_string());
     let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
     match pickle_in_archive(&mut file, len).map_err(failed)? {
         Archive::Pickle { start, len } => {
             file.seek(SeekFrom::Start(start)).map_err(failed)?;
-            let mut bytes = vec![0; usize::try_from(len).map_err(|_| bad("the pickle is too long"))?];
+            let mut bytes =
+                vec![0; usize::try_from(len).map_err(|_| bad("the pickle is too long"))?];
             file.read_exact(&mut bytes).map_err(failed)?;
             Machine::new(&bytes).run()
         }
@@ -32,7 +39,8 @@ pub(in crate::checkpoint) fn state_dict_dtypes(mut file: impl Read + Seek) -> Re
             file.seek(SeekFrom::Start(0)).map_err(failed)?;
             let mut bytes = Vec::new();
             file.take(MAX_PICKLE).read_to_end(&mut bytes).map_err(failed)?;
-            // The form before archives: a magic number, a version, facts of the system, and then the state dict; the elements follow.
+            // The form before archives: a magic number, a version, facts of the system, and then
+            // the state dict; the elements follow.
             let mut machine = Machine::new(&bytes);
             for _ in 0..3 {
                 machine.object()?;
@@ -74,23 +82,36 @@ struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, objects: Vec::new(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
+        Self {
+            bytes,
+            at: 0,
+            objects: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        }
     }
 
     /// The next pickle, as a state dict.
     fn run(&mut self) -> Result<Vec<(String, TorchDtype)>, Raised> {
         let id = self.object()?;
-        let Some(Object::Dict(entries)) = self.objects.get(id) else { return Err(bad("the file holds no state dict")) };
-        let entry = |(key, value): &(Id, Id)| match (self.objects.get(*key)?, self.objects.get(*value)?) {
-            (Object::Text(key), Object::Tensor(dtype)) => Some((key.clone(), *dtype)),
-            _ => None,
+        let Some(Object::Dict(entries)) = self.objects.get(id) else {
+            return Err(bad("the file holds no state dict"));
         };
+        let entry =
+            |(key, value): &(Id, Id)| match (self.objects.get(*key)?, self.objects.get(*value)?) {
+                (Object::Text(key), Object::Tensor(dtype)) => Some((key.clone(), *dtype)),
+                _ => None,
+            };
         Ok(entries.iter().filter_map(entry).collect())
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], Raised> {
-        let bytes =
-            self.at.checked_add(len).and_then(|end| self.bytes.get(self.at..end)).ok_or_else(|| bad("pickle data was truncated"))?;
+        let bytes = self
+            .at
+            .checked_add(len)
+            .and_then(|end| self.bytes.get(self.at..end))
+            .ok_or_else(|| bad("pickle data was truncated"))?;
         self.at += len;
         Ok(bytes)
     }
@@ -159,7 +180,10 @@ impl<'a> Machine<'a> {
     }
 
     fn get(&mut self, slot: u32) -> Result<(), Raised> {
-        let id = *self.memo.get(&slot).ok_or_else(|| bad(format!("Memo value not found at index {slot}")))?;
+        let id = *self
+            .memo
+            .get(&slot)
+            .ok_or_else(|| bad(format!("Memo value not found at index {slot}")))?;
         self.stack.push(id);
         Ok(())
     }
@@ -167,7 +191,9 @@ impl<'a> Machine<'a> {
     fn set(&mut self, entries: &[Id]) -> Result<(), Raised> {
         let dict = *self.stack.last().ok_or_else(|| bad("the stack is empty"))?;
         if let Some(Object::Dict(known)) = self.objects.get_mut(dict) {
-            known.extend(entries.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?))));
+            known.extend(
+                entries.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?))),
+            );
         }
         Ok(())
     }
@@ -263,7 +289,9 @@ impl<'a> Machine<'a> {
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let (Some(Object::Text(module)), Some(Object::Text(name))) = (self.objects.get(module), self.objects.get(name)) else {
+                    let (Some(Object::Text(module)), Some(Object::Text(name))) =
+                        (self.objects.get(module), self.objects.get(name))
+                    else {
                         return Err(bad("STACK_GLOBAL requires str"));
                     };
                     let global = Object::Global(format!("{module}.{name}"));
@@ -281,7 +309,9 @@ impl<'a> Machine<'a> {
                     let result = self.rebuilt(function, arguments, 0)?;
                     self.push(result);
                 }
-                opcode => return Err(bad(format!("opcode 0x{opcode:02x} is not one of a checkpoint"))),
+                opcode => {
+                    return Err(bad(format!("opcode 0x{opcode:02x} is not one of a checkpoint")));
+                }
             }
         }
     }
@@ -297,7 +327,8 @@ impl<'a> Machine<'a> {
         self.objects.get(*self.items(tuple).get(index)?)
     }
 
-    /// The storage that a persistent id names: a tuple of `"storage"`, its class, a key, a device and a length.
+    /// The storage that a persistent id names: a tuple of `"storage"`, its class, a key, a device
+    /// and a length.
     fn storage(&self, id: Id) -> Result<Object, Raised> {
         match (self.item(id, 0), self.item(id, 1)) {
             (Some(Object::Text(kind)), Some(Object::Global(class))) if kind == "storage" => {
@@ -313,29 +344,43 @@ impl<'a> Machine<'a> {
 
     /// What a known function would give. It is not called.
     fn rebuilt(&self, function: Id, arguments: Id, depth: usize) -> Result<Object, Raised> {
-        let Some(Object::Global(name)) = self.objects.get(function) else { return Err(bad("a call of what is no function")) };
-        let unsupported = || bad(format!("Weights only load failed: {name} with these arguments is not supported"));
+        let Some(Object::Global(name)) = self.objects.get(function) else {
+            return Err(bad("a call of what is no function"));
+        };
+        let unsupported = || {
+            bad(format!("Weights only load failed: {name} with these arguments is not supported"))
+        };
         match name.as_str() {
             "collections.OrderedDict" => Ok(Object::Dict(Vec::new())),
-            "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => match self.item(arguments, 0) {
-                Some(Object::Storage(Some(dtype))) => Ok(Object::Tensor(*dtype)),
-                _ => Err(unsupported()),
-            },
+            "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => {
+                match self.item(arguments, 0) {
+                    Some(Object::Storage(Some(dtype))) => Ok(Object::Tensor(*dtype)),
+                    _ => Err(unsupported()),
+                }
+            }
             // A newer form: an untyped storage, and the dtype as the seventh argument.
             "torch._utils._rebuild_tensor_v3" => match self.item(arguments, 6) {
-                Some(Object::Global(dtype)) => TorchDtype::from_name(dtype).map(Object::Tensor).ok_or_else(unsupported),
+                Some(Object::Global(dtype)) => {
+                    TorchDtype::from_name(dtype).map(Object::Tensor).ok_or_else(unsupported)
+                }
                 _ => Err(unsupported()),
             },
-            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => match self.item(arguments, 0) {
-                Some(tensor @ Object::Tensor(_)) => Ok(tensor.clone()),
-                _ => Err(unsupported()),
-            },
+            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
+                match self.item(arguments, 0) {
+                    Some(tensor @ Object::Tensor(_)) => Ok(tensor.clone()),
+                    _ => Err(unsupported()),
+                }
+            }
             "torch._tensor._rebuild_from_type_v2" if depth == 0 => match self.items(arguments) {
                 [function, _, arguments, ..] => self.rebuilt(*function, *arguments, depth + 1),
                 _ => Err(unsupported()),
             },
-            "torch.Size" | "torch.device" | "builtins.set" | "__builtin__.set" => Ok(Object::Opaque),
-            name => Err(bad(format!("Weights only load failed: Unsupported global: GLOBAL {name}"))),
+            "torch.Size" | "torch.device" | "builtins.set" | "__builtin__.set" => {
+                Ok(Object::Opaque)
+            }
+            name => {
+                Err(bad(format!("Weights only load failed: Unsupported global: GLOBAL {name}")))
+            }
         }
     }
 }

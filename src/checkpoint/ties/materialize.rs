@@ -91,11 +91,13 @@ impl Materialized {
     }
 }
 
-/// Adds the head of a tied model to a state dict that lacks it: an alias of the first source that is there, never a copy.
+/// Adds the head of a tied model to a state dict that lacks it: an alias of the first source that
+/// is there, never a copy.
 ///
-/// In strict mode a source must have the shape and dtype of the model's head, and no scale that would stay behind; the next one is tried otherwise,
-/// and the result says why. The reference takes the first tensor that it finds. With `allow_current_lm_head_fallback` the model's own head is added
-/// where no source will do, as checkpoints written without a head need it on resuming.
+/// In strict mode a source must have the shape and dtype of the model's head, and no scale that
+/// would stay behind; the next one is tried otherwise, and the result says why. The reference takes
+/// the first tensor that it finds. With `allow_current_lm_head_fallback` the model's own head is
+/// added where no source will do, as checkpoints written without a head need it on resuming.
 pub fn materialize_missing_tied_lm_head(
     state_dict: &mut PlainStateDict,
     model: &Model,
@@ -105,7 +107,9 @@ pub fn materialize_missing_tied_lm_head(
     if !is_tied_word_embeddings(model, compat) {
         return Materialized::nothing(Outcome::Untied);
     }
-    let Some(head) = get_lm_head_weight_and_name(model, compat) else { return Materialized::nothing(Outcome::NoHead) };
+    let Some(head) = get_lm_head_weight_and_name(model, compat) else {
+        return Materialized::nothing(Outcome::NoHead);
+    };
     let key = head.name;
     if state_dict.contains_key(&key) {
         return Materialized { key: Some(key), ..Materialized::nothing(Outcome::Present) };
@@ -133,9 +137,11 @@ pub fn materialize_missing_tied_lm_head(
     Materialized { outcome: Outcome::Materialized(source), key: Some(key), refused }
 }
 
-/// [`materialize_missing_tied_lm_head`] for tensors in memory: the head shares its source's storage, no byte is copied.
+/// [`materialize_missing_tied_lm_head`] for tensors in memory: the head shares its source's
+/// storage, no byte is copied.
 ///
-/// `current_head` is the tensor of the model's own head, for use where no source will do; `None` forbids that.
+/// `current_head` is the tensor of the model's own head, for use where no source will do; `None`
+/// forbids that.
 pub fn materialize_in_state_dict(
     state_dict: &mut StateDict,
     model: &Model,
@@ -157,7 +163,13 @@ pub fn materialize_in_state_dict(
 }
 
 /// The tensor, if it can be the head.
-fn judge<'a>(key: &str, value: &'a Value, head: &Tensor, state_dict: &PlainStateDict, compat: Compat) -> Result<&'a Tensor, Refusal> {
+fn judge<'a>(
+    key: &str,
+    value: &'a Value,
+    head: &Tensor,
+    state_dict: &PlainStateDict,
+    compat: Compat,
+) -> Result<&'a Tensor, Refusal> {
     let tensor = value.tensor().ok_or(Refusal::NotATensor)?;
     if compat == Compat::Reference {
         return Ok(tensor);
@@ -174,12 +186,18 @@ fn judge<'a>(key: &str, value: &'a Value, head: &Tensor, state_dict: &PlainState
     Ok(tensor)
 }
 
-/// Whether a key holds what a quantized tensor is scaled by: `x.weight_scale`, `x.weight_scale_inv`, `x.scales`, `x.weight.absmax` of `x.weight`.
-/// Source: the layouts of FP8 checkpoints (DeepSeek, compressed-tensors), GPT-OSS, GPTQ and bitsandbytes.
+/// Whether a key holds what a quantized tensor is scaled by: `x.weight_scale`,
+/// `x.weight_scale_inv`, `x.scales`, `x.weight.absmax` of `x.weight`. Source: the layouts of FP8
+/// checkpoints (DeepSeek, compressed-tensors), GPT-OSS, GPTQ and bitsandbytes.
 fn is_scale_of(key: &str, quantized: &str) -> bool {
     let module = quantized.rsplit_once('.').map_or("", |(module, _)| module);
-    let beside = |rest: &str| ["_scale", "_blocks_scale", "_absmax", ".absmax", ".quant_state"].iter().any(|start| rest.starts_with(start));
-    key.strip_prefix(quantized).is_some_and(beside) || key.strip_prefix(module).is_some_and(|rest| matches!(rest, ".scale" | ".scales"))
+    let beside = |rest: &str| {
+        ["_scale", "_blocks_scale", "_absmax", ".absmax", ".quant_state"]
+            .iter()
+            .any(|start| rest.starts_with(start))
+    };
+    key.strip_prefix(quantized).is_some_and(beside)
+        || key.strip_prefix(module).is_some_and(|rest| matches!(rest, ".scale" | ".scales"))
 }
 
 /// A number that no tensor object has yet.

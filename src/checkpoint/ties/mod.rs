@@ -1,7 +1,8 @@
 //! Ties: the output head and the input embedding of a model, as one tensor or as two.
 //!
-//! *Tied* is what a model's class or config says; an *alias* is a fact about storages. Pipeline stages are often tied by config and own one of the
-//! two tensors only; a draft model may be tied by config and have a head of its own size.
+//! *Tied* is what a model's class or config says; an *alias* is a fact about storages. Pipeline
+//! stages are often tied by config and own one of the two tensors only; a draft model may be tied
+//! by config and have a head of its own size.
 
 mod ensure;
 mod find;
@@ -15,15 +16,21 @@ use crate::config::{Config, TieDecision, TieReason};
 
 pub use ensure::{TieWeights, ensure_tied_in_state_dict, ensure_tied_lm_head};
 pub use find::{
-    Found, REFERENCE_SOURCES, get_input_embeddings_weight_and_name, get_lm_head_weight_and_name, get_tied_lm_head_source_names,
-    has_local_tied_lm_head, same_tensor_storage,
+    Found, REFERENCE_SOURCES, get_input_embeddings_weight_and_name, get_lm_head_weight_and_name,
+    get_tied_lm_head_source_names, has_local_tied_lm_head, same_tensor_storage,
 };
-pub use materialize::{HeadSource, Materialized, Outcome, Refusal, materialize_in_state_dict, materialize_missing_tied_lm_head};
+pub use materialize::{
+    HeadSource, Materialized, Outcome, Refusal, materialize_in_state_dict,
+    materialize_missing_tied_lm_head,
+};
 
-/// Whether a config says that embeddings are tied: the value of the field that rules, as [`Config::tie_policy`] finds it.
+/// Whether a config says that embeddings are tied: the value of the field that rules, as
+/// [`Config::tie_policy`] finds it.
 ///
-/// The reference asks a config object whose class has filled in every default; here that is the config as given, so that an absent field reads as
-/// false. It takes any value that Python takes for true, where in strict mode only `true` is, and an absent field reads as the model type's default.
+/// The reference asks a config object whose class has filled in every default; here that is the
+/// config as given, so that an absent field reads as false. It takes any value that Python takes
+/// for true, where in strict mode only `true` is, and an absent field reads as the model type's
+/// default.
 pub fn get_controlling_tie_word_embeddings(config: &Config, compat: Compat) -> bool {
     if compat == Compat::Strict {
         return config.tie_policy(None).tied;
@@ -51,12 +58,15 @@ fn truthy(value: &JsonValue) -> bool {
     }
 }
 
-/// Whether a model's word embeddings are tied by intent: what its class supports, if only one way, else what its config says.
+/// Whether a model's word embeddings are tied by intent: what its class supports, if only one way,
+/// else what its config says.
 pub fn is_tied_word_embeddings(model: &Model, compat: Compat) -> bool {
     match (model.tie_support, &model.config) {
         (Some(TieSupport::TiedOnly), _) => true,
         (Some(TieSupport::UntiedOnly), _) | (_, None) => false,
-        (Some(TieSupport::Both) | None, Some(config)) => get_controlling_tie_word_embeddings(config, compat),
+        (Some(TieSupport::Both) | None, Some(config)) => {
+            get_controlling_tie_word_embeddings(config, compat)
+        }
     }
 }
 

@@ -2,7 +2,9 @@ use serde_json::json;
 
 use super::*;
 use crate::checkpoint::dtypes::TorchDtype;
-use crate::checkpoint::model::{DeclaredTies, InputEmbeddings, Param, PlainStateDict, Tensor, Value};
+use crate::checkpoint::model::{
+    DeclaredTies, InputEmbeddings, Param, PlainStateDict, Tensor, Value,
+};
 use crate::checkpoint::names::module_names;
 use crate::checkpoint::reference::Raised;
 use crate::key::Key;
@@ -13,7 +15,10 @@ use crate::tensor::{Dtype, Storage, TensorInfo, TensorView};
 fn model(params: &[(&str, u64)]) -> Model {
     let params: Vec<Param> = params
         .iter()
-        .map(|(name, storage)| Param { name: (*name).to_owned(), tensor: Tensor::contiguous(vec![6, 4], TorchDtype::Float32, *storage) })
+        .map(|(name, storage)| Param {
+            name: (*name).to_owned(),
+            tensor: Tensor::contiguous(vec![6, 4], TorchDtype::Float32, *storage),
+        })
         .collect();
     Model {
         modules: module_names(params.iter().map(|param| param.name.as_str())),
@@ -32,7 +37,10 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 #[test]
 fn the_decision_says_what_decided() {
     let mut model = model(&[]);
-    assert_eq!(tie_decision(&model).because, TieReason::Field { path: "tie_word_embeddings".into() });
+    assert_eq!(
+        tie_decision(&model).because,
+        TieReason::Field { path: "tie_word_embeddings".into() }
+    );
     model.tie_support = Some(TieSupport::UntiedOnly);
     assert_eq!(tie_decision(&model), TieDecision { tied: false, because: TieReason::Explicit });
     let odd = Config::from_value(json!({"tie_word_embeddings": "false"}));
@@ -43,11 +51,21 @@ fn the_decision_says_what_decided() {
 
 #[test]
 fn the_head_is_a_segment_and_the_plain_one_comes_first() {
-    let name = |model: &Model, compat| get_lm_head_weight_and_name(model, compat).map(|found| found.name);
-    let heads = model(&[("mtp.lm_head.weight", 0), ("lm_head_norm.weight", 1), ("lm_head.lora_A.weight", 2), ("lm_head.weight", 3)]);
+    let name =
+        |model: &Model, compat| get_lm_head_weight_and_name(model, compat).map(|found| found.name);
+    let heads = model(&[
+        ("mtp.lm_head.weight", 0),
+        ("lm_head_norm.weight", 1),
+        ("lm_head.lora_A.weight", 2),
+        ("lm_head.weight", 3),
+    ]);
     assert_eq!(name(&heads, Compat::Strict).as_deref(), Some("lm_head.weight"));
     assert_eq!(name(&heads, Compat::Reference).as_deref(), Some("mtp.lm_head.weight"));
-    let adapter = model(&[("lm_head.lora_A.default.weight", 0), ("lm_head.base_layer.weight", 1), ("xlm_head.weight", 2)]);
+    let adapter = model(&[
+        ("lm_head.lora_A.default.weight", 0),
+        ("lm_head.base_layer.weight", 1),
+        ("xlm_head.weight", 2),
+    ]);
     assert_eq!(name(&adapter, Compat::Strict).as_deref(), Some("lm_head.base_layer.weight"));
     assert_eq!(name(&model(&[("lm_heads.0.weight", 0)]), Compat::Strict), None);
 }
@@ -62,9 +80,15 @@ fn an_auxiliary_embedding_is_not_the_models() {
 #[test]
 fn declared_sources_serve_their_own_head() {
     let mut tied = model(&[("lm_head.weight", 0)]);
-    let ties = [("mtp.lm_head.weight", "mtp.embed.weight"), ("lm_head.weight", "wte.weight"), ("cls.bias", "bias")];
-    tied.declared_ties = DeclaredTies::Map(ties.map(|(target, source)| (target.into(), source.into())).into());
-    let first = |head, compat| get_tied_lm_head_source_names(&tied, head, compat).first().cloned().unwrap();
+    let ties = [
+        ("mtp.lm_head.weight", "mtp.embed.weight"),
+        ("lm_head.weight", "wte.weight"),
+        ("cls.bias", "bias"),
+    ];
+    tied.declared_ties =
+        DeclaredTies::Map(ties.map(|(target, source)| (target.into(), source.into())).into());
+    let first =
+        |head, compat| get_tied_lm_head_source_names(&tied, head, compat).first().cloned().unwrap();
     assert_eq!(first(None, Compat::Strict), "wte.weight");
     assert_eq!(first(Some("module.lm_head.weight"), Compat::Strict), "wte.weight");
     assert_eq!(first(Some("mtp.lm_head.weight"), Compat::Strict), "mtp.embed.weight");
@@ -77,7 +101,10 @@ fn an_alias_is_the_whole_tensor() {
     let of = |change: &dyn Fn(&mut Tensor)| {
         let mut right = Tensor { object: 9, ..left.clone() };
         change(&mut right);
-        (same_tensor_storage(&left, &right, Compat::Strict), same_tensor_storage(&left, &right, Compat::Reference))
+        (
+            same_tensor_storage(&left, &right, Compat::Strict),
+            same_tensor_storage(&left, &right, Compat::Reference),
+        )
     };
     assert_eq!(of(&|_| {}), (true, true));
     assert_eq!(of(&|right| right.strides = vec![1, 4]), (false, true));
@@ -86,14 +113,22 @@ fn an_alias_is_the_whole_tensor() {
     assert_eq!(of(&|right| right.offset = 4), (false, false));
     assert_eq!(of(&|right| right.storage = 1), (false, false));
     assert_eq!(of(&|right| right.device = crate::checkpoint::Device::Meta), (false, false));
-    let row = Tensor { object: 9, strides: vec![7, 1], ..Tensor::contiguous(vec![1, 4], TorchDtype::Float32, 0) };
+    let row = Tensor {
+        object: 9,
+        strides: vec![7, 1],
+        ..Tensor::contiguous(vec![1, 4], TorchDtype::Float32, 0)
+    };
     let same_row = Tensor::contiguous(vec![1, 4], TorchDtype::Float32, 0);
-    assert!(same_tensor_storage(&row, &same_row, Compat::Strict), "a dimension of one element has no stride to speak of");
+    assert!(
+        same_tensor_storage(&row, &same_row, Compat::Strict),
+        "a dimension of one element has no stride to speak of"
+    );
 }
 
 #[test]
 fn a_wrapped_head_is_tied_where_it_is() {
-    let untied = model(&[("model.embed_tokens._orig_mod.weight", 0), ("lm_head._orig_mod.weight", 1)]);
+    let untied =
+        model(&[("model.embed_tokens._orig_mod.weight", 0), ("lm_head._orig_mod.weight", 1)]);
     let (mut strict, mut reference) = (untied.clone(), untied);
     assert_eq!(ensure_tied_lm_head(&mut strict, None, Compat::Strict), Ok(true));
     assert_eq!(strict.params[1].tensor, strict.params[0].tensor);
@@ -125,10 +160,14 @@ fn what_tie_weights_raises_is_raised() {
         calls += 1;
         Err(Raised::new("AttributeError", "no such thing"))
     };
-    assert_eq!(ensure_tied_lm_head(&mut untied.clone(), Some(&mut unable), Compat::Strict), Ok(true));
+    assert_eq!(
+        ensure_tied_lm_head(&mut untied.clone(), Some(&mut unable), Compat::Strict),
+        Ok(true)
+    );
     assert_eq!(calls, 1);
     let mut fails = |_: &mut Model| Err(Raised::new("RuntimeError", "boom"));
-    let raised = ensure_tied_lm_head(&mut untied.clone(), Some(&mut fails), Compat::Strict).unwrap_err();
+    let raised =
+        ensure_tied_lm_head(&mut untied.clone(), Some(&mut fails), Compat::Strict).unwrap_err();
     assert_eq!(raised.to_string(), "RuntimeError: boom");
 }
 
@@ -143,7 +182,10 @@ fn a_source_must_fit_the_head() {
     let wide = Tensor::contiguous(vec![8, 4], TorchDtype::Float32, 11);
     let narrow = Tensor { dtype: TorchDtype::BFloat16, ..good.clone() };
 
-    let mut some = dict(&[("model.language_model.embed_tokens.weight", wide.clone()), (EMBEDDING, good.clone())]);
+    let mut some = dict(&[
+        ("model.language_model.embed_tokens.weight", wide.clone()),
+        (EMBEDDING, good.clone()),
+    ]);
     let done = materialize_missing_tied_lm_head(&mut some, &stage, false, Compat::Strict);
     assert_eq!(done.outcome, Outcome::Materialized(HeadSource::Key(EMBEDDING.into())));
     assert_eq!(done.refused.len(), 1);
@@ -161,7 +203,10 @@ fn a_source_must_fit_the_head() {
     ] {
         let mut strict = entries.clone();
         let done = materialize_missing_tied_lm_head(&mut strict, &stage, false, Compat::Strict);
-        assert_eq!((done.outcome, done.refused[0].1.to_string().as_str()), (Outcome::NoSource, why));
+        assert_eq!(
+            (done.outcome, done.refused[0].1.to_string().as_str()),
+            (Outcome::NoSource, why)
+        );
         assert_eq!(strict, entries, "nothing is added");
         let done = materialize_missing_tied_lm_head(&mut strict, &stage, true, Compat::Strict);
         assert_eq!(done.outcome, Outcome::Materialized(HeadSource::CurrentHead));
@@ -182,7 +227,10 @@ fn nothing_is_added_without_need() {
     assert_eq!(outcome(&untied, dict(&[("lm_head.weight", good.clone())])), Outcome::Present);
     untied.config = None;
     assert_eq!(outcome(&untied, dict(&[(EMBEDDING, good.clone())])), Outcome::Untied);
-    assert_eq!(outcome(&model(&[("model.norm.weight", 0)]), dict(&[(EMBEDDING, good)])), Outcome::NoHead);
+    assert_eq!(
+        outcome(&model(&[("model.norm.weight", 0)]), dict(&[(EMBEDDING, good)])),
+        Outcome::NoHead
+    );
 }
 
 #[test]
@@ -191,17 +239,28 @@ fn in_memory_the_head_shares_the_embeddings_storage() {
     let view = TensorView::contiguous(Storage::new(vec![7u8; 96]), info, 0).unwrap();
     let mut tensors = StateDict::new();
     tensors.insert(Key::from(EMBEDDING), view.clone());
-    let done = materialize_in_state_dict(&mut tensors, &model(&[("lm_head.weight", 0)]), None, Compat::Strict);
+    let done = materialize_in_state_dict(
+        &mut tensors,
+        &model(&[("lm_head.weight", 0)]),
+        None,
+        Compat::Strict,
+    );
     assert_eq!(done.outcome, Outcome::Materialized(HeadSource::Key(EMBEDDING.into())));
     assert!(tensors.get("lm_head.weight").unwrap().same_tensor(&view));
 
-    let mut loaded = Model::from_state_dict(&tensors, Some(Config::from_value(json!({"tie_word_embeddings": true}))));
+    let mut loaded = Model::from_state_dict(
+        &tensors,
+        Some(Config::from_value(json!({"tie_word_embeddings": true}))),
+    );
     assert!(has_local_tied_lm_head(&loaded, Compat::Strict));
     loaded.input_embeddings = InputEmbeddings::Module("model.embed_tokens".into());
     assert!(has_local_tied_lm_head(&loaded, Compat::Strict));
 
     let mut bare = StateDict::new();
-    assert_eq!(materialize_in_state_dict(&mut bare, &loaded, None, Compat::Strict).outcome, Outcome::NoSource);
+    assert_eq!(
+        materialize_in_state_dict(&mut bare, &loaded, None, Compat::Strict).outcome,
+        Outcome::NoSource
+    );
     let done = materialize_in_state_dict(&mut bare, &loaded, Some(&view), Compat::Strict);
     assert_eq!(done.outcome, Outcome::Materialized(HeadSource::CurrentHead));
     assert!(bare.get("lm_head.weight").unwrap().same_tensor(&view));
@@ -219,7 +278,11 @@ fn tensors_in_memory_are_tied_without_a_copy() {
     tensors.insert(Key::from("model.norm.weight"), view(0, vec![4]));
     tensors.insert(Key::from(EMBEDDING), view(1, vec![6, 4]));
     tensors.insert(Key::from("lm_head.weight"), view(2, vec![6, 4]));
-    assert_eq!(ensure_tied_in_state_dict(&mut tensors, None, Compat::Strict), Ok(false), "not tied by intent");
+    assert_eq!(
+        ensure_tied_in_state_dict(&mut tensors, None, Compat::Strict),
+        Ok(false),
+        "not tied by intent"
+    );
     assert_eq!(ensure_tied_in_state_dict(&mut tensors, config(), Compat::Strict), Ok(true));
     assert!(tensors.get("lm_head.weight").unwrap().same_tensor(tensors.get(EMBEDDING).unwrap()));
     assert_eq!(tensors.get("lm_head.weight").unwrap().bytes().unwrap()[0], 1);
@@ -235,7 +298,8 @@ fn a_plan_that_ties_gives_a_tied_model() {
     let info = TensorInfo::new(Dtype::F32, vec![6, 4]);
     let header = crate::tensor::Header::from_infos([(Key::from(EMBEDDING), info)]);
     let rules = crate::library::rules("tied_lm_head").unwrap();
-    let stages = [crate::plan::Stage { rules, direction: crate::check::Direction::Forward, named: false }];
+    let stages =
+        [crate::plan::Stage { rules, direction: crate::check::Direction::Forward, named: false }];
     let config = Config::from_value(json!({"tie_word_embeddings": true}));
     let options = crate::plan::PlanOptions { config: config.clone(), ..Default::default() };
     let plan = crate::plan::plan(&stages, &header, &options).unwrap();
@@ -246,7 +310,10 @@ fn a_plan_that_ties_gives_a_tied_model() {
 #[test]
 fn tensors_at_one_place_of_a_file_are_one() {
     use crate::tensor::{Entry, Header, Location};
-    let entry = |offset| Entry { info: TensorInfo::new(Dtype::F32, vec![6, 4]), location: Some(Location { file: 0, offset, len: 96 }) };
+    let entry = |offset| Entry {
+        info: TensorInfo::new(Dtype::F32, vec![6, 4]),
+        location: Some(Location { file: 0, offset, len: 96 }),
+    };
     let mut header = Header::default();
     header.tensors.insert(Key::from(EMBEDDING), entry(8));
     header.tensors.insert(Key::from("lm_head.weight"), entry(8));

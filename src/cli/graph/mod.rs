@@ -1,4 +1,5 @@
-//! `regraft graph`: the key graph as a drawing, grouped by rules and by indices so that a large model fits a page.
+//! `regraft graph`: the key graph as a drawing, grouped by rules and by indices so that a large
+//! model fits a page.
 
 mod svg;
 mod text;
@@ -51,7 +52,8 @@ enum Format {
     Svg,
 }
 
-/// A drawing: boxes in three columns (keys of the checkpoint, ops, keys of the result) and arrows between them.
+/// A drawing: boxes in three columns (keys of the checkpoint, ops, keys of the result) and arrows
+/// between them.
 #[derive(Debug, Default, Serialize)]
 struct Drawing {
     boxes: Vec<Box>,
@@ -92,7 +94,8 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 6] = [Kind::Source, Kind::Aliased, Kind::Copied, Kind::Transformed, Kind::Dropped, Kind::Tied];
+    const ALL: [Kind; 6] =
+        [Kind::Source, Kind::Aliased, Kind::Copied, Kind::Transformed, Kind::Dropped, Kind::Tied];
 
     fn colour(self) -> &'static str {
         match self {
@@ -141,7 +144,11 @@ fn draw(plan: &Plan, all: bool) -> Drawing {
             None if target.rules.is_empty() && !all => {}
             None => {
                 let (shape, sources) = shape(plan, target);
-                by_rules.entry(&target.rules).or_insert_with(Groups::new).add_made(&target.key, sources, shape);
+                by_rules.entry(&target.rules).or_insert_with(Groups::new).add_made(
+                    &target.key,
+                    sources,
+                    shape,
+                );
             }
         }
     }
@@ -165,13 +172,15 @@ fn draw(plan: &Plan, all: bool) -> Drawing {
             let joint = if shape.ops.is_empty() {
                 target
             } else {
-                let by = rule.map(|rule| format!("{}:{}", rule.file, rule.line)).unwrap_or_default();
+                let by =
+                    rule.map(|rule| format!("{}:{}", rule.file, rule.line)).unwrap_or_default();
                 let op = drawing.add(shape.ops.join(", "), by, kind);
                 drawing.arrow(op, target, kind);
                 op
             };
             for (source, count) in sources {
-                let source = drawing.add(source, times(count as u64).trim().to_owned(), Kind::Source);
+                let source =
+                    drawing.add(source, times(count as u64).trim().to_owned(), Kind::Source);
                 drawing.arrow(source, joint, kind);
             }
         }
@@ -201,9 +210,11 @@ impl Drawing {
     }
 }
 
-/// What happens to the bytes of a target: joins copy, arithmetic transforms, everything else is a view.
+/// What happens to the bytes of a target: joins copy, arithmetic transforms, everything else is a
+/// view.
 fn becomes(shape: &Shape, made: bool) -> Kind {
-    let any = |names: &[&str]| shape.ops.iter().any(|op| names.iter().any(|name| op.starts_with(name)));
+    let any =
+        |names: &[&str]| shape.ops.iter().any(|op| names.iter().any(|name| op.starts_with(name)));
     if any(&["cast", "add", "mul", "neg", "exp", "log", "dequant"]) {
         Kind::Transformed
     } else if any(&["stack", "concat", "fill"]) || made {

@@ -8,13 +8,25 @@ use super::{Drawing, Kind};
 
 /// As a Graphviz digraph.
 pub(super) fn dot(drawing: &Drawing) -> String {
-    let mut out = String::from("digraph regraft {\n  rankdir=LR;\n  node [shape=box, style=\"filled,rounded\", fontname=\"monospace\"];\n");
+    let mut out = String::from(
+        "digraph regraft {\n  rankdir=LR;\n  node [shape=box, style=\"filled,rounded\", fontname=\"monospace\"];\n",
+    );
     for (number, one) in drawing.boxes.iter().enumerate() {
-        let text = if one.detail.is_empty() { one.label.clone() } else { format!("{}\n{}", one.label, one.detail) };
-        let _ = writeln!(out, "  n{number} [label={}, fillcolor={:?}];", quoted(&text), one.kind.colour());
+        let text = if one.detail.is_empty() {
+            one.label.clone()
+        } else {
+            format!("{}\n{}", one.label, one.detail)
+        };
+        let _ = writeln!(
+            out,
+            "  n{number} [label={}, fillcolor={:?}];",
+            quoted(&text),
+            one.kind.colour()
+        );
     }
     for arrow in &drawing.arrows {
-        let style = if matches!(arrow.kind, Kind::Tied | Kind::Dropped) { " [style=dashed]" } else { "" };
+        let style =
+            if matches!(arrow.kind, Kind::Tied | Kind::Dropped) { " [style=dashed]" } else { "" };
         let _ = writeln!(out, "  n{} -> n{}{style};", arrow.from, arrow.to);
     }
     out.push_str("}\n");
@@ -29,8 +41,11 @@ fn quoted(text: &str) -> String {
 pub(super) fn mermaid(drawing: &Drawing) -> String {
     let mut out = String::from("flowchart LR\n");
     for (number, one) in drawing.boxes.iter().enumerate() {
-        let text =
-            if one.detail.is_empty() { entities(&one.label) } else { format!("{}<br/>{}", entities(&one.label), entities(&one.detail)) };
+        let text = if one.detail.is_empty() {
+            entities(&one.label)
+        } else {
+            format!("{}<br/>{}", entities(&one.label), entities(&one.detail))
+        };
         let _ = writeln!(out, "  n{number}[\"{text}\"]:::{}", one.kind.name());
     }
     for arrow in &drawing.arrows {
@@ -38,7 +53,12 @@ pub(super) fn mermaid(drawing: &Drawing) -> String {
         let _ = writeln!(out, "  n{} {line} n{}", arrow.from, arrow.to);
     }
     for kind in Kind::ALL {
-        let _ = writeln!(out, "  classDef {} fill:{},stroke:#666,color:#111", kind.name(), kind.colour());
+        let _ = writeln!(
+            out,
+            "  classDef {} fill:{},stroke:#666,color:#111",
+            kind.name(),
+            kind.colour()
+        );
     }
     out
 }

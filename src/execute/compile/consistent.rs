@@ -1,4 +1,5 @@
-//! A plan is plain data that may come from anywhere: each node is checked against its inputs before anything is made of it.
+//! A plan is plain data that may come from anywhere: each node is checked against its inputs before
+//! anything is made of it.
 
 use super::super::value::{self, Step};
 use crate::error::{Error, Result};
@@ -17,8 +18,13 @@ pub(in crate::execute) fn check(plan: &Plan, id: NodeId) -> Result<()> {
         (Op::Source { .. } | Op::Fill { .. }, []) => true,
         (Op::Sinusoids, []) => node.info.shape.len() == 2,
         (Op::Narrow { dim, start, len }, [x]) => {
-            let inside = x.shape.get(*dim).is_some_and(|size| start.checked_add(*len).is_some_and(|end| end <= *size));
-            inside && node.info.dtype == x.dtype && node.info.shape[..] == *replaced(&x.shape, *dim, *len)
+            let inside = x
+                .shape
+                .get(*dim)
+                .is_some_and(|size| start.checked_add(*len).is_some_and(|end| end <= *size));
+            inside
+                && node.info.dtype == x.dtype
+                && node.info.shape[..] == *replaced(&x.shape, *dim, *len)
         }
         (Op::Permute { dims }, [x]) => {
             let mut sorted = dims.clone();
@@ -32,7 +38,9 @@ pub(in crate::execute) fn check(plan: &Plan, id: NodeId) -> Result<()> {
             let total = infos.iter().try_fold(0u64, |sum, x| sum.checked_add(*x.shape.get(*dim)?));
             total.is_some_and(|total| node.info.shape[..] == *replaced(&first.shape, *dim, total))
                 && infos.iter().all(|x| x.dtype == node.info.dtype)
-                && infos.iter().all(|x| replaced(&x.shape, *dim, 0) == replaced(&first.shape, *dim, 0))
+                && infos
+                    .iter()
+                    .all(|x| replaced(&x.shape, *dim, 0) == replaced(&first.shape, *dim, 0))
         }
         (Op::DequantBlocks { block }, [x, scales]) => {
             let rank = x.shape.len();
@@ -54,14 +62,22 @@ pub(in crate::execute) fn check(plan: &Plan, id: NodeId) -> Result<()> {
                 && blocks.numel().and_then(|numel| numel.checked_mul(2)) == node.info.numel()
         }
         (op, [x]) => {
-            let step = Step::of(op).ok_or_else(|| inconsistent("a node has the wrong number of inputs"))?;
+            let step = Step::of(op)
+                .ok_or_else(|| inconsistent("a node has the wrong number of inputs"))?;
             step.check(x.dtype, node.info.dtype)?;
             x.shape == node.info.shape
         }
         _ => false,
     };
-    let countable = node.info.numel().is_some_and(|numel| numel.checked_mul(node.info.dtype.bits().into()).is_some());
-    if fits && countable { Ok(()) } else { Err(inconsistent(&format!("{:?} cannot give {}", node.op, node.info))) }
+    let countable = node
+        .info
+        .numel()
+        .is_some_and(|numel| numel.checked_mul(node.info.dtype.bits().into()).is_some());
+    if fits && countable {
+        Ok(())
+    } else {
+        Err(inconsistent(&format!("{:?} cannot give {}", node.op, node.info)))
+    }
 }
 
 fn replaced(shape: &[u64], dim: usize, size: u64) -> Vec<u64> {

@@ -9,9 +9,18 @@ use crate::tensor::{Dtype, TensorInfo};
 
 impl Compiler<'_> {
     /// Scales as one leaf in row-major order: as they are, or as a temporary.
-    pub(super) fn scales(&self, id: NodeId, pieces: &[Piece<Value>], info: &TensorInfo) -> Piece<Value> {
+    pub(super) fn scales(
+        &self,
+        id: NodeId,
+        pieces: &[Piece<Value>],
+        info: &TensorInfo,
+    ) -> Piece<Value> {
         match pieces {
-            [piece] if piece.value.is_copy() && piece.operands[0].strides == piece.target.strides => piece.clone(),
+            [piece]
+                if piece.value.is_copy() && piece.operands[0].strides == piece.target.strides =>
+            {
+                piece.clone()
+            }
             _ => whole_leaf(id, info),
         }
     }
@@ -30,27 +39,47 @@ impl Compiler<'_> {
         let outer: u64 = info.shape[..rank - 2].iter().product();
         let grid = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
         let axes = Axes::new(&[outer, rows, cols]);
-        // Whole blocks, then the ragged edge: inside each region rows and columns are exact multiples of a block.
-        let regions = |size: u64, block: u64| [(0, size / block * block, block), (size / block * block, size, size % block)];
+        // Whole blocks, then the ragged edge: inside each region rows and columns are exact
+        // multiples of a block.
+        let regions = |size: u64, block: u64| {
+            [(0, size / block * block, block), (size / block * block, size, size % block)]
+        };
         let mut out = Vec::new();
         for piece in x {
             let mut refined = Vec::new();
             refine(piece.clone(), Which::Target, &axes, &mut refined, self.limit)?;
-            for (top, bottom, height) in regions(rows, block[0]).into_iter().filter(|(a, b, _)| a < b) {
-                for (left, right, width) in regions(cols, block[1]).into_iter().filter(|(a, b, _)| a < b) {
+            for (top, bottom, height) in
+                regions(rows, block[0]).into_iter().filter(|(a, b, _)| a < b)
+            {
+                for (left, right, width) in
+                    regions(cols, block[1]).into_iter().filter(|(a, b, _)| a < b)
+                {
                     let mut inside = Vec::new();
                     let mut region = Vec::new();
                     for piece in &refined {
-                        clip(piece.clone(), Which::Target, Cut::along(&axes, 1, (top, bottom)), &mut inside, self.limit)?;
+                        clip(
+                            piece.clone(),
+                            Which::Target,
+                            Cut::along(&axes, 1, (top, bottom)),
+                            &mut inside,
+                            self.limit,
+                        )?;
                     }
                     for piece in inside {
-                        clip(piece, Which::Target, Cut::along(&axes, 2, (left, right)), &mut region, self.limit)?;
+                        clip(
+                            piece,
+                            Which::Target,
+                            Cut::along(&axes, 2, (left, right)),
+                            &mut region,
+                            self.limit,
+                        )?;
                     }
                     let (high, wide) = (bottom - top, right - left);
                     let blocks = Axes::new(&[outer, high / height, height, wide / width, width]);
                     let first = top / block[0] * grid[1] + left / block[1];
                     for mut piece in region {
-                        // The scale's lane first counts the region row by row; in coordinates of blocks it then becomes the scale's.
+                        // The scale's lane first counts the region row by row; in coordinates of
+                        // blocks it then becomes the scale's.
                         let shift = |axis, at: u64| match axis {
                             1 => at - top,
                             2 => at - left,
@@ -62,7 +91,11 @@ impl Compiler<'_> {
                         let start = out.len();
                         refine(piece, Which::Operand(at), &blocks, &mut out, self.limit)?;
                         for piece in &mut out[start..] {
-                            let mut lane = blocks.moved(&piece.operands[at], &[grid[0] * grid[1], grid[1], 0, 1, 0], |_, at| at);
+                            let mut lane = blocks.moved(
+                                &piece.operands[at],
+                                &[grid[0] * grid[1], grid[1], 0, 1, 0],
+                                |_, at| at,
+                            );
                             lane.offset += first + scales.operands[0].offset;
                             piece.operands[at] = lane;
                         }
@@ -74,18 +107,25 @@ impl Compiler<'_> {
             let scale = piece.value.leaves.len();
             piece.value.leaves.extend(&scales.value.leaves);
             let x = Box::new(piece.value.expr.as_ref().clone());
-            piece.value.expr = Arc::new(Expr::Scale { x, from: info.dtype, scale, scales: scales_info.dtype, to });
+            piece.value.expr =
+                Arc::new(Expr::Scale { x, from: info.dtype, scale, scales: scales_info.dtype, to });
         }
         Some(out)
     }
 
-    pub(super) fn dequant_mxfp4(&self, blocks: &[Piece<Value>], scales: &Piece<Value>, to: Dtype) -> Option<Vec<Piece<Value>>> {
+    pub(super) fn dequant_mxfp4(
+        &self,
+        blocks: &[Piece<Value>],
+        scales: &Piece<Value>,
+        to: Dtype,
+    ) -> Option<Vec<Piece<Value>>> {
         let expr = Arc::new(Expr::Mxfp4 { codes: 0, scales: 1, to });
         let numel = blocks.iter().map(Piece::volume).sum::<u64>().checked_mul(2)?;
         let axes = Axes::new(&[numel / 32, 32]);
         let mut out = Vec::new();
         for piece in blocks {
-            // Every byte is two codes, the low one first: one more dim, and everything else counts twice.
+            // Every byte is two codes, the low one first: one more dim, and everything else counts
+            // twice.
             let mut piece = piece.clone();
             for lane in [&mut piece.target, &mut piece.operands[0]] {
                 lane.offset *= 2;

@@ -1,7 +1,9 @@
-//! From a plan's nodes to pieces: index maps are fused into strided boxes, value ops into one expression for each box.
+//! From a plan's nodes to pieces: index maps are fused into strided boxes, value ops into one
+//! expression for each box.
 //!
-//! A node whose pieces would be too many, or whose input can't be followed through it (a permuted scale tensor, say), becomes a *temporary*:
-//! the reference executor evaluates it, and its result is one more leaf. That is rare, counted in the report, and never an error.
+//! A node whose pieces would be too many, or whose input can't be followed through it (a permuted
+//! scale tensor, say), becomes a *temporary*: the reference executor evaluates it, and its result
+//! is one more leaf. That is rare, counted in the report, and never an error.
 
 mod consistent;
 mod dequant;
@@ -101,8 +103,15 @@ impl Layout {
         if temporaries.values().all(|count| *count == 0) {
             return 0;
         }
-        let read: BTreeSet<NodeId> = self.pieces.iter().flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node).collect();
-        read.iter().filter_map(|node| temporaries.get(node)).fold(0, |sum, count| sum.saturating_add(*count))
+        let read: BTreeSet<NodeId> = self
+            .pieces
+            .iter()
+            .flat_map(|piece| &piece.value.leaves)
+            .map(|leaf| leaf.node)
+            .collect();
+        read.iter()
+            .filter_map(|node| temporaries.get(node))
+            .fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Whether elements are only moved.
@@ -121,16 +130,20 @@ pub(in crate::execute) struct Program {
     pub(in crate::execute) temporaries: BTreeSet<NodeId>,
 }
 
-/// Compiles what some targets of a plan need; a node of more than `limit` pieces becomes a temporary.
+/// Compiles what some targets of a plan need; a node of more than `limit` pieces becomes a
+/// temporary.
 ///
 /// # Errors
-/// If the plan is inconsistent, asks for an op on a dtype that has none, or cuts elements of less than a byte inside a byte.
+/// If the plan is inconsistent, asks for an op on a dtype that has none, or cuts elements of less
+/// than a byte inside a byte.
 pub(in crate::execute) fn compile(plan: &Plan, targets: &[usize], limit: usize) -> Result<Program> {
     let mut needed = vec![false; plan.nodes.len()];
     for target in targets {
         let target = &plan.targets[*target];
         let slot = needed.get_mut(target.node.0 as usize);
-        *slot.ok_or_else(|| inconsistent("a target without a node").at_key(target.key.as_str()))? = true;
+        *slot
+            .ok_or_else(|| inconsistent("a target without a node").at_key(target.key.as_str()))? =
+            true;
     }
     for id in (0..plan.nodes.len()).rev() {
         if needed[id] {
@@ -149,7 +162,8 @@ pub(in crate::execute) fn compile(plan: &Plan, targets: &[usize], limit: usize) 
         compiler.done[id.0 as usize] = Some(pieces);
     }
     let mut finished: Vec<Option<Arc<Layout>>> = vec![None; plan.nodes.len()];
-    let mut program = Program { layouts: Vec::with_capacity(targets.len()), temporaries: BTreeSet::new() };
+    let mut program =
+        Program { layouts: Vec::with_capacity(targets.len()), temporaries: BTreeSet::new() };
     for target in targets {
         let target = &plan.targets[*target];
         let slot = &mut finished[target.node.0 as usize];
@@ -157,12 +171,16 @@ pub(in crate::execute) fn compile(plan: &Plan, targets: &[usize], limit: usize) 
             Some(layout) => layout.clone(),
             None => {
                 let pieces = compiler.pieces(target.node)?;
-                let layout = finish(plan.info(target), pieces.to_vec()).map_err(|error| error.at_key(target.key.as_str()))?;
+                let layout = finish(plan.info(target), pieces.to_vec())
+                    .map_err(|error| error.at_key(target.key.as_str()))?;
                 slot.insert(Arc::new(layout)).clone()
             }
         };
-        let leaves = layout.pieces.iter().flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node);
-        program.temporaries.extend(leaves.filter(|node| !matches!(plan.node(*node).op, Op::Source { .. })));
+        let leaves =
+            layout.pieces.iter().flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node);
+        program
+            .temporaries
+            .extend(leaves.filter(|node| !matches!(plan.node(*node).op, Op::Source { .. })));
         program.layouts.push(layout);
     }
     Ok(program)
@@ -179,11 +197,21 @@ fn finish(info: &TensorInfo, mut pieces: Vec<Piece<Value>>) -> Result<Layout> {
     if bits >= 8 {
         return Ok(Layout { info: info.clone(), numel, size: bits / 8, pieces });
     }
-    let cut = || Error::new(ErrorKind::Unsupported, format!("a tensor of {info} cannot be cut or turned inside a byte"));
+    let cut = || {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("a tensor of {info} cannot be cut or turned inside a byte"),
+        )
+    };
     for piece in &mut pieces {
-        let bytes = |elements: u64| elements.checked_mul(bits).filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8);
+        let bytes = |elements: u64| {
+            elements.checked_mul(bits).filter(|bits| bits.is_multiple_of(8)).map(|bits| bits / 8)
+        };
         let inner = piece.dims.len().checked_sub(1).ok_or_else(cut)?;
-        if !piece.value.is_copy() || piece.target.strides[inner] != 1 || piece.operands[0].strides[inner] != 1 {
+        if !piece.value.is_copy()
+            || piece.target.strides[inner] != 1
+            || piece.operands[0].strides[inner] != 1
+        {
             return Err(cut());
         }
         piece.dims[inner] = bytes(piece.dims[inner]).ok_or_else(cut)?;
@@ -212,19 +240,27 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn pieces(&self, id: NodeId) -> Result<Pieces> {
-        self.done.get(id.0 as usize).and_then(Clone::clone).ok_or_else(|| inconsistent("an input isn't computed"))
+        self.done
+            .get(id.0 as usize)
+            .and_then(Clone::clone)
+            .ok_or_else(|| inconsistent("an input isn't computed"))
     }
 
     fn node(&self, id: NodeId) -> Result<Pieces> {
         let node = self.plan.node(id);
         check(self.plan, id)?;
         let numel = node.info.numel().unwrap_or(0);
-        let leaf = || Value { leaves: vec![Leaf { node: id, dtype: node.info.dtype }], expr: Arc::new(Expr::Operand(0)) };
+        let leaf = || Value {
+            leaves: vec![Leaf { node: id, dtype: node.info.dtype }],
+            expr: Arc::new(Expr::Operand(0)),
+        };
         if numel == 0 {
             return Ok(Arc::default());
         }
-        let inputs: Vec<Pieces> = node.inputs.iter().map(|input| self.pieces(*input)).collect::<Result<_>>()?;
-        let infos: Vec<&TensorInfo> = node.inputs.iter().map(|input| &self.plan.node(*input).info).collect();
+        let inputs: Vec<Pieces> =
+            node.inputs.iter().map(|input| self.pieces(*input)).collect::<Result<_>>()?;
+        let infos: Vec<&TensorInfo> =
+            node.inputs.iter().map(|input| &self.plan.node(*input).info).collect();
         let found = match (&node.op, &inputs[..], &infos[..]) {
             (Op::Source { .. } | Op::Sinusoids, ..) => None,
             (Op::Fill { value }, ..) => {
@@ -232,7 +268,9 @@ impl Compiler<'_> {
                 Some(vec![Piece::whole(numel, 0, Value { leaves: vec![], expr })])
             }
             (Op::Reshape, [input], _) => return Ok(input.clone()),
-            (Op::Narrow { dim, start, len }, [input], [info]) => self.narrow(input, &info.shape, *dim, (*start, *start + *len)),
+            (Op::Narrow { dim, start, len }, [input], [info]) => {
+                self.narrow(input, &info.shape, *dim, (*start, *start + *len))
+            }
             (Op::Permute { dims }, [input], [info]) => self.permute(input, &info.shape, dims),
             (Op::Concat { dim }, ..) => self.concat(&inputs, &infos, *dim, node.info.shape[*dim]),
             (Op::DequantBlocks { block }, [x, scales], [x_info, scales_info]) => {
@@ -263,7 +301,13 @@ impl Compiler<'_> {
         Ok(Arc::new(pieces))
     }
 
-    fn narrow(&self, input: &[Piece<Value>], shape: &[u64], dim: usize, range: (u64, u64)) -> Option<Vec<Piece<Value>>> {
+    fn narrow(
+        &self,
+        input: &[Piece<Value>],
+        shape: &[u64],
+        dim: usize,
+        range: (u64, u64),
+    ) -> Option<Vec<Piece<Value>>> {
         let (outer, size, inner) = around(shape, dim);
         let axes = Axes::new(&[outer, size * inner]);
         let len = (range.1 - range.0) * inner;
@@ -277,12 +321,23 @@ impl Compiler<'_> {
             }
         }
         for piece in &mut out {
-            piece.target = axes.moved(&piece.target, &[len, 1], |axis, at| if axis == 1 { at - range.0 } else { at });
+            piece.target =
+                axes.moved(
+                    &piece.target,
+                    &[len, 1],
+                    |axis, at| if axis == 1 { at - range.0 } else { at },
+                );
         }
         Some(out)
     }
 
-    fn concat(&self, inputs: &[Pieces], infos: &[&TensorInfo], dim: usize, total: u64) -> Option<Vec<Piece<Value>>> {
+    fn concat(
+        &self,
+        inputs: &[Pieces],
+        infos: &[&TensorInfo],
+        dim: usize,
+        total: u64,
+    ) -> Option<Vec<Piece<Value>>> {
         let mut before = 0;
         let mut out = Vec::new();
         for (pieces, info) in inputs.iter().zip(infos) {
@@ -303,12 +358,20 @@ impl Compiler<'_> {
         Some(out)
     }
 
-    fn permute(&self, input: &[Piece<Value>], shape: &[u64], dims: &[usize]) -> Option<Vec<Piece<Value>>> {
+    fn permute(
+        &self,
+        input: &[Piece<Value>],
+        shape: &[u64],
+        dims: &[usize],
+    ) -> Option<Vec<Piece<Value>>> {
         // Dimensions that stay neighbours move as one; those of one element don't matter.
         let mut groups: Vec<(usize, usize, u64)> = Vec::new();
         for dim in dims.iter().copied().filter(|dim| shape[*dim] != 1) {
             match groups.last_mut() {
-                Some((_, last, size)) if shape[*last + 1..dim.max(*last + 1)].iter().all(|n| *n == 1) && *last < dim => {
+                Some((_, last, size))
+                    if shape[*last + 1..dim.max(*last + 1)].iter().all(|n| *n == 1)
+                        && *last < dim =>
+                {
                     (*last, *size) = (dim, *size * shape[dim]);
                 }
                 _ => groups.push((dim, dim, shape[dim])),
@@ -334,7 +397,8 @@ impl Compiler<'_> {
 }
 
 fn whole_leaf(node: NodeId, info: &TensorInfo) -> Piece<Value> {
-    let value = Value { leaves: vec![Leaf { node, dtype: info.dtype }], expr: Arc::new(Expr::Operand(0)) };
+    let value =
+        Value { leaves: vec![Leaf { node, dtype: info.dtype }], expr: Arc::new(Expr::Operand(0)) };
     Piece::whole(info.numel().unwrap_or(0), 1, value)
 }
 
@@ -347,7 +411,8 @@ fn stepped(input: &[Piece<Value>], step: Step, from: Dtype, to: Dtype) -> Vec<Pi
     pieces
 }
 
-/// Elements before, along and after a dimension. Products fit: the whole shape's does, and no size is 0 (or nothing is computed).
+/// Elements before, along and after a dimension. Products fit: the whole shape's does, and no size
+/// is 0 (or nothing is computed).
 fn around(shape: &[u64], dim: usize) -> (u64, u64, u64) {
     (shape[..dim].iter().product(), shape[dim], shape[dim + 1..].iter().product())
 }

@@ -1,7 +1,9 @@
-//! The journal of a change in place: what files hold before and after it, written and synced before the first byte changes.
+//! The journal of a change in place: what files hold before and after it, written and synced before
+//! the first byte changes.
 //!
-//! Every step can be done again: room is inserted only where a file is not yet longer, a header is written whole, the index is replaced by a rename. So
-//! whether a change was killed before, in or after a step doesn't matter, going on and going back alike.
+//! Every step can be done again: room is inserted only where a file is not yet longer, a header is
+//! written whole, the index is replaced by a rename. So whether a change was killed before, in or
+//! after a step doesn't matter, going on and going back alike.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -78,9 +80,11 @@ pub(super) fn head(path: &Path) -> Result<String> {
     String::from_utf8(text).map_err(|_| Error::corrupt("the header is not UTF-8").in_file(path))
 }
 
-/// What room that a filesystem inserts is a multiple of, in bytes. At least a page, so that data stays aligned as it was.
+/// What room that a filesystem inserts is a multiple of, in bytes. At least a page, so that data
+/// stays aligned as it was.
 pub(super) fn block(path: &Path) -> Result<u64> {
-    let found = rustix::fs::statvfs(path).map_err(|error| Error::io("cannot look at the filesystem of", path, error.into()))?;
+    let found = rustix::fs::statvfs(path)
+        .map_err(|error| Error::io("cannot look at the filesystem of", path, error.into()))?;
     Ok(found.f_bsize.max(4096))
 }
 
@@ -100,15 +104,21 @@ impl Journal {
         }
         match self.complete(directory) {
             Ok(()) => remove(directory),
-            // Room is inserted before anything is overwritten. If the filesystem can't, all is as it was, or can be made so.
+            // Room is inserted before anything is overwritten. If the filesystem can't, all is as
+            // it was, or can be made so.
             Err(error) => {
-                let error = if self.patches.iter().any(|patch| patch.grow > 0) && error.kind() == ErrorKind::Unsupported {
+                let error = if self.patches.iter().any(|patch| patch.grow > 0)
+                    && error.kind() == ErrorKind::Unsupported
+                {
                     error.hint("name an output: the new header is longer than the old one")
                 } else {
                     error
                 };
                 if self.roll_back(directory).and_then(|()| remove(directory)).is_err() {
-                    return Err(error.hint(format!("the files are half changed; run `regraft recover {}`", directory.display())));
+                    return Err(error.hint(format!(
+                        "the files are half changed; run `regraft recover {}`",
+                        directory.display()
+                    )));
                 }
                 Err(error)
             }
@@ -126,14 +136,20 @@ impl Journal {
     fn is_as_before(&self, directory: &Path) -> Result<()> {
         for patch in &self.patches {
             let path = directory.join(&patch.name);
-            let len = path.metadata().map_err(|error| Error::io("cannot look at", &path, error))?.len();
+            let len =
+                path.metadata().map_err(|error| Error::io("cannot look at", &path, error))?.len();
             if len != patch.len || head(&path)? != patch.before {
-                return Err(Error::corrupt("the file changed after its header was read").in_file(&path));
+                return Err(
+                    Error::corrupt("the file changed after its header was read").in_file(&path)
+                );
             }
         }
         if let Some(index) = &self.index {
             let path = directory.join(&index.name);
-            if std::fs::read_to_string(&path).map_err(|error| Error::io("cannot read the index", &path, error))? != index.before {
+            if std::fs::read_to_string(&path)
+                .map_err(|error| Error::io("cannot read the index", &path, error))?
+                != index.before
+            {
                 return Err(Error::corrupt("the index changed after it was read").in_file(&path));
             }
         }
@@ -143,13 +159,18 @@ impl Journal {
     fn save(&self, directory: &Path) -> Result<()> {
         let path = directory.join(JOURNAL);
         let failed = |error| Error::io("cannot write the journal", &path, error);
-        let mut draft = tempfile::Builder::new().prefix(".regraft-journal-").tempfile_in(directory).map_err(failed)?;
+        let mut draft = tempfile::Builder::new()
+            .prefix(".regraft-journal-")
+            .tempfile_in(directory)
+            .map_err(failed)?;
         let text = seal(self, false).map_err(|error| failed(error.into()))?;
         draft.write_all(&text).and_then(|()| draft.as_file().sync_all()).map_err(failed)?;
         draft.persist_noclobber(&path).map_err(|error| match error.error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::new(ErrorKind::Exists, "a change in place is under way, or was interrupted")
-                .in_file(&path)
-                .hint("run `regraft recover`"),
+            std::io::ErrorKind::AlreadyExists => {
+                Error::new(ErrorKind::Exists, "a change in place is under way, or was interrupted")
+                    .in_file(&path)
+                    .hint("run `regraft recover`")
+            }
             _ => failed(error.error),
         })?;
         sync(directory)
@@ -189,23 +210,34 @@ impl Patch {
         if Some(len) == self.len.checked_add(grown) {
             return Ok(());
         }
-        Err(Error::corrupt(format!("the file has {len} bytes; the journal knows it with {}", self.len)).in_file(path))
+        Err(Error::corrupt(format!(
+            "the file has {len} bytes; the journal knows it with {}",
+            self.len
+        ))
+        .in_file(path))
     }
 }
 
 /// Completes or takes back a change in place that was interrupted. Gives whether there was one.
 ///
 /// # Errors
-/// If the journal can't be read, files are not what it says, or they can't be written; the journal stays then.
+/// If the journal can't be read, files are not what it says, or they can't be written; the journal
+/// stays then.
 pub fn recover(path: &Path, way: Recovery) -> Result<bool> {
     let directory = match path.metadata() {
         Ok(found) if found.is_dir() => path.to_owned(),
-        _ => path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
+        _ => path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .to_owned(),
     };
     let place = directory.join(JOURNAL);
     // A pipe would be waited for, a device read without end.
     if place.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-        return Err(Error::new(ErrorKind::Unsupported, "not a regular file, so no journal").in_file(&place).hint("remove it"));
+        return Err(Error::new(ErrorKind::Unsupported, "not a regular file, so no journal")
+            .in_file(&place)
+            .hint("remove it"));
     }
     let text = match std::fs::read(&place) {
         Ok(text) => text,
@@ -213,7 +245,10 @@ pub fn recover(path: &Path, way: Recovery) -> Result<bool> {
         Err(error) => return Err(Error::io("cannot read the journal", &place, error)),
     };
     let damaged = || {
-        let error = Error::corrupt("the journal is damaged: its checksum doesn't fit what it says, so nothing was touched").in_file(&place);
+        let error = Error::corrupt(
+            "the journal is damaged: its checksum doesn't fit what it says, so nothing was touched",
+        )
+        .in_file(&place);
         error.hint("fetch the files that it names anew, or restore them from a copy; then remove the journal")
     };
     let read = unseal::<Journal>(&text).map_err(|broken| match broken {
@@ -225,14 +260,31 @@ pub fn recover(path: &Path, way: Recovery) -> Result<bool> {
     match (journal.version, read.is_sealed) {
         (UNSEALED, false) | (VERSION, true) => {}
         (UNSEALED | VERSION, _) => return Err(damaged()),
-        (version, _) => return Err(Error::new(ErrorKind::Unsupported, format!("a journal of version {version}")).in_file(&place)),
+        (version, _) => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("a journal of version {version}"),
+            )
+            .in_file(&place));
+        }
     }
     // A journal is a file like any other: it may be made up.
-    let names = journal.patches.iter().map(|patch| &patch.name).chain(journal.index.iter().map(|index| &index.name));
+    let names = journal
+        .patches
+        .iter()
+        .map(|patch| &patch.name)
+        .chain(journal.index.iter().map(|index| &index.name));
     for name in names {
-        let plain = matches!(Path::new(name).components().collect::<Vec<_>>()[..], [std::path::Component::Normal(_)]);
-        if !plain || !(name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")) {
-            return Err(Error::corrupt(format!("the journal names a file that is no part of a checkpoint: {name:?}")).in_file(&place));
+        let plain = matches!(
+            Path::new(name).components().collect::<Vec<_>>()[..],
+            [std::path::Component::Normal(_)]
+        );
+        if !plain || !(name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"))
+        {
+            return Err(Error::corrupt(format!(
+                "the journal names a file that is no part of a checkpoint: {name:?}"
+            ))
+            .in_file(&place));
         }
     }
     for patch in &journal.patches {
@@ -240,10 +292,15 @@ pub fn recover(path: &Path, way: Recovery) -> Result<bool> {
         drop(file);
         let grown = if len == patch.len { 0 } else { patch.grow };
         patch.expect(len, &path, grown)?;
-        let fits =
-            |text: &str, room: u64| text.len() as u64 == room && room.checked_add(8).is_some_and(|end| end <= len) && text.starts_with('{');
+        let fits = |text: &str, room: u64| {
+            text.len() as u64 == room
+                && room.checked_add(8).is_some_and(|end| end <= len)
+                && text.starts_with('{')
+        };
         let before = patch.before.len() as u64;
-        if !fits(&patch.before, before) || before.checked_add(patch.grow) != Some(patch.after.len() as u64) || !patch.after.starts_with('{')
+        if !fits(&patch.before, before)
+            || before.checked_add(patch.grow) != Some(patch.after.len() as u64)
+            || !patch.after.starts_with('{')
         {
             return Err(Error::corrupt("the journal does not fit the file").in_file(&path));
         }
@@ -258,7 +315,11 @@ pub fn recover(path: &Path, way: Recovery) -> Result<bool> {
 
 fn open(directory: &Path, patch: &Patch) -> Result<(File, PathBuf, u64)> {
     let path = directory.join(&patch.name);
-    let file = File::options().read(true).write(true).open(&path).map_err(|error| Error::io("cannot open for writing", &path, error))?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .map_err(|error| Error::io("cannot open for writing", &path, error))?;
     let len = file.metadata().map_err(|error| Error::io("cannot look at", &path, error))?.len();
     Ok((file, path, len))
 }
@@ -268,7 +329,11 @@ fn room(file: &File, path: &Path, what: FallocateFlags, len: u64) -> Result<()> 
     match rustix::io::retry_on_intr(|| fallocate(file, what, 0, len)) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {
-            Err(Error::new(ErrorKind::Unsupported, "this filesystem can't insert room at the start of a file").in_file(path))
+            Err(Error::new(
+                ErrorKind::Unsupported,
+                "this filesystem can't insert room at the start of a file",
+            )
+            .in_file(path))
         }
         Err(error) => Err(Error::io("cannot insert room at the start of", path, error.into())),
     }
@@ -277,7 +342,9 @@ fn room(file: &File, path: &Path, what: FallocateFlags, len: u64) -> Result<()> 
 fn write_head(file: &File, path: &Path, text: &str) -> Result<()> {
     let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(text.as_bytes());
-    file.write_all_at(&bytes, 0).and_then(|()| file.sync_all()).map_err(|error| Error::io("cannot write the header", path, error))
+    file.write_all_at(&bytes, 0)
+        .and_then(|()| file.sync_all())
+        .map_err(|error| Error::io("cannot write the header", path, error))
 }
 
 fn replace(directory: &Path, name: &str, text: &str) -> Result<()> {
@@ -288,15 +355,23 @@ fn replace(directory: &Path, name: &str, text: &str) -> Result<()> {
         return sync(directory);
     }
     let mode = path.metadata().map_err(failed)?.permissions();
-    let mut draft = tempfile::Builder::new().prefix(".regraft-index-").tempfile_in(directory).map_err(failed)?;
+    let mut draft = tempfile::Builder::new()
+        .prefix(".regraft-index-")
+        .tempfile_in(directory)
+        .map_err(failed)?;
     draft.write_all(text.as_bytes()).map_err(failed)?;
-    draft.as_file().set_permissions(mode).and_then(|()| draft.as_file().sync_all()).map_err(failed)?;
+    draft
+        .as_file()
+        .set_permissions(mode)
+        .and_then(|()| draft.as_file().sync_all())
+        .map_err(failed)?;
     draft.persist(&path).map_err(|error| failed(error.error))?;
     sync(directory)
 }
 
 fn remove(directory: &Path) -> Result<()> {
     let path = directory.join(JOURNAL);
-    std::fs::remove_file(&path).map_err(|error| Error::io("cannot remove the journal", &path, error))?;
+    std::fs::remove_file(&path)
+        .map_err(|error| Error::io("cannot remove the journal", &path, error))?;
     sync(directory)
 }

@@ -1,9 +1,12 @@
-//! In place: a conversion that only renames keys, reshapes, or changes metadata costs what the headers cost, however large the files are.
+//! In place: a conversion that only renames keys, reshapes, or changes metadata costs what the
+//! headers cost, however large the files are.
 //!
-//! * Every tensor stays in its file; only headers and the index are written anew. A header that needs more room than the old one has gets it from the
-//!   filesystem, which inserts whole blocks at the start of the file without moving data.
-//! * Before the first byte changes, a journal with the old and the new headers is durable beside the files. Whatever happens then, [`recover`] completes
-//!   the change or takes it back; until then no checkpoint with one of these files opens.
+//! * Every tensor stays in its file; only headers and the index are written anew. A header that
+//!   needs more room than the old one has gets it from the filesystem, which inserts whole blocks
+//!   at the start of the file without moving data.
+//! * Before the first byte changes, a journal with the old and the new headers is durable beside
+//!   the files. Whatever happens then, [`recover`] completes the change or takes it back; until
+//!   then no checkpoint with one of these files opens.
 
 mod journal;
 
@@ -35,7 +38,8 @@ pub struct PatchOptions<'a> {
     pub ties: Ties,
     /// More `__metadata__`; what the source says stands.
     pub metadata: Option<&'a BTreeMap<String, String>>,
-    /// Once set before the journal is there, nothing is done, and that is [`ErrorKind::Interrupted`]. Afterwards the change is completed: it takes no time.
+    /// Once set before the journal is there, nothing is done, and that is
+    /// [`ErrorKind::Interrupted`]. Afterwards the change is completed: it takes no time.
     pub cancel: Option<&'a AtomicBool>,
 }
 
@@ -45,8 +49,10 @@ type Row = (Key, TensorInfo, [u64; 2]);
 /// Carries out a plan in the files of its source.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] if it would have to move, compute or drop tensors (then it needs an output), or the files are linked or read-only and
-/// [`PatchOptions::insist`] isn't set; [`ErrorKind::Exists`] if a journal is there. I/O errors; where files had been changed by then, the journal stays, for [`recover`].
+/// [`ErrorKind::Unsupported`] if it would have to move, compute or drop tensors (then it needs an
+/// output), or the files are linked or read-only and [`PatchOptions::insist`] isn't set;
+/// [`ErrorKind::Exists`] if a journal is there. I/O errors; where files had been changed by then,
+/// the journal stays, for [`recover`].
 pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Result<Report> {
     let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
     let directory = one_directory(&paths)?;
@@ -69,20 +75,21 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
         };
         let room = before.len() as u64 + grow;
         if room > MAX_HEADER_LEN {
-            return Err(Error::new(ErrorKind::Limit, "the header would exceed the format's limit").in_file(path));
+            return Err(Error::new(ErrorKind::Limit, "the header would exceed the format's limit")
+                .in_file(path));
         }
         let mut after = unpadded;
         after.push_str(&" ".repeat(usize::try_from(room).unwrap_or(0).saturating_sub(after.len())));
         let bytes: u64 = rows.iter().map(|(_, _, [begin, end])| end - begin).sum();
-        *report.lanes.entry(if grow > 0 { Lane::Grown } else { Lane::InPlace }).or_default() += bytes;
+        *report.lanes.entry(if grow > 0 { Lane::Grown } else { Lane::InPlace }).or_default() +=
+            bytes;
         if after == before {
             continue;
         }
         report.bytes_written += after.len() as u64 + 8;
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .ok_or_else(|| Error::new(ErrorKind::Unsupported, "the file's name is not UTF-8").in_file(path))?;
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "the file's name is not UTF-8").in_file(path)
+        })?;
         report.files.push(name.to_owned());
         patches.push(Patch { name: name.to_owned(), len, grow, before, after });
     }
@@ -103,11 +110,16 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     Ok(report)
 }
 
-fn metadata(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> BTreeMap<String, String> {
+fn metadata(
+    plan: &Plan,
+    source: &Checkpoint,
+    options: &PatchOptions<'_>,
+) -> BTreeMap<String, String> {
     carried(plan, source.header(), &options.metadata.cloned().unwrap_or_default(), options.ties)
 }
 
-/// The lane of each file and the bytes that stay in it, if [`patch`] would carry the plan out as far as headers, names and the index say.
+/// The lane of each file and the bytes that stay in it, if [`patch`] would carry the plan out as
+/// far as headers, names and the index say.
 pub(super) fn stay(
     plan: &Plan,
     source: &Checkpoint,
@@ -122,14 +134,26 @@ pub(super) fn stay(
     new_index(&directory, source, &rows).ok()?;
     let metadata = metadata(plan, source, options);
     let file = |(at, rows): (usize, &Vec<Row>)| {
-        let after = placed_header(rows, &metadata).ok().filter(|after| after.len() as u64 <= MAX_HEADER_LEN)?;
-        // Data follows the header and the eight bytes of its length. Where there is none, there may be room or not.
-        let data =
-            source.header().tensors.values().filter_map(|entry| entry.location).filter(|l| l.file as usize == at).map(|l| l.offset).min();
+        let after = placed_header(rows, &metadata)
+            .ok()
+            .filter(|after| after.len() as u64 <= MAX_HEADER_LEN)?;
+        // Data follows the header and the eight bytes of its length. Where there is none, there may
+        // be room or not.
+        let data = source
+            .header()
+            .tensors
+            .values()
+            .filter_map(|entry| entry.location)
+            .filter(|l| l.file as usize == at)
+            .map(|l| l.offset)
+            .min();
         let grows = data.is_some_and(|data| data < after.len() as u64 + 8);
         let bytes = rows.iter().map(|(_, _, [begin, end])| end - begin).sum();
         let lane = if grows { Lane::Grown } else { Lane::InPlace };
-        Some(FileLanes { name: source.header().files.get(at)?.clone(), bytes: BTreeMap::from([(lane, bytes)]) })
+        Some(FileLanes {
+            name: source.header().files.get(at)?.clone(),
+            bytes: BTreeMap::from([(lane, bytes)]),
+        })
     };
     rows.iter().enumerate().map(file).collect()
 }
@@ -140,15 +164,23 @@ fn one_directory(paths: &[PathBuf]) -> Result<PathBuf> {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    let directory = paths.first().map(parent).ok_or_else(|| Error::new(ErrorKind::Unsupported, "a manifest has no files to change"))?;
+    let directory = paths
+        .first()
+        .map(parent)
+        .ok_or_else(|| Error::new(ErrorKind::Unsupported, "a manifest has no files to change"))?;
     match paths.iter().find(|path| parent(path) != directory) {
-        Some(other) => Err(Error::new(ErrorKind::Unsupported, "in place, all files have to lie in one directory").in_file(other)),
+        Some(other) => Err(Error::new(
+            ErrorKind::Unsupported,
+            "in place, all files have to lie in one directory",
+        )
+        .in_file(other)),
         None => Ok(directory),
     }
 }
 
 fn refuse_shared(path: &Path, insist: bool) -> Result<()> {
-    let found = path.symlink_metadata().map_err(|error| Error::io("cannot look at", path, error))?;
+    let found =
+        path.symlink_metadata().map_err(|error| Error::io("cannot look at", path, error))?;
     let why = if found.file_type().is_symlink() {
         "a symbolic link: the file it leads to is others' too"
     } else if found.nlink() > 1 {
@@ -161,11 +193,19 @@ fn refuse_shared(path: &Path, insist: bool) -> Result<()> {
     if insist {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Unsupported, why).in_file(path).hint("write to an output instead, or insist with --force"))
+    Err(Error::new(ErrorKind::Unsupported, why)
+        .in_file(path)
+        .hint("write to an output instead, or insist with --force"))
 }
 
 /// What each file is going to hold.
-fn rows(plan: &Plan, source: &Checkpoint, kept: &[usize], layouts: &[Arc<Layout>], report: &mut Report) -> Result<Vec<Vec<Row>>> {
+fn rows(
+    plan: &Plan,
+    source: &Checkpoint,
+    kept: &[usize],
+    layouts: &[Arc<Layout>],
+    report: &mut Report,
+) -> Result<Vec<Vec<Row>>> {
     let needs = |key: &str, why: &str| {
         let error = Error::new(ErrorKind::Unsupported, format!("not in place: {why}")).at_key(key);
         error.hint("name an output; in place, only keys, shapes and metadata change")
@@ -181,9 +221,12 @@ fn rows(plan: &Plan, source: &Checkpoint, kept: &[usize], layouts: &[Arc<Layout>
     let mut used = BTreeSet::new();
     for (at, layout) in kept.iter().zip(layouts) {
         let target = &plan.targets[*at];
-        let key =
-            straight(plan, target.node, layout).ok_or_else(|| needs(&target.key, "its elements would have to be moved or computed"))?;
-        let entry = header.tensors.get(key).ok_or_else(|| Error::corrupt("the checkpoint has no such key").at_key(key.as_str()))?;
+        let key = straight(plan, target.node, layout)
+            .ok_or_else(|| needs(&target.key, "its elements would have to be moved or computed"))?;
+        let entry = header
+            .tensors
+            .get(key)
+            .ok_or_else(|| Error::corrupt("the checkpoint has no such key").at_key(key.as_str()))?;
         let location = entry.location.ok_or_else(|| needs(key, "a manifest has no bytes"))?;
         let info = plan.info(target);
         if info.nbytes() != Some(location.len) {
@@ -192,11 +235,15 @@ fn rows(plan: &Plan, source: &Checkpoint, kept: &[usize], layouts: &[Arc<Layout>
         if !used.insert(key) {
             return Err(needs(&target.key, "one tensor would be written under two keys"));
         }
-        let (Some(rows), Some(start)) = (rows.get_mut(location.file as usize), starts.get(location.file as usize)) else {
+        let (Some(rows), Some(start)) =
+            (rows.get_mut(location.file as usize), starts.get(location.file as usize))
+        else {
             return Err(Error::corrupt("a tensor lies in no file").at_key(key.as_str()));
         };
-        let begin =
-            location.offset.checked_sub(*start).ok_or_else(|| Error::corrupt("a tensor lies before the data").at_key(key.as_str()))?;
+        let begin = location
+            .offset
+            .checked_sub(*start)
+            .ok_or_else(|| Error::corrupt("a tensor lies before the data").at_key(key.as_str()))?;
         rows.push((target.key.clone(), info.clone(), [begin, begin + location.len]));
         report.aliased += 1;
         report.bytes_aliased += location.len;
@@ -234,11 +281,19 @@ fn straight<'a>(plan: &'a Plan, node: crate::plan::NodeId, layout: &Layout) -> O
     }
 }
 
-/// The index as it is going to be, if it changes: its `weight_map` is written anew, all else in it stays.
+/// The index as it is going to be, if it changes: its `weight_map` is written anew, all else in it
+/// stays.
 fn new_index(directory: &Path, source: &Checkpoint, rows: &[Vec<Row>]) -> Result<Option<Replaced>> {
     let files = &source.header().files;
     let renames = |(at, rows): (usize, &Vec<Row>)| {
-        let here = |key: &Key| source.header().tensors.get(key).and_then(|entry| entry.location).is_some_and(|l| l.file as usize == at);
+        let here = |key: &Key| {
+            source
+                .header()
+                .tensors
+                .get(key)
+                .and_then(|entry| entry.location)
+                .is_some_and(|l| l.file as usize == at)
+        };
         rows.iter().any(|(key, ..)| !here(key))
     };
     if !rows.iter().enumerate().any(renames) {
@@ -246,30 +301,58 @@ fn new_index(directory: &Path, source: &Checkpoint, rows: &[Vec<Row>]) -> Result
     }
     let names: Vec<&str> = source.paths().filter_map(|path| path.file_name()?.to_str()).collect();
     let own = source.indexes();
-    let same = |a: &Path, b: &Path| a.file_name() == b.file_name() && a.canonicalize().ok() == b.canonicalize().ok();
-    if let Some(other) = indexes_of(directory, &names)?.into_iter().find(|found| !own.iter().any(|own| same(own, found))) {
-        let error = Error::new(ErrorKind::Unsupported, "in place, keys would change that this index lists too").in_file(other);
+    let same = |a: &Path, b: &Path| {
+        a.file_name() == b.file_name() && a.canonicalize().ok() == b.canonicalize().ok()
+    };
+    if let Some(other) = indexes_of(directory, &names)?
+        .into_iter()
+        .find(|found| !own.iter().any(|own| same(own, found)))
+    {
+        let error = Error::new(
+            ErrorKind::Unsupported,
+            "in place, keys would change that this index lists too",
+        )
+        .in_file(other);
         return Err(error.hint("give the index or its directory, so that all of its files change together; or write to an output"));
     }
     let path = match own {
         // Shards without an index keep on having none.
         [] => return Ok(None),
         [path] => path,
-        [_, second, ..] => return Err(Error::new(ErrorKind::Unsupported, "in place, one index is changed at a time").in_file(second)),
+        [_, second, ..] => {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "in place, one index is changed at a time",
+            )
+            .in_file(second));
+        }
     };
-    let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.ends_with(".safetensors.index.json"));
+    let beside =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .filter(|name| name.ends_with(".safetensors.index.json"));
     let (Some(name), true) = (name, beside == directory) else {
-        let error =
-            Error::new(ErrorKind::Unsupported, "in place, the index has to lie beside its files, and be named as one").in_file(path);
+        let error = Error::new(
+            ErrorKind::Unsupported,
+            "in place, the index has to lie beside its files, and be named as one",
+        )
+        .in_file(path);
         return Err(error.hint("an index ends with .safetensors.index.json; or write to an output"));
     };
-    let before = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read the index", path, error))?;
-    let failed = |error: serde_json::Error| Error::corrupt(format!("cannot write the index anew: {error}")).in_file(path);
+    let before = std::fs::read_to_string(path)
+        .map_err(|error| Error::io("cannot read the index", path, error))?;
+    let failed = |error: serde_json::Error| {
+        Error::corrupt(format!("cannot write the index anew: {error}")).in_file(path)
+    };
     let mut document: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(before.trim_start_matches('\u{FEFF}')).map_err(failed)?;
-    let mut all: Vec<(&Key, &String)> =
-        rows.iter().zip(files).flat_map(|(rows, file)| rows.iter().map(move |(key, ..)| (key, file))).collect();
+    let mut all: Vec<(&Key, &String)> = rows
+        .iter()
+        .zip(files)
+        .flat_map(|(rows, file)| rows.iter().map(move |(key, ..)| (key, file)))
+        .collect();
     all.sort_by(|a, b| natural_order(a.0, b.0));
     let map = all.into_iter().map(|(key, file)| (key.to_string(), file.clone().into())).collect();
     document.insert("weight_map".to_owned(), serde_json::Value::Object(map));

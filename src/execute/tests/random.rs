@@ -22,8 +22,12 @@ impl Choices {
     fn next(&mut self) -> u64 {
         let choice = u64::from(self.list[self.at % self.list.len()]);
         self.at += 1;
-        // Around again gives other numbers; the first time gives the list's own, so that shrinking works.
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // Around again gives other numbers; the first time gives the list's own, so that shrinking
+        // works.
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         if self.at <= self.list.len() { choice } else { choice ^ (self.state >> 33) }
     }
 
@@ -67,7 +71,12 @@ pub(super) fn plan(choices: &mut Choices) -> Random {
         for _ in 0..choices.below(9) {
             node = random.op(choices, node);
         }
-        random.plan.targets.push(Target { key: format!("t.{i}").into(), node, rules: vec![], tied_to: None });
+        random.plan.targets.push(Target {
+            key: format!("t.{i}").into(),
+            node,
+            rules: vec![],
+            tied_to: None,
+        });
     }
     random.plan.targets.sort_by(|a, b| natural_order(&a.key, &b.key));
     random
@@ -97,7 +106,9 @@ impl Random {
         let mut state = choices.next() | 1;
         let bytes: Vec<u8> = (0..len + 1)
             .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 let byte = (state >> 56).to_le_bytes()[0];
                 if info.dtype == Dtype::Bool { byte & 1 } else { byte }
             })
@@ -117,7 +128,9 @@ impl Random {
             return self.packed(choices);
         }
         let rank = choices.below(5);
-        let shape: Vec<u64> = (0..rank).map(|_| if choices.below(12) == 0 { choices.size(2) } else { 1 + choices.size(6) }).collect();
+        let shape: Vec<u64> = (0..rank)
+            .map(|_| if choices.below(12) == 0 { choices.size(2) } else { 1 + choices.size(6) })
+            .collect();
         if rank == 2 && shape[1].is_multiple_of(2) && choices.below(8) == 0 {
             return self.push(Op::Sinusoids, &[], TensorInfo::new(Dtype::F32, shape));
         }
@@ -135,11 +148,23 @@ impl Random {
         shape.push(16);
         let mut blocks = self.source_of(choices, TensorInfo::new(Dtype::U8, shape.clone()));
         if choices.below(2) == 0 {
-            blocks = self.push(Op::Permute { dims: vec![1, 0, 2] }, &[blocks], TensorInfo::new(Dtype::U8, vec![shape[1], shape[0], 16]));
-            scales = self.push(Op::Permute { dims: vec![1, 0] }, &[scales], TensorInfo::new(Dtype::U8, vec![shape[1], shape[0]]));
+            blocks = self.push(
+                Op::Permute { dims: vec![1, 0, 2] },
+                &[blocks],
+                TensorInfo::new(Dtype::U8, vec![shape[1], shape[0], 16]),
+            );
+            scales = self.push(
+                Op::Permute { dims: vec![1, 0] },
+                &[scales],
+                TensorInfo::new(Dtype::U8, vec![shape[1], shape[0]]),
+            );
             shape.swap(0, 1);
         }
-        self.push(Op::DequantMxfp4, &[blocks, scales], TensorInfo::new(Dtype::BF16, vec![shape[0], shape[1] * 32]))
+        self.push(
+            Op::DequantMxfp4,
+            &[blocks, scales],
+            TensorInfo::new(Dtype::BF16, vec![shape[0], shape[1] * 32]),
+        )
     }
 
     fn op(&mut self, choices: &mut Choices, node: NodeId) -> NodeId {
@@ -151,7 +176,11 @@ impl Random {
                 let dim = choices.below(rank);
                 let size = info.shape[dim];
                 let start = choices.size(size + 1);
-                let len = if choices.below(10) == 0 { 0 } else { (1 + choices.size(size.max(1))).min(size - start) };
+                let len = if choices.below(10) == 0 {
+                    0
+                } else {
+                    (1 + choices.size(size.max(1))).min(size - start)
+                };
                 let mut shape = info.shape.to_vec();
                 shape[dim] = len;
                 self.push(Op::Narrow { dim, start, len }, &[node], with(shape))
@@ -168,7 +197,8 @@ impl Random {
                 let mut left = info.numel().unwrap();
                 let mut shape = Vec::new();
                 while left > 1 && shape.len() < 4 {
-                    let divisors: Vec<u64> = (1..=left).filter(|d| left.is_multiple_of(*d)).collect();
+                    let divisors: Vec<u64> =
+                        (1..=left).filter(|d| left.is_multiple_of(*d)).collect();
                     let size = divisors[choices.below(divisors.len())];
                     shape.push(size);
                     left /= size;
@@ -201,7 +231,10 @@ impl Random {
                 self.push(Op::Cast, &[node], TensorInfo { dtype: to, ..info })
             }
             10 if is_float(info.dtype) => {
-                let op = [Op::Add { value: 0.3 }, Op::Mul { value: 1.7 }, Op::Neg, Op::Exp, Op::Log][choices.below(5)].clone();
+                let op =
+                    [Op::Add { value: 0.3 }, Op::Mul { value: 1.7 }, Op::Neg, Op::Exp, Op::Log]
+                        [choices.below(5)]
+                    .clone();
                 self.push(op, &[node], info)
             }
             10 if info.dtype == Dtype::I16 => self.push(Op::Add { value: 1.0 }, &[node], info),
@@ -214,7 +247,11 @@ impl Random {
                 if choices.below(3) == 0 {
                     scales = self.push(Op::Cast, &[scales], TensorInfo::new(Dtype::F32, grid));
                 }
-                self.push(Op::DequantBlocks { block }, &[node, scales], TensorInfo::new(Dtype::BF16, info.shape))
+                self.push(
+                    Op::DequantBlocks { block },
+                    &[node, scales],
+                    TensorInfo::new(Dtype::BF16, info.shape),
+                )
             }
             _ => node,
         }

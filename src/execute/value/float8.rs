@@ -1,7 +1,8 @@
 //! The 8-bit float dtypes, decoded to and encoded from `f32`.
 //!
-//! Encoding rounds to nearest, ties to even, and doesn't saturate, as PyTorch's conversions do (c10/util/Float8_e4m3fn.h and its
-//! neighbours): what is too large becomes NaN in E4M3 (which has no infinity) and in the FNUZ dtypes (neither), infinity in E5M2.
+//! Encoding rounds to nearest, ties to even, and doesn't saturate, as PyTorch's conversions do
+//! (c10/util/Float8_e4m3fn.h and its neighbours): what is too large becomes NaN in E4M3 (which has
+//! no infinity) and in the FNUZ dtypes (neither), infinity in E5M2.
 
 /// A format of sign, exponent and mantissa.
 #[derive(Clone, Copy, Debug)]
@@ -31,15 +32,23 @@ impl Float8 {
     pub(crate) fn decode(self, code: u8) -> f32 {
         let sign = if code & 0x80 != 0 { -1.0 } else { 1.0 };
         let magnitude = u32::from(code & 0x7f);
-        let (exponent, mantissa) = (magnitude >> self.mantissa_bits, magnitude & ((1 << self.mantissa_bits) - 1));
+        let (exponent, mantissa) =
+            (magnitude >> self.mantissa_bits, magnitude & ((1 << self.mantissa_bits) - 1));
         match self.kind {
-            Kind::Ieee if exponent == 31 => return if mantissa == 0 { sign * f32::INFINITY } else { f32::NAN },
+            Kind::Ieee if exponent == 31 => {
+                return if mantissa == 0 { sign * f32::INFINITY } else { f32::NAN };
+            }
             Kind::Finite if magnitude == 0x7f => return f32::NAN,
             Kind::Unsigned0 if code == 0x80 => return f32::NAN,
             _ => {}
         }
-        // Subnormals have the exponent of the smallest normals and no implied bit. Both factors are exact, as is their product.
-        let (digits, exponent) = if exponent == 0 { (mantissa, 1) } else { (mantissa | 1 << self.mantissa_bits, exponent) };
+        // Subnormals have the exponent of the smallest normals and no implied bit. Both factors are
+        // exact, as is their product.
+        let (digits, exponent) = if exponent == 0 {
+            (mantissa, 1)
+        } else {
+            (mantissa | 1 << self.mantissa_bits, exponent)
+        };
         let power = exponent.cast_signed() - self.bias - self.mantissa_bits.cast_signed();
         sign * digits as f32 * power_of_two(power)
     }
@@ -55,14 +64,17 @@ impl Float8 {
         let smallest_normal = (127 + 1 - self.bias).cast_unsigned();
         let exponent = magnitude >> 23;
         let code = if exponent < smallest_normal {
-            // A multiple of the smallest subnormal: scaled by powers of two (exact), then rounded to an integer.
-            let steps = value.abs() * power_of_two(self.bias - 1 + self.mantissa_bits.cast_signed());
+            // A multiple of the smallest subnormal: scaled by powers of two (exact), then rounded
+            // to an integer.
+            let steps =
+                value.abs() * power_of_two(self.bias - 1 + self.mantissa_bits.cast_signed());
             round_to_even(steps)
         } else {
             let dropped = 23 - self.mantissa_bits;
             let odd = (magnitude >> dropped) & 1;
             let rounded = u64::from(magnitude) + (1 << (dropped - 1)) - 1 + u64::from(odd);
-            u32::try_from(rounded >> dropped).unwrap_or(u32::MAX) - ((smallest_normal - 1) << self.mantissa_bits)
+            u32::try_from(rounded >> dropped).unwrap_or(u32::MAX)
+                - ((smallest_normal - 1) << self.mantissa_bits)
         };
         let largest = match self.kind {
             Kind::Ieee => 0x7b,
@@ -84,8 +96,9 @@ pub(crate) fn decode_e8m0(code: u8) -> f32 {
     if code == 0xff { f32::NAN } else { power_of_two(i32::from(code) - 127) }
 }
 
-/// The nearest power of two; the sign is lost. Infinity and what is too large become NaN. Between a subnormal power and the next a tie goes
-/// down, elsewhere up, as in c10/util/Float8_e8m0fnu.h: "even" looks at the implied bit of the `f32`.
+/// The nearest power of two; the sign is lost. Infinity and what is too large become NaN. Between a
+/// subnormal power and the next a tie goes down, elsewhere up, as in c10/util/Float8_e8m0fnu.h:
+/// "even" looks at the implied bit of the `f32`.
 pub(crate) fn encode_e8m0(value: f32) -> u8 {
     let bits = value.to_bits() & 0x7fff_ffff;
     let (exponent, fraction) = (bits >> 23, bits & 0x7f_ffff);
@@ -105,7 +118,8 @@ pub(crate) fn power_of_two(power: i32) -> f32 {
 
 /// A small non-negative value as the nearest integer.
 fn round_to_even(value: f32) -> u32 {
-    // Adding 2^23 leaves no bits for a fraction, so the sum is rounded to an integer; its low bits are that integer.
+    // Adding 2^23 leaves no bits for a fraction, so the sum is rounded to an integer; its low bits
+    // are that integer.
     (value + 8_388_608.0).to_bits() & 0x7f_ffff
 }
 
@@ -117,8 +131,15 @@ mod tests {
     fn by_definition(code: u8, exponent_bits: u32, bias: i32) -> f64 {
         let mantissa_bits = 7 - exponent_bits;
         let (s, rest) = (code >> 7, u32::from(code & 0x7f));
-        let (e, m) = (rest >> mantissa_bits, f64::from(rest % (1 << mantissa_bits)) / f64::from(1 << mantissa_bits));
-        let value = if e == 0 { m * 2f64.powi(1 - bias) } else { (1.0 + m) * 2f64.powi(i32::try_from(e).unwrap() - bias) };
+        let (e, m) = (
+            rest >> mantissa_bits,
+            f64::from(rest % (1 << mantissa_bits)) / f64::from(1 << mantissa_bits),
+        );
+        let value = if e == 0 {
+            m * 2f64.powi(1 - bias)
+        } else {
+            (1.0 + m) * 2f64.powi(i32::try_from(e).unwrap() - bias)
+        };
         if s == 1 { -value } else { value }
     }
 
@@ -136,7 +157,11 @@ mod tests {
                     assert!(!value.is_finite(), "{format:?} {code:#x}");
                     assert_eq!(value.is_infinite(), format.bias == 15 && code & 0x7f == 0x7c);
                 } else {
-                    assert_eq!(f64::from(value), by_definition(code, exponent_bits, bias), "{format:?} {code:#x}");
+                    assert_eq!(
+                        f64::from(value),
+                        by_definition(code, exponent_bits, bias),
+                        "{format:?} {code:#x}"
+                    );
                     assert_eq!(format.encode(value), code, "{format:?} {code:#x}");
                 }
             }
@@ -170,8 +195,15 @@ mod tests {
         assert_eq!(E5M2.encode(f32::NEG_INFINITY), 0xfc);
         assert_eq!(E5M2.encode(f32::NAN), 0x7f);
         // FNUZ: 240 and 57344 are the largest, and one code is NaN.
-        for (value, code) in [(247.9, 0x7f), (248.0, 0x80), (-248.0, 0x80), (f32::INFINITY, 0x80), (f32::NAN, 0x80), (-0.0, 0), (-1e-9, 0)]
-        {
+        for (value, code) in [
+            (247.9, 0x7f),
+            (248.0, 0x80),
+            (-248.0, 0x80),
+            (f32::INFINITY, 0x80),
+            (f32::NAN, 0x80),
+            (-0.0, 0),
+            (-1e-9, 0),
+        ] {
             assert_eq!(E4M3FNUZ.encode(value), code, "{value}");
         }
         assert_eq!(E5M2FNUZ.encode(1e9), 0x80);

@@ -1,8 +1,10 @@
 //! Value ops: what they do to elements, one block of packed little-endian elements at a time.
 //!
-//! Arithmetic follows PyTorch on a CPU: floats of at most 32 bits compute in `f32` and are rounded to their dtype, nearest even; `F64` stays `F64`;
-//! integers are exact. A cast to a float of 16 bits or less goes through `f32`; float to integer truncates toward zero (NaN is 0), then
-//! wraps like integer to integer does. Integer arithmetic that leaves its dtype is an error, where PyTorch wraps in silence.
+//! Arithmetic follows PyTorch on a CPU: floats of at most 32 bits compute in `f32` and are rounded
+//! to their dtype, nearest even; `F64` stays `F64`; integers are exact. A cast to a float of 16
+//! bits or less goes through `f32`; float to integer truncates toward zero (NaN is 0), then wraps
+//! like integer to integer does. Integer arithmetic that leaves its dtype is an error, where
+//! PyTorch wraps in silence.
 
 mod float8;
 mod numbers;
@@ -52,21 +54,33 @@ impl Step {
         let unsupported = |why: String| Err(Error::new(ErrorKind::Unsupported, why));
         match self {
             Step::Cast if from == to => Ok(()),
-            Step::Cast if Kind::of(from).is_none() || Kind::of(to).is_none() => unsupported(format!("cannot cast {from} to {to}")),
+            Step::Cast if Kind::of(from).is_none() || Kind::of(to).is_none() => {
+                unsupported(format!("cannot cast {from} to {to}"))
+            }
             Step::Cast => Ok(()),
-            _ if from != to => Err(Error::corrupt(format!("the plan is inconsistent: arithmetic from {from} to {to}"))),
+            _ if from != to => Err(Error::corrupt(format!(
+                "the plan is inconsistent: arithmetic from {from} to {to}"
+            ))),
             _ if from == Dtype::Bool => unsupported("no arithmetic on BOOL".to_owned()),
             Step::Add(value) | Step::Mul(value) => match Kind::of(from) {
                 None => unsupported(format!("no arithmetic on {from}")),
                 Some(Kind::I64 | Kind::U64) if numbers::integer(value).is_none() => {
-                    unsupported(format!("cannot compute {from} with {value}, which is no integer; cast to a float dtype first"))
+                    unsupported(format!(
+                        "cannot compute {from} with {value}, which is no integer; cast to a float dtype first"
+                    ))
                 }
                 Some(_) => Ok(()),
             },
-            Step::Neg if matches!(Kind::of(from), None | Some(Kind::U64)) => unsupported(format!("cannot negate {from}")),
+            Step::Neg if matches!(Kind::of(from), None | Some(Kind::U64)) => {
+                unsupported(format!("cannot negate {from}"))
+            }
             Step::Neg => Ok(()),
-            Step::Exp | Step::Log if matches!(Kind::of(from), Some(Kind::F32 | Kind::F64)) => Ok(()),
-            Step::Exp | Step::Log => unsupported(format!("no exp or log of {from}; cast to a float dtype first")),
+            Step::Exp | Step::Log if matches!(Kind::of(from), Some(Kind::F32 | Kind::F64)) => {
+                Ok(())
+            }
+            Step::Exp | Step::Log => {
+                unsupported(format!("no exp or log of {from}; cast to a float dtype first"))
+            }
         }
     }
 
@@ -79,10 +93,14 @@ impl Step {
         if self == Step::Cast && from == to {
             return Ok(input.to_vec());
         }
-        let overflow = || Error::new(ErrorKind::Unsupported, format!("an element of {from} overflows"));
-        let mut values = Numbers::decode(from, input).ok_or_else(|| Error::corrupt(format!("a block of {from} is cut")))?;
+        let overflow =
+            || Error::new(ErrorKind::Unsupported, format!("an element of {from} overflows"));
+        let mut values = Numbers::decode(from, input)
+            .ok_or_else(|| Error::corrupt(format!("a block of {from} is cut")))?;
         values = match self {
-            Step::Cast => values.converted(to).ok_or_else(|| Error::corrupt(format!("cannot cast to {to}")))?,
+            Step::Cast => values
+                .converted(to)
+                .ok_or_else(|| Error::corrupt(format!("cannot cast to {to}")))?,
             Step::Add(value) => values.added(value, from).ok_or_else(overflow)?,
             Step::Mul(value) => values.multiplied(value, from).ok_or_else(overflow)?,
             Step::Neg => values.negated(from).ok_or_else(overflow)?,
@@ -99,7 +117,9 @@ impl Step {
 /// If a dtype isn't numeric.
 pub(super) fn scale(x: (Dtype, &[u8]), scale: (Dtype, &[u8]), to: Dtype) -> Result<Vec<u8>> {
     check_scale(x.0, scale.0, to)?;
-    let values = |(dtype, bytes): (Dtype, &[u8])| Numbers::decode(dtype, bytes)?.converted(Dtype::F32)?.into_f32();
+    let values = |(dtype, bytes): (Dtype, &[u8])| {
+        Numbers::decode(dtype, bytes)?.converted(Dtype::F32)?.into_f32()
+    };
     let cut = || Error::corrupt("a block of elements to scale is cut");
     let (mut x, scale) = (values(x).ok_or_else(cut)?, values(scale).ok_or_else(cut)?);
     for (x, scale) in x.iter_mut().zip(scale) {
@@ -114,24 +134,34 @@ pub(super) fn scale(x: (Dtype, &[u8]), scale: (Dtype, &[u8]), to: Dtype) -> Resu
 /// [`ErrorKind::Unsupported`] with the reason.
 pub(super) fn check_scale(x: Dtype, scale: Dtype, to: Dtype) -> Result<()> {
     if [x, scale, to].iter().any(|dtype| !matches!(Kind::of(*dtype), Some(Kind::F32 | Kind::F64))) {
-        return Err(Error::new(ErrorKind::Unsupported, format!("cannot scale {x} by {scale} into {to}: all have to be floats")));
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("cannot scale {x} by {scale} into {to}: all have to be floats"),
+        ));
     }
     Ok(())
 }
 
 /// The values of FP4 (E2M1) codes (OCP Microscaling Formats 1.0, 5.3.3).
-const FP4: [f32; 16] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
+const FP4: [f32; 16] =
+    [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
-/// FP4 codes (one a byte) times `2^(scale - 127)`, in `f32`, rounded to `to`. A scale of 255 counts as `2^128`, infinity, as in the
-/// `ldexp` that GPT-OSS is unpacked with; the OCP format has NaN there.
+/// FP4 codes (one a byte) times `2^(scale - 127)`, in `f32`, rounded to `to`. A scale of 255 counts
+/// as `2^128`, infinity, as in the `ldexp` that GPT-OSS is unpacked with; the OCP format has NaN
+/// there.
 ///
 /// # Errors
 /// If `to` isn't a float.
 pub(super) fn mxfp4(codes: &[u8], scales: &[u8], to: Dtype) -> Result<Vec<u8>> {
     check_scale(Dtype::F8_E8M0, Dtype::F8_E8M0, to)?;
-    let value = |(code, scale): (&u8, &u8)| FP4[usize::from(code & 15)] * power_of_two(i32::from(*scale) - 127);
+    let value = |(code, scale): (&u8, &u8)| {
+        FP4[usize::from(code & 15)] * power_of_two(i32::from(*scale) - 127)
+    };
     let values = Numbers::F32(codes.iter().zip(scales).map(value).collect());
-    values.converted(to).and_then(|values| values.encode(to)).ok_or_else(|| Error::corrupt(format!("cannot encode {to}")))
+    values
+        .converted(to)
+        .and_then(|values| values.encode(to))
+        .ok_or_else(|| Error::corrupt(format!("cannot encode {to}")))
 }
 
 /// One element of a made tensor.
@@ -139,7 +169,12 @@ pub(super) fn mxfp4(codes: &[u8], scales: &[u8], to: Dtype) -> Result<Vec<u8>> {
 /// # Errors
 /// If the dtype can't hold numbers, or holds integers and the value is none.
 pub(super) fn fill(value: f64, to: Dtype) -> Result<Vec<u8>> {
-    let unsupported = || Error::new(ErrorKind::Unsupported, format!("cannot make a tensor of {to} filled with {value}"));
+    let unsupported = || {
+        Error::new(
+            ErrorKind::Unsupported,
+            format!("cannot make a tensor of {to} filled with {value}"),
+        )
+    };
     if to == Dtype::C64 {
         let mut bytes = fill(value, Dtype::F32)?;
         bytes.extend([0; 4]);
@@ -147,7 +182,9 @@ pub(super) fn fill(value: f64, to: Dtype) -> Result<Vec<u8>> {
     }
     let numbers = match Kind::of(to).ok_or_else(unsupported)? {
         Kind::F32 | Kind::F64 => Numbers::F64(vec![value]).converted(to),
-        Kind::I64 | Kind::U64 => numbers::integer(value).and_then(|exact| Numbers::exact(exact, to)),
+        Kind::I64 | Kind::U64 => {
+            numbers::integer(value).and_then(|exact| Numbers::exact(exact, to))
+        }
     };
     numbers.and_then(|numbers| numbers.encode(to)).ok_or_else(unsupported)
 }
@@ -167,15 +204,26 @@ mod tests {
     #[test]
     #[allow(clippy::excessive_precision)]
     fn halves_round_to_nearest_even() {
-        // bf16 keeps 8 bits: 1 + 2^-8 is half-way between 0x3f80 and 0x3f81, 1 + 3 * 2^-8 between 0x3f81 and 0x3f82.
+        // bf16 keeps 8 bits: 1 + 2^-8 is half-way between 0x3f80 and 0x3f81, 1 + 3 * 2^-8 between
+        // 0x3f81 and 0x3f82.
         let ties = f32s(&[1.00390625, 1.01171875, 1.003906369, 3.4e38, f32::INFINITY, -0.0]);
-        assert_eq!(cast(Dtype::F32, Dtype::BF16, &ties), [0x80, 0x3f, 0x82, 0x3f, 0x81, 0x3f, 0x80, 0x7f, 0x80, 0x7f, 0x00, 0x80]);
-        // f16 keeps 11: 2049 and 2051 are ties; 65504 is the largest, 65520 the tie above it; 2^-25 is half the smallest subnormal.
+        assert_eq!(
+            cast(Dtype::F32, Dtype::BF16, &ties),
+            [0x80, 0x3f, 0x82, 0x3f, 0x81, 0x3f, 0x80, 0x7f, 0x80, 0x7f, 0x00, 0x80]
+        );
+        // f16 keeps 11: 2049 and 2051 are ties; 65504 is the largest, 65520 the tie above it; 2^-25
+        // is half the smallest subnormal.
         let ties = f32s(&[2049.0, 2051.0, 65519.0, 65520.0, 2f32.powi(-25), 2f32.powi(-24)]);
-        let halves: Vec<u8> = [0x6800u16, 0x6802, 0x7bff, 0x7c00, 0x0000, 0x0001].iter().flat_map(|half| half.to_le_bytes()).collect();
+        let halves: Vec<u8> = [0x6800u16, 0x6802, 0x7bff, 0x7c00, 0x0000, 0x0001]
+            .iter()
+            .flat_map(|half| half.to_le_bytes())
+            .collect();
         assert_eq!(cast(Dtype::F32, Dtype::F16, &ties), halves);
         assert_eq!(cast(Dtype::BF16, Dtype::F32, &[0x49, 0x40]), f32s(&[3.140625]));
-        assert_eq!(cast(Dtype::F16, Dtype::F32, &[0x00, 0x3c, 0x01, 0x00]), f32s(&[1.0, 5.960464477539063e-8]));
+        assert_eq!(
+            cast(Dtype::F16, Dtype::F32, &[0x00, 0x3c, 0x01, 0x00]),
+            f32s(&[1.0, 5.960464477539063e-8])
+        );
     }
 
     #[test]
@@ -185,7 +233,10 @@ mod tests {
         let value = 1.00390625f64 + 1e-12;
         assert_eq!(cast(Dtype::F64, Dtype::BF16, &value.to_le_bytes()), [0x80, 0x3f]);
         assert_eq!(cast(Dtype::F64, Dtype::F64, &value.to_le_bytes()), value.to_le_bytes());
-        assert_eq!(cast(Dtype::I64, Dtype::F64, &i64::MIN.to_le_bytes()), (-9223372036854775808f64).to_le_bytes());
+        assert_eq!(
+            cast(Dtype::I64, Dtype::F64, &i64::MIN.to_le_bytes()),
+            (-9223372036854775808f64).to_le_bytes()
+        );
     }
 
     #[test]
@@ -195,7 +246,10 @@ mod tests {
         assert_eq!(cast(Dtype::U64, Dtype::U8, &large.to_le_bytes()), [0x23]);
         assert_eq!(cast(Dtype::I16, Dtype::I64, &(-2i16).to_le_bytes()), (-2i64).to_le_bytes());
         assert_eq!(cast(Dtype::I8, Dtype::U16, &[0xff]), [0xff, 0xff]);
-        assert_eq!(cast(Dtype::F32, Dtype::I32, &f32s(&[-1.9, 2.9])), [(-1i32).to_le_bytes(), 2i32.to_le_bytes()].concat());
+        assert_eq!(
+            cast(Dtype::F32, Dtype::I32, &f32s(&[-1.9, 2.9])),
+            [(-1i32).to_le_bytes(), 2i32.to_le_bytes()].concat()
+        );
         assert_eq!(cast(Dtype::F32, Dtype::U8, &f32s(&[-1.0, 255.9, f32::NAN])), [255, 255, 0]);
         assert_eq!(cast(Dtype::F32, Dtype::Bool, &f32s(&[0.0, -0.0, 0.3, f32::NAN])), [0, 0, 1, 1]);
         assert_eq!(cast(Dtype::I32, Dtype::Bool, &256i32.to_le_bytes()), [1]);
@@ -205,12 +259,24 @@ mod tests {
     #[test]
     fn small_floats_compute_in_f32() {
         // 256 + 1 is a tie of bf16 (even: 256); 1 + 1 is exact.
-        assert_eq!(Step::Add(1.0).apply(Dtype::BF16, Dtype::BF16, &[0x80, 0x43, 0x80, 0x3f]).unwrap(), [0x80, 0x43, 0x00, 0x40]);
-        assert_eq!(Step::Mul(0.5).apply(Dtype::F32, Dtype::F32, &f32s(&[3.0])).unwrap(), f32s(&[1.5]));
+        assert_eq!(
+            Step::Add(1.0).apply(Dtype::BF16, Dtype::BF16, &[0x80, 0x43, 0x80, 0x3f]).unwrap(),
+            [0x80, 0x43, 0x00, 0x40]
+        );
+        assert_eq!(
+            Step::Mul(0.5).apply(Dtype::F32, Dtype::F32, &f32s(&[3.0])).unwrap(),
+            f32s(&[1.5])
+        );
         assert_eq!(Step::Neg.apply(Dtype::F16, Dtype::F16, &[0, 0]).unwrap(), [0, 0x80]);
         assert_eq!(Step::Exp.apply(Dtype::F32, Dtype::F32, &f32s(&[0.0])).unwrap(), f32s(&[1.0]));
-        assert_eq!(Step::Log.apply(Dtype::F64, Dtype::F64, &1f64.to_le_bytes()).unwrap(), 0f64.to_le_bytes());
-        assert_eq!(Step::Add(0.1).apply(Dtype::F64, Dtype::F64, &0.2f64.to_le_bytes()).unwrap(), (0.1f64 + 0.2).to_le_bytes());
+        assert_eq!(
+            Step::Log.apply(Dtype::F64, Dtype::F64, &1f64.to_le_bytes()).unwrap(),
+            0f64.to_le_bytes()
+        );
+        assert_eq!(
+            Step::Add(0.1).apply(Dtype::F64, Dtype::F64, &0.2f64.to_le_bytes()).unwrap(),
+            (0.1f64 + 0.2).to_le_bytes()
+        );
     }
 
     #[test]
@@ -228,7 +294,11 @@ mod tests {
             (Step::Add(1.0), Dtype::C64, vec![0; 8]),
             (Step::Neg, Dtype::F4, vec![0]),
         ] {
-            assert_eq!(step.apply(dtype, dtype, &input).unwrap_err().kind(), ErrorKind::Unsupported, "{step:?} {dtype}");
+            assert_eq!(
+                step.apply(dtype, dtype, &input).unwrap_err().kind(),
+                ErrorKind::Unsupported,
+                "{step:?} {dtype}"
+            );
         }
         assert!(Step::Cast.apply(Dtype::C64, Dtype::F32, &[0; 8]).is_err());
         assert_eq!(cast(Dtype::C64, Dtype::C64, &[7; 8]), [7; 8]);
@@ -238,9 +308,16 @@ mod tests {
     #[test]
     fn scaled_blocks_and_fp4() {
         // 0x38 is 1.0 in E4M3, 0x40 is 2.0.
-        assert_eq!(scale((Dtype::F8_E4M3, &[0x38, 0x40]), (Dtype::F32, &f32s(&[0.5, 3.0])), Dtype::BF16).unwrap(), [0, 0x3f, 0xc0, 0x40]);
+        assert_eq!(
+            scale((Dtype::F8_E4M3, &[0x38, 0x40]), (Dtype::F32, &f32s(&[0.5, 3.0])), Dtype::BF16)
+                .unwrap(),
+            [0, 0x3f, 0xc0, 0x40]
+        );
         let codes: Vec<u8> = (0..16).collect();
-        let expected = [0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, -0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0];
+        let expected = [
+            0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, -0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0,
+            -12.0,
+        ];
         assert_eq!(mxfp4(&codes, &[128; 16], Dtype::F32).unwrap(), f32s(&expected));
         assert_eq!(mxfp4(&[1], &[0], Dtype::F32).unwrap(), f32s(&[f32::from_bits(1 << 21)]));
         assert!(mxfp4(&[1], &[0], Dtype::I32).is_err());
@@ -252,7 +329,13 @@ mod tests {
         assert_eq!(fill(-1.0, Dtype::I16).unwrap(), [0xff, 0xff]);
         assert_eq!(fill(1.0, Dtype::Bool).unwrap(), [1]);
         assert_eq!(fill(1.0, Dtype::C64).unwrap(), [0, 0, 0x80, 0x3f, 0, 0, 0, 0]);
-        for (value, dtype) in [(0.5, Dtype::I8), (-1.0, Dtype::U8), (256.0, Dtype::U8), (f64::NAN, Dtype::I64), (1.0, Dtype::F4)] {
+        for (value, dtype) in [
+            (0.5, Dtype::I8),
+            (-1.0, Dtype::U8),
+            (256.0, Dtype::U8),
+            (f64::NAN, Dtype::I64),
+            (1.0, Dtype::F4),
+        ] {
             assert!(fill(value, dtype).is_err(), "{value} {dtype}");
         }
     }

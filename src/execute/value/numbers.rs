@@ -19,7 +19,11 @@ impl Kind {
     /// Of a dtype; `None` for complex numbers and for elements of less than a byte.
     pub(super) fn of(dtype: Dtype) -> Option<Self> {
         Some(match dtype {
-            Dtype::F8_E5M2 | Dtype::F8_E4M3 | Dtype::F8_E8M0 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ => Kind::F32,
+            Dtype::F8_E5M2
+            | Dtype::F8_E4M3
+            | Dtype::F8_E8M0
+            | Dtype::F8_E4M3FNUZ
+            | Dtype::F8_E5M2FNUZ => Kind::F32,
             Dtype::F16 | Dtype::BF16 | Dtype::F32 => Kind::F32,
             Dtype::F64 => Kind::F64,
             Dtype::I8 | Dtype::I16 | Dtype::I32 | Dtype::I64 => Kind::I64,
@@ -60,13 +64,22 @@ fn packed<const N: usize, T: Copy>(values: &[T], write: impl Fn(T) -> [u8; N]) -
 }
 
 /// Many at once: the machine's own conversion is looked up once for all of them.
-fn halves<H: Copy>(values: &[f32], zero: H, convert: impl Fn(&mut [H], &[f32]), write: impl Fn(H) -> [u8; 2]) -> Vec<u8> {
+fn halves<H: Copy>(
+    values: &[f32],
+    zero: H,
+    convert: impl Fn(&mut [H], &[f32]),
+    write: impl Fn(H) -> [u8; 2],
+) -> Vec<u8> {
     let mut halves = vec![zero; values.len()];
     convert(&mut halves, values);
     packed(&halves, write)
 }
 
-fn widened<H>(bytes: &[u8], read: impl Fn([u8; 2]) -> H, convert: impl Fn(&[H], &mut [f32])) -> Option<Vec<f32>> {
+fn widened<H>(
+    bytes: &[u8],
+    read: impl Fn([u8; 2]) -> H,
+    convert: impl Fn(&[H], &mut [f32]),
+) -> Option<Vec<f32>> {
     let halves = chunks(bytes, read)?;
     let mut values = vec![0.0; halves.len()];
     convert(&halves, &mut values);
@@ -79,11 +92,19 @@ impl Numbers {
         Some(match dtype {
             Dtype::F8_E4M3 => Numbers::F32(bytes.iter().map(|code| E4M3.decode(*code)).collect()),
             Dtype::F8_E5M2 => Numbers::F32(bytes.iter().map(|code| E5M2.decode(*code)).collect()),
-            Dtype::F8_E4M3FNUZ => Numbers::F32(bytes.iter().map(|code| E4M3FNUZ.decode(*code)).collect()),
-            Dtype::F8_E5M2FNUZ => Numbers::F32(bytes.iter().map(|code| E5M2FNUZ.decode(*code)).collect()),
+            Dtype::F8_E4M3FNUZ => {
+                Numbers::F32(bytes.iter().map(|code| E4M3FNUZ.decode(*code)).collect())
+            }
+            Dtype::F8_E5M2FNUZ => {
+                Numbers::F32(bytes.iter().map(|code| E5M2FNUZ.decode(*code)).collect())
+            }
             Dtype::F8_E8M0 => Numbers::F32(bytes.iter().map(|code| decode_e8m0(*code)).collect()),
-            Dtype::F16 => Numbers::F32(widened(bytes, f16::from_le_bytes, |from, to| from.convert_to_f32_slice(to))?),
-            Dtype::BF16 => Numbers::F32(widened(bytes, bf16::from_le_bytes, |from, to| from.convert_to_f32_slice(to))?),
+            Dtype::F16 => Numbers::F32(widened(bytes, f16::from_le_bytes, |from, to| {
+                from.convert_to_f32_slice(to)
+            })?),
+            Dtype::BF16 => Numbers::F32(widened(bytes, bf16::from_le_bytes, |from, to| {
+                from.convert_to_f32_slice(to)
+            })?),
             Dtype::F32 => Numbers::F32(chunks(bytes, f32::from_le_bytes)?),
             Dtype::F64 => Numbers::F64(chunks(bytes, f64::from_le_bytes)?),
             Dtype::I8 => Numbers::I64(chunks(bytes, |b| i8::from_le_bytes(b).into())?),
@@ -104,11 +125,19 @@ impl Numbers {
         Some(match (self, dtype) {
             (Numbers::F32(v), Dtype::F8_E4M3) => v.iter().map(|x| E4M3.encode(*x)).collect(),
             (Numbers::F32(v), Dtype::F8_E5M2) => v.iter().map(|x| E5M2.encode(*x)).collect(),
-            (Numbers::F32(v), Dtype::F8_E4M3FNUZ) => v.iter().map(|x| E4M3FNUZ.encode(*x)).collect(),
-            (Numbers::F32(v), Dtype::F8_E5M2FNUZ) => v.iter().map(|x| E5M2FNUZ.encode(*x)).collect(),
+            (Numbers::F32(v), Dtype::F8_E4M3FNUZ) => {
+                v.iter().map(|x| E4M3FNUZ.encode(*x)).collect()
+            }
+            (Numbers::F32(v), Dtype::F8_E5M2FNUZ) => {
+                v.iter().map(|x| E5M2FNUZ.encode(*x)).collect()
+            }
             (Numbers::F32(v), Dtype::F8_E8M0) => v.iter().map(|x| encode_e8m0(*x)).collect(),
-            (Numbers::F32(v), Dtype::F16) => halves(v, f16::ZERO, |to, from| to.convert_from_f32_slice(from), f16::to_le_bytes),
-            (Numbers::F32(v), Dtype::BF16) => halves(v, bf16::ZERO, |to, from| to.convert_from_f32_slice(from), bf16::to_le_bytes),
+            (Numbers::F32(v), Dtype::F16) => {
+                halves(v, f16::ZERO, |to, from| to.convert_from_f32_slice(from), f16::to_le_bytes)
+            }
+            (Numbers::F32(v), Dtype::BF16) => {
+                halves(v, bf16::ZERO, |to, from| to.convert_from_f32_slice(from), bf16::to_le_bytes)
+            }
             (Numbers::F32(v), Dtype::F32) => packed(v, f32::to_le_bytes),
             (Numbers::F64(v), Dtype::F64) => packed(v, f64::to_le_bytes),
             (Numbers::U64(v), Dtype::Bool) => v.iter().map(|x| u8::from(*x != 0)).collect(),
@@ -142,7 +171,9 @@ impl Numbers {
             (Numbers::F32(v), Kind::F32) => Numbers::F32(v),
             (Numbers::F32(v), Kind::F64) => Numbers::F64(v.into_iter().map(f64::from).collect()),
             (Numbers::F32(v), Kind::I64) => Numbers::I64(v.into_iter().map(|x| x as i64).collect()),
-            (Numbers::F32(v), Kind::U64) => Numbers::U64(v.into_iter().map(|x| unsigned(f64::from(x))).collect()),
+            (Numbers::F32(v), Kind::U64) => {
+                Numbers::U64(v.into_iter().map(|x| unsigned(f64::from(x))).collect())
+            }
             (Numbers::F64(v), Kind::F32) => Numbers::F32(v.into_iter().map(|x| x as f32).collect()),
             (Numbers::F64(v), Kind::F64) => Numbers::F64(v),
             (Numbers::F64(v), Kind::I64) => Numbers::I64(v.into_iter().map(|x| x as i64).collect()),
@@ -150,10 +181,14 @@ impl Numbers {
             (Numbers::I64(v), Kind::F32) => Numbers::F32(v.into_iter().map(|x| x as f32).collect()),
             (Numbers::I64(v), Kind::F64) => Numbers::F64(v.into_iter().map(|x| x as f64).collect()),
             (Numbers::I64(v), Kind::I64) => Numbers::I64(v),
-            (Numbers::I64(v), Kind::U64) => Numbers::U64(v.into_iter().map(i64::cast_unsigned).collect()),
+            (Numbers::I64(v), Kind::U64) => {
+                Numbers::U64(v.into_iter().map(i64::cast_unsigned).collect())
+            }
             (Numbers::U64(v), Kind::F32) => Numbers::F32(v.into_iter().map(|x| x as f32).collect()),
             (Numbers::U64(v), Kind::F64) => Numbers::F64(v.into_iter().map(|x| x as f64).collect()),
-            (Numbers::U64(v), Kind::I64) => Numbers::I64(v.into_iter().map(u64::cast_signed).collect()),
+            (Numbers::U64(v), Kind::I64) => {
+                Numbers::I64(v.into_iter().map(u64::cast_signed).collect())
+            }
             (Numbers::U64(v), Kind::U64) => Numbers::U64(v),
         })
     }
@@ -161,8 +196,12 @@ impl Numbers {
     /// One integer, if the dtype can hold it.
     pub(super) fn exact(value: i128, to: Dtype) -> Option<Self> {
         match Kind::of(to)? {
-            Kind::I64 => within(value, to).map(|value| i64::try_from(value).ok()).map(|value| Some(Numbers::I64(vec![value?])))?,
-            Kind::U64 => within(value, to).map(|value| u64::try_from(value).ok()).map(|value| Some(Numbers::U64(vec![value?])))?,
+            Kind::I64 => within(value, to)
+                .map(|value| i64::try_from(value).ok())
+                .map(|value| Some(Numbers::I64(vec![value?])))?,
+            Kind::U64 => within(value, to)
+                .map(|value| u64::try_from(value).ok())
+                .map(|value| Some(Numbers::U64(vec![value?])))?,
             Kind::F32 | Kind::F64 => None,
         }
     }
@@ -184,7 +223,9 @@ impl Numbers {
     #[allow(clippy::cast_possible_truncation)]
     pub(super) fn added(self, value: f64, dtype: Dtype) -> Option<Self> {
         match self {
-            Numbers::F32(_) | Numbers::F64(_) => Some(self.mapped(|x| x + value as f32, |x| x + value)),
+            Numbers::F32(_) | Numbers::F64(_) => {
+                Some(self.mapped(|x| x + value as f32, |x| x + value))
+            }
             integers => integers.exactly(dtype, |x| x.checked_add(integer(value)?)),
         }
     }
@@ -194,7 +235,9 @@ impl Numbers {
     #[allow(clippy::cast_possible_truncation)]
     pub(super) fn multiplied(self, value: f64, dtype: Dtype) -> Option<Self> {
         match self {
-            Numbers::F32(_) | Numbers::F64(_) => Some(self.mapped(|x| x * value as f32, |x| x * value)),
+            Numbers::F32(_) | Numbers::F64(_) => {
+                Some(self.mapped(|x| x * value as f32, |x| x * value))
+            }
             integers => integers.exactly(dtype, |x| x.checked_mul(integer(value)?)),
         }
     }
@@ -210,8 +253,16 @@ impl Numbers {
     fn exactly(self, dtype: Dtype, op: impl Fn(i128) -> Option<i128>) -> Option<Self> {
         let checked = |x: i128| within(op(x)?, dtype);
         Some(match self {
-            Numbers::I64(v) => Numbers::I64(v.into_iter().map(|x| i64::try_from(checked(x.into())?).ok()).collect::<Option<_>>()?),
-            Numbers::U64(v) => Numbers::U64(v.into_iter().map(|x| u64::try_from(checked(x.into())?).ok()).collect::<Option<_>>()?),
+            Numbers::I64(v) => Numbers::I64(
+                v.into_iter()
+                    .map(|x| i64::try_from(checked(x.into())?).ok())
+                    .collect::<Option<_>>()?,
+            ),
+            Numbers::U64(v) => Numbers::U64(
+                v.into_iter()
+                    .map(|x| u64::try_from(checked(x.into())?).ok())
+                    .collect::<Option<_>>()?,
+            ),
             floats => floats,
         })
     }

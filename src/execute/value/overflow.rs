@@ -16,7 +16,8 @@ enum Pattern {
     Code(u8),
 }
 
-/// `None` for dtypes whose every element is a finite number, and for those that nothing is computed in.
+/// `None` for dtypes whose every element is a finite number, and for those that nothing is computed
+/// in.
 fn pattern(dtype: Dtype) -> Option<Pattern> {
     Some(match dtype {
         Dtype::F8_E4M3 => Pattern::One(0x7f),
@@ -31,15 +32,28 @@ fn pattern(dtype: Dtype) -> Option<Pattern> {
     })
 }
 
-/// Whether any element is infinite or NaN: one look at bits that are in the cache, without a branch for each.
+/// Whether any element is infinite or NaN: one look at bits that are in the cache, without a branch
+/// for each.
 fn any(dtype: Dtype, bytes: &[u8]) -> bool {
     let Some(pattern) = pattern(dtype) else { return false };
     match pattern {
         Pattern::One(bits) => bytes.iter().fold(false, |any, byte| any | (byte & bits == bits)),
         Pattern::Code(code) => bytes.iter().fold(false, |any, byte| any | (*byte == code)),
-        Pattern::Two(bits) => bytes.as_chunks().0.iter().fold(false, |any, e| any | (u16::from_le_bytes(*e) & bits == bits)),
-        Pattern::Four(bits) => bytes.as_chunks().0.iter().fold(false, |any, e| any | (u32::from_le_bytes(*e) & bits == bits)),
-        Pattern::Eight(bits) => bytes.as_chunks().0.iter().fold(false, |any, e| any | (u64::from_le_bytes(*e) & bits == bits)),
+        Pattern::Two(bits) => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .fold(false, |any, e| any | (u16::from_le_bytes(*e) & bits == bits)),
+        Pattern::Four(bits) => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .fold(false, |any, e| any | (u32::from_le_bytes(*e) & bits == bits)),
+        Pattern::Eight(bits) => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .fold(false, |any, e| any | (u64::from_le_bytes(*e) & bits == bits)),
     }
 }
 
@@ -54,7 +68,10 @@ fn finite(dtype: Dtype, bytes: &[u8]) -> Option<Vec<bool>> {
 }
 
 /// How many elements of a result are infinite or NaN though they were computed from finite ones.
-pub(in crate::execute) fn overflowed<'a>(inputs: impl Iterator<Item = Block<'a>>, result: Block<'_>) -> u64 {
+pub(in crate::execute) fn overflowed<'a>(
+    inputs: impl Iterator<Item = Block<'a>>,
+    result: Block<'_>,
+) -> u64 {
     if !any(result.0, result.1) {
         return 0;
     }
@@ -74,7 +91,9 @@ mod tests {
 
     #[test]
     fn what_tells_a_non_finite_element_agrees_with_its_value() {
-        for dtype in [Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ, Dtype::F8_E8M0] {
+        for dtype in
+            [Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ, Dtype::F8_E8M0]
+        {
             for code in 0..=255u8 {
                 let finite = finite(dtype, &[code]).unwrap()[0];
                 assert_eq!(any(dtype, &[code]), !finite, "{dtype} {code:#x}");
@@ -83,26 +102,49 @@ mod tests {
         for code in 0..=u16::MAX {
             for dtype in [Dtype::F16, Dtype::BF16] {
                 let bytes = code.to_le_bytes();
-                assert_eq!(any(dtype, &bytes), !finite(dtype, &bytes).unwrap()[0], "{dtype} {code:#x}");
+                assert_eq!(
+                    any(dtype, &bytes),
+                    !finite(dtype, &bytes).unwrap()[0],
+                    "{dtype} {code:#x}"
+                );
             }
         }
-        for value in [0.0, 1.0, f64::MAX, f64::MIN_POSITIVE, f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+        for value in
+            [0.0, 1.0, f64::MAX, f64::MIN_POSITIVE, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]
+        {
             assert_eq!(any(Dtype::F64, &value.to_le_bytes()), !value.is_finite());
         }
-        for value in [0.0, 1.0, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+        for value in
+            [0.0, 1.0, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY, f32::NAN]
+        {
             assert_eq!(any(Dtype::F32, &value.to_le_bytes()), !value.is_finite());
         }
-        assert!(!any(Dtype::I32, &[0xff; 8]) && !any(Dtype::U8, &[0xff; 8]) && !any(Dtype::F4, &[0xff; 8]));
+        assert!(
+            !any(Dtype::I32, &[0xff; 8])
+                && !any(Dtype::U8, &[0xff; 8])
+                && !any(Dtype::F4, &[0xff; 8])
+        );
     }
 
     #[test]
     fn only_what_was_finite_counts() {
-        let f32s = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let f32s = |values: &[f32]| {
+            values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()
+        };
         let input = f32s(&[1e6, f32::INFINITY, f32::NAN, 1.0, -1e6]);
-        let halves: Vec<u8> = [0x7c00u16, 0x7c00, 0x7e00, 0x3c00, 0xfc00].iter().flat_map(|half| half.to_le_bytes()).collect();
+        let halves: Vec<u8> = [0x7c00u16, 0x7c00, 0x7e00, 0x3c00, 0xfc00]
+            .iter()
+            .flat_map(|half| half.to_le_bytes())
+            .collect();
         assert_eq!(overflowed([(Dtype::F32, &input[..])].into_iter(), (Dtype::F16, &halves)), 2);
         // One of two that are multiplied was infinite already.
         let scales = f32s(&[f32::INFINITY, 1.0, 1.0, 1.0, 1.0]);
-        assert_eq!(overflowed([(Dtype::F32, &input[..]), (Dtype::F32, &scales)].into_iter(), (Dtype::F16, &halves)), 1);
+        assert_eq!(
+            overflowed(
+                [(Dtype::F32, &input[..]), (Dtype::F32, &scales)].into_iter(),
+                (Dtype::F16, &halves)
+            ),
+            1
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! Runs that are the same in a source file and in an output: the system copies them, so that no byte passes through this process.
+//! Runs that are the same in a source file and in an output: the system copies them, so that no
+//! byte passes through this process.
 //!
-//! Neighbours are joined before they are cut into jobs: what a rename leaves in order is a few long copies, however many tensors it is. A filesystem that
-//! shares blocks between files does so by itself where a run begins at the same place within a block on both sides.
+//! Neighbours are joined before they are cut into jobs: what a rename leaves in order is a few long
+//! copies, however many tensors it is. A filesystem that shares blocks between files does so by
+//! itself where a run begins at the same place within a block on both sides.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use super::stream::OutFile;
 use crate::error::{Error, Result};
 use crate::store::Extent;
 
-/// Most bytes of one job: long enough that the calls don't count, short enough that threads end together.
+/// Most bytes of one job: long enough that the calls don't count, short enough that threads end
+/// together.
 pub(super) const CHUNK: u64 = 16 << 20;
 
 /// Blocks that filesystems share are of this size, in bytes, or divide it.
@@ -38,8 +41,12 @@ impl<'a> Run<'a> {
     /// This run continued by the next one, if that lies behind it on both sides.
     fn joined(&self, next: &Run<'a>) -> Option<Run<'a>> {
         let same = std::ptr::eq(self.from.file, next.from.file) && Arc::ptr_eq(self.to, next.to);
-        let follows = self.from.offset.checked_add(self.from.len) == Some(next.from.offset) && self.at + self.from.len == next.at;
-        (same && follows).then(|| Run { from: Extent { len: self.from.len + next.from.len, ..self.from }, ..*self })
+        let follows = self.from.offset.checked_add(self.from.len) == Some(next.from.offset)
+            && self.at + self.from.len == next.at;
+        (same && follows).then(|| Run {
+            from: Extent { len: self.from.len + next.from.len, ..self.from },
+            ..*self
+        })
     }
 
     /// How far into a block the run begins. Jobs are cut at whole blocks of the source.
@@ -95,12 +102,20 @@ fn copy(mut from: Extent<'_>, to: &OutFile, mut at: u64, buffer: &mut Vec<u8>) -
     while from.len > 0 {
         let want = usize::try_from(from.len).unwrap_or(usize::MAX);
         let (mut read, mut written) = (from.offset, at);
-        match rustix::fs::copy_file_range(from.file, Some(&mut read), &to.file, Some(&mut written), want) {
+        match rustix::fs::copy_file_range(
+            from.file,
+            Some(&mut read),
+            &to.file,
+            Some(&mut written),
+            want,
+        ) {
             // Some filesystems answer so where reading would do.
             Ok(0) => return through(from, to, at, buffer),
             Ok(done) => (from, at) = behind(from, at, done as u64)?,
             Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => return through(from, to, at, buffer),
+            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
+                return through(from, to, at, buffer);
+            }
             Err(error) => {
                 let what = format!("cannot copy from {}", from.path.display());
                 return Err(Error::io(&what, &to.path, error.into()));
@@ -121,10 +136,14 @@ fn through(mut from: Extent<'_>, to: &OutFile, mut at: u64, buffer: &mut Vec<u8>
         let take = usize::try_from(from.len).unwrap_or(PIECE).min(PIECE);
         let piece = buffer.get_mut(..take).ok_or_else(outside)?;
         from.file.read_exact_at(piece, from.offset).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => Error::corrupt("the file became shorter while it was read").in_file(from.path),
+            std::io::ErrorKind::UnexpectedEof => {
+                Error::corrupt("the file became shorter while it was read").in_file(from.path)
+            }
             _ => Error::io("cannot read", from.path, error),
         })?;
-        to.file.write_all_at(piece, at).map_err(|error| Error::io("cannot write", &to.path, error))?;
+        to.file
+            .write_all_at(piece, at)
+            .map_err(|error| Error::io("cannot write", &to.path, error))?;
         (from, at) = behind(from, at, take as u64)?;
     }
     Ok(())
@@ -136,7 +155,8 @@ fn behind(from: Extent<'_>, at: u64, done: u64) -> Result<(Extent<'_>, u64)> {
     Ok((Extent { offset: from.offset + done, len, ..from }, at + done))
 }
 
-/// Whether a filesystem lets two files share blocks: asked by trying it, with files that have no names.
+/// Whether a filesystem lets two files share blocks: asked by trying it, with files that have no
+/// names.
 pub(super) fn shares_blocks(directory: &Path) -> bool {
     use std::io::Write as _;
     let try_it = || -> std::io::Result<()> {

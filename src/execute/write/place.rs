@@ -1,6 +1,8 @@
-//! Outputs appear whole or not at all: everything is written in a hidden temporary directory beside the output, synced, and renamed into place.
+//! Outputs appear whole or not at all: everything is written in a hidden temporary directory beside
+//! the output, synced, and renamed into place.
 //!
-//! The temporary directory is private, but what is made inside it obeys the umask, so the output has the modes that any program would give it.
+//! The temporary directory is private, but what is made inside it obeys the umask, so the output
+//! has the modes that any program would give it.
 
 use std::fs::File;
 use std::io;
@@ -34,7 +36,8 @@ pub(super) enum Mode {
 
 /// An output under way. Dropping it leaves nothing behind, unless other processes write it too.
 pub(super) struct Staging {
-    /// Says that somebody is at work here, as long as it is open. Closed before what it guards goes: with few open files, that needs the one it takes.
+    /// Says that somebody is at work here, as long as it is open. Closed before what it guards
+    /// goes: with few open files, that needs the one it takes.
     _lock: File,
     temporary: Temporary,
     /// What is done.
@@ -72,10 +75,13 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes a directory with no more than one file open at a time: out of open files is when this is asked for, too.
+/// Removes a directory with no more than one file open at a time: out of open files is when this is
+/// asked for, too.
 fn clear(path: &Path) {
-    let entries: Vec<PathBuf> =
-        path.read_dir().map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect()).unwrap_or_default();
+    let entries: Vec<PathBuf> = path
+        .read_dir()
+        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .unwrap_or_default();
     for entry in entries {
         if entry.symlink_metadata().is_ok_and(|found| found.is_dir()) {
             clear(&entry);
@@ -89,44 +95,70 @@ fn clear(path: &Path) {
 /// In each temporary directory: what the run does. Whoever is at work holds a lock on it.
 const RUN: &str = "run";
 
-/// How long a temporary directory may lie there without a note, until nobody is thought to be about to write one.
+/// How long a temporary directory may lie there without a note, until nobody is thought to be about
+/// to write one.
 const BARE: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// The extended attribute of an output that several processes wrote: what they did. No loader sees it, and it is not part of any file's bytes.
+/// The extended attribute of an output that several processes wrote: what they did. No loader sees
+/// it, and it is not part of any file's bytes.
 const WROTE: &str = "user.regraft.run";
 
 impl Spot {
     /// Looks whether an output may be written: a file or a directory.
     ///
     /// # Errors
-    /// [`ErrorKind::Exists`] if it is there and `force` doesn't allow replacing it (one of several processes may come late, so it asks
-    /// [`there`](Self::there) later), or it would lie in what is protected; I/O errors if its parent is missing.
-    pub(super) fn find(target: &Path, is_file: bool, force: bool, protected: &[PathBuf], together: bool) -> Result<Self> {
-        let name = target.file_name().ok_or_else(|| Error::new(ErrorKind::Unsupported, "the output has no name").in_file(target))?;
+    /// [`ErrorKind::Exists`] if it is there and `force` doesn't allow replacing it (one of several
+    /// processes may come late, so it asks [`there`](Self::there) later), or it would lie in what
+    /// is protected; I/O errors if its parent is missing.
+    pub(super) fn find(
+        target: &Path,
+        is_file: bool,
+        force: bool,
+        protected: &[PathBuf],
+        together: bool,
+    ) -> Result<Self> {
+        let name = target.file_name().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "the output has no name").in_file(target)
+        })?;
         let parent = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let parent = parent
-            .canonicalize()
-            .map_err(|error| Error::io("cannot write here, as the directory that the output goes into cannot be found", parent, error))?;
+        let parent = parent.canonicalize().map_err(|error| {
+            Error::io(
+                "cannot write here, as the directory that the output goes into cannot be found",
+                parent,
+                error,
+            )
+        })?;
         let resolved = parent.join(name);
         refuse_source(&resolved, protected)?;
         if !together {
             refuse_existing(&resolved, is_file, force)?;
         } else if force {
-            return Err(Error::new(ErrorKind::Unsupported, "several processes don't replace an output")
-                .in_file(&resolved)
-                .hint("remove it first"));
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "several processes don't replace an output",
+            )
+            .in_file(&resolved)
+            .hint("remove it first"));
         }
-        Ok(Self { target: resolved, parent, name: name.to_string_lossy().into_owned(), is_file, force })
+        Ok(Self {
+            target: resolved,
+            parent,
+            name: name.to_string_lossy().into_owned(),
+            is_file,
+            force,
+        })
     }
 
     /// Whether the output is there already because the other processes of this run finished it.
     ///
-    /// That the files look alike is not enough: an earlier conversion of another source has the same keys and shapes. So the output has to say that this
-    /// `work` made it. Where the filesystem keeps no attributes nothing can be said, and only a process that has no `share` may take files that look right
-    /// for its run's: it has nothing to write either way, and those that have something refuse.
+    /// That the files look alike is not enough: an earlier conversion of another source has the
+    /// same keys and shapes. So the output has to say that this `work` made it. Where the
+    /// filesystem keeps no attributes nothing can be said, and only a process that has no `share`
+    /// may take files that look right for its run's: it has nothing to write either way, and those
+    /// that have something refuse.
     ///
     /// # Errors
     /// [`ErrorKind::Exists`] if something else is there, or it can't be told.
@@ -135,7 +167,8 @@ impl Spot {
             return Ok(false);
         }
         let same = |shard: &Shard| -> Option<bool> {
-            let path = if self.is_file { self.target.clone() } else { self.target.join(&shard.name) };
+            let path =
+                if self.is_file { self.target.clone() } else { self.target.join(&shard.name) };
             let mut file = File::open(path).ok()?;
             let mut head = vec![0; shard.header.len()];
             io::Read::read_exact(&mut file, &mut head).ok()?;
@@ -148,7 +181,11 @@ impl Spot {
         if own && shards.iter().all(|shard| same(shard) == Some(true)) {
             return Ok(true);
         }
-        let error = Error::new(ErrorKind::Exists, "the output is there already, and not known to be of this run").in_file(&self.target);
+        let error = Error::new(
+            ErrorKind::Exists,
+            "the output is there already, and not known to be of this run",
+        )
+        .in_file(&self.target);
         Err(error.hint("if it is whole, nothing is left to do; else remove it, and run all ranks"))
     }
 
@@ -163,15 +200,18 @@ impl Spot {
     /// If the parent can't be written, or other processes do other work in the common directory.
     pub(super) fn begin(&self, mode: Mode, work: &str) -> Result<Staging> {
         let prefix = format!(".{}.regraft-", self.name);
-        let failed = |error: io::Error| Error::io("cannot write in this directory", &self.parent, error);
+        let failed =
+            |error: io::Error| Error::io("cannot write in this directory", &self.parent, error);
         let mut adopted = None;
         if mode != Mode::Together {
             for (directory, lock) in abandoned(&self.parent, &prefix) {
-                let same = std::fs::read_to_string(directory.join(RUN)).is_ok_and(|text| text == work);
+                let same =
+                    std::fs::read_to_string(directory.join(RUN)).is_ok_and(|text| text == work);
                 if mode == Mode::Resume && same && adopted.is_none() {
                     adopted = Some((Temporary::Own(directory), lock));
                 } else {
-                    // Nobody will come back to it. If it can't be removed, it is in nobody's way either.
+                    // Nobody will come back to it. If it can't be removed, it is in nobody's way
+                    // either.
                     let _ = std::fs::remove_dir_all(&directory);
                 }
             }
@@ -181,7 +221,9 @@ impl Spot {
             (None, Mode::Together) => {
                 let path = self.parent.join(format!("{prefix}ranks"));
                 match std::fs::create_dir(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(failed(error));
+                    }
                     _ => {}
                 }
                 if path.join(RUN).symlink_metadata().is_ok_and(|found| !found.is_file()) {
@@ -191,15 +233,22 @@ impl Spot {
                 }
                 let lock = note(&path, work, true).map_err(failed)?;
                 if std::fs::read_to_string(path.join(RUN)).map_err(failed)? != work {
-                    let error = Error::new(ErrorKind::Exists, "other work for the same output is under way here, or was left behind")
-                        .in_file(&path);
+                    let error = Error::new(
+                        ErrorKind::Exists,
+                        "other work for the same output is under way here, or was left behind",
+                    )
+                    .in_file(&path);
                     return Err(error
                         .hint("all ranks must be given the same source, rules and options; remove the directory if no rank is running"));
                 }
                 (Temporary::Common(path), lock)
             }
             (None, _) => {
-                let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(&self.parent).map_err(failed)?.keep();
+                let directory = tempfile::Builder::new()
+                    .prefix(&prefix)
+                    .tempdir_in(&self.parent)
+                    .map_err(failed)?
+                    .keep();
                 let temporary = Temporary::Own(directory);
                 let lock = note(temporary.path(), work, false).map_err(failed)?;
                 (temporary, lock)
@@ -227,7 +276,8 @@ impl Spot {
     }
 }
 
-/// Writes what is done into a temporary directory, and locks it; it never lies there unlocked while its maker lives.
+/// Writes what is done into a temporary directory, and locks it; it never lies there unlocked while
+/// its maker lives.
 fn note(directory: &Path, work: &str, common: bool) -> io::Result<File> {
     use std::io::Write as _;
     let lock = if common { FlockOperation::LockShared } else { FlockOperation::LockExclusive };
@@ -248,18 +298,29 @@ fn note(directory: &Path, work: &str, common: bool) -> io::Result<File> {
 
 /// Temporary directories whose makers are dead, in order, each with its lock.
 fn abandoned(parent: &Path, prefix: &str) -> Vec<(PathBuf, File)> {
-    let mut paths: Vec<PathBuf> =
-        parent.read_dir().map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect()).unwrap_or_default();
+    let mut paths: Vec<PathBuf> = parent
+        .read_dir()
+        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .unwrap_or_default();
     paths.retain(|path| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix) && !name.ends_with("-ranks"))
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(prefix) && !name.ends_with("-ranks"))
     });
     paths.sort();
-    // One without a note was left by a run that died before it wrote any; or is of one that is about to.
+    // One without a note was left by a run that died before it wrote any; or is of one that is
+    // about to.
     let is_old = |path: &Path| {
-        let since = path.symlink_metadata().ok().filter(std::fs::Metadata::is_dir).and_then(|found| found.modified().ok()?.elapsed().ok());
+        let since = path
+            .symlink_metadata()
+            .ok()
+            .filter(std::fs::Metadata::is_dir)
+            .and_then(|found| found.modified().ok()?.elapsed().ok());
         since.is_some_and(|since| since > BARE)
     };
-    for path in paths.iter().filter(|path| path.join(RUN).symlink_metadata().is_err() && is_old(path)) {
+    for path in
+        paths.iter().filter(|path| path.join(RUN).symlink_metadata().is_err() && is_old(path))
+    {
         clear(path);
     }
     let locked = |path: &Path| {
@@ -279,14 +340,20 @@ impl Staging {
         self.temporary.path().join(name)
     }
 
-    /// Of several processes that could put the output in its place, lets one do so: the one that gets a lock. `None` for the others, and if it is there already.
+    /// Of several processes that could put the output in its place, lets one do so: the one that
+    /// gets a lock. `None` for the others, and if it is there already.
     pub(super) fn claim(&self) -> Result<Option<File>> {
         if let Temporary::Own(_) = self.temporary {
-            return Ok(Some(File::open(self.temporary.path()).map_err(|error| Error::io("cannot open", self.temporary.path(), error))?));
+            return Ok(Some(
+                File::open(self.temporary.path())
+                    .map_err(|error| Error::io("cannot open", self.temporary.path(), error))?,
+            ));
         }
         let path = self.aside("publish");
         match File::options().write(true).create(true).truncate(false).open(&path) {
-            Ok(file) if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() => {
+            Ok(file)
+                if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() =>
+            {
                 // Between this process's last look and the lock, another one may have been done.
                 Ok((self.is_file || self.path.exists()).then_some(file))
             }
@@ -301,7 +368,8 @@ impl Staging {
         if self.is_file { self.path.clone() } else { self.path.join(name) }
     }
 
-    /// Leaves the output to other processes; if it is in its place already, what is here is of no use any more.
+    /// Leaves the output to other processes; if it is in its place already, what is here is of no
+    /// use any more.
     pub(super) fn leave(self) {
         if let Temporary::Common(path) = &self.temporary
             && self.target.symlink_metadata().is_ok()
@@ -316,8 +384,10 @@ impl Staging {
     /// If something has appeared there meanwhile, or the system fails; then the output isn't there.
     pub(super) fn publish(self) -> Result<()> {
         if let Temporary::Common(_) = &self.temporary {
-            // A process that comes late knows by this that it is done. A filesystem that can't keep it makes that one refuse, which is safe.
-            let _ = rustix::fs::setxattr(&self.path, WROTE, self.work.as_bytes(), XattrFlags::empty());
+            // A process that comes late knows by this that it is done. A filesystem that can't keep
+            // it makes that one refuse, which is safe.
+            let _ =
+                rustix::fs::setxattr(&self.path, WROTE, self.work.as_bytes(), XattrFlags::empty());
         }
         if !self.is_file {
             sync(&self.path)?;
@@ -326,12 +396,19 @@ impl Staging {
             Ok(()) => {}
             Err(Errno::EXIST) if self.force => self.replace()?,
             Err(Errno::EXIST) => return Err(exists(&self.target)),
-            // Not every filesystem has it. The check just before leaves a gap that such a filesystem has no means to close.
+            // Not every filesystem has it. The check just before leaves a gap that such a
+            // filesystem has no means to close.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 refuse_existing(&self.target, self.is_file, self.force)?;
                 self.replace()?;
             }
-            Err(error) => return Err(Error::io("cannot put the output in its place", &self.target, error.into())),
+            Err(error) => {
+                return Err(Error::io(
+                    "cannot put the output in its place",
+                    &self.target,
+                    error.into(),
+                ));
+            }
         }
         sync(&self.parent)?;
         if let Temporary::Common(path) = &self.temporary {
@@ -341,7 +418,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Puts the output in the place of what is there: at once where the system can exchange names. What was there goes with the temporary directory.
+    /// Puts the output in the place of what is there: at once where the system can exchange names.
+    /// What was there goes with the temporary directory.
     fn replace(&self) -> Result<()> {
         let failed = |error: io::Error| Error::io("cannot replace the output", &self.target, error);
         if self.is_file || self.target.symlink_metadata().is_err() {
@@ -373,7 +451,9 @@ fn wrote(path: &Path) -> Option<Vec<u8>> {
 }
 
 fn exists(path: &Path) -> Error {
-    Error::new(ErrorKind::Exists, "the output is there already").in_file(path).hint("name another output, or replace it with --force")
+    Error::new(ErrorKind::Exists, "the output is there already")
+        .in_file(path)
+        .hint("name another output, or replace it with --force")
 }
 
 fn refuse_existing(target: &Path, is_file: bool, force: bool) -> Result<()> {
@@ -388,14 +468,21 @@ fn refuse_existing(target: &Path, is_file: bool, force: bool) -> Result<()> {
         (true, false) => Ok(()),
         (false, true) => {
             // Forcing replaces a checkpoint, not whatever directory was named by mistake.
-            let entries = target.read_dir().map_err(|error| Error::io("cannot list", target, error))?;
+            let entries =
+                target.read_dir().map_err(|error| Error::io("cannot list", target, error))?;
             let (mut any, mut checkpoint) = (false, false);
             for entry in entries {
                 let entry = entry.map_err(|error| Error::io("cannot list", target, error))?;
                 any = true;
-                checkpoint |= Path::new(&entry.file_name()).extension().is_some_and(|extension| extension == "safetensors");
+                checkpoint |= Path::new(&entry.file_name())
+                    .extension()
+                    .is_some_and(|extension| extension == "safetensors");
             }
-            if any && !checkpoint { refuse("a directory is there that holds no checkpoint; it is not replaced") } else { Ok(()) }
+            if any && !checkpoint {
+                refuse("a directory is there that holds no checkpoint; it is not replaced")
+            } else {
+                Ok(())
+            }
         }
     }
 }
@@ -406,20 +493,30 @@ fn refuse_source(target: &Path, protected: &[PathBuf]) -> Result<()> {
         let Ok(source) = source.canonicalize() else { continue };
         if target.starts_with(&source) || source.starts_with(&target) {
             let message = format!("the output would lie in its own source, {}", source.display());
-            return Err(Error::new(ErrorKind::Exists, message).in_file(&target).hint("name an output outside the source"));
+            return Err(Error::new(ErrorKind::Exists, message)
+                .in_file(&target)
+                .hint("name an output outside the source"));
         }
     }
     Ok(())
 }
 
-/// Makes a file of its final size, in place of what a killed run left there. Where the filesystem can, its blocks are reserved, so that a full
-/// disk shows now, and blocks lie in a row; not where blocks are going to be shared.
+/// Makes a file of its final size, in place of what a killed run left there. Where the filesystem
+/// can, its blocks are reserved, so that a full disk shows now, and blocks lie in a row; not where
+/// blocks are going to be shared.
 pub(super) fn create(path: &Path, len: u64, reserve: bool) -> Result<File> {
-    let file = File::options().write(true).create(true).truncate(true).open(path).map_err(|error| Error::io("cannot make", path, error))?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)
+        .map_err(|error| Error::io("cannot make", path, error))?;
     if !reserve {
         file.set_len(len).map_err(|error| Error::io("cannot make", path, error))?;
     } else if len > 0 {
-        let reserved = rustix::io::retry_on_intr(|| rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len));
+        let reserved = rustix::io::retry_on_intr(|| {
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len)
+        });
         match reserved {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {

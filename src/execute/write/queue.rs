@@ -1,7 +1,9 @@
-//! Jobs are handed to workers: each begins in a stretch of its own, and helps the others when that is done.
+//! Jobs are handed to workers: each begins in a stretch of its own, and helps the others when that
+//! is done.
 //!
-//! Jobs are numbered, not listed: a terabyte has very many. Stretches have about equal bytes and follow the order of the source, so that reads stay
-//! sequential, and workers mostly write different files: a file that is written is locked, and who waits for it does nothing.
+//! Jobs are numbered, not listed: a terabyte has very many. Stretches have about equal bytes and
+//! follow the order of the source, so that reads stay sequential, and workers mostly write
+//! different files: a file that is written is locked, and who waits for it does nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,9 +28,13 @@ impl Queue {
         for batch in batches {
             let (size, end) = (u128::from(batch.bytes), bytes + u128::from(batch.bytes));
             // Where in the batch the next worker begins.
-            while worker < workers && size > 0 && total * u128::from(worker) / u128::from(workers) < end {
+            while worker < workers
+                && size > 0
+                && total * u128::from(worker) / u128::from(workers) < end
+            {
                 let into = (total * u128::from(worker) / u128::from(workers)).saturating_sub(bytes);
-                let to = jobs + u64::try_from(into * u128::from(batch.jobs) / size).unwrap_or(batch.jobs);
+                let to = jobs
+                    + u64::try_from(into * u128::from(batch.jobs) / size).unwrap_or(batch.jobs);
                 stretches.push((AtomicU64::new(from), to));
                 (from, worker) = (to, worker + 1);
             }
@@ -69,18 +75,26 @@ mod tests {
         for of in [&[(5, 100), (0, 0), (1, 0), (7, 3), (2, 900)][..], &[(1, 1)], &[], &[(3, 0)]] {
             for workers in 1..7 {
                 let queue = Queue::new(&batches(of), workers);
-                let mut handed: Vec<u64> = (0..).map_while(|turn| queue.next(turn * 5 % 7)).collect();
+                let mut handed: Vec<u64> =
+                    (0..).map_while(|turn| queue.next(turn * 5 % 7)).collect();
                 handed.sort_unstable();
-                assert!(handed.iter().copied().eq(0..of.iter().map(|(jobs, _)| jobs).sum()), "{of:?}, {workers} workers: {handed:?}");
+                assert!(
+                    handed.iter().copied().eq(0..of.iter().map(|(jobs, _)| jobs).sum()),
+                    "{of:?}, {workers} workers: {handed:?}"
+                );
             }
         }
     }
 
     #[test]
     fn workers_begin_where_their_share_of_the_bytes_does() {
-        // Four files of ten jobs: the second worker begins with the third file. One of three shares is two thirds into a batch.
+        // Four files of ten jobs: the second worker begins with the third file. One of three shares
+        // is two thirds into a batch.
         let queue = Queue::new(&batches(&[(10, 50), (10, 50), (10, 50), (10, 50)]), 2);
-        assert_eq!((queue.next(0), queue.next(1), queue.next(0), queue.next(1)), (Some(0), Some(20), Some(1), Some(21)));
+        assert_eq!(
+            (queue.next(0), queue.next(1), queue.next(0), queue.next(1)),
+            (Some(0), Some(20), Some(1), Some(21))
+        );
         let queue = Queue::new(&batches(&[(100, 1), (30, 999)]), 3);
         assert_eq!((queue.next(0), queue.next(1), queue.next(2)), (Some(0), Some(109), Some(119)));
     }

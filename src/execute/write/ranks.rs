@@ -1,4 +1,5 @@
-//! Several processes write one output: each takes a share of the files, and they talk by files alone.
+//! Several processes write one output: each takes a share of the files, and they talk by files
+//! alone.
 
 use serde::Serialize;
 
@@ -14,11 +15,12 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// The one place that decides which process of how many this is: what a person says, else the variables that launchers set, which are `RANK` and
-    /// `WORLD_SIZE` (torchrun), `OMPI_COMM_WORLD_*` (mpirun), `PMI_*`, `SLURM_*` (srun).
+    /// The one place that decides which process of how many this is: what a person says, else the
+    /// variables that launchers set, which are `RANK` and `WORLD_SIZE` (torchrun),
+    /// `OMPI_COMM_WORLD_*` (mpirun), `PMI_*`, `SLURM_*` (srun).
     ///
-    /// `parts` is how many there are to share out, if that is known: then a rank alone is enough, on the command line or as `RANK`. `None` if nothing
-    /// says which process this is.
+    /// `parts` is how many there are to share out, if that is known: then a rank alone is enough,
+    /// on the command line or as `RANK`. `None` if nothing says which process this is.
     ///
     /// # Errors
     /// A sentence, if what is said makes no sense.
@@ -39,7 +41,11 @@ impl Rank {
             return Self::new(rank, world_size).map(Some);
         }
         let number = |name: &str| {
-            let read = |text: String| text.trim().parse::<u32>().map_err(|_| format!("{name} is {text:?}, which is no number"));
+            let read = |text: String| {
+                text.trim()
+                    .parse::<u32>()
+                    .map_err(|_| format!("{name} is {text:?}, which is no number"))
+            };
             variable(name).map(read).transpose()
         };
         let (mut own, mut all) = (None, None);
@@ -69,14 +75,17 @@ impl Rank {
         Ok(Self { rank, world_size })
     }
 
-    /// Which files are this rank's: the largest first, each to whoever has the fewest bytes yet. Every rank comes to the same answer.
+    /// Which files are this rank's: the largest first, each to whoever has the fewest bytes yet.
+    /// Every rank comes to the same answer.
     pub(super) fn share(self, shards: &[Shard]) -> Vec<usize> {
         let mut order: Vec<usize> = (0..shards.len()).collect();
         order.sort_by_key(|at| (std::cmp::Reverse(shards[*at].len), *at));
         let mut loads = vec![0u64; self.world_size as usize];
         let mut own = Vec::new();
         for at in order {
-            let Some(least) = (0..loads.len()).min_by_key(|rank| (loads[*rank], *rank)) else { break };
+            let Some(least) = (0..loads.len()).min_by_key(|rank| (loads[*rank], *rank)) else {
+                break;
+            };
             loads[least] = loads[least].saturating_add(shards[at].len);
             if least == self.rank as usize {
                 own.push(at);
@@ -92,26 +101,37 @@ mod tests {
     use super::*;
 
     fn shards(sizes: &[u64]) -> Vec<Shard> {
-        sizes.iter().map(|len| Shard { name: String::new(), header: vec![], tensors: vec![], len: *len }).collect()
+        sizes
+            .iter()
+            .map(|len| Shard { name: String::new(), header: vec![], tensors: vec![], len: *len })
+            .collect()
     }
 
     #[test]
     fn shares_cover_all_files_once_and_are_balanced() {
         let files = shards(&[5, 9, 1, 7, 3, 3, 8]);
-        let shares: Vec<Vec<usize>> = (0..3).map(|rank| Rank::new(rank, 3).unwrap().share(&files)).collect();
+        let shares: Vec<Vec<usize>> =
+            (0..3).map(|rank| Rank::new(rank, 3).unwrap().share(&files)).collect();
         let mut all = shares.concat();
         all.sort_unstable();
         assert_eq!(all, (0..7).collect::<Vec<_>>());
-        let loads: Vec<u64> = shares.iter().map(|share| share.iter().map(|at| files[*at].len).sum()).collect();
+        let loads: Vec<u64> =
+            shares.iter().map(|share| share.iter().map(|at| files[*at].len).sum()).collect();
         // 36 bytes among 3; no share is off by more than the smallest files allow.
         assert!(loads.iter().all(|load| (11..=13).contains(load)), "{loads:?}");
         assert!(Rank::new(5, 8).unwrap().share(&shards(&[4, 4])).is_empty());
     }
 
     /// What is said by arguments and set as variables, for so many parts.
-    fn from(rank: Option<u32>, size: Option<u32>, parts: Option<u32>, set: &[(&str, &str)]) -> Result<Option<(u32, u32)>, String> {
-        let found =
-            Rank::resolve(rank, size, parts, |name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
+    fn from(
+        rank: Option<u32>,
+        size: Option<u32>,
+        parts: Option<u32>,
+        set: &[(&str, &str)],
+    ) -> Result<Option<(u32, u32)>, String> {
+        let found = Rank::resolve(rank, size, parts, |name| {
+            set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        });
         found.map(|rank| rank.map(|rank| (rank.rank, rank.world_size)))
     }
 
@@ -121,8 +141,13 @@ mod tests {
         assert_eq!(from(&[]), Ok(None));
         assert_eq!(from(&[("RANK", "2")]), Ok(None));
         assert_eq!(from(&[("RANK", "2"), ("WORLD_SIZE", "4")]), Ok(Some((2, 4))));
-        assert_eq!(from(&[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "1")]), Ok(Some((0, 1))));
-        assert!(from(&[("RANK", "x"), ("WORLD_SIZE", "4")]).is_err_and(|error| error.contains("RANK")));
+        assert_eq!(
+            from(&[("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "1")]),
+            Ok(Some((0, 1)))
+        );
+        assert!(
+            from(&[("RANK", "x"), ("WORLD_SIZE", "4")]).is_err_and(|error| error.contains("RANK"))
+        );
         assert!(from(&[("RANK", "4"), ("WORLD_SIZE", "4")]).is_err());
         assert!(from(&[("RANK", "0"), ("WORLD_SIZE", "0")]).is_err());
     }
@@ -133,9 +158,16 @@ mod tests {
         assert_eq!(two(None, &[]), Ok(None));
         assert_eq!(two(None, &[("RANK", "1")]), Ok(Some((1, 2))));
         assert_eq!(two(Some(1), &[]), Ok(Some((1, 2))));
-        assert_eq!(two(None, &[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")]), Ok(Some((1, 2))));
-        assert_eq!(two(None, &[("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")]), Ok(Some((1, 2))));
-        // How many there are is said, not supposed: the caller sees that there are other ranks than parts.
+        assert_eq!(
+            two(None, &[("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")]),
+            Ok(Some((1, 2)))
+        );
+        assert_eq!(
+            two(None, &[("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")]),
+            Ok(Some((1, 2)))
+        );
+        // How many there are is said, not supposed: the caller sees that there are other ranks than
+        // parts.
         assert_eq!(two(None, &[("PMI_RANK", "1"), ("PMI_SIZE", "4")]), Ok(Some((1, 4))));
         assert_eq!(two(Some(0), &[("WORLD_SIZE", "4")]), Ok(Some((0, 4))));
         // A batch script of an allocation is no rank.

@@ -1,6 +1,8 @@
-//! What is known of a finished shard, written beside it once it is durable: by this, a later run or another process knows it for whole.
+//! What is known of a finished shard, written beside it once it is durable: by this, a later run or
+//! another process knows it for whole.
 //!
-//! A record without its file, that doesn't fit it, or whose checksum doesn't, counts for nothing: the shard is written again.
+//! A record without its file, that doesn't fit it, or whose checksum doesn't, counts for nothing:
+//! the shard is written again.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -44,7 +46,12 @@ impl Record {
     /// Of a file as it is now.
     pub(super) fn of(path: &Path, sums: Option<Sums>) -> Result<Self> {
         let metadata = path.metadata().map_err(|error| Error::io("cannot look at", path, error))?;
-        Ok(Self { len: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()), sums, overflowed: BTreeMap::new() })
+        Ok(Self {
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            sums,
+            overflowed: BTreeMap::new(),
+        })
     }
 
     /// Writes it: at once, so that no half of it is ever read.
@@ -57,10 +64,15 @@ impl Record {
         std::fs::rename(&draft, &path).map_err(failed)
     }
 
-    /// The record of a shard whose file is still as it was, of the right length and with the right header; and, if there are checksums, with that content.
+    /// The record of a shard whose file is still as it was, of the right length and with the right
+    /// header; and, if there are checksums, with that content.
     pub(super) fn load(staging: &Staging, shard: &Shard, thorough: bool) -> Option<Self> {
         let place = place(staging, shard);
-        let text = place.symlink_metadata().is_ok_and(|found| found.is_file()).then(|| std::fs::read(&place).ok()).flatten()?;
+        let text = place
+            .symlink_metadata()
+            .is_ok_and(|found| found.is_file())
+            .then(|| std::fs::read(&place).ok())
+            .flatten()?;
         let read = unseal::<Self>(&text).ok()?;
         let record = read.is_sealed.then_some(read.content)?;
         let path = staging.file(&shard.name);
@@ -87,7 +99,8 @@ impl Record {
 /// Sums a shard and its tensors, given by key, first byte and length.
 pub(super) fn sums(path: &Path, tensors: &[(String, u64, u64)]) -> Result<Sums> {
     let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
-    let of = |(key, start, len): &(String, u64, u64)| Ok((key.clone(), sum(&file, path, *start, *len)?));
+    let of =
+        |(key, start, len): &(String, u64, u64)| Ok((key.clone(), sum(&file, path, *start, *len)?));
     let tensors: Vec<(String, String)> = tensors.par_iter().map(of).collect::<Result<_>>()?;
     Ok(Sums { file: file_sum(path)?, tensors: tensors.into_iter().collect() })
 }

@@ -1,8 +1,9 @@
 //! Which tensor goes into which file, and what the files and the index say.
 //!
-//! Shards are filled in the order of the plan's targets as `huggingface_hub` does (`split_state_dict_into_shards_factory`): a tensor
-//! that doesn't fit into the current shard begins the next, and one larger than the limit has a shard of its own. Inside a file wide dtypes come
-//! first, so that every tensor is aligned to its elements.
+//! Shards are filled in the order of the plan's targets as `huggingface_hub` does
+//! (`split_state_dict_into_shards_factory`): a tensor that doesn't fit into the current shard
+//! begins the next, and one larger than the limit has a shard of its own. Inside a file wide dtypes
+//! come first, so that every tensor is aligned to its elements.
 
 use std::collections::BTreeMap;
 
@@ -39,13 +40,17 @@ pub(super) struct Shards {
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 fn nbytes(item: &Item<'_>) -> Result<u64> {
-    item.2.nbytes().ok_or_else(|| Error::corrupt(format!("{} is no whole number of bytes", item.2)).at_key(item.1.as_str()))
+    item.2.nbytes().ok_or_else(|| {
+        Error::corrupt(format!("{} is no whole number of bytes", item.2)).at_key(item.1.as_str())
+    })
 }
 
-/// Where within a block the runs of an item should begin, as if it began at 0, and how long they are.
+/// Where within a block the runs of an item should begin, as if it began at 0, and how long they
+/// are.
 pub(super) type Phases<'a> = dyn Fn(usize) -> Vec<(u64, u64)> + 'a;
 
-/// Lays out files of at most `limit` bytes of tensors; without a limit, one file. Headers are padded so that most bytes begin where `phases` asks.
+/// Lays out files of at most `limit` bytes of tensors; without a limit, one file. Headers are
+/// padded so that most bytes begin where `phases` asks.
 pub(super) fn lay_out(
     items: &[Item<'_>],
     limit: Option<u64>,
@@ -54,22 +59,35 @@ pub(super) fn lay_out(
     phases: &Phases<'_>,
 ) -> Result<Shards> {
     let groups = grouped(items, limit, name)?;
-    let total = items.iter().try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
+    let total = items
+        .iter()
+        .try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
     let count = groups.len();
     let mut files = Vec::with_capacity(count);
     let mut map: Vec<(&Key, String)> = Vec::with_capacity(items.len());
     for (name, mut group) in groups {
         group.sort_by_key(|item| std::cmp::Reverse(item.2.dtype.bits()));
-        let entries: Vec<(Key, TensorInfo)> = group.iter().map(|(_, key, info)| ((*key).clone(), (*info).clone())).collect();
+        let entries: Vec<(Key, TensorInfo)> =
+            group.iter().map(|(_, key, info)| ((*key).clone(), (*info).clone())).collect();
         let (mut header, offsets) = safetensors_header(&entries, metadata)?;
         if let Some(phase) = wanted_phase(&group, &offsets, phases) {
             let missing = (phase + BLOCK - header.len() as u64 % BLOCK) % BLOCK;
             header = padded(header, missing)?;
         }
         let start = header.len() as u64;
-        let place = |offset: u64| start.checked_add(offset).ok_or_else(|| Error::new(ErrorKind::Limit, "a file would exceed 64 bits"));
-        let tensors = group.iter().zip(&offsets).map(|(item, offset)| Ok((item.0, place(*offset)?))).collect::<Result<Vec<_>>>()?;
-        let data = group.iter().try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
+        let place = |offset: u64| {
+            start
+                .checked_add(offset)
+                .ok_or_else(|| Error::new(ErrorKind::Limit, "a file would exceed 64 bits"))
+        };
+        let tensors = group
+            .iter()
+            .zip(&offsets)
+            .map(|(item, offset)| Ok((item.0, place(*offset)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let data = group
+            .iter()
+            .try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
         map.extend(group.iter().map(|item| (item.1, name.clone())));
         files.push(Shard { name, header, tensors, len: place(data)? });
     }
@@ -78,17 +96,28 @@ pub(super) fn lay_out(
 }
 
 /// Which items go into which file, by name, in order.
-pub(in crate::execute) fn grouped<'a>(items: &[Item<'a>], limit: Option<u64>, name: &str) -> Result<Vec<(String, Vec<Item<'a>>)>> {
+pub(in crate::execute) fn grouped<'a>(
+    items: &[Item<'a>],
+    limit: Option<u64>,
+    name: &str,
+) -> Result<Vec<(String, Vec<Item<'a>>)>> {
     let groups = match limit {
         Some(limit) => split(items, limit)?,
         None => vec![items.to_vec()],
     };
     let count = groups.len();
-    let name = |at: usize| if count == 1 { name.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", at + 1) };
+    let name = |at: usize| {
+        if count == 1 {
+            name.to_owned()
+        } else {
+            format!("model-{:05}-of-{count:05}.safetensors", at + 1)
+        }
+    };
     Ok(groups.into_iter().enumerate().map(|(at, group)| (name(at), group)).collect())
 }
 
-/// Where within a block the data should start, for most bytes to begin where they are asked to; `None` if it doesn't matter.
+/// Where within a block the data should start, for most bytes to begin where they are asked to;
+/// `None` if it doesn't matter.
 fn wanted_phase(group: &[Item<'_>], offsets: &[u64], phases: &Phases<'_>) -> Option<u64> {
     let mut votes: BTreeMap<u64, u64> = BTreeMap::new();
     for (item, offset) in group.iter().zip(offsets) {
@@ -107,7 +136,10 @@ fn wanted_phase(group: &[Item<'_>], offsets: &[u64], phases: &Phases<'_>) -> Opt
 
 /// A header made longer by spaces.
 fn padded(mut header: Vec<u8>, more: u64) -> Result<Vec<u8>> {
-    let len = (header.len() as u64).checked_add(more).and_then(|len| len.checked_sub(8)).filter(|len| *len <= MAX_HEADER_LEN);
+    let len = (header.len() as u64)
+        .checked_add(more)
+        .and_then(|len| len.checked_sub(8))
+        .filter(|len| *len <= MAX_HEADER_LEN);
     let (Some(len), Ok(more)) = (len, usize::try_from(more)) else {
         return Err(Error::new(ErrorKind::Limit, "the header would exceed the format's limit"));
     };
@@ -143,9 +175,11 @@ fn split<'a>(items: &[Item<'a>], limit: u64) -> Result<Vec<Vec<Item<'a>>>> {
 /// The text of an index.
 fn index(mut map: Vec<(&Key, String)>, total: u64) -> Result<String> {
     map.sort_by(|a, b| natural_order(a.0, b.0));
-    let map: serde_json::Map<String, serde_json::Value> = map.into_iter().map(|(key, file)| (key.to_string(), file.into())).collect();
+    let map: serde_json::Map<String, serde_json::Value> =
+        map.into_iter().map(|(key, file)| (key.to_string(), file.into())).collect();
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
-    let mut text = serde_json::to_string_pretty(&index).map_err(|error| Error::corrupt(format!("cannot write the index: {error}")))?;
+    let mut text = serde_json::to_string_pretty(&index)
+        .map_err(|error| Error::corrupt(format!("cannot write the index: {error}")))?;
     text.push('\n');
     Ok(text)
 }
@@ -157,9 +191,14 @@ mod tests {
 
     fn groups(sizes: &[u64], limit: u64) -> Vec<Vec<usize>> {
         let keys: Vec<Key> = (0..sizes.len()).map(|i| format!("t.{i}").into()).collect();
-        let infos: Vec<TensorInfo> = sizes.iter().map(|size| TensorInfo::new(Dtype::U8, vec![*size])).collect();
+        let infos: Vec<TensorInfo> =
+            sizes.iter().map(|size| TensorInfo::new(Dtype::U8, vec![*size])).collect();
         let items: Vec<Item<'_>> = (0..sizes.len()).map(|i| (i, &keys[i], &infos[i])).collect();
-        split(&items, limit).unwrap().into_iter().map(|group| group.into_iter().map(|item| item.0).collect()).collect()
+        split(&items, limit)
+            .unwrap()
+            .into_iter()
+            .map(|group| group.into_iter().map(|item| item.0).collect())
+            .collect()
     }
 
     #[test]
@@ -175,9 +214,12 @@ mod tests {
     #[test]
     fn wide_dtypes_come_first_in_a_file() {
         let keys: Vec<Key> = vec!["a".into(), "b".into(), "c".into()];
-        let infos = [Dtype::U8, Dtype::F32, Dtype::BF16].map(|dtype| TensorInfo::new(dtype, vec![3]));
+        let infos =
+            [Dtype::U8, Dtype::F32, Dtype::BF16].map(|dtype| TensorInfo::new(dtype, vec![3]));
         let items: Vec<Item<'_>> = (0..3).map(|i| (i, &keys[i], &infos[i])).collect();
-        let shards = lay_out(&items, Some(1000), &BTreeMap::new(), "model.safetensors", &|_| Vec::new()).unwrap();
+        let shards =
+            lay_out(&items, Some(1000), &BTreeMap::new(), "model.safetensors", &|_| Vec::new())
+                .unwrap();
         let file = &shards.files[0];
         let start = file.header.len() as u64;
         assert_eq!(file.tensors, [(1, start), (2, start + 12), (0, start + 18)]);

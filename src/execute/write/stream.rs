@@ -1,7 +1,10 @@
-//! Tensors are streamed into files: layouts are cut into jobs of bounded size, done by a pool with positioned reads and writes.
+//! Tensors are streamed into files: layouts are cut into jobs of bounded size, done by a pool with
+//! positioned reads and writes.
 //!
-//! A piece that nothing else interleaves with, or whose runs in the target are long, is done by tiles, each written run by run. Pieces that interleave
-//! finely are assembled: a stretch of the target is put together in a buffer and written at once. No tensor is held whole because of its size.
+//! A piece that nothing else interleaves with, or whose runs in the target are long, is done by
+//! tiles, each written run by run. Pieces that interleave finely are assembled: a stretch of the
+//! target is put together in a buffer and written at once. No tensor is held whole because of its
+//! size.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -24,7 +27,8 @@ use crate::tensor::Shape;
 /// Runs of a piece in the target that are at least so long, in bytes, are written one by one.
 const LONG_RUN: u64 = 64 << 10;
 
-/// Most bytes that are written by one call. With more, Linux takes pages for the cache in pieces so large that none are at hand.
+/// Most bytes that are written by one call. With more, Linux takes pages for the cache in pieces so
+/// large that none are at hand.
 const CALL: usize = 1 << 20;
 
 /// A tensor on its way into a file.
@@ -73,24 +77,40 @@ fn parts(layout: &Layout, budget: u64, long_run: u64) -> Vec<Part> {
     while let Some(piece) = layout.pieces.get(first) {
         // Pieces that lie across each other form a group.
         let (mut reach, mut next) = (piece.end(), first + 1);
-        while let Some(piece) = layout.pieces.get(next).filter(|piece| piece.target.offset < reach) {
+        while let Some(piece) = layout.pieces.get(next).filter(|piece| piece.target.offset < reach)
+        {
             reach = reach.max(piece.end());
             next += 1;
         }
         let group = first..next;
         let long = |piece: &Piece<Value>| {
-            let runs = piece.dims.last().zip(piece.target.strides.last()).filter(|(_, stride)| **stride == 1).map_or(1, |(n, _)| *n);
+            let runs = piece
+                .dims
+                .last()
+                .zip(piece.target.strides.last())
+                .filter(|(_, stride)| **stride == 1)
+                .map_or(1, |(n, _)| *n);
             runs * layout.size >= long_run
         };
         if group.len() == 1 || layout.pieces[group.clone()].iter().all(long) {
             for piece in group {
-                parts.push(Part::Tiles { piece, steps: tile::tile(&layout.pieces[piece], layout.size, budget) });
+                parts.push(Part::Tiles {
+                    piece,
+                    steps: tile::tile(&layout.pieces[piece], layout.size, budget),
+                });
             }
         } else {
-            let operands = |piece: &Piece<Value>| piece.value.leaves.iter().map(|leaf| width(leaf.dtype)).sum::<u64>();
+            let operands = |piece: &Piece<Value>| {
+                piece.value.leaves.iter().map(|leaf| width(leaf.dtype)).sum::<u64>()
+            };
             let widest = layout.pieces[group.clone()].iter().map(operands).max().unwrap_or(0);
             let chunk = (budget / (2 * layout.size + widest)).max(1);
-            parts.push(Part::Stretches { from: piece.target.offset, to: reach, pieces: group, chunk });
+            parts.push(Part::Stretches {
+                from: piece.target.offset,
+                to: reach,
+                pieces: group,
+                chunk,
+            });
         }
         first = next;
     }
@@ -145,9 +165,10 @@ impl Work<'_> {
     fn batch(&self) -> Batch {
         match self {
             Work::Copy(run) => Batch { jobs: run.jobs(), bytes: run.from.len },
-            Work::Part(Output { layout, .. }, part) => {
-                Batch { jobs: part.jobs(layout), bytes: part.elements(layout).saturating_mul(layout.size) }
-            }
+            Work::Part(Output { layout, .. }, part) => Batch {
+                jobs: part.jobs(layout),
+                bytes: part.elements(layout).saturating_mul(layout.size),
+            },
         }
     }
 }
@@ -156,7 +177,20 @@ impl<'a> Pool<'a> {
     pub(in crate::execute) fn new(leaves: &'a dyn Leaves, budget: u64, total: u64) -> Self {
         let [written, copied, shared] = [0; 3].map(AtomicU64::new);
         let (gap, long_run) = (GAP, LONG_RUN);
-        Self { leaves, budget, cancel: None, progress: None, total, gap, long_run, written, copied, shared, share: false, finished: None }
+        Self {
+            leaves,
+            budget,
+            cancel: None,
+            progress: None,
+            total,
+            gap,
+            long_run,
+            written,
+            copied,
+            shared,
+            share: false,
+            finished: None,
+        }
     }
 
     /// Writes the data of all tensors.
@@ -177,7 +211,8 @@ impl<'a> Pool<'a> {
                 scope.spawn(move |_| {
                     if let Err(error) = self.worker(firsts, queue, at) {
                         queue.stop();
-                        // The first failure is told; a lock is only poisoned by a panic, which the scope passes on.
+                        // The first failure is told; a lock is only poisoned by a panic, which the
+                        // scope passes on.
                         if let Ok(mut failed) = failed.lock() {
                             failed.get_or_insert(error);
                         }
@@ -194,7 +229,8 @@ impl<'a> Pool<'a> {
         while let Some(job) = queue.next(own) {
             not_cancelled(self.cancel)?;
             let at = firsts.partition_point(|(first, ..)| *first <= job);
-            let (first, work) = at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
+            let (first, work) =
+                at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
             match work {
                 Work::Copy(run) => {
                     let done = run.copy(job - first, self.share, &mut buffer)?;
@@ -204,7 +240,13 @@ impl<'a> Pool<'a> {
                 }
                 Work::Part(output, part) => {
                     let done = self.job(output, part, job - first, &mut worker, &mut buffer);
-                    done.map_err(|error| if error.key().is_some() { error } else { error.at_key(output.key.as_str()) })?;
+                    done.map_err(|error| {
+                        if error.key().is_some() {
+                            error
+                        } else {
+                            error.at_key(output.key.as_str())
+                        }
+                    })?;
                 }
             }
         }
@@ -218,16 +260,24 @@ impl<'a> Pool<'a> {
         for output in outputs {
             for part in parts(&output.layout, tile, self.long_run) {
                 let from = match &part {
-                    Part::Tiles { piece, .. } => self.run_of(output, &output.layout.pieces[*piece])?,
+                    Part::Tiles { piece, .. } => {
+                        self.run_of(output, &output.layout.pieces[*piece])?
+                    }
                     Part::Stretches { .. } => None,
                 };
                 match from {
-                    Some((from, at)) => runs.push(Run { key: &output.key, from, to: &output.file, at }),
+                    Some((from, at)) => {
+                        runs.push(Run { key: &output.key, from, to: &output.file, at })
+                    }
                     None => work.push((self.place(output, &part)?, Work::Part(output, part))),
                 }
             }
         }
-        work.extend(join(runs).into_iter().map(|run| (Some((run.from.path, run.from.offset)), Work::Copy(run))));
+        work.extend(
+            join(runs)
+                .into_iter()
+                .map(|run| (Some((run.from.path, run.from.offset)), Work::Copy(run))),
+        );
         work.sort_by_key(|(place, _)| *place);
         Ok(work.into_iter().map(|(_, work)| work).collect())
     }
@@ -239,15 +289,29 @@ impl<'a> Pool<'a> {
             Part::Stretches { pieces, .. } => pieces.start,
         };
         let Some(piece) = output.layout.pieces.get(piece) else { return Ok(None) };
-        let Some((leaf, lane)) = piece.value.leaves.first().zip(piece.operands.first()) else { return Ok(None) };
+        let Some((leaf, lane)) = piece.value.leaves.first().zip(piece.operands.first()) else {
+            return Ok(None);
+        };
         let extent = self.leaves.extent(leaf.node)?;
-        Ok(extent.map(|extent| (extent.path, extent.offset.saturating_add(lane.offset.saturating_mul(width(leaf.dtype))))))
+        Ok(extent.map(|extent| {
+            (
+                extent.path,
+                extent.offset.saturating_add(lane.offset.saturating_mul(width(leaf.dtype))),
+            )
+        }))
     }
 
     /// Where a piece lies in a file, and where it goes, if it is the same bytes on both sides.
-    fn run_of<'b>(&'b self, output: &Output, piece: &Piece<Value>) -> Result<Option<(Extent<'b>, u64)>> {
-        let (Some(leaf), Some(lane), true) = (piece.value.leaves.first(), piece.operands.first(), piece.is_run() && piece.value.is_copy())
-        else {
+    fn run_of<'b>(
+        &'b self,
+        output: &Output,
+        piece: &Piece<Value>,
+    ) -> Result<Option<(Extent<'b>, u64)>> {
+        let (Some(leaf), Some(lane), true) = (
+            piece.value.leaves.first(),
+            piece.operands.first(),
+            piece.is_run() && piece.value.is_copy(),
+        ) else {
             return Ok(None);
         };
         let size = output.layout.size;
@@ -255,17 +319,34 @@ impl<'a> Pool<'a> {
             return Ok(None);
         }
         let Some(extent) = self.leaves.extent(leaf.node)? else { return Ok(None) };
-        let (from, len) = (lane.offset.checked_mul(size).ok_or_else(outside)?, piece.volume().checked_mul(size).ok_or_else(outside)?);
+        let (from, len) = (
+            lane.offset.checked_mul(size).ok_or_else(outside)?,
+            piece.volume().checked_mul(size).ok_or_else(outside)?,
+        );
         if from.checked_add(len).is_none_or(|end| end > extent.len) {
             return Err(outside());
         }
-        let at = piece.target.offset.checked_mul(size).and_then(|at| at.checked_add(output.start)).ok_or_else(outside)?;
+        let at = piece
+            .target
+            .offset
+            .checked_mul(size)
+            .and_then(|at| at.checked_add(output.start))
+            .ok_or_else(outside)?;
         Ok(Some((Extent { offset: extent.offset + from, len, ..extent }, at)))
     }
 
-    fn job(&self, output: &Output, part: &Part, job: u64, worker: &mut Worker, buffer: &mut Vec<u8>) -> Result<()> {
+    fn job(
+        &self,
+        output: &Output,
+        part: &Part,
+        job: u64,
+        worker: &mut Worker,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
         // Counted before the bytes are: whoever hears that the file is whole sees it.
-        let overflowed = |worker: &mut Worker| output.overflowed.fetch_add(std::mem::take(&mut worker.overflowed), Ordering::Relaxed);
+        let overflowed = |worker: &mut Worker| {
+            output.overflowed.fetch_add(std::mem::take(&mut worker.overflowed), Ordering::Relaxed)
+        };
         let layout = &output.layout;
         match part {
             Part::Tiles { piece, steps } => {
@@ -279,15 +360,23 @@ impl<'a> Pool<'a> {
             Part::Stretches { from, to, pieces, chunk } => {
                 let range = (from + job * chunk, (from + (job + 1) * chunk).min(*to));
                 let bytes = sized(buffer, bytes_of(range.1 - range.0, layout.size)?);
-                let near = |piece: &&Piece<Value>| piece.target.offset < range.1 && piece.end() > range.0;
+                let near =
+                    |piece: &&Piece<Value>| piece.target.offset < range.1 && piece.end() > range.0;
                 for piece in layout.pieces[pieces.clone()].iter().filter(near) {
                     let mut inside = Vec::new();
                     let cut = Cut::linear(layout.numel, range);
-                    clip(piece.clone(), Which::Target, cut, &mut inside, MAX_PIECES).ok_or_else(outside)?;
+                    clip(piece.clone(), Which::Target, cut, &mut inside, MAX_PIECES)
+                        .ok_or_else(outside)?;
                     for piece in inside {
                         let at = bytes_of(piece.target.offset - range.0, layout.size)?;
                         let bytes = bytes.get_mut(at..).ok_or_else(outside)?;
-                        worker.place(&piece, layout.size, self.leaves, bytes, &piece.target.strides)?;
+                        worker.place(
+                            &piece,
+                            layout.size,
+                            self.leaves,
+                            bytes,
+                            &piece.target.strides,
+                        )?;
                     }
                 }
                 overflowed(worker);
@@ -307,7 +396,8 @@ impl<'a> Pool<'a> {
         let len = bytes_of(run, output.layout.size)?;
         let mut at = vec![0u64; outer];
         for run in bytes.chunks_exact(len.max(1)) {
-            let offset = piece.target.offset + at.iter().zip(&piece.target.strides).map(|(at, stride)| at * stride).sum::<u64>();
+            let offset = piece.target.offset
+                + at.iter().zip(&piece.target.strides).map(|(at, stride)| at * stride).sum::<u64>();
             self.write(output, offset, run)?;
             for k in (0..outer).rev() {
                 at[k] += 1;
@@ -323,7 +413,10 @@ impl<'a> Pool<'a> {
     /// Writes bytes that begin at an element of the target.
     fn write(&self, output: &Output, element: u64, bytes: &[u8]) -> Result<()> {
         let OutFile { file, path, .. } = &*output.file;
-        let offset = element.checked_mul(output.layout.size).and_then(|at| at.checked_add(output.start)).ok_or_else(outside)?;
+        let offset = element
+            .checked_mul(output.layout.size)
+            .and_then(|at| at.checked_add(output.start))
+            .ok_or_else(outside)?;
         for (part, at) in bytes.chunks(CALL).zip((offset..).step_by(CALL)) {
             file.write_all_at(part, at).map_err(|error| Error::io("cannot write", path, error))?;
         }
@@ -332,7 +425,8 @@ impl<'a> Pool<'a> {
     }
 
     fn count(&self, file: &Arc<OutFile>, bytes: u64) {
-        // Released by each writer and acquired by the last, so that all that was written is there when the file is passed on.
+        // Released by each writer and acquired by the last, so that all that was written is there
+        // when the file is passed on.
         if bytes > 0
             && file.left.fetch_sub(bytes, Ordering::AcqRel) == bytes
             && let Some(finished) = &self.finished
@@ -347,7 +441,8 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// Bytes of a budget that hold what is read; what is written takes the rest, as long runs are dearer there.
+/// Bytes of a budget that hold what is read; what is written takes the rest, as long runs are
+/// dearer there.
 fn stretch(budget: u64) -> u64 {
     (budget / 2).min(2 << 20)
 }

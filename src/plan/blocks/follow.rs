@@ -1,7 +1,9 @@
-//! How large the blocks of a node are along each dimension, through narrowing, permuting, reshaping and joining.
+//! How large the blocks of a node are along each dimension, through narrowing, permuting, reshaping
+//! and joining.
 //!
-//! What comes out is right for every element or is *broken*: blocks may be called broken that another look would still find whole, as where
-//! two dimensions are joined and parted again, but never the other way round.
+//! What comes out is right for every element or is *broken*: blocks may be called broken that
+//! another look would still find whole, as where two dimensions are joined and parted again, but
+//! never the other way round.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -13,13 +15,15 @@ use crate::plan::node::{NodeId, Op};
 use crate::tensor::TensorInfo;
 use crate::tensor::companion::{Role, tensor_of};
 
-/// Rows and columns of a block where nothing else is said. Source: `weight_block_size` of DeepSeek-V3's config.json.
+/// Rows and columns of a block where nothing else is said. Source: `weight_block_size` of
+/// DeepSeek-V3's config.json.
 const BLOCK: u64 = 128;
 
 /// A number for each dimension.
 pub(super) type Sizes = SmallVec<[u64; 4]>;
 
-/// Something for some of the nodes: with tens of thousands of them, looking a number up in a table of hashes was a tenth of planning.
+/// Something for some of the nodes: with tens of thousands of them, looking a number up in a table
+/// of hashes was a tenth of planning.
 #[derive(Clone, Debug)]
 pub(super) struct ByNode<T>(Vec<Option<T>>);
 
@@ -61,7 +65,8 @@ impl<T> ByNode<T> {
 /// A quantized tensor of the checkpoint.
 pub(super) struct Quantized {
     pub(super) scales: NodeId,
-    /// Elements of a block along each dimension; more than there are where one block takes them all.
+    /// Elements of a block along each dimension; more than there are where one block takes them
+    /// all.
     pub(super) block: Sizes,
 }
 
@@ -110,7 +115,8 @@ pub(super) fn quantized(graph: &Graph, config: Config) -> ByNode<Quantized> {
         }
         let (leading, last) = shape.split_at(shape.len() - 2);
         let block: Option<Sizes> = if in_blocks {
-            (sizes == &shape[..shape.len() - 1]).then(|| sizes.iter().map(|_| 1).chain(shape.last().copied()).collect())
+            (sizes == &shape[..shape.len() - 1])
+                .then(|| sizes.iter().map(|_| 1).chain(shape.last().copied()).collect())
         } else if sizes.len() == shape.len() && sizes.starts_with(leading) {
             let last = last
                 .iter()
@@ -135,11 +141,13 @@ pub(super) fn quantized(graph: &Graph, config: Config) -> ByNode<Quantized> {
 /// The block size along one dimension, from its size and how many scales there are.
 fn block_of(size: u64, count: u64, said: Option<u64>) -> Option<u64> {
     let fits = |block: &u64| *block > 0 && size.div_ceil(*block) == count;
-    said.filter(fits).or_else(|| Some(BLOCK).filter(fits)).or_else(|| size.checked_div(count).map(|_| size.div_ceil(count)).filter(fits))
+    said.filter(fits)
+        .or_else(|| Some(BLOCK).filter(fits))
+        .or_else(|| size.checked_div(count).map(|_| size.div_ceil(count)).filter(fits))
 }
 
-/// How the elements of each node lie in blocks, and a quantized tensor of the checkpoint that it has them from; inputs come before what
-/// uses them.
+/// How the elements of each node lie in blocks, and a quantized tensor of the checkpoint that it
+/// has them from; inputs come before what uses them.
 pub(super) fn follow(graph: &Graph, quantized: &ByNode<Quantized>) -> (Vec<Blocks>, Vec<NodeId>) {
     let mut blocks: Vec<Blocks> = Vec::with_capacity(graph.nodes.len());
     let mut sources: Vec<NodeId> = Vec::with_capacity(graph.nodes.len());
@@ -147,7 +155,9 @@ pub(super) fn follow(graph: &Graph, quantized: &ByNode<Quantized>) -> (Vec<Block
         let of_input = node.inputs.iter().find(|input| blocks[input.0 as usize] != Blocks::None);
         let source = of_input.map_or(at, |input| sources[input.0 as usize]);
         let found = match (&node.op, of_input) {
-            (Op::Source { .. }, _) => quantized.get(at).map_or(Blocks::None, |it| Blocks::Of(it.block.clone())),
+            (Op::Source { .. }, _) => {
+                quantized.get(at).map_or(Blocks::None, |it| Blocks::Of(it.block.clone()))
+            }
             (op, Some(_)) if op.is_index_map() => match after(graph, node, &blocks) {
                 Ok(block) => Blocks::Of(block),
                 Err(Some(why)) => Blocks::Broken(Break { source, why }),
@@ -181,7 +191,9 @@ fn after(graph: &Graph, node: &Node, blocks: &[Blocks]) -> Result<Sizes, Option<
             let (size, step) = (graph.info(*input).shape[*dim], block[*dim].max(1));
             let end = start.saturating_add(*len);
             if start % step != 0 || (end % step != 0 && end != size) {
-                return Err(Some(format!("the cut {start}..{end} of dimension {dim} goes through one")));
+                return Err(Some(format!(
+                    "the cut {start}..{end} of dimension {dim} goes through one"
+                )));
             }
             Ok(block.clone())
         }
@@ -193,12 +205,20 @@ fn after(graph: &Graph, node: &Node, blocks: &[Blocks]) -> Result<Sizes, Option<
             let block = block_of(input)?;
             let (from, to) = (&graph.info(*input).shape[..], &node.info.shape[..]);
             reshaped(from, block, to).ok_or_else(|| {
-                Some(format!("its elements don't stay together when {} becomes {}", graph.info(*input).shape, node.info.shape))
+                Some(format!(
+                    "its elements don't stay together when {} becomes {}",
+                    graph.info(*input).shape,
+                    node.info.shape
+                ))
             })
         }
         Op::Concat { dim } => {
             let mut joined: Option<&Sizes> = None;
-            for input in node.inputs.iter().filter(|input| !matches!(graph.node(**input).op, Op::Fill { .. })) {
+            for input in node
+                .inputs
+                .iter()
+                .filter(|input| !matches!(graph.node(**input).op, Op::Fill { .. }))
+            {
                 let block = block_of(input)?;
                 if *joined.get_or_insert(block) != block {
                     return Err(Some("it is joined with a tensor in other blocks".to_owned()));
@@ -206,8 +226,14 @@ fn after(graph: &Graph, node: &Node, blocks: &[Blocks]) -> Result<Sizes, Option<
             }
             let block = joined.ok_or(None)?;
             let (_, before) = node.inputs.split_last().ok_or(None)?;
-            match before.iter().map(|input| graph.info(*input).shape[*dim]).find(|size| size % block[*dim].max(1) != 0) {
-                Some(size) => Err(Some(format!("what is joined to its {size} along dimension {dim} starts within one"))),
+            match before
+                .iter()
+                .map(|input| graph.info(*input).shape[*dim])
+                .find(|size| size % block[*dim].max(1) != 0)
+            {
+                Some(size) => Err(Some(format!(
+                    "what is joined to its {size} along dimension {dim} starts within one"
+                ))),
                 None => Ok(block.clone()),
             }
         }
@@ -215,7 +241,8 @@ fn after(graph: &Graph, node: &Node, blocks: &[Blocks]) -> Result<Sizes, Option<
     }
 }
 
-/// The blocks along the dimensions of another shape of the same elements; `None` if they don't stay blocks.
+/// The blocks along the dimensions of another shape of the same elements; `None` if they don't stay
+/// blocks.
 fn reshaped(from: &[u64], block: &[u64], to: &[u64]) -> Option<Sizes> {
     let mut result: Sizes = smallvec![1; to.len()];
     let (mut i, mut j) = (0, 0);
@@ -264,7 +291,8 @@ fn reshaped(from: &[u64], block: &[u64], to: &[u64]) -> Option<Sizes> {
     Some(result)
 }
 
-/// How many elements in row a block has where several dimensions become one; `None` if they don't lie in a row.
+/// How many elements in row a block has where several dimensions become one; `None` if they don't
+/// lie in a row.
 fn run(sizes: &[u64], block: &[u64]) -> Option<u64> {
     let (mut run, mut closed) = (1u64, false);
     for at in (0..sizes.len()).rev().filter(|at| sizes[*at] > 1) {

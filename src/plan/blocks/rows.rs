@@ -1,7 +1,8 @@
-//! Biases have a number for each row of their tensor: rows that are put into another order, and a bias that isn't, are a module converted by half.
+//! Biases have a number for each row of their tensor: rows that are put into another order, and a
+//! bias that isn't, are a module converted by half.
 //!
-//! A bias is looked at as scales of blocks of one row are. What can't be followed, as rows that are joined with others without a bias, is
-//! not held against anyone.
+//! A bias is looked at as scales of blocks of one row are. What can't be followed, as rows that are
+//! joined with others without a bias, is not held against anyone.
 
 use std::cell::{Cell, RefCell};
 
@@ -49,9 +50,17 @@ impl Planner<'_> {
             return Vec::new();
         }
         let (blocks, from) = follow(&self.graph, &rows);
-        let check = Check { graph: &self.graph, blocks, from, quantized: rows, steps: Cell::new(0), seen: RefCell::default() };
+        let check = Check {
+            graph: &self.graph,
+            blocks,
+            from,
+            quantized: rows,
+            steps: Cell::new(0),
+            seen: RefCell::default(),
+        };
         asked.retain(|one| {
-            let (rows, bias) = (check.unconverted(one.moved.node), check.unconverted(one.beside.node));
+            let (rows, bias) =
+                (check.unconverted(one.moved.node), check.unconverted(one.beside.node));
             matches!(check.blocks[rows.0 as usize], Blocks::Of(_)) && check.differ(rows, bias)
         });
         asked
@@ -75,6 +84,10 @@ fn rows_of(graph: &Graph, tensor: NodeId, bias: NodeId) -> Option<Sizes> {
     let [count] = *graph.info(bias).shape else { return None };
     let shape = &graph.info(tensor).shape;
     let row = shape.iter().position(|size| *size == count)?;
-    let block: SmallVec<_> = shape.iter().enumerate().map(|(at, size)| if at == row { 1 } else { (*size).max(1) }).collect();
+    let block: SmallVec<_> = shape
+        .iter()
+        .enumerate()
+        .map(|(at, size)| if at == row { 1 } else { (*size).max(1) })
+        .collect();
     (shape.len() > 1).then_some(block)
 }

@@ -9,7 +9,8 @@ use crate::tensor::{Dtype, TensorInfo};
 /// The element of the checkpoint that each element of a node is.
 type Elements = Vec<(NodeId, u64)>;
 
-/// The element of the checkpoint that each element of a node is, in row-major order: a calculation of its own, coordinate by coordinate.
+/// The element of the checkpoint that each element of a node is, in row-major order: a calculation
+/// of its own, coordinate by coordinate.
 fn elements(graph: &Graph, id: NodeId) -> Elements {
     let node = graph.node(id);
     let shape = node.info.shape.to_vec();
@@ -22,9 +23,14 @@ fn elements(graph: &Graph, id: NodeId) -> Elements {
         }
         at
     };
-    let index = |at: &[u64], shape: &[u64]| at.iter().zip(shape).fold(0, |index, (at, size)| index * size + at);
-    let inputs: Vec<(Vec<u64>, Elements)> =
-        node.inputs.iter().map(|input| (graph.info(*input).shape.to_vec(), elements(graph, *input))).collect();
+    let index = |at: &[u64], shape: &[u64]| {
+        at.iter().zip(shape).fold(0, |index, (at, size)| index * size + at)
+    };
+    let inputs: Vec<(Vec<u64>, Elements)> = node
+        .inputs
+        .iter()
+        .map(|input| (graph.info(*input).shape.to_vec(), elements(graph, *input)))
+        .collect();
     (0..count)
         .map(|element| {
             let mut at = coordinates(element, &shape);
@@ -55,7 +61,14 @@ fn elements(graph: &Graph, id: NodeId) -> Elements {
 }
 
 /// One step of a chain, by numbers that are made to fit.
-fn step(graph: &mut Graph, last: NodeId, others: &[NodeId], kind: u8, x: u64, y: u64) -> Option<NodeId> {
+fn step(
+    graph: &mut Graph,
+    last: NodeId,
+    others: &[NodeId],
+    kind: u8,
+    x: u64,
+    y: u64,
+) -> Option<NodeId> {
     let shape = graph.info(last).shape.to_vec();
     let dim = (x % shape.len() as u64) as usize;
     match kind {
@@ -70,7 +83,8 @@ fn step(graph: &mut Graph, last: NodeId, others: &[NodeId], kind: u8, x: u64, y:
         }
         2 => {
             // One dimension becomes two.
-            let divisors: Vec<u64> = (1..=shape[dim]).filter(|size| shape[dim].is_multiple_of(*size)).collect();
+            let divisors: Vec<u64> =
+                (1..=shape[dim]).filter(|size| shape[dim].is_multiple_of(*size)).collect();
             let part = divisors[(y % divisors.len() as u64) as usize];
             let mut to = shape.clone();
             to.splice(dim..=dim, [shape[dim] / part, part]);
@@ -82,7 +96,11 @@ fn step(graph: &mut Graph, last: NodeId, others: &[NodeId], kind: u8, x: u64, y:
             graph.reshape(last, to).ok()
         }
         _ => {
-            let fits: Vec<NodeId> = others.iter().copied().filter(|other| graph.info(*other).shape == graph.info(last).shape).collect();
+            let fits: Vec<NodeId> = others
+                .iter()
+                .copied()
+                .filter(|other| graph.info(*other).shape == graph.info(last).shape)
+                .collect();
             let other = *fits.get((y % fits.len().max(1) as u64) as usize)?;
             graph.concat(vec![last, other], dim).ok()
         }
@@ -90,7 +108,12 @@ fn step(graph: &mut Graph, last: NodeId, others: &[NodeId], kind: u8, x: u64, y:
 }
 
 fn header(graph: &mut Graph, name: &str, rows: u64, columns: u64) -> NodeId {
-    let weight = graph.source(&Key::from(format!("{name}.weight")), &TensorInfo::new(Dtype::F8_E4M3, vec![rows, columns])).unwrap();
+    let weight = graph
+        .source(
+            &Key::from(format!("{name}.weight")),
+            &TensorInfo::new(Dtype::F8_E4M3, vec![rows, columns]),
+        )
+        .unwrap();
     let scales = TensorInfo::new(Dtype::F32, vec![rows.div_ceil(4), columns.div_ceil(3)]);
     graph.source(&Key::from(format!("{name}.weight_scale_inv")), &scales).unwrap();
     weight
@@ -99,7 +122,8 @@ fn header(graph: &mut Graph, name: &str, rows: u64, columns: u64) -> NodeId {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Where blocks are said to be whole, each is one of the checkpoint's, whole but for edges, and they lie as is said.
+    /// Where blocks are said to be whole, each is one of the checkpoint's, whole but for edges, and
+    /// they lie as is said.
     #[test]
     fn what_is_whole_is_whole(
         rows in 1u64..14,
@@ -162,7 +186,9 @@ fn chains_of_both_kinds_are_met() {
     let within = graph.reshape(weight, vec![3, 2, 2, 6]).unwrap();
     let within = graph.permute(within, &[0, 2, 1, 3]).unwrap();
     let within = graph.reshape(within, vec![12, 6]).unwrap();
-    let config = Config::from_value(serde_json::json!({"quantization_config": {"weight_block_size": [4, 3]}}));
+    let config = Config::from_value(
+        serde_json::json!({"quantization_config": {"weight_block_size": [4, 3]}}),
+    );
     let (blocks, _) = follow(&graph, &quantized(&graph, config));
     let of = |id: NodeId| blocks[id.0 as usize].clone();
     assert_eq!(of(whole), Blocks::Of(smallvec::smallvec![4, 3]));

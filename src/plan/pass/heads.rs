@@ -1,7 +1,9 @@
-//! Whether heads that were turned for rotary embeddings agree: what attends to each other has heads of one size.
+//! Whether heads that were turned for rotary embeddings agree: what attends to each other has heads
+//! of one size.
 //!
-//! `rope_halves(heads)` fits whatever number divides the rows, and a wrong one gives no error but a model that talks gibberish. Queries and
-//! keys of one module have heads of one size, though. So a second size in one module tells that one of the numbers is wrong.
+//! `rope_halves(heads)` fits whatever number divides the rows, and a wrong one gives no error but a
+//! model that talks gibberish. Queries and keys of one module have heads of one size, though. So a
+//! second size in one module tells that one of the numbers is wrong.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +17,9 @@ use crate::plan::state::Entry;
 
 /// The first tensor of each module that was turned, by one rule file.
 #[derive(Clone, Debug, Default)]
-pub(in crate::plan) struct Heads(HashMap<Attention, (Turned, Key, Place), foldhash::fast::RandomState>);
+pub(in crate::plan) struct Heads(
+    HashMap<Attention, (Turned, Key, Place), foldhash::fast::RandomState>,
+);
 
 /// A rule file, and where an attention is.
 type Attention = (usize, Box<str>);
@@ -27,22 +31,35 @@ impl Planner<'_> {
         let Some(key) = made.first().map(|entry| &entry.key) else { return };
         let file = Arc::as_ptr(&place.source) as usize;
         for here in turned {
-            let first = self.evidence.heads.0.entry((file, module(key))).or_insert_with(|| (here, key.clone(), place.clone()));
-            // One tensor may be turned twice, by heads of two sizes: that is no second opinion of them.
+            let first = self
+                .evidence
+                .heads
+                .0
+                .entry((file, module(key)))
+                .or_insert_with(|| (here, key.clone(), place.clone()));
+            // One tensor may be turned twice, by heads of two sizes: that is no second opinion of
+            // them.
             if first.0.size == here.size || first.1 == *key {
                 continue;
             }
             let (there, other, other_place) = first.clone();
             let same = |finding: &&mut Diagnostic| {
-                finding.code == HEAD_SIZES && finding.primary.as_ref().is_some_and(|(at, _)| at.span == place.span)
+                finding.code == HEAD_SIZES
+                    && finding.primary.as_ref().is_some_and(|(at, _)| at.span == place.span)
             };
             if let Some(known) = self.findings.iter_mut().find(same) {
                 known.keys.extend([other.as_str().to_owned(), key.as_str().to_owned()]);
                 continue;
             }
             let said = |turned: Turned| format!("{} heads of {} rows", turned.heads, turned.size);
-            let message = format!("heads of two sizes in one attention: `{other}` as {}, `{key}` as {}", said(there), said(here));
-            let finding = Diagnostic::error(HEAD_SIZES, message).at(place.clone(), said(here)).label(other_place, said(there));
+            let message = format!(
+                "heads of two sizes in one attention: `{other}` as {}, `{key}` as {}",
+                said(there),
+                said(here)
+            );
+            let finding = Diagnostic::error(HEAD_SIZES, message)
+                .at(place.clone(), said(here))
+                .label(other_place, said(there));
             let finding = finding.keys([other.as_str(), key.as_str()]);
             self.findings.push(finding.hint(
                 "queries and keys have heads of one size, so one of the numbers of heads is wrong: give both as the model has them \
@@ -52,7 +69,8 @@ impl Planner<'_> {
     }
 }
 
-/// Where an attention is, and which of its tensors are alike: `layers.0.attn.wq.weight` and `layers.0.attn.wk.weight` are.
+/// Where an attention is, and which of its tensors are alike: `layers.0.attn.wq.weight` and
+/// `layers.0.attn.wk.weight` are.
 fn module(key: &Key) -> Box<str> {
     let (rest, leaf) = key.rsplit_once('.').unwrap_or(("", key));
     let (module, _) = rest.rsplit_once('.').unwrap_or(("", rest));

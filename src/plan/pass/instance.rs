@@ -1,4 +1,5 @@
-//! Instances of a `map`: the tensors of one layer, say, followed through the joint ops to the targets.
+//! Instances of a `map`: the tensors of one layer, say, followed through the joint ops to the
+//! targets.
 
 use std::collections::BTreeMap;
 
@@ -39,10 +40,17 @@ impl Planner<'_> {
         for (slot, value) in bound.shared.iter().zip(shared) {
             bindings.set(*slot, value);
         }
-        let keys: Vec<String> =
-            members.iter().flat_map(BTreeMap::values).filter_map(|place| Some(String::from(self.state.at(*place)?.key.clone()))).collect();
+        let keys: Vec<String> = members
+            .iter()
+            .flat_map(BTreeMap::values)
+            .filter_map(|place| Some(String::from(self.state.at(*place)?.key.clone())))
+            .collect();
         let unfit = |why: String, place: &Place| {
-            Box::new(Diagnostic::error(SHAPE, why).at(place.clone(), "doesn't fit these tensors").keys(keys.iter().take(8).cloned()))
+            Box::new(
+                Diagnostic::error(SHAPE, why)
+                    .at(place.clone(), "doesn't fit these tensors")
+                    .keys(keys.iter().take(8).cloned()),
+            )
         };
         self.graph.turned.clear();
         let mut families = Vec::with_capacity(members.len());
@@ -73,7 +81,11 @@ impl Planner<'_> {
             families = self.joint(bound, &bindings, families, op, place, &keys, &unfit)?;
         }
         if families.len() != bound.targets.len() {
-            let why = format!("{} tensors come out of this, for {} targets", families.len(), bound.targets.len());
+            let why = format!(
+                "{} tensors come out of this, for {} targets",
+                families.len(),
+                bound.targets.len()
+            );
             return Err(unfit(why, &bound.rule.place));
         }
         let (origin, mut rules) = self.history(members);
@@ -96,10 +108,18 @@ impl Planner<'_> {
                                 &side.side.place,
                             ));
                         };
-                        made.push(Entry { key: Key::from(key), node, origin: origin.clone(), rules: rules.clone(), tied: false });
+                        made.push(Entry {
+                            key: Key::from(key),
+                            node,
+                            origin: origin.clone(),
+                            rules: rules.clone(),
+                            tied: false,
+                        });
                     }
                     // Read backwards, what was made goes.
-                    BoundItem::Made(_) | BoundItem::Regex(_) => self.drop_sources(node, &DropReason::Rule(id)),
+                    BoundItem::Made(_) | BoundItem::Regex(_) => {
+                        self.drop_sources(node, &DropReason::Rule(id))
+                    }
                 }
             }
         }
@@ -107,9 +127,11 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Where an instance comes from: its first key in the checkpoint, and all rules that made its sources.
+    /// Where an instance comes from: its first key in the checkpoint, and all rules that made its
+    /// sources.
     fn history(&self, members: &[Members]) -> (Key, Vec<RuleId>) {
-        let entries = || members.iter().flat_map(BTreeMap::values).filter_map(|place| self.state.at(*place));
+        let entries =
+            || members.iter().flat_map(BTreeMap::values).filter_map(|place| self.state.at(*place));
         let origin = entries().next().map_or_else(|| Key::from(""), |entry| entry.origin.clone());
         let mut rules: Vec<RuleId> = Vec::new();
         for entry in entries() {
@@ -147,18 +169,27 @@ impl Planner<'_> {
                 let Some(first) = families.first() else { return Ok(families) };
                 let mut joined = BTreeMap::new();
                 for values in first.nodes.keys() {
-                    let parts: Option<Vec<NodeId>> = families.iter().map(|family| family.nodes.get(values).copied()).collect();
-                    let Some(parts) = parts else { return Err(self.incomplete(bound, bindings, 0, &[], keys)) };
-                    joined.insert(values.clone(), self.graph.join(parts, op).map_err(|why| unfit(why, place))?);
+                    let parts: Option<Vec<NodeId>> =
+                        families.iter().map(|family| family.nodes.get(values).copied()).collect();
+                    let Some(parts) = parts else {
+                        return Err(self.incomplete(bound, bindings, 0, &[], keys));
+                    };
+                    joined.insert(
+                        values.clone(),
+                        self.graph.join(parts, op).map_err(|why| unfit(why, place))?,
+                    );
                 }
                 Ok(vec![Family { slots: first.slots.clone(), nodes: joined }])
             }
             Arity::Part(count) => {
                 let count = count.unwrap_or(bound.targets.len());
                 let Some(family) = families.into_iter().next() else { return Ok(Vec::new()) };
-                let mut parts: Vec<Family> = (0..count).map(|_| Family { slots: family.slots.clone(), nodes: BTreeMap::new() }).collect();
+                let mut parts: Vec<Family> = (0..count)
+                    .map(|_| Family { slots: family.slots.clone(), nodes: BTreeMap::new() })
+                    .collect();
                 for (values, node) in family.nodes {
-                    let split = self.graph.part(node, op, count).map_err(|why| unfit(why, place))?;
+                    let split =
+                        self.graph.part(node, op, count).map_err(|why| unfit(why, place))?;
                     for (part, node) in parts.iter_mut().zip(split) {
                         part.nodes.insert(values.clone(), node);
                     }
@@ -166,12 +197,18 @@ impl Planner<'_> {
                 Ok(parts)
             }
             Arity::Gather(over) => {
-                // All families must have the same values: w1 of eight experts and w3 of seven is incomplete.
-                let expected = self.expected(bound, &families, over).map_err(|why| unfit(why, place))?;
+                // All families must have the same values: w1 of eight experts and w3 of seven is
+                // incomplete.
+                let expected =
+                    self.expected(bound, &families, over).map_err(|why| unfit(why, place))?;
                 families
                     .into_iter()
                     .enumerate()
-                    .map(|(which, family)| self.gather(bound, bindings, family, which, op, place, over, &expected, keys, unfit))
+                    .map(|(which, family)| {
+                        self.gather(
+                            bound, bindings, family, which, op, place, over, &expected, keys, unfit,
+                        )
+                    })
                     .collect()
             }
             Arity::Scatter(over) => families
@@ -183,15 +220,23 @@ impl Planner<'_> {
                     let mut nodes = BTreeMap::new();
                     let range = bound.ranges.get(usize::from(over.0)).cloned().flatten();
                     for (values, node) in family.nodes {
-                        let count = range.as_ref().map_or(0, |range| range.end.saturating_sub(range.start));
+                        let count =
+                            range.as_ref().map_or(0, |range| range.end.saturating_sub(range.start));
                         few(count).map_err(|why| unfit(why, place))?;
-                        let parts =
-                            self.graph.part(node, op, usize::try_from(count).unwrap_or(usize::MAX)).map_err(|why| unfit(why, place))?;
+                        let parts = self
+                            .graph
+                            .part(node, op, usize::try_from(count).unwrap_or(usize::MAX))
+                            .map_err(|why| unfit(why, place))?;
                         if let Some(range) = &range
                             && parts.len() as u64 != count
                         {
                             return Err(unfit(
-                                format!("{} parts come out of this, for the range {}..{}", parts.len(), range.start, range.end),
+                                format!(
+                                    "{} parts come out of this, for the range {}..{}",
+                                    parts.len(),
+                                    range.start,
+                                    range.end
+                                ),
                                 place,
                             ));
                         }
@@ -215,14 +260,24 @@ impl Planner<'_> {
         }
     }
 
-    /// The values that a gathered capture must have: its range, its words, or 0 up to the largest there is.
-    fn expected(&self, bound: &BoundRule<'_>, families: &[Family], over: Slot) -> Result<Vec<Binding>, String> {
+    /// The values that a gathered capture must have: its range, its words, or 0 up to the largest
+    /// there is.
+    fn expected(
+        &self,
+        bound: &BoundRule<'_>,
+        families: &[Family],
+        over: Slot,
+    ) -> Result<Vec<Binding>, String> {
         if let Some(range) = bound.ranges.get(usize::from(over.0)).cloned().flatten() {
             few(range.end.saturating_sub(range.start))?;
             return Ok(range.map(Binding::Index).collect());
         }
-        if let Some(CaptureKind::Words { left, .. }) = bound.rule.captures.get(usize::from(over.0)).map(|capture| &capture.kind) {
-            return Ok((0..left.len()).map(|at| Binding::Word(u16::try_from(at).unwrap_or(u16::MAX))).collect());
+        if let Some(CaptureKind::Words { left, .. }) =
+            bound.rule.captures.get(usize::from(over.0)).map(|capture| &capture.kind)
+        {
+            return Ok((0..left.len())
+                .map(|at| Binding::Word(u16::try_from(at).unwrap_or(u16::MAX)))
+                .collect());
         }
         let largest = families
             .iter()
@@ -253,7 +308,9 @@ impl Planner<'_> {
         keys: &[String],
         unfit: &dyn Fn(String, &Place) -> Box<Diagnostic>,
     ) -> Result<Family, Box<Diagnostic>> {
-        let Some(position) = family.slots.iter().position(|slot| *slot == over) else { return Ok(family) };
+        let Some(position) = family.slots.iter().position(|slot| *slot == over) else {
+            return Ok(family);
+        };
         let mut slots = family.slots.clone();
         slots.remove(position);
         let mut groups: BTreeMap<Vec<Binding>, BTreeMap<Binding, NodeId>> = BTreeMap::new();
@@ -263,16 +320,21 @@ impl Planner<'_> {
         }
         let mut nodes = BTreeMap::new();
         for (values, group) in groups {
-            let missing: Vec<Binding> = expected.iter().filter(|value| !group.contains_key(value)).cloned().collect();
+            let missing: Vec<Binding> =
+                expected.iter().filter(|value| !group.contains_key(value)).cloned().collect();
             if !missing.is_empty() || group.len() != expected.len() {
                 let mut bindings = bindings.clone();
                 for (slot, value) in slots.iter().zip(&values) {
                     bindings.set(*slot, value.clone());
                 }
-                let missing: Vec<(Slot, Binding)> = missing.into_iter().map(|value| (over, value)).collect();
+                let missing: Vec<(Slot, Binding)> =
+                    missing.into_iter().map(|value| (over, value)).collect();
                 return Err(self.incomplete(bound, &bindings, which, &missing, keys));
             }
-            let node = self.graph.gather(group.into_values().collect(), op).map_err(|why| unfit(why, place))?;
+            let node = self
+                .graph
+                .gather(group.into_values().collect(), op)
+                .map_err(|why| unfit(why, place))?;
             nodes.insert(values, node);
         }
         Ok(Family { slots, nodes })
@@ -289,7 +351,9 @@ impl Planner<'_> {
     ) -> Box<Diagnostic> {
         let side = &bound.sources[source.min(bound.sources.len().saturating_sub(1))];
         let lacking: Vec<String> = match &side.item {
-            BoundItem::Pattern(pattern) if missing.is_empty() => vec![sketch(pattern, bindings, bound)],
+            BoundItem::Pattern(pattern) if missing.is_empty() => {
+                vec![sketch(pattern, bindings, bound)]
+            }
             BoundItem::Pattern(pattern) => missing
                 .iter()
                 .map(|(slot, value)| {
@@ -304,9 +368,19 @@ impl Planner<'_> {
         Box::new(
             Diagnostic::error(
                 INCOMPLETE,
-                format!("incomplete: {} {} missing", lacking.len(), if lacking.len() == 1 { "source is" } else { "sources are" }),
+                format!(
+                    "incomplete: {} {} missing",
+                    lacking.len(),
+                    if lacking.len() == 1 { "source is" } else { "sources are" }
+                ),
             )
-            .at(side.side.place.clone(), format!("{there} other {} there", if there == 1 { "source is" } else { "sources are" }))
+            .at(
+                side.side.place.clone(),
+                format!(
+                    "{there} other {} there",
+                    if there == 1 { "source is" } else { "sources are" }
+                ),
+            )
             .keys(lacking)
             .hint("is a shard missing? A source that may be missing is marked `optional`"),
         )
@@ -318,7 +392,9 @@ fn sketch(pattern: &Pattern, bindings: &Bindings, bound: &BoundRule<'_>) -> Stri
     if let Some(key) = pattern.render("", bindings) {
         return key;
     }
-    let name = |slot: Slot| bound.rule.captures.get(usize::from(slot.0)).map_or("?", |capture| capture.name.as_str());
+    let name = |slot: Slot| {
+        bound.rule.captures.get(usize::from(slot.0)).map_or("?", |capture| capture.name.as_str())
+    };
     let mut parts = Vec::new();
     for part in pattern.parts() {
         match part {

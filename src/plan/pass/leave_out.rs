@@ -1,7 +1,8 @@
 //! Saving ties: which targets are left out, because loading makes them again.
 //!
-//! A target goes if it is one tensor with its source, and only if the ties of its run, read forwards over what stays, would make the same
-//! tensor of it: another tie of the same key may come first, or another source.
+//! A target goes if it is one tensor with its source, and only if the ties of its run, read
+//! forwards over what stays, would make the same tensor of it: another tie of the same key may come
+//! first, or another source.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,7 +31,14 @@ struct Leaving {
 
 impl Planner<'_> {
     /// Remembers an instance until its run ends; `first` of its statement.
-    pub(super) fn tie_reverse(&mut self, step: &Step, rule: RuleId, targets: Vec<Key>, sources: Vec<Key>, first: bool) {
+    pub(super) fn tie_reverse(
+        &mut self,
+        step: &Step,
+        rule: RuleId,
+        targets: Vec<Key>,
+        sources: Vec<Key>,
+        first: bool,
+    ) {
         let saving = Saving { place: step.place.clone(), rule, targets, sources };
         match self.ties.saving.last_mut() {
             Some(statement) if !first => statement.push(saving),
@@ -41,34 +49,49 @@ impl Planner<'_> {
     /// The end of a run: targets that are one with their source go.
     pub(super) fn leave_out(&mut self) {
         // In the order in which they are read forwards.
-        let ties: Vec<Saving> = std::mem::take(&mut self.ties.saving).into_iter().rev().flatten().collect();
+        let ties: Vec<Saving> =
+            std::mem::take(&mut self.ties.saving).into_iter().rev().flatten().collect();
         let mut leaving: BTreeMap<Key, Leaving> = BTreeMap::new();
         let mut same: HashMap<(NodeId, NodeId), bool> = HashMap::new();
         for tie in &ties {
             self.make_source(tie);
             for target in &tie.targets {
                 // What the target manifest asks for stays, tied or not.
-                if !self.state.contains(target) || self.options.wanted.is_some_and(|wanted| wanted.contains(target)) {
+                if !self.state.contains(target)
+                    || self.options.wanted.is_some_and(|wanted| wanted.contains(target))
+                {
                     continue;
                 }
-                let Some(root) = self.first_source(tie, target, |key| self.state.contains(key)).cloned() else { continue };
+                let Some(root) =
+                    self.first_source(tie, target, |key| self.state.contains(key)).cloned()
+                else {
+                    continue;
+                };
                 match self.relation(target, &root, self.is_elsewhere(target, &root)) {
                     Relation::Elsewhere => {}
                     Relation::Same | Relation::Equal => {
-                        if let (Some(a), Some(b)) = (self.state.get(target), self.state.get(&root)) {
+                        if let (Some(a), Some(b)) = (self.state.get(target), self.state.get(&root))
+                        {
                             same.insert((a.node, b.node), true);
                         }
                         leaving.entry(target.clone()).or_insert(Leaving { root, rule: tie.rule });
                     }
                     Relation::Differ(bytes) => {
-                        let message = format!("`{target}` is tied to `{root}` but differs from it{}, so it is kept", differing(bytes));
-                        let finding = Diagnostic::warning(TIE_DIFFERS, message).at(tie.place.clone(), "tied here");
+                        let message = format!(
+                            "`{target}` is tied to `{root}` but differs from it{}, so it is kept",
+                            differing(bytes)
+                        );
+                        let finding = Diagnostic::warning(TIE_DIFFERS, message)
+                            .at(tie.place.clone(), "tied here");
                         self.findings.push(finding.keys([target.as_str(), root.as_str()]));
                         self.fact(tie.rule, target, &root, TieOutcome::Differs { bytes });
                     }
                     Relation::Unknown => {
-                        let message = format!("`{target}` is left out if it equals `{root}` byte for byte, which is not compared here");
-                        let finding = Diagnostic::note(UNDECIDED, message).at(tie.place.clone(), "tied here");
+                        let message = format!(
+                            "`{target}` is left out if it equals `{root}` byte for byte, which is not compared here"
+                        );
+                        let finding =
+                            Diagnostic::note(UNDECIDED, message).at(tie.place.clone(), "tied here");
                         self.findings.push(finding.keys([target.as_str(), root.as_str()]));
                         self.fact(tie.rule, target, &root, TieOutcome::Undecided);
                     }
@@ -89,7 +112,9 @@ impl Planner<'_> {
             }
             self.fact(*rule, target, root, TieOutcome::LeftOut);
             let message = format!("`{target}` is left out: it is one tensor with `{root}`");
-            self.findings.push(Diagnostic::note(TIE_APPLIED, message).keys([target.as_str(), root.as_str()]));
+            self.findings.push(
+                Diagnostic::note(TIE_APPLIED, message).keys([target.as_str(), root.as_str()]),
+            );
             self.count(*rule, 1);
             gone.push((target, root));
         }
@@ -100,12 +125,17 @@ impl Planner<'_> {
         }
     }
 
-    /// A checkpoint may hold a target alone: where every source is missing and one is asked for, that is one tensor with the target.
+    /// A checkpoint may hold a target alone: where every source is missing and one is asked for,
+    /// that is one tensor with the target.
     fn make_source(&mut self, tie: &Saving) {
         if tie.sources.iter().any(|source| self.state.contains(source)) {
             return;
         }
-        let Some(source) = tie.sources.iter().find(|source| self.options.wanted.is_some_and(|wanted| wanted.contains(source))) else {
+        let Some(source) = tie
+            .sources
+            .iter()
+            .find(|source| self.options.wanted.is_some_and(|wanted| wanted.contains(source)))
+        else {
             return;
         };
         if let Some(target) = self.candidate(&tie.place, tie.rule, source, &tie.targets) {
@@ -113,11 +143,23 @@ impl Planner<'_> {
         }
     }
 
-    /// Takes from `leaving` each tensor whose scales, or what else belongs to it, stay; and then those of its companions that would go alone.
+    /// Takes from `leaving` each tensor whose scales, or what else belongs to it, stay; and then
+    /// those of its companions that would go alone.
     fn keep_what_is_scaled(&self, leaving: &mut BTreeMap<Key, Leaving>) {
-        let needed = |key: &Key| companion::names_of(key).into_iter().filter(|(_, role)| role.is_needed()).map(|(name, _)| name);
-        let stays = |leaving: &BTreeMap<Key, Leaving>, name: &str| self.state.contains(name) && !leaving.contains_key(name);
-        let kept: Vec<Key> = leaving.keys().filter(|key| needed(key).any(|name| stays(leaving, &name))).cloned().collect();
+        let needed = |key: &Key| {
+            companion::names_of(key)
+                .into_iter()
+                .filter(|(_, role)| role.is_needed())
+                .map(|(name, _)| name)
+        };
+        let stays = |leaving: &BTreeMap<Key, Leaving>, name: &str| {
+            self.state.contains(name) && !leaving.contains_key(name)
+        };
+        let kept: Vec<Key> = leaving
+            .keys()
+            .filter(|key| needed(key).any(|name| stays(leaving, &name)))
+            .cloned()
+            .collect();
         for key in &kept {
             leaving.remove(key);
             for (name, _) in companion::names_of(key) {
@@ -126,15 +168,24 @@ impl Planner<'_> {
         }
     }
 
-    /// Takes from `leaving` what the ties wouldn't make again, as it was, from what stays; until they would.
-    fn keep_what_would_be_lost(&self, ties: &[Saving], leaving: &mut BTreeMap<Key, Leaving>, same: &mut HashMap<(NodeId, NodeId), bool>) {
+    /// Takes from `leaving` what the ties wouldn't make again, as it was, from what stays; until
+    /// they would.
+    fn keep_what_would_be_lost(
+        &self,
+        ties: &[Saving],
+        leaving: &mut BTreeMap<Key, Leaving>,
+        same: &mut HashMap<(NodeId, NodeId), bool>,
+    ) {
         while !leaving.is_empty() {
             let made = self.load_again(ties, leaving);
             let before = leaving.len();
             leaving.retain(|target, _| {
                 let was = self.state.get(target).map(|entry| entry.node);
                 let (Some(was), Some(is)) = (was, made.get(target).copied()) else { return false };
-                was == is || *same.entry((was, is)).or_insert_with(|| matches!(self.compared(was, is, 0), Relation::Same | Relation::Equal))
+                was == is
+                    || *same.entry((was, is)).or_insert_with(|| {
+                        matches!(self.compared(was, is, 0), Relation::Same | Relation::Equal)
+                    })
             });
             if leaving.len() == before {
                 return;
@@ -143,8 +194,14 @@ impl Planner<'_> {
     }
 
     /// The nodes that the ties make of the keys that leave.
-    fn load_again(&self, ties: &[Saving], leaving: &BTreeMap<Key, Leaving>) -> HashMap<Key, NodeId> {
-        let stays = |key: &Key| self.state.get(key).filter(|_| !leaving.contains_key(key)).map(|entry| entry.node);
+    fn load_again(
+        &self,
+        ties: &[Saving],
+        leaving: &BTreeMap<Key, Leaving>,
+    ) -> HashMap<Key, NodeId> {
+        let stays = |key: &Key| {
+            self.state.get(key).filter(|_| !leaving.contains_key(key)).map(|entry| entry.node)
+        };
         let mut made: HashMap<Key, NodeId> = HashMap::new();
         let mut waiting: HashMap<&Key, Vec<&Saving>> = HashMap::new();
         for tie in ties {
@@ -155,8 +212,12 @@ impl Planner<'_> {
                     if made.contains_key(target) {
                         continue;
                     }
-                    let source = self.first_source(tie, target, |key| stays(key).is_some() || made.contains_key(key));
-                    match source.and_then(|source| stays(source).or_else(|| made.get(source).copied())) {
+                    let source = self.first_source(tie, target, |key| {
+                        stays(key).is_some() || made.contains_key(key)
+                    });
+                    match source
+                        .and_then(|source| stays(source).or_else(|| made.get(source).copied()))
+                    {
                         Some(node) => {
                             made.insert(target.clone(), node);
                             ready.extend(waiting.remove(target).into_iter().flatten());
@@ -175,8 +236,16 @@ impl Planner<'_> {
     }
 
     /// The source that loading takes, of those that are there.
-    fn first_source<'t>(&self, tie: &'t Saving, target: &Key, there: impl Fn(&Key) -> bool) -> Option<&'t Key> {
-        let fits = |source: &Key| self.not_a_candidate(source, None).is_none() && self.without_place(source, target).is_none();
+    fn first_source<'t>(
+        &self,
+        tie: &'t Saving,
+        target: &Key,
+        there: impl Fn(&Key) -> bool,
+    ) -> Option<&'t Key> {
+        let fits = |source: &Key| {
+            self.not_a_candidate(source, None).is_none()
+                && self.without_place(source, target).is_none()
+        };
         tie.sources.iter().find(|source| *source != target && there(source) && fits(source))
     }
 }

@@ -1,9 +1,11 @@
-//! Steps that can't be read backwards: what each of them leaves behind in *these* keys, and whether that is refused.
+//! Steps that can't be read backwards: what each of them leaves behind in *these* keys, and whether
+//! that is refused.
 //!
-//! A step matters if keys would keep a name, or tensors a form, that only it gives; or if what it took away doesn't come back. One that
-//! finds nothing to undo says nothing. What matters is an error, unless the rule says `optional` (the layout it starts from may lack it) or
-//! the caller allows it; then it is a note. With the record of the conversion that made the checkpoint there is no guessing: what that
-//! doesn't name was so before.
+//! A step matters if keys would keep a name, or tensors a form, that only it gives; or if what it
+//! took away doesn't come back. One that finds nothing to undo says nothing. What matters is an
+//! error, unless the rule says `optional` (the layout it starts from may lack it) or the caller
+//! allows it; then it is a note. With the record of the conversion that made the checkpoint there
+//! is no guessing: what that doesn't name was so before.
 
 use regex::Regex;
 
@@ -39,7 +41,8 @@ enum What {
 }
 
 impl Planner<'_> {
-    /// Whether the record is that of the conversion which this stage turns back: then what it doesn't name didn't happen.
+    /// Whether the record is that of the conversion which this stage turns back: then what it
+    /// doesn't name didn't happen.
     pub(in crate::plan) fn is_recorded(&self, stage: &Stage<'_>) -> bool {
         let Some(record) = self.options.record else { return false };
         let undone = RecordedRules::of(&Stage { direction: stage.direction.opposite(), ..*stage });
@@ -64,22 +67,31 @@ impl Planner<'_> {
         let keys = self.results_of(rule, scope);
         if !keys.is_empty() {
             let one_way = if rule.is_rename() { "rename" } else { "map" };
-            self.evidence.left_out.push(LeftOut { place: rule.place.clone(), fine: rule.optional, what: What::Results { one_way, keys } });
+            self.evidence.left_out.push(LeftOut {
+                place: rule.place.clone(),
+                fine: rule.optional,
+                what: What::Results { one_way, keys },
+            });
         }
     }
 
     /// The keys that a one-way rule may have given.
     fn results_of(&self, rule: &Rule, scope: &Scope) -> Vec<(Key, Key)> {
         let by_regex = rule.left.iter().any(|side| matches!(side.item, SideItem::Regex(_)));
-        // Maps may have ops without an inverse: that a key fits a target is all that can be asked of them.
+        // Maps may have ops without an inverse: that a key fits a target is all that can be asked
+        // of them.
         let inverse = self.with_environment(|environment| {
-            (rule.is_rename() && !by_regex).then(|| bind(rule, scope, environment, Direction::Reverse).ok()).flatten()
+            (rule.is_rename() && !by_regex)
+                .then(|| bind(rule, scope, environment, Direction::Reverse).ok())
+                .flatten()
         });
         let images: Vec<(&Pattern, Option<Regex>)> = rule
             .right
             .iter()
             .filter_map(|side| match &side.item {
-                SideItem::Pattern(pattern) => Some((pattern, by_regex.then(|| loose(pattern)).flatten())),
+                SideItem::Pattern(pattern) => {
+                    Some((pattern, by_regex.then(|| loose(pattern)).flatten()))
+                }
                 _ => None,
             })
             .collect();
@@ -89,14 +101,24 @@ impl Planner<'_> {
             let unless = Keys::bind_all(&rule.unless_right, scope, environment).unwrap_or_default();
             for (_, entry) in self.state.iter() {
                 segments.split(&entry.key);
-                let looked = Looked { key: &entry.key, segments: &segments, shape: &self.graph.info(entry.node).shape };
+                let looked = Looked {
+                    key: &entry.key,
+                    segments: &segments,
+                    shape: &self.graph.info(entry.node).shape,
+                };
                 let mut bindings = Bindings::new(rule.captures.len());
                 let fits = match &inverse {
-                    // A condition may speak of captures that only the left side binds: then it may have held.
+                    // A condition may speak of captures that only the left side binds: then it may
+                    // have held.
                     Some(inverse) => {
-                        inverse.matches(0, &looked, &mut bindings, scope, environment).unwrap_or(true)
+                        inverse
+                            .matches(0, &looked, &mut bindings, scope, environment)
+                            .unwrap_or(true)
                             && !inverse.targets.iter().any(|side| match &side.item {
-                                BoundItem::Pattern(source) => source.render(&entry.key, &bindings).as_deref() == Some(&*entry.key),
+                                BoundItem::Pattern(source) => {
+                                    source.render(&entry.key, &bindings).as_deref()
+                                        == Some(&*entry.key)
+                                }
                                 _ => false,
                             })
                     }
@@ -104,7 +126,11 @@ impl Planner<'_> {
                         !matches_any(&unless, &entry.key, &segments)
                             && images.iter().any(|(pattern, loose)| match loose {
                                 Some(loose) => loose.is_match(&entry.key),
-                                None => pattern.matches(&entry.key, &segments, &mut Bindings::new(rule.captures.len())),
+                                None => pattern.matches(
+                                    &entry.key,
+                                    &segments,
+                                    &mut Bindings::new(rule.captures.len()),
+                                ),
                             })
                     }
                 };
@@ -121,14 +147,33 @@ impl Planner<'_> {
         let keys_lost = self.recorded.then(|| self.lost_by(step));
         if keys_lost.as_ref().is_none_or(|keys| !keys.is_empty()) {
             let what = What::Gone { keys: keys_lost };
-            self.evidence.left_out.push(LeftOut { place: step.place.clone(), fine: keys.optional, what });
+            self.evidence.left_out.push(LeftOut {
+                place: step.place.clone(),
+                fine: keys.optional,
+                what,
+            });
         }
     }
 
     /// A `cast` that is read backwards; `places` are the entries that it would take.
-    pub(super) fn leave_cast(&mut self, step: &Step, keys: &Selection, dtype: Dtype, lossy: bool, places: &[usize]) {
-        let has_dtype = |at: &&usize| self.state.at(**at).is_some_and(|entry| self.graph.info(entry.node).dtype == dtype);
-        let here = || places.iter().filter(has_dtype).filter_map(|at| self.state.at(*at)).map(|entry| entry.key.clone());
+    pub(super) fn leave_cast(
+        &mut self,
+        step: &Step,
+        keys: &Selection,
+        dtype: Dtype,
+        lossy: bool,
+        places: &[usize],
+    ) {
+        let has_dtype = |at: &&usize| {
+            self.state.at(**at).is_some_and(|entry| self.graph.info(entry.node).dtype == dtype)
+        };
+        let here = || {
+            places
+                .iter()
+                .filter(has_dtype)
+                .filter_map(|at| self.state.at(*at))
+                .map(|entry| entry.key.clone())
+        };
         let what = match (lossy, self.recorded) {
             (true, true) => What::Rounded { keys: self.lost_by(step), dtype },
             (true, false) => What::Rounded { keys: here().collect(), dtype },
@@ -139,22 +184,34 @@ impl Planner<'_> {
             _ => here().next().is_none(),
         };
         if !nothing {
-            self.evidence.left_out.push(LeftOut { place: step.place.clone(), fine: keys.optional, what });
+            self.evidence.left_out.push(LeftOut {
+                place: step.place.clone(),
+                fine: keys.optional,
+                what,
+            });
         }
     }
 
     fn lost_by(&self, step: &Step) -> Vec<Key> {
         let lost = self.options.record.map(|record| record.lost.as_slice()).unwrap_or_default();
-        lost.iter().filter(|lost| lost.is_by(&step.place, &step.text)).map(|lost| lost.key.clone()).collect()
+        lost.iter()
+            .filter(|lost| lost.is_by(&step.place, &step.text))
+            .map(|lost| lost.key.clone())
+            .collect()
     }
 
     /// Remembers keys that a statement takes away or rounds, for the record.
     pub(super) fn lose(&mut self, step: &Step, keys: &[String]) {
-        let lost = |key: &String| Lost { file: step.place.source.name.clone(), rule: step.text.clone(), key: Key::from(key.as_str()) };
+        let lost = |key: &String| Lost {
+            file: step.place.source.name.clone(),
+            rule: step.text.clone(),
+            key: Key::from(key.as_str()),
+        };
         self.lost.extend(keys.iter().map(lost));
     }
 
-    /// The end of a stage: says what was left out, and refuses it where that matters and nobody said that it is fine.
+    /// The end of a stage: says what was left out, and refuses it where that matters and nobody
+    /// said that it is fine.
     pub(in crate::plan) fn report_left_out(&mut self, left_out: Vec<LeftOut>) {
         let mut refused = None;
         for LeftOut { place, fine, what } in left_out {
@@ -162,35 +219,60 @@ impl Planner<'_> {
             let (message, label, keys): (String, &str, Vec<Key>) = match what {
                 What::Results { one_way, keys } => {
                     // What another statement turned back meanwhile has a name of the other layout.
-                    let stays = |(key, origin): &(Key, Key)| self.state.get(key).is_some_and(|entry| entry.origin == *origin);
-                    let keys: Vec<Key> = keys.into_iter().filter(stays).map(|(key, _)| key).collect();
+                    let stays = |(key, origin): &(Key, Key)| {
+                        self.state.get(key).is_some_and(|entry| entry.origin == *origin)
+                    };
+                    let keys: Vec<Key> =
+                        keys.into_iter().filter(stays).map(|(key, _)| key).collect();
                     if keys.is_empty() {
                         continue;
                     }
                     let stay = if keys.len() == 1 { "stays as it is" } else { "stay as they are" };
                     let count = counted(keys.len(), "key");
-                    (format!("a one-way {one_way} can't be read backwards: {count} that it may have given {stay}"), "one way", keys)
+                    (
+                        format!(
+                            "a one-way {one_way} can't be read backwards: {count} that it may have given {stay}"
+                        ),
+                        "one way",
+                        keys,
+                    )
                 }
-                What::Gone { keys: None } => {
-                    ("what this statement took away can't be brought back".to_owned(), "reading backwards leaves it out", Vec::new())
-                }
+                What::Gone { keys: None } => (
+                    "what this statement took away can't be brought back".to_owned(),
+                    "reading backwards leaves it out",
+                    Vec::new(),
+                ),
                 What::Gone { keys: Some(keys) } => (
-                    format!("this statement took away {}, which can't be brought back", counted(keys.len(), "key")),
+                    format!(
+                        "this statement took away {}, which can't be brought back",
+                        counted(keys.len(), "key")
+                    ),
                     "as the record says",
                     keys,
                 ),
-                What::Rounded { keys, dtype } => {
-                    (format!("rounding to {dtype} can't be undone: {} may have held more", counted(keys.len(), "tensor")), "lossy", keys)
-                }
+                What::Rounded { keys, dtype } => (
+                    format!(
+                        "rounding to {dtype} can't be undone: {} may have held more",
+                        counted(keys.len(), "tensor")
+                    ),
+                    "lossy",
+                    keys,
+                ),
                 What::Widened { dtype } => (
-                    format!("a cast to {dtype} isn't undone when reading backwards: which dtypes were there isn't known"),
+                    format!(
+                        "a cast to {dtype} isn't undone when reading backwards: which dtypes were there isn't known"
+                    ),
                     "one way",
                     Vec::new(),
                 ),
             };
             let keys = keys.into_iter().map(String::from);
             let allowed = fine || lossless || self.options.allow_lossy;
-            let finding = if allowed { Diagnostic::note(NOT_REVERSED, message) } else { Diagnostic::error(LOSSY_REVERSE, message) };
+            let finding = if allowed {
+                Diagnostic::note(NOT_REVERSED, message)
+            } else {
+                Diagnostic::error(LOSSY_REVERSE, message)
+            };
             if !allowed {
                 refused = Some(self.findings.len());
             }

@@ -1,4 +1,5 @@
-//! `prefix`: a base prefix is added or stripped, key by key, so that keys meet the target manifest; without one, nothing happens.
+//! `prefix`: a base prefix is added or stripped, key by key, so that keys meet the target manifest;
+//! without one, nothing happens.
 
 use super::strip::{below, rejoin, without};
 use crate::check::value::Scope;
@@ -46,7 +47,12 @@ impl Planner<'_> {
             return Ok(());
         }
         for (from, to) in self.rename_all(step, changes) {
-            self.renamed.push(Renamed { file: step.place.source.name.clone(), rule: step.text.clone(), from, to });
+            self.renamed.push(Renamed {
+                file: step.place.source.name.clone(),
+                rule: step.text.clone(),
+                from,
+                to,
+            });
         }
         self.findings.push(prefix_changed(&prefix.join("."), added, stripped));
         Ok(())

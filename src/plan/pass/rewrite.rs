@@ -1,4 +1,5 @@
-//! `rename` and `map`: one pass over the keys finds the first rule that takes each, and looks for keys that are results already.
+//! `rename` and `map`: one pass over the keys finds the first rule that takes each, and looks for
+//! keys that are results already.
 
 use std::collections::BTreeMap;
 
@@ -39,15 +40,26 @@ struct Asked {
 pub(super) type Members = BTreeMap<Vec<Binding>, usize>;
 
 impl Planner<'_> {
-    pub(in crate::plan) fn rewrite(&mut self, rules: &[Rule], scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
+    pub(in crate::plan) fn rewrite(
+        &mut self,
+        rules: &[Rule],
+        scope: &Scope,
+        direction: Direction,
+    ) -> Result<(), Box<Diagnostic>> {
         use crate::syntax::ast::Arrow;
         // A one-way rule isn't read backwards; what it would have to undo stays as it is.
-        let readable: Vec<(usize, &Rule)> =
-            rules.iter().enumerate().filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay).collect();
+        let readable: Vec<(usize, &Rule)> = rules
+            .iter()
+            .enumerate()
+            .filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay)
+            .collect();
         self.evidence.rewrites += usize::from(!readable.is_empty());
         self.evidence.needed += readable.iter().filter(|(_, rule)| !rule.optional).count();
         let bound = self.with_environment(|environment| {
-            readable.iter().map(|(_, rule)| bind(rule, scope, environment, direction)).collect::<Result<Vec<_>, _>>()
+            readable
+                .iter()
+                .map(|(_, rule)| bind(rule, scope, environment, direction))
+                .collect::<Result<Vec<_>, _>>()
         })?;
         // Looked for among what no rule takes: keys that are results already.
         let undone = self.with_environment(|environment| {
@@ -67,7 +79,8 @@ impl Planner<'_> {
         let mut gone: Vec<usize> = Vec::new();
         for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
             let id = self.rule_id(&bound.rule.place, *at, &bound.rule.text);
-            self.rewrites.insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
+            self.rewrites
+                .insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
             let count = taken.renames.len() + taken.instances.len();
             self.count(id, count as u64);
             self.evidence.matched += count;
@@ -83,8 +96,14 @@ impl Planner<'_> {
                     let mut entry = entry.clone();
                     let to = Key::from(key);
                     if bound.rule.arrow == Arrow::OneWay {
-                        let (file, rule) = (bound.rule.place.source.name.clone(), bound.rule.text.clone());
-                        self.renamed.push(Renamed { file, rule, from: entry.key.clone(), to: to.clone() });
+                        let (file, rule) =
+                            (bound.rule.place.source.name.clone(), bound.rule.text.clone());
+                        self.renamed.push(Renamed {
+                            file,
+                            rule,
+                            from: entry.key.clone(),
+                            to: to.clone(),
+                        });
                     }
                     entry.key = to;
                     entry.rules.push(id);
@@ -113,45 +132,77 @@ impl Planner<'_> {
         self.bear_out(&bound, asked, scope)
     }
 
-    /// Reading backwards, `exists` was asked of the keys as they were, and is about those that come out: both have to answer alike.
-    fn bear_out(&self, bound: &[BoundRule<'_>], asked: Vec<Asked>, scope: &Scope) -> Result<(), Box<Diagnostic>> {
+    /// Reading backwards, `exists` was asked of the keys as they were, and is about those that come
+    /// out: both have to answer alike.
+    fn bear_out(
+        &self,
+        bound: &[BoundRule<'_>],
+        asked: Vec<Asked>,
+        scope: &Scope,
+    ) -> Result<(), Box<Diagnostic>> {
         let (mut segments, mut bindings) = (Segments::default(), Bindings::default());
         self.with_environment(|environment| {
             for Asked { rule, source, key, held } in asked {
                 let Some(bound) = bound.get(rule) else { continue };
                 segments.split(&key);
                 let looked = Looked { key: &key, segments: &segments, shape: &[] };
-                if bound.fits(source, &looked, &mut bindings) && bound.holds(&looked, &bindings, scope, environment)? != held {
-                    let finding = Diagnostic::error(UNDECIDED, "reading backwards can't tell whether this condition held");
-                    let finding =
-                        finding.at(bound.rule.place.clone(), "asks for keys that this statement itself gives back").keys([key.as_str()]);
-                    return Err(Box::new(finding.hint("ask for keys that the statement leaves alone, or for a config field")));
+                if bound.fits(source, &looked, &mut bindings)
+                    && bound.holds(&looked, &bindings, scope, environment)? != held
+                {
+                    let finding = Diagnostic::error(
+                        UNDECIDED,
+                        "reading backwards can't tell whether this condition held",
+                    );
+                    let finding = finding
+                        .at(
+                            bound.rule.place.clone(),
+                            "asks for keys that this statement itself gives back",
+                        )
+                        .keys([key.as_str()]);
+                    return Err(Box::new(finding.hint(
+                        "ask for keys that the statement leaves alone, or for a config field",
+                    )));
                 }
             }
             Ok(())
         })
     }
 
-    /// A rename that takes only what looks like its own results, and makes them longer: it was applied before, as like as not.
+    /// A rename that takes only what looks like its own results, and makes them longer: it was
+    /// applied before, as like as not.
     fn taken_again(&mut self, bound: &BoundRule<'_>, renames: &[(usize, String)]) {
-        let Some((first, (place, to))) = renames.len().checked_sub(1).zip(renames.first()) else { return };
+        let Some((first, (place, to))) = renames.len().checked_sub(1).zip(renames.first()) else {
+            return;
+        };
         let Some(key) = self.state.at(*place).map(|entry| entry.key.clone()) else { return };
-        let all = if first == 0 { "the key".to_owned() } else { format!("all {}", counted(first + 1, "key")) };
-        let message = format!("{all} that this rule takes may be its own results: `{key}` becomes `{to}`");
-        let keys: Vec<Key> = renames.iter().filter_map(|(place, _)| Some(self.state.at(*place)?.key.clone())).collect();
-        let finding = Diagnostic::warning(TAKEN_AGAIN, message).at(bound.rule.place.clone(), "reads what it gives");
-        let hint =
-            "was this checkpoint converted already? then there is nothing to do; else give the rule an `unless` that leaves results alone";
+        let all = if first == 0 {
+            "the key".to_owned()
+        } else {
+            format!("all {}", counted(first + 1, "key"))
+        };
+        let message =
+            format!("{all} that this rule takes may be its own results: `{key}` becomes `{to}`");
+        let keys: Vec<Key> = renames
+            .iter()
+            .filter_map(|(place, _)| Some(self.state.at(*place)?.key.clone()))
+            .collect();
+        let finding = Diagnostic::warning(TAKEN_AGAIN, message)
+            .at(bound.rule.place.clone(), "reads what it gives");
+        let hint = "was this checkpoint converted already? then there is nothing to do; else give the rule an `unless` that leaves results alone";
         self.findings.push(finding.keys(keys.iter().map(|key| key.as_str())).hint(hint));
     }
 
-    /// Hundreds of layers fail alike: the first failure of a rule is told whole, the keys of the others are added to it.
+    /// Hundreds of layers fail alike: the first failure of a rule is told whole, the keys of the
+    /// others are added to it.
     pub(in crate::plan) fn report_instance(&mut self, diagnostic: Diagnostic) {
-        let start = |diagnostic: &Diagnostic| diagnostic.primary.as_ref().map(|(place, _)| place.span.start);
-        let same = self
-            .findings
-            .iter_mut()
-            .find(|finding| finding.code == diagnostic.code && diagnostic.primary.is_some() && start(finding) == start(&diagnostic));
+        let start = |diagnostic: &Diagnostic| {
+            diagnostic.primary.as_ref().map(|(place, _)| place.span.start)
+        };
+        let same = self.findings.iter_mut().find(|finding| {
+            finding.code == diagnostic.code
+                && diagnostic.primary.is_some()
+                && start(finding) == start(&diagnostic)
+        });
         match same {
             Some(first) => first.keys.extend(diagnostic.keys),
             None => self.findings.push(diagnostic),
@@ -171,17 +222,28 @@ impl Planner<'_> {
         let inverses: Vec<Option<&BoundRule<'_>>> = bound
             .iter()
             .map(|bound| rest.next_if(|inverse| std::ptr::eq(inverse.rule, bound.rule)))
-            .map(|inverse| inverse.filter(|inverse| inverse.source_pattern(0).is_some_and(|pattern| pattern.literals().next().is_some())))
+            .map(|inverse| {
+                inverse.filter(|inverse| {
+                    inverse
+                        .source_pattern(0)
+                        .is_some_and(|pattern| pattern.literals().next().is_some())
+                })
+            })
             .collect();
         let mut taken: Vec<Taken> = bound.iter().map(|_| Taken::default()).collect();
         let (mut already, mut asked): (Vec<Key>, _) = (Vec::new(), Vec::new());
         let mut fresh = false;
         let mut padded: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
-        let (mut segments, mut candidates, mut bindings) = (Segments::default(), Vec::new(), Bindings::default());
+        let (mut segments, mut candidates, mut bindings) =
+            (Segments::default(), Vec::new(), Bindings::default());
         self.with_environment(|environment| {
             for (place, entry) in self.state.iter() {
                 segments.split(&entry.key);
-                let looked = Looked { key: &entry.key, segments: &segments, shape: &self.graph.info(entry.node).shape };
+                let looked = Looked {
+                    key: &entry.key,
+                    segments: &segments,
+                    shape: &self.graph.info(entry.node).shape,
+                };
                 index.candidates(&entry.key, &segments, &mut candidates);
                 let (mut hit, mut identity) = (None, false);
                 for candidate in &candidates {
@@ -198,7 +260,11 @@ impl Planner<'_> {
                         continue;
                     }
                     if bound.rename {
-                        let Some(BoundItem::Pattern(target)) = bound.targets.first().map(|side| &side.item) else { continue };
+                        let Some(BoundItem::Pattern(target)) =
+                            bound.targets.first().map(|side| &side.item)
+                        else {
+                            continue;
+                        };
                         let Some(key) = target.render(&entry.key, &bindings) else { continue };
                         if key == *entry.key {
                             taken[rule].same += 1;
@@ -209,13 +275,22 @@ impl Planner<'_> {
                             reads_back(&entry.key, &key, bound, undone)?;
                         }
                         taken[rule].again +=
-                            usize::from(inverses[rule].is_some_and(|inverse| grows(&looked, &key, inverse, &mut bindings)));
+                            usize::from(inverses[rule].is_some_and(|inverse| {
+                                grows(&looked, &key, inverse, &mut bindings)
+                            }));
                         taken[rule].renames.push((place, key));
                     } else {
                         let own = own_slots(bound, source);
-                        let values = |slots: &[Slot]| slots.iter().map(|slot| owned(&bindings, *slot, &entry.key)).collect::<Vec<_>>();
-                        let members =
-                            taken[rule].instances.entry(values(&bound.shared)).or_insert_with(|| vec![Members::new(); bound.sources.len()]);
+                        let values = |slots: &[Slot]| {
+                            slots
+                                .iter()
+                                .map(|slot| owned(&bindings, *slot, &entry.key))
+                                .collect::<Vec<_>>()
+                        };
+                        let members = taken[rule]
+                            .instances
+                            .entry(values(&bound.shared))
+                            .or_insert_with(|| vec![Members::new(); bound.sources.len()]);
                         members[source].insert(values(&own), place);
                     }
                     hit = Some(rule);
@@ -226,7 +301,8 @@ impl Planner<'_> {
                 {
                     padded.entry(rule).or_default().push(entry.key.clone());
                 }
-                // What an earlier statement gave, or what has one name in both layouts, is no evidence.
+                // What an earlier statement gave, or what has one name in both layouts, is no
+                // evidence.
                 if identity || self.evidence.made.contains(&entry.key) {
                     continue;
                 }
@@ -236,7 +312,13 @@ impl Planner<'_> {
                         let (rule, source) = results.places[*candidate as usize];
                         let is_named = |pattern: &Pattern| pattern.literals().next().is_some();
                         if (!named || undone[rule].source_pattern(source).is_some_and(is_named))
-                            && undone[rule].matches(source, &looked, &mut bindings, scope, environment)?
+                            && undone[rule].matches(
+                                source,
+                                &looked,
+                                &mut bindings,
+                                scope,
+                                environment,
+                            )?
                         {
                             return Ok(true);
                         }
@@ -244,8 +326,12 @@ impl Planner<'_> {
                     Ok(false)
                 };
                 match hit {
-                    None if !undone.is_empty() && is_result(true)? => already.push(entry.key.clone()),
-                    Some(rule) if self.repeated && !fresh => fresh = !(is_result(false)? || bound[rule].gives(&looked)),
+                    None if !undone.is_empty() && is_result(true)? => {
+                        already.push(entry.key.clone())
+                    }
+                    Some(rule) if self.repeated && !fresh => {
+                        fresh = !(is_result(false)? || bound[rule].gives(&looked))
+                    }
                     _ => {}
                 }
             }
@@ -255,9 +341,12 @@ impl Planner<'_> {
         self.evidence.fresh |= fresh;
         for (rule, keys) in padded {
             let are = if keys.len() == 1 { "has a number" } else { "have numbers" };
-            let message = format!("{} that this rule would take {are} with leading zeros", counted(keys.len(), "key"));
-            let finding =
-                Diagnostic::warning(PADDED_NUMBER, message).at(bound[rule].rule.place.clone(), "takes numbers as they are counted");
+            let message = format!(
+                "{} that this rule would take {are} with leading zeros",
+                counted(keys.len(), "key")
+            );
+            let finding = Diagnostic::warning(PADDED_NUMBER, message)
+                .at(bound[rule].rule.place.clone(), "takes numbers as they are counted");
             let finding = finding.keys(keys.iter().map(|key| key.as_str()));
             self.findings
                 .push(finding.hint("write `{l*}` where the number may have leading zeros: it is text then, the same on both sides"));
@@ -267,30 +356,53 @@ impl Planner<'_> {
 }
 
 /// Whether a key that a rename takes looks like a result of it, and becomes a longer one.
-fn grows(looked: &Looked<'_>, image: &str, inverse: &BoundRule<'_>, bindings: &mut Bindings) -> bool {
+fn grows(
+    looked: &Looked<'_>,
+    image: &str,
+    inverse: &BoundRule<'_>,
+    bindings: &mut Bindings,
+) -> bool {
     let dots = |key: &str| key.bytes().filter(|byte| *byte == b'.').count();
-    image.len() > looked.key.len() && dots(image) > dots(looked.key) && inverse.fits(0, looked, bindings)
+    image.len() > looked.key.len()
+        && dots(image) > dots(looked.key)
+        && inverse.fits(0, looked, bindings)
 }
 
 /// Looks whether what a rename gives reads back as the key it came from.
-fn reads_back(key: &str, image: &str, bound: &BoundRule<'_>, undone: &[BoundRule<'_>]) -> Result<(), Box<Diagnostic>> {
-    let Some(inverse) = undone.iter().find(|inverse| std::ptr::eq(inverse.rule, bound.rule)) else { return Ok(()) };
-    let (Some(read), Some(BoundItem::Pattern(write))) = (inverse.source_pattern(0), inverse.targets.first().map(|side| &side.item)) else {
+fn reads_back(
+    key: &str,
+    image: &str,
+    bound: &BoundRule<'_>,
+    undone: &[BoundRule<'_>],
+) -> Result<(), Box<Diagnostic>> {
+    let Some(inverse) = undone.iter().find(|inverse| std::ptr::eq(inverse.rule, bound.rule)) else {
+        return Ok(());
+    };
+    let (Some(read), Some(BoundItem::Pattern(write))) =
+        (inverse.source_pattern(0), inverse.targets.first().map(|side| &side.item))
+    else {
         return Ok(());
     };
     let mut segments = Segments::default();
     segments.split(image);
     let mut bindings = Bindings::new(bound.rule.captures.len());
-    let back = read.matches(image, &segments, &mut bindings).then(|| write.render(image, &bindings)).flatten();
+    let back = read
+        .matches(image, &segments, &mut bindings)
+        .then(|| write.render(image, &bindings))
+        .flatten();
     if back.as_deref() == Some(key) {
         return Ok(());
     }
-    let reads = back.map_or_else(|| "doesn't read back".to_owned(), |back| format!("reads back as `{back}`"));
+    let reads = back
+        .map_or_else(|| "doesn't read back".to_owned(), |back| format!("reads back as `{back}`"));
     Err(Box::new(
-        Diagnostic::error(NOT_ONE_TO_ONE, format!("not one-to-one here: `{key}` becomes `{image}`, which {reads}"))
-            .at(bound.rule.place.clone(), "can't be inverted for this key")
-            .keys([key])
-            .hint("write `->` if the rule is meant to go one way, or name more of the key"),
+        Diagnostic::error(
+            NOT_ONE_TO_ONE,
+            format!("not one-to-one here: `{key}` becomes `{image}`, which {reads}"),
+        )
+        .at(bound.rule.place.clone(), "can't be inverted for this key")
+        .keys([key])
+        .hint("write `->` if the rule is meant to go one way, or name more of the key"),
     ))
 }
 
@@ -338,19 +450,25 @@ struct Index {
 
 impl Index {
     fn new(bound: &[BoundRule<'_>]) -> Self {
-        let sides =
-            || bound.iter().enumerate().flat_map(|(rule, bound)| bound.sources.iter().enumerate().map(move |(at, side)| (rule, at, side)));
+        let sides = || {
+            bound.iter().enumerate().flat_map(|(rule, bound)| {
+                bound.sources.iter().enumerate().map(move |(at, side)| (rule, at, side))
+            })
+        };
         let mut patterns: Vec<(&Pattern, (usize, usize))> = Vec::new();
         let mut regexes: Vec<(usize, usize)> = Vec::new();
         for (rule, at, side) in sides() {
             match side as &BoundSide<'_> {
-                BoundSide { item: BoundItem::Pattern(pattern), .. } => patterns.push((pattern, (rule, at))),
+                BoundSide { item: BoundItem::Pattern(pattern), .. } => {
+                    patterns.push((pattern, (rule, at)))
+                }
                 BoundSide { item: BoundItem::Regex(_), .. } => regexes.push((rule, at)),
                 BoundSide { item: BoundItem::Made(_), .. } => {}
             }
         }
         let set = PatternSet::new(patterns.iter().map(|(pattern, _)| *pattern));
-        let mut places: Vec<(usize, usize)> = patterns.into_iter().map(|(_, place)| place).collect();
+        let mut places: Vec<(usize, usize)> =
+            patterns.into_iter().map(|(_, place)| place).collect();
         let count = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         let first = count(places.len());
         places.extend(regexes);
@@ -359,15 +477,25 @@ impl Index {
     }
 
     /// The first rule that would take a key if its numbers had no leading zeros.
-    fn but_for_zeros(&self, key: &str, bound: &[BoundRule<'_>], bindings: &mut Bindings) -> Option<usize> {
+    fn but_for_zeros(
+        &self,
+        key: &str,
+        bound: &[BoundRule<'_>],
+        bindings: &mut Bindings,
+    ) -> Option<usize> {
         let key = without_zeros(key)?;
         let (mut segments, mut candidates) = (Segments::default(), Vec::new());
         segments.split(&key);
         let looked = Looked { key: &key, segments: &segments, shape: &[] };
         self.candidates(&key, &segments, &mut candidates);
         let places = candidates.iter().map(|candidate| self.places[*candidate as usize]);
-        let counts = |(rule, source): &(usize, usize)| bound[*rule].source_pattern(*source).is_some_and(Pattern::has_index);
-        places.filter(counts).find(|(rule, source)| bound[*rule].fits(*source, &looked, bindings)).map(|(rule, _)| rule)
+        let counts = |(rule, source): &(usize, usize)| {
+            bound[*rule].source_pattern(*source).is_some_and(Pattern::has_index)
+        };
+        places
+            .filter(counts)
+            .find(|(rule, source)| bound[*rule].fits(*source, &looked, bindings))
+            .map(|(rule, _)| rule)
     }
 
     /// Candidates in the order of the rules.

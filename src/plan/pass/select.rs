@@ -17,7 +17,8 @@ use crate::tensor::{Dtype, TensorInfo};
 impl Planner<'_> {
     /// The places of the entries that a selection takes.
     fn selected(&self, keys: &Selection, scope: &Scope) -> Result<Vec<usize>, Box<Diagnostic>> {
-        let (mut segments, mut candidates, mut found) = (Segments::default(), Vec::new(), Vec::new());
+        let (mut segments, mut candidates, mut found) =
+            (Segments::default(), Vec::new(), Vec::new());
         self.with_environment(|environment| {
             let patterns = Keys::bind_all(&keys.keys, scope, environment)?;
             let unless = Keys::bind_all(&keys.unless, scope, environment)?;
@@ -30,7 +31,14 @@ impl Planner<'_> {
                     let captures = keys.keys[which].captures();
                     let mut bindings = Bindings::new(captures.len());
                     let holds = |bindings: &Bindings| match &keys.condition {
-                        Some(condition) => truth_of(condition, captures, (&entry.key, bindings), &|_| None, scope, environment),
+                        Some(condition) => truth_of(
+                            condition,
+                            captures,
+                            (&entry.key, bindings),
+                            &|_| None,
+                            scope,
+                            environment,
+                        ),
                         None => Ok(true),
                     };
                     if patterns[which].matches(&entry.key, &segments, &mut bindings)
@@ -67,7 +75,9 @@ impl Planner<'_> {
             places = self
                 .state
                 .iter()
-                .filter(|(at, entry)| !kept.contains(at) && super::strip::below(&entry.key, &scope.under).is_some())
+                .filter(|(at, entry)| {
+                    !kept.contains(at) && super::strip::below(&entry.key, &scope.under).is_some()
+                })
                 .map(|(at, _)| at)
                 .collect();
         }
@@ -119,7 +129,8 @@ impl Planner<'_> {
             self.unmatched(&step.place, "this `cast`");
         }
         let rule = self.rule_id(&step.place, 0, &step.text);
-        let named = self.with_environment(|environment| Keys::bind_all(&keys.keys, scope, environment))?;
+        let named =
+            self.with_environment(|environment| Keys::bind_all(&keys.keys, scope, environment))?;
         let named: Vec<Pattern> = named.into_iter().filter(Pattern::names_last).collect();
         let mut segments = Segments::default();
         let (mut rounded, mut left) = (Vec::new(), Vec::new());
@@ -170,11 +181,14 @@ impl Planner<'_> {
     /// Tells of integers that a cast of many keys left alone.
     fn report_left(&mut self, step: &Step, left: &[Key]) {
         let Some(first) = left.first() else { return };
-        let message = format!("left {} of integers or booleans as they are", counted(left.len(), "tensor"));
-        let finding = Diagnostic::note(LEFT_INTEGERS, message).at(step.place.clone(), "casts floats; integers only where they are named");
+        let message =
+            format!("left {} of integers or booleans as they are", counted(left.len(), "tensor"));
+        let finding = Diagnostic::note(LEFT_INTEGERS, message)
+            .at(step.place.clone(), "casts floats; integers only where they are named");
         let last = first.rsplit('.').next().unwrap_or_default();
         let finding = finding.keys(left.iter().map(|key| key.as_str()));
-        self.findings.push(finding.hint(format!("where they are meant, name them: `\"**.{last}\"`")));
+        self.findings
+            .push(finding.hint(format!("where they are meant, name them: `\"**.{last}\"`")));
     }
 
     pub(in crate::plan) fn create(
@@ -192,20 +206,25 @@ impl Planner<'_> {
             if let Some(entry) = self.state.remove(&key) {
                 self.drop_sources(entry.node, &DropReason::Rule(rule));
                 self.count(rule, 1);
-                let finding = Diagnostic::note(DROPPED, "dropped 1 key").at(step.place.clone(), "created, when read forwards");
+                let finding = Diagnostic::note(DROPPED, "dropped 1 key")
+                    .at(step.place.clone(), "created, when read forwards");
                 self.findings.push(finding.keys([key]));
             }
             return Ok(());
         }
         let mut segments = Segments::default();
         segments.split(&key);
-        let unless = self.with_environment(|environment| Keys::bind_all(unless, scope, environment))?;
+        let unless =
+            self.with_environment(|environment| Keys::bind_all(unless, scope, environment))?;
         if matches_any(&unless, &key, &segments) {
             return Ok(());
         }
         // What the checkpoint has stays: it may be trained.
         if self.state.contains(&key) {
-            let finding = Diagnostic::note(UNMATCHED_RULE, format!("`{key}` is there already, so none is created"));
+            let finding = Diagnostic::note(
+                UNMATCHED_RULE,
+                format!("`{key}` is there already, so none is created"),
+            );
             self.findings.push(finding.at(step.place.clone(), "left as it is").keys([key]));
             return Ok(());
         }
@@ -217,14 +236,21 @@ impl Planner<'_> {
     }
 
     /// The node of `zeros(…)`, `ones(…)` or `sinusoids(…)`.
-    pub(in crate::plan) fn made(&mut self, made: &Made, scope: &Scope) -> Result<NodeId, Box<Diagnostic>> {
+    pub(in crate::plan) fn made(
+        &mut self,
+        made: &Made,
+        scope: &Scope,
+    ) -> Result<NodeId, Box<Diagnostic>> {
         let shape = self.with_environment(|environment| {
             made.shape
                 .iter()
                 .map(|size| {
                     let value = environment.int(scope, size)?;
                     u64::try_from(value).map_err(|_| {
-                        Box::new(Diagnostic::error(SHAPE, format!("{value} is no size")).at(scope.place(size.span), "negative"))
+                        Box::new(
+                            Diagnostic::error(SHAPE, format!("{value} is no size"))
+                                .at(scope.place(size.span), "negative"),
+                        )
                     })
                 })
                 .collect::<Result<Vec<u64>, _>>()
@@ -245,7 +271,9 @@ impl Planner<'_> {
         count: Option<&Expr>,
         scope: &Scope,
     ) -> Result<(), Box<Diagnostic>> {
-        let wanted = count.map(|count| self.with_environment(|environment| environment.int(scope, count))).transpose()?;
+        let wanted = count
+            .map(|count| self.with_environment(|environment| environment.int(scope, count)))
+            .transpose()?;
         let pattern = self.with_environment(|environment| keys.bind(scope, environment))?;
         let slots = keys.captures().len();
         let mut segments = Segments::default();
@@ -275,11 +303,15 @@ impl Planner<'_> {
             Some(wanted) => format!("expected {wanted} of these, found {found}"),
             None => "expected a key like this, found none".to_owned(),
         };
-        Err(Box::new(Diagnostic::error(EXPECTATION, message).at(step.place.clone(), "doesn't hold for this checkpoint")))
+        Err(Box::new(
+            Diagnostic::error(EXPECTATION, message)
+                .at(step.place.clone(), "doesn't hold for this checkpoint"),
+        ))
     }
 }
 
-/// Whether tensors of a dtype are no weights to a cast to another: positions, counts, masks and packed words, which mean nothing as floats.
+/// Whether tensors of a dtype are no weights to a cast to another: positions, counts, masks and
+/// packed words, which mean nothing as floats.
 fn is_no_weight(from: Dtype, to: Dtype) -> bool {
     from.is_integer() && !to.is_integer()
 }

@@ -1,4 +1,5 @@
-//! `strip`: wrapper segments go, to a fixed point; whole segments only, collisions refused, a count for each reported.
+//! `strip`: wrapper segments go, to a fixed point; whole segments only, collisions refused, a count
+//! for each reported.
 
 use indexmap::IndexMap;
 
@@ -9,8 +10,9 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::behind::pattern;
 use crate::plan::{Planner, counted};
 
-/// Leaf segments of FSDP1 flat parameters: one key stands for many tensors.
-/// Source: `torch/distributed/fsdp/_flat_param.py` (`FLAT_PARAM = "_flat_param"`, the older `flat_param_`), PyTorch 2.x.
+/// Leaf segments of FSDP1 flat parameters: one key stands for many tensors. Source:
+/// `torch/distributed/fsdp/_flat_param.py` (`FLAT_PARAM = "_flat_param"`, the older `flat_param_`),
+/// PyTorch 2.x.
 const FLAT: &[&str] = &["_flat_param", "flat_param", "_fsdp_flattened_param"];
 
 /// A leading wrapper that most keys carry; a few lack it, and so it stays.
@@ -34,7 +36,11 @@ impl Stray {
             [one, rest @ ..] => format!("`{one}` and {} lack it", counted(rest.len(), "other key")),
             [] => "others lack it".to_owned(),
         };
-        format!("`{wrapper}` leads {} of {}; it isn't stripped because {lack}", all - lacking.len(), counted(*all, "key"))
+        format!(
+            "`{wrapper}` leads {} of {}; it isn't stripped because {lack}",
+            all - lacking.len(),
+            counted(*all, "key")
+        )
     }
 
     /// Whether it is this wrapper.
@@ -44,25 +50,44 @@ impl Stray {
 
     /// The same where keys are missing because of it.
     pub(in crate::plan) fn hint(&self) -> String {
-        format!("{}: drop {} first", self.message(), if self.lacking.len() == 1 { "that" } else { "those" })
+        format!(
+            "{}: drop {} first",
+            self.message(),
+            if self.lacking.len() == 1 { "that" } else { "those" }
+        )
     }
 
     /// The same where nothing else tells of it.
     pub(in crate::plan) fn note(self) -> Diagnostic {
-        let drop: Vec<String> = self.lacking.iter().take(2).map(|key| format!("\"{}\"", pattern(key))).collect();
+        let drop: Vec<String> =
+            self.lacking.iter().take(2).map(|key| format!("\"{}\"", pattern(key))).collect();
         let more = if self.lacking.len() > 2 { ", …" } else { "" };
-        let strip = format!("if it is a wrapper, `drop {}{more}` first, then `strip leading \"{}\"`", drop.join(", "), self.wrapper);
-        Diagnostic::note(NOT_STRIPPED, self.message()).at(self.place, "goes only if every key has it").keys(self.lacking).hint(strip)
+        let strip = format!(
+            "if it is a wrapper, `drop {}{more}` first, then `strip leading \"{}\"`",
+            drop.join(", "),
+            self.wrapper
+        );
+        Diagnostic::note(NOT_STRIPPED, self.message())
+            .at(self.place, "goes only if every key has it")
+            .keys(self.lacking)
+            .hint(strip)
     }
 }
 
 impl Planner<'_> {
-    pub(in crate::plan) fn strip_anywhere(&mut self, step: &Step, wrappers: &[Vec<String>], scope: &Scope) -> Result<(), Box<Diagnostic>> {
+    pub(in crate::plan) fn strip_anywhere(
+        &mut self,
+        step: &Step,
+        wrappers: &[Vec<String>],
+        scope: &Scope,
+    ) -> Result<(), Box<Diagnostic>> {
         self.refuse_flat_parameters(step)?;
         let mut counts: IndexMap<&[String], usize> = IndexMap::new();
         let mut changes = Vec::new();
         for (at, entry) in self.state.iter() {
-            if let Some(key) = strip_key(&entry.key, wrappers, scope, |wrapper| *counts.entry(wrapper).or_default() += 1) {
+            if let Some(key) = strip_key(&entry.key, wrappers, scope, |wrapper| {
+                *counts.entry(wrapper).or_default() += 1
+            }) {
                 changes.push((at, key));
             }
         }
@@ -78,18 +103,25 @@ impl Planner<'_> {
         scope: &Scope,
     ) -> Result<(), Box<Diagnostic>> {
         self.refuse_flat_parameters(step)?;
-        let mut keys: Vec<(usize, String)> =
-            self.state.iter().filter_map(|(at, entry)| Some((at, below(&entry.key, &scope.under)?.to_owned()))).collect();
+        let mut keys: Vec<(usize, String)> = self
+            .state
+            .iter()
+            .filter_map(|(at, entry)| Some((at, below(&entry.key, &scope.under)?.to_owned())))
+            .collect();
         let mut counts: IndexMap<&[String], usize> = IndexMap::new();
         let mut changed = false;
         while !keys.is_empty() {
-            let carried = wrappers.iter().find(|wrapper| keys.iter().all(|(_, key)| without(key, wrapper).is_some()));
+            let carried = wrappers
+                .iter()
+                .find(|wrapper| keys.iter().all(|(_, key)| without(key, wrapper).is_some()));
             let Some(wrapper) = carried else {
                 self.note_strays(step, wrappers, &keys, if_wanted, scope);
                 break;
             };
-            let shorter: Vec<(usize, String)> =
-                keys.iter().filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned()))).collect();
+            let shorter: Vec<(usize, String)> = keys
+                .iter()
+                .filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned())))
+                .collect();
             if if_wanted && !self.meets_better(&shorter, &keys, scope) {
                 break;
             }
@@ -98,63 +130,106 @@ impl Planner<'_> {
             changed = true;
         }
         if changed {
-            let changes = keys.into_iter().map(|(at, key)| (at, rejoin(&scope.under, &[&key]))).collect();
+            let changes =
+                keys.into_iter().map(|(at, key)| (at, rejoin(&scope.under, &[&key]))).collect();
             self.apply_strip(step, changes, &counts);
         }
         Ok(())
     }
 
     /// Remembers a wrapper that most keys carry, and which keys lack it.
-    fn note_strays(&mut self, step: &Step, wrappers: &[Vec<String>], keys: &[(usize, String)], if_wanted: bool, scope: &Scope) {
+    fn note_strays(
+        &mut self,
+        step: &Step,
+        wrappers: &[Vec<String>],
+        keys: &[(usize, String)],
+        if_wanted: bool,
+        scope: &Scope,
+    ) {
         for wrapper in wrappers {
-            let (carry, lack): (Vec<_>, Vec<_>) = keys.iter().partition(|(_, key)| without(key, wrapper).is_some());
+            let (carry, lack): (Vec<_>, Vec<_>) =
+                keys.iter().partition(|(_, key)| without(key, wrapper).is_some());
             if lack.is_empty() || carry.len() <= lack.len() {
                 continue;
             }
             // A target that has such names itself doesn't miss them.
-            let is_real = self.options.wanted.is_some_and(|wanted| wanted.keys.keys().any(|key| without(key, wrapper).is_some()));
+            let is_real = self.options.wanted.is_some_and(|wanted| {
+                wanted.keys.keys().any(|key| without(key, wrapper).is_some())
+            });
             if !if_wanted && is_real {
                 continue;
             }
             if if_wanted {
-                let shorter = carry.iter().filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned()))).collect::<Vec<_>>();
+                let shorter = carry
+                    .iter()
+                    .filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned())))
+                    .collect::<Vec<_>>();
                 let longer = carry.into_iter().cloned().collect::<Vec<_>>();
                 if !self.meets_better(&shorter, &longer, scope) {
                     continue;
                 }
             }
             let lacking = lack.iter().map(|(_, key)| rejoin(&scope.under, &[key])).collect();
-            let stray = Stray { place: step.place.clone(), wrapper: wrapper.join("."), all: keys.len(), lacking };
-            if !self.strays.iter().any(|known| (&known.wrapper, &known.lacking) == (&stray.wrapper, &stray.lacking)) {
+            let stray = Stray {
+                place: step.place.clone(),
+                wrapper: wrapper.join("."),
+                all: keys.len(),
+                lacking,
+            };
+            if !self
+                .strays
+                .iter()
+                .any(|known| (&known.wrapper, &known.lacking) == (&stray.wrapper, &stray.lacking))
+            {
                 self.strays.push(stray);
             }
         }
     }
 
     /// Whether more of the new keys than of the old are what the target manifest asks for.
-    fn meets_better(&self, new: &[(usize, String)], old: &[(usize, String)], scope: &Scope) -> bool {
+    fn meets_better(
+        &self,
+        new: &[(usize, String)],
+        old: &[(usize, String)],
+        scope: &Scope,
+    ) -> bool {
         let Some(wanted) = self.options.wanted else { return false };
-        let known = |keys: &[(usize, String)]| keys.iter().filter(|(_, key)| wanted.contains(&rejoin(&scope.under, &[key]))).count();
+        let known = |keys: &[(usize, String)]| {
+            keys.iter().filter(|(_, key)| wanted.contains(&rejoin(&scope.under, &[key]))).count()
+        };
         known(new) > known(old)
     }
 
-    fn apply_strip(&mut self, step: &Step, changes: Vec<(usize, String)>, counts: &IndexMap<&[String], usize>) {
+    fn apply_strip(
+        &mut self,
+        step: &Step,
+        changes: Vec<(usize, String)>,
+        counts: &IndexMap<&[String], usize>,
+    ) {
         if changes.is_empty() {
             return;
         }
         self.rename_all(step, changes);
-        let each: Vec<String> =
-            counts.iter().map(|(wrapper, count)| format!("`{}` {}", wrapper.join("."), counted(*count, "time"))).collect();
+        let each: Vec<String> = counts
+            .iter()
+            .map(|(wrapper, count)| format!("`{}` {}", wrapper.join("."), counted(*count, "time")))
+            .collect();
         self.findings.push(Diagnostic::note(STRIPPED, format!("stripped {}", each.join(", "))));
     }
 
     fn refuse_flat_parameters(&self, step: &Step) -> Result<(), Box<Diagnostic>> {
         let is_flat = |key: &str| {
             let leaf = key.rsplit('.').next().unwrap_or(key);
-            FLAT.iter().any(|flat| leaf == *flat || leaf.strip_prefix(flat).is_some_and(|rest| rest.starts_with('_')))
+            FLAT.iter().any(|flat| {
+                leaf == *flat || leaf.strip_prefix(flat).is_some_and(|rest| rest.starts_with('_'))
+            })
         };
-        let flat: Vec<String> =
-            self.state.iter().filter(|(_, entry)| is_flat(&entry.key)).map(|(_, entry)| entry.key.clone().into()).collect();
+        let flat: Vec<String> = self
+            .state
+            .iter()
+            .filter(|(_, entry)| is_flat(&entry.key))
+            .map(|(_, entry)| entry.key.clone().into())
+            .collect();
         if flat.is_empty() {
             return Ok(());
         }
@@ -200,7 +275,9 @@ pub(in crate::plan) fn below<'k>(key: &'k str, under: &[String]) -> Option<&'k s
 
 /// A key without leading segments, if it carries them and something is left.
 pub(in crate::plan) fn without<'k>(key: &'k str, prefix: &[String]) -> Option<&'k str> {
-    prefix.iter().try_fold(key, |rest, segment| rest.strip_prefix(segment.as_str())?.strip_prefix('.'))
+    prefix
+        .iter()
+        .try_fold(key, |rest, segment| rest.strip_prefix(segment.as_str())?.strip_prefix('.'))
 }
 
 pub(in crate::plan) fn rejoin(under: &[String], segments: &[&str]) -> String {
@@ -208,5 +285,6 @@ pub(in crate::plan) fn rejoin(under: &[String], segments: &[&str]) -> String {
 }
 
 fn ends_with(segments: &[&str], wrapper: &[String]) -> bool {
-    segments.len() >= wrapper.len() && segments[segments.len() - wrapper.len()..].iter().zip(wrapper).all(|(a, b)| a == b)
+    segments.len() >= wrapper.len()
+        && segments[segments.len() - wrapper.len()..].iter().zip(wrapper).all(|(a, b)| a == b)
 }

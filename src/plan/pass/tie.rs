@@ -1,7 +1,9 @@
-//! `tie`: keys that are one tensor. Loading, a missing one is aliased to its source; saving, one that really is its source goes.
+//! `tie`: keys that are one tensor. Loading, a missing one is aliased to its source; saving, one
+//! that really is its source goes.
 //!
-//! Ties that follow each other are one run, in which a chain resolves to its root in whatever order it is written. Bytes are compared only
-//! where the answer matters to the part of the target that is asked for.
+//! Ties that follow each other are one run, in which a chain resolves to its root in whatever order
+//! it is written. Bytes are compared only where the answer matters to the part of the target that
+//! is asked for.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -34,7 +36,8 @@ pub(super) enum Relation {
     Elsewhere,
 }
 
-/// What ties found, and what a run of `tie` statements left open: a chain of ties may be written in any order.
+/// What ties found, and what a run of `tie` statements left open: a chain of ties may be written in
+/// any order.
 #[derive(Clone, Debug, Default)]
 pub(in crate::plan) struct TieState {
     /// Keys that a tie leaves to the model that holds them.
@@ -63,7 +66,13 @@ struct Waiting {
 }
 
 impl Planner<'_> {
-    pub(in crate::plan) fn tie(&mut self, step: &Step, tie: &Tie, scope: &Scope, direction: Direction) -> Result<(), Box<Diagnostic>> {
+    pub(in crate::plan) fn tie(
+        &mut self,
+        step: &Step,
+        tie: &Tie,
+        scope: &Scope,
+        direction: Direction,
+    ) -> Result<(), Box<Diagnostic>> {
         let holds = match &tie.condition {
             Some(condition) => self.truth(scope, condition)?,
             None => true,
@@ -79,23 +88,34 @@ impl Planner<'_> {
         }
         let rule = self.rule_id(&step.place, 0, &step.text);
         let (targets_of, sources_of) = self.with_environment(|environment| {
-            Ok::<_, Box<Diagnostic>>((Keys::bind_all(&tie.targets, scope, environment)?, Keys::bind_all(&tie.sources, scope, environment)?))
+            Ok::<_, Box<Diagnostic>>((
+                Keys::bind_all(&tie.targets, scope, environment)?,
+                Keys::bind_all(&tie.sources, scope, environment)?,
+            ))
         })?;
         let patterns: Vec<&Pattern> = targets_of.iter().chain(&sources_of).collect();
         for (at, bindings) in self.tie_instances(tie.slots, &patterns).into_iter().enumerate() {
             let render = |patterns: &[Pattern]| -> Vec<Key> {
-                patterns.iter().filter_map(|pattern| pattern.render("", &bindings).map(Key::from)).collect()
+                patterns
+                    .iter()
+                    .filter_map(|pattern| pattern.render("", &bindings).map(Key::from))
+                    .collect()
             };
             let (targets, sources) = (render(&targets_of), render(&sources_of));
             // Of `head.{i} from head.0`, the first is its own source.
-            let targets: Vec<Key> = targets.into_iter().filter(|target| !sources.contains(target)).collect();
+            let targets: Vec<Key> =
+                targets.into_iter().filter(|target| !sources.contains(target)).collect();
             if !holds {
                 self.not_tied(rule, &targets, &sources);
                 continue;
             }
             match direction {
                 Direction::Forward => {
-                    let missing: Vec<Key> = targets.iter().filter(|target| !self.state.contains(target)).cloned().collect();
+                    let missing: Vec<Key> = targets
+                        .iter()
+                        .filter(|target| !self.state.contains(target))
+                        .cloned()
+                        .collect();
                     self.tie_forward(step, tie, rule, &targets, &sources)?;
                     for target in missing {
                         for (target, source) in self.along(&target, &sources) {
@@ -104,23 +124,31 @@ impl Planner<'_> {
                     }
                 }
                 Direction::Reverse => {
-                    let along: Vec<(Key, Key)> = targets.iter().flat_map(|target| self.along(target, &sources)).collect();
+                    let along: Vec<(Key, Key)> =
+                        targets.iter().flat_map(|target| self.along(target, &sources)).collect();
                     self.tie_reverse(step, rule, targets, sources, at == 0);
-                    along.into_iter().for_each(|(target, source)| self.tie_reverse(step, rule, vec![target], vec![source], false));
+                    along.into_iter().for_each(|(target, source)| {
+                        self.tie_reverse(step, rule, vec![target], vec![source], false)
+                    });
                 }
             }
         }
         Ok(())
     }
 
-    /// What a tie takes along from the source that a target is tied to: its scales and the like, which are as much one as their tensors.
+    /// What a tie takes along from the source that a target is tied to: its scales and the like,
+    /// which are as much one as their tensors.
     fn along(&self, target: &Key, sources: &[Key]) -> Vec<(Key, Key)> {
         let node = self.state.get(target).map(|entry| entry.node);
         let is_one = |source: &&Key| self.state.get(source).map(|entry| entry.node) == node;
-        let source = sources.iter().find(is_one).or_else(|| sources.iter().find(|source| self.state.contains(source)));
+        let source = sources
+            .iter()
+            .find(is_one)
+            .or_else(|| sources.iter().find(|source| self.state.contains(source)));
         let Some((source, _)) = source.zip(node) else { return Vec::new() };
         let names = companion::side_by_side(target, source).into_iter().flatten();
-        let along = names.filter(|(_, source, role)| *role != Role::Bias && self.state.contains(source));
+        let along =
+            names.filter(|(_, source, role)| *role != Role::Bias && self.state.contains(source));
         along.map(|(target, source, _)| (Key::from(target), Key::from(source))).collect()
     }
 
@@ -143,8 +171,15 @@ impl Planner<'_> {
 
     /// A tie whose condition doesn't hold, of keys that are there.
     fn not_tied(&mut self, rule: RuleId, targets: &[Key], sources: &[Key]) {
-        let Some(source) = sources.iter().find(|source| self.state.contains(source)) else { return };
-        for target in targets.iter().filter(|target| self.state.contains(target)).cloned().collect::<Vec<Key>>() {
+        let Some(source) = sources.iter().find(|source| self.state.contains(source)) else {
+            return;
+        };
+        for target in targets
+            .iter()
+            .filter(|target| self.state.contains(target))
+            .cloned()
+            .collect::<Vec<Key>>()
+        {
             self.fact(rule, &target, source, TieOutcome::NotTied);
         }
     }
@@ -154,7 +189,9 @@ impl Planner<'_> {
         self.leave_out();
         self.ties.waiting_for.clear();
         self.ties.arrived.clear();
-        for Waiting { place, rule, mut targets, sources, absent, .. } in std::mem::take(&mut self.ties.waiting).into_iter().flatten() {
+        for Waiting { place, rule, mut targets, sources, absent, .. } in
+            std::mem::take(&mut self.ties.waiting).into_iter().flatten()
+        {
             targets.retain(|target| !self.state.contains(target));
             let Some(first) = targets.first() else { continue };
             let message = format!("`{first}` is missing, and so is every source it is tied to");
@@ -162,7 +199,8 @@ impl Planner<'_> {
             match absent {
                 IfAbsent::Skip => {}
                 IfAbsent::Fallback => {
-                    let finding = Diagnostic::warning(TIE_ABSENT, message).at(place, "tied here").keys(keys);
+                    let finding =
+                        Diagnostic::warning(TIE_ABSENT, message).at(place, "tied here").keys(keys);
                     self.findings.push(finding.hint("the tensor that the model holds now stays"));
                     if let Some(source) = sources.first() {
                         for target in &targets {
@@ -171,12 +209,15 @@ impl Planner<'_> {
                     }
                     self.ties.kept.extend(targets);
                 }
-                IfAbsent::Error => self.findings.push(Diagnostic::error(TIE_ABSENT, message).at(place, "tied here").keys(keys)),
+                IfAbsent::Error => self
+                    .findings
+                    .push(Diagnostic::error(TIE_ABSENT, message).at(place, "tied here").keys(keys)),
             }
         }
     }
 
-    /// The values of the captures for which a target or a source is there or wanted; one, empty, if there are no captures.
+    /// The values of the captures for which a target or a source is there or wanted; one, empty, if
+    /// there are no captures.
     fn tie_instances(&self, slots: usize, patterns: &[&Pattern]) -> Vec<Bindings> {
         if slots == 0 {
             return vec![Bindings::new(0)];
@@ -189,8 +230,10 @@ impl Planner<'_> {
             segments.split(key);
             for pattern in patterns {
                 let mut bindings = Bindings::new(slots);
-                if pattern.slots().len() == slots && pattern.matches(key, &segments, &mut bindings) {
-                    let values = (0..slots).filter_map(|at| u16::try_from(at).ok()).map(crate::key::Slot);
+                if pattern.slots().len() == slots && pattern.matches(key, &segments, &mut bindings)
+                {
+                    let values =
+                        (0..slots).filter_map(|at| u16::try_from(at).ok()).map(crate::key::Slot);
                     found.insert(
                         values
                             .map(|slot| match bindings.text(slot, key) {
@@ -214,38 +257,72 @@ impl Planner<'_> {
             .collect()
     }
 
-    fn tie_forward(&mut self, step: &Step, tie: &Tie, rule: RuleId, targets: &[Key], sources: &[Key]) -> Result<(), Box<Diagnostic>> {
-        let (present, missing): (Vec<&Key>, Vec<&Key>) = targets.iter().partition(|key| self.state.contains(key));
-        if !sources.iter().any(|source| self.state.contains(source)) && !self.tie_back(step, rule, &present, &missing, sources) {
+    fn tie_forward(
+        &mut self,
+        step: &Step,
+        tie: &Tie,
+        rule: RuleId,
+        targets: &[Key],
+        sources: &[Key],
+    ) -> Result<(), Box<Diagnostic>> {
+        let (present, missing): (Vec<&Key>, Vec<&Key>) =
+            targets.iter().partition(|key| self.state.contains(key));
+        if !sources.iter().any(|source| self.state.contains(source))
+            && !self.tie_back(step, rule, &present, &missing, sources)
+        {
             let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
-            let (place, targets, sources) = (step.place.clone(), targets.to_vec(), sources.to_vec());
+            let (place, targets, sources) =
+                (step.place.clone(), targets.to_vec(), sources.to_vec());
             let at = self.ties.waiting.len();
             for source in &sources {
                 self.ties.waiting_for.entry(source.clone()).or_default().push(at);
             }
-            self.ties.waiting.push(Some(Waiting { place, rule, targets, sources, present: tie.present, absent }));
+            self.ties.waiting.push(Some(Waiting {
+                place,
+                rule,
+                targets,
+                sources,
+                present: tie.present,
+                absent,
+            }));
             return self.settle_waiting();
         }
-        // Each for itself: a head with a vocabulary of its own has other candidates than an encoder's embedding.
+        // Each for itself: a head with a vocabulary of its own has other candidates than an
+        // encoder's embedding.
         for target in missing {
             if let Some(source) = self.candidate(&step.place, rule, target, sources) {
                 self.alias(rule, target, &source, true);
             }
         }
-        self.ties_present(&step.place, tie.present, rule, present.into_iter().cloned().collect(), sources)?;
+        self.ties_present(
+            &step.place,
+            tie.present,
+            rule,
+            present.into_iter().cloned().collect(),
+            sources,
+        )?;
         self.settle_waiting()
     }
 
-    /// The other way round: a source that is missing and wanted is one tensor with a target that is there; and where no source is wanted,
-    /// a target that is. Whether a source is there now.
-    fn tie_back(&mut self, step: &Step, rule: RuleId, present: &[&Key], missing: &[&Key], sources: &[Key]) -> bool {
+    /// The other way round: a source that is missing and wanted is one tensor with a target that is
+    /// there; and where no source is wanted, a target that is. Whether a source is there now.
+    fn tie_back(
+        &mut self,
+        step: &Step,
+        rule: RuleId,
+        present: &[&Key],
+        missing: &[&Key],
+        sources: &[Key],
+    ) -> bool {
         let wanted = |key: &&Key| self.options.wanted.is_some_and(|wanted| wanted.contains(key));
         let from: Vec<Key> = present.iter().copied().cloned().collect();
         if from.is_empty() {
             return false;
         }
         if let Some(source) = sources.iter().find(wanted) {
-            let Some(target) = self.candidate(&step.place, rule, source, &from) else { return false };
+            let Some(target) = self.candidate(&step.place, rule, source, &from) else {
+                return false;
+            };
             self.alias(rule, source, &target, false);
             if let Some(entry) = self.state.get_mut(&target) {
                 entry.tied = true;
@@ -262,15 +339,28 @@ impl Planner<'_> {
     }
 
     /// The first source that can stand for a missing key; why others can't is reported.
-    pub(super) fn candidate(&mut self, place: &Place, rule: RuleId, target: &Key, sources: &[Key]) -> Option<Key> {
+    pub(super) fn candidate(
+        &mut self,
+        place: &Place,
+        rule: RuleId,
+        target: &Key,
+        sources: &[Key],
+    ) -> Option<Key> {
         for source in sources {
             if !self.state.contains(source) {
                 continue;
             }
-            let Some(why) = self.not_a_candidate(source, Some(target)) else { return Some(source.clone()) };
+            let Some(why) = self.not_a_candidate(source, Some(target)) else {
+                return Some(source.clone());
+            };
             self.fact(rule, target, source, TieOutcome::Refused { why: why.clone() });
-            let finding = Diagnostic::warning(TIE_REFUSED, format!("`{source}` is no candidate for `{target}`: {why}"));
-            self.findings.push(finding.at(place.clone(), "tied here").keys([source.as_str(), target.as_str()]));
+            let finding = Diagnostic::warning(
+                TIE_REFUSED,
+                format!("`{source}` is no candidate for `{target}`: {why}"),
+            );
+            self.findings.push(
+                finding.at(place.clone(), "tied here").keys([source.as_str(), target.as_str()]),
+            );
         }
         None
     }
@@ -279,9 +369,12 @@ impl Planner<'_> {
     fn settle_waiting(&mut self) -> Result<(), Box<Diagnostic>> {
         while let Some(key) = self.ties.arrived.pop() {
             for at in self.ties.waiting_for.remove(&key).unwrap_or_default() {
-                let Some(tie) = self.ties.waiting.get_mut(at).and_then(Option::take) else { continue };
+                let Some(tie) = self.ties.waiting.get_mut(at).and_then(Option::take) else {
+                    continue;
+                };
                 let Waiting { place, rule, targets, sources, present, .. } = tie;
-                let (there, missing): (Vec<Key>, Vec<Key>) = targets.into_iter().partition(|target| self.state.contains(target));
+                let (there, missing): (Vec<Key>, Vec<Key>) =
+                    targets.into_iter().partition(|target| self.state.contains(target));
                 for target in missing {
                     if let Some(source) = self.candidate(&place, rule, &target, &sources) {
                         self.alias(rule, &target, &source, true);
@@ -302,7 +395,9 @@ impl Planner<'_> {
         present: Vec<Key>,
         sources: &[Key],
     ) -> Result<(), Box<Diagnostic>> {
-        let fits = |source: &&Key| self.state.contains(source) && self.not_a_candidate(source, None).is_none();
+        let fits = |source: &&Key| {
+            self.state.contains(source) && self.not_a_candidate(source, None).is_none()
+        };
         let Some(root) = sources.iter().find(fits) else { return Ok(()) };
         present.iter().try_for_each(|target| self.tie_present(place, policy, rule, target, root))
     }
@@ -313,7 +408,10 @@ impl Planner<'_> {
         let mut entry = Entry { key: key.clone(), tied, ..source.clone() };
         entry.rules.push(rule);
         self.count(rule, 1);
-        self.findings.push(Diagnostic::note(TIE_APPLIED, format!("`{key}` is one tensor with `{of}`")).keys([key.as_str(), of.as_str()]));
+        self.findings.push(
+            Diagnostic::note(TIE_APPLIED, format!("`{key}` is one tensor with `{of}`"))
+                .keys([key.as_str(), of.as_str()]),
+        );
         self.put(entry);
         self.ties.arrived.push(key.clone());
         self.fact(rule, key, of, TieOutcome::Made);
@@ -331,11 +429,20 @@ impl Planner<'_> {
     }
 
     /// A target that is there beside its source.
-    fn tie_present(&mut self, place: &Place, policy: IfPresent, rule: RuleId, target: &Key, root: &Key) -> Result<(), Box<Diagnostic>> {
+    fn tie_present(
+        &mut self,
+        place: &Place,
+        policy: IfPresent,
+        rule: RuleId,
+        target: &Key,
+        root: &Key,
+    ) -> Result<(), Box<Diagnostic>> {
         let elsewhere = policy != IfPresent::Require && self.is_elsewhere(target, root);
         let relation = self.relation(target, root, elsewhere);
         match (relation, policy) {
-            (Relation::Equal, IfPresent::Alias | IfPresent::Require) => self.fact(rule, target, root, TieOutcome::Made),
+            (Relation::Equal, IfPresent::Alias | IfPresent::Require) => {
+                self.fact(rule, target, root, TieOutcome::Made)
+            }
             _ => self.outcome(rule, target, root, relation),
         }
         match (relation, policy) {
@@ -355,15 +462,31 @@ impl Planner<'_> {
             }
             (Relation::Equal, IfPresent::Keep) => {}
             (Relation::Unknown, _) => {
-                let finding =
-                    Diagnostic::note(UNDECIDED, format!("`{target}` and `{root}` are both there; their bytes are not compared here"));
-                self.findings.push(finding.at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]));
+                let finding = Diagnostic::note(
+                    UNDECIDED,
+                    format!(
+                        "`{target}` and `{root}` are both there; their bytes are not compared here"
+                    ),
+                );
+                self.findings.push(
+                    finding.at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]),
+                );
             }
             (Relation::Differ(bytes), present) => {
-                let message = format!("`{target}` is tied to `{root}` but differs from it{}", differing(bytes));
-                let finding = if present == IfPresent::Require { Diagnostic::error } else { Diagnostic::warning };
-                let finding = finding(TIE_DIFFERS, message).at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]);
-                let finding = finding.hint("it is kept as it is: dropping it would lose a trained tensor");
+                let message = format!(
+                    "`{target}` is tied to `{root}` but differs from it{}",
+                    differing(bytes)
+                );
+                let finding = if present == IfPresent::Require {
+                    Diagnostic::error
+                } else {
+                    Diagnostic::warning
+                };
+                let finding = finding(TIE_DIFFERS, message)
+                    .at(place.clone(), "tied here")
+                    .keys([target.as_str(), root.as_str()]);
+                let finding =
+                    finding.hint("it is kept as it is: dropping it would lose a trained tensor");
                 if present == IfPresent::Require {
                     return Err(Box::new(finding));
                 }
@@ -373,17 +496,23 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Whether this part of the target doesn't have both keys: then their bytes need not be read to compare them.
+    /// Whether this part of the target doesn't have both keys: then their bytes need not be read to
+    /// compare them.
     pub(super) fn is_elsewhere(&self, a: &Key, b: &Key) -> bool {
         match (self.options.part, self.options.wanted) {
             (Part::Whole, _) | (Part::Open, None) => false,
-            (Part::Open, Some(part)) | (Part::Keys(part), _) => !(part.contains(a) && part.contains(b)),
+            (Part::Open, Some(part)) | (Part::Keys(part), _) => {
+                !(part.contains(a) && part.contains(b))
+            }
         }
     }
 
-    /// How two keys stand to each other: by node, by shape, or by the bytes of the checkpoint, which are not read if one is `elsewhere`.
+    /// How two keys stand to each other: by node, by shape, or by the bytes of the checkpoint,
+    /// which are not read if one is `elsewhere`.
     pub(super) fn relation(&self, a: &str, b: &str, elsewhere: bool) -> Relation {
-        let (Some(a), Some(b)) = (self.state.get(a), self.state.get(b)) else { return Relation::Unknown };
+        let (Some(a), Some(b)) = (self.state.get(a), self.state.get(b)) else {
+            return Relation::Unknown;
+        };
         match self.node_relation(a.node, b.node, 0) {
             None if elsewhere => Relation::Elsewhere,
             Some(known) => known,
@@ -399,7 +528,8 @@ impl Planner<'_> {
         (depth == 0 && self.graph.info(a) != self.graph.info(b)).then_some(Relation::Differ(None))
     }
 
-    /// How the bytes of two nodes stand to each other: those of the checkpoint's tensors, or of what the same ops make of equal ones.
+    /// How the bytes of two nodes stand to each other: those of the checkpoint's tensors, or of
+    /// what the same ops make of equal ones.
     pub(super) fn compared(&self, a: NodeId, b: NodeId, depth: usize) -> Relation {
         if let Some(known) = self.node_relation(a, b, depth) {
             return known;
@@ -412,7 +542,11 @@ impl Planner<'_> {
                 None => Relation::Unknown,
             };
         }
-        if x.op != y.op || x.info != y.info || x.inputs.len() != y.inputs.len() || depth >= MAX_DEPTH {
+        if x.op != y.op
+            || x.info != y.info
+            || x.inputs.len() != y.inputs.len()
+            || depth >= MAX_DEPTH
+        {
             return Relation::Unknown;
         }
         // Elements that are only put elsewhere differ as often as before.
@@ -426,32 +560,40 @@ impl Planner<'_> {
                     equal = false;
                     differing = differing.zip(bytes).map(|(sum, bytes)| sum.saturating_add(bytes));
                 }
-                Relation::Differ(_) | Relation::Unknown | Relation::Elsewhere => return Relation::Unknown,
+                Relation::Differ(_) | Relation::Unknown | Relation::Elsewhere => {
+                    return Relation::Unknown;
+                }
             }
         }
         if equal { Relation::Equal } else { Relation::Differ(differing) }
     }
 
-    /// Why a key can't stand for another: what the target manifest says of that, or a scale that would stay behind.
+    /// Why a key can't stand for another: what the target manifest says of that, or a scale that
+    /// would stay behind.
     pub(super) fn not_a_candidate(&self, source: &Key, target: Option<&Key>) -> Option<String> {
         let entry = self.state.get(source)?;
         let info = self.graph.info(entry.node);
-        let wanted: Option<&TensorInfo> = target.and_then(|target| self.options.wanted.and_then(|wanted| wanted.get(target)));
+        let wanted: Option<&TensorInfo> =
+            target.and_then(|target| self.options.wanted.and_then(|wanted| wanted.get(target)));
         if let Some(wanted) = wanted
             // Another dtype is judged as that of any other key, when the target is met.
             && wanted.shape != info.shape
         {
             return Some(format!("the target manifest asks for {wanted}, and it is {info}"));
         }
-        self.would_stay(source, target?).map(|scale| format!("it is quantized, and its scale `{scale}` would stay behind"))
+        self.would_stay(source, target?)
+            .map(|scale| format!("it is quantized, and its scale `{scale}` would stay behind"))
     }
 
     /// What a quantized source can't be read without and a tie would not take along.
     fn would_stay(&self, source: &Key, target: &Key) -> Option<String> {
         let unasked = || {
-            let (wanted, mut names) = self.options.wanted.zip(companion::side_by_side(source, target))?;
+            let (wanted, mut names) =
+                self.options.wanted.zip(companion::side_by_side(source, target))?;
             names
-                .find(|(name, there, role)| role.is_needed() && self.state.contains(name) && !wanted.contains(there))
+                .find(|(name, there, role)| {
+                    role.is_needed() && self.state.contains(name) && !wanted.contains(there)
+                })
                 .map(|(name, ..)| name)
         };
         self.without_place(source, target).or_else(unasked)
@@ -463,7 +605,9 @@ impl Planner<'_> {
             return None;
         }
         let mut names = companion::names_of(source).into_iter();
-        names.find(|(name, role)| role.is_needed() && self.state.contains(name)).map(|(name, _)| name)
+        names
+            .find(|(name, role)| role.is_needed() && self.state.contains(name))
+            .map(|(name, _)| name)
     }
 }
 

@@ -1,4 +1,5 @@
-//! `when`: which of its blocks runs. Reading backwards, a question about the layout has no answer yet, so both are tried.
+//! `when`: which of its blocks runs. Reading backwards, a question about the layout has no answer
+//! yet, so both are tried.
 
 use std::cmp::Ordering;
 
@@ -18,15 +19,19 @@ impl Planner<'_> {
         scope: &Scope,
         stage: &Stage<'_>,
     ) -> Result<(), Box<Diagnostic>> {
-        let branch = |holds: bool| -> Vec<&Step> { if holds { then.iter().collect() } else { otherwise.iter().collect() } };
-        if stage.direction == Direction::Forward || !condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref()) {
+        let branch = |holds: bool| -> Vec<&Step> {
+            if holds { then.iter().collect() } else { otherwise.iter().collect() }
+        };
+        if stage.direction == Direction::Forward
+            || !condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref())
+        {
             let holds = self.truth(scope, condition)?;
             self.steps(&branch(holds), stage);
             return Ok(());
         }
         self.close_ties();
-        // `exists` is a fact about the left layout, which reading backwards only gives: each answer is tried, and the one that the
-        // result bears out stands.
+        // `exists` is a fact about the left layout, which reading backwards only gives: each answer
+        // is tried, and the one that the result bears out stands.
         let before = self.draft.clone();
         let mut borne_out = Vec::new();
         for holds in [true, false] {
@@ -38,7 +43,8 @@ impl Planner<'_> {
                 borne_out.push(after);
             }
         }
-        // Where both are, the one whose rules took more keys is meant; the other left what it should have undone.
+        // Where both are, the one whose rules took more keys is meant; the other left what it
+        // should have undone.
         if let [first, second] = &borne_out[..] {
             match first.evidence.matched.cmp(&second.evidence.matched) {
                 Ordering::Greater => borne_out.truncate(1),

@@ -24,8 +24,13 @@ impl<'de> Visitor<'de> for IndexVisitor<'_> {
         let (mut weight_map, mut total_size) = (None, None);
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
-                "weight_map" if weight_map.is_some() => return Err(A::Error::duplicate_field("weight_map")),
-                "weight_map" => weight_map = Some(map.next_value_seed(WeightMapSeed { context: &mut *context })?),
+                "weight_map" if weight_map.is_some() => {
+                    return Err(A::Error::duplicate_field("weight_map"));
+                }
+                "weight_map" => {
+                    weight_map =
+                        Some(map.next_value_seed(WeightMapSeed { context: &mut *context })?)
+                }
                 "metadata" => {
                     let metadata: serde_json::Value = map.next_value()?;
                     total_size = metadata.get("total_size").and_then(serde_json::Value::as_f64);
@@ -45,7 +50,10 @@ struct WeightMapSeed<'c> {
 impl<'de> DeserializeSeed<'de> for WeightMapSeed<'_> {
     type Value = ByKey<String>;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Self::Value, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        json: D,
+    ) -> std::result::Result<Self::Value, D::Error> {
         json.deserialize_map(self)
     }
 }
@@ -57,7 +65,10 @@ impl<'de> Visitor<'de> for WeightMapSeed<'_> {
         f.write_str("an object, key -> file name")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(
+        self,
+        mut map: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
         let mut files = ByKey::default();
         while let Some(key) = map.next_key::<Key>()? {
             self.context.enter(&key, files.len())?;
@@ -82,7 +93,10 @@ impl<'de> Visitor<'de> for ListVisitor<'_> {
         f.write_str("a list of keys")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(
+        self,
+        mut seq: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
         let mut keys = ByKey::default();
         while let Some(key) = seq.next_element::<Key>()? {
             self.context.enter(&key, keys.len())?;

@@ -16,7 +16,10 @@ impl<'de> Visitor<'de> for KindVisitor {
         f.write_str("an index, a manifest or a list of keys")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(
+        self,
+        mut map: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
         let mut kind = Kind::Manifest;
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
@@ -36,7 +39,10 @@ impl<'de> Visitor<'de> for KindVisitor {
         Ok(kind)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Self::Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(
+        self,
+        mut seq: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Kind::List)
     }

@@ -1,7 +1,9 @@
-//! The JSON of headers, indexes, manifests and key lists, read strictly and with the key named in every error.
+//! The JSON of headers, indexes, manifests and key lists, read strictly and with the key named in
+//! every error.
 //!
 //! * A key that comes twice is refused; a map would silently keep the last.
-//! * Fields that regraft doesn't know are skipped, but still have to be JSON within the nesting limit of `serde_json` (128).
+//! * Fields that regraft doesn't know are skipped, but still have to be JSON within the nesting
+//!   limit of `serde_json` (128).
 //! * Nothing is allocated beyond a constant factor of the text's own length.
 
 mod index;
@@ -30,7 +32,8 @@ pub(super) const MAX_KEYS: usize = 10_000_000;
 /// Something for each key of a document, in its order.
 pub(super) type ByKey<T> = IndexMap<Key, T, foldhash::fast::RandomState>;
 
-/// What a table says of one key: dtype and shape, and in a file's header the bytes `begin..end` of its data section.
+/// What a table says of one key: dtype and shape, and in a file's header the bytes `begin..end` of
+/// its data section.
 pub(super) type Row = (TensorInfo, [u64; 2]);
 
 /// Key -> dtype and shape, with `__metadata__`.
@@ -64,7 +67,9 @@ pub(super) enum Kind {
 
 /// The header of a safetensors file.
 pub(super) fn header(text: &str) -> Result<Table> {
-    parse(text, "the header", |context, json| json.deserialize_map(TableVisitor { context, form: Form::Header }))
+    parse(text, "the header", |context, json| {
+        json.deserialize_map(TableVisitor { context, form: Form::Header })
+    })
 }
 
 /// A manifest, under `tensors` if wrapped.
@@ -85,7 +90,8 @@ pub(super) fn index(text: &str) -> Result<Index> {
 
 /// A list of keys.
 pub(super) fn list(text: &str) -> Result<Vec<Key>> {
-    parse(text, "the list of keys", |context, json| json.deserialize_seq(ListVisitor { context })).map(|set| set.into_keys().collect())
+    parse(text, "the list of keys", |context, json| json.deserialize_seq(ListVisitor { context }))
+        .map(|set| set.into_keys().collect())
 }
 
 /// Tells what a document is, by its first level.
@@ -110,15 +116,22 @@ impl Context {
     }
 
     /// Checks a key and remembers it for errors.
-    fn enter<E: serde::de::Error>(&mut self, key: &Key, count: usize) -> std::result::Result<(), E> {
+    fn enter<E: serde::de::Error>(
+        &mut self,
+        key: &Key,
+        count: usize,
+    ) -> std::result::Result<(), E> {
         if key.len() > MAX_KEY_LEN {
             self.key = None;
             let start: String = key.chars().take(40).collect();
-            let message = format!("a key of {} bytes, \"{start}…\"; the limit is {MAX_KEY_LEN}", key.len());
+            let message =
+                format!("a key of {} bytes, \"{start}…\"; the limit is {MAX_KEY_LEN}", key.len());
             return Err(self.refuse(Error::new(ErrorKind::Limit, message)));
         }
         if count >= MAX_KEYS {
-            return Err(self.refuse(Error::new(ErrorKind::Limit, format!("more than {MAX_KEYS} keys"))));
+            return Err(
+                self.refuse(Error::new(ErrorKind::Limit, format!("more than {MAX_KEYS} keys")))
+            );
         }
         self.key = Some(key.clone());
         Ok(())
@@ -138,7 +151,10 @@ fn parse<'de, T>(
         Ok(value) => Ok(value),
         Err(source) => {
             let error = context.error.take().unwrap_or_else(|| {
-                let place = context.field.map_or_else(|| format!("{what} is not as it should be"), |field| format!("bad {field}"));
+                let place = context.field.map_or_else(
+                    || format!("{what} is not as it should be"),
+                    |field| format!("bad {field}"),
+                );
                 Error::corrupt(format!("{place}: {source}"))
             });
             Err(match context.key {
@@ -150,7 +166,12 @@ fn parse<'de, T>(
 }
 
 /// Puts a value under a key that must be new.
-fn put<T, E: serde::de::Error>(context: &mut Context, map: &mut ByKey<T>, key: Key, value: T) -> std::result::Result<(), E> {
+fn put<T, E: serde::de::Error>(
+    context: &mut Context,
+    map: &mut ByKey<T>,
+    key: Key,
+    value: T,
+) -> std::result::Result<(), E> {
     match map.entry(key) {
         Slot::Vacant(slot) => {
             slot.insert(value);
@@ -161,8 +182,8 @@ fn put<T, E: serde::de::Error>(context: &mut Context, map: &mut ByKey<T>, key: K
     }
 }
 
-/// A value that is read and forgotten. Unlike `IgnoredAny` it holds the nesting limit and refuses numbers that no JSON value can hold,
-/// as the safetensors crate does, which buffers such fields.
+/// A value that is read and forgotten. Unlike `IgnoredAny` it holds the nesting limit and refuses
+/// numbers that no JSON value can hold, as the safetensors crate does, which buffers such fields.
 struct Skip;
 
 impl<'de> Deserialize<'de> for Skip {

@@ -41,7 +41,9 @@ impl<'de> Visitor<'de> for TableVisitor<'_> {
         while let Some(key) = map.next_key::<Key>()? {
             if key.as_str() == METADATA {
                 if std::mem::replace(&mut has_metadata, true) {
-                    return Err(context.refuse(Error::corrupt(format!("{METADATA} is there twice"))));
+                    return Err(
+                        context.refuse(Error::corrupt(format!("{METADATA} is there twice")))
+                    );
                 }
                 table.metadata = map.next_value_seed(MetadataSeed { context })?;
                 continue;
@@ -57,7 +59,10 @@ impl<'de> Visitor<'de> for TableVisitor<'_> {
 impl<'de> DeserializeSeed<'de> for TableVisitor<'_> {
     type Value = Table;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Table, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        json: D,
+    ) -> std::result::Result<Table, D::Error> {
         json.deserialize_map(self)
     }
 }
@@ -85,7 +90,9 @@ impl<'de> Visitor<'de> for WrapperVisitor<'_> {
                     table = Some(map.next_value_seed(visitor)?);
                 }
                 METADATA if metadata.is_some() => return Err(A::Error::duplicate_field(METADATA)),
-                METADATA => metadata = Some(map.next_value_seed(MetadataSeed { context: &mut *context })?),
+                METADATA => {
+                    metadata = Some(map.next_value_seed(MetadataSeed { context: &mut *context })?)
+                }
                 _ => map.next_value::<Skip>().map(|_| ())?,
             }
         }
@@ -103,7 +110,10 @@ struct MetadataSeed<'c> {
 impl<'de> DeserializeSeed<'de> for MetadataSeed<'_> {
     type Value = BTreeMap<String, String>;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Self::Value, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        json: D,
+    ) -> std::result::Result<Self::Value, D::Error> {
         self.context.field = Some("__metadata__, whose values must be text");
         let context = &mut *self.context;
         let value = json.deserialize_option(MetadataVisitor { context })?;
@@ -131,11 +141,17 @@ impl<'de> Visitor<'de> for MetadataVisitor<'_> {
         Ok(BTreeMap::new())
     }
 
-    fn visit_some<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Self::Value, D::Error> {
+    fn visit_some<D: serde::Deserializer<'de>>(
+        self,
+        json: D,
+    ) -> std::result::Result<Self::Value, D::Error> {
         json.deserialize_map(self)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(
+        self,
+        mut map: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
         let mut metadata = BTreeMap::new();
         while let Some((name, value)) = map.next_entry::<String, String>()? {
             if metadata.contains_key(&name) {
@@ -155,7 +171,11 @@ struct RowSeed<'c> {
 
 impl RowSeed<'_> {
     /// Reads one field, so that an error names it.
-    fn field<T, E>(&mut self, name: &'static str, read: impl FnOnce() -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    fn field<T, E>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
         self.context.field = Some(name);
         let value = read()?;
         self.context.field = None;
@@ -181,14 +201,18 @@ fn unknown_dtype(text: &str) -> Error {
     let names = || Dtype::ALL.iter().map(|dtype| dtype.name());
     match did_you_mean(&shown.to_ascii_uppercase(), names()) {
         Some(name) => error.hint(format!("did you mean {name:?}?")),
-        None => error.hint(format!("the format's dtypes are {}", names().collect::<Vec<_>>().join(", "))),
+        None => error
+            .hint(format!("the format's dtypes are {}", names().collect::<Vec<_>>().join(", "))),
     }
 }
 
 impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
     type Value = Row;
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<Row, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        json: D,
+    ) -> std::result::Result<Row, D::Error> {
         json.deserialize_any(self)
     }
 }
@@ -234,11 +258,18 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         if self.form == Form::Header {
             return Err(A::Error::invalid_type(serde::de::Unexpected::Seq, &self));
         }
-        let name = self.field("dtype", || seq.next_element::<DtypeName>())?.ok_or_else(|| self.missing("dtype"))?;
+        let name = self
+            .field("dtype", || seq.next_element::<DtypeName>())?
+            .ok_or_else(|| self.missing("dtype"))?;
         let dtype = self.dtype(name)?;
-        let shape = self.field("shape", || seq.next_element::<Sizes>())?.ok_or_else(|| self.missing("shape"))?.0;
+        let shape = self
+            .field("shape", || seq.next_element::<Sizes>())?
+            .ok_or_else(|| self.missing("shape"))?
+            .0;
         if seq.next_element::<Skip>()?.is_some() {
-            return Err(self.context.refuse(Error::corrupt("the entry has more than dtype and shape")));
+            return Err(self
+                .context
+                .refuse(Error::corrupt("the entry has more than dtype and shape")));
         }
         Ok((TensorInfo::new(dtype, shape), [0, 0]))
     }

@@ -1,6 +1,7 @@
 //! Pest's pairs to the nodes of the tree: statements, rules, clauses.
 //!
-//! Each function returns nothing if it has reported why. What the grammar can't say is checked here: a clause given twice.
+//! Each function returns nothing if it has reported why. What the grammar can't say is checked
+//! here: a clause given twice.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use super::lex::Lexed;
 use super::{Rule, span};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, codes};
 use crate::syntax::ast::{
-    Arg, Arrow, Expr, Group, Ident, IfAbsent, IfPresent, OpCall, Pattern, Rule as MapRule, Selection, Side, SideItem, StatementKind,
-    StringLit, StripPlace, Tail, Tie, Trivia, Unless,
+    Arg, Arrow, Expr, Group, Ident, IfAbsent, IfPresent, OpCall, Pattern, Rule as MapRule,
+    Selection, Side, SideItem, StatementKind, StringLit, StripPlace, Tail, Tie, Trivia, Unless,
 };
 
 /// What building needs to know, and where it reports.
@@ -64,7 +65,9 @@ impl Builder<'_, '_> {
             }
             Rule::models => {
                 let models = parts.into_iter().filter(|part| part.as_rule() == Rule::model);
-                StatementKind::Models(models.map(|model| self.ident_or_text(model)).collect::<Option<_>>()?)
+                StatementKind::Models(
+                    models.map(|model| self.ident_or_text(model)).collect::<Option<_>>()?,
+                )
             }
             Rule::use_rules => {
                 let mut path = None;
@@ -73,7 +76,9 @@ impl Builder<'_, '_> {
                 for part in parts {
                     match part.as_rule() {
                         Rule::rules_path => path = Some((self.ident(&part), false)),
-                        Rule::string if path.is_none() => path = Some((self.quoted_ident(&part)?, true)),
+                        Rule::string if path.is_none() => {
+                            path = Some((self.quoted_ident(&part)?, true))
+                        }
                         Rule::string => under = Some(self.pattern(&part)?),
                         Rule::kw_reversed => reversed = true,
                         _ => {}
@@ -85,22 +90,39 @@ impl Builder<'_, '_> {
             Rule::let_value => {
                 let name = self.idents(&parts).into_iter().next()?;
                 let value = parts.into_iter().find(|part| part.as_rule() == Rule::expr);
-                StatementKind::Let { name, value: value.map(|value| self.expr(value)).transpose_option()? }
+                StatementKind::Let {
+                    name,
+                    value: value.map(|value| self.expr(value)).transpose_option()?,
+                }
             }
             Rule::strip => {
-                let place = if has(Rule::kw_anywhere) { StripPlace::Anywhere } else { StripPlace::Leading };
+                let place =
+                    if has(Rule::kw_anywhere) { StripPlace::Anywhere } else { StripPlace::Leading };
                 let if_wanted = has(Rule::kw_wanted);
                 StatementKind::Strip { place, wrappers: self.patterns(&parts)?, if_wanted }
             }
             Rule::prefix => StatementKind::Prefix(self.patterns(&parts)?.into_iter().next()?),
             Rule::rename | Rule::map => {
                 let rule_pair = parts.into_iter().find(|part| part.as_rule() == Rule::one_rule)?;
-                let group = Group { braces: false, rules: vec![self.rule(rule_pair)?], closing_comments: Vec::new() };
-                if rule == Rule::map { StatementKind::Map(group) } else { StatementKind::Rename(group) }
+                let group = Group {
+                    braces: false,
+                    rules: vec![self.rule(rule_pair)?],
+                    closing_comments: Vec::new(),
+                };
+                if rule == Rule::map {
+                    StatementKind::Map(group)
+                } else {
+                    StatementKind::Rename(group)
+                }
             }
             Rule::drop_keys | Rule::keep_keys => {
-                let selection = self.selection(parts.into_iter().find(|part| part.as_rule() == Rule::selection)?)?;
-                if rule == Rule::drop_keys { StatementKind::Drop(selection) } else { StatementKind::Keep(selection) }
+                let selection = self
+                    .selection(parts.into_iter().find(|part| part.as_rule() == Rule::selection)?)?;
+                if rule == Rule::drop_keys {
+                    StatementKind::Drop(selection)
+                } else {
+                    StatementKind::Keep(selection)
+                }
             }
             Rule::cast => StatementKind::Cast {
                 dtype: self.idents(&parts).into_iter().next()?,
@@ -110,13 +132,17 @@ impl Builder<'_, '_> {
             Rule::tie => StatementKind::Tie(self.tie(parts)?),
             Rule::create => {
                 let target = self.patterns(&parts)?.into_iter().next()?;
-                let value = self.op(parts.iter().find(|part| part.as_rule() == Rule::made)?.clone())?;
+                let value =
+                    self.op(parts.iter().find(|part| part.as_rule() == Rule::made)?.clone())?;
                 StatementKind::Create { target, value, tail: self.tail(parts)? }
             }
             Rule::expect => {
                 let pattern = self.patterns(&parts)?.into_iter().next()?;
                 let count = parts.into_iter().find(|part| part.as_rule() == Rule::expr);
-                StatementKind::Expect { pattern, count: count.map(|count| self.expr(count)).transpose_option()? }
+                StatementKind::Expect {
+                    pattern,
+                    count: count.map(|count| self.expr(count)).transpose_option()?,
+                }
             }
             Rule::trust => StatementKind::Trust(self.strings(&parts)?),
             Rule::example => {
@@ -135,9 +161,12 @@ impl Builder<'_, '_> {
                 let [left, right] = sides;
                 let arrow = arrow_seen?;
                 if right.is_empty() && arrow == Arrow::TwoWay {
-                    let message = "a key that is dropped can't come back, so its example can't be `<->`";
-                    let diagnostic = Diagnostic::error(codes::SYNTAX, message).at(self.place(span), "nothing stands right of the arrow");
-                    return self.fail(diagnostic.hint("write `->`, or the key of the right layout"));
+                    let message =
+                        "a key that is dropped can't come back, so its example can't be `<->`";
+                    let diagnostic = Diagnostic::error(codes::SYNTAX, message)
+                        .at(self.place(span), "nothing stands right of the arrow");
+                    return self
+                        .fail(diagnostic.hint("write `->`, or the key of the right layout"));
                 }
                 StatementKind::Example { left, arrow, right }
             }
@@ -188,7 +217,16 @@ impl Builder<'_, '_> {
         }
         let via = via.map(|(ops, _)| ops).unwrap_or_default();
         let tail = self.tail(clauses)?;
-        Some(MapRule { trivia: Trivia::default(), sources, arrow: arrow_seen?, targets, via, alone: alone.is_some(), tail, span })
+        Some(MapRule {
+            trivia: Trivia::default(),
+            sources,
+            arrow: arrow_seen?,
+            targets,
+            via,
+            alone: alone.is_some(),
+            tail,
+            span,
+        })
     }
 
     fn side(&mut self, pair: Node<'_>) -> Option<Side> {
@@ -208,7 +246,10 @@ impl Builder<'_, '_> {
     fn side_item(&mut self, pair: Node<'_>) -> Option<SideItem> {
         Some(match pair.as_rule() {
             Rule::string => SideItem::Pattern(self.pattern(&pair)?),
-            Rule::regex => SideItem::Regex(StringLit { text: regex_text(pair.as_str()), span: self.span(&pair) }),
+            Rule::regex => SideItem::Regex(StringLit {
+                text: regex_text(pair.as_str()),
+                span: self.span(&pair),
+            }),
             _ => SideItem::Made(self.op(pair)?),
         })
     }
@@ -276,10 +317,15 @@ impl Builder<'_, '_> {
             seen.push((word, at));
             match clause.as_rule() {
                 Rule::unless => {
-                    for item in clause.into_inner().filter(|part| part.as_rule() == Rule::unless_item) {
+                    for item in
+                        clause.into_inner().filter(|part| part.as_rule() == Rule::unless_item)
+                    {
                         let parts: Vec<Node<'_>> = item.into_inner().collect();
                         let target = parts.iter().any(|part| part.as_rule() == Rule::kw_target);
-                        tail.unless.push(Unless { target, pattern: self.patterns(&parts)?.into_iter().next()? });
+                        tail.unless.push(Unless {
+                            target,
+                            pattern: self.patterns(&parts)?.into_iter().next()?,
+                        });
                     }
                 }
                 Rule::where_clause => tail.condition = Some(self.first_expr(clause)?),
@@ -314,8 +360,13 @@ impl Builder<'_, '_> {
                     seen.push((word, at));
                     match clause.as_rule() {
                         Rule::tie_when => condition = Some(self.first_expr(clause)?),
-                        Rule::if_present => present = clause.into_inner().find_map(|part| if_present(part.as_rule())),
-                        _ => absent = clause.into_inner().find_map(|part| if_absent(part.as_rule())),
+                        Rule::if_present => {
+                            present =
+                                clause.into_inner().find_map(|part| if_present(part.as_rule()))
+                        }
+                        _ => {
+                            absent = clause.into_inner().find_map(|part| if_absent(part.as_rule()))
+                        }
                     }
                 }
                 _ => {}
@@ -333,15 +384,27 @@ impl Builder<'_, '_> {
     }
 
     fn patterns(&mut self, parts: &[Node<'_>]) -> Option<Vec<Pattern>> {
-        parts.iter().filter(|part| part.as_rule() == Rule::string).map(|part| self.pattern(part)).collect()
+        parts
+            .iter()
+            .filter(|part| part.as_rule() == Rule::string)
+            .map(|part| self.pattern(part))
+            .collect()
     }
 
     fn strings(&mut self, parts: &[Node<'_>]) -> Option<Vec<StringLit>> {
-        parts.iter().filter(|part| part.as_rule() == Rule::string).map(|part| self.string(part)).collect()
+        parts
+            .iter()
+            .filter(|part| part.as_rule() == Rule::string)
+            .map(|part| self.string(part))
+            .collect()
     }
 
     fn idents(&self, parts: &[Node<'_>]) -> Vec<Ident> {
-        parts.iter().filter(|part| part.as_rule() == Rule::ident).map(|part| self.ident(part)).collect()
+        parts
+            .iter()
+            .filter(|part| part.as_rule() == Rule::ident)
+            .map(|part| self.ident(part))
+            .collect()
     }
 
     pub(super) fn ident(&self, pair: &Node<'_>) -> Ident {
@@ -351,14 +414,21 @@ impl Builder<'_, '_> {
     fn quoted_ident(&mut self, pair: &Node<'_>) -> Option<Ident> {
         let string = self.string(pair)?;
         if string.text.is_empty() {
-            return self.fail(Diagnostic::error(codes::SYNTAX, "a name is empty").at(self.place(string.span), "nothing in these quotes"));
+            return self.fail(
+                Diagnostic::error(codes::SYNTAX, "a name is empty")
+                    .at(self.place(string.span), "nothing in these quotes"),
+            );
         }
         Some(Ident { text: string.text, span: string.span })
     }
 
     fn ident_or_text(&mut self, pair: Node<'_>) -> Option<Ident> {
         let inner = pair.into_inner().next()?;
-        if inner.as_rule() == Rule::string { self.quoted_ident(&inner) } else { Some(self.ident(&inner)) }
+        if inner.as_rule() == Rule::string {
+            self.quoted_ident(&inner)
+        } else {
+            Some(self.ident(&inner))
+        }
     }
 
     /// A string with its escapes resolved.
@@ -366,7 +436,8 @@ impl Builder<'_, '_> {
         let at = self.span(pair);
         let quoted = pair.as_str();
         let mut text = String::with_capacity(quoted.len());
-        let mut chars = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().char_indices();
+        let mut chars =
+            quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default().char_indices();
         while let Some((offset, c)) = chars.next() {
             if c != '\\' {
                 text.push(c);
@@ -389,7 +460,9 @@ impl Builder<'_, '_> {
 pub(super) fn unknown_escape(place: Place) -> Diagnostic {
     Diagnostic::error(codes::SYNTAX, "an escape that the language doesn't have")
         .at(place, "unknown escape")
-        .hint(r#"the escapes are `\{`, `\}`, `\"`, `\\`, `\*` and `\.`; a backslash itself is `\\`"#)
+        .hint(
+            r#"the escapes are `\{`, `\}`, `\"`, `\\`, `\*` and `\.`; a backslash itself is `\\`"#,
+        )
 }
 
 fn arrow(pair: &Node<'_>) -> Arrow {

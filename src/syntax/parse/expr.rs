@@ -1,6 +1,7 @@
 //! Expressions: from the grammar's flat list of operands and operators to a tree.
 //!
-//! A tree is at most [`MAX_OPERATORS`] and the nesting of brackets deep, so that whoever walks it may recurse.
+//! A tree is at most [`MAX_OPERATORS`] and the nesting of brackets deep, so that whoever walks it
+//! may recurse.
 
 use pest::iterators::Pair;
 
@@ -27,10 +28,14 @@ enum Item<'i> {
 impl Builder<'_, '_> {
     /// An expression.
     pub(super) fn expr(&mut self, pair: Pair<'_, Rule>) -> Option<Expr> {
-        let operator = |pair: &Pair<'_, Rule>| matches!(pair.as_rule(), Rule::infix | Rule::prefix_op);
+        let operator =
+            |pair: &Pair<'_, Rule>| matches!(pair.as_rule(), Rule::infix | Rule::prefix_op);
         if pair.clone().into_inner().flatten().filter(operator).count() > MAX_OPERATORS {
             let place = self.place(self.span(&pair));
-            let diagnostic = Diagnostic::error(codes::LIMIT, format!("an expression of more than {MAX_OPERATORS} operators"));
+            let diagnostic = Diagnostic::error(
+                codes::LIMIT,
+                format!("an expression of more than {MAX_OPERATORS} operators"),
+            );
             return self.fail(diagnostic.at(place, "too long").hint("name parts of it with `let`"));
         }
         self.part(pair)
@@ -47,7 +52,11 @@ impl Builder<'_, '_> {
             for part in part.into_inner() {
                 match part.as_rule() {
                     Rule::prefix_op => {
-                        let op = if part.as_str().starts_with('-') { UnaryOp::Neg } else { UnaryOp::Not };
+                        let op = if part.as_str().starts_with('-') {
+                            UnaryOp::Neg
+                        } else {
+                            UnaryOp::Not
+                        };
                         items.push(Item::Prefix(op, self.span(&part)));
                     }
                     _ => items.push(Item::Primary(part)),
@@ -58,7 +67,11 @@ impl Builder<'_, '_> {
     }
 
     /// The longest expression whose operators all bind tighter than `loosest`.
-    fn climb<'i>(&mut self, items: &mut std::iter::Peekable<impl Iterator<Item = Item<'i>>>, loosest: u8) -> Option<Expr> {
+    fn climb<'i>(
+        &mut self,
+        items: &mut std::iter::Peekable<impl Iterator<Item = Item<'i>>>,
+        loosest: u8,
+    ) -> Option<Expr> {
         let mut left = match items.next()? {
             Item::Primary(pair) => self.primary(pair.into_inner().next()?)?,
             Item::Prefix(op, at) => {
@@ -134,7 +147,9 @@ impl Builder<'_, '_> {
         for part in pair.into_inner() {
             let at = self.span(&part);
             match part.as_rule() {
-                Rule::config_field => steps.push(ConfigStep::Field(part.into_inner().next()?.as_str().to_owned())),
+                Rule::config_field => {
+                    steps.push(ConfigStep::Field(part.into_inner().next()?.as_str().to_owned()))
+                }
                 Rule::config_item => match part.into_inner().next()?.as_str().parse() {
                     Ok(index) => steps.push(ConfigStep::Item(index)),
                     Err(_) => return self.bad_number(at, "a number that doesn't fit 64 bits"),
@@ -146,7 +161,8 @@ impl Builder<'_, '_> {
     }
 
     fn bad_number<T>(&mut self, at: Span, message: &str) -> Option<T> {
-        let diagnostic = Diagnostic::error(codes::SYNTAX, message).at(self.place(span(at.start as usize, at.end as usize)), "too great");
+        let diagnostic = Diagnostic::error(codes::SYNTAX, message)
+            .at(self.place(span(at.start as usize, at.end as usize)), "too great");
         self.fail(diagnostic)
     }
 }

@@ -1,7 +1,8 @@
 //! A coarse reading of the text into tokens and comments, which never fails.
 //!
-//! It finds what the grammar can't say: where a bad statement ends, which comment belongs to what, how deep brackets nest before
-//! pest recurses over them. Strings and regexes end with their line, so a lost quote costs one line.
+//! It finds what the grammar can't say: where a bad statement ends, which comment belongs to what,
+//! how deep brackets nest before pest recurses over them. Strings and regexes end with their line,
+//! so a lost quote costs one line.
 
 use super::words::STATEMENTS;
 
@@ -108,7 +109,9 @@ impl<'s> Lexed<'s> {
                 (Kind::Open, '(' | '[') => depth += 1,
                 (Kind::Close, ')' | ']') => depth = depth.saturating_sub(1),
                 (Kind::Word, _) if first_on_line && resets_depth(&text[at..end]) => depth = 0,
-                (Kind::Text, _) if depth + bracket_depth(&text[at..end]) > MAX_NESTING => lexed.too_deep.push(lexed.tokens.len()),
+                (Kind::Text, _) if depth + bracket_depth(&text[at..end]) > MAX_NESTING => {
+                    lexed.too_deep.push(lexed.tokens.len())
+                }
                 _ => {}
             }
             if depth > MAX_NESTING {
@@ -127,7 +130,9 @@ impl<'s> Lexed<'s> {
     /// The token that starts with `c` at `at`, and where it ends.
     fn token_at(&self, at: usize, c: char) -> (Kind, usize) {
         let text = self.text;
-        let while_end = |keep: &dyn Fn(char) -> bool| text[at..].find(|c| !keep(c)).map_or(text.len(), |length| at + length);
+        let while_end = |keep: &dyn Fn(char) -> bool| {
+            text[at..].find(|c| !keep(c)).map_or(text.len(), |length| at + length)
+        };
         match c {
             '"' => match quote_end(text, at, '"') {
                 Some(end) => (Kind::Text, end),
@@ -136,20 +141,34 @@ impl<'s> Lexed<'s> {
             '(' | '[' | '{' => (Kind::Open, at + 1),
             ')' | ']' | '}' => (Kind::Close, at + 1),
             '/' => match quote_end(text, at, '/') {
-                Some(end) if end > at + 2 && (self.operand_may_start() || regex_follow(&text[end..])) => (Kind::Regex, end),
+                Some(end)
+                    if end > at + 2 && (self.operand_may_start() || regex_follow(&text[end..])) =>
+                {
+                    (Kind::Regex, end)
+                }
                 _ => (Kind::Sign, at + 1),
             },
-            _ if c.is_ascii_digit() => (Kind::Number, while_end(&|c| c.is_alphanumeric() || c == '_')),
-            _ if c.is_alphabetic() || c == '_' => (Kind::Word, while_end(&|c| c.is_alphanumeric() || c == '_')),
+            _ if c.is_ascii_digit() => {
+                (Kind::Number, while_end(&|c| c.is_alphanumeric() || c == '_'))
+            }
+            _ if c.is_alphabetic() || c == '_' => {
+                (Kind::Word, while_end(&|c| c.is_alphanumeric() || c == '_'))
+            }
             _ => {
-                let signs = ["<->", "<=>", "->", "=>", "<-", "==", "!=", "<=", ">=", "??", "..", "&&", "||"];
-                let length = signs.iter().find(|sign| text[at..].starts_with(**sign)).map_or(c.len_utf8(), |sign| sign.len());
+                let signs = [
+                    "<->", "<=>", "->", "=>", "<-", "==", "!=", "<=", ">=", "??", "..", "&&", "||",
+                ];
+                let length = signs
+                    .iter()
+                    .find(|sign| text[at..].starts_with(**sign))
+                    .map_or(c.len_utf8(), |sign| sign.len());
                 (Kind::Sign, at + length)
             }
         }
     }
 
-    /// Whether the last token is one after which a side of a rule begins, so that no `/` can divide.
+    /// Whether the last token is one after which a side of a rule begins, so that no `/` can
+    /// divide.
     fn operand_may_start(&self) -> bool {
         self.tokens.last().is_none_or(|token| match token.kind {
             Kind::Word => matches!(&self.text[token.start..token.end], "map" | "rename"),
@@ -174,7 +193,8 @@ impl<'s> Lexed<'s> {
         self.tokens.partition_point(|token| token.start < offset)
     }
 
-    /// The end of a node that pest says ends at `end`: without the blanks and comments that pest may count in.
+    /// The end of a node that pest says ends at `end`: without the blanks and comments that pest
+    /// may count in.
     pub(super) fn trimmed_end(&self, end: usize) -> usize {
         let last = self.index_at(end).checked_sub(1).and_then(|index| self.get(index));
         match last {
@@ -184,7 +204,8 @@ impl<'s> Lexed<'s> {
         }
     }
 
-    /// Whether a token begins a line and a statement. After a `tie`, a `when` without a block is its clause.
+    /// Whether a token begins a line and a statement. After a `tie`, a `when` without a block is
+    /// its clause.
     pub(super) fn begins_statement(&self, index: usize, in_tie: bool) -> bool {
         if self.starts.binary_search(&index).is_err() {
             return false;
@@ -208,7 +229,10 @@ impl<'s> Lexed<'s> {
     /// Where a statement that starts at a token ends at the latest: where the next one begins.
     pub(super) fn limit(&self, start: usize) -> usize {
         let in_tie = matches!(self.word(start), "tie" | "untie");
-        let later = self.starts.get(self.starts.partition_point(|index| *index <= start)..).unwrap_or_default();
+        let later = self
+            .starts
+            .get(self.starts.partition_point(|index| *index <= start)..)
+            .unwrap_or_default();
         let next = later.iter().find(|index| self.begins_statement(**index, in_tie));
         next.and_then(|index| self.get(*index)).map_or(self.text.len(), |token| token.start)
     }
@@ -219,21 +243,31 @@ impl<'s> Lexed<'s> {
             Some(Kind::Text | Kind::Unclosed | Kind::Regex) => true,
             // `where (…)` is a clause.
             Some(Kind::Word) => {
-                self.word(index + 1) == "(" && !matches!(self.word(index), "where" | "via" | "unless" | "optional" | "alone")
+                self.word(index + 1) == "("
+                    && !matches!(
+                        self.word(index),
+                        "where" | "via" | "unless" | "optional" | "alone"
+                    )
             }
             _ => false,
         }
     }
 
-    /// Whether a rule of a group seems to begin here: on a new line, and what stands before doesn't ask for more.
+    /// Whether a rule of a group seems to begin here: on a new line, and what stands before doesn't
+    /// ask for more.
     pub(super) fn begins_rule(&self, index: usize) -> bool {
-        let (Some(token), Some(before)) = (self.get(index), index.checked_sub(1).and_then(|before| self.get(before))) else {
+        let (Some(token), Some(before)) =
+            (self.get(index), index.checked_sub(1).and_then(|before| self.get(before)))
+        else {
             return false;
         };
         let ended = match before.kind {
             Kind::Sign => self.word(index - 1) == ";",
             Kind::Open => self.word(index - 1) == "{",
-            Kind::Word => !matches!(self.word(index - 1), "unless" | "target" | "via" | "where" | "and" | "or" | "not" | "over"),
+            Kind::Word => !matches!(
+                self.word(index - 1),
+                "unless" | "target" | "via" | "where" | "and" | "or" | "not" | "over"
+            ),
             _ => true,
         };
         token.first_on_line && ended && self.may_begin_rule(index)
@@ -275,11 +309,14 @@ fn quote_end(text: &str, at: usize, quote: char) -> Option<usize> {
     None
 }
 
-/// Whether what follows a second slash says that the two enclose a regex; the grammar's `divide` asks the same.
+/// Whether what follows a second slash says that the two enclose a regex; the grammar's `divide`
+/// asks the same.
 fn regex_follow(rest: &str) -> bool {
     let rest = past_comments(rest);
     let source_ends = |rest: &str| ["->", "<->", ","].iter().any(|sign| rest.starts_with(sign));
-    rest.starts_with('|') || source_ends(rest) || rest.strip_prefix("optional").is_some_and(|rest| source_ends(past_comments(rest)))
+    rest.starts_with('|')
+        || source_ends(rest)
+        || rest.strip_prefix("optional").is_some_and(|rest| source_ends(past_comments(rest)))
 }
 
 /// Text from the next token on.

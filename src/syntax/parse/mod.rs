@@ -1,8 +1,9 @@
 //! Text to tree; only this module and its children see pest.
 //!
-//! Statements are read one at a time, so that a bad one is reported, skipped to its end, and the rest still parses; blocks and groups
-//! are walked here rather than by pest, for the same reason. Pest recurses only over brackets, whose depth is checked before.
-//! Whatever the text, nothing here panics, and reading ends.
+//! Statements are read one at a time, so that a bad one is reported, skipped to its end, and the
+//! rest still parses; blocks and groups are walked here rather than by pest, for the same reason.
+//! Pest recurses only over brackets, whose depth is checked before. Whatever the text, nothing here
+//! panics, and reading ends.
 
 mod build;
 mod expr;
@@ -49,17 +50,28 @@ pub struct Parsed {
 /// Parses a rule file. A bad statement is reported and skipped; the rest still parses.
 pub fn parse(source: Arc<SourceText>) -> Parsed {
     if source.text.len() > MAX_TEXT {
-        let message = format!("a rule file of {} bytes; at most {MAX_TEXT} are read", source.text.len());
+        let message =
+            format!("a rule file of {} bytes; at most {MAX_TEXT} are read", source.text.len());
         let place = Place { source: source.clone(), span: Span::default() };
         let diagnostics = vec![Diagnostic::error(codes::LIMIT, message).at(place, "")];
         return Parsed { file: RuleFile::default(), diagnostics, source };
     }
     let lexed = Lexed::new(&source.text);
-    let mut reader = Reader { lexed: &lexed, source: &source, at: 0, comment: 0, leftover: false, diagnostics: Vec::new() };
+    let mut reader = Reader {
+        lexed: &lexed,
+        source: &source,
+        at: 0,
+        comment: 0,
+        leftover: false,
+        diagnostics: Vec::new(),
+    };
     let (statements, trailing_comments) = reader.block(None, 0);
     let mut diagnostics = reader.diagnostics;
     if diagnostics.len() >= MAX_DIAGNOSTICS {
-        diagnostics.push(Diagnostic::error(codes::LIMIT, format!("{MAX_DIAGNOSTICS} mistakes; the rest of the file wasn't read")));
+        diagnostics.push(Diagnostic::error(
+            codes::LIMIT,
+            format!("{MAX_DIAGNOSTICS} mistakes; the rest of the file wasn't read"),
+        ));
     }
     Parsed { file: RuleFile { statements, trailing_comments }, diagnostics, source }
 }
@@ -87,7 +99,8 @@ struct Before {
 }
 
 impl<'s> Reader<'s> {
-    /// Statements up to the `}` of a block that opened at a token, or to the end of the file; and the comments before that.
+    /// Statements up to the `}` of a block that opened at a token, or to the end of the file; and
+    /// the comments before that.
     fn block(&mut self, open: Option<Token>, depth: usize) -> (Vec<Statement>, Vec<Comment>) {
         let mut statements: Vec<Statement> = Vec::new();
         let mut before: Option<Before> = None;
@@ -130,7 +143,12 @@ impl<'s> Reader<'s> {
                 if matches!(statement.kind, StatementKind::When { .. }) {
                     before = None;
                 }
-                let mut trivia = self.trivia(leading, blank_before, std::mem::take(&mut statement.trivia.leading), statement.span);
+                let mut trivia = self.trivia(
+                    leading,
+                    blank_before,
+                    std::mem::take(&mut statement.trivia.leading),
+                    statement.span,
+                );
                 if statements.is_empty() {
                     no_blank_first(&mut trivia);
                 }
@@ -148,7 +166,8 @@ impl<'s> Reader<'s> {
         (statements, closing)
     }
 
-    /// One statement; `self.at` is its keyword. Comments inside it are left in its trivia. Nothing if it is bad, and then it is skipped.
+    /// One statement; `self.at` is its keyword. Comments inside it are left in its trivia. Nothing
+    /// if it is bad, and then it is skipped.
     fn statement(&mut self, rule: Rule, depth: usize) -> Option<Statement> {
         let start = self.at;
         match rule {
@@ -177,7 +196,9 @@ impl<'s> Reader<'s> {
             self.skip(start, false);
             return None;
         }
-        let head = self.read(Rule::when_head, start, self.lexed.limit(start), |builder, pair| builder.first_expr(pair));
+        let head = self.read(Rule::when_head, start, self.lexed.limit(start), |builder, pair| {
+            builder.first_expr(pair)
+        });
         let Some((condition, _)) = head else {
             self.skip(start, false);
             return None;
@@ -221,7 +242,11 @@ impl<'s> Reader<'s> {
         }
         let end = self.lexed.get(self.at.saturating_sub(1)).map_or(first.end, |token| token.end);
         let kind = StatementKind::When { condition, then, otherwise, closing_comments };
-        Some(Statement { trivia: Trivia { leading, ..Trivia::default() }, kind, span: self.span(first.start, end) })
+        Some(Statement {
+            trivia: Trivia { leading, ..Trivia::default() },
+            kind,
+            span: self.span(first.start, end),
+        })
     }
 
     /// `rename { … }` or `map { … }`
@@ -246,7 +271,8 @@ impl<'s> Reader<'s> {
                 self.report(report::unclosed(self.place(open), "group"));
                 break;
             }
-            // Up to the limit there is no further one, so it is looked for once for all rules of a line.
+            // Up to the limit there is no further one, so it is looked for once for all rules of a
+            // line.
             if token.start >= limit {
                 limit = self.rule_limit(self.at);
             }
@@ -275,7 +301,8 @@ impl<'s> Reader<'s> {
             match self.read(Rule::one_rule, at, limit, |builder, pair| builder.rule(pair)) {
                 Some((mut rule, end)) => {
                     let inside = self.comments_until(end);
-                    rule.trivia = self.trivia(leading, blank_before, inside, self.span(token.start, end));
+                    rule.trivia =
+                        self.trivia(leading, blank_before, inside, self.span(token.start, end));
                     if rules.is_empty() {
                         no_blank_first(&mut rule.trivia);
                     }
@@ -288,7 +315,8 @@ impl<'s> Reader<'s> {
             }
         }
         let closing_token = self.peek();
-        let mut closing_comments = self.comments_until(closing_token.map_or(self.lexed.text.len(), |token| token.start));
+        let mut closing_comments =
+            self.comments_until(closing_token.map_or(self.lexed.text.len(), |token| token.start));
         if let (true, Some(comment)) = (rules.is_empty(), closing_comments.first_mut()) {
             comment.blank_before = false;
         }
@@ -297,11 +325,20 @@ impl<'s> Reader<'s> {
         }
         let end = self.lexed.get(self.at.saturating_sub(1)).map_or(open.end, |token| token.end);
         let group = Group { braces: true, rules, closing_comments };
-        let kind = if keyword == Rule::map { StatementKind::Map(group) } else { StatementKind::Rename(group) };
-        Some(Statement { trivia: Trivia { leading, ..Trivia::default() }, kind, span: self.span(first.start, end) })
+        let kind = if keyword == Rule::map {
+            StatementKind::Map(group)
+        } else {
+            StatementKind::Rename(group)
+        };
+        Some(Statement {
+            trivia: Trivia { leading, ..Trivia::default() },
+            kind,
+            span: self.span(first.start, end),
+        })
     }
 
-    /// Reads a grammar rule that starts at a token and ends before `limit`, builds a node from it, and moves behind it.
+    /// Reads a grammar rule that starts at a token and ends before `limit`, builds a node from it,
+    /// and moves behind it.
     fn read<T>(
         &mut self,
         rule: Rule,
@@ -325,10 +362,17 @@ impl<'s> Reader<'s> {
         };
         let end = self.lexed.trimmed_end(token.start + pair.as_span().end());
         let reported = self.diagnostics.len();
-        let mut builder = Builder { lexed: self.lexed, source: self.source, base: token.start, diagnostics: &mut self.diagnostics };
+        let mut builder = Builder {
+            lexed: self.lexed,
+            source: self.source,
+            base: token.start,
+            diagnostics: &mut self.diagnostics,
+        };
         let built = build(&mut builder, pair);
         if built.is_none() && self.diagnostics.len() == reported {
-            self.report(Diagnostic::error(codes::SYNTAX, "this can't be read").at(self.place(token), ""));
+            self.report(
+                Diagnostic::error(codes::SYNTAX, "this can't be read").at(self.place(token), ""),
+            );
         }
         let built = built?;
         self.at = self.lexed.index_at(end);
@@ -340,8 +384,13 @@ impl<'s> Reader<'s> {
         let word = self.lexed.word(self.at);
         self.leftover = false;
         match before {
-            // On a line of its own a word is meant as a statement, unless it is close to what could have come.
-            Some(before) if !(token.kind == Kind::Word && token.first_on_line && self.meant_as_statement(word, before)) => {
+            // On a line of its own a word is meant as a statement, unless it is close to what could
+            // have come.
+            Some(before)
+                if !(token.kind == Kind::Word
+                    && token.first_on_line
+                    && self.meant_as_statement(word, before)) =>
+            {
                 let limit = self.lexed.limit(self.lexed.index_at(before.start)).max(token.end);
                 self.report_leftover(before, limit, token);
                 self.leftover = true;
@@ -350,7 +399,8 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// Whether a word on a line of its own is more like a statement than like a clause of the one before.
+    /// Whether a word on a line of its own is more like a statement than like a clause of the one
+    /// before.
     fn meant_as_statement(&self, word: &str, before: Before) -> bool {
         let keyword = self.lexed.word(self.lexed.index_at(before.start));
         match word {
@@ -372,8 +422,11 @@ impl<'s> Reader<'s> {
         let text = self.lexed.text.get(before.start..limit).unwrap_or_default();
         let deep = self.lexed.too_deep(self.lexed.index_at(before.start), limit).is_some();
         let diagnostic = match if deep { None } else { Grammar::parse(before.lone, text).err() } {
-            Some(error) => report::Found::new(self.lexed, self.source, before.start, &error, limit).diagnostic(),
-            None => report::not_a_statement(self.place(token), self.lexed.word(self.at), token.kind),
+            Some(error) => report::Found::new(self.lexed, self.source, before.start, &error, limit)
+                .diagnostic(),
+            None => {
+                report::not_a_statement(self.place(token), self.lexed.word(self.at), token.kind)
+            }
         };
         self.report(diagnostic);
     }
@@ -388,7 +441,9 @@ impl<'s> Reader<'s> {
                     "{" if balanced => depth += 1,
                     "}" if depth == 0 => return Some(index),
                     "}" => depth -= 1,
-                    _ if depth == 0 && index > start && lexed.begins_statement(index, in_tie) => return Some(index),
+                    _ if depth == 0 && index > start && lexed.begins_statement(index, in_tie) => {
+                        return Some(index);
+                    }
                     _ => {}
                 }
             }
@@ -401,14 +456,25 @@ impl<'s> Reader<'s> {
 
     /// Where a rule of a group ends at the latest.
     fn rule_limit(&self, start: usize) -> usize {
-        let stops =
-            |index: &usize| self.lexed.word(*index) == "}" || self.lexed.begins_rule(*index) || self.lexed.begins_statement(*index, false);
+        let stops = |index: &usize| {
+            self.lexed.word(*index) == "}"
+                || self.lexed.begins_rule(*index)
+                || self.lexed.begins_statement(*index, false)
+        };
         let next = (start + 1..self.lexed.tokens.len()).find(stops);
-        next.and_then(|index| self.lexed.get(index)).map_or(self.lexed.text.len(), |token| token.start)
+        next.and_then(|index| self.lexed.get(index))
+            .map_or(self.lexed.text.len(), |token| token.start)
     }
 
-    /// What stands around a statement or rule: comments inside it move before it, one at its end stays.
-    fn trivia(&mut self, mut leading: Vec<Comment>, blank_before: bool, mut inside: Vec<Comment>, span: Span) -> Trivia {
+    /// What stands around a statement or rule: comments inside it move before it, one at its end
+    /// stays.
+    fn trivia(
+        &mut self,
+        mut leading: Vec<Comment>,
+        blank_before: bool,
+        mut inside: Vec<Comment>,
+        span: Span,
+    ) -> Trivia {
         let mut blank_before = blank_before;
         if let Some(first) = inside.first_mut() {
             first.blank_before = std::mem::take(&mut blank_before);
@@ -423,7 +489,8 @@ impl<'s> Reader<'s> {
     /// The comment on the line where a statement ends, if nothing else stands between.
     fn trailing(&mut self, end: usize) -> Option<Comment> {
         let next = self.lexed.comments.get(self.comment).copied()?;
-        let alone = next.same_line && next.start >= end && self.lexed.index_at(next.start) == self.at;
+        let alone =
+            next.same_line && next.start >= end && self.lexed.index_at(next.start) == self.at;
         if !alone {
             return None;
         }
@@ -434,7 +501,9 @@ impl<'s> Reader<'s> {
     /// The comments before an offset that belong to nothing yet.
     fn comments_until(&mut self, end: usize) -> Vec<Comment> {
         let mut comments = Vec::new();
-        while let Some(next) = self.lexed.comments.get(self.comment).copied().filter(|comment| comment.start < end) {
+        while let Some(next) =
+            self.lexed.comments.get(self.comment).copied().filter(|comment| comment.start < end)
+        {
             comments.push(self.comment_text(next));
             self.comment += 1;
         }

@@ -6,7 +6,9 @@ use pest::iterators::Pair;
 use super::build::{Builder, unknown_escape};
 use super::{Grammar, Rule, report, span};
 use crate::diagnostic::{Diagnostic, Place, Span, codes};
-use crate::syntax::ast::{Atom, BinaryOp, Capture, CaptureKind, Expr, ExprKind, Ident, Pattern, Segment, UnaryOp};
+use crate::syntax::ast::{
+    Atom, BinaryOp, Capture, CaptureKind, Expr, ExprKind, Ident, Pattern, Segment, UnaryOp,
+};
 
 impl Builder<'_, '_> {
     /// A pattern, from the string that holds it.
@@ -16,7 +18,10 @@ impl Builder<'_, '_> {
         let body = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
         let base = at.start as usize + 1;
         if let Some(problem) = misplaced(body) {
-            let diagnostic = problem.diagnostic(|range| Place { source: self.source.clone(), span: span(base + range.0, base + range.1) });
+            let diagnostic = problem.diagnostic(|range| Place {
+                source: self.source.clone(),
+                span: span(base + range.0, base + range.1),
+            });
             return self.fail(diagnostic);
         }
         let pair = match Grammar::parse(Rule::pattern_body, body) {
@@ -27,22 +32,29 @@ impl Builder<'_, '_> {
             }
         };
         let outer = std::mem::replace(&mut self.base, base);
-        let segments: Option<Vec<Segment>> =
-            pair.into_inner().filter(|part| part.as_rule() == Rule::segment).map(|segment| self.segment(segment)).collect();
+        let segments: Option<Vec<Segment>> = pair
+            .into_inner()
+            .filter(|part| part.as_rule() == Rule::segment)
+            .map(|segment| self.segment(segment))
+            .collect();
         self.base = outer;
         let segments = segments?;
         self.unnamed_rests(&segments)?;
         Some(Pattern { segments, span: at })
     }
 
-    /// `**` has its partner on the other side by where it stands, so one may stand at each end and none between.
+    /// `**` has its partner on the other side by where it stands, so one may stand at each end and
+    /// none between.
     fn unnamed_rests(&mut self, segments: &[Segment]) -> Option<()> {
         for (index, segment) in segments.iter().enumerate() {
             let Segment::Rest { name: None, span } = segment else { continue };
             if index > 0 && index + 1 < segments.len() {
-                let diagnostic = Diagnostic::error(codes::BAD_PATTERN, "`**` inside a pattern needs a name")
-                    .at(self.place(*span), "neither the first nor the last segment")
-                    .hint("name it, as in `{path**}`, so that the other side can say where it goes");
+                let diagnostic = Diagnostic::error(
+                    codes::BAD_PATTERN,
+                    "`**` inside a pattern needs a name",
+                )
+                .at(self.place(*span), "neither the first nor the last segment")
+                .hint("name it, as in `{path**}`, so that the other side can say where it goes");
                 return self.fail(diagnostic);
             }
         }
@@ -76,7 +88,9 @@ impl Builder<'_, '_> {
         let span = self.span(&pair);
         let inner = pair.into_inner().next()?;
         let kind = match inner.as_rule() {
-            Rule::text_capture => CaptureKind::Text { name: self.ident(&inner.into_inner().next()?) },
+            Rule::text_capture => {
+                CaptureKind::Text { name: self.ident(&inner.into_inner().next()?) }
+            }
             Rule::words_capture => {
                 let mut name = None;
                 let mut words = Vec::new();
@@ -110,12 +124,17 @@ impl Builder<'_, '_> {
             return Some(CaptureKind::Index { name, mul: 1, add: 0, range: None });
         }
         match (affine(&value), range) {
-            (Some(Affine { mul, add, name: Some(name) }), range) if mul != 0 => Some(CaptureKind::Index { name, mul, add, range }),
+            (Some(Affine { mul, add, name: Some(name) }), range) if mul != 0 => {
+                Some(CaptureKind::Index { name, mul, add, range })
+            }
             (_, None) => Some(CaptureKind::Other(value)),
             _ => {
-                let diagnostic = Diagnostic::error(codes::BAD_PATTERN, "a range after something that isn't a capture")
-                    .at(self.place(value.span), "not a name")
-                    .hint("give the range to a name, as in `{l: 0..n}`");
+                let diagnostic = Diagnostic::error(
+                    codes::BAD_PATTERN,
+                    "a range after something that isn't a capture",
+                )
+                .at(self.place(value.span), "not a name")
+                .hint("give the range to a name, as in `{l: 0..n}`");
                 self.fail(diagnostic)
             }
         }
@@ -134,7 +153,9 @@ fn affine(expr: &Expr) -> Option<Affine> {
     let constant = |add| Affine { name: None, mul: 0, add };
     let value = match &expr.kind {
         ExprKind::Int(value) => constant(*value),
-        ExprKind::Name(text) => Affine { name: Some(Ident { text: text.clone(), span: expr.span }), mul: 1, add: 0 },
+        ExprKind::Name(text) => {
+            Affine { name: Some(Ident { text: text.clone(), span: expr.span }), mul: 1, add: 0 }
+        }
         ExprKind::Paren(inner) => affine(inner)?,
         ExprKind::Unary(UnaryOp::Neg, inner) => scale(affine(inner)?, -1)?,
         ExprKind::Binary(op, left, right) => {
@@ -153,7 +174,11 @@ fn affine(expr: &Expr) -> Option<Affine> {
 }
 
 fn scale(value: Affine, factor: i64) -> Option<Affine> {
-    Some(Affine { mul: value.mul.checked_mul(factor)?, add: value.add.checked_mul(factor)?, name: value.name })
+    Some(Affine {
+        mul: value.mul.checked_mul(factor)?,
+        add: value.add.checked_mul(factor)?,
+        name: value.name,
+    })
 }
 
 /// Sums with a capture on both sides are left alone, even `{l+l}`.
@@ -161,7 +186,11 @@ fn sum(left: Affine, right: Affine) -> Option<Affine> {
     if left.name.is_some() && right.name.is_some() {
         return None;
     }
-    Some(Affine { mul: left.mul.checked_add(right.mul)?, add: left.add.checked_add(right.add)?, name: left.name.or(right.name) })
+    Some(Affine {
+        mul: left.mul.checked_add(right.mul)?,
+        add: left.add.checked_add(right.add)?,
+        name: left.name.or(right.name),
+    })
 }
 
 /// Text without its backslashes.
@@ -221,7 +250,8 @@ impl Misplaced {
     }
 }
 
-/// The first thing wrong with dots, stars, braces and backslashes. What stands inside braces is left to the grammar.
+/// The first thing wrong with dots, stars, braces and backslashes. What stands inside braces is
+/// left to the grammar.
 fn misplaced(body: &str) -> Option<Misplaced> {
     if body.is_empty() {
         return Some(Misplaced::Empty);
@@ -238,7 +268,9 @@ fn misplaced(body: &str) -> Option<Misplaced> {
             }
             '\\' => match rest.chars().nth(1) {
                 Some('{' | '}' | '"' | '\\' | '*' | '.') => 2,
-                other => return Some(Misplaced::Escape(at, at + 1 + other.map_or(0, char::len_utf8))),
+                other => {
+                    return Some(Misplaced::Escape(at, at + 1 + other.map_or(0, char::len_utf8)));
+                }
             },
             '*' if rest.starts_with("**") => {
                 if at != segment || !matches!(rest.as_bytes().get(2), None | Some(b'.')) {
@@ -254,7 +286,8 @@ fn misplaced(body: &str) -> Option<Misplaced> {
                 if inside.is_empty() {
                     return Some(Misplaced::EmptyCapture(at));
                 }
-                let whole = at == segment && matches!(rest.as_bytes().get(close + 1), None | Some(b'.'));
+                let whole =
+                    at == segment && matches!(rest.as_bytes().get(close + 1), None | Some(b'.'));
                 if inside.ends_with("**") && !whole {
                     return Some(Misplaced::NamedRest(at, at + close + 1));
                 }

@@ -25,8 +25,10 @@ const OTHER_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Clauses: words that come after the start of a statement.
-const CLAUSES: &[&str] =
-    &["via", "unless", "where", "optional", "alone", "from", "under", "count", "to", "lossy", "else", "over", "target"];
+const CLAUSES: &[&str] = &[
+    "via", "unless", "where", "optional", "alone", "from", "under", "count", "to", "lossy", "else",
+    "over", "target",
+];
 
 /// Whether a word is more like the keyword of a statement than like a clause.
 pub(super) fn like_statement(word: &str) -> bool {
@@ -47,7 +49,13 @@ pub(super) struct Found<'r> {
 
 impl<'r> Found<'r> {
     /// From an error of pest, over a text that starts at `base` and ends at `limit`.
-    pub(super) fn new(lexed: &'r Lexed<'r>, source: &'r Arc<SourceText>, base: usize, error: &Error<Rule>, limit: usize) -> Self {
+    pub(super) fn new(
+        lexed: &'r Lexed<'r>,
+        source: &'r Arc<SourceText>,
+        base: usize,
+        error: &Error<Rule>,
+        limit: usize,
+    ) -> Self {
         let rules = expected(error);
         let position = base + position(error);
         let mut index = lexed.index_at(position);
@@ -68,12 +76,16 @@ impl<'r> Found<'r> {
         let expected = words::either(&self.expected);
         let Some(token) = token else {
             let before = self.index.checked_sub(1).and_then(|before| self.lexed.get(before));
-            let place = self.place(before.map_or(span(0, 0), |before| span(before.start, before.end)));
+            let place =
+                self.place(before.map_or(span(0, 0), |before| span(before.start, before.end)));
             if self.expects(Rule::arrow) {
                 let diagnostic = Diagnostic::error(codes::SYNTAX, "a rule without an arrow");
                 return diagnostic.at(place, "expected `<->` or `->` after this").hint(ARROWS);
             }
-            let diagnostic = Diagnostic::error(codes::SYNTAX, format!("expected {expected}, found the end of the statement"));
+            let diagnostic = Diagnostic::error(
+                codes::SYNTAX,
+                format!("expected {expected}, found the end of the statement"),
+            );
             return diagnostic.at(place, format!("expected {expected} after this"));
         };
         let place = self.place(span(token.start, token.end));
@@ -83,36 +95,61 @@ impl<'r> Found<'r> {
         if let Some(diagnostic) = self.special(token, word, &place) {
             return diagnostic;
         }
-        let candidates = self.expected.iter().filter_map(|word| word.strip_prefix('`')?.strip_suffix('`'));
-        let candidates: Vec<&str> =
-            candidates.chain(["present", "absent"].into_iter().filter(|_| self.expects(Rule::tie_clause))).collect();
+        let candidates =
+            self.expected.iter().filter_map(|word| word.strip_prefix('`')?.strip_suffix('`'));
+        let candidates: Vec<&str> = candidates
+            .chain(["present", "absent"].into_iter().filter(|_| self.expects(Rule::tie_clause)))
+            .collect();
         if token.kind == Kind::Word
-            && let Some(meant) = did_you_mean(word, words_in(&candidates).into_iter().filter(|known| *known != word))
+            && let Some(meant) =
+                did_you_mean(word, words_in(&candidates).into_iter().filter(|known| *known != word))
         {
-            return Diagnostic::error(codes::UNKNOWN_STATEMENT, format!("expected {expected}, found `{word}`"))
-                .at(place, "unknown word")
-                .hint(format!("did you mean `{meant}`?"));
+            return Diagnostic::error(
+                codes::UNKNOWN_STATEMENT,
+                format!("expected {expected}, found `{word}`"),
+            )
+            .at(place, "unknown word")
+            .hint(format!("did you mean `{meant}`?"));
         }
-        let diagnostic = Diagnostic::error(codes::SYNTAX, format!("expected {expected}, found {}", described(token.kind, word)))
-            .at(place, format!("expected {expected}"));
+        let diagnostic = Diagnostic::error(
+            codes::SYNTAX,
+            format!("expected {expected}, found {}", described(token.kind, word)),
+        )
+        .at(place, format!("expected {expected}"));
         let commas = self.expects(Rule::comma) && matches!(token.kind, Kind::Text);
         if commas { diagnostic.hint("separate patterns with commas") } else { diagnostic }
     }
 
     /// Habits of other languages, and frequent slips.
     fn special(&self, token: Token, word: &str, place: &Place) -> Option<Diagnostic> {
-        let error = |message: String, label: &str| Diagnostic::error(codes::SYNTAX, message).at(place.clone(), label);
+        let error = |message: String, label: &str| {
+            Diagnostic::error(codes::SYNTAX, message).at(place.clone(), label)
+        };
         if self.expects(Rule::arrow) || self.expects(Rule::one_way) || self.expects(Rule::two_way) {
             match word {
                 "=>" | "<-" | "<=>" | "=" | ":" | "~>" | "==" => {
-                    return Some(error(format!("`{word}` is not an arrow"), "expected `<->` or `->`").hint(ARROWS));
+                    return Some(
+                        error(format!("`{word}` is not an arrow"), "expected `<->` or `->`")
+                            .hint(ARROWS),
+                    );
                 }
                 "to" | "as" | "into" | "from" | "with" => {
-                    return Some(error(format!("`{word}` where an arrow should be"), "expected `<->` or `->`").hint(ARROWS));
+                    return Some(
+                        error(
+                            format!("`{word}` where an arrow should be"),
+                            "expected `<->` or `->`",
+                        )
+                        .hint(ARROWS),
+                    );
                 }
                 _ if token.kind == Kind::Text => {
-                    let diagnostic = error("a rule without an arrow".to_owned(), "expected `<->` or `->` before this");
-                    return Some(diagnostic.hint(ARROWS).hint("separate several sources with commas"));
+                    let diagnostic = error(
+                        "a rule without an arrow".to_owned(),
+                        "expected `<->` or `->` before this",
+                    );
+                    return Some(
+                        diagnostic.hint(ARROWS).hint("separate several sources with commas"),
+                    );
                 }
                 _ => {}
             }
@@ -124,12 +161,21 @@ impl<'r> Found<'r> {
             "=" => Some("=="),
             _ => None,
         };
-        if let Some(meant) = operator.filter(|_| self.expects(Rule::infix) || self.expects(Rule::expr) || self.expects(Rule::operand)) {
-            return Some(error(format!("`{word}` is not an operator"), "unknown operator").hint(format!("write `{meant}`")));
+        if let Some(meant) = operator.filter(|_| {
+            self.expects(Rule::infix) || self.expects(Rule::expr) || self.expects(Rule::operand)
+        }) {
+            return Some(
+                error(format!("`{word}` is not an operator"), "unknown operator")
+                    .hint(format!("write `{meant}`")),
+            );
         }
         match word {
-            "'" => Some(error("single quotes don't quote".to_owned(), "unknown sign").hint("write `\"…\"`")),
-            ";" => Some(error("statements end without a `;`".to_owned(), "not needed").hint("leave it out")),
+            "'" => Some(
+                error("single quotes don't quote".to_owned(), "unknown sign").hint("write `\"…\"`"),
+            ),
+            ";" => Some(
+                error("statements end without a `;`".to_owned(), "not needed").hint("leave it out"),
+            ),
             "<-" => Some(
                 error("`<-` is not an arrow".to_owned(), "read as one sign")
                     .hint("a comparison with a negative number needs a space: `< -1`"),
@@ -152,7 +198,9 @@ const ARROWS: &str = "write `<->` for a rule that can be read backwards, `->` fo
 /// The keywords among expected words: `if present` counts as two.
 fn words_in<'w>(candidates: &[&'w str]) -> Vec<&'w str> {
     let words = candidates.iter().flat_map(|candidate| candidate.split(['`', ' ', ',']));
-    words.filter(|word| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_lowercase())).collect()
+    words
+        .filter(|word| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_lowercase()))
+        .collect()
 }
 
 fn expected(error: &Error<Rule>) -> Vec<Rule> {
@@ -184,10 +232,17 @@ fn unclosed_quote(place: Place) -> Diagnostic {
         .hint(r#"a quote inside quotes is written `\"`"#)
 }
 
-/// A pattern that the grammar refuses, where its dots, stars and braces are in order: the inside of a capture.
-pub(super) fn pattern(source: &Arc<SourceText>, base: usize, body: &str, error: &Error<Rule>) -> Diagnostic {
+/// A pattern that the grammar refuses, where its dots, stars and braces are in order: the inside of
+/// a capture.
+pub(super) fn pattern(
+    source: &Arc<SourceText>,
+    base: usize,
+    body: &str,
+    error: &Error<Rule>,
+) -> Diagnostic {
     let position = position(error).min(body.len());
-    let length = body.get(position..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
+    let length =
+        body.get(position..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
     let place = Place { source: source.clone(), span: at(base, position, length) };
     let found = body.get(position..position + length).filter(|found| !found.is_empty());
     let found = found.map_or("the end".to_owned(), |found| format!("`{found}`"));
@@ -205,21 +260,31 @@ pub(super) fn not_a_statement(place: Place, word: &str, kind: Kind) -> Diagnosti
     if kind == Kind::Word {
         let other = OTHER_WORDS.iter().find(|(other, _)| *other == word).map(|(_, meant)| *meant);
         let meant = other.or_else(|| did_you_mean(word, STATEMENTS.iter().copied()));
-        let message = if CLAUSES.contains(&word) { "a clause without a statement" } else { "unknown statement" };
-        let diagnostic = Diagnostic::error(codes::UNKNOWN_STATEMENT, format!("{message} `{word}`")).at(place, message);
+        let message = if CLAUSES.contains(&word) {
+            "a clause without a statement"
+        } else {
+            "unknown statement"
+        };
+        let diagnostic = Diagnostic::error(codes::UNKNOWN_STATEMENT, format!("{message} `{word}`"))
+            .at(place, message);
         return match meant {
             Some(meant) => diagnostic.hint(format!("did you mean `{meant}`?")),
             None if CLAUSES.contains(&word) => diagnostic,
             None => diagnostic.hint(format!("the statements are {}", STATEMENTS.join(", "))),
         };
     }
-    let diagnostic = Diagnostic::error(codes::SYNTAX, format!("expected a statement, found {}", described(kind, word)));
+    let diagnostic = Diagnostic::error(
+        codes::SYNTAX,
+        format!("expected a statement, found {}", described(kind, word)),
+    );
     match kind {
-        Kind::Text | Kind::Regex => {
-            diagnostic.at(place, "no statement begins so").hint("write `rename`, `map`, `drop` or the like before it")
-        }
+        Kind::Text | Kind::Regex => diagnostic
+            .at(place, "no statement begins so")
+            .hint("write `rename`, `map`, `drop` or the like before it"),
         _ if word == ";" => diagnostic.at(place, "not needed").hint("statements end without a `;`"),
-        _ if word == "/" => diagnostic.at(place, "no statement begins so").hint("comments begin with `#`"),
+        _ if word == "/" => {
+            diagnostic.at(place, "no statement begins so").hint("comments begin with `#`")
+        }
         _ => diagnostic.at(place, "no statement begins so"),
     }
 }
@@ -233,12 +298,15 @@ pub(super) fn not_a_rule(place: Place, word: &str) -> Diagnostic {
 
 /// `,` or `;` between the rules of a group.
 pub(super) fn separator(place: Place) -> Diagnostic {
-    Diagnostic::error(codes::SYNTAX, "the rules of a group stand without a separator").at(place, "not needed").hint("leave it out")
+    Diagnostic::error(codes::SYNTAX, "the rules of a group stand without a separator")
+        .at(place, "not needed")
+        .hint("leave it out")
 }
 
 /// A `{` without its `}`.
 pub(super) fn unclosed(place: Place, what: &str) -> Diagnostic {
-    Diagnostic::error(codes::SYNTAX, format!("a {what} isn't closed")).at(place, "this `{` has no `}`")
+    Diagnostic::error(codes::SYNTAX, format!("a {what} isn't closed"))
+        .at(place, "this `{` has no `}`")
 }
 
 /// A `}` without its `{`.
@@ -248,11 +316,16 @@ pub(super) fn stray(place: Place) -> Diagnostic {
 
 /// What isn't a block after `else`.
 pub(super) fn after_else(place: Place, word: &str) -> Diagnostic {
-    let diagnostic = Diagnostic::error(codes::SYNTAX, "`else` without a block").at(place, "expected `{` or `when`");
+    let diagnostic = Diagnostic::error(codes::SYNTAX, "`else` without a block")
+        .at(place, "expected `{` or `when`");
     if word == "if" { diagnostic.hint("write `else when`") } else { diagnostic }
 }
 
 /// Too many brackets or blocks in one another.
 pub(super) fn too_deep(place: Place) -> Diagnostic {
-    Diagnostic::error(codes::LIMIT, format!("more than {MAX_NESTING} brackets or blocks in one another")).at(place, "too deep")
+    Diagnostic::error(
+        codes::LIMIT,
+        format!("more than {MAX_NESTING} brackets or blocks in one another"),
+    )
+    .at(place, "too deep")
 }

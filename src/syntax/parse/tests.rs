@@ -6,7 +6,11 @@ fn read(text: &str) -> Parsed {
 
 fn good(text: &str) -> RuleFile {
     let parsed = read(text);
-    assert!(parsed.diagnostics.is_empty(), "{}", crate::diagnostic::render_all(&parsed.diagnostics, false));
+    assert!(
+        parsed.diagnostics.is_empty(),
+        "{}",
+        crate::diagnostic::render_all(&parsed.diagnostics, false)
+    );
     parsed.file
 }
 
@@ -29,7 +33,11 @@ fn corpus() -> Vec<String> {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "graft") {
             let text = std::fs::read_to_string(&path).unwrap();
-            cases.extend(text.split("### ").skip(1).map(|case| case.split_once('\n').map_or("", |(_, body)| body).to_owned()));
+            cases.extend(
+                text.split("### ")
+                    .skip(1)
+                    .map(|case| case.split_once('\n').map_or("", |(_, body)| body).to_owned()),
+            );
         }
     }
     cases
@@ -43,7 +51,14 @@ fn the_whole_grammar_agrees_with_reading_by_statements() {
             assert!(grammar_accepts(&case), "only the reader takes:\n{case}");
         }
     }
-    for bad in ["rename \"a\" => \"b\"", "drop \"a\" \"b\"", "let x =", "}", "when x {", "renam \"a\" -> \"b\""] {
+    for bad in [
+        "rename \"a\" => \"b\"",
+        "drop \"a\" \"b\"",
+        "let x =",
+        "}",
+        "when x {",
+        "renam \"a\" -> \"b\"",
+    ] {
         assert!(!grammar_accepts(bad) && !read(bad).diagnostics.is_empty(), "{bad}");
     }
 }
@@ -51,7 +66,9 @@ fn the_whole_grammar_agrees_with_reading_by_statements() {
 #[test]
 fn nesting_is_limited_before_pest_recurses() {
     for (open, close) in [("(", ")"), ("[", "]")] {
-        let deep = |count: usize| format!("let a = {}1{}\ndrop \"b\"", open.repeat(count), close.repeat(count));
+        let deep = |count: usize| {
+            format!("let a = {}1{}\ndrop \"b\"", open.repeat(count), close.repeat(count))
+        };
         assert_eq!(good(&deep(MAX_NESTING)).statements.len(), 2);
         for count in [MAX_NESTING + 1, 100_000] {
             let parsed = read(&deep(count));
@@ -70,7 +87,12 @@ fn nesting_is_limited_before_pest_recurses() {
 fn long_expressions_are_limited() {
     let chain = |count: usize| format!("let a = 1{}", " + 1".repeat(count));
     good(&chain(256));
-    for text in [chain(257), chain(200_000), format!("let a = {}1", "- ".repeat(300_000)), format!("let a = {}1", "not ".repeat(200_000))] {
+    for text in [
+        chain(257),
+        chain(200_000),
+        format!("let a = {}1", "- ".repeat(300_000)),
+        format!("let a = {}1", "not ".repeat(200_000)),
+    ] {
         let parsed = read(&text);
         assert_eq!(parsed.diagnostics.len(), 1);
         assert_eq!(parsed.diagnostics[0].code, codes::LIMIT);
@@ -79,9 +101,14 @@ fn long_expressions_are_limited() {
 
 #[test]
 fn blocks_are_limited() {
-    let deep = |count: usize| format!("{}drop \"a\"{}", "when x { ".repeat(count), " }".repeat(count));
+    let deep =
+        |count: usize| format!("{}drop \"a\"{}", "when x { ".repeat(count), " }".repeat(count));
     good(&deep(MAX_NESTING));
-    for text in [deep(MAX_NESTING + 1), deep(50_000), format!("when x {{ }}{}", " else when x { }".repeat(50_000))] {
+    for text in [
+        deep(MAX_NESTING + 1),
+        deep(50_000),
+        format!("when x {{ }}{}", " else when x { }".repeat(50_000)),
+    ] {
         assert!(read(&text).diagnostics.iter().any(|found| found.code == codes::LIMIT));
     }
 }
@@ -130,12 +157,17 @@ fn spans_are_exact() {
 /// The comments of a text, sorted, as some move.
 fn comments(text: &str) -> Vec<String> {
     let lexed = Lexed::new(text);
-    let mut comments: Vec<String> = lexed.comments.iter().map(|comment| text[comment.start..comment.end].trim_end().to_owned()).collect();
+    let mut comments: Vec<String> = lexed
+        .comments
+        .iter()
+        .map(|comment| text[comment.start..comment.end].trim_end().to_owned())
+        .collect();
     comments.sort();
     comments
 }
 
-/// Reads a text that may be anything; what was understood must print to something that is understood the same way.
+/// Reads a text that may be anything; what was understood must print to something that is
+/// understood the same way.
 fn survives(text: &str) {
     let parsed = read(text);
     for diagnostic in &parsed.diagnostics {

@@ -4,8 +4,8 @@ use super::Rule;
 
 /// The keywords that begin a statement.
 pub(in crate::syntax) const STATEMENTS: &[&str] = &[
-    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast", "tie", "untie", "create", "expect",
-    "trust", "example", "when",
+    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast",
+    "tie", "untie", "create", "expect", "trust", "example", "when",
 ];
 
 /// The grammar rule of a statement without braces.
@@ -32,11 +32,17 @@ pub(super) fn statement_rule(word: &str) -> Option<Rule> {
     })
 }
 
-/// What a rule is called where it was expected; `;` between several. A new grammar rule doesn't compile until this is decided.
+/// What a rule is called where it was expected; `;` between several. A new grammar rule doesn't
+/// compile until this is decided.
 pub(super) fn name(rule: Rule) -> &'static str {
     match rule {
         Rule::WHITESPACE | Rule::COMMENT => "a space",
-        Rule::file | Rule::statement | Rule::simple | Rule::lone_statement | Rule::when_block | Rule::group => "a statement",
+        Rule::file
+        | Rule::statement
+        | Rule::simple
+        | Rule::lone_statement
+        | Rule::when_block
+        | Rule::group => "a statement",
         Rule::when_head => "`when` and a condition",
         Rule::ruleset | Rule::kw_ruleset => "`ruleset`",
         Rule::models | Rule::kw_models => "`models`",
@@ -100,7 +106,9 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::pattern_body => "a pattern",
         Rule::segment | Rule::atom | Rule::text => "text",
         Rule::rest | Rule::named_rest | Rule::rest_capture => "`**`",
-        Rule::capture | Rule::index_capture | Rule::text_capture | Rule::words_capture => "a capture",
+        Rule::capture | Rule::index_capture | Rule::text_capture | Rule::words_capture => {
+            "a capture"
+        }
         Rule::word_pair | Rule::word => "a word",
         Rule::dot => "`.`",
         Rule::arrow => "`<->`;`->`",

@@ -1,8 +1,8 @@
 //! What stands on one line: expressions, patterns, ops, clauses, and whole rules.
 
 use crate::syntax::ast::{
-    Arg, Arrow, Atom, BinaryOp, CaptureKind, ConfigStep, Expr, ExprKind, IfAbsent, IfPresent, OpCall, Pattern, Rule, Segment, Side,
-    SideItem, StringLit, Tail, UnaryOp,
+    Arg, Arrow, Atom, BinaryOp, CaptureKind, ConfigStep, Expr, ExprKind, IfAbsent, IfPresent,
+    OpCall, Pattern, Rule, Segment, Side, SideItem, StringLit, Tail, UnaryOp,
 };
 
 /// An expression: `config.a ?? 2 * heads`.
@@ -18,7 +18,8 @@ pub fn print_pattern(pattern: &Pattern) -> String {
 
 /// A rule on one line, without its comments: `"a" <-> "b" via stack(e)`.
 pub fn print_rule(rule: &Rule) -> String {
-    let mut text = format!("{} {} {}", sides(&rule.sources), arrow(rule.arrow), sides(&rule.targets));
+    let mut text =
+        format!("{} {} {}", sides(&rule.sources), arrow(rule.arrow), sides(&rule.targets));
     for clause in rule_clauses(rule) {
         text.push(' ');
         text.push_str(&clause);
@@ -29,7 +30,10 @@ pub fn print_rule(rule: &Rule) -> String {
 /// `via …`, the tail and `alone`, each clause apart.
 pub(super) fn rule_clauses(rule: &Rule) -> Vec<String> {
     let via = (!rule.via.is_empty()).then(|| format!("via {}", ops(&rule.via)));
-    via.into_iter().chain(tail_clauses(&rule.tail)).chain(rule.alone.then(|| "alone".to_owned())).collect()
+    via.into_iter()
+        .chain(tail_clauses(&rule.tail))
+        .chain(rule.alone.then(|| "alone".to_owned()))
+        .collect()
 }
 
 /// `unless …`, `where …`, `optional`.
@@ -42,7 +46,9 @@ pub(super) fn tail_clauses(tail: &Tail) -> Vec<String> {
         });
         clauses.push(format!("unless {}", items.collect::<Vec<_>>().join(", ")));
     }
-    clauses.extend(tail.condition.as_ref().map(|condition| format!("where {}", print_expr(condition))));
+    clauses.extend(
+        tail.condition.as_ref().map(|condition| format!("where {}", print_expr(condition))),
+    );
     clauses.extend(tail.optional.then(|| "optional".to_owned()));
     clauses
 }
@@ -102,7 +108,9 @@ pub(super) fn op(call: &OpCall) -> String {
         Arg::Value(value) => print_expr(value),
         Arg::Over(name) => format!("over {}", name.text),
         Arg::Range(first, last) => {
-            let bound = |bound: &Option<Expr>| bound.as_ref().map(|bound| expression(bound, true)).unwrap_or_default();
+            let bound = |bound: &Option<Expr>| {
+                bound.as_ref().map(|bound| expression(bound, true)).unwrap_or_default()
+            };
             format!("{}..{}", bound(first), bound(last))
         }
     });
@@ -187,7 +195,9 @@ fn capture_body(kind: &CaptureKind) -> String {
                 _ => format!("{mul}*"),
             };
             let summand = if *add == 0 { String::new() } else { format!("{add:+}") };
-            let range = range.as_ref().map(|(first, last)| format!(": {}..{}", expression(first, true), expression(last, true)));
+            let range = range.as_ref().map(|(first, last)| {
+                format!(": {}..{}", expression(first, true), expression(last, true))
+            });
             format!("{factor}{}{summand}{}", name.text, range.unwrap_or_default())
         }
         CaptureKind::Text { name } => format!("{}*", name.text),
@@ -215,7 +225,10 @@ fn expression(expr: &Expr, tight: bool) -> String {
         // Debug keeps the point or the exponent that makes it a float.
         ExprKind::Float(value) => format!("{value:?}"),
         ExprKind::Text(text) => quoted(text),
-        ExprKind::List(items) => format!("[{}]", items.iter().map(|item| expression(item, false)).collect::<Vec<_>>().join(", ")),
+        ExprKind::List(items) => format!(
+            "[{}]",
+            items.iter().map(|item| expression(item, false)).collect::<Vec<_>>().join(", ")
+        ),
         ExprKind::Name(name) => name.clone(),
         ExprKind::Config(steps) => {
             let steps: String = steps
@@ -241,7 +254,8 @@ fn expression(expr: &Expr, tight: bool) -> String {
             let comparison = BinaryOp::Eq.binding();
             let left_parens = match &left.kind {
                 ExprKind::Binary(inner, ..) => {
-                    inner.binding() < op.binding() || (inner.binding() == comparison && op.binding() == comparison)
+                    inner.binding() < op.binding()
+                        || (inner.binding() == comparison && op.binding() == comparison)
                 }
                 ExprKind::Unary(UnaryOp::Not, _) => op.binding() >= comparison,
                 _ => false,
@@ -249,7 +263,8 @@ fn expression(expr: &Expr, tight: bool) -> String {
             let right_parens = matches!(&right.kind, ExprKind::Binary(inner, ..) if inner.binding() <= op.binding());
             let arithmetic = op.binding() >= BinaryOp::Add.binding();
             let space = if tight && arithmetic { "" } else { " " };
-            let (left, right) = (operand_text(left, tight, left_parens), operand_text(right, tight, right_parens));
+            let (left, right) =
+                (operand_text(left, tight, left_parens), operand_text(right, tight, right_parens));
             format!("{left}{space}{}{space}{right}", op.text())
         }
         ExprKind::Paren(inner) => format!("({})", expression(inner, tight)),

@@ -41,7 +41,11 @@ fn a_typo_in_a_statement() {
 
 #[test]
 fn an_unknown_op() {
-    rules_refused("map \"**.experts.{e}.w1.weight\" <-> \"**.packed\" via stak(e)\n", 2, &["RG103", "my.graft:1:", "stack"]);
+    rules_refused(
+        "map \"**.experts.{e}.w1.weight\" <-> \"**.packed\" via stak(e)\n",
+        2,
+        &["RG103", "my.graft:1:", "stack"],
+    );
 }
 
 #[test]
@@ -58,7 +62,11 @@ fn a_missing_config_field() {
 #[test]
 fn two_sources_for_one_target() {
     let rules = "rename {\n  \"model.norm.weight\" <-> \"x\"\n  \"lm_head.weight\" -> \"x\"\n}\n";
-    rules_refused(rules, 1, &["RG301", "my.graft:2", "my.graft:3", "model.norm.weight", "lm_head.weight"]);
+    rules_refused(
+        rules,
+        1,
+        &["RG301", "my.graft:2", "my.graft:3", "model.norm.weight", "lm_head.weight"],
+    );
 }
 
 #[test]
@@ -96,14 +104,21 @@ fn with_index(weight_map: &str) -> Sandbox {
     let tensors = [("a".to_owned(), tensor("a", &[2]))].into();
     sandbox.checkpoint("source/model-00001-of-00002.safetensors", &tensors);
     sandbox.checkpoint("other.safetensors", &[("b".to_owned(), tensor("b", &[2]))].into());
-    let index = format!("{{\"metadata\": {{}}, \"weight_map\": {{\"a\": \"model-00001-of-00002.safetensors\", {weight_map}}}}}");
+    let index = format!(
+        "{{\"metadata\": {{}}, \"weight_map\": {{\"a\": \"model-00001-of-00002.safetensors\", {weight_map}}}}}"
+    );
     sandbox.write("source/model.safetensors.index.json", index);
     sandbox
 }
 
 #[test]
 fn an_index_that_names_a_file_outside_the_directory() {
-    refused(&with_index(r#""b": "../other.safetensors""#), &[], 3, &["index.json", "../other.safetensors"]);
+    refused(
+        &with_index(r#""b": "../other.safetensors""#),
+        &[],
+        3,
+        &["index.json", "../other.safetensors"],
+    );
     let absolute = with_index("");
     let outside = absolute.path("other.safetensors");
     let sandbox = with_index(&format!("\"b\": {:?}", outside.to_str().unwrap()));
@@ -112,12 +127,22 @@ fn an_index_that_names_a_file_outside_the_directory() {
 
 #[test]
 fn an_index_that_names_a_file_that_is_not_there() {
-    refused(&with_index(r#""b": "model-00002-of-00002.safetensors""#), &[], 3, &["model-00002-of-00002.safetensors"]);
+    refused(
+        &with_index(r#""b": "model-00002-of-00002.safetensors""#),
+        &[],
+        3,
+        &["model-00002-of-00002.safetensors"],
+    );
 }
 
 #[test]
 fn a_key_of_the_index_that_no_file_holds() {
-    refused(&with_index(r#""b": "model-00001-of-00002.safetensors""#), &[], 3, &["\"b\"", "model-00001-of-00002.safetensors"]);
+    refused(
+        &with_index(r#""b": "model-00001-of-00002.safetensors""#),
+        &[],
+        3,
+        &["\"b\"", "model-00001-of-00002.safetensors"],
+    );
 }
 
 #[test]
@@ -163,10 +188,17 @@ fn missing_keys_of_a_strict_target() {
     let before = sandbox.snapshot();
     let ran = sandbox.run(&["apply", "source", "-o", "out", "--target", "target.txt"]);
     assert_eq!(ran.code, 1, "{}", ran.err);
-    assert!(ran.err.contains("RG305") && ran.err.contains("model.norms.weight") && ran.err.contains("--no-strict"), "{}", ran.err);
+    assert!(
+        ran.err.contains("RG305")
+            && ran.err.contains("model.norms.weight")
+            && ran.err.contains("--no-strict"),
+        "{}",
+        ran.err
+    );
     assert!(sandbox.snapshot() == before);
     // Said so, it is a finding: the output is written with what there is.
-    let ran = sandbox.run(&["apply", "source", "-o", "out", "--target", "target.txt", "--no-strict"]);
+    let ran =
+        sandbox.run(&["apply", "source", "-o", "out", "--target", "target.txt", "--no-strict"]);
     assert_eq!(ran.code, 1, "{}", ran.err);
     assert_eq!(sandbox.tensors("out").into_keys().collect::<Vec<_>>(), ["model.norm.weight"]);
 }
@@ -201,5 +233,8 @@ fn failures_are_json_too() {
     assert_eq!(json["findings"][0]["code"], "RG102");
     let ran = sandbox.run(&["apply", "nowhere", "-o", "out", "--json"]);
     let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-    assert_eq!((ran.code, &json["error"]["kind"], &json["error"]["file"]), (3, &"io".into(), &"nowhere".into()));
+    assert_eq!(
+        (ran.code, &json["error"]["kind"], &json["error"]["file"]),
+        (3, &"io".into(), &"nowhere".into())
+    );
 }

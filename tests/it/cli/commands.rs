@@ -14,7 +14,9 @@ fn inspect_groups_keys_by_their_indices() {
     sandbox.checkpoint("model.safetensors", &tensors);
     let ran = sandbox.run(&["inspect", "model.safetensors"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
-    let row = |key: &str| ran.out.lines().find(|line| line.split_whitespace().next() == Some(key)).unwrap().to_owned();
+    let row = |key: &str| {
+        ran.out.lines().find(|line| line.split_whitespace().next() == Some(key)).unwrap().to_owned()
+    };
     let words = |line: String| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let experts = words(row("model.layers.{0..1}.block_sparse_moe.experts.{0..7}.w1.weight"));
     // 16 of 6 x 4 x 4 bytes.
@@ -24,7 +26,10 @@ fn inspect_groups_keys_by_their_indices() {
     let whole = json(&sandbox.run(&["inspect", "model.safetensors", "--json"]).out);
     assert_eq!(whole["total"]["tensors"], tensors.len());
     let bytes: usize = tensors.values().map(|(_, bytes)| bytes.len()).sum();
-    assert_eq!((&whole["total"]["bytes"], &whole["dtypes"]["F32"]["bytes"]), (&bytes.into(), &bytes.into()));
+    assert_eq!(
+        (&whole["total"]["bytes"], &whole["dtypes"]["F32"]["bytes"]),
+        (&bytes.into(), &bytes.into())
+    );
     assert_eq!(whole["tensors"]["model.norm.weight"]["shape"], serde_json::json!([4]));
 }
 
@@ -38,7 +43,10 @@ fn inspect_finds_tensors_that_are_equal() {
     tensors.insert("flat".to_owned(), (vec![64], bytes));
     sandbox.checkpoint("model.safetensors", &tensors);
     let found = json(&sandbox.run(&["inspect", "model.safetensors", "--bytes", "--json"]).out);
-    assert_eq!(found["equal"], serde_json::json!([["lm_head.weight", "model.embed_tokens.weight"]]));
+    assert_eq!(
+        found["equal"],
+        serde_json::json!([["lm_head.weight", "model.embed_tokens.weight"]])
+    );
     let unread = json(&sandbox.run(&["inspect", "model.safetensors", "--json"]).out);
     assert!(unread["equal"].is_null());
 }
@@ -46,8 +54,14 @@ fn inspect_finds_tensors_that_are_equal() {
 #[test]
 fn inspect_reports_what_is_odd() {
     let sandbox = Sandbox::new();
-    sandbox.checkpoint("source/a.safetensors", &[("a".to_owned(), tensor("a", &[2])), ("b".to_owned(), tensor("b", &[2]))].into());
-    sandbox.write("source/model.safetensors.index.json", r#"{"metadata": {}, "weight_map": {"a": "a.safetensors"}}"#);
+    sandbox.checkpoint(
+        "source/a.safetensors",
+        &[("a".to_owned(), tensor("a", &[2])), ("b".to_owned(), tensor("b", &[2]))].into(),
+    );
+    sandbox.write(
+        "source/model.safetensors.index.json",
+        r#"{"metadata": {}, "weight_map": {"a": "a.safetensors"}}"#,
+    );
     let ran = sandbox.run(&["inspect", "source"]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("\"b\"") && ran.err.contains("index does not list it"), "{}", ran.err);
@@ -56,22 +70,34 @@ fn inspect_reports_what_is_odd() {
 #[test]
 fn plan_tells_what_changes_without_tensors() {
     let sandbox = Sandbox::new();
-    let manifest: serde_json::Map<_, _> =
-        mixtral(8).into_iter().map(|(key, (shape, _))| (key, serde_json::json!(["BF16", shape]))).collect();
+    let manifest: serde_json::Map<_, _> = mixtral(8)
+        .into_iter()
+        .map(|(key, (shape, _))| (key, serde_json::json!(["BF16", shape])))
+        .collect();
     sandbox.write("manifest.json", serde_json::to_string(&manifest).unwrap());
     let ran = sandbox.run(&["plan", "manifest.json", "--rules", "mixtral"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
     let lines: Vec<&str> = ran.out.lines().map(str::trim).collect();
-    let at = lines.iter().position(|line| line.starts_with("model.layers.{0..1}.mlp.experts.gate_up_proj")).unwrap();
+    let at = lines
+        .iter()
+        .position(|line| line.starts_with("model.layers.{0..1}.mlp.experts.gate_up_proj"))
+        .unwrap();
     assert!(lines[at].ends_with("BF16 [8, 12, 4]  x 2"), "{}", ran.out);
     assert_eq!(
         lines[at + 1],
         "<- model.layers.{0..1}.block_sparse_moe.experts.{0..7}.w1.weight  x 8 + \
          model.layers.{0..1}.block_sparse_moe.experts.{0..7}.w3.weight  x 8  [stack(0), concat(1)]"
     );
-    assert!(lines.contains(&"unchanged: 5 keys") && lines.contains(&"verdict: converts"), "{}", ran.out);
+    assert!(
+        lines.contains(&"unchanged: 5 keys") && lines.contains(&"verdict: converts"),
+        "{}",
+        ran.out
+    );
     let plan = json(&sandbox.run(&["plan", "manifest.json", "--rules", "mixtral", "--json"]).out);
-    assert_eq!((plan["verdict"].as_str(), plan["targets"].as_array().unwrap().len()), (Some("converts"), 11));
+    assert_eq!(
+        (plan["verdict"].as_str(), plan["targets"].as_array().unwrap().len()),
+        (Some("converts"), 11)
+    );
 }
 
 #[test]
@@ -83,7 +109,11 @@ fn rules_are_chosen_by_the_config_beside_the_checkpoint() {
     let ran = sandbox.run(&["plan", "hub"]);
     assert!(ran.out.starts_with("rules: wrappers, mixtral, tied_lm_head\n"), "{}", ran.out);
     let ran = sandbox.run(&["plan", "hub", "--reverse"]);
-    assert!(ran.out.starts_with("rules: wrappers, tied_lm_head (backwards), mixtral (backwards)\n"), "{}", ran.out);
+    assert!(
+        ran.out.starts_with("rules: wrappers, tied_lm_head (backwards), mixtral (backwards)\n"),
+        "{}",
+        ran.out
+    );
 }
 
 #[test]
@@ -92,8 +122,17 @@ fn parameters_are_set() {
     sandbox.write("m.json", r#"{"a.0": ["F32", [2]], "a.1": ["F32", [2]], "a.2": ["F32", [2]]}"#);
     sandbox.write("my.graft", "let n\nrename \"a.{i: 0..n}\" <-> \"b.{i}\"\n");
     let targets = |arguments: &[&str]| -> Vec<String> {
-        let plan = json(&sandbox.run(&[&["plan", "m.json", "--rules", "my.graft", "--json"], arguments].concat()).out);
-        plan["targets"].as_array().unwrap().iter().map(|target| target["key"].as_str().unwrap().to_owned()).collect()
+        let plan = json(
+            &sandbox
+                .run(&[&["plan", "m.json", "--rules", "my.graft", "--json"], arguments].concat())
+                .out,
+        );
+        plan["targets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|target| target["key"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(targets(&["--set", "n=2"]), ["a.2", "b.0", "b.1"]);
     let ran = sandbox.run(&["plan", "m.json", "--rules", "my.graft"]);
@@ -116,7 +155,8 @@ fn explain_tells_the_way_of_a_source() {
     ] {
         assert!(ran.out.contains(text), "{text:?} is not in\n{}", ran.out);
     }
-    let told = json(&sandbox.run(&["explain", "m.safetensors", key, "--rules", "mixtral", "--json"]).out);
+    let told =
+        json(&sandbox.run(&["explain", "m.safetensors", key, "--rules", "mixtral", "--json"]).out);
     assert_eq!(told["becomes"], serde_json::json!(["model.layers.1.mlp.experts.gate_up_proj"]));
     assert_eq!(told["way"][1]["captures"], serde_json::json!({"e": "2"}));
 }
@@ -125,22 +165,51 @@ fn explain_tells_the_way_of_a_source() {
 fn explain_tells_how_a_target_is_made() {
     let sandbox = Sandbox::new();
     sandbox.checkpoint("m.safetensors", &mixtral(6));
-    let ran = sandbox.run(&["explain", "m.safetensors", "model.layers.0.mlp.gate.weight", "--rules", "mixtral", "--json"]);
+    let ran = sandbox.run(&[
+        "explain",
+        "m.safetensors",
+        "model.layers.0.mlp.gate.weight",
+        "--rules",
+        "mixtral",
+        "--json",
+    ]);
     let told = json(&ran.out);
     assert_eq!(told["target"]["in_memory"], "view");
-    assert_eq!(told["target"]["sources"], serde_json::json!(["model.layers.0.block_sparse_moe.gate.weight"]));
-    let ran = sandbox.run(&["explain", "m.safetensors", "model.layers.0.mlp.experts.down_proj", "--rules", "mixtral"]);
-    assert!(ran.out.contains("stack(0)  F32 [6, 4, 6]") && ran.out.contains("… 4 more"), "{}", ran.out);
+    assert_eq!(
+        told["target"]["sources"],
+        serde_json::json!(["model.layers.0.block_sparse_moe.gate.weight"])
+    );
+    let ran = sandbox.run(&[
+        "explain",
+        "m.safetensors",
+        "model.layers.0.mlp.experts.down_proj",
+        "--rules",
+        "mixtral",
+    ]);
+    assert!(
+        ran.out.contains("stack(0)  F32 [6, 4, 6]") && ran.out.contains("… 4 more"),
+        "{}",
+        ran.out
+    );
 }
 
 #[test]
 fn explain_tells_why_no_rule_took_a_key() {
     let sandbox = Sandbox::new();
     sandbox.write("m.json", r#"{"model.layers.0.mlp.fc1.bias": ["F32", [2]], "model.layers.0.mlp.fc1.weight": ["F32", [2]]}"#);
-    sandbox.write("my.graft", "rename \"model.layers.{l}.mlp.fc1.weight\" <-> \"model.layers.{l}.mlp.up.weight\"\n");
-    let ran = sandbox.run(&["explain", "m.json", "model.layers.0.mlp.fc1.bias", "--rules", "my.graft"]);
-    assert!(ran.out.contains("my.graft:1") && ran.out.contains("it stopped at segment 6, `bias`"), "{}", ran.out);
-    let ran = sandbox.run(&["explain", "m.json", "model.layers.0.mlp.fc1.wieght", "--rules", "my.graft"]);
+    sandbox.write(
+        "my.graft",
+        "rename \"model.layers.{l}.mlp.fc1.weight\" <-> \"model.layers.{l}.mlp.up.weight\"\n",
+    );
+    let ran =
+        sandbox.run(&["explain", "m.json", "model.layers.0.mlp.fc1.bias", "--rules", "my.graft"]);
+    assert!(
+        ran.out.contains("my.graft:1") && ran.out.contains("it stopped at segment 6, `bias`"),
+        "{}",
+        ran.out
+    );
+    let ran =
+        sandbox.run(&["explain", "m.json", "model.layers.0.mlp.fc1.wieght", "--rules", "my.graft"]);
     assert_eq!(ran.code, 2);
     assert!(ran.err.contains("did you mean `model.layers.0.mlp.fc1.weight`?"), "{}", ran.err);
 }
@@ -154,8 +223,15 @@ fn explain_follows_a_file_that_is_used_reversed() {
     let ran = sandbox.run(&["explain", "m.json", "b.0.weight", "--rules", "my.graft"]);
     assert!(ran.out.contains("other.graft:1") && ran.out.contains("-> a.0.weight"), "{}", ran.out);
     let ran = sandbox.run(&["explain", "m.json", "b.0.bias", "--rules", "my.graft"]);
-    assert!(ran.out.contains("other.graft:1") && ran.out.contains("it stopped at segment 3, `bias`"), "{}", ran.out);
-    sandbox.write("my.graft", "use \"other.graft\" reversed\n\nexample \"b.3.weight\" <-> \"a.3.weight\"\n");
+    assert!(
+        ran.out.contains("other.graft:1") && ran.out.contains("it stopped at segment 3, `bias`"),
+        "{}",
+        ran.out
+    );
+    sandbox.write(
+        "my.graft",
+        "use \"other.graft\" reversed\n\nexample \"b.3.weight\" <-> \"a.3.weight\"\n",
+    );
     let ran = sandbox.run(&["test", "my.graft"]);
     assert_eq!((ran.code, ran.out.as_str()), (0, "1 example, 0 cases\n"), "{}", ran.err);
 }
@@ -167,7 +243,10 @@ fn diff_tells_keys_shapes_and_bytes_apart() {
     sandbox.checkpoint("a.safetensors", &tensors);
     sandbox.checkpoint("b/model.safetensors", &tensors);
     let same = sandbox.run(&["diff", "a.safetensors", "b"]);
-    assert_eq!((same.code, same.out.as_str()), (0, format!("equal: {} keys byte for byte\n", tensors.len()).as_str()));
+    assert_eq!(
+        (same.code, same.out.as_str()),
+        (0, format!("equal: {} keys byte for byte\n", tensors.len()).as_str())
+    );
     tensors.get_mut("model.norm.weight").unwrap().1[3] ^= 0xff;
     sandbox.checkpoint("c.safetensors", &tensors);
     let found = sandbox.run(&["diff", "a.safetensors", "c.safetensors"]);
@@ -193,22 +272,43 @@ fn check_says_what_is_proven() {
     let sandbox = Sandbox::new();
     sandbox.write("proven.graft", "ruleset proven\n\nrename \"a.{l}.w\" <-> \"b.{l}.w\"\n");
     // Done once, `a.w` is `b.w`; done again, `c.w`.
-    sandbox.write("refuted.graft", "ruleset refuted\n\nrename {\n  \"a.w\" <-> \"b.w\"\n  \"b.w\" <-> \"c.w\"\n}\n");
+    sandbox.write(
+        "refuted.graft",
+        "ruleset refuted\n\nrename {\n  \"a.w\" <-> \"b.w\"\n  \"b.w\" <-> \"c.w\"\n}\n",
+    );
     // What a `when` leaves out is known only on a checkpoint.
-    sandbox.write("undecided.graft", "ruleset undecided\n\nwhen exists(\"a.w\") {\n  rename \"a.w\" <-> \"b.w\"\n}\n");
-    let ran = sandbox.run(&["check", "proven.graft", "refuted.graft", "undecided.graft", "--proofs"]);
+    sandbox.write(
+        "undecided.graft",
+        "ruleset undecided\n\nwhen exists(\"a.w\") {\n  rename \"a.w\" <-> \"b.w\"\n}\n",
+    );
+    let ran =
+        sandbox.run(&["check", "proven.graft", "refuted.graft", "undecided.graft", "--proofs"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
     let lines: Vec<&str> = ran.out.lines().collect();
     assert_eq!(lines[0], "proven.graft: idempotent: proven");
-    assert_eq!(lines[1], "refuted.graft: idempotent: refuted, as `a.w` becomes `b.w`, and that `c.w`");
-    assert!(lines[2].starts_with("undecided.graft: idempotent: undecided, as a `when`"), "{}", lines[2]);
+    assert_eq!(
+        lines[1],
+        "refuted.graft: idempotent: refuted, as `a.w` becomes `b.w`, and that `c.w`"
+    );
+    assert!(
+        lines[2].starts_with("undecided.graft: idempotent: undecided, as a `when`"),
+        "{}",
+        lines[2]
+    );
     assert!(!sandbox.run(&["check", "proven.graft"]).out.contains("idempotent"));
     sandbox.write("rank.graft", "rename \"rank0.{p**}\" <-> \"{p**}\"\n");
     let backwards = sandbox.run(&["check", "rank.graft", "--proofs"]).out;
-    assert!(backwards.contains("not so backwards, where `w` becomes `rank0.w`, and that `rank0.rank0.w`"), "{backwards}");
+    assert!(
+        backwards
+            .contains("not so backwards, where `w` becomes `rank0.w`, and that `rank0.rank0.w`"),
+        "{backwards}"
+    );
     let said = json(&sandbox.run(&["check", "proven.graft", "refuted.graft", "--json"]).out);
     assert_eq!(said[0]["idempotent"], serde_json::json!({ "verdict": "proven", "plain": false }));
-    assert_eq!(said[1]["idempotent"], serde_json::json!({ "verdict": "refuted", "key": "a.w", "once": "b.w", "twice": "c.w" }));
+    assert_eq!(
+        said[1]["idempotent"],
+        serde_json::json!({ "verdict": "refuted", "key": "a.w", "once": "b.w", "twice": "c.w" })
+    );
 }
 
 #[test]
@@ -227,7 +327,11 @@ fn rule_files_elsewhere_are_not_read() {
     for file in ["mine/outside.graft", "mine/linked.graft"] {
         for command in ["check", "invert", "test"] {
             let ran = sandbox.run(&[command, file]);
-            assert!(ran.code != 0 && ran.err.contains("RG111") && ran.err.contains("not below mine"), "{command} {file}: {}", ran.err);
+            assert!(
+                ran.code != 0 && ran.err.contains("RG111") && ran.err.contains("not below mine"),
+                "{command} {file}: {}",
+                ran.err
+            );
             let ran = sandbox.run(&[command, file, "--allow-outside"]);
             assert_eq!(ran.code, 0, "{command} {file}: {}", ran.err);
         }
@@ -243,8 +347,16 @@ fn invert_names_what_is_lossy_in_used_files_too() {
     sandbox.write("mine.graft", "drop \"z\"\nuse \"old.graft\"\n");
     let ran = sandbox.run(&["invert", "mine.graft"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, "use \"old.graft\" reversed\n"));
-    assert!(ran.err.contains("left out: mine.graft:1 drop \"z\": what is dropped doesn't come back"), "{}", ran.err);
-    assert!(ran.err.contains("lossy, in a used file: old.graft:2 \"x\" -> \"y\": it is one-way"), "{}", ran.err);
+    assert!(
+        ran.err.contains("left out: mine.graft:1 drop \"z\": what is dropped doesn't come back"),
+        "{}",
+        ran.err
+    );
+    assert!(
+        ran.err.contains("lossy, in a used file: old.graft:2 \"x\" -> \"y\": it is one-way"),
+        "{}",
+        ran.err
+    );
     // Read backwards already, the inverse reads it forwards: nothing of it is lost.
     sandbox.write("back.graft", "use \"old.graft\" reversed\n");
     assert_eq!(sandbox.run(&["invert", "back.graft"]).code, 0);
@@ -260,18 +372,24 @@ fn check_and_fmt() {
     let ran = sandbox.run(&["fmt", "--check", "rules"]);
     assert_eq!((ran.code, ran.out.as_str()), (1, "rules/wide.graft\n"));
     assert_eq!(sandbox.run(&["fmt", "rules"]).code, 0);
-    assert_eq!(std::fs::read_to_string(sandbox.path("rules/wide.graft")).unwrap(), "rename \"a\" <-> \"b\"\n");
+    assert_eq!(
+        std::fs::read_to_string(sandbox.path("rules/wide.graft")).unwrap(),
+        "rename \"a\" <-> \"b\"\n"
+    );
     assert_eq!(sandbox.run(&["fmt", "--check", "rules"]).code, 0);
     let ran = sandbox.run_with(&["fmt", "-"], "drop   \"x\"");
     assert_eq!((ran.code, ran.out.as_str()), (0, "drop \"x\"\n"));
 
-    sandbox.write("rules/bad.graft", "rename \"a.{l}\" <-> \"b\"\nrename \"c\" <-> \"d\"\nnonsense\n");
+    sandbox
+        .write("rules/bad.graft", "rename \"a.{l}\" <-> \"b\"\nrename \"c\" <-> \"d\"\nnonsense\n");
     let ran = sandbox.run(&["check", "rules/bad.graft"]);
     assert_eq!(ran.code, 2);
     assert!(ran.err.contains("bad.graft:3"), "{}", ran.err);
     let ran = sandbox.run(&["fmt", "rules/bad.graft"]);
     assert_eq!(ran.code, 2);
-    assert!(std::fs::read_to_string(sandbox.path("rules/bad.graft")).unwrap().ends_with("nonsense\n"));
+    assert!(
+        std::fs::read_to_string(sandbox.path("rules/bad.graft")).unwrap().ends_with("nonsense\n")
+    );
     let ran = sandbox.run(&["check", "rules/bad.graft", "--json"]);
     assert_eq!((ran.code, json(&ran.out)[0]["file"].as_str()), (2, Some("rules/bad.graft")));
 }
@@ -285,9 +403,18 @@ fn test_runs_examples_and_snapshots() {
     let ran = sandbox.run(&["test", "my.graft"]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("my.cases/one.plan: there is no snapshot yet"), "{}", ran.err);
-    assert_eq!(sandbox.run(&["test", "my.graft", "--update"]).out, "1 example, 2 cases, 2 updated\n");
-    assert_eq!(std::fs::read_to_string(sandbox.path("my.cases/one.plan")).unwrap(), "b.0  F32 [2] <- a.0\n");
-    assert_eq!(std::fs::read_to_string(sandbox.path("my.cases/one.reverse.plan")).unwrap(), "a.0  F32 [2] <- b.0\n");
+    assert_eq!(
+        sandbox.run(&["test", "my.graft", "--update"]).out,
+        "1 example, 2 cases, 2 updated\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(sandbox.path("my.cases/one.plan")).unwrap(),
+        "b.0  F32 [2] <- a.0\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(sandbox.path("my.cases/one.reverse.plan")).unwrap(),
+        "a.0  F32 [2] <- b.0\n"
+    );
     assert_eq!(sandbox.run(&["test", "my.graft"]).code, 0);
 
     sandbox.write("my.graft", "rename \"a.{l}\" <-> \"c.{l}\"\n\nexample \"a.3\" <-> \"b.3\"\n");
@@ -324,10 +451,18 @@ fn completions_name_the_subcommands() {
 fn a_reader_that_goes_away_is_no_failure() {
     use std::process::Stdio;
     let sandbox = Sandbox::new();
-    let mut child = sandbox.command(&["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = sandbox
+        .command(&["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap()), (Some(0), String::new()));
+    assert_eq!(
+        (output.status.code(), String::from_utf8(output.stderr).unwrap()),
+        (Some(0), String::new())
+    );
 }
 
 #[test]
@@ -342,9 +477,12 @@ fn colour_is_there_only_when_asked_for() {
 fn a_key_cannot_write_to_the_terminal() {
     let sandbox = Sandbox::new();
     sandbox.write("m.json", r#"{"a\u001b[2Jb": ["F32", [2]], "c\u0007.0\nx": ["F32", [2]]}"#);
-    for arguments in
-        [&["inspect", "m.json"][..], &["plan", "m.json", "--all"], &["explain", "m.json", "a\u{1b}[2Jb"], &["explain", "m.json", "\u{1b}"]]
-    {
+    for arguments in [
+        &["inspect", "m.json"][..],
+        &["plan", "m.json", "--all"],
+        &["explain", "m.json", "a\u{1b}[2Jb"],
+        &["explain", "m.json", "\u{1b}"],
+    ] {
         let ran = sandbox.run(arguments);
         let both = ran.out + &ran.err;
         assert!(both.contains("\\u{1b}") && !both.contains(['\u{1b}', '\u{7}']), "{both:?}");

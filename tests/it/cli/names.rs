@@ -1,4 +1,5 @@
-//! Keys, files and metadata may be called anything: no name moves the cursor, forges a line or turns the direction of reading, in whatever is printed.
+//! Keys, files and metadata may be called anything: no name moves the cursor, forges a line or
+//! turns the direction of reading, in whatever is printed.
 
 use regraft::diagnostic::plain::is_harmful;
 
@@ -20,7 +21,12 @@ const PARTS: [&str; 8] = [
 fn no_name_does_anything_but_being_read() {
     let sandbox = Sandbox::new();
     let keys = |prefix: &str| -> Tensors {
-        PARTS.iter().enumerate().map(|(at, part)| format!("{prefix}.{at}.{part}.w")).map(|key| (key.clone(), tensor(&key, &[2]))).collect()
+        PARTS
+            .iter()
+            .enumerate()
+            .map(|(at, part)| format!("{prefix}.{at}.{part}.w"))
+            .map(|key| (key.clone(), tensor(&key, &[2])))
+            .collect()
     };
     let odd = "dir\u{1b}[31m\nerror: forged\u{202e}";
     sandbox.checkpoint("a.safetensors", &keys("m"));
@@ -30,8 +36,15 @@ fn no_name_does_anything_but_being_read() {
     sandbox.write("drop.graft", "drop \"m.**\"\nrename \"k.**\" <-> \"n.**\"\n");
     sandbox.write("one.graft", "rename \"m.{p**}\" -> \"x\"\n");
     sandbox.write(&format!("{odd}.graft"), "renam \"\u{202e}\"\n");
-    let wanted: Vec<String> =
-        PARTS.iter().map(|part| format!("\"w.{}\": [\"F32\", [2]]", serde_json::to_string(part).unwrap().trim_matches('"'))).collect();
+    let wanted: Vec<String> = PARTS
+        .iter()
+        .map(|part| {
+            format!(
+                "\"w.{}\": [\"F32\", [2]]",
+                serde_json::to_string(part).unwrap().trim_matches('"')
+            )
+        })
+        .collect();
     sandbox.write("want.json", format!("{{{}}}", wanted.join(", ")));
     sandbox.write("config.json", "{\"model_type\": \"x\\u001b[31m\\nerror: forged\\u202e\"}");
     let second = format!("m.1.{}.w", PARTS[1]);
@@ -59,23 +72,42 @@ fn no_name_does_anything_but_being_read() {
     for line in lines {
         let ran = sandbox.run(line);
         for text in [&ran.out, &ran.err] {
-            let harmful: Vec<char> = text.chars().filter(|c| is_harmful(*c) && *c != '\n').collect();
+            let harmful: Vec<char> =
+                text.chars().filter(|c| is_harmful(*c) && *c != '\n').collect();
             assert!(harmful.is_empty(), "{line:?}: {harmful:?} in\n{text}");
-            assert!(!text.lines().any(|line| line.trim_start().starts_with("error: forged")), "{line:?}: {text}");
+            assert!(
+                !text.lines().any(|line| line.trim_start().starts_with("error: forged")),
+                "{line:?}: {text}"
+            );
         }
     }
 }
 
-/// What none of the output may have: a line that a key made up, and characters that act or can't be seen.
+/// What none of the output may have: a line that a key made up, and characters that act or can't be
+/// seen.
 const LINE: &str = "error: all is lost";
 
 fn hostile_keys() -> Vec<String> {
-    let mut keys = vec![format!("b\n{LINE}\n.w"), format!("b\r{LINE}\r.v"), format!("b\u{2028}{LINE}\u{2029}.w")];
+    let mut keys = vec![
+        format!("b\n{LINE}\n.w"),
+        format!("b\r{LINE}\r.v"),
+        format!("b\u{2028}{LINE}\u{2029}.w"),
+    ];
     for layer in 0..2 {
         keys.push(format!("a\u{1b}[31mred.{layer}.w"));
         keys.push(format!("t\n{LINE}\n.{layer}.q"));
     }
-    for mark in ['\u{202e}', '\u{2066}', '\u{200b}', '\u{9b}', '\u{7f}', '\u{feff}', '\u{e0041}', '\0', '\t'] {
+    for mark in [
+        '\u{202e}',
+        '\u{2066}',
+        '\u{200b}',
+        '\u{9b}',
+        '\u{7f}',
+        '\u{feff}',
+        '\u{e0041}',
+        '\0',
+        '\t',
+    ] {
         keys.push(format!("m{mark}n.weight"));
     }
     keys
@@ -84,7 +116,10 @@ fn hostile_keys() -> Vec<String> {
 fn checked(what: &str, text: &str) {
     for line in text.lines() {
         assert!(!line.trim_start().starts_with(LINE), "{what}: a key ends a line in\n{text}");
-        let harmful = |c: char| c.is_control() || "\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}\u{2028}\u{2029}".contains(c);
+        let harmful = |c: char| {
+            c.is_control()
+                || "\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}\u{2028}\u{2029}".contains(c)
+        };
         assert!(!line.contains(harmful), "{what}: {line:?}");
     }
 }
@@ -92,7 +127,8 @@ fn checked(what: &str, text: &str) {
 #[test]
 fn no_name_of_others_acts_ends_a_line_or_turns_it_around() {
     let sandbox = Sandbox::new();
-    let tensors: Tensors = hostile_keys().into_iter().map(|key| (key, tensor("same", &[4]))).collect();
+    let tensors: Tensors =
+        hostile_keys().into_iter().map(|key| (key, tensor("same", &[4]))).collect();
     let name = format!("model-x\n{LINE}\n\u{202e}.safetensors");
     sandbox.checkpoint(&format!("bad/{name}"), &tensors);
     sandbox.write("bad/config.json", format!("{{\"model_type\": \"\\u202e\\n{LINE}\\n\"}}"));

@@ -41,9 +41,12 @@ impl Sandbox {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let views: Vec<(&str, TensorView<'_>)> = tensors
             .iter()
-            .map(|(key, (shape, bytes))| (key.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()))
+            .map(|(key, (shape, bytes))| {
+                (key.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+            })
             .collect();
-        let metadata = [("format".to_owned(), "pt".to_owned()), ("step".to_owned(), "7".to_owned())].into();
+        let metadata =
+            [("format".to_owned(), "pt".to_owned()), ("step".to_owned(), "7".to_owned())].into();
         safetensors::serialize_to_file(views, Some(metadata), &path).unwrap();
     }
 
@@ -90,11 +93,21 @@ impl Sandbox {
     pub(super) fn run_with(&self, arguments: &[&str], input: &str) -> Ran {
         use std::io::Write;
         use std::process::Stdio;
-        let mut child = self.command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+        Ran {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
     }
 
     pub(super) fn command(&self, arguments: &[&str]) -> Command {
@@ -106,9 +119,14 @@ impl Sandbox {
 
 /// A tensor whose bytes tell its key and its elements apart.
 pub(super) fn tensor(key: &str, shape: &[usize]) -> (Vec<usize>, Vec<u8>) {
-    let seed = key.bytes().fold(7u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    let seed =
+        key.bytes().fold(7u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
     let count = shape.iter().product::<usize>() as u32;
-    let bytes = (0..count).flat_map(|i| ((seed.wrapping_add(i.wrapping_mul(2_654_435_761)) % 4096) as f32).to_le_bytes()).collect();
+    let bytes = (0..count)
+        .flat_map(|i| {
+            ((seed.wrapping_add(i.wrapping_mul(2_654_435_761)) % 4096) as f32).to_le_bytes()
+        })
+        .collect();
     (shape.to_vec(), bytes)
 }
 
@@ -136,5 +154,4 @@ pub(super) fn mixtral(experts: usize) -> Tensors {
     tensors
 }
 
-pub(super) const MIXTRAL_CONFIG: &str =
-    r#"{"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "tie_word_embeddings": false}"#;
+pub(super) const MIXTRAL_CONFIG: &str = r#"{"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "tie_word_embeddings": false}"#;

@@ -1,6 +1,7 @@
 //! Disks that are full, broken or not to be written: a clear error, and nothing half done.
 //!
-//! They are small filesystems that a test mounts for itself, as only root may; without, it says that it was skipped.
+//! They are small filesystems that a test mounts for itself, as only root may; without, it says
+//! that it was skipped.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -34,7 +35,14 @@ impl Mount {
     }
 
     fn make_read_only(&self) {
-        assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap().success());
+        assert!(
+            Command::new("mount")
+                .args(["-o", "remount,ro"])
+                .arg(&self.0)
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 }
 
@@ -56,7 +64,20 @@ fn a_full_disk_is_said_and_leaves_nothing() {
     let place = Place::new(3, 1024);
     let Some(small) = Mount::memory(&place, "small", "1m") else { return };
     for more in [&[][..], &["--checksums"], &["--rank", "0", "--world-size", "2"]] {
-        let arguments = [&["apply", "source", "--rules", "turn.graft", "-o", "small/out", "--max-shard-size", "300000"], more].concat();
+        let arguments = [
+            &[
+                "apply",
+                "source",
+                "--rules",
+                "turn.graft",
+                "-o",
+                "small/out",
+                "--max-shard-size",
+                "300000",
+            ],
+            more,
+        ]
+        .concat();
         let said = fails(&place, &arguments);
         assert!(said.contains("No space left"), "{said}");
         let left = names(&small.0);
@@ -73,7 +94,8 @@ fn in_place_a_full_disk_changes_nothing_wherever_it_is_full() {
         std::fs::write(small.0.join(name), bytes).unwrap();
     }
     let (mut refused, mut last) = (0, 0);
-    // So many bytes are free: none, then enough for a part of the journal, for all of it, for the new index too.
+    // So many bytes are free: none, then enough for a part of the journal, for all of it, for the
+    // new index too.
     for free in (0..40).map(|pages| pages * 4096) {
         let filler = small.0.join("filler");
         let mut all = Vec::new();
@@ -81,7 +103,10 @@ fn in_place_a_full_disk_changes_nothing_wherever_it_is_full() {
             all.resize(all.len() + 4096, 0);
         }
         std::fs::write(&filler, vec![0; all.len().saturating_sub(free)]).unwrap();
-        let output = place.regraft(&["apply", "small", "--rules", "rename.graft", "--in-place", "--quiet"]).output().unwrap();
+        let output = place
+            .regraft(&["apply", "small", "--rules", "rename.graft", "--in-place", "--quiet"])
+            .output()
+            .unwrap();
         std::fs::remove_file(&filler).unwrap();
         if output.status.success() {
             last = free;
@@ -105,8 +130,12 @@ fn a_disk_that_is_not_to_be_written_is_said() {
     }
     disk.make_read_only();
     let said = fails(&place, &["apply", "source", "--rules", "rename.graft", "-o", "disk/out"]);
-    assert!(said.contains("cannot write in this directory") && said.contains("Read-only"), "{said}");
-    let said = fails(&place, &["apply", "disk", "--rules", "rename.graft", "--in-place", "--force"]);
+    assert!(
+        said.contains("cannot write in this directory") && said.contains("Read-only"),
+        "{said}"
+    );
+    let said =
+        fails(&place, &["apply", "disk", "--rules", "rename.graft", "--in-place", "--force"]);
     assert!(said.contains("cannot open for writing") && said.contains("Read-only"), "{said}");
     assert!(contents(&disk.0).unwrap() == before);
     // To read from it is no matter.
@@ -119,7 +148,8 @@ fn a_disk_that_breaks_during_the_run_is_an_error() {
         let place = Place::new(3, 1024);
         let image = place.path("image");
         std::fs::File::create(&image).unwrap().set_len(24 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal"]).arg(&image).output();
+        let made =
+            Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal"]).arg(&image).output();
         if !made.is_ok_and(|output| output.status.success()) {
             eprintln!("skipped: no mkfs.ext4 to make a disk with");
             return;
@@ -137,7 +167,8 @@ fn a_disk_that_breaks_during_the_run_is_an_error() {
         let route = Route::named(vec![compile(rules).unwrap()], None, None, false).unwrap();
         let plan = plan(&route.stages(), source.header(), &Default::default()).unwrap();
         std::fs::File::options().write(true).open(&image).unwrap().set_len(1 << 20).unwrap();
-        let error = write(&plan, &source, &place.path("out"), &WriteOptions::default()).unwrap_err();
+        let error =
+            write(&plan, &source, &place.path("out"), &WriteOptions::default()).unwrap_err();
         let said = error.to_string();
         assert_eq!(error.kind(), ErrorKind::Io, "{said}");
         assert!(said.contains("Input/output error") && said.contains("disk/model-0000"), "{said}");

@@ -1,4 +1,5 @@
-//! SIGKILL at random moments: half of them by the clock, the others when a run has come so far, so that every phase is met.
+//! SIGKILL at random moments: half of them by the clock, the others when a run has come so far, so
+//! that every phase is met.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -30,33 +31,62 @@ impl Phases {
     fn told(&self, what: &str, all: &[&str]) {
         eprintln!("{what}: {:?}", self.0);
         let missed: Vec<_> = all.iter().filter(|phase| !self.0.contains_key(**phase)).collect();
-        assert!(kills() < 100 || missed.is_empty(), "{what}: no kill met {missed:?}, only {:?}", self.0);
+        assert!(
+            kills() < 100 || missed.is_empty(),
+            "{what}: no kill met {missed:?}, only {:?}",
+            self.0
+        );
     }
 }
 
-/// How far a run has come by what lies in its hidden directory: files that are recorded as finished, of so many.
+/// How far a run has come by what lies in its hidden directory: files that are recorded as
+/// finished, of so many.
 fn finished(place: &Place) -> Option<usize> {
     let hidden = place.hidden().into_iter().find(|name| place.path(name).join("run").exists())?;
     // It may go away while it is looked at.
     let entries = place.path(&hidden).read_dir().ok()?;
-    Some(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| name.ends_with(".done")).count())
+    Some(
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.ends_with(".done"))
+            .count(),
+    )
 }
 
-/// Kills runs of one kind, half of them at random moments and half after a random one of their files is finished; each is continued or done again, half of
-/// those that are continued are killed once more before.
-fn killed(rules: &str, more: &[&str], place: &Place, times: u64, random: &mut Random, phases: &mut Phases) {
+/// Kills runs of one kind, half of them at random moments and half after a random one of their
+/// files is finished; each is continued or done again, half of those that are continued are killed
+/// once more before.
+fn killed(
+    rules: &str,
+    more: &[&str],
+    place: &Place,
+    times: u64,
+    random: &mut Random,
+    phases: &mut Phases,
+) {
     let source = contents(&place.path("source")).unwrap();
     let file = more.contains(&"single");
     let more: Vec<&str> = more.iter().copied().filter(|word| *word != "single").collect();
     let name = |stem: &str| if file { format!("{stem}.safetensors") } else { stem.to_owned() };
     let (whole, out) = (name("whole"), name("out"));
-    let arguments = |out| [&["apply", "source", "--rules", rules, "-o", out, "--quiet"], &more[..]].concat();
+    let arguments =
+        |out| [&["apply", "source", "--rules", rules, "-o", out, "--quiet"], &more[..]].concat();
     let content = |name: &str| {
         let path = place.path(name);
-        if file { std::fs::read(path).ok().map(|bytes| BTreeMap::from([(String::new(), bytes)])) } else { contents(&path) }
+        if file {
+            std::fs::read(path).ok().map(|bytes| BTreeMap::from([(String::new(), bytes)]))
+        } else {
+            contents(&path)
+        }
     };
-    let remove =
-        |name: &str| if file { std::fs::remove_file(place.path(name)) } else { std::fs::remove_dir_all(place.path(name)) }.unwrap();
+    let remove = |name: &str| {
+        if file {
+            std::fs::remove_file(place.path(name))
+        } else {
+            std::fs::remove_dir_all(place.path(name))
+        }
+        .unwrap()
+    };
     let start = Instant::now();
     place.run(&arguments(&whole));
     let took = micros(start);
@@ -64,7 +94,10 @@ fn killed(rules: &str, more: &[&str], place: &Place, times: u64, random: &mut Ra
     let shards = expected.keys().filter(|name| file || name.ends_with(".safetensors")).count();
     let check = || {
         let found = content(&out);
-        assert!(found.is_none() || found.as_ref() == Some(&expected), "{rules}: half an output is visible");
+        assert!(
+            found.is_none() || found.as_ref() == Some(&expected),
+            "{rules}: half an output is visible"
+        );
         assert!(contents(&place.path("source")).unwrap() == source, "{rules}: the source changed");
         found.is_some()
     };
@@ -74,7 +107,10 @@ fn killed(rules: &str, more: &[&str], place: &Place, times: u64, random: &mut Ra
             let delay = Duration::from_micros(random.below(took + took / 8));
             kill_after(run, delay)
         } else {
-            let (count, delay) = (usize::try_from(random.below(shards as u64 + 1)).unwrap(), Duration::from_micros(random.below(500)));
+            let (count, delay) = (
+                usize::try_from(random.below(shards as u64 + 1)).unwrap(),
+                Duration::from_micros(random.below(500)),
+            );
             let mut since = None;
             kill_when(run, |elapsed| {
                 if since.is_none() && finished(place).is_some_and(|found| found >= count) {
@@ -100,7 +136,9 @@ fn killed(rules: &str, more: &[&str], place: &Place, times: u64, random: &mut Ra
             if random.below(2) == 0 {
                 again.push("--resume");
                 phases.count("continued");
-                if random.below(2) == 0 && kill_after(place.regraft(&again), Duration::from_micros(random.below(took))) {
+                if random.below(2) == 0
+                    && kill_after(place.regraft(&again), Duration::from_micros(random.below(took)))
+                {
                     phases.count("killed again");
                 }
             }
@@ -109,11 +147,15 @@ fn killed(rules: &str, more: &[&str], place: &Place, times: u64, random: &mut Ra
             }
             assert!(check());
         }
-        // A run killed before it had written down what it does leaves a directory with nothing in it that could be taken for anything; one killed
-        // between the rename and its end leaves what it did, without output.
+        // A run killed before it had written down what it does leaves a directory with nothing in
+        // it that could be taken for anything; one killed between the rename and its end leaves
+        // what it did, without output.
         for left in place.hidden() {
             let path = place.path(&left);
-            assert!(visible || !path.join("run").exists() || !path.join(&out).exists(), "{left} is left");
+            assert!(
+                visible || !path.join("run").exists() || !path.join(&out).exists(),
+                "{left} is left"
+            );
             std::fs::remove_dir_all(path).unwrap();
         }
         remove(&out);
@@ -137,13 +179,30 @@ fn a_killed_run_leaves_no_output_or_a_whole_one_and_can_be_continued() {
         killed(rules, more, &place, kills() / 5, &mut random, &mut phases);
     }
     // Small files, many of them.
-    killed("rename.graft", &["--max-shard-size", "5000"], &Place::new(40, 64), kills() - kills() / 5 * 4, &mut random, &mut phases);
-    phases.told("apply, killed", &["in the first files", "between files", "before the rename", "continued", "killed again"]);
+    killed(
+        "rename.graft",
+        &["--max-shard-size", "5000"],
+        &Place::new(40, 64),
+        kills() - kills() / 5 * 4,
+        &mut random,
+        &mut phases,
+    );
+    phases.told(
+        "apply, killed",
+        &["in the first files", "between files", "before the rename", "continued", "killed again"],
+    );
     assert!(phases.0.contains_key("continued"), "no run was killed in time");
 }
 
-/// Kills changes in place of one kind, in each of their phases; half of the recoveries are killed too.
-fn killed_in_place(rules: &str, shards: usize, times: u64, random: &mut Random, phases: &mut Phases) {
+/// Kills changes in place of one kind, in each of their phases; half of the recoveries are killed
+/// too.
+fn killed_in_place(
+    rules: &str,
+    shards: usize,
+    times: u64,
+    random: &mut Random,
+    phases: &mut Phases,
+) {
     let place = Place::new(shards, 64);
     let before = contents(&place.path("source")).unwrap();
     let arguments = ["apply", "source", "--rules", rules, "--in-place", "--quiet"];
@@ -158,10 +217,13 @@ fn killed_in_place(rules: &str, shards: usize, times: u64, random: &mut Random, 
     }
     let after = contents(&place.path("source")).unwrap();
     assert!(before != after, "nothing was renamed");
-    let longer = |name: &String| name.ends_with(".safetensors") && after[name].len() > before[name].len();
+    let longer =
+        |name: &String| name.ends_with(".safetensors") && after[name].len() > before[name].len();
     assert_eq!(before.keys().any(longer), rules == "grow.graft");
     let journal = place.path("source/.regraft-journal");
-    let last = place.path("source").join(before.keys().rfind(|name| name.ends_with(".safetensors")).unwrap());
+    let last = place
+        .path("source")
+        .join(before.keys().rfind(|name| name.ends_with(".safetensors")).unwrap());
     let start_of = |path: &Path| {
         let mut start = vec![0; 40];
         std::fs::File::open(path).unwrap().read_exact(&mut start).unwrap();
@@ -170,7 +232,9 @@ fn killed_in_place(rules: &str, shards: usize, times: u64, random: &mut Random, 
     let first = before[last.file_name().unwrap().to_str().unwrap()][..40].to_vec();
     let found = || {
         let mut found = contents(&place.path("source")).unwrap();
-        found.retain(|name, _| !name.starts_with(".regraft-journal-") && !name.starts_with(".regraft-index-"));
+        found.retain(|name, _| {
+            !name.starts_with(".regraft-journal-") && !name.starts_with(".regraft-index-")
+        });
         found
     };
     for time in 0..times {
@@ -187,7 +251,11 @@ fn killed_in_place(rules: &str, shards: usize, times: u64, random: &mut Random, 
         };
         let mut since = wait.is_none().then_some(Duration::ZERO);
         let killed = kill_when(place.regraft(&arguments), |elapsed| {
-            if since.is_none() && wait.is_some_and(|path| path.exists() && (*path == journal || start_of(path) != first)) {
+            if since.is_none()
+                && wait.is_some_and(|path| {
+                    path.exists() && (*path == journal || start_of(path) != first)
+                })
+            {
                 since = Some(elapsed);
             }
             since.is_some_and(|since| elapsed >= since + Duration::from_micros(delay))
@@ -205,13 +273,22 @@ fn killed_in_place(rules: &str, shards: usize, times: u64, random: &mut Random, 
             (true, ..) => "between headers",
         });
         if !interrupted {
-            assert!(changed == 0 || left == 0, "without a journal the files are as before or as after");
+            assert!(
+                changed == 0 || left == 0,
+                "without a journal the files are as before or as after"
+            );
             continue;
         }
         let refused = place.regraft(&["inspect", "source"]).output().unwrap();
         assert_eq!(refused.status.code(), Some(3));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("regraft recover"));
-        let way = |back: bool| if back { &["recover", "source", "--roll-back", "--quiet"][..] } else { &["recover", "source", "--quiet"] };
+        let way = |back: bool| {
+            if back {
+                &["recover", "source", "--roll-back", "--quiet"][..]
+            } else {
+                &["recover", "source", "--quiet"]
+            }
+        };
         let mut settled = None;
         if random.below(2) == 0 {
             let back = random.below(2) == 0;
@@ -224,7 +301,10 @@ fn killed_in_place(rules: &str, shards: usize, times: u64, random: &mut Random, 
         if settled.is_none() {
             place.run(way(back));
         }
-        assert!(found() == if back { before.clone() } else { after.clone() }, "recovery left something between");
+        assert!(
+            found() == if back { before.clone() } else { after.clone() },
+            "recovery left something between"
+        );
     }
 }
 
@@ -235,6 +315,9 @@ fn a_killed_change_in_place_is_recovered_either_way() {
     for (rules, shards) in [("rename.graft", 12), ("grow.graft", 6), ("rename.graft", 60)] {
         killed_in_place(rules, shards, kills() / 3 + 1, &mut random, &mut phases);
     }
-    phases.told("in place, killed", &["before any header", "between headers", "before the journal goes", "recovery killed"]);
+    phases.told(
+        "in place, killed",
+        &["before any header", "between headers", "before the journal goes", "recovery killed"],
+    );
     assert!(phases.0.contains_key("between headers"), "no run was killed midway");
 }

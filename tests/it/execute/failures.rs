@@ -35,7 +35,10 @@ fn an_output_that_exists_is_replaced_only_by_force() {
     for out in [&dir, &file] {
         write(&plan, &store, out, &WriteOptions::default()).unwrap();
         let error = fails(out, &WriteOptions::default());
-        assert_eq!((error.kind(), error.file()), (ErrorKind::Exists, Some(out.canonicalize().unwrap().as_path())));
+        assert_eq!(
+            (error.kind(), error.file()),
+            (ErrorKind::Exists, Some(out.canonicalize().unwrap().as_path()))
+        );
         assert!(error.advice().unwrap().contains("--force"));
     }
     std::fs::write(dir.join("old.json"), "old").unwrap();
@@ -45,10 +48,14 @@ fn an_output_that_exists_is_replaced_only_by_force() {
         write(&plan, &store, out, &force).unwrap();
     }
     assert_eq!(names(&dir), ["model.safetensors"]);
-    assert_eq!(file.metadata().unwrap().len(), dir.join("model.safetensors").metadata().unwrap().len());
+    assert_eq!(
+        file.metadata().unwrap().len(),
+        dir.join("model.safetensors").metadata().unwrap().len()
+    );
     assert_eq!(names(directory.path()), ["out", "out.safetensors"]);
 
-    // An empty directory may be replaced; one with something else in it, or of the other kind, may not.
+    // An empty directory may be replaced; one with something else in it, or of the other kind, may
+    // not.
     let (empty, home) = (directory.path().join("empty"), directory.path().join("home"));
     std::fs::create_dir(&empty).unwrap();
     std::fs::create_dir(&home).unwrap();
@@ -61,7 +68,10 @@ fn an_output_that_exists_is_replaced_only_by_force() {
     std::fs::create_dir(&trap).unwrap();
     assert_eq!(fails(&trap, &force).kind(), ErrorKind::Exists);
     assert_eq!(std::fs::read(home.join("diary")).unwrap(), b"dear");
-    assert_eq!(names(directory.path()), ["empty", "home", "out", "out.safetensors", "x.safetensors"]);
+    assert_eq!(
+        names(directory.path()),
+        ["empty", "home", "out", "out.safetensors", "x.safetensors"]
+    );
 }
 
 #[test]
@@ -71,10 +81,17 @@ fn an_output_in_or_around_its_source_is_refused() {
     std::fs::create_dir_all(&source).unwrap();
     std::fs::write(source.join("model.safetensors"), "x").unwrap();
     std::os::unix::fs::symlink(&source, directory.path().join("link")).unwrap();
-    let options = WriteOptions { protect: vec![source.clone()], force: true, ..WriteOptions::default() };
-    for out in
-        ["models/source", "models/source/out", "models/source/model.safetensors", "models", "link/out", "link", "models/../models/source"]
-    {
+    let options =
+        WriteOptions { protect: vec![source.clone()], force: true, ..WriteOptions::default() };
+    for out in [
+        "models/source",
+        "models/source/out",
+        "models/source/model.safetensors",
+        "models",
+        "link/out",
+        "link",
+        "models/../models/source",
+    ] {
         let error = fails(&directory.path().join(out), &options);
         assert_eq!(error.kind(), ErrorKind::Exists, "{out}");
         assert!(error.message().contains("source"), "{error}");
@@ -91,7 +108,10 @@ fn a_place_that_cannot_be_written_is_named() {
     assert_eq!(missing.kind(), ErrorKind::Io);
     assert!(missing.to_string().contains("cannot be found"), "{missing}");
     std::fs::write(directory.path().join("file"), "").unwrap();
-    assert_eq!(fails(&directory.path().join("file/out"), &WriteOptions::default()).kind(), ErrorKind::Io);
+    assert_eq!(
+        fails(&directory.path().join("file/out"), &WriteOptions::default()).kind(),
+        ErrorKind::Io
+    );
     // No one makes files here, root neither, whom modes don't stop.
     let error = fails(Path::new("/proc/self/out"), &WriteOptions::default());
     assert_eq!(error.kind(), ErrorKind::Io);
@@ -116,7 +136,12 @@ fn cancelling_midway_leaves_nothing() {
         cancel.store(true, Ordering::Relaxed);
     };
     // The least memory makes the most jobs, so that there is a midway.
-    let options = WriteOptions { cancel: Some(&cancel), progress: Some(&progress), memory: 1, ..WriteOptions::default() };
+    let options = WriteOptions {
+        cancel: Some(&cancel),
+        progress: Some(&progress),
+        memory: 1,
+        ..WriteOptions::default()
+    };
     for out in ["out", "out.safetensors"] {
         cancel.store(false, Ordering::Relaxed);
         assert_eq!(fails(&directory.path().join(out), &options).kind(), ErrorKind::Interrupted);
@@ -134,7 +159,11 @@ impl Store for Broken {
 
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         if key == "b" && offset + buffer.len() as u64 > 600_000 {
-            return Err(Error::io("cannot read", "model.safetensors", std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(Error::io(
+                "cannot read",
+                "model.safetensors",
+                std::io::ErrorKind::UnexpectedEof.into(),
+            ));
         }
         self.0.read_at(key, offset, buffer)
     }
@@ -160,8 +189,13 @@ impl Store for Broken {
 fn a_read_error_names_file_and_key_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (store, plan) = simple();
-    let error = write(&plan, &Broken(store), &directory.path().join("out"), &WriteOptions::default()).unwrap_err();
-    assert_eq!((error.kind(), error.key(), error.file()), (ErrorKind::Io, Some("b"), Some(Path::new("model.safetensors"))));
+    let error =
+        write(&plan, &Broken(store), &directory.path().join("out"), &WriteOptions::default())
+            .unwrap_err();
+    assert_eq!(
+        (error.kind(), error.key(), error.file()),
+        (ErrorKind::Io, Some("b"), Some(Path::new("model.safetensors")))
+    );
     assert!(names(directory.path()).is_empty());
 }
 
@@ -187,7 +221,10 @@ impl Drop for Mount {
 #[test]
 fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(directory.path()).output();
+    let mount = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "none"])
+        .arg(directory.path())
+        .output();
     if !mount.is_ok_and(|output| output.status.success()) {
         // Only root may mount; then there is no small disk to fill.
         return;

@@ -43,10 +43,15 @@ impl Store for Noted {
     }
 }
 
-/// Every key of a directory or file, read by the safetensors crate: dtype and shape as text, and bytes.
+/// Every key of a directory or file, read by the safetensors crate: dtype and shape as text, and
+/// bytes.
 fn read_back(path: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
     let files: Vec<_> = if path.is_dir() {
-        names(path).into_iter().filter(|name| name.ends_with(".safetensors")).map(|name| path.join(name)).collect()
+        names(path)
+            .into_iter()
+            .filter(|name| name.ends_with(".safetensors"))
+            .map(|name| path.join(name))
+            .collect()
     } else {
         vec![path.to_owned()]
     };
@@ -55,7 +60,10 @@ fn read_back(path: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
         let bytes = std::fs::read(file).unwrap();
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         for (key, view) in tensors.iter() {
-            let before = found.insert(key.to_owned(), (format!("{:?} {:?}", view.dtype(), view.shape()), view.data().to_vec()));
+            let before = found.insert(
+                key.to_owned(),
+                (format!("{:?} {:?}", view.dtype(), view.shape()), view.data().to_vec()),
+            );
             assert!(before.is_none(), "{key} is in two files");
         }
     }
@@ -69,7 +77,12 @@ fn agrees(plan: &Plan, store: &dyn Store, path: &Path) {
     for target in &plan.targets {
         let (info, bytes) = &found[&*target.key];
         let expected = plan.info(target);
-        assert_eq!(info, &format!("{:?} {:?}", expected.dtype, &expected.shape[..]), "{}", target.key);
+        assert_eq!(
+            info,
+            &format!("{:?} {:?}", expected.dtype, &expected.shape[..]),
+            "{}",
+            target.key
+        );
         assert_eq!(bytes, &naive::evaluate(plan, store, target.node).unwrap(), "{}", target.key);
     }
 }
@@ -124,7 +137,8 @@ fn large_tensors_are_streamed_within_any_budget_to_the_same_bytes() {
         let options = WriteOptions { memory, progress: Some(&progress), ..WriteOptions::default() };
         let report = write(&plan, &store, &out, &options).unwrap();
         agrees(&plan, &store, &out);
-        let total: u64 = plan.targets.iter().map(|target| plan.info(target).nbytes().unwrap()).sum();
+        let total: u64 =
+            plan.targets.iter().map(|target| plan.info(target).nbytes().unwrap()).sum();
         let seen = seen.into_inner().unwrap();
         assert_eq!(seen.iter().map(|progress| progress.done).max(), Some(total));
         assert!(seen.iter().all(|progress| progress.total == total) && seen.len() > 5);
@@ -137,13 +151,17 @@ fn large_tensors_are_streamed_within_any_budget_to_the_same_bytes() {
 
 #[test]
 fn only_what_is_needed_is_read() {
-    let store = Noted(dict(&[("a", Dtype::F32, &[1000, 10]), ("b", Dtype::F32, &[1000, 10])]), Mutex::default());
+    let store = Noted(
+        dict(&[("a", Dtype::F32, &[1000, 10]), ("b", Dtype::F32, &[1000, 10])]),
+        Mutex::default(),
+    );
     let mut build = Build::default();
     let a = build.source(&store.0, "a");
     let rows = build.narrow(a, 0, 100, 50);
     build.target("rows", rows);
     let directory = tempfile::tempdir().unwrap();
-    let report = write(&build.0, &store, &directory.path().join("out"), &WriteOptions::default()).unwrap();
+    let report =
+        write(&build.0, &store, &directory.path().join("out"), &WriteOptions::default()).unwrap();
     assert_eq!(*store.1.lock().unwrap(), [("a".to_owned(), 2000)]);
     assert_eq!((report.bytes_read, report.bytes_copied), (2000, 2000));
 }
@@ -151,8 +169,10 @@ fn only_what_is_needed_is_read() {
 #[test]
 fn shards_and_index_are_as_hubs_have_them() {
     let tensors: Vec<(String, u64)> = (0..12).map(|i| (format!("layers.{i}.w"), 100)).collect();
-    let tensors: Vec<(&str, Dtype, Vec<u64>)> = tensors.iter().map(|(key, size)| (key.as_str(), Dtype::U8, vec![*size])).collect();
-    let list: Vec<(&str, Dtype, &[u64])> = tensors.iter().map(|(key, dtype, shape)| (*key, *dtype, &shape[..])).collect();
+    let tensors: Vec<(&str, Dtype, Vec<u64>)> =
+        tensors.iter().map(|(key, size)| (key.as_str(), Dtype::U8, vec![*size])).collect();
+    let list: Vec<(&str, Dtype, &[u64])> =
+        tensors.iter().map(|(key, dtype, shape)| (*key, *dtype, &shape[..])).collect();
     let store = dict(&list);
     let mut build = Build::default();
     for (key, ..) in &list {
@@ -163,7 +183,8 @@ fn shards_and_index_are_as_hubs_have_them() {
     let out = directory.path().join("out");
     let options = WriteOptions { max_shard_size: Some(500), ..WriteOptions::default() };
     let report = write(&build.0, &store, &out, &options).unwrap();
-    let shards: Vec<String> = (1..=3).map(|i| format!("model-{i:05}-of-00003.safetensors")).collect();
+    let shards: Vec<String> =
+        (1..=3).map(|i| format!("model-{i:05}-of-00003.safetensors")).collect();
     let mut expected = shards.clone();
     expected.push("model.safetensors.index.json".to_owned());
     assert_eq!(names(&out), expected);
@@ -172,12 +193,18 @@ fn shards_and_index_are_as_hubs_have_them() {
     let text = std::fs::read_to_string(out.join("model.safetensors.index.json")).unwrap();
     let index: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(index["metadata"]["total_size"], 1200);
-    let map: Vec<(String, String)> =
-        index["weight_map"].as_object().unwrap().iter().map(|(key, file)| (key.clone(), file.as_str().unwrap().to_owned())).collect();
-    let by_hand: Vec<(String, String)> = (0..12).map(|i| (format!("layers.{i}.w"), shards[i / 5].clone())).collect();
+    let map: Vec<(String, String)> = index["weight_map"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(key, file)| (key.clone(), file.as_str().unwrap().to_owned()))
+        .collect();
+    let by_hand: Vec<(String, String)> =
+        (0..12).map(|i| (format!("layers.{i}.w"), shards[i / 5].clone())).collect();
     assert_eq!(map, by_hand);
     agrees(&build.0, &store, &out);
-    let written: u64 = names(&out).iter().map(|name| out.join(name).metadata().unwrap().len()).sum();
+    let written: u64 =
+        names(&out).iter().map(|name| out.join(name).metadata().unwrap().len()).sum();
     assert_eq!(report.bytes_written, written);
     // And regraft's own reader finds index and files in agreement.
     assert_eq!(open(&out, &OpenOptions::default()).unwrap().header().tensors.len(), 12);
@@ -191,7 +218,8 @@ fn shards_and_index_are_as_hubs_have_them() {
 #[test]
 fn more_shards_than_are_open_at_once() {
     let keys: Vec<String> = (0..70).map(|i| format!("t.{i}")).collect();
-    let list: Vec<(&str, Dtype, &[u64])> = keys.iter().map(|key| (key.as_str(), Dtype::F32, &[4u64][..])).collect();
+    let list: Vec<(&str, Dtype, &[u64])> =
+        keys.iter().map(|key| (key.as_str(), Dtype::F32, &[4u64][..])).collect();
     let store = dict(&list);
     let mut build = Build::default();
     for key in &keys {
@@ -200,7 +228,13 @@ fn more_shards_than_are_open_at_once() {
     }
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");
-    write(&build.0, &store, &out, &WriteOptions { max_shard_size: Some(1), ..WriteOptions::default() }).unwrap();
+    write(
+        &build.0,
+        &store,
+        &out,
+        &WriteOptions { max_shard_size: Some(1), ..WriteOptions::default() },
+    )
+    .unwrap();
     assert_eq!(names(&out).len(), 71);
     agrees(&build.0, &store, &out);
 }
@@ -214,8 +248,15 @@ fn metadata_is_kept_and_format_is_added_only_where_there_is_none() {
     build.target("a", a);
     let run = |store: &StateDict, name: &str, more: &[(&str, &str)]| {
         let out = directory.path().join(name);
-        let metadata_ = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        write(&build.0, store, &out, &WriteOptions { metadata: metadata_, ..WriteOptions::default() }).unwrap();
+        let metadata_ =
+            more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        write(
+            &build.0,
+            store,
+            &out,
+            &WriteOptions { metadata: metadata_, ..WriteOptions::default() },
+        )
+        .unwrap();
         metadata(&out)
     };
     let map = |entries: &[(&str, &str)]| -> BTreeMap<String, String> {
@@ -223,7 +264,10 @@ fn metadata_is_kept_and_format_is_added_only_where_there_is_none() {
     };
     store.set_metadata(map(&[("author", "me")]));
     assert_eq!(run(&store, "kept", &[]), map(&[("author", "me")]));
-    assert_eq!(run(&store, "added", &[("author", "you"), ("by", "regraft")]), map(&[("author", "me"), ("by", "regraft")]));
+    assert_eq!(
+        run(&store, "added", &[("author", "you"), ("by", "regraft")]),
+        map(&[("author", "me"), ("by", "regraft")])
+    );
     store.set_metadata(map(&[]));
     assert_eq!(run(&store, "none", &[]), map(&[("format", "pt")]));
     assert_eq!(run(&store, "mlx", &[("format", "mlx")]), map(&[("format", "mlx")]));
@@ -243,7 +287,9 @@ fn ties_are_left_out_only_when_their_source_is_written() {
     let directory = tempfile::tempdir().unwrap();
     let run = |ties: Ties| -> (Vec<String>, Report) {
         let out = directory.path().join(format!("{ties:?}"));
-        let report = write(&build.0, &store, &out, &WriteOptions { ties, ..WriteOptions::default() }).unwrap();
+        let report =
+            write(&build.0, &store, &out, &WriteOptions { ties, ..WriteOptions::default() })
+                .unwrap();
         (read_back(&out).into_keys().collect(), report)
     };
     let (keys, report) = run(Ties::Alias);
@@ -275,7 +321,8 @@ fn modes_are_those_that_any_program_would_give() {
     std::fs::write(directory.path().join("plain"), "").unwrap();
     std::fs::create_dir(directory.path().join("plain.d")).unwrap();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
-    let (plain, plain_d) = (mode(&directory.path().join("plain")), mode(&directory.path().join("plain.d")));
+    let (plain, plain_d) =
+        (mode(&directory.path().join("plain")), mode(&directory.path().join("plain.d")));
     assert_eq!(mode(&out), plain_d);
     for path in [out.join("model.safetensors"), out.join("config.json"), file] {
         assert_eq!(mode(&path), plain, "{}", path.display());
@@ -293,11 +340,19 @@ fn quantized_sources_are_unpacked_on_the_way() {
     ]);
     let mut build = Build::default();
     let (w, s) = (build.source(&store, "w"), build.source(&store, "s"));
-    let whole = build.push(Op::DequantBlocks { block: [2, 3] }, &[w, s], TensorInfo::new(Dtype::BF16, vec![2, 5, 7]));
+    let whole = build.push(
+        Op::DequantBlocks { block: [2, 3] },
+        &[w, s],
+        TensorInfo::new(Dtype::BF16, vec![2, 5, 7]),
+    );
     let turned = build.permute(whole, &[0, 2, 1]);
     build.target("w", turned);
     let (blocks, scales) = (build.source(&store, "blocks"), build.source(&store, "scales"));
-    let four = build.push(Op::DequantMxfp4, &[blocks, scales], TensorInfo::new(Dtype::BF16, vec![2, 6, 96]));
+    let four = build.push(
+        Op::DequantMxfp4,
+        &[blocks, scales],
+        TensorInfo::new(Dtype::BF16, vec![2, 6, 96]),
+    );
     let four = build.permute(four, &[0, 2, 1]);
     build.target("four", four);
     let directory = tempfile::tempdir().unwrap();
@@ -310,7 +365,11 @@ fn quantized_sources_are_unpacked_on_the_way() {
     let x = w[35 + 4 * 7 + 6];
     let magnitude = f32::from(x & 7) / 8.0;
     let exponent = i32::from(x >> 3 & 15);
-    let value = if exponent == 0 { magnitude * 2f32.powi(-6) } else { (1.0 + magnitude) * 2f32.powi(exponent - 7) };
+    let value = if exponent == 0 {
+        magnitude * 2f32.powi(-6)
+    } else {
+        (1.0 + magnitude) * 2f32.powi(exponent - 7)
+    };
     let value = if x >> 7 == 1 { -value } else { value };
     let at = 4 * (9 + 2 * 3 + 2);
     let scale = f32::from_le_bytes(s[at..at + 4].try_into().unwrap());

@@ -13,7 +13,8 @@ use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
 
 use super::{Build, names, noise};
 
-/// Tensors in memory that say what they are. When the last is read, the temporary directory is copied, as if the run had been killed there.
+/// Tensors in memory that say what they are. When the last is read, the temporary directory is
+/// copied, as if the run had been killed there.
 struct Known<'a> {
     dict: StateDict,
     name: Option<&'a str>,
@@ -55,14 +56,23 @@ fn leave_behind(directory: &Path) {
     let since = Instant::now();
     let finished = || -> Option<PathBuf> {
         let found = directory.read_dir().unwrap().filter_map(|entry| Some(entry.ok()?.path()));
-        let mut hidden = found.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(".regraft-")));
+        let mut hidden = found.filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().contains(".regraft-"))
+        });
         hidden.find(|path| {
-            path.read_dir().is_ok_and(|files| files.flatten().any(|file| file.file_name().to_string_lossy().ends_with(".done")))
+            path.read_dir().is_ok_and(|files| {
+                files.flatten().any(|file| file.file_name().to_string_lossy().ends_with(".done"))
+            })
         })
     };
     while since.elapsed() < Duration::from_secs(20) {
         if let Some(path) = finished() {
-            let copied = Command::new("cp").arg("-a").arg(&path).arg(directory.join(".out.regraft-killed")).status().unwrap();
+            let copied = Command::new("cp")
+                .arg("-a")
+                .arg(&path)
+                .arg(directory.join(".out.regraft-killed"))
+                .status()
+                .unwrap();
             assert!(copied.success());
             return;
         }
@@ -79,11 +89,17 @@ fn dict(seed: u64) -> StateDict {
     [("a".into(), tensor(seed)), ("z".into(), tensor(seed + 7))].into_iter().collect()
 }
 
-/// How many files a resumed run of another source took over, and whether the output is that source's.
+/// How many files a resumed run of another source took over, and whether the output is that
+/// source's.
 fn resumed(first: Option<&str>, second: Option<&str>) -> (u64, bool) {
     let place = tempfile::tempdir().unwrap();
     let (out, scratch) = (place.path().join("out"), tempfile::tempdir().unwrap());
-    let store = |seed: u64, name| Known { dict: dict(seed), name, directory: place.path(), copy: Once::new() };
+    let store = |seed: u64, name| Known {
+        dict: dict(seed),
+        name,
+        directory: place.path(),
+        copy: Once::new(),
+    };
     let (one, other) = (store(1, first), store(100, second));
     let mut build = Build::default();
     for key in ["a", "z"] {
@@ -91,7 +107,8 @@ fn resumed(first: Option<&str>, second: Option<&str>) -> (u64, bool) {
         build.target(key, node);
     }
     // A file for each tensor.
-    let options = WriteOptions { max_shard_size: Some(64), resume: true, ..WriteOptions::default() };
+    let options =
+        WriteOptions { max_shard_size: Some(64), resume: true, ..WriteOptions::default() };
     write(&build.0, &one, &out, &options).unwrap();
     std::fs::rename(&out, scratch.path().join("out")).unwrap();
     assert!(place.path().join(".out.regraft-killed").exists());
@@ -105,7 +122,10 @@ fn resumed(first: Option<&str>, second: Option<&str>) -> (u64, bool) {
         let expected = other.dict.get(key).unwrap().to_vec();
         bytes.windows(64).any(|window| window == expected)
     });
-    assert!(!place.path().join(".out.regraft-killed").exists(), "what was left is taken up or removed");
+    assert!(
+        !place.path().join(".out.regraft-killed").exists(),
+        "what was left is taken up or removed"
+    );
     (report.kept, own)
 }
 
@@ -118,7 +138,8 @@ fn tensors_in_memory_are_never_taken_for_those_of_another_run() {
 fn a_source_that_says_what_it_is_is_known_again_and_no_other() {
     assert_eq!(resumed(Some("step 1000"), Some("step 2000")), (0, true));
     assert_eq!(resumed(Some("step 1000"), None), (0, true));
-    // Whoever says to be the same is believed: so the first file is kept, and here it holds something else.
+    // Whoever says to be the same is believed: so the first file is kept, and here it holds
+    // something else.
     assert_eq!(resumed(Some("step 1000"), Some("step 1000")), (1, false));
 }
 
@@ -127,11 +148,13 @@ fn a_source_that_is_written_to_meanwhile_gives_no_output() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("m.safetensors");
     let bytes = noise(3 << 20, 5);
-    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![3 << 20], &bytes).unwrap();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::U8, vec![3 << 20], &bytes)
+        .unwrap();
     safetensors::serialize_to_file([("a", view)], None, &path).unwrap();
     let source = open(&path, &OpenOptions::default()).unwrap();
     let mut build = Build::default();
-    let node = build.push(Op::Source { key: "a".into() }, &[], TensorInfo::new(Dtype::U8, vec![3 << 20]));
+    let node =
+        build.push(Op::Source { key: "a".into() }, &[], TensorInfo::new(Dtype::U8, vec![3 << 20]));
     build.target("b", node);
     // Of the same length: only the time says so.
     let write_to = |_: Progress| {

@@ -29,7 +29,11 @@ fn sum<'a>(files: impl IntoIterator<Item = &'a BTreeMap<Lane, u64>>) -> BTreeMap
 fn a_plan_names_the_lanes_that_a_run_takes() {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().join("source");
-    let store = dict(&[("m.a", Dtype::F32, &[30, 50]), ("m.b", Dtype::F32, &[50, 30]), ("m.c", Dtype::F32, &[64, 20])]);
+    let store = dict(&[
+        ("m.a", Dtype::F32, &[30, 50]),
+        ("m.b", Dtype::F32, &[50, 30]),
+        ("m.c", Dtype::F32, &[64, 20]),
+    ]);
     let mut build = Build::default();
     for key in ["m.a", "m.b", "m.c"] {
         let source = build.source(&store, key);
@@ -52,14 +56,19 @@ fn a_plan_names_the_lanes_that_a_run_takes() {
         std::fs::remove_dir_all(&out).unwrap();
         assert_eq!(sum([&told.bytes]), sum([&report.lanes]), "{rules}");
         assert_eq!(sum(told.files.iter().map(|file| &file.bytes)), told.bytes, "{rules}");
-        let names: Vec<&String> = report.files.iter().filter(|name| name.ends_with(".safetensors")).collect();
+        let names: Vec<&String> =
+            report.files.iter().filter(|name| name.ends_with(".safetensors")).collect();
         assert_eq!(told.files.iter().map(|file| &file.name).collect::<Vec<_>>(), names, "{rules}");
         // Each of these files takes one lane.
-        let taken: Vec<Lane> = told.files.iter().flat_map(|file| file.bytes.keys().copied()).collect();
+        let taken: Vec<Lane> =
+            told.files.iter().flat_map(|file| file.bytes.keys().copied()).collect();
         assert_eq!(taken, files, "{rules}");
         assert_eq!(told.in_place.is_some(), stays.is_some(), "{rules}");
         let Some(stay) = told.in_place else { continue };
-        assert!(stay.iter().all(|file: &FileLanes| file.bytes.keys().eq(&stays)), "{rules}: {stay:?}");
+        assert!(
+            stay.iter().all(|file: &FileLanes| file.bytes.keys().eq(&stays)),
+            "{rules}: {stay:?}"
+        );
         if let Ok(report) = patch(&plan, &source, &PatchOptions::default()) {
             assert_eq!(sum(stay.iter().map(|file| &file.bytes)), report.lanes, "{rules}");
             std::fs::remove_dir_all(&place).unwrap();
@@ -70,10 +79,19 @@ fn a_plan_names_the_lanes_that_a_run_takes() {
     }
 
     // On the command line, as text and as JSON.
-    std::fs::write(directory.path().join("turn.graft"), "map \"m.a\" <-> \"m.t\" via transpose(0, 1)\n").unwrap();
+    std::fs::write(
+        directory.path().join("turn.graft"),
+        "map \"m.a\" <-> \"m.t\" via transpose(0, 1)\n",
+    )
+    .unwrap();
     let run = |more: &[&str]| {
         let arguments = ["plan", "source", "--rules", "turn.graft", "--max-shard-size", "12100"];
-        let output = Command::new(env!("CARGO_BIN_EXE_regraft")).args(arguments).args(more).current_dir(&directory).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_regraft"))
+            .args(arguments)
+            .args(more)
+            .current_dir(&directory)
+            .output()
+            .unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     let text = run(&[]);

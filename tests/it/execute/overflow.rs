@@ -11,10 +11,16 @@ use super::Build;
 
 fn floats(values: &[f32]) -> TensorView {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    TensorView::contiguous(Storage::new(bytes), TensorInfo::new(Dtype::F32, &[values.len() as u64][..]), 0).unwrap()
+    TensorView::contiguous(
+        Storage::new(bytes),
+        TensorInfo::new(Dtype::F32, &[values.len() as u64][..]),
+        0,
+    )
+    .unwrap()
 }
 
-/// One tensor that overflows in two of six elements, one that was infinite before, one that only loses digits.
+/// One tensor that overflows in two of six elements, one that was infinite before, one that only
+/// loses digits.
 fn built() -> (StateDict, Plan) {
     let mut store = StateDict::new();
     // Of F16 65504 is the largest, and 65520 the least that rounds to infinity.
@@ -31,7 +37,8 @@ fn built() -> (StateDict, Plan) {
     }
     let joined = build.concat(&all, 0);
     build.target("joined", joined);
-    // 448 is the largest of F8_E4M3, which has no infinity: all of three elements become NaN that were finite.
+    // 448 is the largest of F8_E4M3, which has no infinity: all of three elements become NaN that
+    // were finite.
     let big = build.source(&store, "big");
     let narrow = build.narrow(big, 0, 0, 3);
     let eighth = build.cast(narrow, Dtype::F8_E4M3);
@@ -45,7 +52,9 @@ fn built() -> (StateDict, Plan) {
 }
 
 fn expected() -> BTreeMap<String, u64> {
-    [("big", 2), ("eighth", 3), ("joined", 2), ("sum", 2)].map(|(key, count)| (key.to_owned(), count)).into()
+    [("big", 2), ("eighth", 3), ("joined", 2), ("sum", 2)]
+        .map(|(key, count)| (key.to_owned(), count))
+        .into()
 }
 
 fn counts(report: &regraft::execute::Report) -> BTreeMap<String, u64> {
@@ -63,8 +72,12 @@ fn in_memory_and_in_files_the_same_elements_count() {
     assert_eq!((counts(&report), report.files.len()), (expected(), 7));
     let [finding] = &report.findings()[..] else { panic!("one finding") };
     insta::assert_snapshot!(regraft::diagnostic::render(finding, false));
-    let summed = WriteOptions { checksums: true, max_shard_size: Some(8), ..WriteOptions::default() };
-    assert_eq!(counts(&write(&plan, &store, &directory.path().join("summed"), &summed).unwrap()), expected());
+    let summed =
+        WriteOptions { checksums: true, max_shard_size: Some(8), ..WriteOptions::default() };
+    assert_eq!(
+        counts(&write(&plan, &store, &directory.path().join("summed"), &summed).unwrap()),
+        expected()
+    );
 }
 
 #[test]
@@ -83,7 +96,13 @@ fn each_rank_knows_its_share_and_the_last_knows_all() {
     let out = directory.path().join("out");
     let run = |rank| {
         let rank = Some(Rank::new(rank, 2).unwrap());
-        write(&plan, &store, &out, &WriteOptions { max_shard_size: Some(8), rank, ..WriteOptions::default() }).unwrap()
+        write(
+            &plan,
+            &store,
+            &out,
+            &WriteOptions { max_shard_size: Some(8), rank, ..WriteOptions::default() },
+        )
+        .unwrap()
     };
     let first = run(0);
     let again = run(0);
@@ -99,20 +118,40 @@ fn each_rank_knows_its_share_and_the_last_knows_all() {
 fn what_is_not_fused_counts_too() {
     // Scales that are turned before they are used become a tensor of their own.
     let mut store = StateDict::new();
-    let codes = TensorView::contiguous(Storage::new(vec![0x38; 4]), TensorInfo::new(Dtype::F8_E4M3, &[2, 2][..]), 0).unwrap();
+    let codes = TensorView::contiguous(
+        Storage::new(vec![0x38; 4]),
+        TensorInfo::new(Dtype::F8_E4M3, &[2, 2][..]),
+        0,
+    )
+    .unwrap();
     store.insert("x".into(), codes);
-    let scales: Vec<u8> = [1f32, 1e6, 2.0, f32::INFINITY].iter().flat_map(|value| value.to_le_bytes()).collect();
-    store.insert("scales".into(), TensorView::contiguous(Storage::new(scales), TensorInfo::new(Dtype::F32, &[2, 2][..]), 0).unwrap());
+    let scales: Vec<u8> =
+        [1f32, 1e6, 2.0, f32::INFINITY].iter().flat_map(|value| value.to_le_bytes()).collect();
+    store.insert(
+        "scales".into(),
+        TensorView::contiguous(Storage::new(scales), TensorInfo::new(Dtype::F32, &[2, 2][..]), 0)
+            .unwrap(),
+    );
     let mut build = Build::default();
     let (x, scales) = (build.source(&store, "x"), build.source(&store, "scales"));
     let half = build.cast(scales, Dtype::F16);
     let turned = build.permute(half, &[1, 0]);
-    let whole = build.push(Op::DequantBlocks { block: [1, 1] }, &[x, turned], TensorInfo::new(Dtype::F16, &[2, 2][..]));
+    let whole = build.push(
+        Op::DequantBlocks { block: [1, 1] },
+        &[x, turned],
+        TensorInfo::new(Dtype::F16, &[2, 2][..]),
+    );
     build.target("w", whole);
     let report = views(&build.0, &store).unwrap().report;
     assert_eq!(counts(&report), [("w".to_owned(), 1)].into());
     assert_eq!(report.temporaries, 1);
     let directory = tempfile::tempdir().unwrap();
-    let report = write(&build.0, &store, &directory.path().join("out.safetensors"), &WriteOptions::default()).unwrap();
+    let report = write(
+        &build.0,
+        &store,
+        &directory.path().join("out.safetensors"),
+        &WriteOptions::default(),
+    )
+    .unwrap();
     assert_eq!(counts(&report), [("w".to_owned(), 1)].into());
 }

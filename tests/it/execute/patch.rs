@@ -1,4 +1,5 @@
-//! In place: what a rename costs, what it refuses, and that files can always be brought to one side or the other.
+//! In place: what a rename costs, what it refuses, and that files can always be brought to one side
+//! or the other.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +22,10 @@ fn plan_by(rules: &str, source: &dyn Store) -> Plan {
 
 /// Every file of a directory.
 pub(super) fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
-    names(directory).into_iter().map(|name| (name.clone(), std::fs::read(directory.join(name)).unwrap())).collect()
+    names(directory)
+        .into_iter()
+        .map(|name| (name.clone(), std::fs::read(directory.join(name)).unwrap()))
+        .collect()
 }
 
 /// Key -> bytes, read by the safetensors crate, which is strict about offsets.
@@ -31,7 +35,10 @@ fn tensors(directory: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
         if name.ends_with(".safetensors") {
             let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
             for (key, view) in file.iter() {
-                found.insert(key.to_owned(), (format!("{:?} {:?}", view.dtype(), view.shape()), view.data().to_vec()));
+                found.insert(
+                    key.to_owned(),
+                    (format!("{:?} {:?}", view.dtype(), view.shape()), view.data().to_vec()),
+                );
             }
         }
     }
@@ -39,8 +46,12 @@ fn tensors(directory: &Path) -> BTreeMap<String, (String, Vec<u8>)> {
 }
 
 fn sharded(directory: &Path) {
-    let store =
-        dict(&[("m.a", Dtype::F32, &[30, 50]), ("m.b", Dtype::U8, &[7]), ("m.c", Dtype::BF16, &[64, 3]), ("m.none", Dtype::F16, &[3, 0])]);
+    let store = dict(&[
+        ("m.a", Dtype::F32, &[30, 50]),
+        ("m.b", Dtype::U8, &[7]),
+        ("m.c", Dtype::BF16, &[64, 3]),
+        ("m.none", Dtype::F16, &[3, 0]),
+    ]);
     let mut build = Build::default();
     for key in ["m.a", "m.b", "m.c", "m.none"] {
         let source = build.source(&store, key);
@@ -55,14 +66,21 @@ fn sharded(directory: &Path) {
 fn a_rename_in_place_gives_what_writing_gives() {
     let directory = tempfile::tempdir().unwrap();
     // Names that fit the old header's room, and names that don't.
-    for (rules, lane) in
-        [("rename \"m.**\" <-> \"n.**\"", Lane::InPlace), (&*format!("rename \"m.**\" <-> \"{}.**\"", "long".repeat(900)), Lane::Grown)]
-    {
+    for (rules, lane) in [
+        ("rename \"m.**\" <-> \"n.**\"", Lane::InPlace),
+        (&*format!("rename \"m.**\" <-> \"{}.**\"", "long".repeat(900)), Lane::Grown),
+    ] {
         let (place, out) = (directory.path().join("place"), directory.path().join("out"));
         sharded(&place);
         let source = open(&place, &OpenOptions::default()).unwrap();
         let plan = plan_by(rules, &source);
-        write(&plan, &source, &out, &WriteOptions { max_shard_size: Some(6100), ..WriteOptions::default() }).unwrap();
+        write(
+            &plan,
+            &source,
+            &out,
+            &WriteOptions { max_shard_size: Some(6100), ..WriteOptions::default() },
+        )
+        .unwrap();
         let before = tensors(&place);
         let report = match patch(&plan, &source, &PatchOptions::default()) {
             Err(error) if lane == Lane::Grown && error.kind() == ErrorKind::Unsupported => {
@@ -97,13 +115,22 @@ fn the_index_of_the_files_is_changed_and_no_other() {
     std::fs::write(place.join(INDEX), index.to_string()).unwrap();
     let rename = |path: &Path, from: &str, to: &str| {
         let source = open(path, &OpenOptions::default()).unwrap();
-        patch(&plan_by(&format!("rename \"{from}.**\" <-> \"{to}.**\""), &source), &source, &PatchOptions::default())
+        patch(
+            &plan_by(&format!("rename \"{from}.**\" <-> \"{to}.**\""), &source),
+            &source,
+            &PatchOptions::default(),
+        )
     };
 
-    // One shard of several by itself: its index, which lists the others too, would no longer be right.
+    // One shard of several by itself: its index, which lists the others too, would no longer be
+    // right.
     let before = contents(&place);
     let error = rename(&place.join("model-00001-of-00002.safetensors"), "m", "n").unwrap_err();
-    assert_eq!((error.kind(), error.file()), (ErrorKind::Unsupported, Some(place.join(INDEX).as_path())), "{error}");
+    assert_eq!(
+        (error.kind(), error.file()),
+        (ErrorKind::Unsupported, Some(place.join(INDEX).as_path())),
+        "{error}"
+    );
     assert_eq!(contents(&place), before);
 
     // An index by another name is an index; what it says besides stays.
@@ -112,7 +139,8 @@ fn the_index_of_the_files_is_changed_and_no_other() {
     rename(&place, "m", "n").unwrap();
     let opened = open(&place, &OpenOptions::default()).unwrap();
     assert_eq!((opened.header().tensors.len(), opened.notes().len()), (4, 0));
-    let changed: serde_json::Value = serde_json::from_slice(&std::fs::read(place.join(other)).unwrap()).unwrap();
+    let changed: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(place.join(other)).unwrap()).unwrap();
     assert_eq!(changed["metadata"], index["metadata"]);
     assert!(changed["weight_map"].as_object().unwrap().keys().all(|key| key.starts_with("n.")));
 
@@ -129,7 +157,8 @@ fn the_index_of_the_files_is_changed_and_no_other() {
     for name in names(&place).iter().filter(|name| name.ends_with(".safetensors")) {
         std::fs::rename(place.join(name), place.join("sub").join(name)).unwrap();
     }
-    let text = std::fs::read_to_string(place.join(INDEX)).unwrap().replace("\"model-", "\"sub/model-");
+    let text =
+        std::fs::read_to_string(place.join(INDEX)).unwrap().replace("\"model-", "\"sub/model-");
     std::fs::write(place.join(INDEX), text).unwrap();
     let error = rename(&place, "n", "m").unwrap_err();
     assert!(error.message().contains("beside its files"), "{error}");
@@ -158,12 +187,19 @@ fn what_would_move_data_is_refused_and_changes_nothing() {
 #[test]
 fn files_that_are_others_too_are_changed_only_on_demand() {
     let directory = tempfile::tempdir().unwrap();
-    let (place, linked) = (directory.path().join("place"), directory.path().join("linked.safetensors"));
+    let (place, linked) =
+        (directory.path().join("place"), directory.path().join("linked.safetensors"));
     sharded(&place);
     let shard = place.join("model-00001-of-00002.safetensors");
     let refused = |why: &str| {
-        let source = open(&place, &OpenOptions { allow_outside: true, ..OpenOptions::default() }).unwrap();
-        let error = patch(&plan_by("rename \"m.**\" <-> \"n.**\"", &source), &source, &PatchOptions::default()).unwrap_err();
+        let source =
+            open(&place, &OpenOptions { allow_outside: true, ..OpenOptions::default() }).unwrap();
+        let error = patch(
+            &plan_by("rename \"m.**\" <-> \"n.**\"", &source),
+            &source,
+            &PatchOptions::default(),
+        )
+        .unwrap_err();
         assert!(error.message().contains(why), "{error}");
         assert_eq!(error.file(), Some(shard.as_path()));
     };
@@ -182,7 +218,9 @@ fn files_that_are_others_too_are_changed_only_on_demand() {
     let insist = PatchOptions { insist: true, ..PatchOptions::default() };
     let outcome = patch(&plan_by("rename \"m.**\" <-> \"n.**\"", &source), &source, &insist);
     // Whether a read-only file opens for writing depends on who asks; root may.
-    assert!(outcome.is_ok() || outcome.unwrap_err().to_string().contains("cannot open for writing"));
+    assert!(
+        outcome.is_ok() || outcome.unwrap_err().to_string().contains("cannot open for writing")
+    );
 }
 
 #[test]
@@ -193,14 +231,28 @@ fn a_terabyte_is_renamed_at_once() {
     let entries = [("model.weight".into(), TensorInfo::new(Dtype::U8, vec![len]))];
     let (header, _) = safetensors_header(&entries, &BTreeMap::new()).unwrap();
     std::fs::write(&path, &header).unwrap();
-    std::fs::File::options().write(true).open(&path).unwrap().set_len(len + header.len() as u64).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(len + header.len() as u64)
+        .unwrap();
     let source = open(&path, &OpenOptions::default()).unwrap();
     let plan = plan_by("rename \"model.weight\" <-> \"w\"", &source);
     let start = Instant::now();
     let report = patch(&plan, &source, &PatchOptions::default()).unwrap();
     let took = start.elapsed();
     assert_eq!(report.lanes, BTreeMap::from([(Lane::InPlace, len)]));
-    assert_eq!(open(&path, &OpenOptions::default()).unwrap().header().tensors.keys().map(|key| key.as_str()).collect::<Vec<_>>(), ["w"]);
+    assert_eq!(
+        open(&path, &OpenOptions::default())
+            .unwrap()
+            .header()
+            .tensors
+            .keys()
+            .map(|key| key.as_str())
+            .collect::<Vec<_>>(),
+        ["w"]
+    );
     assert!(path.metadata().unwrap().blocks() < 1000, "the file stays sparse");
     // The mark is 0.1 s; a machine that runs other tests too gets some more.
     assert!(took.as_secs_f64() < 2.0, "{took:?}");
@@ -218,7 +270,8 @@ fn interrupted(place: &Path, rules: &str) -> (Contents, Contents, Vec<u8>) {
         std::fs::write(twin.join(name), bytes).unwrap();
     }
     let source = open(&twin, &OpenOptions::default()).unwrap();
-    // The change fails at its last step, as the index can't be replaced by a directory; its journal is what an interrupted one leaves.
+    // The change fails at its last step, as the index can't be replaced by a directory; its journal
+    // is what an interrupted one leaves.
     let plan = plan_by(rules, &source);
     let journal = journal_of(&plan, &source, &twin);
     patch(&plan, &source, &PatchOptions::default()).unwrap();
@@ -228,7 +281,8 @@ fn interrupted(place: &Path, rules: &str) -> (Contents, Contents, Vec<u8>) {
     (before, after, journal)
 }
 
-/// The journal that a change writes, caught by a directory in which files can't be opened for writing twice: built here by hand, from the format.
+/// The journal that a change writes, caught by a directory in which files can't be opened for
+/// writing twice: built here by hand, from the format.
 fn journal_of(plan: &Plan, source: &dyn Store, directory: &Path) -> Vec<u8> {
     let twin = directory.with_file_name("scratch");
     std::fs::create_dir(&twin).unwrap();
@@ -254,9 +308,12 @@ fn journal_of(plan: &Plan, source: &dyn Store, directory: &Path) -> Vec<u8> {
             serde_json::json!({ "name": name, "len": old.len(), "grow": new.len() - old.len(), "before": text(old), "after": text(new) })
         })
         .collect();
-    let whole = |files: &BTreeMap<String, Vec<u8>>| String::from_utf8(files[index].clone()).unwrap();
-    let index = serde_json::json!({ "name": index, "before": whole(&before), "after": whole(&after) });
-    serde_json::to_vec(&serde_json::json!({ "version": 1, "patches": patches, "index": index })).unwrap()
+    let whole =
+        |files: &BTreeMap<String, Vec<u8>>| String::from_utf8(files[index].clone()).unwrap();
+    let index =
+        serde_json::json!({ "name": index, "before": whole(&before), "after": whole(&after) });
+    serde_json::to_vec(&serde_json::json!({ "version": 1, "patches": patches, "index": index }))
+        .unwrap()
 }
 
 #[test]
@@ -307,7 +364,12 @@ fn a_journal_stands_in_the_way_of_its_files_only() {
         }
     };
     // Its shards, each alone too, and whatever leads to them.
-    for name in ["", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"] {
+    for name in [
+        "",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ] {
         assert!(!is_open(&place.join(name)), "{name}");
     }
     assert!(is_open(&other));
@@ -328,7 +390,9 @@ fn a_journal_stands_in_the_way_of_its_files_only() {
     }
     // A second change has to wait for the first to be settled.
     let source = open(&other, &OpenOptions::default()).unwrap();
-    let error = patch(&plan_by("rename \"m.**\" <-> \"n.**\"", &source), &source, &PatchOptions::default()).unwrap_err();
+    let error =
+        patch(&plan_by("rename \"m.**\" <-> \"n.**\"", &source), &source, &PatchOptions::default())
+            .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Exists, "{error}");
     // One that can't be read might name anything.
     for text in ["", "{", "[]", "{\"patches\": [{\"name\": 5}], \"index\": null}"] {
@@ -348,7 +412,8 @@ fn a_file_that_changed_since_it_was_read_is_left_alone() {
     let source = open(&place, &OpenOptions::default()).unwrap();
     let plan = plan_by("rename \"m.**\" <-> \"n.**\"", &source);
     // Another change in place comes first, and ends.
-    patch(&plan_by("rename \"m.**\" <-> \"o.**\"", &source), &source, &PatchOptions::default()).unwrap();
+    patch(&plan_by("rename \"m.**\" <-> \"o.**\"", &source), &source, &PatchOptions::default())
+        .unwrap();
     let between = contents(&place);
     let error = patch(&plan, &source, &PatchOptions::default()).unwrap_err();
     assert!(error.message().contains("changed after its header was read"), "{error}");
@@ -357,15 +422,19 @@ fn a_file_that_changed_since_it_was_read_is_left_alone() {
     let source = open(&place, &OpenOptions::default()).unwrap();
     let cancel = std::sync::atomic::AtomicBool::new(true);
     let plan = plan_by("rename \"o.**\" <-> \"n.**\"", &source);
-    let error = patch(&plan, &source, &PatchOptions { cancel: Some(&cancel), ..PatchOptions::default() }).unwrap_err();
+    let error =
+        patch(&plan, &source, &PatchOptions { cancel: Some(&cancel), ..PatchOptions::default() })
+            .unwrap_err();
     assert_eq!((error.kind(), contents(&place)), (ErrorKind::Interrupted, between));
 }
 
 /// A journal as it is written now: with a checksum of what it says.
 fn sealed(journal: &[u8]) -> Vec<u8> {
-    let mut journal: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(journal).unwrap();
+    let mut journal: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(journal).unwrap();
     journal["version"] = 2.into();
-    let sum = blake3::hash(serde_json::to_string(&journal).unwrap().as_bytes()).to_hex().to_string();
+    let sum =
+        blake3::hash(serde_json::to_string(&journal).unwrap().as_bytes()).to_hex().to_string();
     journal.insert("blake3".to_owned(), sum.into());
     serde_json::to_vec(&journal).unwrap()
 }
@@ -387,12 +456,20 @@ fn a_journal_with_a_flipped_bit_changes_nothing() {
         let mut flipped = journal.clone();
         flipped[at] ^= 1 << (at % 7);
         std::fs::write(place.join(JOURNAL), &flipped).unwrap();
-        let files = || contents(&place).into_iter().filter(|(name, _)| name != JOURNAL).collect::<Contents>();
+        let files = || {
+            contents(&place).into_iter().filter(|(name, _)| name != JOURNAL).collect::<Contents>()
+        };
         match recover(&place, Recovery::Complete) {
             Err(error) => {
-                assert!(error.kind() == ErrorKind::Corrupt || error.kind() == ErrorKind::Unsupported, "{error}");
+                assert!(
+                    error.kind() == ErrorKind::Corrupt || error.kind() == ErrorKind::Unsupported,
+                    "{error}"
+                );
                 assert!(files() == before, "byte {at}: something was changed");
-                assert!(open(&place, &OpenOptions::default()).is_err(), "byte {at}: what it may name opens");
+                assert!(
+                    open(&place, &OpenOptions::default()).is_err(),
+                    "byte {at}: what it may name opens"
+                );
             }
             // Another way to write the same.
             Ok(_) => assert!(files() == after, "byte {at}: the change isn't what it was"),

@@ -46,8 +46,14 @@ fn inconsistent_plans_are_refused_everywhere() {
         let node = build.push(op.clone(), &inputs, info.clone());
         build.target("t", node);
         assert!(views(&build.0, &store).is_err(), "views: {op:?} {inputs:?} {info}");
-        assert!(write(&build.0, &store, &out.path().join("o"), &WriteOptions::default()).is_err(), "write: {op:?} {inputs:?} {info}");
-        assert!(naive::evaluate(&build.0, &store, node).is_err(), "naive: {op:?} {inputs:?} {info}");
+        assert!(
+            write(&build.0, &store, &out.path().join("o"), &WriteOptions::default()).is_err(),
+            "write: {op:?} {inputs:?} {info}"
+        );
+        assert!(
+            naive::evaluate(&build.0, &store, node).is_err(),
+            "naive: {op:?} {inputs:?} {info}"
+        );
     }
     let mut build = Build::default();
     build.target("t", NodeId(0));
@@ -59,7 +65,10 @@ fn inconsistent_plans_are_refused_everywhere() {
     build.target("t", a);
     build.target("t", a);
     let options = WriteOptions { max_shard_size: Some(1), ..WriteOptions::default() };
-    assert_eq!(write(&build.0, &store, &out.path().join("o"), &options).unwrap_err().key(), Some("t"));
+    assert_eq!(
+        write(&build.0, &store, &out.path().join("o"), &options).unwrap_err().key(),
+        Some("t")
+    );
     assert!(names(out.path()).is_empty());
 }
 

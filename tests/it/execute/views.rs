@@ -64,7 +64,10 @@ fn renames_ties_slices_unstack_and_transposes_copy_nothing() {
     }
     assert!(out.tensors["tied"].same_tensor(&out.tensors["renamed"]));
     let keys: Vec<&str> = out.tensors.keys().map(Key::as_str).collect();
-    assert_eq!(keys, ["again", "columns", "flat", "mixed", "renamed", "rows", "tied", "turned", "unstacked"]);
+    assert_eq!(
+        keys,
+        ["again", "columns", "flat", "mixed", "renamed", "rows", "tied", "turned", "unstacked"]
+    );
 }
 
 #[test]
@@ -79,9 +82,15 @@ fn stacks_and_casts_are_made_once_for_all_targets_of_a_node() {
     build.target("wide", wide);
     let out = views(&build.0, &store).unwrap();
     assert!(out.tensors["one"].same_tensor(&out.tensors["two"]));
-    assert_eq!(out.tensors["one"].to_vec(), [store.get("a").unwrap().to_vec(), store.get("b").unwrap().to_vec()].concat());
+    assert_eq!(
+        out.tensors["one"].to_vec(),
+        [store.get("a").unwrap().to_vec(), store.get("b").unwrap().to_vec()].concat()
+    );
     assert_eq!((out.report.aliased, out.report.copied, out.report.transformed), (1, 1, 1));
-    assert_eq!((out.report.bytes_copied, out.report.bytes_transformed, out.report.bytes_read), (24, 24, 36));
+    assert_eq!(
+        (out.report.bytes_copied, out.report.bytes_transformed, out.report.bytes_read),
+        (24, 24, 36)
+    );
     assert!(!out.tensors["wide"].same_storage(store.get("a").unwrap()));
 }
 
@@ -128,7 +137,10 @@ fn elements_of_less_than_a_byte_are_moved_whole_or_refused() {
     let columns = cut.narrow(four, 1, 2, 4);
     cut.target("columns", columns);
     let pieces = |build: &Build| views(&build.0, &store).map(|out| out.tensors["columns"].to_vec());
-    assert_eq!(pieces(&cut).unwrap(), [&bytes[1..3], &bytes[4..6], &bytes[7..9], &bytes[10..12]].concat());
+    assert_eq!(
+        pieces(&cut).unwrap(),
+        [&bytes[1..3], &bytes[4..6], &bytes[7..9], &bytes[10..12]].concat()
+    );
     assert_eq!(pieces(&cut).unwrap(), naive::evaluate(&cut.0, &store, columns).unwrap());
 
     for turn in [true, false] {
@@ -145,7 +157,8 @@ fn elements_of_less_than_a_byte_are_moved_whole_or_refused() {
 fn views_of_a_mapped_file_share_one_storage() {
     let directory = tempfile::tempdir().unwrap();
     let store = dict(&[("a", Dtype::F32, &[4, 4]), ("b", Dtype::F32, &[2])]);
-    let entries: Vec<_> = store.iter().map(|(key, view)| (key.clone(), view.info().clone())).collect();
+    let entries: Vec<_> =
+        store.iter().map(|(key, view)| (key.clone(), view.info().clone())).collect();
     let (mut bytes, _) = safetensors_header(&entries, store.metadata()).unwrap();
     store.iter().for_each(|(_, view)| bytes.extend(view.to_vec()));
     let path = directory.path().join("model.safetensors");
@@ -169,7 +182,8 @@ fn tensors_are_compared_by_place_and_by_bytes() {
     (other[0], other[2_999_999]) = (1, 1);
     let mut store = StateDict::new();
     let info = TensorInfo::new(Dtype::U8, vec![3_000_000]);
-    let view = |bytes: Vec<u8>| TensorView::contiguous(Storage::new(bytes), info.clone(), 0).unwrap();
+    let view =
+        |bytes: Vec<u8>| TensorView::contiguous(Storage::new(bytes), info.clone(), 0).unwrap();
     let a = view(big.clone());
     store.insert("a".into(), a.clone());
     store.insert("same".into(), a.clone());
@@ -239,5 +253,8 @@ fn making_tensors_can_be_cancelled() {
         views_until(&build.0, &store, &cancel).unwrap().tensors["wide"].to_vec(),
         views(&build.0, &store).unwrap().tensors["wide"].to_vec()
     );
-    assert_eq!(views_until(&build.0, &Impatient(&store, &cancel), &cancel).unwrap_err().kind(), ErrorKind::Interrupted);
+    assert_eq!(
+        views_until(&build.0, &Impatient(&store, &cancel), &cancel).unwrap_err().kind(),
+        ErrorKind::Interrupted
+    );
 }

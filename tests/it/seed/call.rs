@@ -7,7 +7,9 @@ use indexmap::IndexMap;
 use regraft::checkpoint::dtypes::{self, DtypeOptions};
 use regraft::checkpoint::reference::{ModelName, PyNumber, Raised};
 use regraft::checkpoint::ties::{self, Found};
-use regraft::checkpoint::{Compat, Device, Model, Tensor, Value, names, ranks, reference, sizes, trust};
+use regraft::checkpoint::{
+    Compat, Device, Model, Tensor, Value, names, ranks, reference, sizes, trust,
+};
 use regraft::config::default_tie;
 use serde_json::{Map, Value as Json, json};
 
@@ -20,7 +22,9 @@ impl From<Result<Json, Raised>> for Outcome {
     fn from(result: Result<Json, Raised>) -> Self {
         match result {
             Ok(output) => Outcome::Output(output),
-            Err(raised) => Outcome::Raises { kind: raised.kind.to_owned(), message: raised.message },
+            Err(raised) => {
+                Outcome::Raises { kind: raised.kind.to_owned(), message: raised.message }
+            }
         }
     }
 }
@@ -34,8 +38,13 @@ pub(super) fn call(case: &Case, compat: Compat) -> Option<Outcome> {
         "torch.clean_tensor_name" => Ok(json!(names::clean_tensor_name(name(input), compat))),
         "torch.consume_prefix_in_state_dict_if_present" => consume_prefix(input, compat),
         "get_module_by_normalized_name" => {
-            let modules = input["modules"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
-            Ok(json!(names::get_module_by_normalized_name(modules, input["target"].as_str().unwrap(), compat)))
+            let modules =
+                input["modules"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+            Ok(json!(names::get_module_by_normalized_name(
+                modules,
+                input["target"].as_str().unwrap(),
+                compat
+            )))
         }
         "get_controlling_tie_word_embeddings" => {
             let config = case::config(&input["config"]).unwrap_or_default();
@@ -58,25 +67,36 @@ pub(super) fn call(case: &Case, compat: Compat) -> Option<Outcome> {
             let model = case::model(&input["model"]);
             Ok(found(&model, ties::get_input_embeddings_weight_and_name(&model, compat)))
         }
-        "has_local_tied_lm_head" => Ok(json!(ties::has_local_tied_lm_head(&case::model(&input["model"]), compat))),
+        "has_local_tied_lm_head" => {
+            Ok(json!(ties::has_local_tied_lm_head(&case::model(&input["model"]), compat)))
+        }
         "get_tied_lm_head_source_names" => {
             let model = case::model(&input["model"]);
-            Ok(json!(ties::get_tied_lm_head_source_names(&model, text(input, "lm_head_param_name"), compat)))
+            Ok(json!(ties::get_tied_lm_head_source_names(
+                &model,
+                text(input, "lm_head_param_name"),
+                compat
+            )))
         }
         "ensure_tied_lm_head" => ensure(input, compat),
         "materialize_missing_tied_lm_head" => Ok(materialize(input, compat)),
         "same_tensor_storage" => same_storage(case, compat),
-        "estimate_tensor_bytes" => Ok(json!(sizes::estimate_tensor_bytes(&case::shape(&input["shape"]), case::dtype(&input["dtype"])))),
-        "estimate_state_dict_bytes" => Ok(json!(sizes::estimate_state_dict_bytes(&case::sized_state_dict(&input["state_dict"])))),
+        "estimate_tensor_bytes" => Ok(json!(sizes::estimate_tensor_bytes(
+            &case::shape(&input["shape"]),
+            case::dtype(&input["dtype"])
+        ))),
+        "estimate_state_dict_bytes" => Ok(json!(sizes::estimate_state_dict_bytes(
+            &case::sized_state_dict(&input["state_dict"])
+        ))),
         "format_bytes" => format_bytes(&case::number(&input["num_bytes"]), compat),
         "format_output_file_count" => file_count(&case::number(&input["count"]), compat),
         "get_safetensors_index_total_size" => index_total_size(input, compat),
         "resolve_trust_remote_code" => resolve_trust(input, compat),
-        "get_rank_safe" => ranks::get_rank_safe(text(input, "RANK"), compat).map(|rank| case::number_to_json(&PyNumber::Int(rank))),
+        "get_rank_safe" => ranks::get_rank_safe(text(input, "RANK"), compat)
+            .map(|rank| case::number_to_json(&PyNumber::Int(rank))),
         "is_rank_0" => ranks::is_rank_0(text(input, "RANK"), compat).map(|main| json!(main)),
-        "get_world_size_safe" => {
-            ranks::get_world_size_safe(text(input, "WORLD_SIZE"), compat).map(|size| case::number_to_json(&PyNumber::Int(size)))
-        }
+        "get_world_size_safe" => ranks::get_world_size_safe(text(input, "WORLD_SIZE"), compat)
+            .map(|size| case::number_to_json(&PyNumber::Int(size))),
         "get_checkpoint_tensor_dtypes" => checkpoint_dtypes(case, compat),
         _ => return None,
     };
@@ -90,7 +110,11 @@ fn name(input: &Input) -> &str {
 fn consume_prefix(input: &Input, compat: Compat) -> Result<Json, Raised> {
     let keys = input["keys"].as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned());
     let mut dict: IndexMap<String, usize> = keys.enumerate().map(|(i, key)| (key, i)).collect();
-    names::consume_prefix_in_state_dict_if_present(&mut dict, input["prefix"].as_str().unwrap(), compat)?;
+    names::consume_prefix_in_state_dict_if_present(
+        &mut dict,
+        input["prefix"].as_str().unwrap(),
+        compat,
+    )?;
     Ok(json!(dict))
 }
 
@@ -110,7 +134,9 @@ fn default(input: &Input, recorded: &Outcome) -> Outcome {
 fn found(model: &Model, found: Option<Found<'_>>) -> Json {
     match found {
         None => json!({"name": null, "raw": null}),
-        Some(found) => json!({"name": found.name, "raw": model.first_name(found.tensor), "shape": found.tensor.shape}),
+        Some(found) => {
+            json!({"name": found.name, "raw": model.first_name(found.tensor), "shape": found.tensor.shape})
+        }
     }
 }
 
@@ -119,8 +145,15 @@ fn ensure(input: &Input, compat: Compat) -> Result<Json, Raised> {
     let behaviour = input["model"]["tie_weights"].as_str();
     let mut tie_weights = |model: &mut Model| match behaviour {
         Some("ties") => {
-            let embedding = model.params.iter().find(|param| param.name == "model.embed_tokens.weight").unwrap().tensor.clone();
-            model.params.iter_mut().find(|param| param.name == "lm_head.weight").unwrap().tensor = embedding;
+            let embedding = model
+                .params
+                .iter()
+                .find(|param| param.name == "model.embed_tokens.weight")
+                .unwrap()
+                .tensor
+                .clone();
+            model.params.iter_mut().find(|param| param.name == "lm_head.weight").unwrap().tensor =
+                embedding;
             Ok(())
         }
         Some("noop") => Ok(()),
@@ -128,7 +161,8 @@ fn ensure(input: &Input, compat: Compat) -> Result<Json, Raised> {
         Some("runtimeerror") => Err(Raised::new("RuntimeError", "boom")),
         other => panic!("unknown behaviour of tie_weights: {other:?}"),
     };
-    let hook: Option<&mut ties::TieWeights<'_>> = if behaviour.is_some() { Some(&mut tie_weights) } else { None };
+    let hook: Option<&mut ties::TieWeights<'_>> =
+        if behaviour.is_some() { Some(&mut tie_weights) } else { None };
     let returned = ties::ensure_tied_lm_head(&mut model, hook, compat)?;
     let local = ties::has_local_tied_lm_head(&model, compat);
     Ok(json!({"returned": returned, "after": case::params(&model), "has_local_after": local}))
@@ -141,7 +175,8 @@ fn materialize(input: &Input, compat: Compat) -> Json {
     let before = dict.len();
     let done = ties::materialize_missing_tied_lm_head(&mut dict, &model, fallback, compat);
     let keys: Vec<&String> = dict.keys().collect();
-    // Aliases are found from the storages, not from what the call says it did; a tensor without bytes aliases nothing.
+    // Aliases are found from the storages, not from what the call says it did; a tensor without
+    // bytes aliases nothing.
     let new = (dict.len() > before).then(|| {
         let (key, value) = dict.last().unwrap();
         let tensor = value.tensor().unwrap();
@@ -171,9 +206,8 @@ fn same_storage(case: &Case, compat: Compat) -> Result<Json, Raised> {
     let empty = |tensor: &Tensor| tensor.shape.contains(&0);
     Ok(match text(&case.input, "tag").unwrap_or_default() {
         "same_object" => same(&Tensor { object: left.object, ..shared }),
-        "slice_same_offset" | "slice_other_offset" | "dtype_view" | "parameter_vs_data" | "unbind_first" | "frombuffer_shared" => {
-            same(&shared)
-        }
+        "slice_same_offset" | "slice_other_offset" | "dtype_view" | "parameter_vs_data"
+        | "unbind_first" | "frombuffer_shared" => same(&shared),
         "clone" | "equal_value_other_storage" | "negated_stride_flip" => same(&right),
         // PyTorch gives storages without bytes the address 0.
         "both_empty" => same(&shared),
@@ -183,12 +217,23 @@ fn same_storage(case: &Case, compat: Compat) -> Result<Json, Raised> {
         {
             same(&right)
         }
-        // A tag that says nothing to us: the record must fit one way of making the two, and decides which.
+        // A tag that says nothing to us: the record must fit one way of making the two, and decides
+        // which.
         _ => {
             let made = [right.clone(), shared.clone(), Tensor { object: left.object, ..shared }];
-            let recorded =
-                |right: &&Tensor| case.recorded == Outcome::Output(json!(ties::same_tensor_storage(&left, right, Compat::Reference)));
-            assert!(!(empty(&left) && empty(&right)) || compat == Compat::Strict || case.recorded == Outcome::Output(json!(true)));
+            let recorded = |right: &&Tensor| {
+                case.recorded
+                    == Outcome::Output(json!(ties::same_tensor_storage(
+                        &left,
+                        right,
+                        Compat::Reference
+                    )))
+            };
+            assert!(
+                !(empty(&left) && empty(&right))
+                    || compat == Compat::Strict
+                    || case.recorded == Outcome::Output(json!(true))
+            );
             made.iter().find(recorded).map_or(Json::Null, same)
         }
     })
@@ -204,7 +249,9 @@ fn format_bytes(number: &PyNumber, compat: Compat) -> Result<Json, Raised> {
 fn file_count(number: &PyNumber, compat: Compat) -> Result<Json, Raised> {
     match compat {
         Compat::Reference => Ok(json!(reference::format_output_file_count(number))),
-        Compat::Strict => unsigned(number).map(|number| json!(sizes::format_output_file_count(number))),
+        Compat::Strict => {
+            unsigned(number).map(|number| json!(sizes::format_output_file_count(number)))
+        }
     }
 }
 
@@ -252,19 +299,27 @@ fn resolve_trust(input: &Input, compat: Compat) -> Result<Json, Raised> {
         Ok(below) => here.path().join(below.components().skip(1).collect::<PathBuf>()).is_dir(),
         Err(_) => here.path().join(path).is_dir(),
     };
-    let resolve = |name: Option<&str>| Ok(json!(trust::resolve_trust_remote_code(name, trust::REFERENCE_PATTERNS, is_dir, compat)));
+    let resolve = |name: Option<&str>| {
+        Ok(json!(trust::resolve_trust_remote_code(name, trust::REFERENCE_PATTERNS, is_dir, compat)))
+    };
     let Some(repr) = text(input, "name_repr") else { return resolve(text(input, "name")) };
     let name = match repr {
         "Path existing dir" => ModelName::Path("/tmp".into(), "PosixPath"),
         repr if repr.starts_with("Path") => ModelName::Path("nvidia/not-there".into(), "PosixPath"),
-        repr if repr.starts_with("int 0") || ["None", "False", "''", "[]"].contains(&repr) => ModelName::Falsy,
-        repr if repr.starts_with("b'") || repr.starts_with("bytes") => ModelName::Bytes(b"nvidia/not-there".to_vec()),
+        repr if repr.starts_with("int 0") || ["None", "False", "''", "[]"].contains(&repr) => {
+            ModelName::Falsy
+        }
+        repr if repr.starts_with("b'") || repr.starts_with("bytes") => {
+            ModelName::Bytes(b"nvidia/not-there".to_vec())
+        }
         repr if repr.starts_with("int") => ModelName::Int("int"),
         "True" | "bool True" => ModelName::Int("bool"),
         repr => ModelName::Other(repr.split([' ', '(']).next().unwrap_or_default().to_owned()),
     };
     match (compat, &name) {
-        (Compat::Reference, name) => reference::resolve_trust_remote_code(name, is_dir).map(|trusted| json!(trusted)),
+        (Compat::Reference, name) => {
+            reference::resolve_trust_remote_code(name, is_dir).map(|trusted| json!(trusted))
+        }
         (Compat::Strict, ModelName::Path(path, _)) => resolve(path.to_str()),
         (Compat::Strict, ModelName::Falsy) => resolve(None),
         // No text: the call can't be made.
@@ -275,10 +330,20 @@ fn resolve_trust(input: &Input, compat: Compat) -> Result<Json, Raised> {
 fn checkpoint_dtypes(case: &Case, compat: Compat) -> Result<Json, Raised> {
     let dir = tempfile::tempdir().unwrap();
     let made = checkpoints::make(dir.path(), case);
-    let options = DtypeOptions { gguf: made.gguf, transformers_weights: made.transformers_weights, ..DtypeOptions::default() };
-    let dtypes = dtypes::get_checkpoint_tensor_dtypes(&made.path, &options, compat).map_err(|mut raised| {
-        raised.message = raised.message.replace(made.path.to_str().unwrap(), "<checkpoint>");
-        raised
-    })?;
-    Ok(dtypes.into_iter().map(|(key, dtype)| (key, json!(dtype.name()))).collect::<Map<_, _>>().into())
+    let options = DtypeOptions {
+        gguf: made.gguf,
+        transformers_weights: made.transformers_weights,
+        ..DtypeOptions::default()
+    };
+    let dtypes = dtypes::get_checkpoint_tensor_dtypes(&made.path, &options, compat).map_err(
+        |mut raised| {
+            raised.message = raised.message.replace(made.path.to_str().unwrap(), "<checkpoint>");
+            raised
+        },
+    )?;
+    Ok(dtypes
+        .into_iter()
+        .map(|(key, dtype)| (key, json!(dtype.name())))
+        .collect::<Map<_, _>>()
+        .into())
 }

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use regraft::checkpoint::dtypes::TorchDtype;
 use regraft::checkpoint::reference::PyNumber;
-use regraft::checkpoint::{DeclaredTies, Device, InputEmbeddings, Layout, Model, Param, PlainStateDict, Tensor, TieSupport, Value};
+use regraft::checkpoint::{
+    DeclaredTies, Device, InputEmbeddings, Layout, Model, Param, PlainStateDict, Tensor,
+    TieSupport, Value,
+};
 use regraft::config::Config;
 use serde_json::{Map, Value as Json, json};
 
@@ -30,7 +33,8 @@ pub(super) fn fixture(name: &str) -> PathBuf {
 
 /// The calls of a file of the form of `tests/fixtures/seed/cases.json`.
 pub(super) fn read(path: PathBuf) -> Vec<Case> {
-    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file: Json = serde_json::from_str(&with_big_integers_as_text(&text)).unwrap();
     file["cases"].as_array().unwrap().iter().map(case).collect()
 }
@@ -38,10 +42,17 @@ pub(super) fn read(path: PathBuf) -> Vec<Case> {
 fn case(case: &Json) -> Case {
     let text = |name: &str| case[name].as_str().unwrap_or_default().to_owned();
     let recorded = match case.get("raises") {
-        Some(kind) => Outcome::Raises { kind: kind.as_str().unwrap().to_owned(), message: text("message") },
+        Some(kind) => {
+            Outcome::Raises { kind: kind.as_str().unwrap().to_owned(), message: text("message") }
+        }
         None => Outcome::Output(case["output"].clone()),
     };
-    Case { id: text("id"), function: text("function"), input: case["input"].as_object().unwrap().clone(), recorded }
+    Case {
+        id: text("id"),
+        function: text("function"),
+        input: case["input"].as_object().unwrap().clone(),
+        recorded,
+    }
 }
 
 /// What marks an integer beyond 64 bits, which a JSON value can't hold.
@@ -54,8 +65,11 @@ fn with_big_integers_as_text(text: &str) -> String {
     while let Some(at) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
         let (before, token) = rest.split_at(at);
         result.push_str(before);
-        let end =
-            if token.starts_with('"') { string_end(token) } else { token.find(|c| !"+-.eE0123456789".contains(c)).unwrap_or(token.len()) };
+        let end = if token.starts_with('"') {
+            string_end(token)
+        } else {
+            token.find(|c| !"+-.eE0123456789".contains(c)).unwrap_or(token.len())
+        };
         let (token, after) = token.split_at(end);
         if token.len() > 18 && token.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit()) {
             result.push_str(&format!("\"{BIG}{token}\""));
@@ -85,7 +99,9 @@ pub(super) fn number(value: &Json) -> PyNumber {
     match value {
         Json::Bool(value) => PyNumber::Bool(*value),
         Json::Number(number) if number.is_f64() => PyNumber::Float(number.as_f64().unwrap()),
-        Json::Number(number) => PyNumber::Int(number.as_i64().map_or_else(|| i128::from(number.as_u64().unwrap()), i128::from)),
+        Json::Number(number) => PyNumber::Int(
+            number.as_i64().map_or_else(|| i128::from(number.as_u64().unwrap()), i128::from),
+        ),
         Json::String(text) => {
             let digits = text.strip_prefix(BIG).unwrap_or_else(|| panic!("no number: {text:?}"));
             digits.parse().map_or_else(|_| PyNumber::Big(digits.to_owned()), PyNumber::Int)
@@ -99,7 +115,9 @@ pub(super) fn number_to_json(number: &PyNumber) -> Json {
     match number {
         PyNumber::Bool(value) => json!(value),
         PyNumber::Float(value) => json!(value),
-        PyNumber::Int(value) if value.to_string().len() <= 18 => json!(i64::try_from(*value).unwrap()),
+        PyNumber::Int(value) if value.to_string().len() <= 18 => {
+            json!(i64::try_from(*value).unwrap())
+        }
         other => json!(format!("{BIG}{other}")),
     }
 }
@@ -121,7 +139,8 @@ pub(super) fn device(value: Option<&Json>) -> Device {
     if value.is_some_and(|device| device == "meta") { Device::Meta } else { Device::Real }
 }
 
-/// A config as the recorded call saw it. `_no_get_text_config` is a config object without that method: its text config can't be reached.
+/// A config as the recorded call saw it. `_no_get_text_config` is a config object without that
+/// method: its text config can't be reached.
 pub(super) fn config(value: &Json) -> Option<Config> {
     let Json::Object(fields) = value else { return None };
     let mut fields = fields.clone();
@@ -143,13 +162,20 @@ pub(super) fn tie_support(value: Option<&Json>) -> Option<TieSupport> {
 pub(super) fn model(value: &Json) -> Model {
     let id = |name: &Json| name.as_str().unwrap()[1..].parse::<u64>().unwrap();
     let param = |param: &Json| {
-        let mut tensor = Tensor::contiguous(shape(&param["shape"]), dtype(&param["dtype"]), id(&param["param"]));
+        let mut tensor =
+            Tensor::contiguous(shape(&param["shape"]), dtype(&param["dtype"]), id(&param["param"]));
         tensor.storage = id(&param["storage"]);
         tensor.offset = param["offset"].as_u64().unwrap();
         tensor.device = device(param.get("device"));
         Param { name: param["name"].as_str().unwrap().to_owned(), tensor }
     };
-    let texts = |list: &Json| list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    let texts = |list: &Json| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|text| text.as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
     let declared_ties = match &value["tied_weights_keys"] {
         // JSON has made text of keys that were numbers, which the reference passes over.
         Json::Object(ties) => DeclaredTies::Map(
@@ -199,7 +225,8 @@ pub(super) fn params(model: &Model) -> Json {
     model.params.iter().map(param).collect()
 }
 
-/// A state dict of `{"fill": 3.0, "shape": …}` entries, each a storage of its own. Storages count from far above a model's.
+/// A state dict of `{"fill": 3.0, "shape": …}` entries, each a storage of its own. Storages count
+/// from far above a model's.
 pub(super) fn filled_state_dict(value: &Json) -> PlainStateDict {
     let entry = |(id, (key, value)): (u64, (&String, &Json))| {
         let Json::Object(fields) = value else { return (key.clone(), Value::Other) };
@@ -215,7 +242,8 @@ pub(super) fn filled_state_dict(value: &Json) -> PlainStateDict {
 /// A state dict of `[shape, dtype]` entries; text stands for a value that is no tensor.
 pub(super) fn sized_state_dict(value: &Json) -> PlainStateDict {
     let entry = |(id, (key, value)): (u64, (&String, &Json))| {
-        let tensor = value.as_array().map(|pair| Tensor::contiguous(shape(&pair[0]), dtype(&pair[1]), id));
+        let tensor =
+            value.as_array().map(|pair| Tensor::contiguous(shape(&pair[0]), dtype(&pair[1]), id));
         (key.clone(), tensor.map_or(Value::Other, Value::Tensor))
     };
     (0..).zip(value.as_object().unwrap()).map(entry).collect()
@@ -225,7 +253,12 @@ pub(super) fn sized_state_dict(value: &Json) -> PlainStateDict {
 pub(super) fn side(value: &Json, id: u64) -> Tensor {
     let mut tensor = Tensor::contiguous(shape(&value["shape"]), dtype(&value["dtype"]), id);
     if value["layout"] == "strided" {
-        tensor.strides = value["stride"].as_array().unwrap().iter().map(|stride| stride.as_i64().unwrap()).collect();
+        tensor.strides = value["stride"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|stride| stride.as_i64().unwrap())
+            .collect();
         tensor.offset = value["storage_offset"].as_u64().unwrap();
     } else {
         tensor.layout = Layout::Other;

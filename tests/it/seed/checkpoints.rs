@@ -1,4 +1,5 @@
-//! Checkpoints for `get_checkpoint_tensor_dtypes`: the file records only a tag for each, so they are made here from what the tag says.
+//! Checkpoints for `get_checkpoint_tensor_dtypes`: the file records only a tag for each, so they
+//! are made here from what the tag says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,16 +24,24 @@ pub(super) fn make(dir: &Path, case: &Case) -> Made {
     let mut made = Made { path: dir.to_owned(), gguf: false, transformers_weights: None };
     // What the call gave, where it gave something: key and dtype.
     let recorded: Vec<(String, TorchDtype)> = match &case.recorded {
-        Outcome::Output(Json::Object(dtypes)) => {
-            dtypes.iter().map(|(key, name)| (key.clone(), TorchDtype::from_name(name.as_str().unwrap()).unwrap())).collect()
-        }
+        Outcome::Output(Json::Object(dtypes)) => dtypes
+            .iter()
+            .map(|(key, name)| {
+                (key.clone(), TorchDtype::from_name(name.as_str().unwrap()).unwrap())
+            })
+            .collect(),
         _ => Vec::new(),
     };
-    let files: Vec<(String, Dtype)> = recorded.iter().filter_map(|(key, dtype)| Some((key.clone(), dtype.safetensors()?))).collect();
+    let files: Vec<(String, Dtype)> = recorded
+        .iter()
+        .filter_map(|(key, dtype)| Some((key.clone(), dtype.safetensors()?)))
+        .collect();
     match text(&case.input, "tag").unwrap_or_default() {
         "gguf" => made.gguf = true,
         "empty_dir" => {}
-        "bin" => fs::copy(super::case::fixture("pytorch_model.bin"), dir.join("pytorch_model.bin")).map(drop).unwrap(),
+        "bin" => fs::copy(super::case::fixture("pytorch_model.bin"), dir.join("pytorch_model.bin"))
+            .map(drop)
+            .unwrap(),
         "missing_shard" => {
             let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
             write(&dir.join(shards[0]), &[("a".to_owned(), Dtype::F32)]);
@@ -54,18 +63,25 @@ pub(super) fn make(dir: &Path, case: &Case) -> Made {
             let index = json!({"metadata": {"total_size": 0}, "weight_map": map});
             fs::write(dir.join("model.safetensors.index.json"), index.to_string()).unwrap();
         }
-        // Contents that the tag doesn't tell: the error decides which, and its words are not compared.
+        // Contents that the tag doesn't tell: the error decides which, and its words are not
+        // compared.
         _ if matches!(&case.recorded, Outcome::Raises { kind, .. } if kind == "SafetensorError") => {
             fs::write(dir.join("model.safetensors"), b"not a safetensors file").unwrap();
         }
         tag => {
             // A dtype that the reference refuses stands in its message.
             let refused = match &case.recorded {
-                Outcome::Raises { message, .. } => message.rsplit(' ').next().and_then(|word| word.parse::<Dtype>().ok()),
+                Outcome::Raises { message, .. } => {
+                    message.rsplit(' ').next().and_then(|word| word.parse::<Dtype>().ok())
+                }
                 Outcome::Output(_) => None,
             };
             let files = refused.map_or(files, |dtype| vec![("a".to_owned(), dtype)]);
-            let name = if tag.contains("file") && !tag.contains("config") { "single.safetensors" } else { "model.safetensors" };
+            let name = if tag.contains("file") && !tag.contains("config") {
+                "single.safetensors"
+            } else {
+                "model.safetensors"
+            };
             write(&dir.join(name), &files);
             if name == "single.safetensors" {
                 made.path = dir.join(name);
@@ -78,8 +94,13 @@ pub(super) fn make(dir: &Path, case: &Case) -> Made {
 /// A file of tensors of one byte, or as few as the dtype allows, all zero.
 fn write(path: &Path, tensors: &[(String, Dtype)]) {
     let info = |dtype: Dtype| TensorInfo::new(dtype, vec![if dtype.bits() < 8 { 8 } else { 1 }]);
-    let entries: Vec<(Key, TensorInfo)> = tensors.iter().map(|(key, dtype)| (Key::from(key.as_str()), info(*dtype))).collect();
+    let entries: Vec<(Key, TensorInfo)> =
+        tensors.iter().map(|(key, dtype)| (Key::from(key.as_str()), info(*dtype))).collect();
     let (mut bytes, _) = safetensors_header(&entries, &BTreeMap::new()).unwrap();
-    bytes.extend(entries.iter().flat_map(|(_, info)| vec![0; usize::try_from(info.nbytes().unwrap()).unwrap()]));
+    bytes.extend(
+        entries
+            .iter()
+            .flat_map(|(_, info)| vec![0; usize::try_from(info.nbytes().unwrap()).unwrap()]),
+    );
     fs::write(path, bytes).unwrap();
 }

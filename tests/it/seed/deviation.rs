@@ -1,4 +1,5 @@
-//! How strict mode differs from the reference: rules, each a predicate on a call, and the cases that `docs/seed.md` lists under each.
+//! How strict mode differs from the reference: rules, each a predicate on a call, and the cases
+//! that `docs/seed.md` lists under each.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +20,16 @@ const fn rule(name: &'static str, applies: fn(&Case, &Outcome) -> bool) -> Rule 
     Rule { name, applies }
 }
 
-/// Every deviation. A difference is listed under the first that explains it, so that the narrow ones come first.
+/// Every deviation. A difference is listed under the first that explains it, so that the narrow
+/// ones come first.
 pub(super) const RULES: &[Rule] = &[
-    rule("every-key-or-none", |case, _| case.function == "torch.consume_prefix_in_state_dict_if_present" && !is_clean_prefix(&case.input)),
-    rule("index-size", |case, _| case.function == "get_safetensors_index_total_size" && !is_plain_index(&case.input)),
+    rule("every-key-or-none", |case, _| {
+        case.function == "torch.consume_prefix_in_state_dict_if_present"
+            && !is_clean_prefix(&case.input)
+    }),
+    rule("index-size", |case, _| {
+        case.function == "get_safetensors_index_total_size" && !is_plain_index(&case.input)
+    }),
     rule("unsigned-counts", |case, _| {
         let number = match case.function.as_str() {
             "format_bytes" => case.input.get("num_bytes"),
@@ -32,28 +39,46 @@ pub(super) const RULES: &[Rule] = &[
         number.is_some_and(|number| number.as_u64().is_none())
     }),
     rule("plain-rank", |case, _| {
-        let number =
-            |name| text(&case.input, name).map(|text| text.parse::<u64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit())));
-        number("RANK").is_some_and(|rank| rank.is_none()) || number("WORLD_SIZE").is_some_and(|size| size.is_none_or(|size| size == 0))
+        let number = |name| {
+            text(&case.input, name).map(|text| {
+                text.parse::<u64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+            })
+        };
+        number("RANK").is_some_and(|rank| rank.is_none())
+            || number("WORLD_SIZE").is_some_and(|size| size.is_none_or(|size| size == 0))
     }),
     rule("repository-name", |case, _| {
         case.function == "resolve_trust_remote_code"
             && text(&case.input, "name").is_some_and(|name| {
-                let word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+                let word = |part: &str| {
+                    !part.is_empty()
+                        && part
+                            .bytes()
+                            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+                };
                 let parts: Vec<&str> = name.split('/').collect();
                 !(parts.len() == 2 && parts.iter().all(|part| word(part)))
                     || name.contains("--")
                     || name.contains("..")
-                    || parts.iter().any(|part| part.starts_with(['-', '.']) || part.ends_with(['-', '.']))
+                    || parts
+                        .iter()
+                        .any(|part| part.starts_with(['-', '.']) || part.ends_with(['-', '.']))
             })
     }),
-    rule("every-dtype", |case, _| matches!(&case.recorded, Outcome::Raises { message, .. } if message.contains("unknown dtype"))),
+    rule(
+        "every-dtype",
+        |case, _| matches!(&case.recorded, Outcome::Raises { message, .. } if message.contains("unknown dtype")),
+    ),
     rule("whole-alias", |case, _| {
         let (left, right) = (case.input.get("left"), case.input.get("right"));
-        case.function == "same_tensor_storage" && left.zip(right).is_some_and(|(left, right)| left != right)
+        case.function == "same_tensor_storage"
+            && left.zip(right).is_some_and(|(left, right)| left != right)
     }),
     rule("boolean-flag", |case, _| {
-        case.input.get("config").or(case.input.get("model").map(|model| &model["config"])).is_some_and(has_odd_flag)
+        case.input
+            .get("config")
+            .or(case.input.get("model").map(|model| &model["config"]))
+            .is_some_and(has_odd_flag)
     }),
     rule("fitting-source", fitting_source),
     rule("fitting-embedding", |case, _| {
@@ -61,12 +86,15 @@ pub(super) const RULES: &[Rule] = &[
             && model(case).is_some_and(|model| {
                 let head = ties::get_lm_head_weight_and_name(&model, Compat::Strict);
                 let embedding = ties::get_input_embeddings_weight_and_name(&model, Compat::Strict);
-                head.zip(embedding).is_some_and(|(head, embedding)| head.tensor.dtype != embedding.tensor.dtype)
+                head.zip(embedding)
+                    .is_some_and(|(head, embedding)| head.tensor.dtype != embedding.tensor.dtype)
             })
     }),
     rule("more-sources", more_sources),
     rule("whole-segments", |case, _| names_in(case).any(has_part_of_segment)),
-    rule("fsdp-wrappers", |case, _| names_in(case).any(|name| name.split('.').any(|part| FSDP.contains(&part)))),
+    rule("fsdp-wrappers", |case, _| {
+        names_in(case).any(|name| name.split('.').any(|part| FSDP.contains(&part)))
+    }),
     rule("wrapped-head", |case, _| {
         case.function == "ensure_tied_lm_head"
             && model(case).is_some_and(|model| {
@@ -76,26 +104,34 @@ pub(super) const RULES: &[Rule] = &[
     }),
     rule("declared-target", declared_target),
     rule("head-choice", |case, _| {
-        model(case).is_some_and(|model| head_texts(&model).count() > 1 || head_texts(&model).any(|name| !is_at(&name, "lm_head.weight")))
+        model(case).is_some_and(|model| {
+            head_texts(&model).count() > 1
+                || head_texts(&model).any(|name| !is_at(&name, "lm_head.weight"))
+        })
     }),
     rule("embedding-choice", |case, _| {
         let extra = extra_sources();
         model(case).is_some_and(|model| {
             let others = normalized(&model).filter(|name| extra.contains(name)).count();
-            embedding_texts(&model).count() + others > 1 || embedding_texts(&model).any(|name| !is_at(&name, "embed_tokens.weight"))
+            embedding_texts(&model).count() + others > 1
+                || embedding_texts(&model).any(|name| !is_at(&name, "embed_tokens.weight"))
         })
     }),
 ];
 
-/// The rules that explain a call's strict outcome, which differs from the record; none if nothing does.
+/// The rules that explain a call's strict outcome, which differs from the record; none if nothing
+/// does.
 pub(super) fn explain(case: &Case, found: &Outcome) -> Vec<&'static Rule> {
-    let first = |found: &Outcome| RULES.iter().find(|rule| rule.name != "more-sources" && (rule.applies)(case, found));
+    let first = |found: &Outcome| {
+        RULES.iter().find(|rule| rule.name != "more-sources" && (rule.applies)(case, found))
+    };
     if case.function != "get_tied_lm_head_source_names" {
         return RULES.iter().find(|rule| (rule.applies)(case, found)).into_iter().collect();
     }
     // Every list is longer: what differs besides must have a reason of its own.
     let (shorter, extended) = without_extra_sources(found, &case.recorded);
-    let mut rules: Vec<&Rule> = RULES.iter().filter(|rule| extended && rule.name == "more-sources").collect();
+    let mut rules: Vec<&Rule> =
+        RULES.iter().filter(|rule| extended && rule.name == "more-sources").collect();
     if shorter != case.recorded {
         match first(&shorter) {
             Some(rule) => rules.push(rule),
@@ -106,7 +142,8 @@ pub(super) fn explain(case: &Case, found: &Outcome) -> Vec<&'static Rule> {
 }
 
 const FSDP: [&str; 2] = ["_fsdp_wrapped_module", "_fpw_module"];
-const WRAPPERS: [&str; 4] = ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module"];
+const WRAPPERS: [&str; 4] =
+    ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module"];
 
 fn model(case: &Case) -> Option<Model> {
     case.input.get("model").map(case::model)
@@ -115,19 +152,29 @@ fn model(case: &Case) -> Option<Model> {
 /// Every name of a call that strict mode may normalize otherwise.
 fn names_in(case: &Case) -> impl Iterator<Item = &str> {
     let model = case.input.get("model");
-    let params = model.and_then(|model| model["params"].as_array()).into_iter().flatten().filter_map(|param| param["name"].as_str());
-    let modules = case.input.get("modules").or(model.map(|model| &model["modules"])).and_then(Json::as_array);
-    text(&case.input, "name").into_iter().chain(params).chain(modules.into_iter().flatten().filter_map(Json::as_str))
+    let params = model
+        .and_then(|model| model["params"].as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(|param| param["name"].as_str());
+    let modules =
+        case.input.get("modules").or(model.map(|model| &model["modules"])).and_then(Json::as_array);
+    text(&case.input, "name")
+        .into_iter()
+        .chain(params)
+        .chain(modules.into_iter().flatten().filter_map(Json::as_str))
 }
 
-/// Whether the text of a wrapper stands in a name otherwise than as a whole segment with more after it.
+/// Whether the text of a wrapper stands in a name otherwise than as a whole segment with more after
+/// it.
 fn has_part_of_segment(name: &str) -> bool {
     let is_last = |part: &str| name.rsplit('.').next() == Some(part) && name.contains('.');
     WRAPPERS.iter().any(|wrapper| {
         is_last(wrapper)
-            || name
-                .match_indices(wrapper)
-                .any(|(at, _)| name[at + wrapper.len()..].starts_with('.') && !(at == 0 || name[..at].ends_with('.')))
+            || name.match_indices(wrapper).any(|(at, _)| {
+                name[at + wrapper.len()..].starts_with('.')
+                    && !(at == 0 || name[..at].ends_with('.'))
+            })
     }) || reference_makes_new(name)
 }
 
@@ -176,13 +223,19 @@ fn extra_sources() -> Vec<String> {
     all.into_iter().filter(|name| !ties::REFERENCE_SOURCES.contains(&name.as_str())).collect()
 }
 
-/// A list of sources without those that only the rule file has, save for ones that the record has too; and whether there were any.
+/// A list of sources without those that only the rule file has, save for ones that the record has
+/// too; and whether there were any.
 fn without_extra_sources(found: &Outcome, recorded: &Outcome) -> (Outcome, bool) {
     let extra = extra_sources();
-    let (Outcome::Output(Json::Array(names)), Outcome::Output(Json::Array(known))) = (found, recorded) else {
+    let (Outcome::Output(Json::Array(names)), Outcome::Output(Json::Array(known))) =
+        (found, recorded)
+    else {
         return (found.clone(), false);
     };
-    let is_extra = |name: &&Json| name.as_str().is_some_and(|text| extra.iter().any(|extra| extra == text)) && !known.contains(name);
+    let is_extra = |name: &&Json| {
+        name.as_str().is_some_and(|text| extra.iter().any(|extra| extra == text))
+            && !known.contains(name)
+    };
     let kept: Vec<Json> = names.iter().filter(|name| !is_extra(name)).cloned().collect();
     let extended = kept.len() < names.len();
     (Outcome::Output(Json::Array(kept)), extended)
@@ -208,20 +261,36 @@ fn declared_target(case: &Case, _: &Outcome) -> bool {
     let Some(model) = model(case) else { return false };
     let DeclaredTies::Map(declared) = &model.declared_ties else { return false };
     let own = head_texts(&model).next();
-    let head = text(&case.input, "lm_head_param_name").map(str::to_owned).or(own).unwrap_or_else(|| "lm_head.weight".into());
+    let head = text(&case.input, "lm_head_param_name")
+        .map(str::to_owned)
+        .or(own)
+        .unwrap_or_else(|| "lm_head.weight".into());
     declared.iter().any(|(target, _)| !is_at(&head, target))
 }
 
-/// The reference took a source that has another shape or dtype than the model's head, or that leaves its scale behind.
+/// The reference took a source that has another shape or dtype than the model's head, or that
+/// leaves its scale behind.
 fn fitting_source(case: &Case, _: &Outcome) -> bool {
-    let (Some(model), Some(dict)) = (model(case), case.input.get("state_dict")) else { return false };
+    let (Some(model), Some(dict)) = (model(case), case.input.get("state_dict")) else {
+        return false;
+    };
     let Outcome::Output(recorded) = &case.recorded else { return false };
     let new = &recorded["new"];
-    let Some(head) = ties::get_lm_head_weight_and_name(&model, Compat::Strict).filter(|_| new.is_object()) else { return false };
-    let fits = case::shape(&new["shape"]) == *head.tensor.shape && case::dtype(&new["dtype"]) == head.tensor.dtype;
+    let Some(head) =
+        ties::get_lm_head_weight_and_name(&model, Compat::Strict).filter(|_| new.is_object())
+    else {
+        return false;
+    };
+    let fits = case::shape(&new["shape"]) == *head.tensor.shape
+        && case::dtype(&new["dtype"]) == head.tensor.dtype;
     // The record doesn't name a source without bytes.
-    let mut scaled = dict.as_object().into_iter().flatten().filter_map(|(key, _)| key.strip_suffix("_scale_inv"));
-    let scaled = scaled.any(|key| new["aliases_state_dict_key"].as_str().is_none_or(|source| source == key));
+    let mut scaled = dict
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, _)| key.strip_suffix("_scale_inv"));
+    let scaled =
+        scaled.any(|key| new["aliases_state_dict_key"].as_str().is_none_or(|source| source == key));
     !fits || scaled
 }
 
@@ -231,10 +300,13 @@ fn is_plain_index(input: &Map<String, Json>) -> bool {
     let bytes: Vec<u8> = content.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
     let Ok(index) = serde_json::from_slice::<Json>(&bytes) else { return false };
     let size = index.get("metadata").and_then(|metadata| metadata.get("total_size"));
-    index.get("metadata").is_none_or(Json::is_object) && index.is_object() && size.is_none_or(|size| size.is_u64() || size.is_string())
+    index.get("metadata").is_none_or(Json::is_object)
+        && index.is_object()
+        && size.is_none_or(|size| size.is_u64() || size.is_string())
 }
 
-/// Rule -> ids of cases, as `docs/seed.md` lists them: under a heading that is the rule's name in backticks, a paragraph that begins with `Cases:`.
+/// Rule -> ids of cases, as `docs/seed.md` lists them: under a heading that is the rule's name in
+/// backticks, a paragraph that begins with `Cases:`.
 pub(super) fn listed_in_docs() -> BTreeMap<String, Vec<String>> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/seed.md");
     let text = std::fs::read_to_string(path).unwrap();
@@ -254,9 +326,15 @@ pub(super) fn listed_in_docs() -> BTreeMap<String, Vec<String>> {
 /// `` `format_bytes` 021, 030; `is_rank_0` 004 `` as ids.
 fn ids(list: &str) -> Vec<String> {
     let function = |part: &str| {
-        let (name, numbers) =
-            part.trim().strip_prefix('`').and_then(|part| part.split_once('`')).unwrap_or_else(|| panic!("no function: {part:?}"));
-        numbers.split(',').map(|number| format!("{name}/{}", number.trim().trim_end_matches('.'))).collect::<Vec<_>>()
+        let (name, numbers) = part
+            .trim()
+            .strip_prefix('`')
+            .and_then(|part| part.split_once('`'))
+            .unwrap_or_else(|| panic!("no function: {part:?}"));
+        numbers
+            .split(',')
+            .map(|number| format!("{name}/{}", number.trim().trim_end_matches('.')))
+            .collect::<Vec<_>>()
     };
     list.split(';').flat_map(function).collect()
 }

@@ -1,7 +1,9 @@
-//! The recorded calls of NeMo AutoModel's checkpoint utilities, run here: in reference mode every output and raised error agrees; in strict
-//! mode each difference is one of those that `docs/seed.md` lists, by rule and by case.
+//! The recorded calls of NeMo AutoModel's checkpoint utilities, run here: in reference mode every
+//! output and raised error agrees; in strict mode each difference is one of those that
+//! `docs/seed.md` lists, by rule and by case.
 //!
-//! `REGRAFT_SEED_CASES` names another file of the same form: its calls are held to the rules, as the docs can't list their ids.
+//! `REGRAFT_SEED_CASES` names another file of the same form: its calls are held to the rules, as
+//! the docs can't list their ids.
 
 mod call;
 mod case;
@@ -32,7 +34,10 @@ fn outcome(case: &Case, compat: Compat) -> Option<Outcome> {
     if NOT_CALLS.contains(&case.function.as_str()) {
         return None;
     }
-    Some(call::call(case, compat).unwrap_or_else(|| panic!("{}: no function {:?}", case.id, case.function)))
+    Some(
+        call::call(case, compat)
+            .unwrap_or_else(|| panic!("{}: no function {:?}", case.id, case.function)),
+    )
 }
 
 /// Paths that the file recorded elsewhere, as ours are shown.
@@ -43,7 +48,12 @@ fn without_paths(outcome: &Outcome) -> Outcome {
         Some(at) => {
             let (before, path) = word.split_at(at);
             let rest = path.splitn(5, '/').nth(4).map_or_else(
-                || path.rfind('.').filter(|dot| dot + 1 == path.len()).map_or("", |_| ".").to_owned(),
+                || {
+                    path.rfind('.')
+                        .filter(|dot| dot + 1 == path.len())
+                        .map_or("", |_| ".")
+                        .to_owned()
+                },
                 |rest| format!("/{rest}"),
             );
             format!("{before}<checkpoint>{rest}")
@@ -99,14 +109,20 @@ fn strict_mode_differs_as_documented() {
     let mut unknown = String::new();
     for case in case::read(fixture("cases.json")) {
         match differences(&case) {
-            Ok(rules) => rules.iter().for_each(|rule| found.entry(rule.name).or_default().push(case.id.clone())),
+            Ok(rules) => rules
+                .iter()
+                .for_each(|rule| found.entry(rule.name).or_default().push(case.id.clone())),
             Err(difference) => unknown += &difference,
         }
     }
     assert!(unknown.is_empty(), "no rule covers these differences in strict mode:\n{unknown}");
     if std::env::var_os("REGRAFT_SEED_LIST").is_some() {
         for rule in deviation::RULES {
-            println!("{}\n{}\n", rule.name, deviation::show(found.get(rule.name).map_or(&[], Vec::as_slice)));
+            println!(
+                "{}\n{}\n",
+                rule.name,
+                deviation::show(found.get(rule.name).map_or(&[], Vec::as_slice))
+            );
         }
     }
     let names: Vec<&str> = deviation::RULES.iter().map(|rule| rule.name).collect();
@@ -124,7 +140,10 @@ fn strict_mode_differs_as_documented() {
         let mut found = found.remove(name).unwrap_or_default();
         listed.sort();
         found.sort();
-        assert_eq!(listed, found, "docs/seed.md lists other cases under {name} than differ by it (REGRAFT_SEED_LIST=1 prints them)");
+        assert_eq!(
+            listed, found,
+            "docs/seed.md lists other cases under {name} than differ by it (REGRAFT_SEED_LIST=1 prints them)"
+        );
     }
 }
 
@@ -147,22 +166,35 @@ fn the_table_of_defaults_is_that_of_the_config_classes() {
     }
 }
 
-/// One truth: a name normalized alone comes out as the engine strips it from a checkpoint's key, by the same rule file.
+/// One truth: a name normalized alone comes out as the engine strips it from a checkpoint's key, by
+/// the same rule file.
 #[test]
 fn names_are_stripped_as_the_engine_strips_keys() {
     let text = regraft::library::text("wrappers").unwrap();
-    let anywhere =
-        text.lines().filter(|line| line.starts_with("ruleset") || line.starts_with("strip anywhere")).collect::<Vec<_>>().join("\n");
+    let anywhere = text
+        .lines()
+        .filter(|line| line.starts_with("ruleset") || line.starts_with("strip anywhere"))
+        .collect::<Vec<_>>()
+        .join("\n");
     let rules = regraft::compile(&anywhere).unwrap();
     let stages = [Stage { rules: &rules, direction: Direction::Forward, named: false }];
     let mut stripped = 0;
     for case in case::read(fixture("cases.json")) {
-        let Some(name) = case.input.get("name").and_then(|name| name.as_str()).filter(|_| case.function == "normalize_param_name") else {
+        let Some(name) = case
+            .input
+            .get("name")
+            .and_then(|name| name.as_str())
+            .filter(|_| case.function == "normalize_param_name")
+        else {
             continue;
         };
         let header = Header::from_infos([(Key::from(name), TensorInfo::new(Dtype::F32, vec![1]))]);
         let plan = regraft::plan(&stages, &header, &PlanOptions::default()).unwrap();
-        assert_eq!(names::normalize_param_name(name, Compat::Strict), plan.targets[0].key.as_str(), "{name:?}");
+        assert_eq!(
+            names::normalize_param_name(name, Compat::Strict),
+            plan.targets[0].key.as_str(),
+            "{name:?}"
+        );
         stripped += usize::from(plan.targets[0].key.as_str() != name);
     }
     assert!(stripped > 40, "{stripped}");

@@ -9,15 +9,28 @@ use regraft::tensor::{Dtype, TensorInfo};
 
 use super::{bytes_of, fails, file};
 
-/// Header text, bytes of data, the key that the error must name, a part of its message, a part of its hint.
+/// Header text, bytes of data, the key that the error must name, a part of its message, a part of
+/// its hint.
 type Case = (&'static str, usize, Option<&'static str>, &'static str, &'static str);
 
 const CASES: &[Case] = &[
     // JSON
-    (r#" {"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#, 1, None, "does not begin with `{`", ""),
+    (
+        r#" {"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+        1,
+        None,
+        "does not begin with `{`",
+        "",
+    ),
     (r#"[1]"#, 0, None, "does not begin with `{`", ""),
     (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#, 1, None, "EOF while parsing", ""),
-    (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}} x"#, 1, None, "trailing characters", ""),
+    (
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}} x"#,
+        1,
+        None,
+        "trailing characters",
+        "",
+    ),
     (
         r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#,
         2,
@@ -32,32 +45,122 @@ const CASES: &[Case] = &[
         "twice",
         "",
     ),
-    (r#"{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#, 1, Some("a"), "has dtype twice", ""),
-    (r#"{"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}}"#, 1, Some("a"), "has shape twice", ""),
-    (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"data_offsets":[0,1]}}"#, 1, Some("a"), "has data_offsets twice", ""),
+    (
+        r#"{"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+        1,
+        Some("a"),
+        "has dtype twice",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"U8","shape":[1],"shape":[1],"data_offsets":[0,1]}}"#,
+        1,
+        Some("a"),
+        "has shape twice",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"data_offsets":[0,1]}}"#,
+        1,
+        Some("a"),
+        "has data_offsets twice",
+        "",
+    ),
     (r#"{"a":["U8",[1],[0,1]]}"#, 1, Some("a"), "invalid type: sequence", ""),
     (r#"{"a":null}"#, 0, Some("a"), "invalid type: null", ""),
     // fields
     (r#"{"a":{"shape":[1],"data_offsets":[0,1]}}"#, 1, Some("a"), "has no dtype", ""),
     (r#"{"a":{"dtype":"U8","data_offsets":[0,1]}}"#, 1, Some("a"), "has no shape", ""),
     (r#"{"a":{"dtype":"U8","shape":[1]}}"#, 1, Some("a"), "has no data_offsets", ""),
-    (r#"{"a":{"dtype":"BF61","shape":[1],"data_offsets":[0,2]}}"#, 2, Some("a"), "unknown dtype \"BF61\"", "did you mean \"BF16\"?"),
-    (r#"{"a":{"dtype":"f32","shape":[1],"data_offsets":[0,4]}}"#, 4, Some("a"), "unknown dtype \"f32\"", "did you mean \"F32\"?"),
-    (r#"{"a":{"dtype":"quaternion","shape":[1],"data_offsets":[0,4]}}"#, 4, Some("a"), "unknown dtype", "F8_E4M3"),
+    (
+        r#"{"a":{"dtype":"BF61","shape":[1],"data_offsets":[0,2]}}"#,
+        2,
+        Some("a"),
+        "unknown dtype \"BF61\"",
+        "did you mean \"BF16\"?",
+    ),
+    (
+        r#"{"a":{"dtype":"f32","shape":[1],"data_offsets":[0,4]}}"#,
+        4,
+        Some("a"),
+        "unknown dtype \"f32\"",
+        "did you mean \"F32\"?",
+    ),
+    (
+        r#"{"a":{"dtype":"quaternion","shape":[1],"data_offsets":[0,4]}}"#,
+        4,
+        Some("a"),
+        "unknown dtype",
+        "F8_E4M3",
+    ),
     (r#"{"a":{"dtype":5,"shape":[1],"data_offsets":[0,4]}}"#, 4, Some("a"), "bad dtype", ""),
     (r#"{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}}"#, 1, Some("a"), "bad shape", ""),
     (r#"{"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}}"#, 1, Some("a"), "bad shape", ""),
     (r#"{"a":{"dtype":"U8","shape":["1"],"data_offsets":[0,1]}}"#, 1, Some("a"), "bad shape", ""),
-    (r#"{"a":{"dtype":"U8","shape":[18446744073709551616],"data_offsets":[0,1]}}"#, 1, Some("a"), "bad shape", ""),
-    (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,-1]}}"#, 1, Some("a"), "bad data_offsets", ""),
-    (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}}"#, 1, Some("a"), "bad data_offsets", ""),
-    (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,2]}}"#, 1, Some("a"), "bad data_offsets", ""),
+    (
+        r#"{"a":{"dtype":"U8","shape":[18446744073709551616],"data_offsets":[0,1]}}"#,
+        1,
+        Some("a"),
+        "bad shape",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,-1]}}"#,
+        1,
+        Some("a"),
+        "bad data_offsets",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}}"#,
+        1,
+        Some("a"),
+        "bad data_offsets",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,2]}}"#,
+        1,
+        Some("a"),
+        "bad data_offsets",
+        "",
+    ),
     // sizes
-    (r#"{"a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,1]}}"#, 1, Some("a"), "in bits, exceeds 64 bits", ""),
-    (r#"{"a":{"dtype":"F64","shape":[9223372036854775807],"data_offsets":[0,1]}}"#, 1, Some("a"), "in bits, exceeds 64 bits", ""),
-    (r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#, 2, Some("a"), "takes 12 bits, which is no whole number of bytes", ""),
-    (r#"{"a":{"dtype":"F6_E2M3","shape":[2],"data_offsets":[0,2]}}"#, 2, Some("a"), "takes 12 bits", ""),
-    (r#"{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,8]}}"#, 8, Some("a"), "takes 16 bytes, but data_offsets [0, 8] hold 8", ""),
+    (
+        r#"{"a":{"dtype":"U8","shape":[4294967296,4294967296],"data_offsets":[0,1]}}"#,
+        1,
+        Some("a"),
+        "in bits, exceeds 64 bits",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"F64","shape":[9223372036854775807],"data_offsets":[0,1]}}"#,
+        1,
+        Some("a"),
+        "in bits, exceeds 64 bits",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}}"#,
+        2,
+        Some("a"),
+        "takes 12 bits, which is no whole number of bytes",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"F6_E2M3","shape":[2],"data_offsets":[0,2]}}"#,
+        2,
+        Some("a"),
+        "takes 12 bits",
+        "",
+    ),
+    (
+        r#"{"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,8]}}"#,
+        8,
+        Some("a"),
+        "takes 16 bytes, but data_offsets [0, 8] hold 8",
+        "",
+    ),
     // cover
     (r#"{"a":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}}"#, 1, Some("a"), "reversed", ""),
     (
@@ -88,9 +191,21 @@ const CASES: &[Case] = &[
         "overlap",
         "",
     ),
-    (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#, 3, None, "2 bytes after the last tensor belong to none", ""),
+    (
+        r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+        3,
+        None,
+        "2 bytes after the last tensor belong to none",
+        "",
+    ),
     (r#"{}"#, 3, None, "3 bytes after", ""),
-    (r#"{"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]}}"#, 3, Some("a"), "which has only 3", "truncated"),
+    (
+        r#"{"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]}}"#,
+        3,
+        Some("a"),
+        "which has only 3",
+        "truncated",
+    ),
     // metadata
     (r#"{"__metadata__":{"format":1}}"#, 0, None, "__metadata__, whose values must be text", ""),
     (r#"{"__metadata__":"pt"}"#, 0, None, "__metadata__", ""),
@@ -108,7 +223,11 @@ fn each_broken_rule_has_its_own_error() {
         };
         assert!(error.to_string().contains(message), "{header}\n{error}\nshould say: {message}");
         assert_eq!(error.key(), *key, "{header}\n{error}");
-        assert!(error.advice().unwrap_or_default().contains(hint), "{header}\n{:?}\nshould hint: {hint}", error.advice());
+        assert!(
+            error.advice().unwrap_or_default().contains(hint),
+            "{header}\n{:?}\nshould hint: {hint}",
+            error.advice()
+        );
     }
 }
 
@@ -118,7 +237,10 @@ fn the_crate_refuses_them_too_but_for_what_it_is_lax_in() {
         let bytes = file(header, &vec![0; *data]);
         if safetensors::SafeTensors::deserialize(&bytes).is_ok() {
             let lax = ["twice", "does not begin with `{`", "invalid type: sequence"];
-            assert!(lax.contains(message) || message.contains("\"a\" twice"), "the crate accepts {header}");
+            assert!(
+                lax.contains(message) || message.contains("\"a\" twice"),
+                "the crate accepts {header}"
+            );
         }
     }
 }
@@ -190,8 +312,22 @@ fn deep_nesting_is_an_error_not_an_overflow() {
 
 #[test]
 fn rank_is_limited() {
-    let header = |rank: usize| format!(r#"{{"a":{{"dtype":"U8","shape":[1{}],"data_offsets":[0,1]}}}}"#, ",1".repeat(rank - 1));
-    assert_eq!(StateDict::from_bytes(file(&header(64), &[0])).unwrap().header().get("a").unwrap().shape.len(), 64);
+    let header = |rank: usize| {
+        format!(
+            r#"{{"a":{{"dtype":"U8","shape":[1{}],"data_offsets":[0,1]}}}}"#,
+            ",1".repeat(rank - 1)
+        )
+    };
+    assert_eq!(
+        StateDict::from_bytes(file(&header(64), &[0]))
+            .unwrap()
+            .header()
+            .get("a")
+            .unwrap()
+            .shape
+            .len(),
+        64
+    );
     let error = fails(StateDict::from_bytes(file(&header(65), &[0])));
     assert_eq!(error.key(), Some("a"));
     assert!(error.message().contains("more than 64 dimensions"), "{error}");
@@ -199,7 +335,9 @@ fn rank_is_limited() {
 
 #[test]
 fn long_keys_are_refused() {
-    let header = |len: usize| format!(r#"{{"{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#, "k".repeat(len));
+    let header = |len: usize| {
+        format!(r#"{{"{}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#, "k".repeat(len))
+    };
     assert_eq!(StateDict::from_bytes(file(&header(65536), &[])).unwrap().len(), 1);
     let error = fails(StateDict::from_bytes(file(&header(65537), &[])));
     assert_eq!(error.kind(), ErrorKind::Limit);
@@ -209,7 +347,10 @@ fn long_keys_are_refused() {
 #[test]
 fn a_header_that_the_format_cannot_hold_is_not_written() {
     let refused = |entries: &[(&str, Dtype, &[u64])], message: &str| {
-        let entries: Vec<_> = entries.iter().map(|(key, dtype, shape)| (Key::from(*key), TensorInfo::new(*dtype, *shape))).collect();
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|(key, dtype, shape)| (Key::from(*key), TensorInfo::new(*dtype, *shape)))
+            .collect();
         let error = fails(safetensors_header(&entries, &BTreeMap::new()));
         assert!(error.to_string().contains(message), "{error}");
     };
@@ -217,7 +358,8 @@ fn a_header_that_the_format_cannot_hold_is_not_written() {
     refused(&[("__metadata__", Dtype::U8, &[1])], "of this name");
     refused(&[("a", Dtype::F4, &[3])], "no whole number of bytes");
     refused(&[("a", Dtype::F64, &[u64::MAX])], "exceeds 64 bits");
-    // The largest tensor has 2^61 - 1 bytes, as its bits must fit; nine exceed a file, and so do eight with a header.
+    // The largest tensor has 2^61 - 1 bytes, as its bits must fit; nine exceed a file, and so do
+    // eight with a header.
     let keys = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
     let largest = keys.map(|key| (key, Dtype::U8, &[(1 << 61) - 1][..]));
     refused(&largest, "the file would exceed 64 bits");

@@ -23,7 +23,15 @@ fn sharded() -> TempDir {
     let directory = tempdir().unwrap();
     write(directory.path(), "model-2.safetensors", bytes_of(&[("b", b"bb"), ("c", b"")]));
     write(directory.path(), "model-10.safetensors", bytes_of(&[("a", b"aaa")]));
-    write_index(directory.path(), INDEX, &[("a", "model-10.safetensors"), ("b", "model-2.safetensors"), ("c", "model-2.safetensors")]);
+    write_index(
+        directory.path(),
+        INDEX,
+        &[
+            ("a", "model-10.safetensors"),
+            ("b", "model-2.safetensors"),
+            ("c", "model-2.safetensors"),
+        ],
+    );
     directory
 }
 
@@ -46,12 +54,17 @@ fn a_single_file() {
     assert_eq!(&part, b"ef");
     checkpoint.read_at("b", 4, &mut []).unwrap();
     for offset in [3, 4, u64::MAX] {
-        assert!(fails(checkpoint.read_at("b", offset, &mut part)).message().contains("leave the tensor"));
+        assert!(
+            fails(checkpoint.read_at("b", offset, &mut part))
+                .message()
+                .contains("leave the tensor")
+        );
     }
     assert_eq!(fails(checkpoint.read_at("nope", 0, &mut part)).key(), Some("nope"));
     fails(checkpoint.view("nope"));
     // What it is, its content says.
-    std::fs::rename(directory.path().join("x.safetensors"), directory.path().join("0a1b2c")).unwrap();
+    std::fs::rename(directory.path().join("x.safetensors"), directory.path().join("0a1b2c"))
+        .unwrap();
     assert_eq!(read(&open(directory.path().join("0a1b2c"), &STRICT).unwrap(), "a"), b"abc");
 }
 
@@ -61,7 +74,10 @@ fn locations_are_places_in_the_files() {
     let checkpoint = open(directory.path(), &STRICT).unwrap();
     for entry in checkpoint.header().tensors.values() {
         let location = entry.location.unwrap();
-        let file = std::fs::read(directory.path().join(&checkpoint.header().files[location.file as usize])).unwrap();
+        let file = std::fs::read(
+            directory.path().join(&checkpoint.header().files[location.file as usize]),
+        )
+        .unwrap();
         let (start, end) = (location.offset as usize, (location.offset + location.len) as usize);
         assert!(matches!(&file[start..end], b"aaa" | b"bb" | b""));
         assert_eq!(Some(location.len), entry.info.nbytes());
@@ -73,8 +89,15 @@ fn an_index_is_found_by_its_name_or_given() {
     let directory = sharded();
     for path in [directory.path().to_owned(), directory.path().join(INDEX)] {
         let checkpoint = open(path, &STRICT).unwrap();
-        assert_eq!(checkpoint.header().files, ["model-2.safetensors", "model-10.safetensors"], "natural order");
-        assert_eq!(checkpoint.header().tensors.keys().map(|key| key.as_str()).collect::<Vec<_>>(), ["b", "c", "a"]);
+        assert_eq!(
+            checkpoint.header().files,
+            ["model-2.safetensors", "model-10.safetensors"],
+            "natural order"
+        );
+        assert_eq!(
+            checkpoint.header().tensors.keys().map(|key| key.as_str()).collect::<Vec<_>>(),
+            ["b", "c", "a"]
+        );
         assert_eq!(read(&checkpoint, "a"), b"aaa");
         assert!(checkpoint.notes().is_empty() && checkpoint.ignored().is_empty());
     }
@@ -82,7 +105,11 @@ fn an_index_is_found_by_its_name_or_given() {
     let other = directory.path().join("diffusion_pytorch_model.safetensors.index.json");
     std::fs::copy(directory.path().join(INDEX), &other).unwrap();
     assert_eq!(open(directory.path(), &STRICT).unwrap().header().tensors.len(), 3);
-    std::fs::rename(directory.path().join(INDEX), directory.path().join("x.safetensors.index.json")).unwrap();
+    std::fs::rename(
+        directory.path().join(INDEX),
+        directory.path().join("x.safetensors.index.json"),
+    )
+    .unwrap();
     let error = open_fails(&directory);
     assert!(error.message().contains("2 indexes"), "{error}");
     std::fs::remove_file(other).unwrap();
@@ -110,7 +137,11 @@ fn without_an_index_all_files_count_and_what_is_left_out_is_told() {
 #[test]
 fn of_variants_the_one_without_a_word_is_meant() {
     let directory = tempdir().unwrap();
-    for name in ["diffusion_pytorch_model.fp16", "diffusion_pytorch_model.non_ema-00001-of-00001", "diffusion_pytorch_model"] {
+    for name in [
+        "diffusion_pytorch_model.fp16",
+        "diffusion_pytorch_model.non_ema-00001-of-00001",
+        "diffusion_pytorch_model",
+    ] {
         write(directory.path(), &format!("{name}.safetensors"), bytes_of(&[("a", b"1")]));
     }
     let checkpoint = open(directory.path(), &STRICT).unwrap();
@@ -118,13 +149,28 @@ fn of_variants_the_one_without_a_word_is_meant() {
     assert_eq!(checkpoint.ignored().len(), 2);
     // An index of a variant is no index of the file without one.
     let shard = "diffusion_pytorch_model.non_ema-00001-of-00001.safetensors";
-    write_index(directory.path(), "diffusion_pytorch_model.non_ema.safetensors.index.json", &[("a", shard)]);
-    assert_eq!(open(directory.path(), &STRICT).unwrap().header().files, ["diffusion_pytorch_model.safetensors"]);
+    write_index(
+        directory.path(),
+        "diffusion_pytorch_model.non_ema.safetensors.index.json",
+        &[("a", shard)],
+    );
+    assert_eq!(
+        open(directory.path(), &STRICT).unwrap().header().files,
+        ["diffusion_pytorch_model.safetensors"]
+    );
 
-    std::fs::remove_file(directory.path().join("diffusion_pytorch_model.non_ema.safetensors.index.json")).unwrap();
+    std::fs::remove_file(
+        directory.path().join("diffusion_pytorch_model.non_ema.safetensors.index.json"),
+    )
+    .unwrap();
     std::fs::remove_file(directory.path().join("diffusion_pytorch_model.safetensors")).unwrap();
     let error = open_fails(&directory);
-    assert!(error.advice().is_some_and(|advice| advice.contains("fp16, non_ema") && advice.contains("give the file")), "{error}");
+    assert!(
+        error.advice().is_some_and(
+            |advice| advice.contains("fp16, non_ema") && advice.contains("give the file")
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -140,7 +186,11 @@ fn files_of_a_distributed_checkpoint_are_refused_with_what_they_are() {
     let directory = tempdir().unwrap();
     write(directory.path(), ".metadata", b"\x80\x04");
     write(directory.path(), "__0_0.distcp", b"PK\x03\x04");
-    for path in [directory.path().to_owned(), directory.path().join("__0_0.distcp"), directory.path().join(".metadata")] {
+    for path in [
+        directory.path().to_owned(),
+        directory.path().join("__0_0.distcp"),
+        directory.path().join(".metadata"),
+    ] {
         let error = fails(open(path, &STRICT));
         assert!(error.message().contains("torch.distributed.checkpoint"), "{error}");
         assert!(error.advice().is_some_and(|advice| advice.contains("dcp_to_torch")), "{error}");
@@ -175,9 +225,21 @@ fn an_index_that_does_not_fit_its_files() {
     let two = "model-2.safetensors";
     let ten = "model-10.safetensors";
     for (map, key, message) in [
-        (&[("a", ten), ("b", two), ("c", two), ("d", two)][..], "d", "the index puts it in model-2.safetensors, which does not hold it"),
-        (&[("a", ten), ("b", ten), ("c", two)], "b", "the index puts it in model-10.safetensors, but it is in model-2.safetensors"),
-        (&[("a", ten), ("b", two)], "c", "model-2.safetensors holds it, but the index does not list it"),
+        (
+            &[("a", ten), ("b", two), ("c", two), ("d", two)][..],
+            "d",
+            "the index puts it in model-2.safetensors, which does not hold it",
+        ),
+        (
+            &[("a", ten), ("b", ten), ("c", two)],
+            "b",
+            "the index puts it in model-10.safetensors, but it is in model-2.safetensors",
+        ),
+        (
+            &[("a", ten), ("b", two)],
+            "c",
+            "model-2.safetensors holds it, but the index does not list it",
+        ),
     ] {
         let directory = sharded();
         write_index(directory.path(), INDEX, map);
@@ -339,7 +401,11 @@ fn a_file_that_shrinks_meanwhile_is_an_error() {
         let path = directory.path().join("model-10.safetensors");
         File::new().write(true).open(&path).unwrap().set_len(20).unwrap();
         let error = fails(checkpoint.read_at("a", 0, &mut [0; 3]));
-        assert_eq!((error.kind(), error.file().unwrap()), (ErrorKind::Corrupt, path.as_path()), "{error}");
+        assert_eq!(
+            (error.kind(), error.file().unwrap()),
+            (ErrorKind::Corrupt, path.as_path()),
+            "{error}"
+        );
         fails(checkpoint.view("a"));
     }
 }
@@ -365,13 +431,19 @@ fn views_share_one_map_and_copy_nothing() {
     let directory = sharded();
     let checkpoint = open(directory.path(), &STRICT).unwrap();
     let dict = StateDict::from_checkpoint(&checkpoint).unwrap();
-    assert_eq!(dict.keys().collect::<Vec<_>>(), checkpoint.header().tensors.keys().collect::<Vec<_>>());
+    assert_eq!(
+        dict.keys().collect::<Vec<_>>(),
+        checkpoint.header().tensors.keys().collect::<Vec<_>>()
+    );
     for key in ["a", "b", "c"] {
         assert_eq!(read(&dict, key), read(&checkpoint, key));
         assert!(dict.get(key).unwrap().storage().same(checkpoint.view(key).unwrap().storage()));
         assert_eq!(dict.header().get(key), checkpoint.header().get(key));
     }
-    assert!(dict.get("b").unwrap().storage().same(dict.get("c").unwrap().storage()), "one file, one map");
+    assert!(
+        dict.get("b").unwrap().storage().same(dict.get("c").unwrap().storage()),
+        "one file, one map"
+    );
     assert!(!dict.get("a").unwrap().storage().same(dict.get("b").unwrap().storage()));
 }
 
@@ -420,14 +492,23 @@ fn any_part_of_a_transposed_tensor_can_be_read() {
 #[test]
 fn metadata_of_files_is_merged_and_the_first_stands() {
     let directory = tempdir().unwrap();
-    for (name, key, metadata) in [("1.safetensors", "a", r#"{"format":"pt"}"#), ("2.safetensors", "b", r#"{"format":"np","by":"x"}"#)] {
-        let header = format!(r#"{{"__metadata__":{metadata},"{key}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#);
+    for (name, key, metadata) in [
+        ("1.safetensors", "a", r#"{"format":"pt"}"#),
+        ("2.safetensors", "b", r#"{"format":"np","by":"x"}"#),
+    ] {
+        let header = format!(
+            r#"{{"__metadata__":{metadata},"{key}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#
+        );
         write(directory.path(), name, super::file(&header, &[]));
     }
     let checkpoint = open(directory.path(), &STRICT).unwrap();
     assert_eq!(checkpoint.header().metadata["format"], "pt");
     assert_eq!(checkpoint.header().metadata["by"], "x");
-    assert!(checkpoint.notes()[0].contains("2.safetensors has another \"format\""), "{:?}", checkpoint.notes());
+    assert!(
+        checkpoint.notes()[0].contains("2.safetensors has another \"format\""),
+        "{:?}",
+        checkpoint.notes()
+    );
 }
 
 #[test]
@@ -443,10 +524,18 @@ fn paths_that_are_no_checkpoint() {
     assert!(error.advice().unwrap().contains("never runs code"), "{error}");
     assert_eq!(fails(open(directory.path().join("nowhere"), &STRICT)).kind(), ErrorKind::Io);
     write(directory.path(), "noise", b"ab\x00cdefghijkl");
-    assert!(fails(open(directory.path().join("noise"), &STRICT)).message().contains("neither safetensors nor JSON"));
+    assert!(
+        fails(open(directory.path().join("noise"), &STRICT))
+            .message()
+            .contains("neither safetensors nor JSON")
+    );
     #[cfg(unix)]
     assert!(fails(open("/dev/null", &STRICT)).message().contains("not a regular file"));
-    write(directory.path(), "model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n");
+    write(
+        directory.path(),
+        "model.safetensors",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n",
+    );
     let error = open_fails(&directory);
     assert_eq!(error.file().unwrap(), directory.path().join("model.safetensors"));
     assert!(error.advice().unwrap().contains("git lfs pull"));

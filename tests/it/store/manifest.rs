@@ -28,7 +28,10 @@ fn wanted(text: &str, name: &str) -> regraft::error::Result<Wanted> {
 
 #[test]
 fn every_form_says_the_same() {
-    let expected = [("b.weight", TensorInfo::new(Dtype::BF16, vec![2, 3])), ("a", TensorInfo::new(Dtype::F4, vec![0]))];
+    let expected = [
+        ("b.weight", TensorInfo::new(Dtype::BF16, vec![2, 3])),
+        ("a", TensorInfo::new(Dtype::F4, vec![0])),
+    ];
     for text in [
         r#"{"b.weight":["BF16",[2,3]],"a":["F4",[0]]}"#,
         r#"{"b.weight":{"dtype":"BF16","shape":[2,3]},"a":{"shape":[0],"dtype":"F4"}}"#,
@@ -37,7 +40,8 @@ fn every_form_says_the_same() {
     ] {
         let checkpoint = open_text(text).unwrap();
         let header = checkpoint.header();
-        let read: Vec<_> = header.tensors.iter().map(|(key, entry)| (key.as_str(), entry.info.clone())).collect();
+        let read: Vec<_> =
+            header.tensors.iter().map(|(key, entry)| (key.as_str(), entry.info.clone())).collect();
         assert_eq!(read, expected, "{text}");
         assert!(header.tensors.values().all(|entry| entry.location.is_none()));
         assert_eq!(wanted(text, "target.json").unwrap(), Wanted::from(header));
@@ -49,7 +53,8 @@ fn names_of_fields_may_be_keys() {
     let checkpoint = open_text(r#"{"weight_map":{"dtype":"U8","shape":[1]},"tensors":["U8",[1]],"__metadata__":{"format":"pt"}}"#).unwrap();
     assert_eq!(checkpoint.header().tensors.len(), 2);
     assert_eq!(checkpoint.header().metadata["format"], "pt");
-    let checkpoint = open_text(r#"{"__metadata__":{"format":"pt"},"tensors":{"a":["U8",[1]]}}"#).unwrap();
+    let checkpoint =
+        open_text(r#"{"__metadata__":{"format":"pt"},"tensors":{"a":["U8",[1]]}}"#).unwrap();
     assert_eq!(checkpoint.header().metadata["format"], "pt");
 }
 
@@ -58,8 +63,11 @@ fn a_manifest_has_no_bytes() {
     let checkpoint = open_text(r#"{"a":["U8",[1]]}"#).unwrap();
     assert!(!checkpoint.has_bytes());
     assert_eq!(checkpoint.paths().len(), 0);
-    for error in [fails(checkpoint.view("a")), fails(checkpoint.read_at("a", 0, &mut [0])), fails(StateDict::from_checkpoint(&checkpoint))]
-    {
+    for error in [
+        fails(checkpoint.view("a")),
+        fails(checkpoint.read_at("a", 0, &mut [0])),
+        fails(StateDict::from_checkpoint(&checkpoint)),
+    ] {
         assert_eq!((error.kind(), error.key()), (ErrorKind::Unsupported, Some("a")));
         assert!(error.message().contains("a manifest has no bytes"));
     }
@@ -97,7 +105,13 @@ fn a_config_is_recognized() {
 
 #[test]
 fn wanted_keys_from_lists() {
-    let keys = |wanted: Wanted| wanted.keys.iter().map(|(key, info)| (key.as_str().to_owned(), info.is_some())).collect::<Vec<_>>();
+    let keys = |wanted: Wanted| {
+        wanted
+            .keys
+            .iter()
+            .map(|(key, info)| (key.as_str().to_owned(), info.is_some()))
+            .collect::<Vec<_>>()
+    };
     let expected = [("b".to_owned(), false), ("a x".to_owned(), false)];
     assert_eq!(keys(wanted(r#"["b","a x"]"#, "t.json").unwrap()), expected);
     assert_eq!(keys(wanted("# what we need\nb\n\n  a x\r\n", "t.txt").unwrap()), expected);
@@ -120,9 +134,14 @@ fn wanted_keys_from_lists() {
 #[test]
 fn wanted_keys_from_an_index_with_and_without_its_shards() {
     let directory = tempdir().unwrap();
-    write_index(directory.path(), "model.safetensors.index.json", &[("b", "1.safetensors"), ("a", "2.safetensors")]);
+    write_index(
+        directory.path(),
+        "model.safetensors.index.json",
+        &[("b", "1.safetensors"), ("a", "2.safetensors")],
+    );
     write(directory.path(), "1.safetensors", bytes_of(&[("b", b"22")]));
-    for path in [directory.path().to_owned(), directory.path().join("model.safetensors.index.json")] {
+    for path in [directory.path().to_owned(), directory.path().join("model.safetensors.index.json")]
+    {
         let wanted = Wanted::read(path).unwrap();
         assert!(wanted.contains("a") && wanted.contains("b") && wanted.keys.len() == 2);
         assert_eq!(wanted.get("b"), None, "one shard is missing, so only keys are known");

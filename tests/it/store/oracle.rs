@@ -1,4 +1,5 @@
-//! The same verdict and the same content as the safetensors crate, on valid files and on broken ones.
+//! The same verdict and the same content as the safetensors crate, on valid files and on broken
+//! ones.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -13,7 +14,8 @@ use safetensors::tensor::TensorView;
 use super::file;
 
 /// What the crate may accept and we don't; `src/store/safetensors.rs` says so.
-const STRICTER: &[&str] = &["twice", "does not begin with `{`", "invalid type: sequence", "bad dtype: invalid type: map"];
+const STRICTER: &[&str] =
+    &["twice", "does not begin with `{`", "invalid type: sequence", "bad dtype: invalid type: map"];
 
 /// Compares our verdict and content with the crate's; gives whether the file was accepted.
 fn agree(bytes: &[u8]) -> bool {
@@ -22,22 +24,32 @@ fn agree(bytes: &[u8]) -> bool {
         Ok(ours) => ours,
         Err(error) => {
             let stricter = STRICTER.iter().any(|reason| error.to_string().contains(reason));
-            assert!(theirs.is_err() || stricter, "the crate accepts, we refuse: {error}\n{}", String::from_utf8_lossy(bytes));
+            assert!(
+                theirs.is_err() || stricter,
+                "the crate accepts, we refuse: {error}\n{}",
+                String::from_utf8_lossy(bytes)
+            );
             return false;
         }
     };
-    let theirs = theirs.unwrap_or_else(|error| panic!("we accept, the crate refuses: {error}\n{}", String::from_utf8_lossy(bytes)));
+    let theirs = theirs.unwrap_or_else(|error| {
+        panic!("we accept, the crate refuses: {error}\n{}", String::from_utf8_lossy(bytes))
+    });
     assert_eq!(ours.len(), theirs.len());
     for (key, tensor) in theirs.tensors() {
         let info = ours.header().get(&key).unwrap();
         assert_eq!(info.dtype.name(), format!("{:?}", tensor.dtype()));
-        assert_eq!(info.shape.iter().map(|size| *size as usize).collect::<Vec<_>>(), tensor.shape());
+        assert_eq!(
+            info.shape.iter().map(|size| *size as usize).collect::<Vec<_>>(),
+            tensor.shape()
+        );
         let mut read = vec![0; tensor.data().len()];
         ours.read_at(&key, 0, &mut read).unwrap();
         assert_eq!(read, tensor.data());
     }
     let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
-    let metadata: BTreeMap<_, _> = metadata.metadata().clone().unwrap_or_default().into_iter().collect();
+    let metadata: BTreeMap<_, _> =
+        metadata.metadata().clone().unwrap_or_default().into_iter().collect();
     assert_eq!(*ours.metadata(), metadata);
     true
 }
@@ -57,10 +69,20 @@ fn what_the_crate_writes_we_read() {
     for dtype in Dtype::ALL {
         for shape in shapes() {
             let len = TensorInfo::new(dtype, shape.clone()).nbytes().unwrap();
-            data.push((format!("{dtype} {shape:?} ключ \"\n"), dtype, shape, (0..len).map(|i| (i * 7) as u8).collect::<Vec<_>>()));
+            data.push((
+                format!("{dtype} {shape:?} ключ \"\n"),
+                dtype,
+                shape,
+                (0..len).map(|i| (i * 7) as u8).collect::<Vec<_>>(),
+            ));
         }
         if dtype.bits() >= 8 {
-            data.push((format!("{dtype}.zero-dim"), dtype, vec![], vec![9; dtype.bits() as usize / 8]));
+            data.push((
+                format!("{dtype}.zero-dim"),
+                dtype,
+                vec![],
+                vec![9; dtype.bits() as usize / 8],
+            ));
         }
     }
     let views = data.iter().map(|(key, dtype, shape, bytes)| {
@@ -83,12 +105,22 @@ fn what_we_write_the_crate_reads() {
     let mut entries = Vec::new();
     for dtype in Dtype::ALL {
         for shape in shapes() {
-            entries.push((Key::from(format!("слой {dtype}\t{shape:?}\\")), TensorInfo::new(dtype, shape)));
+            entries.push((
+                Key::from(format!("слой {dtype}\t{shape:?}\\")),
+                TensorInfo::new(dtype, shape),
+            ));
         }
     }
-    let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned()), ("é \"q\"".to_owned(), "\u{1}".to_owned())]);
+    let metadata = BTreeMap::from([
+        ("format".to_owned(), "pt".to_owned()),
+        ("é \"q\"".to_owned(), "\u{1}".to_owned()),
+    ]);
     let (mut file, offsets) = safetensors_header(&entries, &metadata).unwrap();
-    assert_eq!(safetensors_header(&entries, &metadata).unwrap().0, file, "equal input gives equal bytes");
+    assert_eq!(
+        safetensors_header(&entries, &metadata).unwrap().0,
+        file,
+        "equal input gives equal bytes"
+    );
     let start = file.len();
     assert_eq!(start % 8, 0);
     for ((_, info), offset) in entries.iter().zip(&offsets) {
@@ -98,7 +130,11 @@ fn what_we_write_the_crate_reads() {
     }
     assert!(agree(&file));
     let keys: Vec<_> = StateDict::from_bytes(file).unwrap().keys().cloned().collect();
-    assert_eq!(keys, entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), "the order given");
+    assert_eq!(
+        keys,
+        entries.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(),
+        "the order given"
+    );
 }
 
 #[test]
@@ -120,8 +156,14 @@ fn odd_but_valid() {
         (r#"{"__metadata__":null}"#, 0),
         (r#"{"__metadata__":{}}"#, 0),
         (r#"{"":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#, 1),
-        (r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"note":{"x":[1.5,null,"y",true,-3]}}}"#, 1),
-        (r#"{"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#, 2),
+        (
+            r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"note":{"x":[1.5,null,"y",true,-3]}}}"#,
+            1,
+        ),
+        (
+            r#"{"b":{"dtype":"U8","shape":[1],"data_offsets":[1,2]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+            2,
+        ),
         ("{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}} \n\t ", 1),
         (
             r#"{"a":{"dtype":"F32","shape":[0,9223372036854775807],"data_offsets":[0,0]},"b":{"dtype":"U8","shape":[],"data_offsets":[0,1]}}"#,
@@ -135,7 +177,11 @@ fn odd_but_valid() {
 #[test]
 fn nesting_is_limited_as_in_the_crate() {
     let accepted = |depth: usize| {
-        let header = format!(r#"{{"a":{{"x":{}{},"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#, "[".repeat(depth), "]".repeat(depth));
+        let header = format!(
+            r#"{{"a":{{"x":{}{},"dtype":"U8","shape":[0],"data_offsets":[0,0]}}}}"#,
+            "[".repeat(depth),
+            "]".repeat(depth)
+        );
         agree(&file(&header, &[]))
     };
     assert!(accepted(100));
@@ -153,13 +199,14 @@ fn dtypes_are_the_crates() {
 }
 
 fn tensors() -> impl Strategy<Value = Vec<(Key, TensorInfo)>> {
-    let tensor = (r#"[a-c.é" ]{1,3}"#, 0..Dtype::ALL.len(), prop::collection::vec(0u64..4, 0..3)).prop_map(|(key, dtype, mut shape)| {
-        let dtype = Dtype::ALL[dtype];
-        if dtype.bits() < 8 {
-            shape.push(4);
-        }
-        (Key::from(key), TensorInfo::new(dtype, shape))
-    });
+    let tensor = (r#"[a-c.é" ]{1,3}"#, 0..Dtype::ALL.len(), prop::collection::vec(0u64..4, 0..3))
+        .prop_map(|(key, dtype, mut shape)| {
+            let dtype = Dtype::ALL[dtype];
+            if dtype.bits() < 8 {
+                shape.push(4);
+            }
+            (Key::from(key), TensorInfo::new(dtype, shape))
+        });
     prop::collection::vec(tensor, 0..5).prop_map(|mut tensors| {
         let mut seen = std::collections::BTreeSet::new();
         tensors.retain(|(key, _)| seen.insert(key.clone()));
@@ -178,16 +225,48 @@ fn build(tensors: &[(Key, TensorInfo)]) -> Vec<u8> {
 /// An entry of a header, right or slightly wrong.
 fn entry() -> impl Strategy<Value = String> {
     let key = prop::sample::select(vec!["a", "b", "c", "__metadata__"]);
-    let dtype =
-        prop::sample::select(vec![r#""U8""#, r#""U8""#, r#""F16""#, r#""F4""#, r#""F6_E3M2""#, r#""X""#, "1", "null", r#"{"U8":null}"#]);
-    let shape =
-        prop::sample::select(vec!["[]", "[1]", "[2]", "[4]", "[2,2]", "[0]", "[1.0]", "[-0]", "[1e1]", "2", "[18446744073709551615,2]"]);
+    let dtype = prop::sample::select(vec![
+        r#""U8""#,
+        r#""U8""#,
+        r#""F16""#,
+        r#""F4""#,
+        r#""F6_E3M2""#,
+        r#""X""#,
+        "1",
+        "null",
+        r#"{"U8":null}"#,
+    ]);
+    let shape = prop::sample::select(vec![
+        "[]",
+        "[1]",
+        "[2]",
+        "[4]",
+        "[2,2]",
+        "[0]",
+        "[1.0]",
+        "[-0]",
+        "[1e1]",
+        "2",
+        "[18446744073709551615,2]",
+    ]);
     let offset = 0u64..5;
-    let extra = prop::sample::select(vec!["", "", "", r#","x":1e999"#, r#","x":{"dtype":1}"#, r#","shape":[1]"#]);
-    (key, dtype, shape, offset, 0u64..5, extra).prop_map(|(key, dtype, shape, begin, len, extra)| {
-        Cow::Owned::<str>(format!(r#""{key}":{{"dtype":{dtype},"shape":{shape},"data_offsets":[{begin},{}]{extra}}}"#, begin + len))
+    let extra = prop::sample::select(vec![
+        "",
+        "",
+        "",
+        r#","x":1e999"#,
+        r#","x":{"dtype":1}"#,
+        r#","shape":[1]"#,
+    ]);
+    (key, dtype, shape, offset, 0u64..5, extra).prop_map(
+        |(key, dtype, shape, begin, len, extra)| {
+            Cow::Owned::<str>(format!(
+                r#""{key}":{{"dtype":{dtype},"shape":{shape},"data_offsets":[{begin},{}]{extra}}}"#,
+                begin + len
+            ))
             .into_owned()
-    })
+        },
+    )
 }
 
 proptest! {
