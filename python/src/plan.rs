@@ -14,10 +14,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 use regraft::check::Direction;
 use regraft::check::value::Value;
-use regraft::execute::differing_bytes;
 use regraft::library::{HUB, MODEL, Route};
 use regraft::plan::{DropReason, Equality, NodeId, Op, Part, PlanOptions, Record, RuleId, Target};
 use regraft::store::Store as _;
+use regraft::store::differing_bytes;
 
 use crate::errors;
 use crate::files::Checkpoint;

@@ -10,9 +10,10 @@ use regraft::check::{Direction, Rules};
 use regraft::config::Config;
 use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
-use regraft::execute::{Lanes, differing_bytes};
+use regraft::execute::Lanes;
 use regraft::library::{self, HUB, Library, MODEL, Route};
 use regraft::plan::{Equality, Plan, PlanOptions, RECORD_FILE, Record};
+use regraft::store::differing_bytes;
 use regraft::store::{Checkpoint, Counted, OpenOptions, Store, no_file, open_all};
 
 use super::console::Console;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use regraft::config::{Config, TieDecision};
 use regraft::diagnostic::plain::one_line;
-use regraft::execute::{Twins, same_place, twins};
 use regraft::key::Key;
 use regraft::library::{self, HUB, MODEL, Route};
 use regraft::plan::{Equality, Op, Plan, PlanOptions, RuleId, TieOutcome};
 use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
+use regraft::store::{Twins, same_place, twins};
 use regraft::tensor::Header;
 use serde::Serialize;
 

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Lane;
-use super::compile::{Layout, compile};
-use super::layout::MAX_PIECES;
 use super::patch::{PatchOptions, stay};
 use super::write::shards::{Item, grouped};
 use super::write::{WriteOptions, kept};
 use crate::error::Result;
+use crate::execute::fuse::compile::{Layout, compile};
+use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::{NodeId, Plan};
 use crate::store::Checkpoint;
 

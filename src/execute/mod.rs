@@ -5,33 +5,24 @@
 //! written where it belongs, with no tensor in between. [`naive`] does the same node by node and is
 //! the reference.
 
-mod compile;
-mod equal;
-mod gather;
+mod fuse;
 mod lanes;
-mod layout;
-mod memory;
 pub mod naive;
 mod patch;
 mod report;
-mod sharing;
-mod tile;
-mod twins;
 mod value;
-mod verify;
+mod view;
 mod write;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
-pub use equal::{Equality, differing_bytes, tensors_equal};
 pub use lanes::{FileLanes, Lanes, lanes};
-pub use memory::{Views, views, views_over, views_until};
 pub use patch::{PatchOptions, Recovery, patch, recover};
 pub use report::{Lane, Report};
-pub use sharing::{Sharing, sharing};
-pub use twins::{Twins, same_place, twins};
-pub use verify::{CHECKSUMS, Verified, verify};
+pub use view::{Sharing, sharing};
+pub use view::{Views, views, views_over, views_until};
+pub use write::{CHECKSUMS, Verified, verify};
 pub use write::{Progress, Rank, Ties, WriteOptions, write};
 
 /// Whether to go on: an error if not.

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::compile::check;
 use super::value::{self, Step};
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::fuse::compile::check;
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::Store;

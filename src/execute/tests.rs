@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::compile::{Program, compile};
-use super::gather::Leaves;
-use super::layout::MAX_PIECES;
 use super::write::stream::{OutFile, Output, Pool};
-use super::{memory, naive};
+use super::{naive, view};
 use crate::error::Result;
+use crate::execute::fuse::compile::{Program, compile};
+use crate::execute::fuse::gather::Leaves;
+use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::Store;
 use random::{Choices, Random};
@@ -66,7 +66,7 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
             return (0, 0, 0);
         }
     };
-    let views = memory::views_within(plan, store, limit, None).unwrap();
+    let views = view::views_within(plan, store, limit, None).unwrap();
     for (target, expected) in plan.targets.iter().zip(&expected) {
         let view = &views.tensors[&target.key];
         assert_eq!(

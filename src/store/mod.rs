@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{Header, TensorView};
 
 mod checkpoint;
+mod compare;
 mod counted;
 mod distributed;
 mod identity;
@@ -23,6 +24,7 @@ mod side;
 mod variants;
 
 pub use checkpoint::Checkpoint;
+pub use compare::{Equality, Twins, differing_bytes, same_place, tensors_equal, twins};
 pub use counted::Counted;
 pub use identity::Identity;
 pub use memory::StateDict;

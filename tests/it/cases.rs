@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use regraft::config::Config;
-use regraft::execute::{tensors_equal, views};
+use regraft::execute::views;
 use regraft::key::Key;
 use regraft::library::Route;
 use regraft::plan::{Equality, Plan, PlanOptions, plan};
+use regraft::store::tensors_equal;
 use regraft::store::{OpenOptions, StateDict, Store as _, open};
 use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView, Wanted};
 use serde::Deserialize;

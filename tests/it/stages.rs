@@ -5,10 +5,11 @@ use std::path::Path;
 
 use regraft::diagnostic::{Diagnostics, codes};
 use regraft::error::Result as Opened;
-use regraft::execute::{Ties, WriteOptions, differing_bytes, views, write};
+use regraft::execute::{Ties, WriteOptions, views, write};
 use regraft::key::Key;
 use regraft::library::{Route, load};
 use regraft::plan::{Equality, Part, Plan, PlanOptions, plan};
+use regraft::store::differing_bytes;
 use regraft::store::{
     Checkpoint, Counted, Extent, Identity, OpenOptions, Store, open, safetensors_header,
 };

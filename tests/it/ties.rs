@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use regraft::diagnostic::codes;
-use regraft::execute::{Equality, tensors_equal, views, views_over};
+use regraft::execute::{views, views_over};
 use regraft::key::Key;
 use regraft::plan::{Plan, PlanOptions, Stage, TieOutcome, plan};
+use regraft::store::{Equality, tensors_equal};
 use regraft::store::{StateDict, Store as _};
 use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView, Wanted};
 use regraft::{Direction, compile};

@@ -16,12 +16,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::compile::{Layout, compile};
-use super::layout::MAX_PIECES;
 use super::report::peak_memory;
 use super::write::{Ties, carried, kept};
 use super::{FileLanes, Lane, Report, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::fuse::compile::{Layout, compile};
+use crate::execute::fuse::layout::MAX_PIECES;
 use crate::key::{Key, natural_order};
 use crate::plan::{Op, Plan};
 use crate::store::{Checkpoint, MAX_HEADER_LEN, Store as _, indexes_of, placed_header};

@@ -16,14 +16,14 @@ use crate::tensor::Dtype;
 
 use float8::power_of_two;
 use numbers::{Kind, Numbers};
-pub(super) use overflow::overflowed;
+pub(in crate::execute) use overflow::overflowed;
 
 /// Elements computed at once: small enough that all intermediate values stay in the cache.
-pub(super) const BLOCK: usize = 4096;
+pub(in crate::execute) const BLOCK: usize = 4096;
 
 /// An element-wise op with one input.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Step {
+pub(in crate::execute) enum Step {
     Cast,
     Add(f64),
     Mul(f64),
@@ -34,7 +34,7 @@ pub(super) enum Step {
 
 impl Step {
     /// Of an op of a plan, if it is one.
-    pub(super) fn of(op: &Op) -> Option<Self> {
+    pub(in crate::execute) fn of(op: &Op) -> Option<Self> {
         Some(match op {
             Op::Cast => Step::Cast,
             Op::Add { value } => Step::Add(*value),
@@ -50,7 +50,7 @@ impl Step {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] with the reason.
-    pub(super) fn check(self, from: Dtype, to: Dtype) -> Result<()> {
+    pub(in crate::execute) fn check(self, from: Dtype, to: Dtype) -> Result<()> {
         let unsupported = |why: String| Err(Error::new(ErrorKind::Unsupported, why));
         match self {
             Step::Cast if from == to => Ok(()),
@@ -88,7 +88,7 @@ impl Step {
     ///
     /// # Errors
     /// As [`check`](Self::check), and where an integer leaves its dtype.
-    pub(super) fn apply(self, from: Dtype, to: Dtype, input: &[u8]) -> Result<Vec<u8>> {
+    pub(in crate::execute) fn apply(self, from: Dtype, to: Dtype, input: &[u8]) -> Result<Vec<u8>> {
         self.check(from, to)?;
         if self == Step::Cast && from == to {
             return Ok(input.to_vec());
@@ -115,7 +115,11 @@ impl Step {
 ///
 /// # Errors
 /// If a dtype isn't numeric.
-pub(super) fn scale(x: (Dtype, &[u8]), scale: (Dtype, &[u8]), to: Dtype) -> Result<Vec<u8>> {
+pub(in crate::execute) fn scale(
+    x: (Dtype, &[u8]),
+    scale: (Dtype, &[u8]),
+    to: Dtype,
+) -> Result<Vec<u8>> {
     check_scale(x.0, scale.0, to)?;
     let values = |(dtype, bytes): (Dtype, &[u8])| {
         Numbers::decode(dtype, bytes)?.converted(Dtype::F32)?.into_f32()
@@ -132,7 +136,7 @@ pub(super) fn scale(x: (Dtype, &[u8]), scale: (Dtype, &[u8]), to: Dtype) -> Resu
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] with the reason.
-pub(super) fn check_scale(x: Dtype, scale: Dtype, to: Dtype) -> Result<()> {
+pub(in crate::execute) fn check_scale(x: Dtype, scale: Dtype, to: Dtype) -> Result<()> {
     if [x, scale, to].iter().any(|dtype| !matches!(Kind::of(*dtype), Some(Kind::F32 | Kind::F64))) {
         return Err(Error::new(
             ErrorKind::Unsupported,
@@ -152,7 +156,7 @@ const FP4: [f32; 16] =
 ///
 /// # Errors
 /// If `to` isn't a float.
-pub(super) fn mxfp4(codes: &[u8], scales: &[u8], to: Dtype) -> Result<Vec<u8>> {
+pub(in crate::execute) fn mxfp4(codes: &[u8], scales: &[u8], to: Dtype) -> Result<Vec<u8>> {
     check_scale(Dtype::F8_E8M0, Dtype::F8_E8M0, to)?;
     let value = |(code, scale): (&u8, &u8)| {
         FP4[usize::from(code & 15)] * power_of_two(i32::from(*scale) - 127)
@@ -168,7 +172,7 @@ pub(super) fn mxfp4(codes: &[u8], scales: &[u8], to: Dtype) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// If the dtype can't hold numbers, or holds integers and the value is none.
-pub(super) fn fill(value: f64, to: Dtype) -> Result<Vec<u8>> {
+pub(in crate::execute) fn fill(value: f64, to: Dtype) -> Result<Vec<u8>> {
     let unsupported = || {
         Error::new(
             ErrorKind::Unsupported,

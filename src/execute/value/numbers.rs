@@ -8,7 +8,7 @@ use crate::tensor::Dtype;
 
 /// The type that a dtype is computed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::execute) enum Kind {
     F32,
     F64,
     I64,
@@ -17,7 +17,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Of a dtype; `None` for complex numbers and for elements of less than a byte.
-    pub(super) fn of(dtype: Dtype) -> Option<Self> {
+    pub(in crate::execute) fn of(dtype: Dtype) -> Option<Self> {
         Some(match dtype {
             Dtype::F8_E5M2
             | Dtype::F8_E4M3
@@ -34,7 +34,7 @@ impl Kind {
 }
 
 /// A number as an integer, if it is one that 64 bits hold.
-pub(super) fn integer(value: f64) -> Option<i128> {
+pub(in crate::execute) fn integer(value: f64) -> Option<i128> {
     let whole = value.trunc() == value && value.abs() < 2f64.powi(64);
     // Exact: a whole number below 2^64.
     #[allow(clippy::cast_possible_truncation)]
@@ -43,7 +43,7 @@ pub(super) fn integer(value: f64) -> Option<i128> {
 
 /// Elements in the type that they are computed in.
 #[derive(Clone, Debug)]
-pub(super) enum Numbers {
+pub(in crate::execute) enum Numbers {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I64(Vec<i64>),
@@ -88,7 +88,7 @@ fn widened<H>(
 
 impl Numbers {
     /// Of packed elements; `None` if the dtype has no [`Kind`] or an element is cut.
-    pub(super) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Self> {
+    pub(in crate::execute) fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Self> {
         Some(match dtype {
             Dtype::F8_E4M3 => Numbers::F32(bytes.iter().map(|code| E4M3.decode(*code)).collect()),
             Dtype::F8_E5M2 => Numbers::F32(bytes.iter().map(|code| E5M2.decode(*code)).collect()),
@@ -121,7 +121,7 @@ impl Numbers {
     }
 
     /// Packed elements of a dtype whose kind this is; `None` if it is another.
-    pub(super) fn encode(&self, dtype: Dtype) -> Option<Vec<u8>> {
+    pub(in crate::execute) fn encode(&self, dtype: Dtype) -> Option<Vec<u8>> {
         Some(match (self, dtype) {
             (Numbers::F32(v), Dtype::F8_E4M3) => v.iter().map(|x| E4M3.encode(*x)).collect(),
             (Numbers::F32(v), Dtype::F8_E5M2) => v.iter().map(|x| E5M2.encode(*x)).collect(),
@@ -157,7 +157,7 @@ impl Numbers {
     /// In the kind of another dtype; `None` if it has none.
     // Conversions truncate and round on purpose: this is the cast.
     #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-    pub(super) fn converted(self, to: Dtype) -> Option<Self> {
+    pub(in crate::execute) fn converted(self, to: Dtype) -> Option<Self> {
         let kind = Kind::of(to)?;
         if to == Dtype::Bool {
             return Some(Numbers::U64(match self {
@@ -194,7 +194,7 @@ impl Numbers {
     }
 
     /// One integer, if the dtype can hold it.
-    pub(super) fn exact(value: i128, to: Dtype) -> Option<Self> {
+    pub(in crate::execute) fn exact(value: i128, to: Dtype) -> Option<Self> {
         match Kind::of(to)? {
             Kind::I64 => within(value, to)
                 .map(|value| i64::try_from(value).ok())
@@ -206,11 +206,15 @@ impl Numbers {
         }
     }
 
-    pub(super) fn into_f32(self) -> Option<Vec<f32>> {
+    pub(in crate::execute) fn into_f32(self) -> Option<Vec<f32>> {
         if let Numbers::F32(values) = self { Some(values) } else { None }
     }
 
-    pub(super) fn mapped(self, small: impl Fn(f32) -> f32, large: impl Fn(f64) -> f64) -> Self {
+    pub(in crate::execute) fn mapped(
+        self,
+        small: impl Fn(f32) -> f32,
+        large: impl Fn(f64) -> f64,
+    ) -> Self {
         match self {
             Numbers::F32(v) => Numbers::F32(v.into_iter().map(small).collect()),
             Numbers::F64(v) => Numbers::F64(v.into_iter().map(large).collect()),
@@ -221,7 +225,7 @@ impl Numbers {
     /// `None` where an integer leaves the dtype.
     // A factor is rounded to the type that is computed in, as PyTorch rounds a scalar.
     #[allow(clippy::cast_possible_truncation)]
-    pub(super) fn added(self, value: f64, dtype: Dtype) -> Option<Self> {
+    pub(in crate::execute) fn added(self, value: f64, dtype: Dtype) -> Option<Self> {
         match self {
             Numbers::F32(_) | Numbers::F64(_) => {
                 Some(self.mapped(|x| x + value as f32, |x| x + value))
@@ -233,7 +237,7 @@ impl Numbers {
     /// `None` where an integer leaves the dtype.
     // As `added`.
     #[allow(clippy::cast_possible_truncation)]
-    pub(super) fn multiplied(self, value: f64, dtype: Dtype) -> Option<Self> {
+    pub(in crate::execute) fn multiplied(self, value: f64, dtype: Dtype) -> Option<Self> {
         match self {
             Numbers::F32(_) | Numbers::F64(_) => {
                 Some(self.mapped(|x| x * value as f32, |x| x * value))
@@ -243,7 +247,7 @@ impl Numbers {
     }
 
     /// `None` where an integer leaves the dtype.
-    pub(super) fn negated(self, dtype: Dtype) -> Option<Self> {
+    pub(in crate::execute) fn negated(self, dtype: Dtype) -> Option<Self> {
         match self {
             Numbers::F32(_) | Numbers::F64(_) => Some(self.mapped(|x| -x, |x| -x)),
             integers => integers.exactly(dtype, i128::checked_neg),

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::super::gather::outside;
 use super::stream::OutFile;
 use crate::error::{Error, Result};
+use crate::execute::fuse::gather::outside;
 use crate::store::Extent;
 
 /// Most bytes of one job: long enough that the calls don't count, short enough that threads end

@@ -10,6 +10,7 @@ mod ranks;
 pub(super) mod record;
 pub(super) mod shards;
 pub(super) mod stream;
+mod verify;
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,13 +22,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use super::compile::{Layout, Value, compile};
-use super::gather::{Leaves, outside};
-use super::layout::{MAX_PIECES, Piece};
 use super::report::peak_memory;
-use super::verify::{self, CHECKSUMS};
 use super::{Lane, Report, naive, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::fuse::compile::{Layout, Value, compile};
+use crate::execute::fuse::gather::{Leaves, outside};
+use crate::execute::fuse::layout::{MAX_PIECES, Piece};
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan, Target};
 use crate::store::{Extent, Identity, Store};
@@ -37,6 +37,7 @@ pub use ranks::Rank;
 use record::Record;
 use shards::{INDEX, Item, Shards, lay_out};
 use stream::{OutFile, Output, Pool};
+pub use verify::{CHECKSUMS, Verified, verify};
 
 /// What becomes of ties in files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -610,7 +611,7 @@ fn root<'p>(plan: &'p Plan, target: &'p Target) -> Option<&'p Target> {
 fn check_sources(
     plan: &Plan,
     source: &dyn Store,
-    layouts: &[Arc<super::compile::Layout>],
+    layouts: &[Arc<crate::execute::fuse::compile::Layout>],
 ) -> Result<()> {
     for leaf in
         layouts.iter().flat_map(|layout| &layout.pieces).flat_map(|piece| &piece.value.leaves)

@@ -126,7 +126,7 @@ pub(in crate::execute) fn sum(file: &File, path: &Path, mut at: u64, len: u64) -
     let mut left = len;
     while left > 0 {
         let take = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        let piece = buffer.get_mut(..take).ok_or_else(super::super::gather::outside)?;
+        let piece = buffer.get_mut(..take).ok_or_else(crate::execute::fuse::gather::outside)?;
         file.read_exact_at(piece, at).map_err(|error| Error::io("cannot read", path, error))?;
         hasher.update(piece);
         at = at.saturating_add(take as u64);

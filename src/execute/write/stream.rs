@@ -13,14 +13,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 
-use super::super::compile::{Layout, Value};
-use super::super::gather::{GAP, Leaves, Worker, bytes_of, outside, sized, width};
-use super::super::layout::{Cut, MAX_PIECES, Piece, Which, clip};
-use super::super::{not_cancelled, tile};
 use super::Progress;
 use super::copy::{Run, join};
 use super::queue::{Batch, Queue};
 use crate::error::{Error, Result};
+use crate::execute::fuse::compile::{Layout, Value};
+use crate::execute::fuse::gather::{GAP, Leaves, Worker, bytes_of, outside, sized, width};
+use crate::execute::fuse::layout::{Cut, MAX_PIECES, Piece, Which, clip};
+use crate::execute::fuse::tile;
+use crate::execute::not_cancelled;
 use crate::store::Extent;
 use crate::tensor::Shape;
 

@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use regraft::error::{ErrorKind, Result};
-use regraft::execute::{Equality, differing_bytes, naive, tensors_equal, views, views_until};
+use regraft::execute::{naive, views, views_until};
 use regraft::key::Key;
 use regraft::plan::Op;
+use regraft::store::{Equality, differing_bytes, tensors_equal};
 use regraft::store::{Extent, Identity, OpenOptions, StateDict, Store, open, safetensors_header};
 use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
 

@@ -7,14 +7,14 @@
 
 use super::compile::{Expr, Leaf, Value};
 use super::layout::{Lane, Piece};
-use super::value::{self, BLOCK};
 use crate::error::{Error, Result};
+use crate::execute::value::{self, BLOCK};
 use crate::plan::NodeId;
 use crate::store::Extent;
 use crate::tensor::{Dtype, Shape, strided};
 
 /// Where the elements of leaves come from.
-pub(super) trait Leaves: Sync {
+pub(in crate::execute) trait Leaves: Sync {
     /// Reads `buffer.len()` bytes of a leaf, from `offset` bytes on.
     fn read(&self, leaf: NodeId, offset: u64, buffer: &mut [u8]) -> Result<()>;
 
@@ -29,10 +29,10 @@ pub(super) trait Leaves: Sync {
 }
 
 /// Gaps of up to so many bytes are read through: copying them takes about as long as another call.
-pub(super) const GAP: u64 = 8192;
+pub(in crate::execute) const GAP: u64 = 8192;
 
 /// Carries out pieces, with a buffer that is used again.
-pub(super) struct Worker {
+pub(in crate::execute) struct Worker {
     /// The stretch that is read.
     stretch: Vec<u8>,
     /// Largest stretch, in bytes.
@@ -40,17 +40,17 @@ pub(super) struct Worker {
     /// Largest gap that is read through, in bytes.
     gap: u64,
     /// Elements so far that were computed from finite ones and are infinite or NaN.
-    pub(super) overflowed: u64,
+    pub(in crate::execute) overflowed: u64,
 }
 
 impl Worker {
-    pub(super) fn new(limit: u64, gap: u64) -> Self {
+    pub(in crate::execute) fn new(limit: u64, gap: u64) -> Self {
         Self { stretch: Vec::new(), limit: limit.max(8), gap, overflowed: 0 }
     }
 
     /// Writes the elements of a piece, of `size` bytes each, to `out`, whose first element is the
     /// piece's first; `strides` are those of the piece's dims in `out`.
-    pub(super) fn place(
+    pub(in crate::execute) fn place(
         &mut self,
         piece: &Piece<Value>,
         size: u64,
@@ -232,12 +232,12 @@ impl Worker {
 }
 
 /// Bytes that an element of a leaf takes once gathered.
-pub(super) fn width(dtype: Dtype) -> u64 {
+pub(in crate::execute) fn width(dtype: Dtype) -> u64 {
     u64::from(dtype.bits() / 8).max(1)
 }
 
 /// Bytes of some elements, as this machine counts memory.
-pub(super) fn bytes_of(elements: u64, size: u64) -> Result<usize> {
+pub(in crate::execute) fn bytes_of(elements: u64, size: u64) -> Result<usize> {
     let bytes = elements.checked_mul(size).and_then(|bytes| usize::try_from(bytes).ok());
     bytes.ok_or_else(|| {
         Error::new(
@@ -247,12 +247,12 @@ pub(super) fn bytes_of(elements: u64, size: u64) -> Result<usize> {
     })
 }
 
-pub(super) fn outside() -> Error {
+pub(in crate::execute) fn outside() -> Error {
     Error::corrupt("a piece of a tensor leaves its source")
 }
 
 /// So many bytes of a buffer that is used again; what they hold is left over.
-pub(super) fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+pub(in crate::execute) fn sized(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
     if buffer.len() < len {
         buffer.resize(len, 0);
     }

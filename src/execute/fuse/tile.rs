@@ -12,7 +12,7 @@ use super::layout::Piece;
 const GOALS: [u64; 3] = [2 << 10, 1 << 20, u64::MAX];
 
 /// Steps of each dim in a tile of at most about `budget` bytes, its operands included.
-pub(super) fn tile(piece: &Piece<Value>, size: u64, budget: u64) -> Vec<u64> {
+pub(in crate::execute) fn tile(piece: &Piece<Value>, size: u64, budget: u64) -> Vec<u64> {
     let operands: u64 = if piece.value.is_copy() {
         0
     } else {
@@ -51,12 +51,12 @@ pub(super) fn tile(piece: &Piece<Value>, size: u64, budget: u64) -> Vec<u64> {
 }
 
 /// How many tiles of these steps a piece has.
-pub(super) fn count(piece: &Piece<Value>, steps: &[u64]) -> u64 {
+pub(in crate::execute) fn count(piece: &Piece<Value>, steps: &[u64]) -> u64 {
     piece.dims.iter().zip(steps).map(|(n, step)| n.div_ceil(*step)).product()
 }
 
 /// One of the tiles, counted in the order of the target.
-pub(super) fn nth(piece: &Piece<Value>, steps: &[u64], index: u64) -> Piece<Value> {
+pub(in crate::execute) fn nth(piece: &Piece<Value>, steps: &[u64], index: u64) -> Piece<Value> {
     let mut index = index;
     let mut part = piece.clone();
     for k in (0..piece.dims.len()).rev() {
@@ -69,7 +69,7 @@ pub(super) fn nth(piece: &Piece<Value>, steps: &[u64], index: u64) -> Piece<Valu
 }
 
 /// All tiles of a piece.
-pub(super) fn tiles(
+pub(in crate::execute) fn tiles(
     piece: &Piece<Value>,
     size: u64,
     budget: u64,

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::super::layout::{Axes, Cut, Piece, Which, clip, refine};
 use super::{Compiler, Expr, Value, whole_leaf};
+use crate::execute::fuse::layout::{Axes, Cut, Piece, Which, clip, refine};
 use crate::plan::NodeId;
 use crate::tensor::{Dtype, TensorInfo};
 
 impl Compiler<'_> {
     /// Scales as one leaf in row-major order: as they are, or as a temporary.
-    pub(super) fn scales(
+    pub(in crate::execute) fn scales(
         &self,
         id: NodeId,
         pieces: &[Piece<Value>],
@@ -25,7 +25,7 @@ impl Compiler<'_> {
         }
     }
 
-    pub(super) fn dequant_blocks(
+    pub(in crate::execute) fn dequant_blocks(
         &self,
         x: &[Piece<Value>],
         info: &TensorInfo,
@@ -113,7 +113,7 @@ impl Compiler<'_> {
         Some(out)
     }
 
-    pub(super) fn dequant_mxfp4(
+    pub(in crate::execute) fn dequant_mxfp4(
         &self,
         blocks: &[Piece<Value>],
         scales: &Piece<Value>,

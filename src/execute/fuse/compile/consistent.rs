@@ -1,12 +1,12 @@
 //! A plan is plain data that may come from anywhere: each node is checked against its inputs before
 //! anything is made of it.
 
-use super::super::value::{self, Step};
 use crate::error::{Error, Result};
+use crate::execute::value::{self, Step};
 use crate::plan::{NodeId, Op, Plan};
 use crate::tensor::{Dtype, TensorInfo};
 
-pub(super) fn inconsistent(what: &str) -> Error {
+pub(in crate::execute) fn inconsistent(what: &str) -> Error {
     Error::corrupt(format!("the plan is inconsistent: {what}"))
 }
 

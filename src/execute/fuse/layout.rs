@@ -15,48 +15,48 @@
 use crate::tensor::Shape;
 
 /// More pieces than this are not kept: the node is evaluated into a temporary tensor instead.
-pub(super) const MAX_PIECES: usize = 1 << 18;
+pub(in crate::execute) const MAX_PIECES: usize = 1 << 18;
 
 /// An affine map from the steps of a piece to elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lane {
+pub(in crate::execute) struct Lane {
     /// The element of the first step.
-    pub(super) offset: u64,
+    pub(in crate::execute) offset: u64,
     /// How many elements one step of each dim goes.
-    pub(super) strides: Vec<u64>,
+    pub(in crate::execute) strides: Vec<u64>,
 }
 
 /// Which lane of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Which {
+pub(in crate::execute) enum Which {
     Target,
     Operand(usize),
 }
 
 /// A box of steps. `T` says what to do with the operands' elements.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Piece<T> {
-    pub(super) dims: Vec<u64>,
-    pub(super) target: Lane,
-    pub(super) operands: Vec<Lane>,
-    pub(super) value: T,
+pub(in crate::execute) struct Piece<T> {
+    pub(in crate::execute) dims: Vec<u64>,
+    pub(in crate::execute) target: Lane,
+    pub(in crate::execute) operands: Vec<Lane>,
+    pub(in crate::execute) value: T,
 }
 
 impl<T: Clone + PartialEq> Piece<T> {
     /// All of a tensor of `numel` elements, in order.
-    pub(super) fn whole(numel: u64, operands: usize, value: T) -> Self {
+    pub(in crate::execute) fn whole(numel: u64, operands: usize, value: T) -> Self {
         let (dims, strides) = if numel > 1 { (vec![numel], vec![1]) } else { (vec![], vec![]) };
         let lane = Lane { offset: 0, strides };
         Self { dims, target: lane.clone(), operands: vec![lane; operands], value }
     }
 
     /// How many elements it writes.
-    pub(super) fn volume(&self) -> u64 {
+    pub(in crate::execute) fn volume(&self) -> u64 {
         self.dims.iter().product()
     }
 
     /// One past the last element of the target that it writes.
-    pub(super) fn end(&self) -> u64 {
+    pub(in crate::execute) fn end(&self) -> u64 {
         self.target.offset
             + 1
             + self
@@ -68,12 +68,12 @@ impl<T: Clone + PartialEq> Piece<T> {
     }
 
     /// Whether it is one stretch, the same on all sides.
-    pub(super) fn is_run(&self) -> bool {
+    pub(in crate::execute) fn is_run(&self) -> bool {
         self.dims.len() <= 1
             && self.lanes().all(|lane| lane.strides.iter().all(|stride| *stride == 1))
     }
 
-    pub(super) fn lane(&self, which: Which) -> &Lane {
+    pub(in crate::execute) fn lane(&self, which: Which) -> &Lane {
         match which {
             Which::Target => &self.target,
             Which::Operand(i) => &self.operands[i],
@@ -89,7 +89,7 @@ impl<T: Clone + PartialEq> Piece<T> {
     }
 
     /// The steps `start..start+len` of dim `k`; a dim of one step goes away.
-    pub(super) fn slice(&self, k: usize, start: u64, len: u64) -> Self {
+    pub(in crate::execute) fn slice(&self, k: usize, start: u64, len: u64) -> Self {
         let mut piece = self.clone();
         piece.dims[k] = len;
         for lane in piece.lanes_mut() {
@@ -129,7 +129,7 @@ impl<T: Clone + PartialEq> Piece<T> {
     }
 
     /// Adds an innermost dim, with its stride in each lane, the target's first.
-    pub(super) fn push_dim(&mut self, len: u64, strides: &[u64]) {
+    pub(in crate::execute) fn push_dim(&mut self, len: u64, strides: &[u64]) {
         self.dims.push(len);
         for (lane, stride) in self.lanes_mut().zip(strides) {
             lane.strides.push(*stride);
@@ -137,7 +137,7 @@ impl<T: Clone + PartialEq> Piece<T> {
     }
 
     /// Puts dims in the order of the target and joins those that every lane steps through as one.
-    pub(super) fn coalesce(&mut self) {
+    pub(in crate::execute) fn coalesce(&mut self) {
         let mut order: Vec<usize> = (0..self.dims.len()).collect();
         order.sort_by_key(|k| std::cmp::Reverse(self.target.strides[*k]));
         self.dims = order.iter().map(|k| self.dims[*k]).collect();
@@ -219,7 +219,7 @@ impl<T: Clone + PartialEq> Piece<T> {
 
 /// Coalesces, orders and joins the pieces of a tensor. The fewer and longer they are, the larger
 /// are the copies.
-pub(super) fn tidy<T: Clone + PartialEq>(pieces: &mut Vec<Piece<T>>) {
+pub(in crate::execute) fn tidy<T: Clone + PartialEq>(pieces: &mut Vec<Piece<T>>) {
     for piece in pieces.iter_mut() {
         piece.coalesce();
     }
@@ -239,30 +239,30 @@ pub(super) fn tidy<T: Clone + PartialEq>(pieces: &mut Vec<Piece<T>>) {
 
 /// The dimensions of a shape as distances in its row-major linear index.
 #[derive(Clone, Debug)]
-pub(super) struct Axes {
+pub(in crate::execute) struct Axes {
     sizes: Vec<u64>,
     strides: Vec<u64>,
 }
 
 impl Axes {
     /// Of a shape without empty dimensions.
-    pub(super) fn new(sizes: &[u64]) -> Self {
+    pub(in crate::execute) fn new(sizes: &[u64]) -> Self {
         Self { sizes: sizes.to_vec(), strides: Shape::from(sizes).contiguous_strides() }
     }
 
     /// Which axis a step of `stride` (not 0) goes along.
-    pub(super) fn owner(&self, stride: u64) -> Option<usize> {
+    pub(in crate::execute) fn owner(&self, stride: u64) -> Option<usize> {
         self.strides.iter().position(|axis| stride.is_multiple_of(*axis))
     }
 
     /// A linear index as coordinates.
-    pub(super) fn coordinates(&self, index: u64) -> impl Iterator<Item = u64> {
+    pub(in crate::execute) fn coordinates(&self, index: u64) -> impl Iterator<Item = u64> {
         self.strides.iter().zip(&self.sizes).map(move |(stride, size)| index / stride % size)
     }
 
     /// A refined lane when its axes get other strides, and its coordinates are moved by `shift`
     /// (added) first.
-    pub(super) fn moved(
+    pub(in crate::execute) fn moved(
         &self,
         lane: &Lane,
         strides: &[u64],
@@ -283,7 +283,7 @@ impl Axes {
 
 /// Cuts a piece until no step of a lane carries from one axis into another. `None` if that takes
 /// too many pieces.
-pub(super) fn refine<T: Clone + PartialEq>(
+pub(in crate::execute) fn refine<T: Clone + PartialEq>(
     piece: Piece<T>,
     which: Which,
     axes: &Axes,
@@ -348,30 +348,30 @@ pub(super) fn refine<T: Clone + PartialEq>(
 
 /// A stretch of coordinates along one axis.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cut {
+pub(in crate::execute) struct Cut {
     /// Distance of neighbours along the axis.
-    pub(super) stride: u64,
+    pub(in crate::execute) stride: u64,
     /// Length of the axis.
-    pub(super) size: u64,
+    pub(in crate::execute) size: u64,
     /// The coordinates that stay.
-    pub(super) range: (u64, u64),
+    pub(in crate::execute) range: (u64, u64),
 }
 
 impl Cut {
     /// Along an axis of a shape.
-    pub(super) fn along(axes: &Axes, axis: usize, range: (u64, u64)) -> Self {
+    pub(in crate::execute) fn along(axes: &Axes, axis: usize, range: (u64, u64)) -> Self {
         Self { stride: axes.strides[axis], size: axes.sizes[axis], range }
     }
 
     /// A stretch of the linear index itself.
-    pub(super) fn linear(numel: u64, range: (u64, u64)) -> Self {
+    pub(in crate::execute) fn linear(numel: u64, range: (u64, u64)) -> Self {
         Self { stride: 1, size: numel, range }
     }
 }
 
 /// Keeps the steps of a refined piece whose coordinate along an axis lies in a range. `None` if
 /// that takes too many pieces.
-pub(super) fn clip<T: Clone + PartialEq>(
+pub(in crate::execute) fn clip<T: Clone + PartialEq>(
     piece: Piece<T>,
     which: Which,
     cut: Cut,

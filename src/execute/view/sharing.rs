@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use super::compile::compile;
-use super::layout::MAX_PIECES;
-use super::memory::affine;
+use super::affine;
 use crate::error::Result;
+use crate::execute::fuse::compile::compile;
+use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::Plan;
 
 /// What a target is when a plan is carried out in memory over contiguous sources, as those of files

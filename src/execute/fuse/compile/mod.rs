@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::layout::{Axes, Cut, Piece, Which, clip, refine, tidy};
-use super::value::{self, Step};
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::value::{self, Step};
 use crate::plan::{NodeId, Op, Plan};
 use crate::tensor::{Dtype, TensorInfo};
 pub(in crate::execute) use consistent::check;

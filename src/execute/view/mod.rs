@@ -1,6 +1,8 @@
 //! In memory: a target that is one affine view of one source *is* a view of it; only the others are
 //! made.
 
+mod sharing;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,16 +11,17 @@ use std::sync::atomic::AtomicBool;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
-use super::compile::{Layout, Value, compile};
-use super::gather::{GAP, Leaves, Worker, bytes_of, outside};
-use super::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
-use super::tile::tiles;
-use super::{Report, naive, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::fuse::compile::{Layout, Value, compile};
+use crate::execute::fuse::gather::{GAP, Leaves, Worker, bytes_of, outside};
+use crate::execute::fuse::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
+use crate::execute::fuse::tile::tiles;
+use crate::execute::{Report, naive, not_cancelled};
 use crate::key::{Key, natural_order};
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::Store;
 use crate::tensor::{Dtype, Storage, TensorInfo, TensorView};
+pub use sharing::{Sharing, sharing};
 
 /// A plan carried out in memory.
 #[derive(Clone, Debug, Default)]
