@@ -32,7 +32,52 @@ const PURE: &[&str] = &["key", "diagnostic", "tensor", "syntax", "check", "plan"
 const MAPS_MEMORY: &[&str] = &["src/store/checkpoint.rs"];
 
 /// Files of more than 600 lines, and why.
-const LONG: &[(&str, &str)] = &[];
+const LONG: &[(&str, &str)] = &[
+    ("src/check/lower.rs", "to be parted"),
+    ("src/check/op.rs", "to be parted"),
+    ("src/check/proof/idempotence.rs", "to be parted"),
+    ("src/execute/write/mod.rs", "to be parted"),
+    ("src/key/pattern.rs", "to be parted"),
+    ("src/plan/pass/tie.rs", "to be parted"),
+];
+
+/// The most lines a function may have.
+const FUNCTION_LINES: usize = 80;
+
+/// Functions of more lines: a file, a name, and why.
+const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
+    ("src/execute/write/mod.rs", "write", "to be parted"),
+    ("src/check/invertible.rs", "simulate", "to be parted"),
+    ("src/check/op.rs", "resolve", "to be parted"),
+    ("src/plan/pass/rewrite.rs", "match_keys", "to be parted"),
+    ("src/plan/blocks.rs", "check_blocks", "to be parted"),
+    ("src/execute/fuse/gather.rs", "gather", "to be parted"),
+    ("src/plan/lower.rs", "each", "to be parted"),
+    ("src/syntax/parse/words.rs", "name", "to be parted"),
+    ("src/syntax/parse/build.rs", "statement", "to be parted"),
+    ("python/src/plan.rs", "plan", "to be parted"),
+    ("src/checkpoint/reference/unpickle.rs", "object", "to be parted"),
+    ("tests/it/durability.rs", "four_ranks_write_what_one_process_writes", "to be parted"),
+    ("tests/it/durability/kills.rs", "killed_in_place", "to be parted"),
+    ("src/plan/pass/instance.rs", "joint", "to be parted"),
+    ("tests/it/durability/kills.rs", "killed", "to be parted"),
+    ("src/check/invertible.rs", "captures", "to be parted"),
+    ("src/plan/pass/instance.rs", "instance", "to be parted"),
+    ("src/execute/naive.rs", "step", "to be parted"),
+    ("python/src/files.rs", "write", "to be parted"),
+    ("src/check/lower.rs", "statement", "to be parted"),
+    ("src/cli/explain.rs", "text", "to be parted"),
+    ("src/plan/pass/rewrite.rs", "rewrite", "to be parted"),
+    ("src/execute/patch/journal.rs", "recover", "to be parted"),
+    ("src/execute/tests/random.rs", "op", "to be parted"),
+    ("src/check/capture.rs", "declare_atoms", "to be parted"),
+    ("src/check/lower.rs", "rule", "to be parted"),
+    ("src/cli/ties.rs", "text", "to be parted"),
+    ("src/execute/fuse/compile/dequant.rs", "dequant_blocks", "to be parted"),
+    ("src/syntax/print.rs", "of", "to be parted"),
+    ("src/syntax/parse/mod.rs", "group", "to be parted"),
+    ("src/plan/lower.rs", "join", "to be parted"),
+];
 
 /// A source file: its path from the root of the project, and its lines without comments.
 struct File {
@@ -299,6 +344,70 @@ fn files_are_short() {
             "{path} is short now ({reason}): take it from the list"
         );
     }
+}
+
+/// The functions of a formatted file with how many lines each has, from `fn` to the brace that
+/// closes it. `scripts/longest.py` counts in the same way.
+fn functions(file: &File) -> Vec<(&str, usize)> {
+    let mut found = Vec::new();
+    let mut open: Vec<(usize, &str, usize)> = Vec::new();
+    for (at, line) in file.code.iter().enumerate() {
+        let indent = line.len() - line.trim_start().len();
+        let item = line.trim();
+        if let Some((_, after)) = item.split_once("fn ")
+            && ["", "pub", "const", "unsafe", "pub const", "pub unsafe"].contains(&visible(item))
+            && !item.ends_with([';', '}'])
+        {
+            let end = after.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+            open.push((indent, &after[..end.unwrap_or(after.len())], at));
+        } else if open.last().is_some_and(|(outer, ..)| *outer == indent) {
+            match item {
+                "}" => found.extend(open.pop().map(|(_, name, from)| (name, at - from + 1))),
+                // A declaration without a body, as in a trait.
+                _ if item.starts_with(')') && item.ends_with(';') => drop(open.pop()),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
+/// What stands before `fn`, without the path of a `pub(…)`.
+fn visible(item: &str) -> &str {
+    let before = item.split("fn ").next().unwrap_or_default().trim();
+    match before.strip_prefix("pub(") {
+        Some(rest) => rest.split_once(')').map_or(before, |(_, rest)| rest.trim()),
+        None => before,
+    }
+}
+
+#[test]
+fn functions_are_short() {
+    let folders = ["src", "python/src", "tests", "benches", "examples", "fuzz"];
+    let files: Vec<File> = folders.iter().flat_map(|folder| rust_files(folder)).collect();
+    let mut long = Vec::new();
+    let mut exempt: Vec<_> = LONG_FUNCTIONS.iter().collect();
+    for file in &files {
+        for (name, lines) in functions(file).into_iter().filter(|(_, n)| *n > FUNCTION_LINES) {
+            let known = exempt.iter().position(|(path, f, _)| *path == file.path && *f == name);
+            match known {
+                Some(at) => drop(exempt.remove(at)),
+                None => long.push(format!("{}: {name} has {lines} lines", file.path)),
+            }
+        }
+    }
+    refuse("functions of more than 80 lines", long);
+    let short = exempt.iter().map(|(path, name, _)| format!("{path}: {name}"));
+    refuse("short or gone now: take it from the list", short.collect());
+}
+
+#[test]
+fn lines_of_a_function_are_counted() {
+    let text = "    pub(super) fn a(\n        x: u8,\n    ) {\n        fn b() {\n            x\n        }\n    }\n\
+                trait T {\n    fn c(\n        &self,\n    );\n}\nfn d() {}\n";
+    let code = text.lines().map(str::to_owned).collect();
+    let file = File { path: String::new(), text: text.to_owned(), code };
+    assert_eq!(functions(&file), [("b", 3), ("a", 7)]);
 }
 
 #[test]
