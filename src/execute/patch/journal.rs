@@ -14,7 +14,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::write::place::sync;
+use crate::execute::write::staging::sync;
 use crate::seal::seal;
 use crate::store::{JOURNAL, MAX_HEADER_LEN};
 
