@@ -24,8 +24,12 @@ pub mod execute;
 
 pub mod library;
 
+pub mod conversion;
+
 pub mod checkpoint;
 
 pub use check::{Direction, Rules};
-pub use library::{Route, compile, load};
+pub use conversion::Conversion;
+pub use error::Error;
+pub use library::{Failure, Route, compile, load};
 pub use plan::{Plan, PlanOptions, plan};

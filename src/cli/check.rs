@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use regraft::check::{Idempotence, Twice, idempotence, repeats_backwards};
 use regraft::diagnostic::{Diagnostic, Severity};
 use regraft::error::Error;
-use regraft::library::{self, Library, LoadError};
+use regraft::library::{self, Library};
 use serde_json::json;
 
 use super::console::Console;
@@ -45,8 +45,8 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
                         .then(|| (idempotence(&rules), repeats_backwards(&rules)));
                     (rules.findings, proof)
                 }
-                Err(LoadError::Rules(diagnostics)) => (diagnostics.0, None),
-                Err(LoadError::World(error)) => return Err(error.into()),
+                Err(regraft::Failure::Rules(diagnostics)) => (diagnostics.0, None),
+                Err(regraft::Failure::World(error)) => return Err(error.into()),
             };
         console.findings(&found);
         if console.json {

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use regraft::config::Config;
+use regraft::conversion::config_beside;
 use regraft::library::detect;
 use regraft::store::{OpenOptions, Store as _, open_all};
 
 use super::console::Console;
-use super::conversion::beside;
 use super::{Outcome, Result};
 
 /// Names the rule files and layouts that explain a checkpoint's keys, the best first
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let checkpoint = open_all(&arguments.sources, &OpenOptions::default())?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
-        None => beside(&checkpoint)?,
+        None => config_beside(&checkpoint)?,
     };
     let mut found = detect(checkpoint.header(), &config);
     found.truncate(arguments.top);

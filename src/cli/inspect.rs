@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use regraft::config::Config;
+use regraft::conversion::config_beside;
 use regraft::diagnostic::Diagnostic;
 use regraft::diagnostic::plain::one_line;
 use regraft::key::{Key, natural_order};
@@ -17,7 +18,6 @@ use regraft::tensor::{Header, TensorInfo};
 use serde_json::{Map, Value, json};
 
 use super::console::{Console, has_findings};
-use super::conversion::beside;
 use super::group::Groups;
 use super::size::Size;
 use super::summary::counted;
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
     let checkpoint = open_all(&arguments.sources, &options)?;
     // A config that can't be read is for those to say who need it.
-    let config = beside(&checkpoint).unwrap_or_else(|_| Config::empty());
+    let config = config_beside(&checkpoint).unwrap_or_else(|_| Config::empty());
     let findings = implausible(checkpoint.header(), &config, None, false);
     let equal = if arguments.bytes { twins(&checkpoint)? } else { Vec::new() };
     let equal: Vec<Vec<Key>> = equal.into_iter().map(|group| group.keys).collect();

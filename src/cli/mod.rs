@@ -35,7 +35,6 @@ use anstream::ColorChoice;
 use clap::{Parser, Subcommand, ValueEnum};
 use regraft::diagnostic::{Diagnostic, Diagnostics, codes};
 use regraft::error::{Error, ErrorKind};
-use regraft::library::LoadError;
 use serde_json::json;
 
 use console::Console;
@@ -138,11 +137,11 @@ impl From<Diagnostics> for Failure {
     }
 }
 
-impl From<LoadError> for Failure {
-    fn from(error: LoadError) -> Self {
-        match error {
-            LoadError::Rules(diagnostics) => Failure::Rules(diagnostics),
-            LoadError::World(error) => Failure::World(error),
+impl From<regraft::Failure> for Failure {
+    fn from(failure: regraft::Failure) -> Self {
+        match failure {
+            regraft::Failure::Rules(diagnostics) => Failure::Rules(diagnostics),
+            regraft::Failure::World(error) => Failure::World(error),
         }
     }
 }

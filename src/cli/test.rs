@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use regraft::config::Config;
 use regraft::error::Error;
-use regraft::library::{self, Library, LoadError, Route};
+use regraft::library::{self, Library, Route};
 use regraft::plan::PlanOptions;
 use regraft::store::{OpenOptions, Store as _, open};
 use serde_json::json;
@@ -58,13 +58,13 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     for file in rule_files(&arguments.rules)? {
         let rules = match library::load_with(&file, library) {
             Ok(rules) => rules,
-            Err(LoadError::Rules(diagnostics)) => {
+            Err(regraft::Failure::Rules(diagnostics)) => {
                 console.findings(&diagnostics.0);
                 total.failed.push(file.clone());
                 broken = true;
                 continue;
             }
-            Err(LoadError::World(error)) => return Err(error.into()),
+            Err(regraft::Failure::World(error)) => return Err(error.into()),
         };
         total.examples += rules.examples.len();
         let failed = library::check_examples(&rules);

@@ -1,14 +1,16 @@
 //! `regraft ties`: which tensors are one, by storage, by bytes, by the file's own word and by
 //! declaration, and where these disagree.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use regraft::config::{Config, TieDecision};
+use regraft::conversion::{config_beside, equality};
 use regraft::diagnostic::plain::one_line;
 use regraft::key::Key;
-use regraft::library::{self, HUB, MODEL, Route};
+use regraft::library::{HUB, MODEL, Route};
 use regraft::plan::{Equality, Op, Plan, PlanOptions, RuleId, TieOutcome};
 use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
 use regraft::store::{Twins, same_place, twins};
@@ -16,7 +18,7 @@ use regraft::tensor::Header;
 use serde::Serialize;
 
 use super::console::{Console, rule_line};
-use super::conversion::{Comparison, beside};
+use super::conversion::named_rules;
 use super::group::Groups;
 use super::related::Sources;
 use super::size::Size;
@@ -67,26 +69,22 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
-    let named = arguments
-        .rules
-        .iter()
-        .map(|name| {
-            library::load_with(name, library::Library { allow_outside: arguments.allow_outside })
-        })
-        .collect::<std::result::Result<Vec<_>, _>>()?;
+    let named = named_rules(&arguments.rules, arguments.allow_outside)?;
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
     let checkpoint = open_all(&arguments.sources, &options)?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
-        None => beside(&checkpoint)?,
+        None => config_beside(&checkpoint)?,
     };
-    let routes = if named.is_empty() {
-        [
+    let routes = match named {
+        None => [
             Route::by_config(&config, Some(HUB), Some(MODEL))?,
             Route::by_config(&config, Some(MODEL), Some(HUB))?,
-        ]
-    } else {
-        [Route::named(named.clone(), None, None, false)?, Route::named(named, None, None, true)?]
+        ],
+        Some(named) => [
+            Route::named(named.clone(), None, None, false)?,
+            Route::named(named, None, None, true)?,
+        ],
     };
     let reads = checkpoint.has_bytes() && !arguments.no_bytes;
     let source = Counted::new(&checkpoint);
@@ -138,7 +136,8 @@ impl Facts<'_> {
         header: &Header,
         origin: &dyn Fn(&str) -> Option<Key>,
     ) -> Result<Plan> {
-        let comparison = Comparison::new(self.source);
+        // The planner can't be told that reading failed: the first failure is kept.
+        let failed = RefCell::new(None);
         let equal = |a: &str, b: &str| {
             let (a, b) = (origin(a)?, origin(b)?);
             if a == b {
@@ -147,7 +146,10 @@ impl Facts<'_> {
             if !self.reads {
                 return None;
             }
-            comparison.equal(&a, &b)
+            equality(self.source, &a, &b).unwrap_or_else(|error| {
+                failed.borrow_mut().get_or_insert(error);
+                None
+            })
         };
         let options = PlanOptions {
             config: self.config.clone(),
@@ -157,7 +159,9 @@ impl Facts<'_> {
             ..PlanOptions::default()
         };
         let plan = regraft::plan(&route.stages(), header, &options);
-        comparison.checked()?;
+        if let Some(error) = failed.take() {
+            return Err(error.into());
+        }
         Ok(plan?)
     }
 

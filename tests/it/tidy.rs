@@ -18,6 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["plan"],
     &["execute"],
     &["library"],
+    &["conversion"],
     &["checkpoint"],
     &["cli"],
 ];

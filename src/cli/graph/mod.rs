@@ -12,7 +12,7 @@ use regraft::plan::{DropReason, Plan, RuleId};
 use serde::Serialize;
 
 use super::console::{Console, has_findings};
-use super::conversion::Conversion;
+use super::conversion::ConversionArguments;
 use super::group::Groups;
 use super::related::Sources;
 use super::summary::{Shape, shape};
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     sources: Vec<PathBuf>,
 
     #[command(flatten)]
-    conversion: Conversion,
+    conversion: ConversionArguments,
 
     /// What to print
     #[arg(long, value_name = "FORMAT", default_value = "dot")]
@@ -122,7 +122,7 @@ impl Kind {
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
-    let plan = prepared.plan(false)?;
+    let plan = prepared.plan_by_headers()?.plan;
     let drawing = draw(&plan, arguments.all);
     match arguments.format {
         _ if console.json => console.json(&drawing)?,

@@ -23,7 +23,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use super::report::peak_memory;
-use super::{Lane, Report, naive, not_cancelled};
+use super::{Lane, Rank, Report, naive, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::{Layout, Value, compile};
 use crate::execute::fuse::gather::{Leaves, outside};
@@ -33,7 +33,6 @@ use crate::plan::{NodeId, Op, Plan, Target};
 use crate::store::{Extent, Identity, Store};
 use crate::tensor::Header;
 use place::{Mode, Spot, Staging, create, sync};
-pub use ranks::Rank;
 use record::Record;
 use shards::{INDEX, Item, Shards, lay_out};
 use stream::{OutFile, Output, Pool};
