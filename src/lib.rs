@@ -33,3 +33,8 @@ pub use conversion::Conversion;
 pub use error::Error;
 pub use library::{Failure, Route, compile, load};
 pub use plan::{Plan, PlanOptions, plan};
+
+/// README's program is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
