@@ -26,8 +26,6 @@ pub mod library;
 
 pub mod conversion;
 
-pub mod checkpoint;
-
 pub use check::{Direction, Rules};
 pub use conversion::Conversion;
 pub use error::Error;

@@ -321,6 +321,61 @@ fn what_documents_name_is_there() {
     assert!(named > 50, "only {named} files are named");
 }
 
+/// Every `.rs` file of the workspace's crates as one text.
+fn sources() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open: Vec<_> =
+        ["src", "seed/src", "python/src", "tests/it"].map(|at| root.join(at)).into();
+    let mut text = String::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// A reader of ARCHITECTURE.md looks for what it names: types, functions as `name()`, and methods
+/// or variants as `Type::name` are those of the code.
+#[test]
+fn what_the_architecture_names_is_in_the_code() {
+    let text = document("ARCHITECTURE.md");
+    let sources = sources();
+    let words: BTreeSet<&str> = sources
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let functions: BTreeSet<&str> = sources
+        .split("fn ")
+        .skip(1)
+        .filter_map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next())
+        .collect();
+    let word = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let mut named = 0;
+    for name in text.split('`').skip(1).step_by(2) {
+        let (path, function) = match name.strip_suffix("()") {
+            Some(path) => (path, true),
+            None => (name, false),
+        };
+        let parts: Vec<&str> = path.split("::").collect();
+        let typed = parts.iter().any(|part| part.starts_with(char::is_uppercase))
+            && parts.iter().all(|part| part.contains(char::is_lowercase));
+        if !parts.iter().all(|part| word(part)) || !(function || typed) {
+            continue;
+        }
+        let last = parts.last().copied().unwrap_or_default();
+        assert!(!function || functions.contains(last), "no function is called `{name}`");
+        for part in &parts {
+            assert!(words.contains(part), "`{name}`: the code knows no `{part}`");
+        }
+        named += 1;
+    }
+    assert!(named > 10, "only {named} names");
+}
+
 /// The rule file in it is the one that its command line names.
 #[test]
 fn the_readme_shows_its_example() {

@@ -22,7 +22,6 @@ mod ops;
 mod patterns;
 mod proofs;
 mod ranks;
-mod seed;
 mod stages;
 mod store;
 mod syntax;

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use regraft::checkpoint::dtypes::TorchDtype;
-use regraft::checkpoint::reference::PyNumber;
-use regraft::checkpoint::{
+use regraft::config::Config;
+use regraft_seed::dtypes::TorchDtype;
+use regraft_seed::reference::PyNumber;
+use regraft_seed::{
     DeclaredTies, Device, InputEmbeddings, Layout, Model, Param, PlainStateDict, Tensor,
     TieSupport, Value,
 };
-use regraft::config::Config;
 use serde_json::{Map, Value as Json, json};
 
 /// What a call gave.
@@ -28,10 +28,10 @@ pub(super) struct Case {
 }
 
 pub(super) fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/seed").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// The calls of a file of the form of `tests/fixtures/seed/cases.json`.
+/// The calls of a file of the form of `tests/fixtures/cases.json`.
 pub(super) fn read(path: PathBuf) -> Vec<Case> {
     let text =
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

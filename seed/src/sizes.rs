@@ -10,7 +10,7 @@ use super::Compat;
 use super::dtypes::TorchDtype;
 use super::model::{Layout, PlainStateDict, Tensor, Value};
 use super::reference::{Json, PyNumber, Raised, decode_utf8, parse};
-use crate::tensor::Header;
+use regraft::tensor::Header;
 
 /// The largest index that is read, in bytes: that of a checkpoint of a million tensors has some 100
 /// MB.

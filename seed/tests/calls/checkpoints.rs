@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use regraft::checkpoint::dtypes::TorchDtype;
 use regraft::key::Key;
 use regraft::store::safetensors_header;
 use regraft::tensor::{Dtype, TensorInfo};
+use regraft_seed::dtypes::TorchDtype;
 use serde_json::{Value as Json, json};
 
 use super::case::{Case, Outcome, text};

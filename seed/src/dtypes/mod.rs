@@ -16,9 +16,9 @@ use indexmap::IndexMap;
 use super::Compat;
 use super::model::{PlainStateDict, Value};
 use super::reference::{Json, Raised, decode_utf8, parse, unpickle};
-use crate::error::ErrorKind;
-use crate::store::{OpenOptions, Store, open};
-use crate::tensor::Dtype;
+use regraft::error::ErrorKind;
+use regraft::store::{OpenOptions, Store, open};
+use regraft::tensor::Dtype;
 
 pub use torch::TorchDtype;
 

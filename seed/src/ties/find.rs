@@ -1,10 +1,10 @@
 //! Which of a model's parameters are the output head and the input embedding, and whether they are
 //! one.
 
-use crate::checkpoint::Compat;
-use crate::checkpoint::model::{DeclaredTies, Device, InputEmbeddings, Layout, Model, Tensor};
-use crate::checkpoint::names::normalize_param_name;
-use crate::checkpoint::rules::lists;
+use crate::Compat;
+use crate::model::{DeclaredTies, Device, InputEmbeddings, Layout, Model, Tensor};
+use crate::names::normalize_param_name;
+use crate::rules::lists;
 
 use super::is_tied_word_embeddings;
 

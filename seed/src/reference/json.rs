@@ -7,7 +7,7 @@ use super::{PyNumber, Raised};
 
 /// A value, as far as the reference looks at one.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::checkpoint) enum Json {
+pub(crate) enum Json {
     /// `null`
     Null,
     /// A boolean or an integer: Python counts both as integers.
@@ -24,7 +24,7 @@ pub(in crate::checkpoint) enum Json {
 
 impl Json {
     /// The value of a key: the last of that name.
-    pub(in crate::checkpoint) fn get(&self, key: &str) -> Option<&Json> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Json> {
         match self {
             Json::Dict(entries) => {
                 entries.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
@@ -34,7 +34,7 @@ impl Json {
     }
 
     /// `type(value).__name__`
-    pub(in crate::checkpoint) fn type_name(&self) -> &'static str {
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Json::Null => "NoneType",
             Json::Int(PyNumber::Bool(_)) => "bool",
@@ -58,7 +58,7 @@ const MAX_DIGITS: usize = 4300;
 /// # Errors
 /// What `json.loads` raises besides that: `RecursionError` for deep nesting, `ValueError` for an
 /// integer of more than 4300 digits.
-pub(in crate::checkpoint) fn parse(text: &str) -> Result<Option<Json>, Raised> {
+pub(crate) fn parse(text: &str) -> Result<Option<Json>, Raised> {
     let mut parser = Parser { bytes: text.as_bytes(), at: 0 };
     let value = match parser.value(0) {
         Ok(value) => value,

@@ -9,10 +9,10 @@ use indexmap::IndexMap;
 
 use super::dtypes::TorchDtype;
 use super::names::module_names;
-use crate::config::Config;
-use crate::plan::Plan;
-use crate::store::StateDict;
-use crate::tensor::{Dtype, Header, Shape, TensorInfo, TensorView};
+use regraft::config::Config;
+use regraft::plan::Plan;
+use regraft::store::StateDict;
+use regraft::tensor::{Dtype, Header, Shape, TensorInfo, TensorView};
 
 /// Where a tensor's bytes are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -14,14 +14,14 @@ use std::io::{Read, Seek, SeekFrom};
 
 use super::Raised;
 use super::archive::{Archive, MAX_PICKLE, pickle_in_archive, u16_at, u32_at};
-use crate::checkpoint::dtypes::TorchDtype;
+use crate::dtypes::TorchDtype;
 
 /// Key and dtype of each tensor of a state dict that `torch.save` wrote, in order.
 ///
 /// # Errors
 /// An `UnpicklingError` for a file that is neither form of such a file, or that needs code to run;
 /// an `OSError` where reading fails.
-pub(in crate::checkpoint) fn state_dict_dtypes(
+pub(crate) fn state_dict_dtypes(
     mut file: impl Read + Seek,
 ) -> Result<Vec<(String, TorchDtype)>, Raised> {
     let failed = |error: std::io::Error| Raised::new("OSError", error.to_string());

@@ -1,15 +1,13 @@
 use serde_json::json;
 
 use super::*;
-use crate::checkpoint::dtypes::TorchDtype;
-use crate::checkpoint::model::{
-    DeclaredTies, InputEmbeddings, Param, PlainStateDict, Tensor, Value,
-};
-use crate::checkpoint::names::module_names;
-use crate::checkpoint::reference::Raised;
-use crate::key::Key;
-use crate::store::StateDict;
-use crate::tensor::{Dtype, Storage, TensorInfo, TensorView};
+use crate::dtypes::TorchDtype;
+use crate::model::{DeclaredTies, InputEmbeddings, Param, PlainStateDict, Tensor, Value};
+use crate::names::module_names;
+use crate::reference::Raised;
+use regraft::key::Key;
+use regraft::store::StateDict;
+use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
 /// A tied model: a tensor for each `name storage`, all F32 `[6, 4]`.
 fn model(params: &[(&str, u64)]) -> Model {
@@ -112,7 +110,7 @@ fn an_alias_is_the_whole_tensor() {
     assert_eq!(of(&|right| right.shape = vec![2, 4].into()), (false, true));
     assert_eq!(of(&|right| right.offset = 4), (false, false));
     assert_eq!(of(&|right| right.storage = 1), (false, false));
-    assert_eq!(of(&|right| right.device = crate::checkpoint::Device::Meta), (false, false));
+    assert_eq!(of(&|right| right.device = crate::Device::Meta), (false, false));
     let row = Tensor {
         object: 9,
         strides: vec![7, 1],
@@ -296,20 +294,23 @@ fn tensors_in_memory_are_tied_without_a_copy() {
 #[test]
 fn a_plan_that_ties_gives_a_tied_model() {
     let info = TensorInfo::new(Dtype::F32, vec![6, 4]);
-    let header = crate::tensor::Header::from_infos([(Key::from(EMBEDDING), info)]);
-    let rules = crate::library::rules("tied_lm_head").unwrap();
-    let stages =
-        [crate::plan::Stage { rules, direction: crate::check::Direction::Forward, named: false }];
+    let header = regraft::tensor::Header::from_infos([(Key::from(EMBEDDING), info)]);
+    let rules = regraft::library::rules("tied_lm_head").unwrap();
+    let stages = [regraft::plan::Stage {
+        rules,
+        direction: regraft::check::Direction::Forward,
+        named: false,
+    }];
     let config = Config::from_value(json!({"tie_word_embeddings": true}));
-    let options = crate::plan::PlanOptions { config: config.clone(), ..Default::default() };
-    let plan = crate::plan::plan(&stages, &header, &options).unwrap();
+    let options = regraft::plan::PlanOptions { config: config.clone(), ..Default::default() };
+    let plan = regraft::plan::plan(&stages, &header, &options).unwrap();
     assert!(plan.target("lm_head.weight").is_some(), "{:?}", plan.findings);
     assert!(has_local_tied_lm_head(&Model::from_plan(&plan, Some(config)), Compat::Strict));
 }
 
 #[test]
 fn tensors_at_one_place_of_a_file_are_one() {
-    use crate::tensor::{Entry, Header, Location};
+    use regraft::tensor::{Entry, Header, Location};
     let entry = |offset| Entry {
         info: TensorInfo::new(Dtype::F32, vec![6, 4]),
         location: Some(Location { file: 0, offset, len: 96 }),

@@ -15,7 +15,7 @@ pub const REFERENCE_PATTERNS: &[&str] = &["nvidia/*"];
 /// Whether a model's own code may run: its name is a hub repository that a pattern allows, and no
 /// directory is in the way.
 ///
-/// The patterns are those of `trust` statements, as [`Rules::trust`](crate::check::Rules::trust)
+/// The patterns are those of `trust` statements, as [`Rules::trust`](regraft::check::Rules::trust)
 /// has them. `is_dir` says whether a path is a directory; [`Path::is_dir`] is right for most
 /// callers. The reference asks only for a directory and the prefix `nvidia/`, whatever follows, and
 /// has no patterns.
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_trust_statement_gives_the_patterns() {
         let rules =
-            crate::library::compile("ruleset mine\ntrust \"nvidia/*\", \"acme/chat\"").unwrap();
+            regraft::library::compile("ruleset mine\ntrust \"nvidia/*\", \"acme/chat\"").unwrap();
         for (name, trusted) in [("nvidia/x", true), ("acme/chat", true), ("acme/other", false)] {
             assert_eq!(
                 resolve_trust_remote_code(Some(name), &rules.trust, |_| false, Compat::Strict),

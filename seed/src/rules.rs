@@ -6,8 +6,8 @@
 
 use std::sync::OnceLock;
 
-use crate::check::{Rules, StepKind};
-use crate::library;
+use regraft::check::{Rules, StepKind};
+use regraft::library;
 
 /// What the rule files say.
 #[derive(Debug, Default)]
@@ -64,6 +64,6 @@ mod tests {
             assert!(lists.wrappers.contains(&vec![wrapper.to_owned()]), "{wrapper}");
         }
         assert_eq!(lists.head, "lm_head.weight");
-        assert_eq!(lists.sources.get(..4).unwrap(), crate::checkpoint::ties::REFERENCE_SOURCES);
+        assert_eq!(lists.sources.get(..4).unwrap(), crate::ties::REFERENCE_SOURCES);
     }
 }

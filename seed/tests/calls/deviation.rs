@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use regraft::checkpoint::{Compat, DeclaredTies, Model, names, ties};
+use regraft_seed::{Compat, DeclaredTies, Model, names, ties};
 use serde_json::{Map, Value as Json};
 
 use super::case::{self, Case, Outcome, text};
@@ -308,7 +308,7 @@ fn is_plain_index(input: &Map<String, Json>) -> bool {
 /// Rule -> ids of cases, as `docs/seed.md` lists them: under a heading that is the rule's name in
 /// backticks, a paragraph that begins with `Cases:`.
 pub(super) fn listed_in_docs() -> BTreeMap<String, Vec<String>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/seed.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/seed.md");
     let text = std::fs::read_to_string(path).unwrap();
     let mut listed: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut rule = None;

@@ -12,7 +12,7 @@ use serde_json::Value as JsonValue;
 
 use super::Compat;
 use super::model::{Model, TieSupport};
-use crate::config::{Config, TieDecision, TieReason};
+use regraft::config::{Config, TieDecision, TieReason};
 
 pub use ensure::{TieWeights, ensure_tied_in_state_dict, ensure_tied_lm_head};
 pub use find::{

@@ -1,12 +1,12 @@
 //! Making a tie of intent one of fact.
 
-use crate::checkpoint::Compat;
-use crate::checkpoint::model::{Model, Tensor};
-use crate::checkpoint::names::get_module_by_normalized_name;
-use crate::checkpoint::reference::Raised;
-use crate::config::Config;
-use crate::key::Key;
-use crate::store::StateDict;
+use crate::Compat;
+use crate::model::{Model, Tensor};
+use crate::names::get_module_by_normalized_name;
+use crate::reference::Raised;
+use regraft::config::Config;
+use regraft::key::Key;
+use regraft::store::StateDict;
 
 use super::{
     get_input_embeddings_weight_and_name, get_lm_head_weight_and_name, has_local_tied_lm_head,

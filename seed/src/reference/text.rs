@@ -31,7 +31,7 @@ pub(super) fn repr(text: &str, limit: usize) -> String {
 ///
 /// # Errors
 /// A `UnicodeDecodeError` that names the first bad bytes.
-pub(in crate::checkpoint) fn decode_utf8(bytes: &[u8]) -> Result<&str, Raised> {
+pub(crate) fn decode_utf8(bytes: &[u8]) -> Result<&str, Raised> {
     std::str::from_utf8(bytes).map_err(|error| {
         let start = error.valid_up_to();
         let first = bytes.get(start).copied().unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::tensor::Dtype;
+use regraft::tensor::Dtype;
 
 macro_rules! torch_dtypes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $bytes:literal $($file:ident)?;)*) => {

@@ -7,6 +7,9 @@
 //! that module is unsafe, the functions here are stricter; [`Compat::Reference`] gives its
 //! behaviour exactly, raised errors included. `docs/seed.md` lists every difference.
 //!
+//! What these functions need of regraft, any consumer can have: its configs, headers, plans and rule
+//! files. The engine knows nothing of this crate.
+//!
 //! * [`names`]: what wrappers leave in names
 //! * [`ties`]: the output head and the input embedding, one tensor or two
 //! * [`sizes`]: bytes, of tensors, state dicts and indexes
@@ -15,6 +18,8 @@
 //! * [`trust`]: whose code may run
 //!
 //! Nothing here reads a tensor's elements, and no code in a checkpoint is ever run.
+#![cfg_attr(not(test), deny(clippy::unwrap_used))]
+#![forbid(unsafe_code)]
 
 pub mod dtypes;
 mod model;

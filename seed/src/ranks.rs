@@ -3,7 +3,7 @@
 //!
 //! There is no process group to ask: what the environment says stands. Values are taken as text, so
 //! that a test or a command line can give them. This is what a reference does; which process
-//! regraft itself is, [`Rank::resolve`](crate::execute::Rank::resolve) decides.
+//! regraft itself is, [`Rank::resolve`](regraft::execute::Rank::resolve) decides.
 
 use super::Compat;
 use super::reference::{Raised, int};

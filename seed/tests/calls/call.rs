@@ -4,13 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
-use regraft::checkpoint::dtypes::{self, DtypeOptions};
-use regraft::checkpoint::reference::{ModelName, PyNumber, Raised};
-use regraft::checkpoint::ties::{self, Found};
-use regraft::checkpoint::{
-    Compat, Device, Model, Tensor, Value, names, ranks, reference, sizes, trust,
-};
 use regraft::config::default_tie;
+use regraft_seed::dtypes::{self, DtypeOptions};
+use regraft_seed::reference::{ModelName, PyNumber, Raised};
+use regraft_seed::ties::{self, Found};
+use regraft_seed::{Compat, Device, Model, Tensor, Value, names, ranks, reference, sizes, trust};
 use serde_json::{Map, Value as Json, json};
 
 use super::case::{self, Case, Outcome, text};

@@ -6,12 +6,12 @@ use std::fs;
 use serde_json::json;
 
 use super::*;
-use crate::key::Key;
-use crate::store::safetensors_header;
-use crate::tensor::TensorInfo;
+use regraft::key::Key;
+use regraft::store::safetensors_header;
+use regraft::tensor::TensorInfo;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/seed").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 fn read(path: &Path) -> Result<IndexMap<String, TorchDtype>, Raised> {

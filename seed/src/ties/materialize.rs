@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use crate::checkpoint::Compat;
-use crate::checkpoint::dtypes::TorchDtype;
-use crate::checkpoint::model::{Model, PlainStateDict, Tensor, Value};
-use crate::key::Key;
-use crate::store::StateDict;
-use crate::tensor::{Shape, TensorView};
+use crate::Compat;
+use crate::dtypes::TorchDtype;
+use crate::model::{Model, PlainStateDict, Tensor, Value};
+use regraft::key::Key;
+use regraft::store::StateDict;
+use regraft::tensor::{Shape, TensorView};
 
 use super::{get_lm_head_weight_and_name, get_tied_lm_head_source_names, is_tied_word_embeddings};
 
