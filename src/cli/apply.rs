@@ -18,7 +18,7 @@ use super::console::{Console, has_findings};
 use super::conversion::{ConversionArguments, in_order};
 use super::size::Size;
 use super::summary::counted;
-use super::{Failure, Outcome, Result, progress};
+use super::{Exit, Failure, Result, progress};
 
 /// Convert a checkpoint into new files
 ///
@@ -109,7 +109,7 @@ impl TiesArgument {
     }
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let start = Instant::now();
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
     if !prepared.has_bytes() && !arguments.dry_run {
@@ -120,10 +120,10 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let planned = prepared.plan()?;
     console.findings(&prepared.findings);
     console.findings(&planned.plan.findings);
-    let outcome = Outcome::findings(has_findings(&planned.plan.findings));
+    let exit = Exit::findings(has_findings(&planned.plan.findings));
     if arguments.dry_run {
         dry_run(arguments, &planned, prepared.has_bytes(), console)?;
-        return Ok(outcome);
+        return Ok(exit);
     }
     let directory = prepared.checkpoint().map(Checkpoint::directory).unwrap_or(Path::new("."));
     let cancel = cancel(arguments.output.as_deref().unwrap_or(directory))?;
@@ -139,7 +139,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let seconds = start.elapsed().as_secs_f64();
     // What only the values could tell.
     let found = report.findings();
-    let outcome = if found.is_empty() { outcome } else { Outcome::findings(true) };
+    let exit = if found.is_empty() { exit } else { Exit::findings(true) };
     if console.json {
         let findings = prepared.findings.iter().chain(&planned.plan.findings).chain(&found);
         console.json(&as_json(arguments, &planned, &report, findings.collect(), seconds))?;
@@ -147,7 +147,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         console.out(&describe(arguments, &planned, &report, seconds))?;
     }
     console.findings(&found);
-    Ok(outcome)
+    Ok(exit)
 }
 
 /// Shows what would be done.

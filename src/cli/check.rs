@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::console::Console;
 use super::summary::counted;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Check rule files: syntax, names, captures, and that every `<->` has an inverse
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     allow_outside: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let files = rule_files(&arguments.rules)?;
     let (mut reports, mut findings) = (Vec::new(), Vec::new());
     for file in &files {
@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         let what = if files.len() == 1 { "file is" } else { "files are" };
         console.out(&format!("{} rule {what} sound{warned}\n", files.len()))?;
     }
-    Ok(Outcome::findings(warnings > 0))
+    Ok(Exit::findings(warnings > 0))
 }
 
 /// What is known of applying rules to their own output, in one line.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::console::{Console, rule_line};
 use super::conversion::ConversionArguments;
 use super::summary::{is_stack, op_text};
-use super::{Failure, Outcome, Result};
+use super::{Exit, Failure, Result};
 
 /// Explain a key: which rules touched it, what they captured, how its tensor is made; or why no
 /// rule did
@@ -48,7 +48,7 @@ const NEAREST: usize = 3;
 /// Inputs of an op that are shown; of more, the first and the last are enough.
 const INPUTS: usize = 4;
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let prepared =
         arguments.conversion.prepare(std::slice::from_ref(&arguments.source), console)?;
     let key = arguments.key.as_str();
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         }
         console.out(&explained.text()?)?;
     }
-    Ok(Outcome::findings(failed.is_some()))
+    Ok(Exit::findings(failed.is_some()))
 }
 
 struct Explained<'a> {

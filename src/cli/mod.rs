@@ -14,9 +14,9 @@ mod diff;
 mod explain;
 mod fmt;
 mod graph;
-mod group;
 mod inspect;
 mod invert;
+mod lines;
 mod plan;
 mod progress;
 mod recover;
@@ -97,16 +97,16 @@ enum Command {
 
 /// How a command ended that could do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum Exit {
     /// Nothing to remark.
     Done,
     /// There is something to look at.
     Findings,
 }
 
-impl Outcome {
+impl Exit {
     fn findings(found: bool) -> Self {
-        if found { Outcome::Findings } else { Outcome::Done }
+        if found { Exit::Findings } else { Exit::Done }
     }
 }
 
@@ -192,8 +192,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Completions(arguments) => completions::run(&arguments, console),
     };
     match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Findings) => ExitCode::from(1),
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Findings) => ExitCode::from(1),
         Err(failure) => report(&failure, console),
     }
 }

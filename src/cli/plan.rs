@@ -7,7 +7,7 @@ use regraft::execute::WriteOptions;
 use super::console::{Console, has_findings};
 use super::conversion::ConversionArguments;
 use super::size::Size;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Show what converting a checkpoint would do, without reading a tensor
 #[derive(clap::Args)]
@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     all: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
     let planned = if arguments.compare { prepared.plan() } else { prepared.plan_by_headers() }?;
     let options = WriteOptions {
@@ -51,9 +51,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         console.findings(findings);
     }
     arguments.conversion.show(&planned, lanes.as_ref(), arguments.all, console)?;
-    let outcome = Outcome::findings(has_findings(findings));
+    let exit = Exit::findings(has_findings(findings));
     // The process ends here: taking a plan of 90,000 keys apart first would be a tenth of the
     // command's time.
     std::mem::forget((prepared, planned));
-    Ok(outcome)
+    Ok(exit)
 }

@@ -17,7 +17,7 @@ use similar::TextDiff;
 use super::check::rule_files;
 use super::console::{Console, one_line};
 use super::summary::counted;
-use super::{Failure, Outcome, Result};
+use super::{Exit, Failure, Result};
 
 /// Test rule files: their examples, and plans against snapshots
 ///
@@ -51,7 +51,7 @@ struct Tally {
     failed: Vec<String>,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let library = Library { allow_outside: arguments.allow_outside };
     let mut total = Tally::default();
     let mut broken = false;
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             counted(total.cases as u64, "case")
         ))?;
     }
-    if broken { Err(Failure::Shown(2)) } else { Ok(Outcome::findings(!total.failed.is_empty())) }
+    if broken { Err(Failure::Shown(2)) } else { Ok(Exit::findings(!total.failed.is_empty())) }
 }
 
 /// The manifests of a rule file's cases, in order.
