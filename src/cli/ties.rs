@@ -1,17 +1,16 @@
 //! `regraft ties`: which tensors are one, by storage, by bytes, by the file's own word and by
 //! declaration, and where these disagree.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use regraft::config::{Config, TieDecision};
-use regraft::conversion::{config_beside, equality};
+use regraft::conversion::{compare, config_beside};
 use regraft::diagnostic::plain::one_line;
 use regraft::key::Key;
 use regraft::library::{HUB, MODEL, Route};
-use regraft::plan::{Equality, Op, Plan, PlanOptions, RuleId, TieOutcome};
+use regraft::plan::{Answer, Op, Plan, PlanOptions, Question, RuleId, TieOutcome, plan_asking};
 use regraft::store::{Counted, OpenOptions, Store, open_all};
 use regraft::store::{Twins, same_place, twins};
 use regraft::tensor::Header;
@@ -136,33 +135,23 @@ impl Asking<'_> {
         header: &Header,
         origin: &dyn Fn(&str) -> Option<Key>,
     ) -> Result<Plan> {
-        // The planner can't be told that reading failed: the first failure is kept.
-        let failed = RefCell::new(None);
-        let equal = |a: &str, b: &str| {
-            let (a, b) = (origin(a)?, origin(b)?);
+        let answer = |question: &Question| {
+            let (Some(a), Some(b)) = (origin(&question.a), origin(&question.b)) else {
+                return Ok(Answer::Unknown);
+            };
             if a == b {
-                return Some(Equality::Equal);
+                return Ok(Answer::Equal);
             }
-            if !self.reads {
-                return None;
-            }
-            equality(self.source, &a, &b).unwrap_or_else(|error| {
-                failed.borrow_mut().get_or_insert(error);
-                None
-            })
+            let question = Question { a, b };
+            if self.reads { compare(self.source, &question) } else { Ok(Answer::Unknown) }
         };
         let options = PlanOptions {
             config: self.config.clone(),
             tied: self.tied,
             not_strict: true,
-            equal: Some(&equal),
             ..PlanOptions::default()
         };
-        let plan = regraft::plan(&route.stages(), header, &options);
-        if let Some(error) = failed.take() {
-            return Err(error.into());
-        }
-        Ok(plan?)
+        Ok(plan_asking(&route.stages(), header, &options, answer)??)
     }
 
     fn saving(&self, route: &Route, loading: &Plan, loaded: &Header) -> Result<Plan> {

@@ -5,7 +5,6 @@
 //! [`Conversion`] holds what was asked for; [`Prepared`] what was read for it, which is everything
 //! but tensors; [`Planned`] a plan with the checkpoint that it is for. Nothing here prints.
 
-mod compare;
 mod output;
 mod planned;
 mod prepared;
@@ -26,10 +25,9 @@ use crate::plan::Record;
 use crate::store::{Checkpoint, OpenOptions, Store};
 use crate::tensor::Header;
 
-pub use compare::{Answer, Compared, equality};
 pub use output::{Output, side_files_of};
 pub use planned::Planned;
-pub use prepared::{Choice, Prepared};
+pub use prepared::{Choice, Prepared, compare};
 pub use source::{config_beside, record_beside};
 pub use target::{Target, TargetError};
 

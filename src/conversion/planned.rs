@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::Output;
-use super::compare::Compared;
 use super::output::{RecordFile, side_files_of};
 use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,7 +12,7 @@ use crate::execute::{
     self, Lanes, PatchOptions, Rank, Report, Views, WriteOptions, views, views_over, views_until,
 };
 use crate::library::Route;
-use crate::plan::{Plan, Record};
+use crate::plan::{Answer, Plan, Question, Record};
 use crate::store::{Checkpoint, Store};
 use crate::tensor::Header;
 
@@ -26,7 +25,7 @@ pub struct Planned {
     /// Rule files in order, and which way each is read.
     pub route: Route,
     /// What was asked about bytes, and what was found, in the order of asking.
-    pub compared: Vec<Compared>,
+    pub compared: Vec<(Question, Answer)>,
     /// Bytes that were read to find it.
     pub bytes_compared: u64,
     /// The values of parameters, as they are written in rules.

@@ -2,7 +2,6 @@
 
 use indexmap::IndexMap;
 
-use super::compare::{Answer, Compared, Comparison, equality};
 use super::planned::Planned;
 use super::source::{Source, record_beside};
 use super::{Asked, Target};
@@ -10,8 +9,8 @@ use crate::check::value::Value;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::library::{self, Failure, HUB, MODEL, Route};
-use crate::plan::{EqualFn, Plan, PlanOptions, Record, plan};
-use crate::store::{Checkpoint, Counted};
+use crate::plan::{Answer, Answers, Plan, PlanOptions, Question, Record, plan, plan_asking};
+use crate::store::{Checkpoint, Counted, Store, differing_bytes};
 use crate::tensor::Header;
 
 /// A conversion whose inputs are read: what decides how keys are rewritten, all of it.
@@ -127,7 +126,7 @@ impl Prepared {
     pub fn plan(&self) -> Result<Planned, Failure> {
         let Some(store) = self.source.bytes() else { return self.plan_by_headers() };
         let counted = Counted::new(store);
-        let mut planned = self.plan_answering(&mut |a, b| equality(&counted, a, b))?;
+        let mut planned = self.plan_answering(|question| compare(&counted, question))??;
         planned.bytes_compared = counted.bytes_read();
         Ok(planned)
     }
@@ -138,23 +137,32 @@ impl Prepared {
     /// # Errors
     /// Everything because of which the checkpoint can't be converted so.
     pub fn plan_by_headers(&self) -> Result<Planned, Failure> {
-        let made = plan(&self.route.stages(), self.header(), &self.options(None))?;
-        Ok(self.planned(made, Vec::new()))
+        let mut made = plan(&self.route.stages(), self.header(), &self.options())?;
+        // They have their answer: nobody looks.
+        let questions = std::mem::take(&mut made.questions).into_iter();
+        let compared = questions.map(|question| (question, Answer::Unknown)).collect();
+        Ok(self.planned(made, compared))
     }
 
-    /// Plans; `answer` says what bytes would. Its first failure is the result.
+    /// Plans; `answer` says what bytes would, as of tensors that only the caller holds.
     ///
     /// # Errors
-    /// As [`Prepared::plan`], and what `answer` fails with.
-    pub fn plan_answering(&self, answer: &mut Answer<'_>) -> Result<Planned, Failure> {
-        let comparison = Comparison::new(answer);
-        let equal = |a: &str, b: &str| comparison.ask(a, b);
-        let made = plan(&self.route.stages(), self.header(), &self.options(Some(&equal)));
-        let compared = comparison.finish()?;
-        Ok(self.planned(made?, compared))
+    /// The outer error is that of `answer`. The inner one is everything because of which the
+    /// checkpoint can't be converted so.
+    pub fn plan_answering<E>(
+        &self,
+        mut answer: impl FnMut(&Question) -> Result<Answer, E>,
+    ) -> Result<Result<Planned, Diagnostics>, E> {
+        let mut compared = Vec::new();
+        let made = plan_asking(&self.route.stages(), self.header(), &self.options(), |question| {
+            let found = answer(question)?;
+            compared.push((question.clone(), found));
+            Ok(found)
+        })?;
+        Ok(made.map(|plan| self.planned(plan, compared)))
     }
 
-    fn options<'a>(&'a self, equal: Option<&'a EqualFn<'a>>) -> PlanOptions<'a> {
+    fn options(&self) -> PlanOptions<'_> {
         PlanOptions {
             config: self.config.clone(),
             parameters: self.parameters.clone(),
@@ -165,11 +173,11 @@ impl Prepared {
             not_strict: self.not_strict,
             allow_lossy: self.allow_lossy,
             record: self.record.as_ref(),
-            equal,
+            answers: Answers::default(),
         }
     }
 
-    fn planned(&self, mut plan: Plan, compared: Vec<Compared>) -> Planned {
+    fn planned(&self, mut plan: Plan, compared: Vec<(Question, Answer)>) -> Planned {
         // A target says itself whether the result is what was asked for.
         if let Some(layout) = self.asked.as_ref().filter(|_| self.target.is_none()) {
             plan.findings.extend(library::no_way(self.header(), &plan, layout));
@@ -186,6 +194,15 @@ impl Prepared {
             source: self.source.clone(),
         }
     }
+}
+
+/// Answers what a plan asks of the bytes of a store.
+///
+/// # Errors
+/// If reading fails: what could not be compared would look like a tie that was not asked for.
+pub fn compare(store: &dyn Store, question: &Question) -> crate::error::Result<Answer> {
+    let differing = differing_bytes(store, &question.a, &question.b)?;
+    Ok(differing.map_or(Answer::Unknown, Answer::of_differing))
 }
 
 /// The rules that a config asks for. Backwards, layouts change places.

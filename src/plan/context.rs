@@ -6,6 +6,7 @@ use crate::diagnostic::Diagnostic;
 use crate::syntax::ast;
 use crate::tensor::Header;
 
+use super::asked::Asked;
 use super::draft::Draft;
 use super::exists::Layout;
 use super::pass::lossy::{is_recorded, is_repeated};
@@ -19,6 +20,8 @@ pub(super) struct Context<'a> {
     pub(super) options: &'a PlanOptions<'a>,
     /// Whether word embeddings are tied, and why so.
     pub(super) decision: &'a TieDecision,
+    /// What was asked of bytes and isn't known.
+    pub(super) asked: &'a Asked,
     /// Whether the record tells of this stage.
     pub(super) recorded: bool,
     /// Whether the record says that this stage was applied before.
@@ -30,8 +33,9 @@ impl<'a> Context<'a> {
         header: &'a Header,
         options: &'a PlanOptions<'a>,
         decision: &'a TieDecision,
+        asked: &'a Asked,
     ) -> Self {
-        Self { header, options, decision, recorded: false, repeated: false }
+        Self { header, options, decision, asked, recorded: false, repeated: false }
     }
 
     /// The same for one stage.

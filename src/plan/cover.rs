@@ -115,6 +115,7 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
         report,
         kept,
         ties: draft.ties.facts,
+        questions: Vec::new(),
         findings: draft.findings,
     })
 }

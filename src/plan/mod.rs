@@ -1,9 +1,10 @@
 //! From checked rules and headers to a [`Plan`]: pure, no I/O.
 //!
 //! Each statement rewrites the state dict that the one before left, one file under `pass/` for each
-//! kind of statement. What can only be known from bytes (is a tied head equal to its source?) is
-//! asked of [`PlanOptions::equal`], if there is one.
+//! kind of statement. What can only be known from bytes (is a tied head equal to its source?) is a
+//! [`Question`], which [`plan_asking`] puts to its caller.
 
+mod asked;
 mod base;
 mod behind;
 mod bind;
@@ -30,6 +31,7 @@ mod verdict;
 
 use indexmap::IndexMap;
 
+pub use asked::{Answer, Answers, Question};
 pub use cover::Report;
 pub use exists::Layout;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
@@ -45,6 +47,7 @@ use crate::config::Config;
 use crate::diagnostic::Diagnostics;
 use crate::key::Key;
 use crate::tensor::{Header, Wanted};
+use asked::Asked;
 use base::{Base, with_better_base};
 use context::Context;
 use cover::finish;
@@ -60,19 +63,6 @@ pub struct Stage<'a> {
     /// Whether a person named these rules: then rules that match nothing are findings.
     pub named: bool,
 }
-
-/// Whether two tensors of the checkpoint are equal byte for byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Equality {
-    /// Every byte.
-    Equal,
-    /// So many bytes differ.
-    Differ(u64),
-}
-
-/// Answers whether two keys of the checkpoint are equal byte for byte; `None` if that can't be
-/// known (headers only).
-pub type EqualFn<'a> = dyn Fn(&str, &str) -> Option<Equality> + 'a;
 
 /// Which part of the target is asked for: a pipeline stage holds some of a model's keys, and reads
 /// what it needs for those.
@@ -112,11 +102,14 @@ pub struct PlanOptions<'a> {
     pub allow_lossy: bool,
     /// What the conversion that this one undoes did.
     pub record: Option<&'a Record>,
-    /// Compares bytes, for ties.
-    pub equal: Option<&'a EqualFn<'a>>,
+    /// What is known of the checkpoint's bytes, for ties.
+    pub answers: Answers,
 }
 
 /// Plans: applies the stages in order to the keys of a header.
+///
+/// What only bytes can tell and [`PlanOptions::answers`] doesn't is taken as not known, and is in
+/// [`Plan::questions`].
 ///
 /// # Errors
 /// Everything because of which this checkpoint can't be converted so.
@@ -125,8 +118,44 @@ pub fn plan(
     header: &Header,
     options: &PlanOptions<'_>,
 ) -> Result<Plan, Diagnostics> {
+    attempt(stages, header, options).0
+}
+
+/// Plans, and plans again while `answer` knows what the plan asks of the checkpoint's bytes.
+///
+/// # Errors
+/// The outer error is that of `answer`: without an answer that it should have had, no plan is made.
+/// The inner one is that of [`plan`].
+pub fn plan_asking<E>(
+    stages: &[Stage<'_>],
+    header: &Header,
+    options: &PlanOptions<'_>,
+    mut answer: impl FnMut(&Question) -> Result<Answer, E>,
+) -> Result<Result<Plan, Diagnostics>, E> {
+    let (mut result, mut questions) = attempt(stages, header, options);
+    if questions.is_empty() {
+        return Ok(result);
+    }
+    let mut options = options.clone();
+    while !questions.is_empty() {
+        for question in questions {
+            let known = answer(&question)?;
+            options.answers.insert(question, known);
+        }
+        (result, questions) = attempt(stages, header, &options);
+    }
+    Ok(result)
+}
+
+/// One plan, and the questions that it leaves open.
+fn attempt(
+    stages: &[Stage<'_>],
+    header: &Header,
+    options: &PlanOptions<'_>,
+) -> (Result<Plan, Diagnostics>, Vec<Question>) {
     let decision = options.config.tie_policy(options.tied);
-    let context = Context::new(header, options, &decision);
+    let asked = Asked::default();
+    let context = Context::new(header, options, &decision, &asked);
     let remarks = implausible(header, &options.config, options.wanted, !options.not_strict);
     let run = |base: Option<Base>| {
         let mut draft = begin(&context, stages, &remarks, base);
@@ -134,11 +163,16 @@ pub fn plan(
         draft
     };
     let draft = with_better_base(&context, run(None), |base| run(Some(base)));
-    let plan = finish(&context, draft)?;
-    match sources::unwritable(&plan) {
-        None => Ok(plan),
-        Some(finding) => Err(Diagnostics(plan.findings.into_iter().chain([finding]).collect())),
-    }
+    let plan = finish(&context, draft);
+    let questions = asked.take();
+    let plan = plan.and_then(|mut plan| {
+        plan.questions.clone_from(&questions);
+        match sources::unwritable(&plan) {
+            None => Ok(plan),
+            Some(finding) => Err(Diagnostics(plan.findings.into_iter().chain([finding]).collect())),
+        }
+    });
+    (plan, questions)
 }
 
 /// `1 key`, `2 keys`

@@ -1,7 +1,6 @@
 //! Conversions as a Rust program asks for them: what is found beside a checkpoint, what is given,
 //! what is written, and how each way of failing is told.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use regraft::diagnostic::{Diagnostics, codes};
 use regraft::error::{Error, ErrorKind};
 use regraft::execute::{PatchOptions, Rank, WriteOptions};
 use regraft::key::Key;
-use regraft::plan::{Equality, RECORD_FILE, Verdict};
+use regraft::plan::{Answer, RECORD_FILE, Verdict};
 use regraft::store::{OpenOptions, StateDict, Store as _, open, safetensors_header};
 use regraft::tensor::{Dtype, Header, TensorInfo, Wanted};
 use regraft::{Direction, Failure, compile};
@@ -276,28 +275,26 @@ fn bytes_are_compared_only_where_a_tie_asks() {
     let prepared = Conversion::open(folder.path("m")).unwrap().prepare().unwrap();
     let planned = prepared.plan().unwrap();
     assert_eq!(planned.bytes_compared, 16, "two tensors, not three");
-    let [asked] = &planned.compared[..] else { panic!("{:?}", planned.compared) };
-    assert_eq!(asked.found, Some(Equality::Equal));
-    assert_eq!(
-        [asked.a.as_str(), asked.b.as_str()].map(|key| key == HEAD || key == EMBED),
-        [true; 2]
-    );
+    let [(asked, found)] = &planned.compared[..] else { panic!("{:?}", planned.compared) };
+    assert_eq!(*found, Answer::Equal);
+    assert_eq!([&asked.a, &asked.b].map(|key| **key == *HEAD || **key == *EMBED), [true; 2]);
 
     let unread = prepared.plan_by_headers().unwrap();
-    assert_eq!((unread.bytes_compared, unread.compared.len()), (0, 0));
+    assert_eq!(unread.bytes_compared, 0);
+    let [(not_compared, Answer::Unknown)] = &unread.compared[..] else { panic!() };
+    assert_eq!(not_compared, asked);
+    assert_eq!(unread.plan.questions, [], "nobody is going to answer");
 
     // Whoever has the bytes answers; and what an answer fails with is no tie that is not made.
-    let asked = Cell::new(0);
-    let planned = prepared
-        .plan_answering(&mut |_, _| {
-            asked.set(asked.get() + 1);
-            Ok(Some(Equality::Differ(3)))
-        })
-        .unwrap();
-    assert_eq!(asked.get(), 1);
-    assert_eq!(planned.compared[0].found, Some(Equality::Differ(3)));
-    let error = world(prepared.plan_answering(&mut |_, _| Err(Error::corrupt("no light"))));
-    assert_eq!(error.message(), "no light");
+    let mut asked = 0;
+    let planned = prepared.plan_answering(|_| {
+        asked += 1;
+        Ok::<_, Error>(Answer::Differ(3))
+    });
+    assert_eq!(asked, 1);
+    assert_eq!(planned.unwrap().unwrap().compared[0].1, Answer::Differ(3));
+    let failed = prepared.plan_answering(|_| Err("no light")).map(drop);
+    assert_eq!(failed, Err("no light"));
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! `equal`, `differ`, `not-strict` and `wanted key`, `wanted key F32 [2, 4]`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use regraft::diagnostic::codes::{self, Code};
 use regraft::diagnostic::{Diagnostic, Diagnostics, Severity, SourceText, render_all};
 use regraft::key::Key;
 use regraft::library::Route;
-use regraft::plan::{Equality, PlanOptions, Stage, plan};
+use regraft::plan::{Answer, PlanOptions, Question, Stage, plan, plan_asking};
 use regraft::tensor::{Dtype, Header, TensorInfo, Wanted};
 use regraft::{compile, library};
 
@@ -91,7 +92,7 @@ struct Case {
     parameters: Vec<(String, Value)>,
     wanted: Vec<(Key, Option<TensorInfo>)>,
     tied: Option<bool>,
-    equal: Option<Equality>,
+    equal: Option<Answer>,
     not_strict: bool,
 }
 
@@ -132,8 +133,8 @@ fn case(text: &str) -> Case {
             "wanted" => case.wanted.push((Key::from(rest), None)),
             "tied" => case.tied = Some(true),
             "untied" => case.tied = Some(false),
-            "equal" => case.equal = Some(Equality::Equal),
-            "differ" => case.equal = Some(Equality::Differ(4)),
+            "equal" => case.equal = Some(Answer::Equal),
+            "differ" => case.equal = Some(Answer::Differ(4)),
             "not-strict" => case.not_strict = true,
             code if code.starts_with("RG")
                 && codes::ALL.iter().any(|(known, _)| known.to_string() == code) =>
@@ -156,17 +157,17 @@ fn planned(
 ) -> (BTreeMap<Key, TensorInfo>, Vec<Diagnostic>) {
     let header = Header::from_infos(from.iter().cloned());
     let wanted = Wanted { keys: case.wanted.iter().cloned().collect() };
-    let equal = |_: &str, _: &str| case.equal;
     let options = PlanOptions {
         config: case.config.clone(),
         parameters: case.parameters.iter().cloned().collect(),
         tied: case.tied,
         wanted: (!case.wanted.is_empty()).then_some(&wanted),
         not_strict: case.not_strict,
-        equal: Some(&equal),
         ..PlanOptions::default()
     };
-    match plan(&[Stage { rules, direction, named: true }], &header, &options) {
+    let stages = [Stage { rules, direction, named: true }];
+    let answer = |_: &Question| Ok::<_, Infallible>(case.equal.unwrap_or(Answer::Unknown));
+    match plan_asking(&stages, &header, &options, answer).unwrap() {
         Ok(plan) => {
             let keys = plan
                 .targets

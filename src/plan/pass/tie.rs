@@ -20,7 +20,7 @@ use crate::diagnostic::codes::{TIE_ABSENT, TIE_APPLIED, TIE_DIFFERS, TIE_REFUSED
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Key, Pattern, Segments};
 use crate::plan::state::Entry;
-use crate::plan::{DropReason, Equality, NodeId, Op, Part, RuleId, TieFact, TieOutcome};
+use crate::plan::{Answer, DropReason, NodeId, Op, Part, Question, RuleId, TieFact, TieOutcome};
 use crate::syntax::ast::{IfAbsent, IfPresent};
 use crate::tensor::TensorInfo;
 use crate::tensor::companion::{self, Role};
@@ -526,10 +526,15 @@ pub(super) fn compared(
     }
     let (x, y) = (draft.graph.node(a), draft.graph.node(b));
     if let (Op::Source { key: x }, Op::Source { key: y }) = (&x.op, &y.op) {
-        return match context.options.equal.and_then(|equal| equal(x, y)) {
-            Some(Equality::Equal) => Relation::Equal,
-            Some(Equality::Differ(bytes)) => Relation::Differ(Some(bytes)),
-            None => Relation::Unknown,
+        let question = Question { a: x.clone(), b: y.clone() };
+        return match context.options.answers.get(&question) {
+            Some(Answer::Equal) => Relation::Equal,
+            Some(Answer::Differ(bytes)) => Relation::Differ(Some(bytes)),
+            Some(Answer::Unknown) => Relation::Unknown,
+            None => {
+                context.asked.note(question);
+                Relation::Unknown
+            }
         };
     }
     if x.op != y.op || x.info != y.info || x.inputs.len() != y.inputs.len() || depth >= MAX_DEPTH {
