@@ -6,7 +6,8 @@
 
 use std::sync::OnceLock;
 
-use crate::check::{Rules, StepKind};
+use crate::check::reading::{Act, Reading};
+use crate::check::{Direction, Rules};
 use crate::library;
 
 /// What the rule files say.
@@ -26,16 +27,17 @@ pub(super) fn lists() -> &'static Lists {
     static LISTS: OnceLock<Lists> = OnceLock::new();
     LISTS.get_or_init(|| {
         let mut lists = Lists::default();
-        let steps = |rules: Option<&'static Rules>| {
-            rules.map(|rules| rules.steps.as_slice()).unwrap_or_default()
+        let statements = |rules: Option<&'static Rules>| {
+            let reading = rules.map(|rules| Reading::of(rules, Direction::Forward));
+            reading.map(|reading| reading.statements()).unwrap_or_default()
         };
-        for step in steps(library::rules("wrappers")) {
-            if let StepKind::StripAnywhere { wrappers } = &step.kind {
+        for statement in statements(library::rules("wrappers")) {
+            if let Act::StripAnywhere { wrappers } = statement.act {
                 lists.wrappers.extend(wrappers.iter().cloned());
             }
         }
-        for step in steps(library::rules("tied_lm_head")) {
-            if let StepKind::Tie(tie) = &step.kind {
+        for statement in statements(library::rules("tied_lm_head")) {
+            if let Act::Tie(tie) = statement.act {
                 lists.head = tie
                     .targets
                     .iter()

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use super::{Part, Planner, Renamed, RuleId, RuleInfo, Stage, counted};
-use crate::check::StepKind;
+use crate::check::reading::Act;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{NEITHER_LAYOUT, PREFIX_CHANGED};
 use crate::key::Key;
@@ -92,11 +92,8 @@ impl Planner<'_> {
 
     /// The first statement that isn't a strip has its turn: keys get the base prefix that is tried,
     /// or lose it.
-    pub(super) fn try_base(&mut self, kind: &StepKind) {
-        if matches!(
-            kind,
-            StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. } | StepKind::Reversed(_)
-        ) {
+    pub(super) fn try_base(&mut self, act: &Act<'_>) {
+        if matches!(act, Act::StripAnywhere { .. } | Act::StripLeading { .. }) {
             return;
         }
         let (Some(base), Some(wanted)) = (self.base.take(), self.options.wanted) else { return };

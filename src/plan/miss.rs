@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::{Planner, Stage};
-use crate::check::reading::rules_below;
-use crate::check::{Direction, Rule, SideItem};
+use crate::check::reading::{ReadRule, Reading};
+use crate::check::{Rule, SideItem};
 use crate::diagnostic::Diagnostic;
 use crate::key::{Part, Reach, Segments};
 
@@ -21,12 +21,10 @@ impl Planner<'_> {
     /// For each rule of a stage, the key on which its sources got furthest, and where that stopped;
     /// the best first.
     pub(super) fn nearest_misses(&self, stage: &Stage<'_>) -> Vec<String> {
-        let rules = rules_below(&stage.rules.steps, stage.direction);
-        let mut misses: Vec<(Reach, String)> = rules
-            .into_iter()
-            .filter_map(|(rule, direction)| self.nearest_miss(rule, direction))
-            .collect();
-        misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
+        let rules = Reading::of(stage.rules, stage.direction).rules();
+        let mut misses: Vec<(Reach, String)> =
+            rules.into_iter().filter_map(|rule| self.nearest_miss(rule)).collect();
+        misses.sort_by_key(|(reach, _)| Reverse(*reach));
         misses.into_iter().map(|(_, miss)| miss).collect()
     }
 
@@ -37,21 +35,19 @@ impl Planner<'_> {
         stage: &Stage<'_>,
     ) -> Option<(Reach, String)> {
         let (place, _) = finding.primary.as_ref()?;
-        let rules = rules_below(&stage.rules.steps, stage.direction);
+        let rules = Reading::of(stage.rules, stage.direction).rules();
         let is_it = |rule: &Rule| {
             rule.place.span.range() == place.span.range()
                 && Arc::ptr_eq(&rule.place.source, &place.source)
         };
-        let (rule, direction) = rules.into_iter().find(|(rule, _)| is_it(rule))?;
-        self.nearest_miss(rule, direction)
-            .filter(|(reach, _)| reach.parts > usize::from(starts_open(rule, direction)))
+        let rule = rules.into_iter().find(|read| is_it(read.rule))?;
+        self.nearest_miss(rule).filter(|(reach, _)| reach.parts > usize::from(starts_open(rule)))
     }
 
     /// The key on which the sources of a rule got furthest, and where that stopped.
-    fn nearest_miss(&self, rule: &Rule, direction: Direction) -> Option<(Reach, String)> {
-        let mut segments = Segments::default();
-        let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
-        let patterns = sides.iter().filter_map(|side| match &side.item {
+    fn nearest_miss(&self, read: ReadRule<'_>) -> Option<(Reach, String)> {
+        let (rule, mut segments) = (read.rule, Segments::default());
+        let patterns = read.sources().iter().filter_map(|side| match &side.item {
             SideItem::Pattern(pattern) => Some(pattern),
             _ => None,
         });
@@ -92,7 +88,6 @@ impl Planner<'_> {
 }
 
 /// Whether a source starts with a `**`, which fits every key.
-fn starts_open(rule: &Rule, direction: Direction) -> bool {
-    let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
-    sides.iter().any(|side| matches!(&side.item, SideItem::Pattern(pattern) if matches!(pattern.parts().first(), Some(Part::Rest(_)))))
+fn starts_open(read: ReadRule<'_>) -> bool {
+    read.sources().iter().any(|side| matches!(&side.item, SideItem::Pattern(pattern) if matches!(pattern.parts().first(), Some(Part::Rest(_)))))
 }

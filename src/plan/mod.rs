@@ -36,9 +36,9 @@ pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
 
-use crate::check::reading::in_order;
+use crate::check::reading::{Act, Reading, Statement};
 use crate::check::value::{Captures, Environment, Scope, Value, unknown_layout};
-use crate::check::{Direction, Rules, Step, StepKind};
+use crate::check::{Direction, Rules, Step};
 use crate::config::{Config, TieDecision, TieReason};
 use crate::diagnostic::codes::{COLLISION, LIMIT, RESTORED, TIE_APPLIED, TIE_FLAG, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
@@ -334,49 +334,43 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Runs statements, in the order of the direction. Strips normalize what comes in, so they come
-    /// first both ways.
-    fn steps(&mut self, steps: &[&Step], stage: &Stage<'_>) {
-        for step in in_order(steps, stage.direction) {
+    /// Runs statements in the order in which they are read.
+    fn run_all(&mut self, reading: &Reading<'_>) {
+        for statement in reading.statements() {
             if self.failed() {
                 return;
             }
-            self.step(step, stage);
+            self.statement(&statement);
         }
     }
 
-    fn step(&mut self, step: &Step, stage: &Stage<'_>) {
-        let Some(scope) = stage.rules.scopes.get(step.scope) else { return };
-        if !matches!(step.kind, StepKind::Tie(_) | StepKind::When { .. } | StepKind::Reversed(_)) {
+    fn statement(&mut self, statement: &Statement<'_>) {
+        let Statement { step, scope, direction, .. } = *statement;
+        if !matches!(statement.act, Act::Tie(_) | Act::When { .. }) {
             self.close_ties();
         }
-        self.try_base(&step.kind);
-        let result = match &step.kind {
-            StepKind::Rewrite(rules) => self.rewrite(rules, scope, stage.direction),
-            StepKind::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
-            StepKind::StripLeading { wrappers, if_wanted } => {
+        self.try_base(&statement.act);
+        let result = match &statement.act {
+            Act::Rewrite(rewrite) => self.rewrite(*rewrite, scope, direction),
+            Act::StripAnywhere { wrappers } => self.strip_anywhere(step, wrappers, scope),
+            Act::StripLeading { wrappers, if_wanted } => {
                 self.strip_leading(step, wrappers, *if_wanted, scope)
             }
-            StepKind::Prefix(prefix) => self.prefix(step, prefix, scope, stage.direction),
-            StepKind::Drop(keys) => self.select(step, keys, false, scope, stage.direction),
-            StepKind::Keep(keys) => self.select(step, keys, true, scope, stage.direction),
-            StepKind::Cast { keys, dtype, lossy } => {
-                self.cast(step, keys, *dtype, *lossy, scope, stage.direction)
+            Act::Prefix(prefix) => self.prefix(step, prefix, scope, direction),
+            Act::Drop(keys) => self.select(step, keys, false, scope, direction),
+            Act::Keep(keys) => self.select(step, keys, true, scope, direction),
+            Act::Cast { keys, dtype, lossy } => {
+                self.cast(step, keys, *dtype, *lossy, scope, direction)
             }
-            StepKind::Tie(tie) => self.tie(step, tie, scope, stage.direction),
-            StepKind::Create { target, made, unless } => {
-                self.create(step, target, made, unless, scope, stage.direction)
+            Act::Tie(tie) => self.tie(step, tie, scope, direction),
+            Act::Create { target, made, unless } => {
+                self.create(step, target, made, unless, scope, direction)
             }
-            StepKind::Expect { keys, captures, count } => {
-                self.expect_keys(step, keys, captures, count.as_ref(), scope)
+            Act::Expect { keys, captures, count } => {
+                self.expect_keys(step, keys, captures, *count, scope)
             }
-            StepKind::Reversed(steps) => {
-                let other = Stage { direction: stage.direction.opposite(), ..*stage };
-                self.steps(&steps.iter().collect::<Vec<_>>(), &other);
-                Ok(())
-            }
-            StepKind::When { condition, then, otherwise } => {
-                self.when(condition, then, otherwise, scope, stage)
+            Act::When { condition, then, otherwise } => {
+                self.when(condition, [then, otherwise], scope, direction)
             }
         };
         if let Err(diagnostic) = result {

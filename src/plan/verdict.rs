@@ -11,7 +11,8 @@ use indexmap::IndexSet;
 
 use super::draft::Draft;
 use super::{Planner, RECORD_FILE, Stage, Verdict, counted, pass};
-use crate::check::{Direction, Step};
+use crate::check::Direction;
+use crate::check::reading::Reading;
 use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT, NEITHER_LAYOUT, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::key::Key;
@@ -48,8 +49,7 @@ impl Planner<'_> {
         self.recorded = self.is_recorded(stage);
         self.repeated = self.is_repeated(stage);
         let before = self.repeated.then(|| self.draft.clone());
-        let steps: Vec<&Step> = stage.rules.steps.iter().collect();
-        self.steps(&steps, stage);
+        self.run_all(&Reading::of(stage.rules, stage.direction));
         self.close_ties();
         if let Some(before) = before.filter(|_| self.evidence.rewrites > 0 && !self.evidence.fresh)
         {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
+use crate::check::reading::Rewrite;
 use crate::check::value::Scope;
 use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
@@ -14,6 +15,7 @@ use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked, bind};
 use crate::plan::draft::Rewriter;
 use crate::plan::state::Entry;
 use crate::plan::{Planner, Renamed, counted};
+use crate::syntax::ast::Arrow;
 
 /// What one rule took.
 #[derive(Default)]
@@ -42,43 +44,36 @@ pub(super) type Members = BTreeMap<Vec<Binding>, usize>;
 impl Planner<'_> {
     pub(in crate::plan) fn rewrite(
         &mut self,
-        rules: &[Rule],
+        rewrite: Rewrite<'_>,
         scope: &Scope,
         direction: Direction,
     ) -> Result<(), Box<Diagnostic>> {
-        use crate::syntax::ast::Arrow;
         // A one-way rule isn't read backwards; what it would have to undo stays as it is.
-        let readable: Vec<(usize, &Rule)> = rules
-            .iter()
-            .enumerate()
-            .filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay)
-            .collect();
+        let readable: Vec<&Rule> = rewrite.rules().map(|read| read.rule).collect();
         self.evidence.rewrites += usize::from(!readable.is_empty());
-        self.evidence.needed += readable.iter().filter(|(_, rule)| !rule.optional).count();
+        self.evidence.needed += readable.iter().filter(|rule| !rule.optional).count();
         let bound = self.with_environment(|environment| {
             readable
                 .iter()
-                .map(|(_, rule)| bind(rule, scope, environment, direction))
+                .map(|rule| bind(rule, scope, environment, direction))
                 .collect::<Result<Vec<_>, _>>()
         })?;
         // Looked for among what no rule takes: keys that are results already.
         let undone = self.with_environment(|environment| {
             readable
                 .iter()
-                .filter(|(_, rule)| rule.arrow == Arrow::TwoWay)
-                .map(|(_, rule)| bind(rule, scope, environment, direction.opposite()))
+                .filter(|rule| rule.arrow == Arrow::TwoWay)
+                .map(|rule| bind(rule, scope, environment, direction.opposite()))
                 .collect::<Result<Vec<_>, _>>()
         })?;
-        if direction == Direction::Reverse {
-            for rule in rules.iter().filter(|rule| rule.arrow == Arrow::OneWay) {
-                self.leave_one_way(rule, scope);
-            }
+        for rule in rewrite.left_out() {
+            self.leave_one_way(rule, scope);
         }
         let (taken, asked) = self.match_keys(&bound, &undone, scope)?;
         let mut made: Vec<Entry> = Vec::new();
         let mut gone: Vec<usize> = Vec::new();
-        for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
-            let id = self.rule_id(&bound.rule.place, *at, &bound.rule.text);
+        for (at, (bound, taken)) in bound.iter().zip(taken).enumerate() {
+            let id = self.rule_id(&bound.rule.place, at, &bound.rule.text);
             self.rewrites
                 .insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
             let count = taken.renames.len() + taken.instances.len();

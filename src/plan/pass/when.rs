@@ -3,30 +3,28 @@
 
 use std::cmp::Ordering;
 
+use crate::check::Direction;
+use crate::check::reading::Reading;
 use crate::check::value::Scope;
-use crate::check::{Direction, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::UNDECIDED;
-use crate::plan::{Planner, Stage};
+use crate::plan::Planner;
 use crate::syntax::ast::Expr;
 
 impl Planner<'_> {
     pub(in crate::plan) fn when(
         &mut self,
         condition: &Expr,
-        then: &[Step],
-        otherwise: &[Step],
+        [then, otherwise]: [&Reading<'_>; 2],
         scope: &Scope,
-        stage: &Stage<'_>,
+        direction: Direction,
     ) -> Result<(), Box<Diagnostic>> {
-        let branch = |holds: bool| -> Vec<&Step> {
-            if holds { then.iter().collect() } else { otherwise.iter().collect() }
-        };
-        if stage.direction == Direction::Forward
+        let branch = |holds: bool| if holds { then } else { otherwise };
+        if direction == Direction::Forward
             || !condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref())
         {
             let holds = self.truth(scope, condition)?;
-            self.steps(&branch(holds), stage);
+            self.run_all(branch(holds));
             return Ok(());
         }
         self.close_ties();
@@ -35,7 +33,7 @@ impl Planner<'_> {
         let before = self.draft.clone();
         let mut borne_out = Vec::new();
         for holds in [true, false] {
-            self.steps(&branch(holds), stage);
+            self.run_all(branch(holds));
             self.close_ties();
             let agrees = !self.failed() && self.truth(scope, condition)? == holds;
             let after = std::mem::replace(&mut self.draft, before.clone());
