@@ -21,7 +21,6 @@ mod ops;
 mod patterns;
 mod proofs;
 mod ranks;
-mod seed;
 mod stages;
 mod store;
 mod syntax;
