@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
-use crate::check::value::Scope;
+use crate::check::value::{Environment, Scope};
 use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{NOT_ONE_TO_ONE, PADDED_NUMBER, TAKEN_AGAIN, UNDECIDED};
@@ -18,7 +18,8 @@ use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked, bind};
 use crate::plan::draft::Rewriter;
 use crate::plan::state::Entry;
-use crate::plan::{Renamed, counted};
+use crate::plan::{Renamed, RuleId, counted};
+use crate::syntax::ast::Arrow;
 
 /// What one rule took.
 #[derive(Default)]
@@ -34,7 +35,7 @@ struct Taken {
 }
 
 /// What a condition that asks for keys of the result answered, of a key.
-struct Asked {
+struct Judged {
     rule: usize,
     source: usize,
     key: Key,
@@ -51,7 +52,6 @@ pub(in crate::plan) fn rewrite(
     scope: &Scope,
     direction: Direction,
 ) -> Result<(), Box<Diagnostic>> {
-    use crate::syntax::ast::Arrow;
     // A one-way rule isn't read backwards; what it would have to undo stays as it is.
     let readable: Vec<(usize, &Rule)> = rules
         .iter()
@@ -79,61 +79,87 @@ pub(in crate::plan) fn rewrite(
             leave_one_way(context, draft, rule, scope);
         }
     }
-    let (taken, asked) = match_keys(context, draft, &bound, &undone, scope)?;
-    let mut made: Vec<Entry> = Vec::new();
-    let mut gone: Vec<usize> = Vec::new();
+    let (taken, judged) = match_keys(context, draft, &bound, &undone, scope)?;
+    let mut change = Change::default();
     for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
         let id = draft.rule_id(&bound.rule.place, *at, &bound.rule.text);
         draft.rewrites.insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
-        let count = taken.renames.len() + taken.instances.len();
-        draft.count(id, count as u64);
-        draft.evidence.matched += count;
-        draft.evidence.same += taken.same;
-        if count == 0 && taken.same == 0 && !bound.rule.optional {
-            draft.unmatched(&bound.rule.place, "this rule");
-        }
-        if taken.again > 0 && taken.again == taken.renames.len() {
-            taken_again(draft, bound, &taken.renames);
-        }
-        for (place, key) in taken.renames {
-            if let Some(entry) = draft.state.at(place) {
-                let mut entry = entry.clone();
-                let to = Key::from(key);
-                if bound.rule.arrow == Arrow::OneWay {
-                    let (file, rule) =
-                        (bound.rule.place.source.name.clone(), bound.rule.text.clone());
-                    draft.renamed.push(Renamed {
-                        file,
-                        rule,
-                        from: entry.key.clone(),
-                        to: to.clone(),
-                    });
-                }
-                entry.key = to;
-                entry.rules.push(id);
-                made.push(entry);
-                gone.push(place);
-            }
-        }
+        note_taken(draft, id, bound, &taken);
+        change.rename(draft, bound, id, taken.renames);
         for (shared, members) in taken.instances {
-            let before = made.len();
-            match instance(context, draft, bound, id, shared, &members, scope, &mut made) {
-                Ok(()) => gone.extend(members.iter().flat_map(BTreeMap::values)),
+            let before = change.made.len();
+            let made = &mut change.made;
+            match instance(context, draft, bound, id, shared, &members, scope, made) {
+                Ok(()) => change.gone.extend(members.iter().flat_map(BTreeMap::values)),
                 Err(diagnostic) => {
-                    made.truncate(before);
+                    change.made.truncate(before);
                     draft.report_instance(*diagnostic);
                 }
             }
         }
     }
-    for place in gone {
-        draft.state.take(place);
+    change.apply(draft);
+    bear_out(context, draft, &bound, judged, scope)
+}
+
+/// Counts what a rule took, as evidence of the layout.
+fn note_taken(draft: &mut Draft, id: RuleId, bound: &BoundRule<'_>, taken: &Taken) {
+    let count = taken.renames.len() + taken.instances.len();
+    draft.count(id, count as u64);
+    draft.evidence.matched += count;
+    draft.evidence.same += taken.same;
+    if count == 0 && taken.same == 0 && !bound.rule.optional {
+        draft.unmatched(&bound.rule.place, "this rule");
     }
-    for entry in made {
-        draft.evidence.made.insert(entry.key.clone());
-        draft.put(entry);
+    if taken.again > 0 && taken.again == taken.renames.len() {
+        taken_again(draft, bound, &taken.renames);
     }
-    bear_out(context, draft, &bound, asked, scope)
+}
+
+/// What a statement does to the state, at once: keys may change places.
+#[derive(Default)]
+struct Change {
+    /// Entries that come.
+    made: Vec<Entry>,
+    /// Places of those that leave.
+    gone: Vec<usize>,
+}
+
+impl Change {
+    /// What a rule renames.
+    fn rename(
+        &mut self,
+        draft: &mut Draft,
+        bound: &BoundRule<'_>,
+        id: RuleId,
+        renames: Vec<(usize, String)>,
+    ) {
+        for (place, key) in renames {
+            let Some(mut entry) = draft.state.at(place).cloned() else { continue };
+            let from = std::mem::replace(&mut entry.key, Key::from(key));
+            if bound.rule.arrow == Arrow::OneWay {
+                draft.renamed.push(Renamed {
+                    file: bound.rule.place.source.name.clone(),
+                    rule: bound.rule.text.clone(),
+                    from,
+                    to: entry.key.clone(),
+                });
+            }
+            entry.rules.push(id);
+            self.made.push(entry);
+            self.gone.push(place);
+        }
+    }
+
+    fn apply(self, draft: &mut Draft) {
+        for place in self.gone {
+            draft.state.take(place);
+        }
+        for entry in self.made {
+            draft.evidence.made.insert(entry.key.clone());
+            draft.put(entry);
+        }
+    }
 }
 
 /// Reading backwards, `exists` was asked of the keys as they were, and is about those that come
@@ -142,12 +168,12 @@ fn bear_out(
     context: &Context<'_>,
     draft: &Draft,
     bound: &[BoundRule<'_>],
-    asked: Vec<Asked>,
+    judged: Vec<Judged>,
     scope: &Scope,
 ) -> Result<(), Box<Diagnostic>> {
     let (mut segments, mut bindings) = (Segments::default(), Bindings::default());
     with_environment(context, draft, |environment| {
-        for Asked { rule, source, key, held } in asked {
+        for Judged { rule, source, key, held } in judged {
             let Some(bound) = bound.get(rule) else { continue };
             segments.split(&key);
             let looked = Looked { key: &key, segments: &segments, shape: &[] };
@@ -197,146 +223,228 @@ fn taken_again(draft: &mut Draft, bound: &BoundRule<'_>, renames: &[(usize, Stri
     draft.findings.push(finding.keys(keys.iter().map(|key| key.as_str())).hint(hint));
 }
 
+/// Looks at each key once: which rule takes it, and whether it is a result already.
 fn match_keys(
     context: &Context<'_>,
     draft: &mut Draft,
     bound: &[BoundRule<'_>],
     undone: &[BoundRule<'_>],
     scope: &Scope,
-) -> Result<(Vec<Taken>, Vec<Asked>), Box<Diagnostic>> {
-    let index = Index::new(bound);
-    let results = Index::new(undone);
-    // For each rule that is named at all in its results, its inverse.
-    let mut rest = undone.iter().peekable();
-    let inverses: Vec<Option<&BoundRule<'_>>> = bound
-        .iter()
-        .map(|bound| rest.next_if(|inverse| std::ptr::eq(inverse.rule, bound.rule)))
-        .map(|inverse| {
-            inverse.filter(|inverse| {
-                inverse.source_pattern(0).is_some_and(|pattern| pattern.literals().next().is_some())
-            })
-        })
-        .collect();
-    let mut taken: Vec<Taken> = bound.iter().map(|_| Taken::default()).collect();
-    let (mut already, mut asked): (Vec<Key>, _) = (Vec::new(), Vec::new());
-    let mut fresh = false;
-    let mut padded: BTreeMap<usize, Vec<Key>> = BTreeMap::new();
-    let (mut segments, mut candidates, mut bindings) =
-        (Segments::default(), Vec::new(), Bindings::default());
+) -> Result<(Vec<Taken>, Vec<Judged>), Box<Diagnostic>> {
+    let mut matching = Matching::new(bound, undone, scope);
+    let mut segments = Segments::default();
     with_environment(context, draft, |environment| {
         for (place, entry) in draft.state.iter() {
             segments.split(&entry.key);
-            let looked = Looked {
-                key: &entry.key,
-                segments: &segments,
-                shape: &draft.graph.info(entry.node).shape,
-            };
-            index.candidates(&entry.key, &segments, &mut candidates);
-            let (mut hit, mut identity) = (None, false);
-            for candidate in &candidates {
-                let (rule, source) = index.places[*candidate as usize];
-                let bound = &bound[rule];
-                if !bound.fits(source, &looked, &mut bindings) {
-                    continue;
-                }
-                let held = bound.holds(&looked, &bindings, scope, environment)?;
-                if bound.asks_result {
-                    asked.push(Asked { rule, source, key: entry.key.clone(), held });
-                }
-                if !held {
-                    continue;
-                }
-                if bound.rename {
-                    let Some(BoundItem::Pattern(target)) =
-                        bound.targets.first().map(|side| &side.item)
-                    else {
-                        continue;
-                    };
-                    let Some(key) = target.render(&entry.key, &bindings) else { continue };
-                    if key == *entry.key {
-                        taken[rule].same += 1;
-                        identity = true;
-                        continue;
-                    }
-                    if bound.rule.ambiguous {
-                        reads_back(&entry.key, &key, bound, undone)?;
-                    }
-                    taken[rule].again += usize::from(
-                        inverses[rule]
-                            .is_some_and(|inverse| grows(&looked, &key, inverse, &mut bindings)),
-                    );
-                    taken[rule].renames.push((place, key));
-                } else {
-                    let own = own_slots(bound, source);
-                    let values = |slots: &[Slot]| {
-                        slots
-                            .iter()
-                            .map(|slot| owned(&bindings, *slot, &entry.key))
-                            .collect::<Vec<_>>()
-                    };
-                    let members = taken[rule]
-                        .instances
-                        .entry(values(&bound.shared))
-                        .or_insert_with(|| vec![Members::new(); bound.sources.len()]);
-                    members[source].insert(values(&own), place);
-                }
-                hit = Some(rule);
-                break;
-            }
-            if hit.is_none()
-                && let Some(rule) = index.but_for_zeros(&entry.key, bound, &mut bindings)
-            {
-                padded.entry(rule).or_default().push(entry.key.clone());
-            }
+            let shape = &draft.graph.info(entry.node).shape;
+            let looked = Looked { key: &entry.key, segments: &segments, shape };
+            let hit = matching.take(place, &entry.key, &looked, environment)?;
             // What an earlier statement gave, or what has one name in both layouts, is no
             // evidence.
-            if identity || draft.evidence.made.contains(&entry.key) {
-                continue;
-            }
-            let mut is_result = |named: bool| -> Result<bool, Box<Diagnostic>> {
-                results.candidates(&entry.key, &segments, &mut candidates);
-                for candidate in &candidates {
-                    let (rule, source) = results.places[*candidate as usize];
-                    let is_named = |pattern: &Pattern| pattern.literals().next().is_some();
-                    if (!named || undone[rule].source_pattern(source).is_some_and(is_named))
-                        && undone[rule].matches(
-                            source,
-                            &looked,
-                            &mut bindings,
-                            scope,
-                            environment,
-                        )?
-                    {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            };
-            match hit {
-                None if !undone.is_empty() && is_result(true)? => already.push(entry.key.clone()),
-                Some(rule) if context.repeated && !fresh => {
-                    fresh = !(is_result(false)? || bound[rule].gives(&looked))
-                }
-                _ => {}
+            if !hit.same && !draft.evidence.made.contains(&entry.key) {
+                let repeated = context.repeated;
+                matching.note_result(hit.rule, repeated, &entry.key, &looked, environment)?;
             }
         }
         Ok::<(), Box<Diagnostic>>(())
     })?;
-    draft.evidence.already.extend(already);
-    draft.evidence.fresh |= fresh;
-    for (rule, keys) in padded {
-        let are = if keys.len() == 1 { "has a number" } else { "have numbers" };
-        let message = format!(
-            "{} that this rule would take {are} with leading zeros",
-            counted(keys.len(), "key")
-        );
-        let finding = Diagnostic::warning(PADDED_NUMBER, message)
-            .at(bound[rule].rule.place.clone(), "takes numbers as they are counted");
-        let finding = finding.keys(keys.iter().map(|key| key.as_str()));
-        draft.findings
-                .push(finding.hint("write `{l*}` where the number may have leading zeros: it is text then, the same on both sides"));
+    draft.evidence.already.extend(matching.already);
+    draft.evidence.fresh |= matching.fresh;
+    for (rule, keys) in matching.padded {
+        draft.findings.push(padded(&bound[rule], &keys));
     }
-    Ok((taken, asked))
+    Ok((matching.taken, matching.judged))
+}
+
+/// Keys that a rule would take if their numbers were written as it writes them.
+fn padded(bound: &BoundRule<'_>, keys: &[Key]) -> Diagnostic {
+    let are = if keys.len() == 1 { "has a number" } else { "have numbers" };
+    let message = format!(
+        "{} that this rule would take {are} with leading zeros",
+        counted(keys.len(), "key")
+    );
+    Diagnostic::warning(PADDED_NUMBER, message)
+        .at(bound.rule.place.clone(), "takes numbers as they are counted")
+        .keys(keys.iter().map(|key| key.as_str()))
+        .hint("write `{l*}` where the number may have leading zeros: it is text then, the same on both sides")
+}
+
+/// What became of one key.
+struct Hit {
+    /// The rule that took it.
+    rule: Option<usize>,
+    /// Whether it fits a rename that gives it the name that it has.
+    same: bool,
+}
+
+/// The rules of a statement, and what they found in the keys so far.
+struct Matching<'a> {
+    bound: &'a [BoundRule<'a>],
+    /// The two-way ones, read the other way.
+    undone: &'a [BoundRule<'a>],
+    scope: &'a Scope,
+    sources: SideSet,
+    results: SideSet,
+    /// For each rule that is named at all in its results, its inverse.
+    inverses: Vec<Option<&'a BoundRule<'a>>>,
+    candidates: Vec<u32>,
+    bindings: Bindings,
+    taken: Vec<Taken>,
+    judged: Vec<Judged>,
+    already: Vec<Key>,
+    fresh: bool,
+    /// By rule, keys that it would take but for leading zeros.
+    padded: BTreeMap<usize, Vec<Key>>,
+}
+
+impl<'a> Matching<'a> {
+    fn new(bound: &'a [BoundRule<'a>], undone: &'a [BoundRule<'a>], scope: &'a Scope) -> Self {
+        let mut rest = undone.iter().peekable();
+        let inverses = bound
+            .iter()
+            .map(|bound| rest.next_if(|inverse| std::ptr::eq(inverse.rule, bound.rule)))
+            .map(|inverse| {
+                inverse.filter(|inverse| inverse.source_pattern(0).is_some_and(is_named))
+            })
+            .collect();
+        Self {
+            bound,
+            undone,
+            scope,
+            sources: SideSet::new(bound),
+            results: SideSet::new(undone),
+            inverses,
+            candidates: Vec::new(),
+            bindings: Bindings::default(),
+            taken: bound.iter().map(|_| Taken::default()).collect(),
+            judged: Vec::new(),
+            already: Vec::new(),
+            fresh: false,
+            padded: BTreeMap::new(),
+        }
+    }
+
+    /// Gives a key to the first rule that takes it.
+    fn take(
+        &mut self,
+        place: usize,
+        key: &Key,
+        looked: &Looked<'_>,
+        environment: &Environment<'_>,
+    ) -> Result<Hit, Box<Diagnostic>> {
+        let mut hit = Hit { rule: None, same: false };
+        self.sources.candidates(key, looked.segments, &mut self.candidates);
+        for at in 0..self.candidates.len() {
+            let (rule, source) = self.sources.places[self.candidates[at] as usize];
+            let bound = &self.bound[rule];
+            if !bound.fits(source, looked, &mut self.bindings) {
+                continue;
+            }
+            let held = bound.holds(looked, &self.bindings, self.scope, environment)?;
+            if bound.asks_result {
+                self.judged.push(Judged { rule, source, key: key.clone(), held });
+            }
+            if !held {
+                continue;
+            }
+            if !bound.rename {
+                self.add_member(place, rule, source, key);
+            } else if let Some(to) = bound.renamed(key, &self.bindings) {
+                if to == **key {
+                    self.taken[rule].same += 1;
+                    hit.same = true;
+                    continue;
+                }
+                self.add_rename(place, rule, looked, to)?;
+            } else {
+                continue;
+            }
+            hit.rule = Some(rule);
+            return Ok(hit);
+        }
+        if let Some(rule) = self.sources.but_for_zeros(key, self.bound, &mut self.bindings) {
+            self.padded.entry(rule).or_default().push(key.clone());
+        }
+        Ok(hit)
+    }
+
+    fn add_rename(
+        &mut self,
+        place: usize,
+        rule: usize,
+        looked: &Looked<'_>,
+        to: String,
+    ) -> Result<(), Box<Diagnostic>> {
+        if self.bound[rule].rule.ambiguous {
+            reads_back(looked.key, &to, &self.bound[rule], self.undone)?;
+        }
+        let again = self.inverses[rule]
+            .is_some_and(|inverse| grows(looked, &to, inverse, &mut self.bindings));
+        self.taken[rule].again += usize::from(again);
+        self.taken[rule].renames.push((place, to));
+        Ok(())
+    }
+
+    fn add_member(&mut self, place: usize, rule: usize, source: usize, key: &str) {
+        let bound = &self.bound[rule];
+        let own = own_slots(bound, source);
+        let values = |slots: &[Slot]| -> Vec<Binding> {
+            slots.iter().map(|slot| owned(&self.bindings, *slot, key)).collect()
+        };
+        let members = self.taken[rule]
+            .instances
+            .entry(values(&bound.shared))
+            .or_insert_with(|| vec![Members::new(); bound.sources.len()]);
+        members[source].insert(values(&own), place);
+    }
+
+    /// Takes note of a key that no rule took and that is a result already; and, where the stage was
+    /// applied before, of one that a rule took and that is none.
+    fn note_result(
+        &mut self,
+        rule: Option<usize>,
+        repeated: bool,
+        key: &Key,
+        looked: &Looked<'_>,
+        environment: &Environment<'_>,
+    ) -> Result<(), Box<Diagnostic>> {
+        match rule {
+            None if !self.undone.is_empty() && self.is_result(true, looked, environment)? => {
+                self.already.push(key.clone())
+            }
+            Some(rule) if repeated && !self.fresh => {
+                self.fresh =
+                    !(self.is_result(false, looked, environment)? || self.bound[rule].gives(looked))
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether a key looks like a result; of those that are `named` only, like one with a name.
+    fn is_result(
+        &mut self,
+        named: bool,
+        looked: &Looked<'_>,
+        environment: &Environment<'_>,
+    ) -> Result<bool, Box<Diagnostic>> {
+        self.results.candidates(looked.key, looked.segments, &mut self.candidates);
+        for candidate in &self.candidates {
+            let (rule, source) = self.results.places[*candidate as usize];
+            let undone = &self.undone[rule];
+            if (!named || undone.source_pattern(source).is_some_and(is_named))
+                && undone.matches(source, looked, &mut self.bindings, self.scope, environment)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether a pattern says more than how many segments a key has.
+fn is_named(pattern: &Pattern) -> bool {
+    pattern.literals().next().is_some()
 }
 
 impl Draft {
@@ -444,14 +552,14 @@ fn owned(bindings: &Bindings, slot: Slot, key: &str) -> Binding {
 }
 
 /// The sources of all rules of a group, found in one look at a key.
-struct Index {
+struct SideSet {
     set: PatternSet,
     /// Rule and source of each pattern of the set; regexes come after, tried on every key.
     places: Vec<(usize, usize)>,
     regexes: std::ops::Range<u32>,
 }
 
-impl Index {
+impl SideSet {
     fn new(bound: &[BoundRule<'_>]) -> Self {
         let sides = || {
             bound.iter().enumerate().flat_map(|(rule, bound)| {
