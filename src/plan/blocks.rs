@@ -47,7 +47,10 @@ type Users = SmallVec<[(NodeId, Option<RuleId>); 2]>;
 
 /// What is wrong with targets, by the rule that made them and by kind: a message, and their keys.
 #[derive(Default)]
-struct Wrong(BTreeMap<(Option<RuleId>, &'static str), (String, Vec<String>)>);
+struct Wrong(BTreeMap<ByRule, (String, Vec<String>)>);
+
+/// A rule, and in which way it is wrong.
+type ByRule = (Option<RuleId>, &'static str);
 
 impl Wrong {
     fn say(&mut self, rule: Option<RuleId>, kind: &'static str, key: &Key, message: String) {

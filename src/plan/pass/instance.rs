@@ -15,7 +15,7 @@ use crate::plan::draft::Draft;
 use crate::plan::graph::{MAX_PARTS, few};
 use crate::plan::lower::Number;
 use crate::plan::pass::heads::note_heads;
-use crate::plan::pass::rewrite::{Members, own_slots};
+use crate::plan::pass::matching::{Members, own_slots};
 use crate::plan::pass::select::make;
 use crate::plan::state::Entry;
 use crate::plan::{DropReason, NodeId, RuleId};
