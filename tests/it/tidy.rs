@@ -57,7 +57,7 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("src/syntax/parse/build.rs", "statement", "to be parted"),
     ("python/src/plan.rs", "plan", "to be parted"),
     ("src/checkpoint/reference/unpickle.rs", "object", "to be parted"),
-    ("tests/it/durability.rs", "four_ranks_write_what_one_process_writes", "to be parted"),
+    ("tests/it/durability/mod.rs", "four_ranks_write_what_one_process_writes", "to be parted"),
     ("tests/it/durability/kills.rs", "killed_in_place", "to be parted"),
     ("src/plan/pass/instance.rs", "joint", "to be parted"),
     ("tests/it/durability/kills.rs", "killed", "to be parted"),
