@@ -24,8 +24,6 @@ pub mod execute;
 
 pub mod library;
 
-pub mod checkpoint;
-
 pub use check::{Direction, Rules};
 pub use library::{Route, compile, load};
 pub use plan::{Plan, PlanOptions, plan};

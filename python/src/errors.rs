@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use pyo3::prelude::*;
-use regraft::checkpoint::reference::Raised;
 use regraft::diagnostic::{Diagnostic, Diagnostics, render_all};
 use regraft::error::{Error, ErrorKind};
 use regraft::library::LoadError;
+use regraft_seed::reference::Raised;
 
 /// An instance of a class of `regraft._errors`; if that fails, why.
 fn make<'py>(py: Python<'py>, name: &str, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {

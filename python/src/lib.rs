@@ -5,6 +5,7 @@
 //!   never do.
 //! * Every failure is an exception; the GIL is released wherever files are read or a plan is made.
 //! * Decisions are the library's. What is written here is conversion of values.
+#![deny(unsafe_code)]
 
 mod errors;
 mod files;

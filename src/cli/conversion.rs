@@ -1,7 +1,7 @@
 //! What `plan`, `apply` and `explain` share: which checkpoint, which rules, which way, and what
 //! decides.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -11,8 +11,9 @@ use regraft::config::Config;
 use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
 use regraft::execute::Lanes;
+use regraft::key::Key;
 use regraft::library::{self, HUB, Library, MODEL, Route};
-use regraft::plan::{Equality, Plan, PlanOptions, RECORD_FILE, Record};
+use regraft::plan::{Answer, Answers, Plan, PlanOptions, RECORD_FILE, Record, plan_asking};
 use regraft::store::differing_bytes;
 use regraft::store::{Checkpoint, Counted, OpenOptions, Store, no_file, open_all};
 
@@ -191,35 +192,12 @@ fn record_beside(checkpoint: &Checkpoint) -> Result<Option<Record>> {
     Ok(Some(Record::from_bytes(&bytes, &path)?))
 }
 
-/// Compares bytes for a planner, which can't be told that reading failed: the first failure is
-/// kept.
-pub(super) struct Comparison<'a> {
-    source: &'a dyn Store,
-    failed: RefCell<Option<Error>>,
-}
-
-impl<'a> Comparison<'a> {
-    pub(super) fn new(source: &'a dyn Store) -> Self {
-        Self { source, failed: RefCell::new(None) }
-    }
-
-    pub(super) fn equal(&self, a: &str, b: &str) -> Option<Equality> {
-        match differing_bytes(self.source, a, b) {
-            Ok(Some(0)) => Some(Equality::Equal),
-            Ok(Some(bytes)) => Some(Equality::Differ(bytes)),
-            Ok(None) => None,
-            Err(error) => {
-                self.failed.borrow_mut().get_or_insert(error);
-                None
-            }
-        }
-    }
-
-    /// The failure, if there was one: what could not be compared would look like a tie that was not
-    /// asked for.
-    pub(super) fn checked(&self) -> Result<()> {
-        self.failed.take().map_or(Ok(()), |error| Err(error.into()))
-    }
+/// Compares what a plan asks about.
+///
+/// # Errors
+/// If reading fails: what could not be compared would look like a tie that was not asked for.
+pub(super) fn compared(source: &dyn Store, a: &Key, b: &Key) -> Result<Answer> {
+    Ok(differing_bytes(source, a, b)?.map_or(Answer::Unknown, Answer::of_differing))
 }
 
 impl Prepared {
@@ -234,8 +212,7 @@ impl Prepared {
     /// Plans; with `compare`, bytes are compared where a tie asks for it.
     pub(super) fn plan(&self, compare: bool) -> Result<Plan> {
         let counted = Counted::new(&self.checkpoint);
-        let comparison = Comparison::new(&counted);
-        let equal = |a: &str, b: &str| comparison.equal(a, b);
+        let reads = compare && self.checkpoint.has_bytes();
         let options = PlanOptions {
             config: self.config.clone(),
             parameters: self.parameters.clone(),
@@ -246,12 +223,14 @@ impl Prepared {
             not_strict: self.not_strict,
             allow_lossy: self.allow_lossy,
             record: self.record.as_ref(),
-            equal: (compare && self.checkpoint.has_bytes()).then_some(&equal),
+            answers: Answers::default(),
         };
-        let plan = regraft::plan(&self.route.stages(), self.checkpoint.header(), &options);
+        let (stages, header) = (self.route.stages(), self.checkpoint.header());
+        let plan = plan_asking(&stages, header, &options, |question| {
+            if reads { compared(&counted, &question.a, &question.b) } else { Ok(Answer::Unknown) }
+        });
         self.compared.set(counted.bytes_read());
-        comparison.checked()?;
-        let mut plan = plan?;
+        let mut plan = plan??;
         // A target manifest says itself whether the result is what was asked for.
         if let Some(to) = self.asked.as_ref().filter(|_| self.target.is_none()) {
             plan.findings.extend(library::no_way(self.checkpoint.header(), &plan, to));

@@ -9,14 +9,14 @@ use regraft::config::{Config, TieDecision};
 use regraft::diagnostic::plain::one_line;
 use regraft::key::Key;
 use regraft::library::{self, HUB, MODEL, Route};
-use regraft::plan::{Equality, Op, Plan, PlanOptions, RuleId, TieOutcome};
+use regraft::plan::{Answer, Op, Plan, PlanOptions, Question, RuleId, TieOutcome, plan_asking};
 use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
 use regraft::store::{Twins, same_place, twins};
 use regraft::tensor::Header;
 use serde::Serialize;
 
 use super::console::{Console, rule_line};
-use super::conversion::{Comparison, beside};
+use super::conversion::{beside, compared};
 use super::group::Groups;
 use super::related::Sources;
 use super::size::Size;
@@ -138,27 +138,22 @@ impl Facts<'_> {
         header: &Header,
         origin: &dyn Fn(&str) -> Option<Key>,
     ) -> Result<Plan> {
-        let comparison = Comparison::new(self.source);
-        let equal = |a: &str, b: &str| {
-            let (a, b) = (origin(a)?, origin(b)?);
+        let answer = |question: &Question| {
+            let (Some(a), Some(b)) = (origin(&question.a), origin(&question.b)) else {
+                return Ok(Answer::Unknown);
+            };
             if a == b {
-                return Some(Equality::Equal);
+                return Ok(Answer::Equal);
             }
-            if !self.reads {
-                return None;
-            }
-            comparison.equal(&a, &b)
+            if self.reads { compared(self.source, &a, &b) } else { Ok(Answer::Unknown) }
         };
         let options = PlanOptions {
             config: self.config.clone(),
             tied: self.tied,
             not_strict: true,
-            equal: Some(&equal),
             ..PlanOptions::default()
         };
-        let plan = regraft::plan(&route.stages(), header, &options);
-        comparison.checked()?;
-        Ok(plan?)
+        Ok(plan_asking(&route.stages(), header, &options, answer)??)
     }
 
     fn saving(&self, route: &Route, loading: &Plan, loaded: &Header) -> Result<Plan> {

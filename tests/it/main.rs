@@ -15,7 +15,6 @@ mod fuzz;
 mod hostile;
 mod library;
 mod plan;
-mod seed;
 mod store;
 mod syntax;
 mod tidy;

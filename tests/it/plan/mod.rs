@@ -9,12 +9,14 @@
 mod patterns;
 mod trace;
 
+use std::convert::Infallible;
+
 use indexmap::IndexMap;
 use regraft::check::value::Value;
 use regraft::config::Config;
 use regraft::diagnostic::{Diagnostics, render_all};
 use regraft::key::Key;
-use regraft::plan::{Equality, Plan, PlanOptions, Record, Stage, plan};
+use regraft::plan::{Answer, Plan, PlanOptions, Question, Record, Stage, plan_asking};
 use regraft::tensor::{Header, TensorInfo, Wanted};
 use regraft::{Direction, Rules, compile};
 
@@ -42,7 +44,7 @@ pub(crate) struct Given {
     pub(crate) wanted: Option<Wanted>,
     pub(crate) options: PlanOptions<'static>,
     pub(crate) direction: Direction,
-    pub(crate) equal: Option<Equality>,
+    pub(crate) equal: Option<Answer>,
     pub(crate) record: Option<Record>,
 }
 
@@ -84,21 +86,21 @@ impl Given {
             "not-strict" => self.options.not_strict = true,
             "tied" => self.options.tied = Some(true),
             "untied" => self.options.tied = Some(false),
-            "equal" => self.equal = Some(Equality::Equal),
-            "differ" => self.equal = Some(Equality::Differ(3)),
+            "equal" => self.equal = Some(Answer::Equal),
+            "differ" => self.equal = Some(Answer::Differ(3)),
             other => panic!("unknown option {other}"),
         }
     }
 
     pub(crate) fn plan(&self, rules: &Rules, direction: Direction) -> Result<Plan, Diagnostics> {
-        let compare = |_: &str, _: &str| self.equal;
         let options = PlanOptions {
             wanted: self.wanted.as_ref(),
             record: self.record.as_ref(),
-            equal: Some(&compare),
             ..self.options.clone()
         };
-        plan(&[Stage { rules, direction, named: true }], &self.header, &options)
+        let stages = [Stage { rules, direction, named: true }];
+        let answer = |_: &Question| Ok::<_, Infallible>(self.equal.unwrap_or(Answer::Unknown));
+        plan_asking(&stages, &self.header, &options, answer).unwrap()
     }
 }
 
