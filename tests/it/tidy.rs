@@ -53,7 +53,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("src/syntax/parse/words.rs", "name", "to be parted"),
     ("src/syntax/parse/build.rs", "statement", "to be parted"),
     ("python/src/plan.rs", "plan", "to be parted"),
-    ("tests/it/durability/mod.rs", "four_ranks_write_what_one_process_writes", "to be parted"),
     ("tests/it/durability/kills.rs", "killed_in_place", "to be parted"),
     ("src/plan/pass/instance.rs", "joint", "to be parted"),
     ("tests/it/durability/kills.rs", "killed", "to be parted"),

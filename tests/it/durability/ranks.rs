@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use super::{LAUNCHERS, Place, contents};
+use super::{LAUNCHERS, Place, Random, contents, kill_after};
 
 const APPLY: [&str; 10] = [
     "apply",
@@ -208,4 +209,141 @@ fn what_another_run_left_is_not_taken_for_this_ones() {
     let (code, said) = rank("1");
     assert_eq!((code, said.contains("other work")), (Some(3), true), "{said}");
     assert!(contents(&place.path("out")).is_none());
+}
+
+/// What a rank of four does, known by its options, in files of about two tensors.
+const SMALL: [&str; 10] = [
+    "apply",
+    "source",
+    "--rules",
+    "turn.graft",
+    "-o",
+    "out",
+    "--max-shard-size",
+    "70000",
+    "--checksums",
+    "--quiet",
+];
+
+/// A small checkpoint, and what one process makes of it.
+fn small() -> (Place, Contents) {
+    let place = Place::new(5, 256);
+    place.run(&SMALL);
+    let whole = contents(&place.path("out")).unwrap();
+    remove(&place);
+    (place, whole)
+}
+
+fn rank_of_four(place: &Place, rank: &str) -> Command {
+    place.regraft(&[&SMALL[..], &["--rank", rank, "--world-size", "4"]].concat())
+}
+
+#[test]
+fn four_ranks_write_what_one_process_writes() {
+    let (place, whole) = small();
+    let mut ranks: Vec<Child> =
+        ["0", "1", "2", "3"].map(|n| rank_of_four(&place, n).spawn().unwrap()).into();
+    for child in &mut ranks {
+        assert!(child.wait().unwrap().success());
+    }
+    assert!(contents(&place.path("out")).unwrap() == whole, "other bytes");
+    assert!(place.hidden().is_empty(), "{:?}", place.hidden());
+    std::fs::remove_dir_all(place.path("out")).unwrap();
+}
+
+/// Rank 2 is killed, by the variables of another launcher the others go on; rerun alone, it
+/// completes the output.
+#[test]
+fn a_rank_that_was_killed_is_run_again_alone() {
+    let (place, whole) = small();
+    let mut random = Random(3);
+    for _ in 0..4 {
+        for n in ["0", "1", "3"] {
+            let status = place
+                .regraft(&SMALL)
+                .env("OMPI_COMM_WORLD_RANK", n)
+                .env("OMPI_COMM_WORLD_SIZE", "4")
+                .status()
+                .unwrap();
+            assert!(status.success());
+        }
+        kill_after(rank_of_four(&place, "2"), Duration::from_micros(random.below(60_000)));
+        let found = contents(&place.path("out"));
+        assert!(found.is_none() || found.as_ref() == Some(&whole));
+        if found.is_none() {
+            assert!(rank_of_four(&place, "2").status().unwrap().success());
+        }
+        assert!(contents(&place.path("out")).unwrap() == whole, "other bytes");
+        assert!(place.hidden().is_empty(), "{:?}", place.hidden());
+        std::fs::remove_dir_all(place.path("out")).unwrap();
+    }
+}
+
+/// More ranks than files, one after the other: those without a share come too late or too early,
+/// and neither matters.
+#[test]
+fn ranks_without_a_share_change_nothing() {
+    let place = Place::new(5, 256);
+    for n in ["7", "0", "3", "1", "6"] {
+        let one = [
+            "apply",
+            "source",
+            "--rules",
+            "rename.graft",
+            "-o",
+            "one.safetensors",
+            "--quiet",
+            "--rank",
+            n,
+            "--world-size",
+            "8",
+        ];
+        let output = place.regraft(&one).output().unwrap();
+        assert!(output.status.success(), "rank {n}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(
+        place.path("one.safetensors").exists() && place.hidden().is_empty(),
+        "{:?}",
+        place.names()
+    );
+    let other = [
+        "apply",
+        "source",
+        "--rules",
+        "turn.graft",
+        "-o",
+        "one.safetensors",
+        "--rank",
+        "0",
+        "--world-size",
+        "8",
+    ];
+    assert_eq!(place.regraft(&other).status().unwrap().code(), Some(3), "another output is there");
+}
+
+#[test]
+fn ranks_that_are_given_different_work_do_not_mix_it() {
+    let (place, _) = small();
+    assert!(rank_of_four(&place, "0").status().unwrap().success());
+    let other = place
+        .regraft(&[
+            "apply",
+            "source",
+            "--rules",
+            "rename.graft",
+            "-o",
+            "out",
+            "--rank",
+            "1",
+            "--world-size",
+            "4",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(other.status.code(), Some(3));
+    assert!(
+        String::from_utf8_lossy(&other.stderr).contains("other work"),
+        "{}",
+        String::from_utf8_lossy(&other.stderr)
+    );
 }
