@@ -28,6 +28,35 @@ const APART: &[(&str, &str)] = &[("check", "store"), ("plan", "store")];
 /// Floors that do no I/O.
 const PURE: &[&str] = &["key", "diagnostic", "tensor", "syntax", "check", "plan"];
 
+/// Modules that the feature `files` brings, by the file that names them. Every other module builds
+/// without it, for wasm32 too; `.ci/run pure` does.
+const BY_FILES: &[(&str, &[&str])] = &[
+    ("src/execute/mod.rs", &["lanes", "patch", "write"]),
+    (
+        "src/store/mod.rs",
+        &[
+            "checkpoint",
+            "distributed",
+            "journal",
+            "manifest",
+            "numbered",
+            "open",
+            "sharded",
+            "side",
+            "variants",
+        ],
+    ),
+];
+
+/// Files outside of those that say `std::fs`, `std::os` or `rustix`, and why.
+const SAY_FILES: &[(&str, &str)] = &[
+    ("src/config/mod.rs", "one text is read, with what std has everywhere"),
+    ("src/error.rs", "an error of the system's is known by its number"),
+    ("src/execute/report.rs", "the most memory that was held, 0 where nobody says"),
+    ("src/library.rs", "one text is read, with what std has everywhere"),
+    ("src/store/mod.rs", "an extent names its open file"),
+];
+
 /// Files that map memory, and so may say `unsafe`.
 const MAPS_MEMORY: &[&str] = &["src/store/checkpoint.rs"];
 
@@ -51,7 +80,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("src/syntax/parse/words.rs", "name", "to be parted"),
     ("src/syntax/parse/build.rs", "statement", "to be parted"),
     ("python/src/plan.rs", "plan", "to be parted"),
-    ("tests/it/durability.rs", "four_ranks_write_what_one_process_writes", "to be parted"),
     ("tests/it/durability/kills.rs", "killed_in_place", "to be parted"),
     ("tests/it/durability/kills.rs", "killed", "to be parted"),
     ("src/check/invertible.rs", "captures", "to be parted"),
@@ -287,6 +315,74 @@ fn pure_floors_do_no_io() {
                 .any(|io| code.contains(io))
     });
     refuse("I/O where there is none", wrong);
+}
+
+/// The modules of a file whose `mod` line is behind the feature `files`.
+fn by_files(file: &File) -> Vec<&str> {
+    let after = |lines: &'_ [String]| lines[0].trim() == "#[cfg(feature = \"files\")]";
+    let gated = file.code.windows(2).filter(|lines| after(lines));
+    let module = gated.filter_map(|lines| lines[1].trim().split_once("mod "));
+    module.filter_map(|(_, name)| name.strip_suffix(';')).collect()
+}
+
+#[test]
+fn files_stay_behind_their_feature() {
+    let files = rust_files("src");
+    let mut behind = vec!["src/cli/".to_owned()];
+    for (path, modules) in BY_FILES {
+        let file = files.iter().find(|file| file.path == *path).unwrap();
+        assert_eq!(by_files(file), *modules, "{path}");
+        let folder = path.trim_end_matches("mod.rs");
+        behind.extend(
+            modules.iter().flat_map(|m| [format!("{folder}{m}.rs"), format!("{folder}{m}/")]),
+        );
+    }
+    let known = |file: &File| BY_FILES.iter().any(|(path, _)| *path == file.path);
+    let more = files.iter().filter(|file| !known(file) && !by_files(file).is_empty());
+    refuse("behind `files`, and not listed", more.map(|file| file.path.clone()).collect());
+    let asks = |code: &str| {
+        ["std::fs", "std::os", "rustix", "memmap2", "tempfile"]
+            .iter()
+            .any(|word| code.contains(word))
+    };
+    let wrong = lines_with(&files, |file, code| {
+        asks(code)
+            && !behind.iter().any(|start| file.path.starts_with(start.as_str()))
+            && !SAY_FILES.iter().any(|(path, _)| *path == file.path)
+    });
+    refuse("files, where the feature `files` may be off", wrong);
+    let gone = SAY_FILES.iter().filter(|(path, _)| {
+        !files.iter().any(|file| file.path == *path && file.code().any(|(_, code)| asks(code)))
+    });
+    refuse(
+        "no files there now: take it from the list",
+        gone.map(|(p, _)| (*p).to_owned()).collect(),
+    );
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for name in ["Cargo.toml", "python/Cargo.toml", "seed/Cargo.toml"] {
+        let text = std::fs::read_to_string(root.join(name)).unwrap();
+        let (mut dependencies, mut reason) = (false, false);
+        for line in text.lines() {
+            match line {
+                _ if line.starts_with('[') => {
+                    dependencies = line.ends_with("dependencies]");
+                    reason = false;
+                }
+                _ if line.starts_with('#') => reason = true,
+                "" => reason = false,
+                // Lines that follow each other without a comment share the one before them.
+                _ if dependencies && !reason => wrong.push(format!("{name}: {line}")),
+                _ => {}
+            }
+        }
+        assert!(text.contains("[lints"), "{name} has no lints");
+    }
+    refuse("dependencies without a reason", wrong);
 }
 
 #[test]
