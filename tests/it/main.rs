@@ -5,6 +5,7 @@
 
 mod cases;
 mod cli;
+mod conversion;
 mod corpus;
 mod costly;
 mod detect;

@@ -6,8 +6,9 @@ use std::sync::OnceLock;
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
+use regraft::check::reading::Reading;
 use regraft::check::value::{Captures, Environment, unknown_layout};
-use regraft::check::{Idempotence, Rule, Rules, SideItem, StepKind, Twice, idempotence};
+use regraft::check::{Idempotence, Rule, Rules, SideItem, Twice, idempotence};
 use regraft::key::{Atom, Bindings, Part, Pattern, Segments};
 use regraft::plan::{Hit, PlanOptions, Stage, plan, trace};
 use regraft::tensor::{Dtype, Header, TensorInfo};
@@ -109,23 +110,9 @@ impl Numbers {
     }
 }
 
+/// The rules that are read forwards.
 fn rewrites(rules: &Rules) -> Vec<&Rule> {
-    fn collect<'r>(steps: &'r [regraft::check::Step], found: &mut Vec<&'r Rule>) {
-        for step in steps {
-            match &step.kind {
-                StepKind::Rewrite(rules) => found.extend(rules),
-                StepKind::Reversed(steps) => collect(steps, found),
-                StepKind::When { then, otherwise, .. } => {
-                    collect(then, found);
-                    collect(otherwise, found);
-                }
-                _ => {}
-            }
-        }
-    }
-    let mut found = Vec::new();
-    collect(&rules.steps, &mut found);
-    found
+    Reading::of(rules, Direction::Forward).rules().into_iter().map(|read| read.rule).collect()
 }
 
 /// The literal segments and words of a pattern.

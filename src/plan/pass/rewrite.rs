@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::check::reading::Rewrite;
 use crate::check::value::Scope;
 use crate::check::{Direction, Rule};
 use crate::diagnostic::Diagnostic;
@@ -20,41 +21,35 @@ use crate::syntax::ast::Arrow;
 pub(in crate::plan) fn rewrite(
     context: &Context<'_>,
     draft: &mut Draft,
-    rules: &[Rule],
+    rewrite: Rewrite<'_>,
     scope: &Scope,
     direction: Direction,
 ) -> Result<(), Box<Diagnostic>> {
     // A one-way rule isn't read backwards; what it would have to undo stays as it is.
-    let readable: Vec<(usize, &Rule)> = rules
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| direction == Direction::Forward || rule.arrow == Arrow::TwoWay)
-        .collect();
+    let readable: Vec<&Rule> = rewrite.rules().map(|read| read.rule).collect();
     draft.evidence.rewrites += usize::from(!readable.is_empty());
-    draft.evidence.needed += readable.iter().filter(|(_, rule)| !rule.optional).count();
+    draft.evidence.needed += readable.iter().filter(|rule| !rule.optional).count();
     let bound = with_environment(context, draft, |environment| {
         readable
             .iter()
-            .map(|(_, rule)| bind(rule, scope, environment, direction))
+            .map(|rule| bind(rule, scope, environment, direction))
             .collect::<Result<Vec<_>, _>>()
     })?;
     // Looked for among what no rule takes: keys that are results already.
     let undone = with_environment(context, draft, |environment| {
         readable
             .iter()
-            .filter(|(_, rule)| rule.arrow == Arrow::TwoWay)
-            .map(|(_, rule)| bind(rule, scope, environment, direction.opposite()))
+            .filter(|rule| rule.arrow == Arrow::TwoWay)
+            .map(|rule| bind(rule, scope, environment, direction.opposite()))
             .collect::<Result<Vec<_>, _>>()
     })?;
-    if direction == Direction::Reverse {
-        for rule in rules.iter().filter(|rule| rule.arrow == Arrow::OneWay) {
-            leave_one_way(context, draft, rule, scope);
-        }
+    for rule in rewrite.left_out() {
+        leave_one_way(context, draft, rule, scope);
     }
     let (taken, judged) = match_keys(context, draft, &bound, &undone, scope)?;
     let mut change = Change::default();
-    for (((at, _), bound), taken) in readable.iter().zip(&bound).zip(taken) {
-        let id = draft.rule_id(&bound.rule.place, *at, &bound.rule.text);
+    for (at, (bound, taken)) in bound.iter().zip(taken).enumerate() {
+        let id = draft.rule_id(&bound.rule.place, at, &bound.rule.text);
         draft.rewrites.insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
         note_taken(draft, id, bound, &taken);
         change.rename(draft, bound, id, taken.renames);

@@ -1,7 +1,8 @@
 //! Passes alone: each over a context and a draft that are made here.
 
 use super::*;
-use crate::check::{Direction, Rules, Step, StepKind};
+use crate::check::reading::{Act, Reading, Statement};
+use crate::check::{Direction, Rules};
 use crate::config::{TieDecision, TieReason};
 use crate::diagnostic::codes::{COLLISION, UNDECIDED};
 use crate::key::Key;
@@ -50,9 +51,10 @@ fn rules(text: &str) -> Rules {
 }
 
 /// The only statement of a rule file.
-fn only(rules: &Rules) -> &Step {
-    let [step] = &rules.steps[..] else { panic!("one statement is asked for") };
-    step
+fn only(rules: &Rules) -> Statement<'_> {
+    let statements = Reading::of(rules, Direction::Forward).statements();
+    let [statement] = &statements[..] else { panic!("one statement is asked for") };
+    statement.clone()
 }
 
 /// The keys of a draft, in the order in which they came.
@@ -68,9 +70,9 @@ fn codes(draft: &Draft) -> Vec<crate::diagnostic::Code> {
 fn strip_takes_whole_segments_wherever_they_are() {
     let given = Given::keys(&["module.a.w", "a.module.b", "modules.c"]);
     let rules = rules("strip anywhere \"module\"");
-    let (step, mut draft) = (only(&rules), given.draft());
-    let StepKind::StripAnywhere { wrappers } = &step.kind else { panic!() };
-    strip::strip_anywhere(&mut draft, step, wrappers, &rules.scopes[step.scope]).unwrap();
+    let (Statement { step, scope, act, .. }, mut draft) = (only(&rules), given.draft());
+    let Act::StripAnywhere { wrappers } = act else { panic!() };
+    strip::strip_anywhere(&mut draft, step, wrappers, scope).unwrap();
     let mut now = keys(&draft);
     now.sort_unstable();
     assert_eq!(now, ["a.b", "a.w", "modules.c"]);
@@ -82,9 +84,9 @@ fn strip_takes_whole_segments_wherever_they_are() {
 fn strip_refuses_to_make_one_key_of_two() {
     let given = Given::keys(&["module.a", "a"]);
     let rules = rules("strip anywhere \"module\"");
-    let (step, mut draft) = (only(&rules), given.draft());
-    let StepKind::StripAnywhere { wrappers } = &step.kind else { panic!() };
-    strip::strip_anywhere(&mut draft, step, wrappers, &rules.scopes[step.scope]).unwrap();
+    let (Statement { step, scope, act, .. }, mut draft) = (only(&rules), given.draft());
+    let Act::StripAnywhere { wrappers } = act else { panic!() };
+    strip::strip_anywhere(&mut draft, step, wrappers, scope).unwrap();
     assert!(draft.failed() && codes(&draft).contains(&COLLISION));
 }
 
@@ -92,9 +94,8 @@ fn strip_refuses_to_make_one_key_of_two() {
 fn drop_remembers_by_which_rule_a_tensor_goes() {
     let given = Given::keys(&["a.mask", "a.w"]);
     let rules = rules("drop \"**.mask\"");
-    let (step, mut draft) = (only(&rules), given.draft());
-    let StepKind::Drop(selection) = &step.kind else { panic!() };
-    let scope = &rules.scopes[step.scope];
+    let (Statement { step, scope, act, .. }, mut draft) = (only(&rules), given.draft());
+    let Act::Drop(selection) = act else { panic!() };
     let context = given.context();
     select::select(&context, &mut draft, step, selection, false, scope, Direction::Forward)
         .unwrap();
@@ -109,9 +110,8 @@ fn drop_remembers_by_which_rule_a_tensor_goes() {
 fn rename_lets_keys_change_places() {
     let given = Given::keys(&["a", "b"]);
     let rules = rules("rename {\n  \"a\" <-> \"b\"\n  \"b\" <-> \"a\"\n}");
-    let (step, mut draft) = (only(&rules), given.draft());
-    let StepKind::Rewrite(rewrite) = &step.kind else { panic!() };
-    let scope = &rules.scopes[step.scope];
+    let (Statement { scope, act, .. }, mut draft) = (only(&rules), given.draft());
+    let Act::Rewrite(rewrite) = act else { panic!() };
     rewrite::rewrite(&given.context(), &mut draft, rewrite, scope, Direction::Forward).unwrap();
     let origin = |key: &str| draft.state.get(key).unwrap().origin.clone();
     assert_eq!((origin("a"), origin("b")), (Key::from("b"), Key::from("a")));
@@ -124,9 +124,9 @@ fn tied(answers: Answers, direction: Direction) -> (Draft, Vec<Question>) {
     let mut given = Given::keys(&["embed", "head"]);
     given.options.answers = answers;
     let rules = rules("tie \"head\" from \"embed\" if present alias");
-    let (step, mut draft) = (only(&rules), given.draft());
-    let StepKind::Tie(statement) = &step.kind else { panic!() };
-    let (context, scope) = (given.context(), &rules.scopes[step.scope]);
+    let (Statement { step, scope, act, .. }, mut draft) = (only(&rules), given.draft());
+    let Act::Tie(statement) = act else { panic!() };
+    let context = given.context();
     tie::tie(&context, &mut draft, step, statement, scope, direction).unwrap();
     tie::close_ties(&context, &mut draft);
     (draft, given.asked.take())
@@ -175,9 +175,9 @@ fn tie_asks_nothing_that_is_answered() {
 fn a_draft_that_was_tried_leaves_no_trace() {
     let given = Given::keys(&["a.mask", "a.w"]);
     let rules = rules("drop \"**.mask\"");
-    let (step, draft) = (only(&rules), given.draft());
-    let StepKind::Drop(selection) = &step.kind else { panic!() };
-    let (context, scope) = (given.context(), &rules.scopes[step.scope]);
+    let (Statement { step, scope, act, .. }, draft) = (only(&rules), given.draft());
+    let Act::Drop(selection) = act else { panic!() };
+    let context = given.context();
     let mut tried = draft.clone();
     select::select(&context, &mut tried, step, selection, false, scope, Direction::Forward)
         .unwrap();
