@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::equal::tensors_equal;
 use crate::error::Result;
 use crate::key::{Key, natural_order};
-use crate::store::Store;
+use crate::store::{Blob, Boxes, Store};
 use crate::tensor::TensorInfo;
 
 /// Keys whose tensors are equal.
@@ -35,41 +35,34 @@ const STRETCH: u64 = 1 << 20;
 
 /// Keys that lie in one place: the same bytes of a file, or one storage, offset, shape and strides
 /// in memory. Tensors without elements lie nowhere.
-///
-/// # Errors
-/// If a tensor in memory can't be viewed.
-pub fn same_place(source: &dyn Store) -> Result<Vec<Vec<Key>>> {
-    let mut groups: IndexMap<(u32, u64, u64, &TensorInfo), Vec<Key>> = IndexMap::new();
-    let mut in_memory: IndexMap<usize, Vec<(Key, crate::tensor::TensorView)>> = IndexMap::new();
+pub fn same_place(source: &dyn Store) -> Vec<Vec<Key>> {
+    let mut groups: IndexMap<(Blob, u64, &TensorInfo), Vec<(Key, Boxes)>> = IndexMap::new();
     for (key, entry) in &source.header().tensors {
+        // A manifest has no bytes, which lie nowhere.
+        let Ok(boxes) = source.boxes(key) else { continue };
         if entry.info.nbytes() == Some(0) {
             continue;
         }
-        if let Some(place) = entry.location {
-            groups
-                .entry((place.file, place.offset, place.len, &entry.info))
-                .or_default()
-                .push(key.clone());
-        } else if let Ok(view) = source.view(key) {
-            // A manifest has nothing to view.
-            in_memory.entry(view.data_ptr() as usize).or_default().push((key.clone(), view));
+        if let Some(first) = boxes.get(0) {
+            let group = groups.entry((first.blob, first.offset, &entry.info)).or_default();
+            group.push((key.clone(), boxes));
         }
     }
-    let mut found: Vec<Vec<Key>> = groups.into_values().collect();
-    for (_, views) in in_memory {
-        let mut parts: Vec<Vec<(Key, crate::tensor::TensorView)>> = Vec::new();
-        for (key, view) in views {
-            match parts
-                .iter_mut()
-                .find(|part| part.first().is_some_and(|(_, first)| first.same_tensor(&view)))
-            {
-                Some(part) => part.push((key, view)),
-                None => parts.push(vec![(key, view)]),
+    let mut found: Vec<Vec<Key>> = Vec::new();
+    for (_, stored) in groups {
+        let mut parts: Vec<Vec<(Key, Boxes)>> = Vec::new();
+        for (key, boxes) in stored {
+            let same = |part: &&mut Vec<(Key, Boxes)>| {
+                part.first().is_some_and(|(_, first)| first.same_place(&boxes))
+            };
+            match parts.iter_mut().find(same) {
+                Some(part) => part.push((key, boxes)),
+                None => parts.push(vec![(key, boxes)]),
             }
         }
         found.extend(parts.into_iter().map(|part| part.into_iter().map(|(key, _)| key).collect()));
     }
-    Ok(in_order(found))
+    in_order(found)
 }
 
 /// Keys whose tensors have one dtype, one shape and equal bytes, be it in one place or several.
@@ -244,7 +237,6 @@ mod tests {
             BTreeMap::new(),
         );
         let places: Vec<Vec<String>> = same_place(&dict)
-            .unwrap()
             .into_iter()
             .map(|keys| keys.into_iter().map(String::from).collect())
             .collect();
