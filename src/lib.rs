@@ -24,8 +24,15 @@ pub mod execute;
 
 pub mod library;
 
-pub mod checkpoint;
+pub mod conversion;
 
 pub use check::{Direction, Rules};
-pub use library::{Route, compile, load};
+pub use conversion::Conversion;
+pub use error::Error;
+pub use library::{Failure, Route, compile, load};
 pub use plan::{Plan, PlanOptions, plan};
+
+/// README's program is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

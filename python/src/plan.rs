@@ -1,11 +1,10 @@
 //! Plans: made from rules and headers, and handed to Python as columns of keys and nodes.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use pyo3::IntoPyObjectExt as _;
@@ -15,7 +14,10 @@ use pyo3::types::{PyList, PyString, PyTuple};
 use regraft::check::Direction;
 use regraft::check::value::Value;
 use regraft::library::{HUB, MODEL, Route};
-use regraft::plan::{DropReason, Equality, NodeId, Op, Part, PlanOptions, Record, RuleId, Target};
+use regraft::plan::{
+    Answer, Answers, DropReason, NodeId, Op, Part, PlanOptions, Question, Record, RuleId, Target,
+    plan_asking,
+};
 use regraft::store::Store as _;
 use regraft::store::differing_bytes;
 
@@ -87,11 +89,7 @@ pub(crate) fn plan(
         Source::Header(header) => (Some(Arc::clone(&header.header)), None),
         Source::Checkpoint(checkpoint) => (None, Some(Arc::clone(&checkpoint.checkpoint))),
     };
-    let raised: Mutex<Option<PyErr>> = Mutex::new(None);
-    let keep = |error: PyErr| {
-        raised.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-    };
-    let (equal, keep) = (&equal, &keep);
+    let equal = &equal;
     let made = py.detach(|| {
         with_threads(|| {
             let asked = if reverse { from_layout } else { to_layout }
@@ -107,30 +105,7 @@ pub(crate) fn plan(
                     Route::by_config(config, from, to)?
                 }
             };
-            let failed = RefCell::new(None);
-            let compared = RefCell::new(Vec::new());
-            let note = |a: &str, b: &str, bytes: Option<u64>| {
-                compared.borrow_mut().push((a.to_owned(), b.to_owned(), bytes));
-                bytes.map(equality)
-            };
-            let ask = |a: &str, b: &str| {
-                let bytes: Option<u64> = Python::attach(|py| {
-                    equal
-                        .as_ref()?
-                        .call1(py, (a, b))
-                        .and_then(|n| n.extract(py))
-                        .map_err(keep)
-                        .ok()?
-                });
-                note(a, b, bytes)
-            };
-            let compare = |a: &str, b: &str| match differing_bytes(checkpoint.as_deref()?, a, b) {
-                Ok(bytes) => note(a, b, bytes),
-                Err(error) => {
-                    failed.borrow_mut().get_or_insert(error);
-                    None
-                }
-            };
+            let mut compared = Vec::new();
             let in_files = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.has_bytes());
             let options = PlanOptions {
                 config: config.clone(),
@@ -142,36 +117,53 @@ pub(crate) fn plan(
                 not_strict: !strict,
                 allow_lossy,
                 record: record.as_ref(),
-                equal: match equal {
-                    Some(_) => Some(&ask),
-                    None if in_files => Some(&compare),
-                    None => None,
-                },
+                answers: Answers::default(),
             };
             let header =
                 header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
             let nothing = regraft::tensor::Header::default();
             let header = header.unwrap_or(&nothing);
-            let plan = regraft::plan(&route.stages(), header, &options).map(|mut plan| {
-                plan.findings
-                    .extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
-                let order = order(&plan, header, wanted.filter(|_| in_order));
-                (plan, order)
+            let answer = |question: &Question| {
+                let (a, b) = (question.a.as_str(), question.b.as_str());
+                let bytes: Option<u64> = match (equal, checkpoint.as_deref()) {
+                    (Some(equal), _) => Python::attach(|py| equal.call1(py, (a, b))?.extract(py))
+                        .map_err(Unanswered::Raised)?,
+                    (None, Some(files)) if in_files => {
+                        differing_bytes(files, a, b).map_err(Unanswered::Failed)?
+                    }
+                    (None, _) => return Ok(Answer::Unknown),
+                };
+                compared.push((a.to_owned(), b.to_owned(), bytes));
+                Ok(bytes.map_or(Answer::Unknown, Answer::of_differing))
+            };
+            let plan = plan_asking(&route.stages(), header, &options, answer);
+            let plan = plan.map(|plan| {
+                plan.map(|mut plan| {
+                    plan.findings
+                        .extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
+                    let order = order(&plan, header, wanted.filter(|_| in_order));
+                    (plan, order)
+                })
             });
-            Ok((plan, route, failed.into_inner(), compared.into_inner()))
+            Ok((plan, route, compared))
         })
     });
-    if let Some(error) = raised.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        return Err(error);
-    }
     // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
-    let (plan, route, failed, compared) =
-        made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
-    if let Some(error) = failed {
-        return Err(errors::world(py, &error));
-    }
+    let (plan, route, compared) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
+    let plan = plan.map_err(|unanswered| match unanswered {
+        Unanswered::Raised(error) => error,
+        Unanswered::Failed(error) => errors::world(py, &error),
+    })?;
     let (plan, order) = plan.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
     Ok(Plan { plan: Arc::new(plan), route, parameters: written, order, compared })
+}
+
+/// Why a question about bytes has no answer.
+enum Unanswered {
+    /// What the caller gave to compare with raised this.
+    Raised(PyErr),
+    /// Reading failed.
+    Failed(regraft::error::Error),
 }
 
 /// The targets in the order of a target that has one, else in that of what they are made from: a
@@ -209,10 +201,6 @@ fn order(
     let mut order: Vec<usize> = (0..plan.targets.len()).collect();
     order.sort_by_cached_key(|at| plan.targets.get(*at).map_or(LAST, place));
     order
-}
-
-fn equality(differing: u64) -> Equality {
-    if differing == 0 { Equality::Equal } else { Equality::Differ(differing) }
 }
 
 /// Parameters from a JSON object.

@@ -9,6 +9,7 @@ mod fuse;
 mod lanes;
 pub mod naive;
 mod patch;
+mod rank;
 mod report;
 mod value;
 mod view;
@@ -19,11 +20,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, ErrorKind, Result};
 pub use lanes::{FileLanes, Lanes, lanes};
 pub use patch::{PatchOptions, Recovery, patch, recover};
+pub use rank::{Rank, RankError};
 pub use report::{Lane, Report};
 pub use view::{Sharing, sharing};
 pub use view::{Views, views, views_over, views_until};
 pub use write::{CHECKSUMS, Verified, verify};
-pub use write::{Progress, Rank, Ties, WriteOptions, write};
+pub use write::{Progress, Ties, WriteOptions, write};
 
 /// Whether to go on: an error if not.
 fn not_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {

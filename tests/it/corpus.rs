@@ -7,6 +7,7 @@
 //! record`, `--- metadata`, `--- remarks` of files (JSON), `--- options` (words: `reverse`,
 //! `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
 
+use std::convert::Infallible;
 use std::fmt::Write as _;
 
 use indexmap::IndexMap;
@@ -14,7 +15,7 @@ use regraft::check::value::Value;
 use regraft::config::Config;
 use regraft::diagnostic::{Diagnostic, Diagnostics, render_all};
 use regraft::key::Key;
-use regraft::plan::{Equality, Plan, PlanOptions, Record, Stage, plan};
+use regraft::plan::{Answer, Plan, PlanOptions, Question, Record, Stage, plan_asking};
 use regraft::tensor::{Header, TensorInfo, Wanted};
 use regraft::{Direction, Rules, compile};
 
@@ -87,7 +88,7 @@ pub(super) struct Given {
     pub(super) wanted: Option<Wanted>,
     pub(super) options: PlanOptions<'static>,
     pub(super) direction: Direction,
-    pub(super) equal: Option<Equality>,
+    pub(super) equal: Option<Answer>,
     pub(super) record: Option<Record>,
 }
 
@@ -129,21 +130,21 @@ impl Given {
             "not-strict" => self.options.not_strict = true,
             "tied" => self.options.tied = Some(true),
             "untied" => self.options.tied = Some(false),
-            "equal" => self.equal = Some(Equality::Equal),
-            "differ" => self.equal = Some(Equality::Differ(3)),
+            "equal" => self.equal = Some(Answer::Equal),
+            "differ" => self.equal = Some(Answer::Differ(3)),
             other => panic!("unknown option {other}"),
         }
     }
 
     pub(super) fn plan(&self, rules: &Rules, direction: Direction) -> Result<Plan, Diagnostics> {
-        let compare = |_: &str, _: &str| self.equal;
         let options = PlanOptions {
             wanted: self.wanted.as_ref(),
             record: self.record.as_ref(),
-            equal: Some(&compare),
             ..self.options.clone()
         };
-        plan(&[Stage { rules, direction, named: true }], &self.header, &options)
+        let stages = [Stage { rules, direction, named: true }];
+        let answer = |_: &Question| Ok::<_, Infallible>(self.equal.unwrap_or(Answer::Unknown));
+        plan_asking(&stages, &self.header, &options, answer).unwrap()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod cases;
 mod cli;
+mod conversion;
 mod corpus;
 mod costly;
 mod detect;
@@ -21,7 +22,6 @@ mod ops;
 mod patterns;
 mod proofs;
 mod ranks;
-mod seed;
 mod stages;
 mod store;
 mod syntax;

@@ -8,7 +8,7 @@ use regraft::error::Result as Opened;
 use regraft::execute::{Ties, WriteOptions, views, write};
 use regraft::key::Key;
 use regraft::library::{Route, load};
-use regraft::plan::{Equality, Part, Plan, PlanOptions, plan};
+use regraft::plan::{Answer, Part, Plan, PlanOptions, Question, plan_asking};
 use regraft::store::differing_bytes;
 use regraft::store::{
     Checkpoint, Counted, Extent, Identity, OpenOptions, Store, open, safetensors_header,
@@ -121,18 +121,12 @@ fn planned(
         false,
     )
     .unwrap();
-    let equal = |a: &str, b: &str| match differing_bytes(source, a, b).unwrap()? {
-        0 => Some(Equality::Equal),
-        bytes => Some(Equality::Differ(bytes)),
+    let answer = |asked: &Question| {
+        let differing = differing_bytes(source, &asked.a, &asked.b)?;
+        Ok::<_, regraft::error::Error>(differing.map_or(Answer::Unknown, Answer::of_differing))
     };
-    let options = PlanOptions {
-        tied: Some(true),
-        wanted: whole,
-        part,
-        equal: Some(&equal),
-        ..PlanOptions::default()
-    };
-    plan(&route.stages(), source.header(), &options)
+    let options = PlanOptions { tied: Some(true), wanted: whole, part, ..PlanOptions::default() };
+    plan_asking(&route.stages(), source.header(), &options, answer).unwrap()
 }
 
 fn data(checkpoint: &Checkpoint, key: &str) -> Vec<u8> {

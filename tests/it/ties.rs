@@ -1,12 +1,13 @@
 //! What ties leave in memory: one storage for a chain, and what a model holds already.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use proptest::prelude::*;
 use regraft::diagnostic::codes;
 use regraft::execute::{views, views_over};
 use regraft::key::Key;
-use regraft::plan::{Plan, PlanOptions, Stage, TieOutcome, plan};
+use regraft::plan::{Answer, Plan, PlanOptions, Question, Stage, TieOutcome, plan, plan_asking};
 use regraft::store::{Equality, tensors_equal};
 use regraft::store::{StateDict, Store as _};
 use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView, Wanted};
@@ -31,12 +32,15 @@ fn planned(
     direction: Direction,
 ) -> Result<Plan, regraft::diagnostic::Diagnostics> {
     let rules = compile(rules).unwrap();
-    let equal = |a: &str, b: &str| match tensors_equal(source, a, b).unwrap() {
-        Equality::SamePlace | Equality::Equal => Some(regraft::plan::Equality::Equal),
-        Equality::Different | Equality::OtherInfo => Some(regraft::plan::Equality::Differ(1)),
+    let answer = |asked: &Question| {
+        Ok::<_, regraft::error::Error>(match tensors_equal(source, &asked.a, &asked.b)? {
+            Equality::SamePlace | Equality::Equal => Answer::Equal,
+            Equality::Different | Equality::OtherInfo => Answer::Differ(1),
+        })
     };
-    let options = PlanOptions { wanted, equal: Some(&equal), ..PlanOptions::default() };
-    plan(&[Stage { rules: &rules, direction, named: true }], source.header(), &options)
+    let options = PlanOptions { wanted, ..PlanOptions::default() };
+    let stages = [Stage { rules: &rules, direction, named: true }];
+    plan_asking(&stages, source.header(), &options, answer).unwrap()
 }
 
 #[test]
@@ -128,12 +132,12 @@ fn a_chain_that_differs_in_its_middle_saves_both_ends() {
 fn a_circle_over_two_files_keeps_one() {
     let files = [r#"tie "a" from "b""#, r#"tie "b" from "a""#].map(|text| compile(text).unwrap());
     let source = dict(&[("a", tensor(vec![1])), ("b", tensor(vec![1]))]);
-    let equal = |_: &str, _: &str| Some(regraft::plan::Equality::Equal);
+    let equal = |_: &Question| Ok::<_, Infallible>(Answer::Equal);
     for direction in [Direction::Forward, Direction::Reverse] {
         let stages: Vec<Stage<'_>> =
             files.iter().map(|rules| Stage { rules, direction, named: true }).collect();
-        let options = PlanOptions { equal: Some(&equal), ..PlanOptions::default() };
-        let plan = plan(&stages, source.header(), &options).unwrap();
+        let options = PlanOptions::default();
+        let plan = plan_asking(&stages, source.header(), &options, equal).unwrap().unwrap();
         assert_eq!(plan.targets.len(), if direction == Direction::Forward { 2 } else { 1 });
     }
 }

@@ -4,12 +4,12 @@ mod heads;
 mod instance;
 mod leave_out;
 pub(super) mod lossy;
-mod prefix;
-mod rewrite;
-mod select;
+pub(super) mod prefix;
+pub(super) mod rewrite;
+pub(super) mod select;
 pub(super) mod strip;
-mod tie;
-mod when;
+pub(super) mod tie;
+pub(super) mod when;
 
 pub(super) use heads::Heads;
 pub(super) use tie::TieState;
