@@ -122,6 +122,11 @@ impl Graph {
             OpKind::Transpose => self.transpose(input, op.number("i")?, op.number("j")?)?,
             OpKind::Permute => self.reorder(input, op.numbers("dims")?, op.inverted)?,
             OpKind::Reshape => self.reshaped(input, op.numbers("to")?, op.sizes("from"))?,
+            OpKind::Squeeze => self.squeeze(input, op.number("dim")?)?,
+            OpKind::Unsqueeze => {
+                let dim = self.dim(input, op.number("dim")?, 1)?;
+                self.unsqueeze(input, dim)?
+            }
             OpKind::Slice => {
                 self.slice(input, op.number("dim")?, op.range("range")?, op.optional("of"))?
             }

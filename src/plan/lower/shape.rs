@@ -70,6 +70,18 @@ impl Graph {
         self.reshape(input, shape)
     }
 
+    /// Without a dimension of one step.
+    pub(super) fn squeeze(&mut self, input: NodeId, dim: Number) -> Fit<NodeId> {
+        let dim = self.dim(input, dim, 0)?;
+        let info = self.info(input);
+        if info.shape[dim] != 1 {
+            return Err(format!(
+                "dimension {dim} of {info} can't be squeezed, since its size is not 1: `reshape` merges it with another, `slice` takes a part of it"
+            ));
+        }
+        self.without(input, dim)
+    }
+
     /// A part of a dimension, whose whole size may be written.
     pub(super) fn slice(
         &mut self,

@@ -95,6 +95,20 @@ ops! {
         inverse: Inverse::Reordered(OpKind::Reshape, &[1, 0], "a reshape can be undone only if the shape before is written too: reshape([after], [before])"),
         docs: ["each", "same elements in row-major order; one size may be -1", "with `from` only", "equal count of elements"],
     }
+    Squeeze = "squeeze" {
+        parameters: [number("dim")],
+        wants: "a dimension",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Unsqueeze),
+        docs: ["each", "a dimension of size 1 goes", "`unsqueeze`", "size 1"],
+    }
+    Unsqueeze = "unsqueeze" {
+        parameters: [number("dim")],
+        wants: "a dimension",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Squeeze),
+        docs: ["each", "a new dimension of size 1; -1 is the last of the result", "`squeeze`", "at most one more than there are"],
+    }
     Slice = "slice" {
         parameters: [number("dim"), range("range"), number("of").optional()],
         wants: "a dimension, a range, and the whole size if it is to be undone",
