@@ -97,7 +97,7 @@ fn next_op(shape: &mut Vec<u64>, choice: u32) -> String {
             let dim = pick(rank + 1);
             shape.insert(dim, 1);
             let from_end = dim as isize - rank as isize - 1;
-            format!("unsqueeze({})", if choice % 2 == 0 { dim as isize } else { from_end })
+            format!("unsqueeze({})", if choice.is_multiple_of(2) { dim as isize } else { from_end })
         }
         _ => {
             let before = shape.clone();
