@@ -101,6 +101,34 @@ impl fmt::Display for Dtype {
     }
 }
 
+/// Whether every value of one dtype is a value of the other, so that casting there and back changes
+/// nothing.
+pub fn widens(from: Dtype, to: Dtype) -> bool {
+    use Dtype::{
+        BF16, Bool, F4, F6_E2M3, F6_E3M2, F8_E4M3, F8_E4M3FNUZ, F8_E5M2, F8_E5M2FNUZ, F8_E8M0, F16,
+        F32, F64, I8, I16, I32, I64, U8, U16, U32, U64,
+    };
+    if from == to {
+        return true;
+    }
+    match from {
+        Bool => matches!(to, U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64 | F16 | BF16 | F32 | F64),
+        U8 => matches!(to, U16 | I16 | U32 | I32 | U64 | I64 | F16 | BF16 | F32 | F64),
+        I8 => matches!(to, I16 | I32 | I64 | F16 | BF16 | F32 | F64),
+        U16 => matches!(to, U32 | I32 | U64 | I64 | F32 | F64),
+        I16 => matches!(to, I32 | I64 | F32 | F64),
+        U32 => matches!(to, U64 | I64 | F64),
+        I32 => matches!(to, I64 | F64),
+        F4 | F6_E2M3 | F6_E3M2 | F8_E4M3 | F8_E5M2 | F8_E4M3FNUZ | F8_E5M2FNUZ => {
+            matches!(to, F16 | BF16 | F32 | F64)
+        }
+        F8_E8M0 => matches!(to, BF16 | F32 | F64),
+        F16 | BF16 => matches!(to, F32 | F64),
+        F32 => to == F64,
+        U64 | I64 | F64 | Dtype::C64 => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ pub(crate) mod strided;
 mod view;
 mod wanted;
 
-pub use dtype::Dtype;
+pub use dtype::{Dtype, widens};
 pub use header::{Entry, Header, Location, Remark};
 pub(crate) use header::{MAX_KEY_LEN, MAX_RANK, METADATA};
 pub use shape::{Shape, TensorInfo};
