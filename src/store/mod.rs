@@ -21,6 +21,7 @@ mod open;
 mod safetensors;
 mod sharded;
 mod side;
+pub mod torch;
 mod variants;
 
 pub use checkpoint::Checkpoint;

@@ -184,6 +184,34 @@ fn headers_are_accepted_only_where_the_crate_accepts_them() {
 }
 
 #[test]
+fn pickles_make_values_and_nothing_else() {
+    let words = [
+        "\u{0}",
+        "(",
+        ")",
+        ".",
+        "0",
+        "1",
+        "2",
+        "N",
+        "R",
+        "Q",
+        "b",
+        "}",
+        "]",
+        "t",
+        "u",
+        "e",
+        "h",
+        "q",
+        "ctorch\nFloatStorage\n",
+        "ccollections\nOrderedDict\n",
+        "X\u{7}\0\0\0storage",
+    ];
+    run("torch", targets::torch, Vec::new(), &words, 30_000);
+}
+
+#[test]
 fn indexes_give_only_what_is_there() {
     let words = [
         "\"weight_map\"",

@@ -5,8 +5,6 @@
 //! `pytorch_model.bin`, else its index, unless the config names a file. Nothing is fetched: a path
 //! that isn't there is an error.
 
-mod torch;
-
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Component, Path, PathBuf};
@@ -20,7 +18,7 @@ use regraft::error::ErrorKind;
 use regraft::store::{OpenOptions, Store, open};
 use regraft::tensor::Dtype;
 
-pub use torch::TorchDtype;
+pub use regraft::store::torch::TorchDtype;
 
 /// Which files of a path are its checkpoint.
 #[derive(Clone, Debug, Default)]

@@ -11,7 +11,7 @@ use regraft::store::safetensors_header;
 use regraft::tensor::TensorInfo;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/torch").join(name)
 }
 
 fn read(path: &Path) -> Result<IndexMap<String, TorchDtype>, Raised> {

@@ -4,7 +4,6 @@
 //! For the reference mode of the functions beside this module, and for callers from Python, whose
 //! values the typed functions can't take.
 
-mod archive;
 mod int;
 mod json;
 mod text;

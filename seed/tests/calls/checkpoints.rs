@@ -39,9 +39,12 @@ pub(super) fn make(dir: &Path, case: &Case) -> Made {
     match text(&case.input, "tag").unwrap_or_default() {
         "gguf" => made.gguf = true,
         "empty_dir" => {}
-        "bin" => fs::copy(super::case::fixture("pytorch_model.bin"), dir.join("pytorch_model.bin"))
-            .map(drop)
-            .unwrap(),
+        "bin" => fs::copy(
+            super::case::fixture("../../../tests/fixtures/torch/pytorch_model.bin"),
+            dir.join("pytorch_model.bin"),
+        )
+        .map(drop)
+        .unwrap(),
         "missing_shard" => {
             let shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
             write(&dir.join(shards[0]), &[("a".to_owned(), Dtype::F32)]);

@@ -27,7 +27,7 @@ pub(in crate::execute) struct Sums {
 
 /// A finished shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct Finished {
     len: u64,
     /// When its content last changed: seconds and nanoseconds.
     modified: (i64, i64),
@@ -42,7 +42,7 @@ fn place(staging: &Staging, shard: &Shard) -> PathBuf {
     staging.aside(&format!("{}.done", shard.name))
 }
 
-impl Record {
+impl Finished {
     /// Of a file as it is now.
     pub(super) fn of(path: &Path, sums: Option<Sums>) -> Result<Self> {
         let metadata = path.metadata().map_err(|error| Error::io("cannot look at", path, error))?;
@@ -74,10 +74,10 @@ impl Record {
             .then(|| std::fs::read(&place).ok())
             .flatten()?;
         let read = unseal::<Self>(&text).ok()?;
-        let record = read.is_sealed.then_some(read.content)?;
+        let known = read.is_sealed.then_some(read.content)?;
         let path = staging.file(&shard.name);
         let now = Self::of(&path, None).ok()?;
-        if (now.len, now.modified) != (record.len, record.modified) || record.len != shard.len {
+        if (now.len, now.modified) != (known.len, known.modified) || known.len != shard.len {
             return None;
         }
         if thorough {
@@ -86,13 +86,13 @@ impl Record {
             if head != shard.header {
                 return None;
             }
-            if let Some(sums) = &record.sums
+            if let Some(sums) = &known.sums
                 && file_sum(&path).ok()? != sums.file
             {
                 return None;
             }
         }
-        Some(record)
+        Some(known)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use regraft::tensor::Dtype;
+use crate::tensor::Dtype;
 
 macro_rules! torch_dtypes {
     ($($(#[$doc:meta])* $variant:ident $name:literal $bytes:literal $($file:ident)?;)*) => {

@@ -3,26 +3,60 @@
 //! Only the directory at the archive's end is read. Source: PKWARE's APPNOTE 6.3; PyTorch stores
 //! its entries uncompressed.
 
+use std::fmt;
 use std::io::{Read, Seek, SeekFrom};
 
-/// The longest pickle that is read, in bytes: one of a hundred thousand tensors is about as long.
-pub(super) const MAX_PICKLE: u64 = 16 << 20;
+use super::TorchError;
 
-/// What a file is.
-pub(super) enum Archive {
-    /// Where the pickle lies in the file.
-    Pickle { start: u64, len: u64 },
-    /// An archive without a pickle that can be read.
-    Bad(&'static str),
-    /// No archive.
-    None,
+/// The longest pickle that is read, in bytes: one of a hundred thousand tensors is about as long.
+pub const MAX_PICKLE: u64 = 16 << 20;
+
+/// Where a file's pickle lies.
+pub(super) enum Place {
+    /// In an archive: its first byte, and how many.
+    Archive { start: u64, len: u64 },
+    /// The file is no archive: it may begin with pickles.
+    Stream,
 }
 
+/// Why an archive has no pickle that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ArchiveError {
+    /// It is cut off: an archive ends in a record of what it has.
+    NoEndRecord,
+    /// Its second end record lies outside it.
+    EndRecordOutside,
+    /// Its directory lies outside it, or is too long.
+    DirectoryOutside,
+    /// It has no `data.pkl`.
+    NoPickle,
+    /// Its pickle is compressed, which PyTorch never does.
+    Compressed,
+    /// Its pickle is longer than [`MAX_PICKLE`].
+    LongPickle,
+    /// Its pickle lies outside it.
+    PickleOutside,
+}
+
+impl fmt::Display for ArchiveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoEndRecord => "the archive has no end record",
+            Self::EndRecordOutside => "the archive's end record lies outside it",
+            Self::DirectoryOutside => "the archive's directory lies outside it",
+            Self::NoPickle => "the archive has no data.pkl",
+            Self::Compressed => "data.pkl is compressed",
+            Self::LongPickle => "the pickle is too long",
+            Self::PickleOutside => "data.pkl lies outside the archive",
+        })
+    }
+}
+
+impl std::error::Error for ArchiveError {}
+
 /// Looks for the pickle in a file of `len` bytes.
-pub(super) fn pickle_in_archive(
-    file: &mut (impl Read + Seek),
-    len: u64,
-) -> std::io::Result<Archive> {
+pub(super) fn find(file: &mut (impl Read + Seek), len: u64) -> Result<Place, TorchError> {
     let mut read = |start: u64, len: u64| -> std::io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(len).map_err(|_| std::io::ErrorKind::InvalidData)?];
         file.seek(SeekFrom::Start(start))?;
@@ -30,13 +64,13 @@ pub(super) fn pickle_in_archive(
         Ok(bytes)
     };
     if len < 22 || read(0, 4)? != *b"PK\x03\x04" {
-        return Ok(Archive::None);
+        return Ok(Place::Stream);
     }
     // The end record stands at the end, before a comment of at most 64 KiB.
     let tail_len = len.min(22 + 65_535 + 20);
     let tail = read(len - tail_len, tail_len)?;
     let Some(end) = tail.windows(22).rposition(|window| window.starts_with(b"PK\x05\x06")) else {
-        return Ok(Archive::Bad("the archive has no end record"));
+        return Err(ArchiveError::NoEndRecord.into());
     };
     let mut directory = (u64::from(u32_at(&tail, end + 12)), u64::from(u32_at(&tail, end + 16)));
     // An archive beyond 4 GiB says so in a second end record, which a locator before the first one
@@ -46,36 +80,36 @@ pub(super) fn pickle_in_archive(
     {
         let place = u64_at(&tail, locator + 8);
         if place.checked_add(56).is_none_or(|end| end > len) {
-            return Ok(Archive::Bad("the archive's end record lies outside it"));
+            return Err(ArchiveError::EndRecordOutside.into());
         }
         let record = read(place, 56)?;
         directory = (u64_at(&record, 40), u64_at(&record, 48));
     }
     let (size, start) = directory;
     if size > MAX_PICKLE || start.checked_add(size).is_none_or(|end| end > len) {
-        return Ok(Archive::Bad("the archive's directory lies outside it"));
+        return Err(ArchiveError::DirectoryOutside.into());
     }
     let directory = read(start, size)?;
     let Some(entry) = entries(&directory)
         .find(|entry| entry.name == b"data.pkl" || entry.name.ends_with(b"/data.pkl"))
     else {
-        return Ok(Archive::Bad("the archive has no data.pkl"));
+        return Err(ArchiveError::NoPickle.into());
     };
     if entry.method != 0 {
-        return Ok(Archive::Bad("data.pkl is compressed"));
+        return Err(ArchiveError::Compressed.into());
     }
     if entry.len > MAX_PICKLE {
-        return Ok(Archive::Bad("the pickle is too long"));
+        return Err(ArchiveError::LongPickle.into());
     }
     if entry.start.checked_add(30).is_none_or(|end| end > len) {
-        return Ok(Archive::Bad("data.pkl lies outside the archive"));
+        return Err(ArchiveError::PickleOutside.into());
     }
     let local = read(entry.start, 30)?;
     let start = entry.start + 30 + u64::from(u16_at(&local, 26)) + u64::from(u16_at(&local, 28));
     if start.checked_add(entry.len).is_none_or(|end| end > len) {
-        return Ok(Archive::Bad("data.pkl lies outside the archive"));
+        return Err(ArchiveError::PickleOutside.into());
     }
-    Ok(Archive::Pickle { start, len: entry.len })
+    Ok(Place::Archive { start, len: entry.len })
 }
 
 /// An entry of an archive's directory.
