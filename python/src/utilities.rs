@@ -218,6 +218,12 @@ pub(crate) fn canonical_parameter_fqn(name: &str, reference: bool) -> String {
     names::canonical_parameter_fqn(name, compat(reference))
 }
 
+/// The names that wrappers have in keys, as the rule file `wrappers` lists them.
+#[pyfunction]
+pub(crate) fn wrappers() -> Vec<&'static str> {
+    names::wrappers().collect()
+}
+
 #[pyfunction]
 pub(crate) fn clean_tensor_name(name: &str, reference: bool) -> String {
     names::clean_tensor_name(name, compat(reference))

@@ -10,6 +10,19 @@ use super::Compat;
 use super::reference::Raised;
 use super::rules::lists;
 
+/// The wrappers that the reference's functions know by name. All wrappers are in
+/// `rules/wrappers.graft`; a test holds these to be among them.
+pub(crate) const CHECKPOINT: &str = "_checkpoint_wrapped_module";
+pub(crate) const COMPILE: &str = "_orig_mod";
+pub(crate) const FSDP: &str = "_fsdp_wrapped_module";
+
+/// The segments that `rules/wrappers.graft` takes for wrappers' names: those that it strips
+/// anywhere, then those that it strips where every key begins with them.
+pub fn wrappers() -> impl Iterator<Item = &'static str> {
+    let lists = lists();
+    lists.wrappers.iter().chain(&lists.leading).flatten().map(String::as_str)
+}
+
 /// A parameter's name without wrappers: those that `rules/wrappers.graft` strips anywhere, of
 /// `torch.compile`, activation checkpointing and FSDP1. A name of wrappers alone stays.
 ///
@@ -17,17 +30,15 @@ use super::rules::lists;
 pub fn normalize_param_name(name: &str, compat: Compat) -> String {
     match compat {
         Compat::Strict => without_segments(name, &lists().wrappers),
-        Compat::Reference => {
-            name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
-        }
+        Compat::Reference => without_text(name, &[CHECKPOINT, COMPILE]),
     }
 }
 
 /// A parameter's name as state dicts have it: without the wrapper of activation checkpointing.
 pub fn canonical_parameter_fqn(name: &str, compat: Compat) -> String {
     match compat {
-        Compat::Strict => without_segments(name, &[["_checkpoint_wrapped_module"]]),
-        Compat::Reference => name.replace("_checkpoint_wrapped_module.", ""),
+        Compat::Strict => without_segments(name, &[[CHECKPOINT]]),
+        Compat::Reference => without_text(name, &[CHECKPOINT]),
     }
 }
 
@@ -35,13 +46,14 @@ pub fn canonical_parameter_fqn(name: &str, compat: Compat) -> String {
 /// of `torch.distributed.fsdp`.
 pub fn clean_tensor_name(name: &str, compat: Compat) -> String {
     match compat {
-        Compat::Strict => {
-            without_segments(name, &[["_fsdp_wrapped_module"], ["_checkpoint_wrapped_module"]])
-        }
-        Compat::Reference => {
-            name.replace("_fsdp_wrapped_module.", "").replace("_checkpoint_wrapped_module.", "")
-        }
+        Compat::Strict => without_segments(name, &[[FSDP], [CHECKPOINT]]),
+        Compat::Reference => without_text(name, &[FSDP, CHECKPOINT]),
     }
+}
+
+/// The name without the text of these wrappers wherever a dot follows it, one after the other.
+fn without_text(name: &str, wrappers: &[&str]) -> String {
+    wrappers.iter().fold(name.to_owned(), |name, wrapper| name.replace(&format!("{wrapper}."), ""))
 }
 
 /// The name without these runs of whole segments, as `strip anywhere` takes them out; the name

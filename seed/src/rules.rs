@@ -14,6 +14,8 @@ use regraft::library;
 pub(super) struct Lists {
     /// What `strip anywhere` takes out: each one or more whole segments.
     pub(super) wrappers: Vec<Vec<String>>,
+    /// What `strip leading` takes out.
+    pub(super) leading: Vec<Vec<String>>,
     /// The key of the tied head.
     pub(super) head: String,
     /// The keys that it may come from, best first.
@@ -30,8 +32,14 @@ pub(super) fn lists() -> &'static Lists {
             rules.map(|rules| rules.steps.as_slice()).unwrap_or_default()
         };
         for step in steps(library::rules("wrappers")) {
-            if let StepKind::StripAnywhere { wrappers } = &step.kind {
-                lists.wrappers.extend(wrappers.iter().cloned());
+            match &step.kind {
+                StepKind::StripAnywhere { wrappers } => {
+                    lists.wrappers.extend(wrappers.iter().cloned());
+                }
+                StepKind::StripLeading { wrappers, .. } => {
+                    lists.leading.extend(wrappers.iter().cloned());
+                }
+                _ => {}
             }
         }
         for step in steps(library::rules("tied_lm_head")) {
@@ -53,15 +61,17 @@ pub(super) fn lists() -> &'static Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::{CHECKPOINT, COMPILE, FSDP};
 
     /// The reference's order (NeMo AutoModel 0.7.0) begins ours.
     #[test]
     fn the_rule_files_say_what_is_needed() {
         let lists = lists();
-        for wrapper in
-            ["_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_fpw_module"]
-        {
+        for wrapper in [COMPILE, CHECKPOINT, FSDP, "_fpw_module"] {
             assert!(lists.wrappers.contains(&vec![wrapper.to_owned()]), "{wrapper}");
+        }
+        for wrapper in ["module", "_forward_module"] {
+            assert!(lists.leading.contains(&vec![wrapper.to_owned()]), "{wrapper}");
         }
         assert_eq!(lists.head, "lm_head.weight");
         assert_eq!(lists.sources.get(..4).unwrap(), crate::ties::REFERENCE_SOURCES);

@@ -8,17 +8,17 @@
 //! stands, and the rules alone if nothing meets more. Only prefixes that the model type uses are
 //! tried, and never on a key that the manifest knows.
 
-use crate::plan::context::Context;
-use crate::plan::draft::Draft;
-use crate::plan::pass::lossy::is_recorded;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use super::{Part, Renamed, RuleId, RuleInfo, Stage, counted};
 use crate::check::StepKind;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{NEITHER_LAYOUT, PREFIX_CHANGED};
 use crate::key::Key;
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::pass::lossy::is_recorded;
+use crate::plan::{Part, Renamed, RuleId, RuleInfo, Stage, counted};
 
 /// What plans and records call these steps, in the place of a rule file.
 const FILE: &str = "base prefix";

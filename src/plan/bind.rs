@@ -3,7 +3,6 @@
 
 use regex::Regex;
 
-use super::lower::Number;
 use crate::check::keys::ranges;
 use crate::check::op::{Made, Op, OpUse};
 use crate::check::value::{Captures, Environment, LENGTHS, Scope, Value};
@@ -11,6 +10,7 @@ use crate::check::{Capture, CaptureKind, Direction, Keys, Rule, Side, SideItem};
 use crate::diagnostic::codes::BAD_VALUE;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
+use crate::plan::lower::Number;
 use crate::syntax::ast::Expr;
 
 /// A rule that is ready to apply.

@@ -14,22 +14,21 @@ pub(in crate::plan) mod rows;
 #[cfg(test)]
 mod tests;
 
-use crate::plan::context::Context;
-use crate::plan::draft::Draft;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
 use smallvec::SmallVec;
 
-use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
-
-use super::counted;
-use super::graph::{Graph, Walks};
-use super::node::{Node, NodeId, Op, RuleId};
-use super::state::Entry;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::QUANTIZED_BLOCK;
 use crate::key::Key;
+use crate::plan::context::Context;
+use crate::plan::counted;
+use crate::plan::draft::Draft;
+use crate::plan::graph::{Graph, Walks};
+use crate::plan::node::{Node, NodeId, Op, RuleId};
+use crate::plan::state::Entry;
 use crate::tensor::Shape;
 
 /// Scales of one tensor that are compared one by one.

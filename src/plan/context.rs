@@ -3,14 +3,13 @@
 use crate::check::value::{Captures, Environment, Scope, unknown_layout};
 use crate::config::TieDecision;
 use crate::diagnostic::Diagnostic;
+use crate::plan::asked::Asked;
+use crate::plan::draft::Draft;
+use crate::plan::exists::Layout;
+use crate::plan::pass::lossy::{is_recorded, is_repeated};
+use crate::plan::{PlanOptions, Stage};
 use crate::syntax::ast;
 use crate::tensor::Header;
-
-use super::asked::Asked;
-use super::draft::Draft;
-use super::exists::Layout;
-use super::pass::lossy::{is_recorded, is_repeated};
-use super::{PlanOptions, Stage};
 
 /// What is given, the same for every statement of a stage. What statements change is the
 /// [`Draft`]; a pass is a function of both.

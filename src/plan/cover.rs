@@ -1,25 +1,25 @@
 //! The end of planning: the target manifest is met, unused nodes go, and exact cover is shown:
 //! every tensor of the checkpoint is used, dropped for a reason, or passes through.
 
-use crate::plan::blocks::check_blocks;
-use crate::plan::context::Context;
-use crate::plan::draft::Draft;
-use crate::plan::modules::check_modules;
 use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::behind::Behind;
-use super::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
-use super::pass::strip::Stray;
-use super::state::Entry;
-use super::{Part, counted};
 use crate::diagnostic::codes::{
     MISMATCHED_KEY, MISSING_KEY, NO_KEYS, SHAPE, TIE_APPLIED, UNEXPECTED_KEY,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, did_you_mean};
 use crate::key::{Key, natural_order};
+use crate::plan::behind::Behind;
+use crate::plan::blocks::check_blocks;
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::modules::check_modules;
+use crate::plan::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
+use crate::plan::pass::strip::Stray;
+use crate::plan::state::Entry;
+use crate::plan::{Part, counted};
 use crate::tensor::TensorInfo;
 
 /// How the keys of a plan meet the target manifest.

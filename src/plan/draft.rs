@@ -4,18 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 
-use super::base::Base;
-use super::graph::Graph;
-use super::node::{DropReason, RuleId, RuleInfo, Verdict};
-use super::pass::TieState;
-use super::pass::strip::Stray;
-use super::state::{Entry, State};
-use super::verdict::Evidence;
-use super::{Lost, Renamed};
 use crate::check::Step;
 use crate::diagnostic::codes::COLLISION;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
+use crate::plan::base::Base;
+use crate::plan::graph::Graph;
+use crate::plan::node::{DropReason, RuleId, RuleInfo, Verdict};
+use crate::plan::pass::TieState;
+use crate::plan::pass::strip::Stray;
+use crate::plan::state::{Entry, State};
+use crate::plan::verdict::Evidence;
+use crate::plan::{Lost, Renamed};
 
 /// A rule of a `rename` or `map`.
 #[derive(Clone, Copy)]

@@ -1,14 +1,14 @@
 //! What a draft begins with: the tensors of the checkpoint, and what can be said of them and of the
 //! options before the first statement runs.
 
-use super::Stage;
-use super::context::Context;
-use super::draft::Draft;
-use super::state::Entry;
 use crate::config::TieReason;
 use crate::diagnostic::codes::{LIMIT, TIE_APPLIED, TIE_FLAG, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::key::{Key, Segments};
+use crate::plan::Stage;
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::state::Entry;
 use crate::tensor::MAX_KEY_LEN;
 
 /// The most segments a key may have.

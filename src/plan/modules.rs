@@ -6,21 +6,20 @@
 //! whatever its name. What a rule of its own takes elsewhere, what is dropped, and what a target
 //! manifest doesn't ask for is not held against anyone.
 
-use crate::plan::blocks::rows::out_of_order;
-use crate::plan::draft::Draft;
 use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexSet;
 use smallvec::SmallVec;
 
-use super::blocks::rows::Biased;
-use super::counted;
-use super::graph::Walks;
-use super::node::{NodeId, Op, RuleId};
-use super::state::Entry;
 use crate::diagnostic::codes::{HALF_MOVED, STRANDED};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::Key;
+use crate::plan::blocks::rows::{Biased, out_of_order};
+use crate::plan::counted;
+use crate::plan::draft::Draft;
+use crate::plan::graph::Walks;
+use crate::plan::node::{NodeId, Op, RuleId};
+use crate::plan::state::Entry;
 use crate::tensor::companion::{Role, is_main, module, tensor_of};
 use crate::tensor::{Dtype, TensorInfo};
 

@@ -1,15 +1,14 @@
 //! Stages are run over a draft, statement by statement.
 
-use super::Stage;
-use super::base::{Base, meet_base, restore_base, try_base};
-use super::context::Context;
-use super::draft::Draft;
-use super::load::{check_parameters, check_tie_flag, load, load_aliases};
-use super::pass;
-use super::verdict::run_stage;
 use crate::check::reading::in_order;
 use crate::check::{Step, StepKind};
 use crate::diagnostic::Diagnostic;
+use crate::plan::base::{Base, meet_base, restore_base, try_base};
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::load::{check_parameters, check_tie_flag, load, load_aliases};
+use crate::plan::verdict::run_stage;
+use crate::plan::{Stage, pass};
 
 /// A draft of the checkpoint's own keys, before the first rule.
 ///

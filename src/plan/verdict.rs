@@ -5,22 +5,21 @@
 //! record of these very rules, read the same way, a checkpoint whose keys don't say otherwise was
 //! converted by them, and the stage has nothing to do.
 
-use crate::plan::context::Context;
-use crate::plan::miss::miss_of;
-use crate::plan::miss::nearest_misses;
-use crate::plan::pass::lossy::report_left_out;
-use crate::plan::pass::tie::close_ties;
-use crate::plan::run::run_steps;
 use std::collections::HashSet;
 
 use indexmap::IndexSet;
 
-use super::draft::Draft;
-use super::{RECORD_FILE, Stage, Verdict, counted, pass};
 use crate::check::{Direction, Step};
 use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT, NEITHER_LAYOUT, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::key::Key;
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::miss::{miss_of, nearest_misses};
+use crate::plan::pass::lossy::report_left_out;
+use crate::plan::pass::tie::close_ties;
+use crate::plan::run::run_steps;
+use crate::plan::{RECORD_FILE, Stage, Verdict, counted, pass};
 
 /// What the rewrites of a stage found: which keys are in its source layout, and which in its target
 /// layout.

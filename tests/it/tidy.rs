@@ -63,7 +63,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("src/check/lower.rs", "statement", "to be parted"),
     ("src/cli/explain.rs", "text", "to be parted"),
     ("src/plan/pass/rewrite.rs", "rewrite", "to be parted"),
-    ("src/execute/patch/journal.rs", "recover", "to be parted"),
     ("src/execute/tests/random.rs", "op", "to be parted"),
     ("src/check/capture.rs", "declare_atoms", "to be parted"),
     ("src/check/lower.rs", "rule", "to be parted"),

@@ -7,7 +7,7 @@ use crate::dtypes::TorchDtype;
 use crate::model::{Model, PlainStateDict, Tensor, Value};
 use regraft::key::Key;
 use regraft::store::StateDict;
-use regraft::tensor::{Shape, TensorView};
+use regraft::tensor::{Shape, TensorView, companion};
 
 use super::{get_lm_head_weight_and_name, get_tied_lm_head_source_names, is_tied_word_embeddings};
 
@@ -186,18 +186,13 @@ fn judge<'a>(
     Ok(tensor)
 }
 
-/// Whether a key holds what a quantized tensor is scaled by: `x.weight_scale`,
-/// `x.weight_scale_inv`, `x.scales`, `x.weight.absmax` of `x.weight`. Source: the layouts of FP8
-/// checkpoints (DeepSeek, compressed-tensors), GPT-OSS, GPTQ and bitsandbytes.
+/// Whether a tensor can't be read without what a key holds: the engine's table of companions says
+/// so. `scale` beside it isn't there, as it may be a parameter of its own elsewhere; beside a head
+/// or an embedding it is what DeepSeek's own files call a scale.
 fn is_scale_of(key: &str, quantized: &str) -> bool {
-    let module = quantized.rsplit_once('.').map_or("", |(module, _)| module);
-    let beside = |rest: &str| {
-        ["_scale", "_blocks_scale", "_absmax", ".absmax", ".quant_state"]
-            .iter()
-            .any(|start| rest.starts_with(start))
-    };
-    key.strip_prefix(quantized).is_some_and(beside)
-        || key.strip_prefix(module).is_some_and(|rest| matches!(rest, ".scale" | ".scales"))
+    let listed = companion::tensor_of(key, &|tensor| tensor == quantized);
+    listed.is_some_and(|(_, role)| role.is_needed())
+        || key.strip_suffix(".scale").is_some_and(|module| module == companion::module(quantized))
 }
 
 /// A number that no tensor object has yet.

@@ -8,9 +8,9 @@ use std::io::Write as _;
 
 use super::begin::Begun;
 use super::finished::Finished;
-use super::place::{Staging, create, sync};
 use super::prepare::Prepared;
 use super::shards::INDEX;
+use super::staging::{Staging, create, sync};
 use super::verify::{self, CHECKSUMS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::{Report, not_cancelled};

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::finished::Finished;
-use super::place::{Mode, Staging};
+use super::place::Mode;
 use super::prepare::Prepared;
+use super::staging::Staging;
 use crate::error::Result;
 
 /// An output that has been begun.

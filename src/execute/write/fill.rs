@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::begin::Begun;
 use super::finished::{self, Finished};
 use super::leaves::StoreLeaves;
-use super::place::{Staging, create};
 use super::prepare::Prepared;
 use super::seal::seal;
+use super::staging::{Staging, create};
 use super::stream::{OutFile, Output, Pool};
 use crate::error::{Error, Result};
 use crate::execute::fuse::compile::Layout;
@@ -114,7 +114,7 @@ fn open(
             .map_err(|error| Error::io("cannot write", &path, error))?;
         let file = OutFile::new(file, path, shard.len - shard.header.len() as u64);
         for (item, start) in &shard.tensors {
-            let key = prepared.items[*item].1.to_string();
+            let key = prepared.tensors[*item].key.to_string();
             let layout = prepared.program.layouts[*item].clone();
             let overflowed = AtomicU64::new(layout.overflowed_before(overflowed_before));
             let (file, start) = (Arc::clone(&file), *start);
@@ -128,7 +128,7 @@ fn open(
 /// Sums the files that were written, and records them: with checksums a file is finished only when
 /// these are known.
 fn add_sums(prepared: &Prepared<'_>, begun: &mut Begun) -> Result<()> {
-    let items = &prepared.items;
+    let all = &prepared.tensors;
     for at in &begun.todo {
         not_cancelled(prepared.options.cancel)?;
         let shard = &prepared.shards.files[*at];
@@ -137,7 +137,7 @@ fn add_sums(prepared: &Prepared<'_>, begun: &mut Begun) -> Result<()> {
             .tensors
             .iter()
             .map(|(item, start)| {
-                (items[*item].1.to_string(), *start, items[*item].2.nbytes().unwrap_or(0))
+                (all[*item].key.to_string(), *start, all[*item].info.nbytes().unwrap_or(0))
             })
             .collect();
         let mut finished = Finished::of(&path, Some(finished::sums(&path, &tensors)?))?;

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::place::Staging;
 use super::shards::Shard;
+use super::staging::Staging;
 use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{seal, unseal};
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::WriteOptions;
 use super::leaves::StoreLeaves;
 use super::place::Spot;
-use super::shards::{Item, Shards, lay_out};
+use super::shards::{self, Shards, Written, lay_out};
 use super::share::{can_share, phases};
 use super::tied::{kept, metadata};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,7 +30,7 @@ pub(super) struct Prepared<'a> {
     pub(super) is_file: bool,
     pub(super) program: Program,
     /// The tensors that are written; each has the program's layout of its number.
-    pub(super) items: Vec<Item<'a>>,
+    pub(super) tensors: Vec<Written<'a>>,
     pub(super) shards: Shards,
     /// The files that this process writes.
     pub(super) own: Vec<usize>,
@@ -60,20 +60,16 @@ pub(super) fn prepare<'a>(
         return Err(error.in_file(out).hint("give each of them the checkpoint's files; tensors in memory are written by one process"));
     }
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
-    let written = kept(plan, options.ties);
-    if written.is_empty() {
+    let targets = kept(plan, options.ties);
+    if targets.is_empty() {
         return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key")
             .in_file(out));
     }
-    let program = compile(plan, &written, MAX_PIECES)?;
+    let program = compile(plan, &targets, MAX_PIECES)?;
     each_key_once(plan)?;
     check_sources(plan, source, &program.layouts)?;
     let metadata = metadata(plan, source, &options.metadata, options.ties);
-    let items: Vec<Item<'_>> = written
-        .iter()
-        .enumerate()
-        .map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t])))
-        .collect();
+    let tensors = shards::written(plan, &targets);
     let limit = if is_file || options.single { None } else { options.max_shard_size };
     let own_name = out
         .file_name()
@@ -84,7 +80,7 @@ pub(super) fn prepare<'a>(
     let share = can_share(&leaves, &program.layouts, spot.parent())?;
     let phases =
         |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
-    let shards = lay_out(&items, limit, &metadata, own_name, &phases)?;
+    let shards = lay_out(&tensors, limit, &metadata, own_name, &phases)?;
     let own = options
         .rank
         .map_or_else(|| (0..shards.files.len()).collect(), |rank| rank.share(&shards.files));
@@ -97,7 +93,7 @@ pub(super) fn prepare<'a>(
         spot,
         is_file,
         program,
-        items,
+        tensors,
         shards,
         own,
         share,

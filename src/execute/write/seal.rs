@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::fill::Opened;
 use super::finished::Finished;
-use super::place::Staging;
 use super::prepare::Prepared;
+use super::staging::Staging;
 use super::stream::{OutFile, Pool};
 use crate::error::{Error, Result};
 use crate::execute::fuse::gather::outside;

@@ -4,13 +4,13 @@
 //! A bias is looked at as scales of blocks of one row are. What can't be followed, as rows that are
 //! joined with others without a bias, is not held against anyone.
 
-use crate::plan::draft::Draft;
 use std::cell::{Cell, RefCell};
 
 use smallvec::SmallVec;
 
-use super::follow::{Blocks, ByNode, Quantized, Sizes, follow};
-use super::{Check, Walks};
+use crate::plan::blocks::follow::{Blocks, ByNode, Quantized, Sizes, follow};
+use crate::plan::blocks::{Check, Walks};
+use crate::plan::draft::Draft;
 use crate::plan::graph::Graph;
 use crate::plan::node::{NodeId, Op};
 use crate::plan::state::Entry;

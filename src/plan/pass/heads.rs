@@ -5,13 +5,13 @@
 //! model that talks gibberish. Queries and keys of one module have heads of one size, though. So a
 //! second size in one module tells that one of the numbers is wrong.
 
-use crate::plan::draft::Draft;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::diagnostic::codes::HEAD_SIZES;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
+use crate::plan::draft::Draft;
 use crate::plan::graph::Turned;
 use crate::plan::state::Entry;
 

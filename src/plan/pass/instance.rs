@@ -1,13 +1,8 @@
 //! Instances of a `map`: the tensors of one layer, say, followed through the joint ops to the
 //! targets.
 
-use crate::plan::context::Context;
-use crate::plan::draft::Draft;
-use crate::plan::pass::heads::note_heads;
-use crate::plan::pass::select::make;
 use std::collections::BTreeMap;
 
-use super::rewrite::{Members, own_slots};
 use crate::check::CaptureKind;
 use crate::check::op::{Arity, Op};
 use crate::check::value::Scope;
@@ -15,8 +10,13 @@ use crate::diagnostic::codes::{INCOMPLETE, SHAPE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Atom, Binding, Bindings, Key, Part, Pattern, Slot};
 use crate::plan::bind::{BoundItem, BoundRule};
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
 use crate::plan::graph::{MAX_PARTS, few};
 use crate::plan::lower::Number;
+use crate::plan::pass::heads::note_heads;
+use crate::plan::pass::rewrite::{Members, own_slots};
+use crate::plan::pass::select::make;
 use crate::plan::state::Entry;
 use crate::plan::{DropReason, NodeId, RuleId};
 

@@ -4,21 +4,18 @@
 //! forwards over what stays, would make the same tensor of it: another tie of the same key may come
 //! first, or another source.
 
-use crate::plan::context::Context;
-use crate::plan::draft::Draft;
-use crate::plan::pass::tie::candidate;
-use crate::plan::pass::tie::compared;
-use crate::plan::pass::tie::is_elsewhere;
-use crate::plan::pass::tie::not_a_candidate;
-use crate::plan::pass::tie::relation;
-use crate::plan::pass::tie::without_place;
 use std::collections::{BTreeMap, HashMap};
 
-use super::tie::{Relation, differing};
 use crate::check::Step;
 use crate::diagnostic::codes::{TIE_APPLIED, TIE_DIFFERS, UNDECIDED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::pass::tie::{
+    Relation, candidate, compared, differing, is_elsewhere, not_a_candidate, relation,
+    without_place,
+};
 use crate::plan::{DropReason, NodeId, RuleId, TieOutcome};
 use crate::tensor::companion;
 

@@ -7,9 +7,6 @@
 //! allows it; then it is a note. With the record of the conversion that made the checkpoint there
 //! is no guessing: what that doesn't name was so before.
 
-use crate::plan::context::Context;
-use crate::plan::context::with_environment;
-use crate::plan::draft::Draft;
 use regex::Regex;
 
 use crate::check::value::Scope;
@@ -18,6 +15,8 @@ use crate::diagnostic::codes::{LOSSY_REVERSE, NOT_REVERSED, RESTORED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Bindings, Key, Part, Pattern, Segments};
 use crate::plan::bind::{BoundItem, Looked, bind, matches_any};
+use crate::plan::context::{Context, with_environment};
+use crate::plan::draft::Draft;
 use crate::plan::{Lost, RecordedRules, Stage, counted};
 use crate::tensor::Dtype;
 

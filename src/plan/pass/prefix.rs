@@ -1,7 +1,6 @@
 //! `prefix`: a base prefix is added or stripped, key by key, so that keys meet the target manifest;
 //! without one, nothing happens.
 
-use super::strip::{below, rejoin, without};
 use crate::check::value::Scope;
 use crate::check::{Direction, Step};
 use crate::diagnostic::Diagnostic;
@@ -10,6 +9,7 @@ use crate::plan::base::prefix_changed;
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
 use crate::plan::pass::lossy::restore;
+use crate::plan::pass::strip::{below, rejoin, without};
 
 pub(in crate::plan) fn prefix(
     context: &Context<'_>,

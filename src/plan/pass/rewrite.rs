@@ -1,11 +1,6 @@
 //! `rename` and `map`: one pass over the keys finds the first rule that takes each, and looks for
 //! keys that are results already.
 
-use crate::plan::context::Context;
-use crate::plan::context::with_environment;
-use crate::plan::draft::Draft;
-use crate::plan::pass::instance::instance;
-use crate::plan::pass::lossy::leave_one_way;
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
@@ -16,7 +11,10 @@ use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{NOT_ONE_TO_ONE, PADDED_NUMBER, TAKEN_AGAIN, UNDECIDED};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked, bind};
-use crate::plan::draft::Rewriter;
+use crate::plan::context::{Context, with_environment};
+use crate::plan::draft::{Draft, Rewriter};
+use crate::plan::pass::instance::instance;
+use crate::plan::pass::lossy::leave_one_way;
 use crate::plan::state::Entry;
 use crate::plan::{Renamed, counted};
 

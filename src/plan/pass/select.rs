@@ -1,10 +1,5 @@
 //! `drop`, `keep`, `cast`, `create` and `expect`: statements about keys as they are.
 
-use crate::plan::context::Context;
-use crate::plan::context::with_environment;
-use crate::plan::draft::Draft;
-use crate::plan::pass::lossy::leave_cast;
-use crate::plan::pass::lossy::leave_selection;
 use std::collections::BTreeSet;
 
 use crate::check::op::{Content, Made, widens};
@@ -14,6 +9,9 @@ use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{DROPPED, EXPECTATION, LEFT_INTEGERS, LOSSY, SHAPE, UNMATCHED_RULE};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{matches_any, truth_of};
+use crate::plan::context::{Context, with_environment};
+use crate::plan::draft::Draft;
+use crate::plan::pass::lossy::{leave_cast, leave_selection};
 use crate::plan::state::Entry;
 use crate::plan::{DropReason, NodeId, counted};
 use crate::syntax::ast::Expr;

@@ -1,8 +1,6 @@
 //! `strip`: wrapper segments go, to a fixed point; whole segments only, collisions refused, a count
 //! for each reported.
 
-use crate::plan::context::Context;
-use crate::plan::draft::Draft;
 use indexmap::IndexMap;
 
 use crate::check::Step;
@@ -10,7 +8,9 @@ use crate::check::value::Scope;
 use crate::diagnostic::codes::{FLAT_PARAMETER, NOT_STRIPPED, STRIPPED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::behind::pattern;
+use crate::plan::context::Context;
 use crate::plan::counted;
+use crate::plan::draft::Draft;
 
 /// Leaf segments of FSDP1 flat parameters: one key stands for many tensors. Source:
 /// `torch/distributed/fsdp/_flat_param.py` (`FLAT_PARAM = "_flat_param"`, the older `flat_param_`),

@@ -5,20 +5,16 @@
 //! it is written. Bytes are compared only where the answer matters to the part of the target that
 //! is asked for.
 
-use crate::plan::context::Context;
-use crate::plan::context::truth;
-use crate::plan::context::with_environment;
-use crate::plan::draft::Draft;
-use crate::plan::pass::leave_out::leave_out;
-use crate::plan::pass::leave_out::tie_reverse;
 use std::collections::{BTreeSet, HashMap};
 
-use super::leave_out::Saving;
 use crate::check::value::Scope;
 use crate::check::{Direction, Keys, Step, Tie};
 use crate::diagnostic::codes::{TIE_ABSENT, TIE_APPLIED, TIE_DIFFERS, TIE_REFUSED, UNDECIDED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Key, Pattern, Segments};
+use crate::plan::context::{Context, truth, with_environment};
+use crate::plan::draft::Draft;
+use crate::plan::pass::leave_out::{Saving, leave_out, tie_reverse};
 use crate::plan::state::Entry;
 use crate::plan::{Answer, DropReason, NodeId, Op, Part, Question, RuleId, TieFact, TieOutcome};
 use crate::syntax::ast::{IfAbsent, IfPresent};

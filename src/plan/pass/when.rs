@@ -1,11 +1,6 @@
 //! `when`: which of its blocks runs. Reading backwards, a question about the layout has no answer
 //! yet, so both are tried.
 
-use crate::plan::context::Context;
-use crate::plan::context::truth;
-use crate::plan::draft::Draft;
-use crate::plan::pass::tie::close_ties;
-use crate::plan::run::run_steps;
 use std::cmp::Ordering;
 
 use crate::check::value::Scope;
@@ -13,6 +8,10 @@ use crate::check::{Direction, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::UNDECIDED;
 use crate::plan::Stage;
+use crate::plan::context::{Context, truth};
+use crate::plan::draft::Draft;
+use crate::plan::pass::tie::close_ties;
+use crate::plan::run::run_steps;
 use crate::syntax::ast::Expr;
 
 pub(in crate::plan) fn when(
