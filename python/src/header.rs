@@ -78,7 +78,7 @@ fn text_key(key: &Bound<'_, PyAny>) -> PyResult<Key> {
 
 fn info(dtype: &Bound<'_, PyAny>, shape: &Bound<'_, PyAny>) -> PyResult<TensorInfo> {
     let name = dtype.cast::<PyString>()?.to_cow()?;
-    let dtype: Dtype = name.parse().map_err(|()| {
+    let dtype: Dtype = name.parse().map_err(|_| {
         PyValueError::new_err(format!("no dtype of the safetensors format is called {name:?}"))
     })?;
     let shape = shape
