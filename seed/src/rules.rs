@@ -6,7 +6,8 @@
 
 use std::sync::OnceLock;
 
-use regraft::check::{Rules, StepKind};
+use regraft::check::reading::{Act, Reading};
+use regraft::check::{Direction, Rules};
 use regraft::library;
 
 /// What the rule files say.
@@ -28,22 +29,31 @@ pub(super) fn lists() -> &'static Lists {
     static LISTS: OnceLock<Lists> = OnceLock::new();
     LISTS.get_or_init(|| {
         let mut lists = Lists::default();
-        let steps = |rules: Option<&'static Rules>| {
-            rules.map(|rules| rules.steps.as_slice()).unwrap_or_default()
+        let statements = |rules: Option<&'static Rules>| {
+            let reading = rules.map(|rules| Reading::of(rules, Direction::Forward));
+            reading.map(|reading| reading.statements()).unwrap_or_default()
         };
-        for step in steps(library::rules("wrappers")) {
-            match &step.kind {
-                StepKind::StripAnywhere { wrappers } => {
+        for statement in statements(library::rules("wrappers")) {
+            match statement.act {
+                Act::StripAnywhere { wrappers } => {
                     lists.wrappers.extend(wrappers.iter().cloned());
                 }
-                StepKind::StripLeading { wrappers, .. } => {
+                Act::StripLeading { wrappers, .. } => {
                     lists.leading.extend(wrappers.iter().cloned());
                 }
-                _ => {}
+                Act::Rewrite(_)
+                | Act::Prefix(_)
+                | Act::Drop(_)
+                | Act::Keep(_)
+                | Act::Cast { .. }
+                | Act::Tie(_)
+                | Act::Create { .. }
+                | Act::Expect { .. }
+                | Act::When { .. } => {}
             }
         }
-        for step in steps(library::rules("tied_lm_head")) {
-            if let StepKind::Tie(tie) = &step.kind {
+        for statement in statements(library::rules("tied_lm_head")) {
+            if let Act::Tie(tie) = statement.act {
                 lists.head = tie
                     .targets
                     .iter()

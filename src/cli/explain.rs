@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use regraft::check::reading::rules_below;
+use regraft::check::reading::Reading;
 use regraft::check::value::{Captures, Environment, Scope, unknown_layout};
-use regraft::check::{Direction, Rules, SideItem};
+use regraft::check::{Direction, SideItem};
 use regraft::conversion::Prepared;
 use regraft::diagnostic::plain::one_line;
 use regraft::diagnostic::{Diagnostics, did_you_mean};
@@ -320,7 +320,8 @@ impl Explained<'_> {
         let mut segments = Segments::default();
         segments.split(self.key);
         for stage in self.prepared.route.stages() {
-            collect_misses(stage.rules, stage.direction, self.key, &segments, &mut misses);
+            let reading = Reading::of(stage.rules, stage.direction);
+            collect_misses(&reading, self.key, &segments, &mut misses);
         }
         misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
         misses.into_iter().map(|(_, miss)| miss).take(NEAREST).collect()
@@ -334,18 +335,14 @@ struct Miss {
 }
 
 fn collect_misses(
-    rules: &Rules,
-    direction: Direction,
+    reading: &Reading<'_>,
     key: &str,
     segments: &Segments,
     misses: &mut Vec<(Reach, Miss)>,
 ) {
-    for (rule, direction) in rules_below(&rules.steps, direction) {
-        if !rule.is_read(direction) {
-            continue;
-        }
-        let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
-        for side in sides {
+    for read in reading.rules() {
+        let rule = read.rule;
+        for side in read.sources() {
             let SideItem::Pattern(pattern) = &side.item else { continue };
             let matches = pattern.matches(key, segments, &mut Bindings::new(rule.captures.len()));
             let reach = pattern.reach(key, segments, rule.captures.len());

@@ -11,7 +11,7 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::check::StepKind;
+use crate::check::reading::Act;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{NEITHER_LAYOUT, PREFIX_CHANGED};
 use crate::key::Key;
@@ -126,11 +126,8 @@ pub(super) fn met(context: &Context<'_>, draft: &Draft) -> usize {
 
 /// The first statement that isn't a strip has its turn: keys get the base prefix that is tried,
 /// or lose it.
-pub(super) fn try_base(context: &Context<'_>, draft: &mut Draft, kind: &StepKind) {
-    if matches!(
-        kind,
-        StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. } | StepKind::Reversed(_)
-    ) {
+pub(super) fn try_base(context: &Context<'_>, draft: &mut Draft, act: &Act<'_>) {
+    if matches!(act, Act::StripAnywhere { .. } | Act::StripLeading { .. }) {
         return;
     }
     let (Some(base), Some(wanted)) = (draft.base.take(), context.options.wanted) else { return };

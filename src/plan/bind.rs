@@ -181,6 +181,14 @@ impl BoundRule<'_> {
         )
     }
 
+    /// What a rename makes of a key that it has matched, if there is such a key.
+    pub(super) fn renamed(&self, key: &str, bindings: &Bindings) -> Option<String> {
+        match &self.targets.first()?.item {
+            BoundItem::Pattern(target) => target.render(key, bindings),
+            BoundItem::Regex(_) | BoundItem::Made(_) => None,
+        }
+    }
+
     /// Whether what the key would become is something that nothing may become.
     fn leaves_alone(&self, key: &str, bindings: &Bindings) -> bool {
         let mut segments = Segments::default();

@@ -1,13 +1,13 @@
 //! Nearest misses: for a rule that fits no key, the key on which it got furthest, and the segment
 //! that stopped it.
 
-use crate::plan::draft::Draft;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::Stage;
-use crate::check::reading::rules_below;
-use crate::check::{Direction, Rule, SideItem};
+use super::draft::Draft;
+use crate::check::reading::{ReadRule, Reading};
+use crate::check::{Rule, SideItem};
 use crate::diagnostic::Diagnostic;
 use crate::key::{Part, Reach, Segments};
 
@@ -21,12 +21,10 @@ const COMPARED: usize = 64;
 /// For each rule of a stage, the key on which its sources got furthest, and where that stopped;
 /// the best first.
 pub(super) fn nearest_misses(draft: &Draft, stage: &Stage<'_>) -> Vec<String> {
-    let rules = rules_below(&stage.rules.steps, stage.direction);
-    let mut misses: Vec<(Reach, String)> = rules
-        .into_iter()
-        .filter_map(|(rule, direction)| nearest_miss(draft, rule, direction))
-        .collect();
-    misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
+    let rules = Reading::of(stage.rules, stage.direction).rules();
+    let mut misses: Vec<(Reach, String)> =
+        rules.into_iter().filter_map(|rule| nearest_miss(draft, rule)).collect();
+    misses.sort_by_key(|(reach, _)| Reverse(*reach));
     misses.into_iter().map(|(_, miss)| miss).collect()
 }
 
@@ -37,21 +35,19 @@ pub(super) fn miss_of(
     stage: &Stage<'_>,
 ) -> Option<(Reach, String)> {
     let (place, _) = finding.primary.as_ref()?;
-    let rules = rules_below(&stage.rules.steps, stage.direction);
+    let rules = Reading::of(stage.rules, stage.direction).rules();
     let is_it = |rule: &Rule| {
         rule.place.span.range() == place.span.range()
             && Arc::ptr_eq(&rule.place.source, &place.source)
     };
-    let (rule, direction) = rules.into_iter().find(|(rule, _)| is_it(rule))?;
-    nearest_miss(draft, rule, direction)
-        .filter(|(reach, _)| reach.parts > usize::from(starts_open(rule, direction)))
+    let rule = rules.into_iter().find(|read| is_it(read.rule))?;
+    nearest_miss(draft, rule).filter(|(reach, _)| reach.parts > usize::from(starts_open(rule)))
 }
 
 /// The key on which the sources of a rule got furthest, and where that stopped.
-fn nearest_miss(draft: &Draft, rule: &Rule, direction: Direction) -> Option<(Reach, String)> {
-    let mut segments = Segments::default();
-    let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
-    let patterns = sides.iter().filter_map(|side| match &side.item {
+fn nearest_miss(draft: &Draft, read: ReadRule<'_>) -> Option<(Reach, String)> {
+    let (rule, mut segments) = (read.rule, Segments::default());
+    let patterns = read.sources().iter().filter_map(|side| match &side.item {
         SideItem::Pattern(pattern) => Some(pattern),
         _ => None,
     });
@@ -91,7 +87,6 @@ fn nearest_miss(draft: &Draft, rule: &Rule, direction: Direction) -> Option<(Rea
 }
 
 /// Whether a source starts with a `**`, which fits every key.
-fn starts_open(rule: &Rule, direction: Direction) -> bool {
-    let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
-    sides.iter().any(|side| matches!(&side.item, SideItem::Pattern(pattern) if matches!(pattern.parts().first(), Some(Part::Rest(_)))))
+fn starts_open(read: ReadRule<'_>) -> bool {
+    read.sources().iter().any(|side| matches!(&side.item, SideItem::Pattern(pattern) if matches!(pattern.parts().first(), Some(Part::Rest(_)))))
 }

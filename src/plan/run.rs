@@ -1,7 +1,6 @@
 //! Stages are run over a draft, statement by statement.
 
-use crate::check::reading::in_order;
-use crate::check::{Step, StepKind};
+use crate::check::reading::{Act, Reading, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::plan::base::{Base, meet_base, restore_base, try_base};
 use crate::plan::context::Context;
@@ -43,64 +42,47 @@ pub(super) fn run(context: &Context<'_>, draft: &mut Draft, stages: &[Stage<'_>]
     }
 }
 
-/// Runs statements, in the order of the direction. Strips normalize what comes in, so they come
-/// first both ways.
-pub(super) fn run_steps(
-    context: &Context<'_>,
-    draft: &mut Draft,
-    steps: &[&Step],
-    stage: &Stage<'_>,
-) {
-    for step in in_order(steps, stage.direction) {
+/// Runs statements in the order in which they are read.
+pub(super) fn run_statements(context: &Context<'_>, draft: &mut Draft, reading: &Reading<'_>) {
+    for statement in reading.statements() {
         if draft.failed() {
             return;
         }
-        run_step(context, draft, step, stage);
+        run_statement(context, draft, &statement);
     }
 }
 
-fn run_step(context: &Context<'_>, draft: &mut Draft, step: &Step, stage: &Stage<'_>) {
-    let Some(scope) = stage.rules.scopes.get(step.scope) else { return };
-    if !matches!(step.kind, StepKind::Tie(_) | StepKind::When { .. } | StepKind::Reversed(_)) {
+fn run_statement(context: &Context<'_>, draft: &mut Draft, statement: &Statement<'_>) {
+    let Statement { step, scope, direction, .. } = *statement;
+    if !matches!(statement.act, Act::Tie(_) | Act::When { .. }) {
         pass::tie::close_ties(context, draft);
     }
-    try_base(context, draft, &step.kind);
-    let result = match &step.kind {
-        StepKind::Rewrite(rules) => {
-            pass::rewrite::rewrite(context, draft, rules, scope, stage.direction)
-        }
-        StepKind::StripAnywhere { wrappers } => {
+    try_base(context, draft, &statement.act);
+    let result = match &statement.act {
+        Act::Rewrite(rewrite) => pass::rewrite::rewrite(context, draft, *rewrite, scope, direction),
+        Act::StripAnywhere { wrappers } => {
             pass::strip::strip_anywhere(draft, step, wrappers, scope)
         }
-        StepKind::StripLeading { wrappers, if_wanted } => {
+        Act::StripLeading { wrappers, if_wanted } => {
             pass::strip::strip_leading(context, draft, step, wrappers, *if_wanted, scope)
         }
-        StepKind::Prefix(prefix) => {
-            pass::prefix::prefix(context, draft, step, prefix, scope, stage.direction)
+        Act::Prefix(prefix) => pass::prefix::prefix(context, draft, step, prefix, scope, direction),
+        Act::Drop(keys) => {
+            pass::select::select(context, draft, step, keys, false, scope, direction)
         }
-        StepKind::Drop(keys) => {
-            pass::select::select(context, draft, step, keys, false, scope, stage.direction)
+        Act::Keep(keys) => pass::select::select(context, draft, step, keys, true, scope, direction),
+        Act::Cast { keys, dtype, lossy } => {
+            pass::select::cast(context, draft, step, keys, *dtype, *lossy, scope, direction)
         }
-        StepKind::Keep(keys) => {
-            pass::select::select(context, draft, step, keys, true, scope, stage.direction)
+        Act::Tie(tie) => pass::tie::tie(context, draft, step, tie, scope, direction),
+        Act::Create { target, made, unless } => {
+            pass::select::create(context, draft, step, target, made, unless, scope, direction)
         }
-        StepKind::Cast { keys, dtype, lossy } => {
-            pass::select::cast(context, draft, step, keys, *dtype, *lossy, scope, stage.direction)
+        Act::Expect { keys, captures, count } => {
+            pass::select::expect_keys(context, draft, step, keys, captures, *count, scope)
         }
-        StepKind::Tie(tie) => pass::tie::tie(context, draft, step, tie, scope, stage.direction),
-        StepKind::Create { target, made, unless } => {
-            pass::select::create(context, draft, step, target, made, unless, scope, stage.direction)
-        }
-        StepKind::Expect { keys, captures, count } => {
-            pass::select::expect_keys(context, draft, step, keys, captures, count.as_ref(), scope)
-        }
-        StepKind::Reversed(steps) => {
-            let other = Stage { direction: stage.direction.opposite(), ..*stage };
-            run_steps(context, draft, &steps.iter().collect::<Vec<_>>(), &other);
-            Ok(())
-        }
-        StepKind::When { condition, then, otherwise } => {
-            pass::when::when(context, draft, condition, then, otherwise, scope, stage)
+        Act::When { condition, then, otherwise } => {
+            pass::when::when(context, draft, condition, [then, otherwise], scope, direction)
         }
     };
     if let Err(diagnostic) = result {

@@ -9,7 +9,8 @@ use std::collections::HashSet;
 
 use indexmap::IndexSet;
 
-use crate::check::{Direction, Step};
+use crate::check::Direction;
+use crate::check::reading::Reading;
 use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT, NEITHER_LAYOUT, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::key::Key;
@@ -18,7 +19,7 @@ use crate::plan::draft::Draft;
 use crate::plan::miss::{miss_of, nearest_misses};
 use crate::plan::pass::lossy::report_left_out;
 use crate::plan::pass::tie::close_ties;
-use crate::plan::run::run_steps;
+use crate::plan::run::run_statements;
 use crate::plan::{RECORD_FILE, Stage, Verdict, counted, pass};
 
 /// What the rewrites of a stage found: which keys are in its source layout, and which in its target
@@ -50,8 +51,7 @@ pub(super) struct Evidence {
 pub(super) fn run_stage(context: &Context<'_>, draft: &mut Draft, stage: &Stage<'_>) {
     draft.evidence = Evidence::default();
     let before = context.repeated.then(|| draft.clone());
-    let steps: Vec<&Step> = stage.rules.steps.iter().collect();
-    run_steps(context, draft, &steps, stage);
+    run_statements(context, draft, &Reading::of(stage.rules, stage.direction));
     close_ties(context, draft);
     if let Some(before) = before.filter(|_| draft.evidence.rewrites > 0 && !draft.evidence.fresh) {
         return applied_before(draft, stage, before);

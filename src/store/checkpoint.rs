@@ -16,7 +16,7 @@ use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
 use super::safetensors::{FileHeader, read_header};
-use super::{Extent, Identity, Store, distributed};
+use super::{Extent, Identity, StateDict, Store, distributed};
 use crate::error::{Error, Result};
 use crate::tensor::{Entry, Header, Location, Storage, TensorView};
 
@@ -238,6 +238,22 @@ fn too_many() -> Error {
     Error::new(crate::error::ErrorKind::Limit, "too many files")
 }
 
+impl StateDict {
+    /// Views of every tensor of a checkpoint, over its mapped files; no byte is copied.
+    ///
+    /// # Errors
+    /// If a file can't be mapped, or the checkpoint is a manifest.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
+        let header = checkpoint.header();
+        let mut dict = Self::default();
+        dict.set_metadata(header.metadata.clone());
+        for key in header.tensors.keys() {
+            dict.insert(key.clone(), checkpoint.view(key)?);
+        }
+        Ok(dict)
+    }
+}
+
 impl Store for Checkpoint {
     fn header(&self) -> &Header {
         &self.header
@@ -381,23 +397,6 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, u64, Option<SystemTime>
     Ok((file, metadata.len(), metadata.modified().ok()))
 }
 
-#[cfg(unix)]
 fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                buffer = &mut buffer[count..];
-                offset += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 
 use super::safetensors::read_header;
-use super::{Checkpoint, Extent, Identity, Store, range_in};
+use super::{Extent, Identity, Store, range_in};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::tensor::{Entry, Header, Storage, TensorView};
@@ -34,20 +34,6 @@ impl StateDict {
         dict.set_metadata(metadata);
         dict.extend(tensors);
         dict
-    }
-
-    /// Views of every tensor of a checkpoint, over its mapped files; no byte is copied.
-    ///
-    /// # Errors
-    /// If a file can't be mapped, or the checkpoint is a manifest.
-    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
-        let header = checkpoint.header();
-        let mut dict = Self::default();
-        dict.set_metadata(header.metadata.clone());
-        for key in header.tensors.keys() {
-            dict.insert(key.clone(), checkpoint.view(key)?);
-        }
-        Ok(dict)
     }
 
     /// The content of a safetensors file. The tensors share the given bytes.

@@ -7,32 +7,46 @@
 use crate::error::{Error, Result};
 use crate::tensor::{Header, TensorView};
 
+#[cfg(feature = "files")]
 mod checkpoint;
 mod compare;
 mod counted;
+#[cfg(feature = "files")]
 mod distributed;
 mod identity;
+#[cfg(feature = "files")]
 mod journal;
 mod json;
+#[cfg(feature = "files")]
 mod manifest;
 mod memory;
+#[cfg(feature = "files")]
 mod numbered;
+#[cfg(feature = "files")]
 mod open;
 mod safetensors;
+#[cfg(feature = "files")]
 mod sharded;
+#[cfg(feature = "files")]
 mod side;
 pub mod torch;
+#[cfg(feature = "files")]
 mod variants;
 
+#[cfg(feature = "files")]
 pub use checkpoint::Checkpoint;
 pub use compare::{Equality, Twins, differing_bytes, same_place, tensors_equal, twins};
 pub use counted::Counted;
 pub use identity::Identity;
 pub use memory::StateDict;
+#[cfg(feature = "files")]
 pub use open::{OpenOptions, open, open_all};
+#[cfg(feature = "files")]
 pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
+#[cfg(feature = "files")]
 pub(crate) use sharded::indexes_of;
+#[cfg(feature = "files")]
 pub use side::{no_file, side_files};
 
 /// The name of the journal that lies beside files while they are changed in place. A checkpoint

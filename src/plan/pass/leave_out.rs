@@ -12,10 +12,10 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
-use crate::plan::pass::tie::{
-    Relation, candidate, compared, differing, is_elsewhere, not_a_candidate, relation,
-    without_place,
+use crate::plan::pass::relation::{
+    Relation, compared, differing, is_elsewhere, not_a_candidate, relation, without_place,
 };
+use crate::plan::pass::tie::candidate;
 use crate::plan::{DropReason, NodeId, RuleId, TieOutcome};
 use crate::tensor::companion;
 

@@ -105,6 +105,7 @@ pub(in crate::plan) fn select(
     Ok(())
 }
 
+#[allow(clippy::too_many_arguments)]
 pub(in crate::plan) fn cast(
     context: &Context<'_>,
     draft: &mut Draft,
@@ -187,6 +188,7 @@ fn report_left(draft: &mut Draft, step: &Step, left: &[Key]) {
     draft.findings.push(finding.hint(format!("where they are meant, name them: `\"**.{last}\"`")));
 }
 
+#[allow(clippy::too_many_arguments)]
 pub(in crate::plan) fn create(
     context: &Context<'_>,
     draft: &mut Draft,

@@ -3,34 +3,31 @@
 
 use std::cmp::Ordering;
 
+use crate::check::Direction;
+use crate::check::reading::Reading;
 use crate::check::value::Scope;
-use crate::check::{Direction, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::UNDECIDED;
-use crate::plan::Stage;
 use crate::plan::context::{Context, truth};
 use crate::plan::draft::Draft;
 use crate::plan::pass::tie::close_ties;
-use crate::plan::run::run_steps;
+use crate::plan::run::run_statements;
 use crate::syntax::ast::Expr;
 
 pub(in crate::plan) fn when(
     context: &Context<'_>,
     draft: &mut Draft,
     condition: &Expr,
-    then: &[Step],
-    otherwise: &[Step],
+    [then, otherwise]: [&Reading<'_>; 2],
     scope: &Scope,
-    stage: &Stage<'_>,
+    direction: Direction,
 ) -> Result<(), Box<Diagnostic>> {
-    let branch = |holds: bool| -> Vec<&Step> {
-        if holds { then.iter().collect() } else { otherwise.iter().collect() }
-    };
-    if stage.direction == Direction::Forward
+    let branch = |holds: bool| if holds { then } else { otherwise };
+    if direction == Direction::Forward
         || !condition.asks_layout(&|name| scope.lets.get(name)?.0.as_ref())
     {
         let holds = truth(context, draft, scope, condition)?;
-        run_steps(context, draft, &branch(holds), stage);
+        run_statements(context, draft, branch(holds));
         return Ok(());
     }
     close_ties(context, draft);
@@ -39,7 +36,7 @@ pub(in crate::plan) fn when(
     let before = draft.clone();
     let mut borne_out = Vec::new();
     for holds in [true, false] {
-        run_steps(context, draft, &branch(holds), stage);
+        run_statements(context, draft, branch(holds));
         close_ties(context, draft);
         let agrees = !draft.failed() && truth(context, draft, scope, condition)? == holds;
         let after = std::mem::replace(draft, before.clone());
