@@ -39,14 +39,26 @@ macro_rules! dtypes {
         }
 
         impl FromStr for Dtype {
-            type Err = ();
+            type Err = UnknownDtype;
 
-            fn from_str(text: &str) -> Result<Self, ()> {
-                match text { $($text => Ok(Dtype::$name),)* _ => Err(()) }
+            fn from_str(text: &str) -> Result<Self, UnknownDtype> {
+                match text { $($text => Ok(Dtype::$name),)* _ => Err(UnknownDtype) }
             }
         }
     };
 }
+
+/// No dtype of the safetensors format has such a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownDtype;
+
+impl std::fmt::Display for UnknownDtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no dtype of the safetensors format has such a name")
+    }
+}
+
+impl std::error::Error for UnknownDtype {}
 
 dtypes! {
     /// A boolean, one byte.
@@ -157,7 +169,7 @@ mod tests {
     #[test]
     fn other_names_are_refused() {
         for text in ["", "f32", "F32 ", "float32", "F6", "BOOLEAN"] {
-            assert_eq!(text.parse::<Dtype>(), Err(()), "{text}");
+            assert_eq!(text.parse::<Dtype>(), Err(UnknownDtype), "{text}");
         }
     }
 }

@@ -107,7 +107,7 @@ fn key_line(line: &str) -> (Key, TensorInfo) {
     assert_eq!(words.next(), None, "`{line}` is no line of keys");
     (
         Key::from(key),
-        TensorInfo::new(dtype.parse().unwrap_or_else(|()| panic!("a dtype in `{line}`")), shape),
+        TensorInfo::new(dtype.parse().unwrap_or_else(|_| panic!("a dtype in `{line}`")), shape),
     )
 }
 

@@ -58,7 +58,7 @@ fn unknown(call: &OpCall, scope: &Scope) -> Box<Diagnostic> {
 /// # Errors
 /// A name that no dtype has.
 pub fn dtype(name: &str, place: Place) -> Result<Dtype, Box<Diagnostic>> {
-    name.to_uppercase().parse().map_err(|()| {
+    name.to_uppercase().parse().map_err(|_| {
         let mut diagnostic = Diagnostic::error(OP_ARGUMENTS, format!("there is no dtype `{name}`"))
             .at(place, "unknown dtype");
         let upper = name.to_uppercase();
