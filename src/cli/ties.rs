@@ -99,7 +99,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let mut found = TiesFound {
         tied: config.tie_policy(arguments.tied),
         rules: routes[0].describe().into_iter().map(|(name, _)| name).collect(),
-        storage: same_place(&source),
+        storage: same_place(&source)?,
         metadata: metadata(checkpoint.header()),
         bytes_compared: reads,
         bytes,

@@ -107,7 +107,7 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
         .collect();
     let leaves = Read(plan, store, temporaries);
     let mut pool = Pool::new(&leaves, [16, 64, 300, 1 << 20][choices.below(4)], 0);
-    pool.hints = Hints { gap: [0, 6, 4096][choices.below(3)], ranges: choices.below(3) };
+    pool.hints = Hints::new([0, 6, 4096][choices.below(3)], choices.below(3));
     pool.long_run = [1, 16, 1 << 16][choices.below(3)];
     let size = program.layouts.iter().map(|layout| layout.numel * layout.size).sum();
     let file = OutFile::new(tempfile::tempfile().unwrap(), PathBuf::new(), size);

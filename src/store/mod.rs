@@ -142,6 +142,7 @@ pub struct Range<'a> {
 
 /// How a store likes to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hints {
     /// Bytes between two ranges that cost less to read and throw away than a request of their own.
     pub gap: u64,
@@ -153,6 +154,11 @@ impl Hints {
     /// Of files on a local disk and of memory: copying 8 KiB takes about as long as another call,
     /// and ranges are read one after the other.
     pub const LOCAL: Hints = Hints { gap: 8192, ranges: 1 };
+
+    /// Of a store that reads through gaps of so many bytes and likes so many ranges at once.
+    pub fn new(gap: u64, ranges: usize) -> Self {
+        Self { gap, ranges }
+    }
 }
 
 /// The capability of a store whose bytes are in memory, or are mapped.

@@ -45,26 +45,58 @@ pub(super) fn row_major<S: Store + ?Sized>(
     Ok(())
 }
 
-/// Reads whole elements from wherever they lie.
+/// Reads whole elements from wherever they lie. What is close together in a blob is one range,
+/// with the gaps between read through, so that a tensor with strides isn't read element by element.
 fn scattered<S: Store + ?Sized>(
     store: &S,
     boxes: &super::Boxes,
     elements: std::ops::Range<u64>,
-    mut buffer: &mut [u8],
+    buffer: &mut [u8],
 ) -> Result<()> {
     let outside = || Error::corrupt("the range leaves the tensor");
-    let mut ranges = Vec::new();
-    // The stretches follow each other without a gap, since boxes cover the tensor.
-    for stretch in boxes.stretches(elements) {
-        let len = usize::try_from(stretch.len).map_err(|_| outside())?;
-        let (now, later) = buffer.split_at_mut_checked(len).ok_or_else(outside)?;
+    let size = |bytes: u64| usize::try_from(bytes).map_err(|_| outside());
+    let first = elements.start * element(boxes.info().dtype);
+    let mut wanted = boxes.stretches(elements);
+    wanted.sort_unstable_by_key(|stretch| (stretch.blob, stretch.offset));
+    // Per range: which of the wanted it has, and its end in the blob.
+    let mut groups: Vec<(std::ops::Range<usize>, u64)> = Vec::new();
+    for (at, stretch) in wanted.iter().enumerate() {
+        let end = stretch.offset + stretch.len;
+        match groups.last_mut() {
+            Some((group, last))
+                if wanted[group.start].blob == stretch.blob
+                    && stretch.offset.saturating_sub(*last) <= store.hints().gap =>
+            {
+                (group.end, *last) = (at + 1, end.max(*last));
+            }
+            _ => groups.push((at..at + 1, end)),
+        }
+    }
+    let lengths = groups
+        .iter()
+        .map(|(group, end)| size(end - wanted[group.start].offset))
+        .collect::<Result<Vec<usize>>>()?;
+    let mut read = vec![0; lengths.iter().sum()];
+    let mut rest = &mut read[..];
+    let mut ranges = Vec::with_capacity(groups.len());
+    for ((group, _), len) in groups.iter().zip(&lengths) {
+        let (now, later) = rest.split_at_mut_checked(*len).ok_or_else(outside)?;
+        let stretch = &wanted[group.start];
         ranges.push(Range { blob: stretch.blob, offset: stretch.offset, buffer: now });
-        buffer = later;
+        rest = later;
     }
-    if !buffer.is_empty() {
-        return Err(outside());
+    store.read(&mut ranges)?;
+    for ((group, _), range) in groups.iter().zip(&ranges) {
+        for stretch in &wanted[group.clone()] {
+            let (from, to) = (size(stretch.offset - range.offset)?, size(stretch.at - first)?);
+            let len = size(stretch.len)?;
+            let from = range.buffer.get(from..).and_then(|rest| rest.get(..len));
+            let to = buffer.get_mut(to..).and_then(|rest| rest.get_mut(..len));
+            let (Some(from), Some(to)) = (from, to) else { return Err(outside()) };
+            to.copy_from_slice(from);
+        }
     }
-    store.read(&mut ranges)
+    Ok(())
 }
 
 /// A tensor as a view of the storage that it lies in.

@@ -19,7 +19,7 @@ use crate::execute::fuse::tile::tiles;
 use crate::execute::{Report, naive, not_cancelled};
 use crate::key::{Key, natural_order};
 use crate::plan::{NodeId, Op, Plan};
-use crate::store::{Boxes, Hints, Store};
+use crate::store::{Boxes, Hints, Range, Store};
 use crate::tensor::{Storage, TensorView};
 pub use sharing::{Sharing, sharing};
 
@@ -82,6 +82,7 @@ pub(super) fn views_within(
     let program = compile(plan, &AsStored(source), &all, limit)?;
     let mut report = Report::default();
     let mut leaves = InMemory::of(plan, source, program.leaves())?;
+    report.bytes_read = leaves.read;
     for node in &program.temporaries {
         not_cancelled(cancel)?;
         let (bytes, overflowed) = naive::evaluate_counting(plan, source, *node)?;
@@ -241,6 +242,8 @@ pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
 struct InMemory {
     /// By node and box: the storage, and the first byte in it.
     places: BTreeMap<(NodeId, Option<u32>), (Storage, u64)>,
+    /// Bytes that were read, since the store has no storage to share.
+    read: u64,
     /// How many elements overflowed in each temporary.
     overflowed: BTreeMap<NodeId, u64>,
 }
@@ -260,13 +263,22 @@ impl InMemory {
                 Entry::Vacant(unknown) => unknown.insert(source.boxes(key)?),
             };
             let part = boxes.get(part as usize).ok_or_else(outside)?;
-            let storages = source.storages().ok_or_else(|| {
-                let why = "the store gives no shared storage, which views need";
-                Error::new(ErrorKind::Unsupported, why).at_key(key.as_str())
-            })?;
-            let storage =
-                storages.storage(part.blob).map_err(|error| error.at_key(key.as_str()))?;
-            place.insert((storage, part.offset));
+            let at = |error: Error| error.at_key(key.as_str());
+            match source.storages() {
+                Some(storages) => {
+                    place.insert((storages.storage(part.blob).map_err(at)?, part.offset));
+                }
+                // Nothing to share: the box is read, from its first to its last element.
+                None => {
+                    let span = part.span().ok_or_else(outside)?;
+                    let bits = span.checked_mul(u64::from(boxes.info().dtype.bits()));
+                    let mut bytes = vec![0; bytes_of(bits.ok_or_else(outside)?.div_ceil(8), 1)?];
+                    let range = Range { blob: part.blob, offset: part.offset, buffer: &mut bytes };
+                    source.read(&mut [range]).map_err(at)?;
+                    found.read = found.read.saturating_add(bytes.len() as u64);
+                    place.insert((Storage::new(bytes), 0));
+                }
+            }
         }
         Ok(found)
     }

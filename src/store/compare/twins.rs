@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::equal::tensors_equal;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::key::{Key, natural_order};
 use crate::store::{Blob, Boxes, Store};
 use crate::tensor::TensorInfo;
@@ -35,14 +35,23 @@ const STRETCH: u64 = 1 << 20;
 
 /// Keys that lie in one place: the same bytes of a file, or one storage, offset, shape and strides
 /// in memory. Tensors without elements lie nowhere.
-pub fn same_place(source: &dyn Store) -> Vec<Vec<Key>> {
-    let mut groups: IndexMap<(Blob, u64, &TensorInfo), Vec<(Key, Boxes)>> = IndexMap::new();
+///
+/// # Errors
+/// If the store can't tell where a tensor lies; one that has no bytes at all is passed over.
+pub fn same_place(source: &dyn Store) -> Result<Vec<Vec<Key>>> {
+    // By where the first element lies, and what the tensor is.
+    type Stored = Vec<(Key, Boxes)>;
+    let mut groups: IndexMap<(Blob, u64, &TensorInfo), Stored> = IndexMap::new();
     for (key, entry) in &source.header().tensors {
-        // A manifest has no bytes, which lie nowhere.
-        let Ok(boxes) = source.boxes(key) else { continue };
         if entry.info.nbytes() == Some(0) {
             continue;
         }
+        let boxes = match source.boxes(key) {
+            Ok(boxes) => boxes,
+            // A manifest has no bytes, which lie nowhere.
+            Err(error) if error.kind() == ErrorKind::Unsupported => continue,
+            Err(error) => return Err(error),
+        };
         if let Some(first) = boxes.get(0) {
             let group = groups.entry((first.blob, first.offset, &entry.info)).or_default();
             group.push((key.clone(), boxes));
@@ -50,9 +59,9 @@ pub fn same_place(source: &dyn Store) -> Vec<Vec<Key>> {
     }
     let mut found: Vec<Vec<Key>> = Vec::new();
     for (_, stored) in groups {
-        let mut parts: Vec<Vec<(Key, Boxes)>> = Vec::new();
+        let mut parts: Vec<Stored> = Vec::new();
         for (key, boxes) in stored {
-            let same = |part: &&mut Vec<(Key, Boxes)>| {
+            let same = |part: &&mut Stored| {
                 part.first().is_some_and(|(_, first)| first.same_place(&boxes))
             };
             match parts.iter_mut().find(same) {
@@ -62,7 +71,7 @@ pub fn same_place(source: &dyn Store) -> Vec<Vec<Key>> {
         }
         found.extend(parts.into_iter().map(|part| part.into_iter().map(|(key, _)| key).collect()));
     }
-    in_order(found)
+    Ok(in_order(found))
 }
 
 /// Keys whose tensors have one dtype, one shape and equal bytes, be it in one place or several.
@@ -237,6 +246,7 @@ mod tests {
             BTreeMap::new(),
         );
         let places: Vec<Vec<String>> = same_place(&dict)
+            .unwrap()
             .into_iter()
             .map(|keys| keys.into_iter().map(String::from).collect())
             .collect();

@@ -14,6 +14,8 @@ pub(super) struct Over<'a> {
     pub(super) identity: Option<Identity>,
     /// Whether the system may copy from its files.
     pub(super) files: bool,
+    /// Whether it gives shared storage.
+    pub(super) storages: bool,
     pub(super) reading: &'a Reading<'a>,
     /// Hears of each storage that is asked for.
     pub(super) viewing: &'a (dyn Fn() + Sync),
@@ -23,7 +25,14 @@ impl<'a> Over<'a> {
     /// As the other.
     pub(super) fn new(store: &'a dyn Store) -> Self {
         let identity = store.identity();
-        Self { store, identity, files: true, reading: &|_, _, _| Ok(()), viewing: &|| () }
+        Self {
+            store,
+            identity,
+            files: true,
+            storages: true,
+            reading: &|_, _, _| Ok(()),
+            viewing: &|| (),
+        }
     }
 
     fn hear(&self, range: &Range<'_>) -> Result<()> {
@@ -68,7 +77,7 @@ impl Store for Over<'_> {
     }
 
     fn storages(&self) -> Option<&dyn Storages> {
-        self.store.storages().map(|_| self as &dyn Storages)
+        self.store.storages().filter(|_| self.storages).map(|_| self as &dyn Storages)
     }
 
     fn files(&self) -> Option<&dyn Files> {

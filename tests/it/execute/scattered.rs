@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 use regraft::error::{Error, ErrorKind, Result};
@@ -16,6 +17,7 @@ use regraft::store::{
 };
 use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
 
+use super::over::Over;
 use super::{Build, noise};
 
 /// Tensors in boxes of files that are also in memory.
@@ -72,7 +74,7 @@ impl Scattered {
             std::fs::write(&path, &bytes).unwrap();
             (Storage::new(bytes), File::open(&path).unwrap(), path)
         });
-        Self { header, boxes: all, blobs: blobs.collect(), hints: Hints { gap: 16, ranges } }
+        Self { header, boxes: all, blobs: blobs.collect(), hints: Hints::new(16, ranges) }
     }
 }
 
@@ -242,7 +244,33 @@ proptest! {
             (key.clone(), stored.permute(&back).unwrap())
         }).collect();
         same(&every_kind(&dict), &dict, &strided);
+        // What gives no storage to share is read.
+        let read = Over { storages: false, ..Over::new(&strided) };
+        same(&every_kind(&dict), &dict, &read);
     }
+}
+
+#[test]
+fn a_transposed_tensor_is_not_read_element_by_element() {
+    let bytes = noise(512 * 256 * 4, 11);
+    let info = TensorInfo::new(Dtype::F32, vec![512, 256]);
+    let stored = TensorView::contiguous(Storage::new(bytes), info, 0).unwrap();
+    let turned = stored.permute(&[1, 0]).unwrap();
+    let dict: StateDict = [(Key::from("w"), turned.clone())].into_iter().collect();
+    let requests = AtomicUsize::new(0);
+    let reading = |_: &str, _: u64, _: usize| {
+        requests.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    };
+    let source = Over { storages: false, reading: &reading, ..Over::new(&dict) };
+    let expected = turned.to_vec();
+    for (offset, len) in [(0, expected.len()), (1 << 16, 1 << 15), (5, 4001)] {
+        let mut found = vec![0; len];
+        source.read_at("w", offset as u64, &mut found).unwrap();
+        assert_eq!(found, expected[offset..offset + len]);
+    }
+    // Rows that lie apart by less than what is read through are one range.
+    assert!(requests.into_inner() <= 3);
 }
 
 #[test]
