@@ -38,6 +38,7 @@ const BY_FILES: &[(&str, &[&str])] = &[
         &[
             "checkpoint",
             "distributed",
+            "files",
             "journal",
             "manifest",
             "numbered",
@@ -55,7 +56,6 @@ const SAY_FILES: &[(&str, &str)] = &[
     ("src/error.rs", "an error of the system's is known by its number"),
     ("src/execute/report.rs", "the most memory that was held, 0 where nobody says"),
     ("src/library.rs", "one text is read, with what std has everywhere"),
-    ("src/store/mod.rs", "an extent names its open file"),
 ];
 
 /// Files that map memory, and so may say `unsafe`.
@@ -66,7 +66,6 @@ const LONG: &[(&str, &str)] = &[
     ("src/check/lower.rs", "to be parted"),
     ("src/check/proof/idempotence.rs", "to be parted"),
     ("src/key/pattern.rs", "to be parted"),
-    ("tests/it/tidy.rs", "its lists get shorter as the rest is parted"),
 ];
 
 /// The most lines a function may have.
