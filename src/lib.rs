@@ -32,6 +32,17 @@ pub mod execute;
 
 pub mod library;
 
+#[cfg(feature = "files")]
+pub mod conversion;
+
 pub use check::{Direction, Rules};
-pub use library::{Route, compile, load};
+#[cfg(feature = "files")]
+pub use conversion::Conversion;
+pub use error::Error;
+pub use library::{Failure, Route, compile, load};
 pub use plan::{Plan, PlanOptions, plan};
+
+/// README's program is compiled and run.
+#[cfg(all(doctest, feature = "files"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -11,7 +11,7 @@ use regraft::syntax::{Inverse, LeftOut, invert, parse, print};
 use serde_json::json;
 
 use super::console::Console;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Prints the inverse of a rule file: statements in reverse order, each turned round
 #[derive(clap::Args)]
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     allow_outside: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     // Only rules that are sound have an inverse that means something.
     let library = Library { allow_outside: arguments.allow_outside };
     let rules = library::load_with(&arguments.rules, library)?;
@@ -78,7 +78,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             ));
         }
     }
-    Ok(Outcome::findings(!left_out.is_empty() || !lossy.is_empty()))
+    Ok(Exit::findings(!left_out.is_empty() || !lossy.is_empty()))
 }
 
 /// Steps of used files that the inverse reads backwards, and that can't be: where they stand, what

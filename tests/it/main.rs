@@ -6,6 +6,7 @@
 mod cases;
 mod check;
 mod cli;
+mod conversion;
 mod corpus;
 mod docs;
 mod durability;

@@ -35,7 +35,6 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::store::Store;
 pub use options::{Progress, Ties, WriteOptions};
-pub use ranks::Rank;
 pub(super) use tied::{carried, kept};
 pub use verify::{CHECKSUMS, Verified, verify};
 

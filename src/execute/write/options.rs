@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use super::Rank;
+use crate::execute::Rank;
 
 /// What becomes of ties in files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

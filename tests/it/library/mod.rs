@@ -14,7 +14,7 @@ use serde_json::json;
 #[test]
 fn every_file_checks() {
     for name in library::names() {
-        if let Err(library::LoadError::Rules(diagnostics)) = library::load(name) {
+        if let Err(library::Failure::Rules(diagnostics)) = library::load(name) {
             panic!("{name}:\n{}", render_all(&diagnostics.0, false));
         }
     }

@@ -7,7 +7,7 @@ use std::hash::Hash;
 use indexmap::IndexMap;
 use regraft::diagnostic::plain::one_line;
 
-use super::related::{self, Kind, Member, Relation, Sources};
+use super::related::{self, Member, Progression, SourceKeys, SourceTemplate};
 
 /// Stands for an index in a template; in a key it is written out.
 const PLACE: char = '\0';
@@ -16,37 +16,37 @@ const PLACE: char = '\0';
 const RANGES: usize = 12;
 
 /// Keys gathered by their template and by what else must be equal.
-pub(super) struct Groups<S> {
-    members: IndexMap<(String, Vec<Kind>, S), Vec<Member>>,
+pub(super) struct Gathered<S> {
+    members: IndexMap<(String, Vec<SourceTemplate>, S), Vec<Member>>,
 }
 
 /// Keys that make one line.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Group<'a, S> {
+pub(super) struct Line<'a, S> {
     template: &'a str,
     /// What else is equal.
     pub(super) shared: &'a S,
     /// What the keys are made of, and how its numbers follow theirs.
-    kinds: &'a [Kind],
-    relations: Vec<Relation>,
+    templates: &'a [SourceTemplate],
+    progressions: Vec<Progression>,
     /// The values of each index; the keys are all their combinations.
     indices: Vec<Vec<u64>>,
 }
 
-impl<S: Hash + Eq> Groups<S> {
+impl<S: Hash + Eq> Gathered<S> {
     pub(super) fn new() -> Self {
         Self { members: IndexMap::new() }
     }
 
     pub(super) fn add(&mut self, key: &str, shared: S) {
-        self.add_made(key, Sources::default(), shared);
+        self.add_made(key, SourceKeys::default(), shared);
     }
 
     /// Adds a key that is made of others.
-    pub(super) fn add_made(&mut self, key: &str, sources: Sources, shared: S) {
+    pub(super) fn add_made(&mut self, key: &str, sources: SourceKeys, shared: S) {
         let (template, indices) = split(key);
-        let (kinds, least) = sources.parted();
-        self.members.entry((template, kinds, shared)).or_default().push((indices, least));
+        let (templates, least) = sources.parted();
+        self.members.entry((template, templates, shared)).or_default().push((indices, least));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -54,21 +54,21 @@ impl<S: Hash + Eq> Groups<S> {
     }
 
     /// The lines, in the order in which their first keys were added.
-    pub(super) fn lines(&self) -> Vec<Group<'_, S>> {
+    pub(super) fn lines(&self) -> Vec<Line<'_, S>> {
         let mut lines = Vec::new();
-        for ((template, kinds, shared), members) in &self.members {
+        for ((template, templates, shared), members) in &self.members {
             let mut members = members.clone();
             members.sort_unstable();
             members.dedup();
-            for (members, relations) in related::related(members) {
+            for (members, progressions) in related::related(members) {
                 let indices: Vec<&[u64]> =
                     members.iter().map(|(indices, _)| indices.as_slice()).collect();
                 let blocks = blocks(&indices).into_iter();
-                lines.extend(blocks.map(|indices| Group {
+                lines.extend(blocks.map(|indices| Line {
                     template,
                     shared,
-                    kinds,
-                    relations: relations.clone(),
+                    templates,
+                    progressions: progressions.clone(),
                     indices,
                 }));
             }
@@ -77,7 +77,7 @@ impl<S: Hash + Eq> Groups<S> {
     }
 }
 
-impl<S> Group<'_, S> {
+impl<S> Line<'_, S> {
     /// How many keys.
     pub(super) fn count(&self) -> u64 {
         self.indices.iter().map(|values| values.len() as u64).product()
@@ -90,44 +90,31 @@ impl<S> Group<'_, S> {
 
     /// Each kind of source of these keys as one pattern, and how many of it each key has.
     pub(super) fn sources(&self) -> Vec<(String, usize)> {
-        related::texts(self.kinds, &self.relations, &self.indices)
+        related::texts(self.templates, &self.progressions, &self.indices)
     }
 }
 
-/// A segment of a key.
-enum Segment<'a> {
-    Text(&'a str),
-    Index(u64),
-}
-
-/// Visits a key's segments, each with the dot before it.
-fn segments(key: &str, mut visit: impl FnMut(&str, Segment<'_>)) {
-    for (at, segment) in key.split('.').enumerate() {
-        let canonical = segment.bytes().all(|byte| byte.is_ascii_digit())
-            && (segment.len() == 1 || !segment.starts_with('0'));
-        let index = canonical.then(|| segment.parse().ok()).flatten();
-        visit(if at > 0 { "." } else { "" }, index.map_or(Segment::Text(segment), Segment::Index));
-    }
-}
-
-fn push_text(out: &mut String, segment: &str) {
-    // What would look like another key, or is a place, is written out.
-    out.push_str(&one_line(segment));
+/// The number that a segment is, if it is written as numbers are.
+fn index(segment: &str) -> Option<u64> {
+    let canonical = segment.bytes().all(|byte| byte.is_ascii_digit())
+        && (segment.len() == 1 || !segment.starts_with('0'));
+    canonical.then(|| segment.parse().ok()).flatten()
 }
 
 /// A key's template and its indices.
 pub(super) fn split(key: &str) -> (String, Vec<u64>) {
     let (mut template, mut indices) = (String::with_capacity(key.len()), Vec::new());
-    segments(key, |dot, segment| {
-        template.push_str(dot);
-        match segment {
-            Segment::Text(segment) => push_text(&mut template, segment),
-            Segment::Index(index) => {
+    for (at, segment) in key.split('.').enumerate() {
+        template.push_str(if at > 0 { "." } else { "" });
+        match index(segment) {
+            Some(index) => {
                 indices.push(index);
                 template.push(PLACE);
             }
+            // What would look like another key, or is a place, is written out.
+            None => template.push_str(&one_line(segment)),
         }
-    });
+    }
     (template, indices)
 }
 
@@ -190,7 +177,7 @@ mod tests {
     use super::*;
 
     fn lines(keys: &[&str]) -> Vec<(String, u64)> {
-        let mut groups = Groups::new();
+        let mut groups = Gathered::new();
         for key in keys {
             groups.add(key, ());
         }
@@ -221,16 +208,16 @@ mod tests {
 
     /// Each line with the sources of its keys, given as pairs.
     fn made(keys: &[(&str, &[&str])]) -> Vec<String> {
-        let mut groups = Groups::new();
+        let mut groups = Gathered::new();
         for (key, sources) in keys {
-            let mut all = Sources::default();
+            let mut all = SourceKeys::default();
             sources.iter().for_each(|source| all.add(source));
             groups.add_made(key, all, ());
         }
         let from = |(source, count): (String, usize)| {
             if count > 1 { format!("{source} x {count}") } else { source }
         };
-        let line = |line: &Group<'_, ()>| {
+        let line = |line: &Line<'_, ()>| {
             let sources: Vec<String> = line.sources().into_iter().map(from).collect();
             format!("{} <- {}", line.text(), sources.join(" + "))
         };
