@@ -33,6 +33,7 @@ const PURE: &[&str] = &["key", "diagnostic", "tensor", "syntax", "check", "plan"
 const BY_FILES: &[(&str, &[&str])] = &[
     ("src/lib.rs", &["conversion"]),
     ("src/execute/mod.rs", &["lanes", "patch", "write"]),
+    ("src/lib.rs", &["conversion"]),
     (
         "src/store/mod.rs",
         &[
