@@ -121,7 +121,7 @@ pub struct Scope {
 impl Scope {
     /// A place in this scope's text.
     pub fn place(&self, span: Span) -> Place {
-        Place { source: Arc::clone(&self.source), span }
+        Place::new(Arc::clone(&self.source), span)
     }
 }
 
