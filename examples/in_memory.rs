@@ -3,28 +3,18 @@
 //!
 //! `cargo run --example in_memory`
 
-use std::error::Error;
+use regraft::{Conversion, Failure};
 
-use regraft::config::Config;
-use regraft::execute::views;
-use regraft::library::Route;
-use regraft::plan::{PlanOptions, plan};
-use regraft::store::{OpenOptions, Store as _, open};
-
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Failure> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/mixtral");
-    let checkpoint = open(folder, &OpenOptions::default())?;
-    let config = Config::read(format!("{folder}/config.json"))?;
 
-    // The rules that config.json asks for, from the published layout to the one that transformers
-    // holds.
-    let route = Route::by_config(&config, None, None)?;
-    let plan = plan(
-        &route.stages(),
-        checkpoint.header(),
-        &PlanOptions { config, ..PlanOptions::default() },
-    )?;
-    let model = views(&plan, &checkpoint)?;
+    // By the rules that config.json asks for, from the published layout to the one that
+    // transformers holds.
+    let planned = Conversion::open(folder)?.from("hub").to("model").plan()?;
+    for finding in &planned.plan.findings {
+        println!("{finding}");
+    }
+    let model = planned.views()?;
 
     for (key, tensor) in &model.tensors {
         println!("{key}  {}", tensor.info());

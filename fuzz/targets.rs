@@ -7,7 +7,7 @@ use regraft::diagnostic::SourceText;
 use regraft::execute::{WriteOptions, naive, views, write};
 use regraft::key::Key;
 use regraft::plan::{Plan, PlanOptions};
-use regraft::store::{OpenOptions, StateDict, Store, open};
+use regraft::store::{OpenOptions, StateDict, Store, open, torch};
 use regraft::syntax::{parse, print};
 use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
 use regraft::{Route, compile, plan as plan_by};
@@ -45,6 +45,40 @@ pub fn header(data: &[u8]) {
         let shape: Vec<u64> = view.shape().iter().map(|n| *n as u64).collect();
         assert_eq!(&ours.info().shape[..], &shape[..], "{key:?}");
         assert_eq!(ours.to_vec(), view.data(), "{key:?}");
+    }
+}
+
+/// A file that `torch.save` may have written: values name values that are there, and a tensor has
+/// as many strides as dimensions.
+pub fn torch(data: &[u8]) {
+    let Ok(saved) = torch::read(std::io::Cursor::new(data)) else { return };
+    let count = saved.values.iter().count();
+    assert!(count <= data.len(), "more values than bytes");
+    let there = |id: &torch::Id| assert!(saved.values.get(*id).is_some(), "{id:?} isn't there");
+    for (_, value) in saved.values.iter() {
+        match value {
+            torch::Value::Tuple(ids) | torch::Value::List(ids) | torch::Value::Set(ids) => {
+                ids.iter().for_each(there);
+            }
+            torch::Value::Dict(entries) => {
+                entries.iter().for_each(|(key, value)| [key, value].into_iter().for_each(there));
+            }
+            torch::Value::Persistent(id) => there(id),
+            torch::Value::Call(call) => {
+                [call.function, call.arguments].iter().for_each(there);
+                call.items.iter().chain(&call.state).for_each(there);
+                call.entries
+                    .iter()
+                    .for_each(|(key, value)| [key, value].into_iter().for_each(there));
+            }
+            _ => {}
+        }
+    }
+    for (id, meaning) in torch::Meanings::of(&saved.values).iter() {
+        there(&id);
+        if let torch::Meaning::Tensor(tensor) = meaning {
+            assert_eq!(tensor.shape.len(), tensor.strides.len());
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Converts with a real mpirun and torchrun, if they are there, and with the variables of srun, four processes each, and compares with what one process
-# writes; then kills a rank, ever earlier, and runs it again alone. tests/it/ranks.rs does the same, small.
+# writes; then kills a rank, ever earlier, and runs it again alone. tests/it/durability/ranks.rs does the same, small.
 # usage: scripts/ranks.sh SOURCE RULES
 set -eu
 source=$1

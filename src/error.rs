@@ -109,12 +109,23 @@ impl Error {
 
     /// What the user can do about it.
     pub fn advice(&self) -> Option<&str> {
-        let is_out_of_files = || {
-            let source = self.0.source.as_ref()?.downcast_ref::<std::io::Error>()?;
-            (source.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()))
-                .then_some("let the process open more files: `ulimit -n 1024`")
+        let by_hand = || {
+            self.is_out_of_files().then_some("let the process open more files: `ulimit -n 1024`")
         };
-        self.0.hint.as_deref().or_else(is_out_of_files)
+        self.0.hint.as_deref().or_else(by_hand)
+    }
+
+    /// Whether the process has as many files open as it may.
+    #[cfg(feature = "files")]
+    fn is_out_of_files(&self) -> bool {
+        let source = self.0.source.as_ref().and_then(|source| source.downcast_ref());
+        source.and_then(std::io::Error::raw_os_error)
+            == Some(rustix::io::Errno::MFILE.raw_os_error())
+    }
+
+    #[cfg(not(feature = "files"))]
+    fn is_out_of_files(&self) -> bool {
+        false
     }
 }
 

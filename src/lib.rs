@@ -4,6 +4,14 @@
 //!
 //! Modules are listed in reading order; each uses only those above it.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
+// Some private parts serve files only. What serves nothing, the build with files tells.
+#![cfg_attr(not(feature = "files"), allow(dead_code))]
+
+#[cfg(all(feature = "files", not(unix)))]
+compile_error!(
+    "the feature `files` needs Unix: positioned reads and atomic renames; without it \
+     (`default-features = false`) regraft builds anywhere"
+);
 
 pub mod key;
 
@@ -24,8 +32,17 @@ pub mod execute;
 
 pub mod library;
 
-pub mod checkpoint;
+#[cfg(feature = "files")]
+pub mod conversion;
 
 pub use check::{Direction, Rules};
-pub use library::{Route, compile, load};
+#[cfg(feature = "files")]
+pub use conversion::Conversion;
+pub use error::Error;
+pub use library::{Failure, Route, compile, load};
 pub use plan::{Plan, PlanOptions, plan};
+
+/// README's program is compiled and run.
+#[cfg(all(doctest, feature = "files"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

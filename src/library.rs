@@ -70,6 +70,7 @@ pub fn rules(name: &str) -> Option<&'static Rules> {
 
 /// What stands at the head of a rule file.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Head {
     /// Left and right layout.
     pub layouts: Option<(String, String)>,
@@ -190,25 +191,37 @@ pub fn read(path: &Path) -> Result<Arc<SourceText>, Error> {
     Ok(Arc::new(SourceText { name: path.display().to_string(), text }))
 }
 
-/// Why rules could not be had.
+/// Why rules could not be had, or a conversion not be planned.
 #[derive(Debug)]
-pub enum LoadError {
-    /// They are wrong, or there are none of that name.
+pub enum Failure {
+    /// Rules are wrong, there are none of that name, or they don't fit the checkpoint.
     Rules(Diagnostics),
-    /// Their file could not be read.
+    /// The world failed.
     World(Error),
 }
 
-impl std::fmt::Display for LoadError {
+impl From<Diagnostics> for Failure {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Failure::Rules(diagnostics)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::World(error)
+    }
+}
+
+impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            LoadError::Rules(diagnostics) => diagnostics.fmt(f),
-            LoadError::World(error) => error.fmt(f),
+            Failure::Rules(diagnostics) => diagnostics.fmt(f),
+            Failure::World(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for LoadError {}
+impl std::error::Error for Failure {}
 
 /// Checks rules given as text.
 ///
@@ -223,7 +236,7 @@ pub fn compile(text: &str) -> Result<Rules, Diagnostics> {
 ///
 /// # Errors
 /// If there are none of that name, the file can't be read, or they are wrong.
-pub fn load(name: &str) -> Result<Rules, LoadError> {
+pub fn load(name: &str) -> Result<Rules, Failure> {
     load_with(name, Library::default())
 }
 
@@ -231,13 +244,13 @@ pub fn load(name: &str) -> Result<Rules, LoadError> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_with(name: &str, library: Library) -> Result<Rules, LoadError> {
+pub fn load_with(name: &str, library: Library) -> Result<Rules, Failure> {
     let is_file =
         name.ends_with(".graft") || name.starts_with('.') || Path::new(name).is_absolute();
     let source = match text(name) {
         Some(text) if !is_file => embedded(name, text),
         _ if is_file || Path::new(name).is_file() => {
-            read(Path::new(name)).map_err(LoadError::World)?
+            read(Path::new(name)).map_err(Failure::World)?
         }
         _ => {
             let mut finding =
@@ -246,10 +259,10 @@ pub fn load_with(name: &str, library: Library) -> Result<Rules, LoadError> {
                 Some(close) => finding.hint(format!("did you mean `{close}`?")),
                 None => finding.hint("`regraft rules` lists those that are built in; a file of your own ends in .graft"),
             };
-            return Err(LoadError::Rules(Diagnostics(vec![finding])));
+            return Err(Failure::Rules(Diagnostics(vec![finding])));
         }
     };
-    check(&source, &library).map_err(LoadError::Rules)
+    check(&source, &library).map_err(Failure::Rules)
 }
 
 /// Rules in order, and which way to read each: what a plan starts from.

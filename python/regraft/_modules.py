@@ -7,17 +7,9 @@ from typing import Any, NamedTuple
 
 from . import _regraft
 
-# The attribute under which a wrapper holds what it wraps, and nothing else: DDP, DeepSpeed and
-# averaged models (`module`), torch.compile, FSDP1, activation checkpointing, Lightning, EMA.
-_WRAPPED = (
-    "_orig_mod",
-    "_fsdp_wrapped_module",
-    "_checkpoint_wrapped_module",
-    "_fpw_module",
-    "_forward_module",
-    "module",
-    "ema_model",
-)
+# The attribute under which a wrapper holds what it wraps, and nothing else: what the rule file
+# `wrappers` lists, and EMA's.
+_WRAPPED = (*_regraft.wrappers(), "ema_model")
 
 # Wrappers that take their own name out of state dicts and put it back when they load.
 _SELF_NAMED = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module")

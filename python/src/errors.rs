@@ -4,10 +4,10 @@
 use std::path::Path;
 
 use pyo3::prelude::*;
-use regraft::checkpoint::reference::Raised;
 use regraft::diagnostic::{Diagnostic, Diagnostics, render_all};
 use regraft::error::{Error, ErrorKind};
-use regraft::library::LoadError;
+use regraft::library::Failure;
+use regraft_seed::reference::Raised;
 
 /// An instance of a class of `regraft._errors`; if that fails, why.
 fn make<'py>(py: Python<'py>, name: &str, args: impl pyo3::call::PyCallArgs<'py>) -> PyErr {
@@ -49,10 +49,10 @@ pub(crate) fn world(py: Python<'_>, error: &Error) -> PyErr {
 }
 
 /// Rules that could not be had.
-pub(crate) fn load(py: Python<'_>, error: &LoadError) -> PyErr {
+pub(crate) fn load(py: Python<'_>, error: &Failure) -> PyErr {
     match error {
-        LoadError::Rules(diagnostics) => rules(py, diagnostics),
-        LoadError::World(error) => world(py, error),
+        Failure::Rules(diagnostics) => rules(py, diagnostics),
+        Failure::World(error) => world(py, error),
     }
 }
 

@@ -5,6 +5,7 @@
 //!   never do.
 //! * Every failure is an exception; the GIL is released wherever files are read or a plan is made.
 //! * Decisions are the library's. What is written here is conversion of values.
+#![deny(unsafe_code)]
 
 mod errors;
 mod files;
@@ -40,6 +41,6 @@ mod _regraft {
         Model, canonical_parameter_fqn, checkpoint_tensor_dtypes, clean_tensor_name,
         consume_prefix, controlling_tie, format_bytes, format_output_file_count, index_total_size,
         is_rank_0, module_by_normalized_name, normalize_param_name, rank, same_tensor_storage,
-        tensor_bytes, trust_remote_code, world_size,
+        tensor_bytes, trust_remote_code, world_size, wrappers,
     };
 }

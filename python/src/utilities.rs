@@ -1,4 +1,4 @@
-//! The checkpoint utilities (`regraft::checkpoint`) over facts that Python takes from modules and
+//! The checkpoint utilities (`regraft_seed`) over facts that Python takes from modules and
 //! state dicts.
 //!
 //! `reference` stands for [`Compat::Reference`]: the behaviour of NeMo AutoModel's functions
@@ -11,10 +11,10 @@ use indexmap::IndexMap;
 use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt};
-use regraft::checkpoint::dtypes::{self, DtypeOptions, TorchDtype};
-use regraft::checkpoint::reference::{self, ModelName, PyNumber, Raised};
-use regraft::checkpoint::ties::{self, Found};
-use regraft::checkpoint::{
+use regraft_seed::dtypes::{self, DtypeOptions, TorchDtype};
+use regraft_seed::reference::{self, ModelName, PyNumber, Raised};
+use regraft_seed::ties::{self, Found};
+use regraft_seed::{
     Compat, DeclaredTies, Device, InputEmbeddings, Layout, Param, PlainStateDict, Tensor,
     TieSupport, Value, names, ranks, sizes, trust,
 };
@@ -53,7 +53,7 @@ fn torch_dtype(name: &str) -> PyResult<TorchDtype> {
 /// What a module says of itself.
 #[pyclass(frozen, module = "regraft._regraft")]
 pub(crate) struct Model {
-    model: regraft::checkpoint::Model,
+    model: regraft_seed::Model,
 }
 
 #[pymethods]
@@ -71,7 +71,7 @@ impl Model {
             .into_iter()
             .map(|(name, facts)| Ok(Param { name, tensor: tensor(facts)? }))
             .collect::<PyResult<_>>()?;
-        let model = regraft::checkpoint::Model {
+        let model = regraft_seed::Model {
             params,
             modules,
             config: config.map(|config| config.config.clone()),
@@ -122,7 +122,7 @@ impl Model {
         let mut model = self.model.clone();
         let before = RefCell::new(model.clone());
         let raised = RefCell::new(None);
-        let mut hook = |model: &mut regraft::checkpoint::Model| {
+        let mut hook = |model: &mut regraft_seed::Model| {
             let Some(tie_weights) = &tie_weights else { return Ok(()) };
             match tie_weights.call0().and_then(|made| Ok(made.cast::<Model>()?.get().model.clone()))
             {
@@ -149,7 +149,7 @@ impl Model {
         }
         let tied = tied.map_err(|error| errors::raised(py, &error))?;
         let before = before.into_inner();
-        let objects = |model: &regraft::checkpoint::Model| {
+        let objects = |model: &regraft_seed::Model| {
             model.params.iter().map(|param| param.tensor.object).collect::<Vec<_>>()
         };
         let (old, new) = (objects(&before), objects(&model));
@@ -216,6 +216,12 @@ pub(crate) fn normalize_param_name(name: &str, reference: bool) -> String {
 #[pyfunction]
 pub(crate) fn canonical_parameter_fqn(name: &str, reference: bool) -> String {
     names::canonical_parameter_fqn(name, compat(reference))
+}
+
+/// The names that wrappers have in keys, as the rule file `wrappers` lists them.
+#[pyfunction]
+pub(crate) fn wrappers() -> Vec<&'static str> {
+    names::wrappers().collect()
 }
 
 #[pyfunction]

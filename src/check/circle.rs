@@ -7,13 +7,13 @@
 
 use std::collections::HashMap;
 
-use super::rules::{Step, StepKind, Tie};
+use super::reading::{Act, Guard, Reading};
+use super::rules::{Direction, Rules, Step, Tie};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::TIE_CYCLE;
-use crate::syntax::ast::Expr;
 
-/// The conditions under which a tie holds, outermost first, and which way each must turn out.
-type Conditions<'a> = Vec<(&'a Expr, bool)>;
+/// The conditions under which a tie holds, outermost first.
+type Conditions<'a> = Vec<Guard<'a>>;
 
 /// A tie of one key to another.
 struct Edge<'a> {
@@ -25,13 +25,11 @@ struct Edge<'a> {
 }
 
 /// Ties of a rule file that go round in a circle.
-pub(super) fn circles(steps: &[Step]) -> Vec<Diagnostic> {
-    let mut ties = Vec::new();
-    collect(steps, false, &mut Vec::new(), &mut ties);
+pub(super) fn circles(rules: &Rules) -> Vec<Diagnostic> {
     let mut conditions: Vec<Conditions<'_>> = vec![Vec::new()];
     let mut names: HashMap<String, usize> = HashMap::new();
     let mut edges: Vec<Edge<'_>> = Vec::new();
-    for (step, tie, holds) in ties {
+    for (step, tie, holds) in ties(rules) {
         let condition = conditions.iter().position(|known| *known == holds).unwrap_or_else(|| {
             conditions.push(holds);
             conditions.len() - 1
@@ -76,29 +74,29 @@ pub(super) fn circles(steps: &[Step]) -> Vec<Diagnostic> {
 }
 
 /// Every tie that is read the way it is written, with its conditions.
-fn collect<'a>(
-    steps: &'a [Step],
-    reversed: bool,
-    open: &mut Conditions<'a>,
-    found: &mut Vec<(&'a Step, &'a Tie, Conditions<'a>)>,
-) {
-    for step in steps {
-        match &step.kind {
-            StepKind::Tie(tie) if tie.inverted == reversed => {
-                let own = tie.condition.iter().map(|condition| (condition, true));
-                found.push((step, tie, open.iter().copied().chain(own).collect()));
+fn ties(rules: &Rules) -> Vec<(&Step, &Tie, Conditions<'_>)> {
+    let mut found = Vec::new();
+    for statement in Reading::of(rules, Direction::Forward).everywhere() {
+        match statement.act {
+            Act::Tie(tie) if tie.inverted == (statement.direction == Direction::Reverse) => {
+                let own = tie.condition.iter().map(|condition| Guard { condition, holds: true });
+                let conditions = statement.guards.into_iter().chain(own).collect();
+                found.push((statement.step, tie, conditions));
             }
-            StepKind::Reversed(steps) => collect(steps, !reversed, open, found),
-            StepKind::When { condition, then, otherwise } => {
-                for (steps, holds) in [(then, true), (otherwise, false)] {
-                    open.push((condition, holds));
-                    collect(steps, reversed, open, found);
-                    open.pop();
-                }
-            }
-            _ => {}
+            Act::Tie(_)
+            | Act::Rewrite(_)
+            | Act::StripAnywhere { .. }
+            | Act::StripLeading { .. }
+            | Act::Prefix(_)
+            | Act::Drop(_)
+            | Act::Keep(_)
+            | Act::Cast { .. }
+            | Act::Create { .. }
+            | Act::Expect { .. }
+            | Act::When { .. } => {}
         }
     }
+    found
 }
 
 /// The tie that closes a circle, if there is one: the last that is left when keys without sources,

@@ -9,7 +9,9 @@ use super::capture::{SideOf, Table};
 use super::circle::circles;
 use super::keys::Keys;
 use super::op::{self, OpUse};
-use super::rules::{Capture, Example, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie};
+use super::rules::{
+    Capture, Example, Identity, Rule, Rules, Selection, Side, SideItem, Step, StepKind, Tie,
+};
 use super::sight::{Sight, undefined};
 use super::value::{LENGTHS, Scope};
 use super::{invertible, proof, resolve_alone, resolve_within};
@@ -104,11 +106,11 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
         source: Arc::clone(source),
     };
     rules.steps = checker.file(source, Vec::new(), Some(&mut rules));
-    checker.findings.extend(circles(&rules.steps));
+    rules.scopes = std::mem::take(&mut checker.scopes);
+    checker.findings.extend(circles(&rules));
     if checker.findings.iter().any(Diagnostic::is_error) {
         return Err(Diagnostics(checker.findings));
     }
-    rules.scopes = checker.scopes;
     rules.findings = checker.findings;
     Ok(rules)
 }
@@ -341,7 +343,9 @@ impl Checker<'_> {
         };
         if let Some(kind) = kind {
             let place = self.scopes[scope].place(statement.span);
-            steps.push(Step { scope, kind, place, text: print_statement_line(&statement.kind) });
+            let id = Identity { scope, start: statement.span.start };
+            let text = print_statement_line(&statement.kind);
+            steps.push(Step { id, scope, kind, place, text });
         }
     }
 
@@ -616,6 +620,7 @@ impl Checker<'_> {
             if exception.target { unless_right.push(keys) } else { unless_left.push(keys) }
         }
         let mut lowered = Rule {
+            id: Identity { scope: scope_id, start: rule.span.start },
             place: scope.place(rule.span),
             text: print_rule(rule),
             captures: table.finish(),

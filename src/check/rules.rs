@@ -24,8 +24,9 @@ pub struct Rules {
     pub models: Vec<String>,
     /// The `let`s of each file, by number; 0 is the file itself.
     pub scopes: Vec<Scope>,
-    /// The statements in order.
-    pub steps: Vec<Step>,
+    /// The statements as they are written; a [`Reading`](super::reading::Reading) says in which
+    /// order, and which way, they are read.
+    pub(super) steps: Vec<Step>,
     /// Its `example`s (not those of files it uses).
     pub examples: Vec<Example>,
     /// The allow-list of `trust`.
@@ -60,22 +61,34 @@ impl Direction {
     }
 }
 
+/// Which statement or rule of its [`Rules`] one is: told by where it stands there, so it is the same
+/// each time that the same text is checked. A file that is used twice has its statements twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// Which of [`Rules::scopes`] it is in.
+    pub(super) scope: usize,
+    /// Where it begins in the text.
+    pub(super) start: u32,
+}
+
 /// A statement that does something.
 #[derive(Clone, Debug)]
 pub struct Step {
+    /// Which it is.
+    pub id: Identity,
     /// Which of [`Rules::scopes`] its names are in.
-    pub scope: usize,
+    pub(super) scope: usize,
     /// What it does.
-    pub kind: StepKind,
+    pub(super) kind: StepKind,
     /// Where it is written.
     pub place: Place,
     /// The statement in one line.
     pub text: String,
 }
 
-/// The kinds of statements.
+/// The kinds of statements, as they are written.
 #[derive(Clone, Debug)]
-pub enum StepKind {
+pub(super) enum StepKind {
     /// `rename` and `map`: the rules apply at once, the first that matches a key wins.
     Rewrite(Vec<Rule>),
     /// `strip anywhere …`: these segments go, wherever they are.
@@ -141,6 +154,8 @@ pub enum StepKind {
 /// One rule of a `rename` or `map`.
 #[derive(Clone, Debug)]
 pub struct Rule {
+    /// Which it is.
+    pub id: Identity,
     /// Where it is written.
     pub place: Place,
     /// The rule in one line.

@@ -6,17 +6,19 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use clap::ValueEnum;
+use regraft::conversion::{Output, Planned};
+use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
-use regraft::execute::{PatchOptions, Progress, Report, Ties, WriteOptions, lanes, patch, write};
-use regraft::plan::{Plan, RECORD_FILE, Verdict};
-use regraft::store::side_files;
+use regraft::execute::{PatchOptions, Progress, Report, Ties, WriteOptions};
+use regraft::plan::Verdict;
+use regraft::store::Checkpoint;
 use serde_json::json;
 
 use super::console::{Console, has_findings};
-use super::conversion::{Conversion, Prepared};
+use super::conversion::{ConversionArguments, in_order};
 use super::size::Size;
 use super::summary::counted;
-use super::{Failure, Outcome, Result, progress};
+use super::{Exit, Failure, Result, progress};
 
 /// Convert a checkpoint into new files
 ///
@@ -41,7 +43,7 @@ pub(super) struct Arguments {
     output: Option<PathBuf>,
 
     #[command(flatten)]
-    conversion: Conversion,
+    conversion: ConversionArguments,
 
     /// Whether tied tensors are written once or under each key
     #[arg(long, value_name = "HOW", default_value = "alias", help_heading = "Output")]
@@ -107,78 +109,90 @@ impl TiesArgument {
     }
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let start = Instant::now();
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
-    if !prepared.checkpoint.has_bytes() && !arguments.dry_run {
+    if !prepared.has_bytes() && !arguments.dry_run {
         return Err(Failure::Usage(
             "a manifest has no tensors to convert; `regraft plan` takes it".to_owned(),
         ));
     }
-    let plan = prepared.plan(true)?;
+    let planned = prepared.plan()?;
     console.findings(&prepared.findings);
-    console.findings(&plan.findings);
-    let outcome = Outcome::findings(has_findings(&plan.findings));
-    let output = arguments.output.as_deref();
+    console.findings(&planned.plan.findings);
+    let exit = Exit::findings(has_findings(&planned.plan.findings));
     if arguments.dry_run {
-        let single = output.is_some_and(|output| {
-            output.extension().is_some_and(|extension| extension == "safetensors")
-        });
-        let max_shard_size = Some(arguments.max_shard_size.0);
-        let options = WriteOptions {
-            max_shard_size,
-            single,
-            ties: arguments.ties.ties(),
-            ..WriteOptions::default()
-        };
-        let lanes = prepared
-            .checkpoint
-            .has_bytes()
-            .then(|| lanes(&plan, &prepared.checkpoint, &options))
-            .transpose()?;
-        prepared.show(&plan, lanes.as_ref(), false, console)?;
-        return Ok(outcome);
+        dry_run(arguments, &planned, prepared.has_bytes(), console)?;
+        return Ok(exit);
     }
-    let cancel = cancel(output.unwrap_or(prepared.checkpoint.directory()))?;
-    let report = match output {
-        Some(output) => write_files(arguments, &prepared, &plan, output, &cancel, console)?,
-        None => {
-            let options = PatchOptions {
-                insist: arguments.force,
-                ties: arguments.ties.ties(),
-                metadata: None,
-                cancel: Some(&cancel),
-            };
-            patch(&plan, &prepared.checkpoint, &options)?
-        }
+    let directory = prepared.checkpoint().map(Checkpoint::directory).unwrap_or(Path::new("."));
+    let cancel = cancel(arguments.output.as_deref().unwrap_or(directory))?;
+    let report = match arguments.output.as_deref() {
+        Some(output) => write_files(arguments, &planned, output, &cancel, console)?,
+        None => planned.patch(&PatchOptions {
+            insist: arguments.force,
+            ties: arguments.ties.ties(),
+            metadata: None,
+            cancel: Some(&cancel),
+        })?,
     };
     let seconds = start.elapsed().as_secs_f64();
     // What only the values could tell.
     let found = report.findings();
-    let outcome = if found.is_empty() { outcome } else { Outcome::findings(true) };
+    let exit = if found.is_empty() { exit } else { Exit::findings(true) };
     if console.json {
-        let rules = prepared.route.describe();
-        let rules: Vec<_> = rules
-            .iter()
-            .map(|(name, direction)| json!({ "name": name, "direction": direction }))
-            .collect();
-        console.json(&json!({
-            "output": output,
-            "rules": rules,
-            "verdict": plan.verdict,
-            "tied": plan.tied,
-            "keys": plan.targets.len(),
-            "report": report,
-            "bytes_compared": prepared.compared.get(),
-            "keys_report": plan.report,
-            "findings": prepared.findings.iter().chain(&plan.findings).chain(&found).collect::<Vec<_>>(),
-            "seconds": seconds,
-        }))?;
+        let findings = prepared.findings.iter().chain(&planned.plan.findings).chain(&found);
+        console.json(&as_json(arguments, &planned, &report, findings.collect(), seconds))?;
     } else if !console.quiet {
-        console.out(&describe(&prepared, &plan, &report, output, seconds))?;
+        console.out(&describe(arguments, &planned, &report, seconds))?;
     }
     console.findings(&found);
-    Ok(outcome)
+    Ok(exit)
+}
+
+/// Shows what would be done.
+fn dry_run(
+    arguments: &Arguments,
+    planned: &Planned,
+    has_bytes: bool,
+    console: Console,
+) -> Result<()> {
+    let output = arguments.output.as_deref().and_then(Path::extension);
+    let options = WriteOptions {
+        max_shard_size: Some(arguments.max_shard_size.0),
+        single: output.is_some_and(|extension| extension == "safetensors"),
+        ties: arguments.ties.ties(),
+        ..WriteOptions::default()
+    };
+    let lanes = has_bytes.then(|| planned.lanes(&options)).transpose()?;
+    arguments.conversion.show(planned, lanes.as_ref(), false, console)
+}
+
+/// What was done, for programs.
+fn as_json(
+    arguments: &Arguments,
+    planned: &Planned,
+    report: &Report,
+    findings: Vec<&Diagnostic>,
+    seconds: f64,
+) -> serde_json::Value {
+    let rules = planned.route.describe();
+    let rules: Vec<_> = rules
+        .iter()
+        .map(|(name, direction)| json!({ "name": name, "direction": direction }))
+        .collect();
+    json!({
+        "output": arguments.output,
+        "rules": rules,
+        "verdict": planned.plan.verdict,
+        "tied": planned.plan.tied,
+        "keys": planned.plan.targets.len(),
+        "report": report,
+        "bytes_compared": planned.bytes_compared,
+        "keys_report": planned.plan.report,
+        "findings": findings,
+        "seconds": seconds,
+    })
 }
 
 /// What Ctrl-C and SIGTERM set instead of ending the process.
@@ -194,34 +208,17 @@ fn cancel(place: &Path) -> Result<Arc<AtomicBool>> {
 
 fn write_files(
     arguments: &Arguments,
-    prepared: &Prepared,
-    plan: &Plan,
+    planned: &Planned,
     output: &Path,
     cancel: &AtomicBool,
     console: Console,
 ) -> Result<Report> {
-    let mut side = Vec::new();
-    for source in arguments.sources.iter().filter(|source| source.is_dir()) {
-        side.extend(side_files(source, &arguments.conversion.open_options())?);
-    }
-    // A record tells of the conversion that made the source, not of this one.
-    side.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
-    let scratch = tempfile::tempdir()
-        .map_err(|error| Error::io("cannot make a temporary directory for", output, error))?;
-    if arguments.record {
-        let path = scratch.path().join(RECORD_FILE);
-        std::fs::write(&path, prepared.record(plan)?)
-            .map_err(|error| Error::io("cannot write", &path, error))?;
-        side.push(path);
-    }
     let display = progress::Display::new(arguments.progress, console);
     let progress = |progress: Progress| display.update(progress);
-    let options = WriteOptions {
+    let mut options = Output::new(WriteOptions {
         max_shard_size: Some(arguments.max_shard_size.0),
         ties: arguments.ties.ties(),
         force: arguments.force,
-        side_files: side,
-        protect: prepared.protected(&arguments.sources),
         memory: arguments.memory.0,
         resume: arguments.resume,
         checksums: arguments.checksums,
@@ -230,22 +227,19 @@ fn write_files(
         progress: Some(&progress),
         cancel: Some(cancel),
         ..WriteOptions::default()
-    };
-    let result = write(plan, &prepared.checkpoint, output, &options);
+    });
+    options.record = arguments.record;
+    let result = planned.write_with(output, options);
     display.finish();
     Ok(result?)
 }
 
 /// What was done, for people.
-fn describe(
-    prepared: &Prepared,
-    plan: &Plan,
-    report: &Report,
-    output: Option<&Path>,
-    seconds: f64,
-) -> String {
-    let mut lines = vec![format!("rules: {}", prepared.rules())];
-    lines.extend(prepared.stage_line().lines().map(str::to_owned));
+fn describe(arguments: &Arguments, planned: &Planned, report: &Report, seconds: f64) -> String {
+    let plan = &planned.plan;
+    let mut lines = vec![format!("rules: {}", in_order(&planned.route))];
+    let stage = arguments.conversion.target.stage_line(planned.rank());
+    lines.extend(stage.lines().map(str::to_owned));
     match plan.verdict {
         Some(Verdict::Already) => {
             lines.push("in the target layout already: copied as it is".to_owned())
@@ -269,15 +263,17 @@ fn describe(
             counted(report.elsewhere.len() as u64, "key")
         ));
     }
-    let compared = match prepared.compared.get() {
+    let compared = match planned.bytes_compared {
         0 => String::new(),
         bytes => format!(" ({} to compare ties)", Size(bytes)),
     };
-    let place =
-        output.map_or_else(|| "in place".to_owned(), |output| format!("to {}", output.display()));
+    let place = match &arguments.output {
+        Some(output) => format!("to {}", output.display()),
+        None => "in place".to_owned(),
+    };
     lines.push(format!(
         "{} read{compared}, {} written {place} in {}, {seconds:.2} s",
-        Size(report.bytes_read.saturating_add(prepared.compared.get())),
+        Size(report.bytes_read.saturating_add(planned.bytes_compared)),
         Size(report.bytes_written),
         counted(report.files.len() as u64, "file")
     ));

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use regraft::check::{Idempotence, Twice, idempotence, repeats_backwards};
 use regraft::diagnostic::{Diagnostic, Severity};
 use regraft::error::Error;
-use regraft::library::{self, Library, LoadError};
+use regraft::library::{self, Library};
 use serde_json::json;
 
 use super::console::Console;
 use super::summary::counted;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Check rule files: syntax, names, captures, and that every `<->` has an inverse
 #[derive(clap::Args)]
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     allow_outside: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let files = rule_files(&arguments.rules)?;
     let (mut reports, mut findings) = (Vec::new(), Vec::new());
     for file in &files {
@@ -45,8 +45,8 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
                         .then(|| (idempotence(&rules), repeats_backwards(&rules)));
                     (rules.findings, proof)
                 }
-                Err(LoadError::Rules(diagnostics)) => (diagnostics.0, None),
-                Err(LoadError::World(error)) => return Err(error.into()),
+                Err(regraft::Failure::Rules(diagnostics)) => (diagnostics.0, None),
+                Err(regraft::Failure::World(error)) => return Err(error.into()),
             };
         console.findings(&found);
         if console.json {
@@ -82,7 +82,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         let what = if files.len() == 1 { "file is" } else { "files are" };
         console.out(&format!("{} rule {what} sound{warned}\n", files.len()))?;
     }
-    Ok(Outcome::findings(warnings > 0))
+    Ok(Exit::findings(warnings > 0))
 }
 
 /// What is known of applying rules to their own output, in one line.

@@ -4,7 +4,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::console::Console;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Print a completion script for a shell
 #[derive(clap::Args)]
@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let mut script = Vec::new();
     clap_complete::generate(
         arguments.shell,
@@ -24,5 +24,5 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         &mut script,
     );
     console.exact(&String::from_utf8_lossy(&script))?;
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }

@@ -1,29 +1,24 @@
-//! What `plan`, `apply` and `explain` share: which checkpoint, which rules, which way, and what
-//! decides.
+//! What `plan`, `apply`, `explain` and `graph` share: their options of a conversion, and how it is
+//! shown.
 
-use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
-use indexmap::IndexMap;
 use regraft::check::value::Value;
 use regraft::check::{Direction, Rules};
 use regraft::config::Config;
-use regraft::diagnostic::Diagnostic;
-use regraft::error::Error;
+use regraft::conversion::{Choice, Conversion, Planned, Prepared};
 use regraft::execute::Lanes;
-use regraft::library::{self, HUB, Library, MODEL, Route};
-use regraft::plan::{Equality, Plan, PlanOptions, RECORD_FILE, Record};
-use regraft::store::differing_bytes;
-use regraft::store::{Checkpoint, Counted, OpenOptions, Store, no_file, open_all};
+use regraft::library::{self, Library, Route};
+use regraft::store::{Checkpoint, OpenOptions};
 
 use super::console::Console;
-use super::summary::Planned;
-use super::target::{Target, TargetArguments};
+use super::target::TargetArguments;
 use super::{Failure, Result, summary};
 
 /// Rules and facts of a conversion.
 #[derive(clap::Args)]
-pub(super) struct Conversion {
+pub(super) struct ConversionArguments {
     /// Rule files: names of built-in ones, or files; several apply one after the other [default:
     /// what config.json asks for]
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', help_heading = "Rules")]
@@ -71,27 +66,7 @@ pub(super) struct Conversion {
     pub(super) allow_outside: bool,
 }
 
-/// A conversion whose inputs are read.
-pub(super) struct Prepared {
-    pub(super) checkpoint: Checkpoint,
-    pub(super) route: Route,
-    pub(super) config: Config,
-    pub(super) parameters: IndexMap<String, Value>,
-    pub(super) tied: Option<bool>,
-    pub(super) target: Option<Target>,
-    /// Bytes that were read to compare ties.
-    pub(super) compared: Cell<u64>,
-    /// What the check of the named rules, and the reading of the checkpoint, had to remark.
-    pub(super) findings: Vec<Diagnostic>,
-    /// What the conversion that made the checkpoint did, if it left a record.
-    record: Option<Record>,
-    /// The layout that was asked for, where config.json chooses the rules.
-    asked: Option<String>,
-    not_strict: bool,
-    allow_lossy: bool,
-}
-
-impl Conversion {
+impl ConversionArguments {
     /// How to open the checkpoint.
     pub(super) fn open_options(&self) -> OpenOptions {
         OpenOptions { strict: !self.no_strict, allow_outside: self.allow_outside }
@@ -99,203 +74,100 @@ impl Conversion {
 
     /// Reads everything but tensors.
     pub(super) fn prepare(&self, sources: &[PathBuf], console: Console) -> Result<Prepared> {
-        let named = self
-            .rules
-            .iter()
-            .map(|name| library::load_with(name, Library { allow_outside: self.allow_outside }))
-            .collect::<std::result::Result<Vec<Rules>, _>>()?;
-        let findings = named.iter().flat_map(|rules| rules.findings.clone()).collect();
-        let checkpoint = open_all(sources, &self.open_options())?;
-        for note in checkpoint.notes() {
-            console.note(&format!("note: {note}"));
+        let named = named_rules(&self.rules, self.allow_outside)?;
+        let mut conversion = Conversion::open_all(sources, &self.open_options())?
+            .reverse(self.reverse)
+            .strict(!self.no_strict)
+            .allow_lossy(self.allow_lossy);
+        if let Some(checkpoint) = conversion.checkpoint() {
+            tell_of(checkpoint, console);
         }
-        for path in checkpoint.ignored() {
-            console.note(&format!("note: {} is no part of the checkpoint", path.display()));
+        if let Some(path) = &self.config {
+            conversion = conversion.config(Config::read(path)?);
         }
-        let config = match &self.config {
-            Some(path) => Config::read(path)?,
-            None => beside(&checkpoint)?,
-        };
-        let asked = if self.reverse { &self.from } else { &self.to };
-        let asked = asked.clone().filter(|_| named.is_empty());
-        let route = self.route(named, &config, console)?;
-        let record = record_beside(&checkpoint)?;
-        let target = self.target.read()?;
-        let mut parameters = IndexMap::new();
+        if let Some(rules) = named {
+            conversion = conversion.rules(rules);
+        }
+        if let Some(layout) = &self.from {
+            conversion = conversion.from(layout);
+        }
+        if let Some(layout) = &self.to {
+            conversion = conversion.to(layout);
+        }
+        if let Some(tied) = self.tied {
+            conversion = conversion.tied(tied);
+        }
+        tell_choice(&conversion.choice()?, console);
+        if let Some(target) = self.target.read()? {
+            conversion = conversion.target(target);
+        }
+        let mut set = BTreeSet::new();
         for (name, value) in &self.set {
-            if parameters.insert(name.clone(), value.clone()).is_some() {
+            if !set.insert(name) {
                 return Err(Failure::Usage(format!("the parameter `{name}` is set twice")));
             }
+            conversion = conversion.set(name, value.clone());
         }
-        Ok(Prepared {
-            checkpoint,
-            route,
-            config,
-            parameters,
-            tied: self.tied,
-            target,
-            compared: Cell::new(0),
-            findings,
-            record,
-            asked,
-            not_strict: self.no_strict,
-            allow_lossy: self.allow_lossy,
-        })
-    }
-
-    fn route(&self, named: Vec<Rules>, config: &Config, console: Console) -> Result<Route> {
-        let (from, to) = (self.from.as_deref(), self.to.as_deref());
-        if !named.is_empty() {
-            return Ok(Route::named(named, from, to, self.reverse)?);
-        }
-        if config.is_empty() {
-            console.note("note: there is no config.json to choose rules by: only `wrappers` and `tied_lm_head` apply");
-        } else if library::candidates(config).is_empty() {
-            let model = config.model_type().unwrap_or("unknown");
-            console.note(&format!("note: no rule file is for the model type {model:?}: only `wrappers` and `tied_lm_head` apply"));
-        }
-        let (from, to) = match (self.reverse, from, to) {
-            (false, from, to) => (from, to),
-            (true, None, None) => (Some(MODEL), Some(HUB)),
-            (true, from, to) => (to, from),
-        };
-        Ok(Route::by_config(config, from, to)?)
-    }
-}
-
-/// The config.json beside a checkpoint; empty if there is none.
-pub(super) fn beside(checkpoint: &Checkpoint) -> Result<Config> {
-    let path = checkpoint.directory().join("config.json");
-    if is_there(&path)? { Ok(Config::read(path)?) } else { Ok(Config::empty()) }
-}
-
-/// Whether a file is there.
-///
-/// # Errors
-/// If something else is, which would be passed over otherwise without a word.
-fn is_there(path: &Path) -> Result<bool> {
-    if path.symlink_metadata().is_err() {
-        return Ok(false);
-    }
-    if path.is_file() { Ok(true) } else { Err(no_file(path).into()) }
-}
-
-/// The record of the conversion that made a checkpoint, if there is one beside it.
-fn record_beside(checkpoint: &Checkpoint) -> Result<Option<Record>> {
-    let path = checkpoint.directory().join(RECORD_FILE);
-    if !is_there(&path)? {
-        return Ok(None);
-    }
-    let bytes = std::fs::read(&path)
-        .map_err(|source| Error::io("cannot read the record", &path, source))?;
-    Ok(Some(Record::from_bytes(&bytes, &path)?))
-}
-
-/// Compares bytes for a planner, which can't be told that reading failed: the first failure is
-/// kept.
-pub(super) struct Comparison<'a> {
-    source: &'a dyn Store,
-    failed: RefCell<Option<Error>>,
-}
-
-impl<'a> Comparison<'a> {
-    pub(super) fn new(source: &'a dyn Store) -> Self {
-        Self { source, failed: RefCell::new(None) }
-    }
-
-    pub(super) fn equal(&self, a: &str, b: &str) -> Option<Equality> {
-        match differing_bytes(self.source, a, b) {
-            Ok(Some(0)) => Some(Equality::Equal),
-            Ok(Some(bytes)) => Some(Equality::Differ(bytes)),
-            Ok(None) => None,
-            Err(error) => {
-                self.failed.borrow_mut().get_or_insert(error);
-                None
-            }
-        }
-    }
-
-    /// The failure, if there was one: what could not be compared would look like a tie that was not
-    /// asked for.
-    pub(super) fn checked(&self) -> Result<()> {
-        self.failed.take().map_or(Ok(()), |error| Err(error.into()))
-    }
-}
-
-impl Prepared {
-    /// The record of a plan of this conversion, as the bytes of its file.
-    pub(super) fn record(&self, plan: &Plan) -> Result<Vec<u8>> {
-        let parameters =
-            self.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
-        let record = Record::of(plan, &self.route.stages(), parameters);
-        Ok(record.to_bytes()?)
-    }
-
-    /// Plans; with `compare`, bytes are compared where a tie asks for it.
-    pub(super) fn plan(&self, compare: bool) -> Result<Plan> {
-        let counted = Counted::new(&self.checkpoint);
-        let comparison = Comparison::new(&counted);
-        let equal = |a: &str, b: &str| comparison.equal(a, b);
-        let options = PlanOptions {
-            config: self.config.clone(),
-            parameters: self.parameters.clone(),
-            tied: self.tied,
-            wanted: self.target.as_ref().map(Target::wanted),
-            part: self.target.as_ref().map(Target::part).unwrap_or_default(),
-            shared: &[],
-            not_strict: self.not_strict,
-            allow_lossy: self.allow_lossy,
-            record: self.record.as_ref(),
-            equal: (compare && self.checkpoint.has_bytes()).then_some(&equal),
-        };
-        let plan = regraft::plan(&self.route.stages(), self.checkpoint.header(), &options);
-        self.compared.set(counted.bytes_read());
-        comparison.checked()?;
-        let mut plan = plan?;
-        // A target manifest says itself whether the result is what was asked for.
-        if let Some(to) = self.asked.as_ref().filter(|_| self.target.is_none()) {
-            plan.findings.extend(library::no_way(self.checkpoint.header(), &plan, to));
-        }
-        Ok(plan)
-    }
-
-    /// Which stage of the target is asked for, as a line; empty for a whole model.
-    pub(super) fn stage_line(&self) -> String {
-        let stage = self.target.as_ref().and_then(Target::describe);
-        stage.map(|stage| format!("stage: {stage}\n")).unwrap_or_default()
+        Ok(conversion.prepare()?)
     }
 
     /// Prints a plan, and the lanes if its source has bytes.
     pub(super) fn show(
         &self,
-        plan: &Plan,
+        planned: &Planned,
         lanes: Option<&Lanes>,
         all: bool,
         console: Console,
     ) -> Result<()> {
+        let plan = &planned.plan;
         if console.json {
-            return console.json(&Planned { plan, lanes });
+            return console.json(&summary::Planned { plan, lanes });
         }
-        console.out(&format!("rules: {}\n{}\n", self.rules(), self.stage_line()))?;
-        console.out(&summary::plan(plan, self.checkpoint.header(), all))?;
+        let stage = self.target.stage_line(planned.rank());
+        console.out(&format!("rules: {}\n{stage}\n", in_order(&planned.route)))?;
+        console.out(&summary::plan(plan, planned.header(), all))?;
         lanes.map_or(Ok(()), |lanes| console.out(&summary::lanes(lanes, all)))
     }
+}
 
-    /// The rules in order, as people call them.
-    pub(super) fn rules(&self) -> String {
-        let names: Vec<String> = self
-            .route
-            .describe()
-            .iter()
-            .map(|(name, direction)| described(name, *direction))
-            .collect();
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-    }
+/// The rules that arguments name; `None` if they name none.
+pub(super) fn named_rules(names: &[String], allow_outside: bool) -> Result<Option<Vec<Rules>>> {
+    let library = Library { allow_outside };
+    let rules = names.iter().map(|name| library::load_with(name, library));
+    let rules = rules.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok((!rules.is_empty()).then_some(rules))
+}
 
-    /// The files that the output must not touch.
-    pub(super) fn protected(&self, sources: &[PathBuf]) -> Vec<PathBuf> {
-        sources.iter().cloned().chain(self.checkpoint.paths().map(Path::to_owned)).collect()
+/// Says what is odd about the files of a checkpoint, but no error.
+fn tell_of(checkpoint: &Checkpoint, console: Console) {
+    for note in checkpoint.notes() {
+        console.note(&format!("note: {note}"));
     }
+    for path in checkpoint.ignored() {
+        console.note(&format!("note: {} is no part of the checkpoint", path.display()));
+    }
+}
+
+/// Says how rules were chosen, where that is not what one may think.
+fn tell_choice(choice: &Choice, console: Console) {
+    const ONLY: &str = "only `wrappers` and `tied_lm_head` apply";
+    match choice {
+        Choice::NoConfig => {
+            console.note(&format!("note: there is no config.json to choose rules by: {ONLY}"));
+        }
+        Choice::NoRules { model_type } => {
+            let model = model_type.as_deref().unwrap_or("unknown");
+            console.note(&format!("note: no rule file is for the model type {model:?}: {ONLY}"));
+        }
+        _ => {}
+    }
+}
+
+/// The rules in order, as people call them.
+pub(super) fn in_order(route: &Route) -> String {
+    let names: Vec<String> =
+        route.describe().iter().map(|(name, direction)| described(name, *direction)).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn described(name: &str, direction: Direction) -> String {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use regraft::config::Config;
+use regraft::conversion::config_beside;
 use regraft::library::detect;
 use regraft::store::{OpenOptions, Store as _, open_all};
 
 use super::console::Console;
-use super::conversion::beside;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Names the rule files and layouts that explain a checkpoint's keys, the best first
 #[derive(clap::Args)]
@@ -31,11 +31,11 @@ pub(super) struct Arguments {
     top: usize,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let checkpoint = open_all(&arguments.sources, &OpenOptions::default())?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
-        None => beside(&checkpoint)?,
+        None => config_beside(&checkpoint)?,
     };
     let mut found = detect(checkpoint.header(), &config);
     found.truncate(arguments.top);
@@ -71,5 +71,5 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         text.push_str(&notes);
         console.out(&text)?;
     }
-    Ok(Outcome::findings(found.is_empty()))
+    Ok(Exit::findings(found.is_empty()))
 }

@@ -10,9 +10,9 @@ use regraft::tensor::TensorInfo;
 use serde_json::json;
 
 use super::console::Console;
-use super::group::Groups;
+use super::lines::Gathered;
 use super::summary::counted;
-use super::{Failure, Outcome, Result};
+use super::{Exit, Failure, Result};
 
 /// Compare two checkpoints: keys, dtypes, shapes, and every byte
 ///
@@ -50,7 +50,7 @@ struct Difference {
     same: u64,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let options = OpenOptions { allow_outside: arguments.allow_outside, ..OpenOptions::default() };
     let (left, right) = (open(&arguments.left, &options)?, open(&arguments.right, &options)?);
     let bytes = !arguments.headers;
@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     } else if !console.quiet {
         console.out(&text(&difference, bytes))?;
     }
-    Ok(Outcome::findings(differs))
+    Ok(Exit::findings(differs))
 }
 
 fn compare(left: &Checkpoint, right: &Checkpoint, bytes: bool) -> Result<Difference> {
@@ -160,7 +160,7 @@ fn differing(
 
 fn text(difference: &Difference, bytes: bool) -> String {
     let mut out = String::new();
-    let mut section = |title: String, groups: &Groups<String>| {
+    let mut section = |title: String, groups: &Gathered<String>| {
         if groups.is_empty() {
             return;
         }
@@ -172,19 +172,19 @@ fn text(difference: &Difference, bytes: bool) -> String {
         }
     };
     let only = |tensors: &[(Key, TensorInfo)]| {
-        let mut groups = Groups::new();
+        let mut groups = Gathered::new();
         tensors.iter().for_each(|(key, info)| groups.add(key, info.to_string()));
         groups
     };
     section(format!("only in A ({})", difference.only_left.len()), &only(&difference.only_left));
     section(format!("only in B ({})", difference.only_right.len()), &only(&difference.only_right));
-    let mut changed = Groups::new();
+    let mut changed = Gathered::new();
     difference
         .changed
         .iter()
         .for_each(|(key, left, right)| changed.add(key, format!("{left} in A, {right} in B")));
     section(format!("other dtype or shape ({})", difference.changed.len()), &changed);
-    let mut differing = Groups::new();
+    let mut differing = Gathered::new();
     difference.bytes.iter().for_each(|(key, count)| {
         differing.add(key, format!("differs in {}", counted(*count, "byte")))
     });

@@ -3,22 +3,22 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use regraft::check::reading::rules_below;
+use regraft::check::reading::Reading;
 use regraft::check::value::{Captures, Environment, Scope, unknown_layout};
-use regraft::check::{Direction, Rules, SideItem};
+use regraft::check::{Direction, SideItem};
+use regraft::conversion::Prepared;
 use regraft::diagnostic::plain::one_line;
 use regraft::diagnostic::{Diagnostics, did_you_mean};
 use regraft::execute::{Sharing, sharing};
 use regraft::key::{Bindings, Part, Reach, Segments};
 use regraft::plan::{DropReason, Hit, Layout, NodeId, Op, Plan, Target, trace};
-use regraft::store::Store as _;
 use regraft::syntax::ast;
 use serde_json::{Value, json};
 
 use super::console::{Console, rule_line};
-use super::conversion::{Conversion, Prepared};
+use super::conversion::ConversionArguments;
 use super::summary::{is_stack, op_text};
-use super::{Failure, Outcome, Result};
+use super::{Exit, Failure, Result};
 
 /// Explain a key: which rules touched it, what they captured, how its tensor is made; or why no
 /// rule did
@@ -36,7 +36,7 @@ pub(super) struct Arguments {
     key: String,
 
     #[command(flatten)]
-    conversion: Conversion,
+    conversion: ConversionArguments,
 }
 
 /// Targets of a source that are listed.
@@ -48,17 +48,17 @@ const NEAREST: usize = 3;
 /// Inputs of an op that are shown; of more, the first and the last are enough.
 const INPUTS: usize = 4;
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let prepared =
         arguments.conversion.prepare(std::slice::from_ref(&arguments.source), console)?;
     let key = arguments.key.as_str();
     // Where the whole can't be planned, the way of one key can still be told.
-    let (plan, failed) = match prepared.plan(false) {
-        Ok(plan) => (plan, None),
+    let (plan, failed) = match prepared.plan_by_headers().map_err(Failure::from) {
+        Ok(planned) => (planned.plan, None),
         Err(Failure::Rules(diagnostics)) => (Plan::default(), Some(diagnostics)),
         Err(failure) => return Err(failure),
     };
-    let header = prepared.checkpoint.header();
+    let header = prepared.header();
     let (source, target) = (header.get(key), plan.target(key));
     if source.is_none() && target.is_none() {
         return Err(unknown_key(key, &prepared, &plan, failed));
@@ -90,7 +90,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         }
         console.out(&explained.text()?)?;
     }
-    Ok(Outcome::findings(failed.is_some()))
+    Ok(Exit::findings(failed.is_some()))
 }
 
 struct Explained<'a> {
@@ -106,7 +106,7 @@ struct Explained<'a> {
 impl Explained<'_> {
     fn text(&self) -> Result<String> {
         let mut out = String::new();
-        let header = self.prepared.checkpoint.header();
+        let header = self.prepared.header();
         if let Some(info) = header.get(self.key) {
             let _ = writeln!(out, "{}  {info}, in the checkpoint", one_line(self.key));
             let becomes = self.becomes();
@@ -199,7 +199,7 @@ impl Explained<'_> {
     }
 
     fn as_json(&self) -> Result<Value> {
-        let header = self.prepared.checkpoint.header();
+        let header = self.prepared.header();
         let hits: Vec<Value> = self
             .hits
             .iter()
@@ -320,7 +320,8 @@ impl Explained<'_> {
         let mut segments = Segments::default();
         segments.split(self.key);
         for stage in self.prepared.route.stages() {
-            collect_misses(stage.rules, stage.direction, self.key, &segments, &mut misses);
+            let reading = Reading::of(stage.rules, stage.direction);
+            collect_misses(&reading, self.key, &segments, &mut misses);
         }
         misses.sort_by_key(|(reach, _)| std::cmp::Reverse(*reach));
         misses.into_iter().map(|(_, miss)| miss).take(NEAREST).collect()
@@ -334,18 +335,14 @@ struct Miss {
 }
 
 fn collect_misses(
-    rules: &Rules,
-    direction: Direction,
+    reading: &Reading<'_>,
     key: &str,
     segments: &Segments,
     misses: &mut Vec<(Reach, Miss)>,
 ) {
-    for (rule, direction) in rules_below(&rules.steps, direction) {
-        if !rule.is_read(direction) {
-            continue;
-        }
-        let sides = if direction == Direction::Forward { &rule.left } else { &rule.right };
-        for side in sides {
+    for read in reading.rules() {
+        let rule = read.rule;
+        for side in read.sources() {
             let SideItem::Pattern(pattern) = &side.item else { continue };
             let matches = pattern.matches(key, segments, &mut Bindings::new(rule.captures.len()));
             let reach = pattern.reach(key, segments, rule.captures.len());
@@ -389,7 +386,7 @@ fn sources(plan: &Plan, node: NodeId) -> Vec<&str> {
 
 /// Follows a key of the checkpoint through all stages.
 fn follow(prepared: &Prepared, key: &str, plan: &Plan) -> Vec<Hit> {
-    let header = prepared.checkpoint.header();
+    let header = prepared.header();
     let contains = |key: &str| header.tensors.contains_key(key);
     let each = |visit: &mut dyn FnMut(&str)| header.tensors.keys().for_each(|key| visit(key));
     let layout = Layout::new(&contains, &each);
@@ -430,12 +427,8 @@ fn unknown_key(
     if let Some(failed) = failed {
         return Failure::Rules(failed);
     }
-    let known = prepared
-        .checkpoint
-        .header()
-        .tensors
-        .keys()
-        .chain(plan.targets.iter().map(|target| &target.key));
+    let known =
+        prepared.header().tensors.keys().chain(plan.targets.iter().map(|target| &target.key));
     let hint = match did_you_mean(key, known.map(|key| key.as_str())) {
         Some(close) => format!("; did you mean `{close}`?"),
         None => "; `regraft inspect` lists the keys of the checkpoint".to_owned(),

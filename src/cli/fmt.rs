@@ -10,7 +10,7 @@ use regraft::{library, syntax};
 
 use super::check::rule_files;
 use super::console::Console;
-use super::{Failure, Outcome, Result};
+use super::{Exit, Failure, Result};
 
 /// Format rule files in place
 ///
@@ -30,7 +30,7 @@ pub(super) struct Arguments {
     check: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let (mut changed, mut broken) = (Vec::new(), Vec::new());
     for file in &arguments.files {
         if file.as_os_str() == "-" {
@@ -68,7 +68,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         console.findings(&broken);
         return Err(Failure::Shown(2));
     }
-    Ok(Outcome::findings(arguments.check && !changed.is_empty()))
+    Ok(Exit::findings(arguments.check && !changed.is_empty()))
 }
 
 fn formatted(source: &Arc<SourceText>) -> std::result::Result<String, Diagnostics> {

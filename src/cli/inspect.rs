@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use regraft::config::Config;
+use regraft::conversion::config_beside;
 use regraft::diagnostic::Diagnostic;
 use regraft::diagnostic::plain::one_line;
 use regraft::key::{Key, natural_order};
@@ -17,11 +18,10 @@ use regraft::tensor::{Header, TensorInfo};
 use serde_json::{Map, Value, json};
 
 use super::console::{Console, has_findings};
-use super::conversion::beside;
-use super::group::Groups;
+use super::lines::Gathered;
 use super::size::Size;
 use super::summary::counted;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Show the keys of a checkpoint, grouped by their indices, with dtypes, shapes and sizes
 #[derive(clap::Args)]
@@ -47,11 +47,11 @@ pub(super) struct Arguments {
     allow_outside: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
     let checkpoint = open_all(&arguments.sources, &options)?;
     // A config that can't be read is for those to say who need it.
-    let config = beside(&checkpoint).unwrap_or_else(|_| Config::empty());
+    let config = config_beside(&checkpoint).unwrap_or_else(|_| Config::empty());
     let findings = implausible(checkpoint.header(), &config, None, false);
     let equal = if arguments.bytes { twins(&checkpoint)? } else { Vec::new() };
     let equal: Vec<Vec<Key>> = equal.into_iter().map(|group| group.keys).collect();
@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             console.note(&format!("note: {} is no part of the checkpoint", path.display()));
         }
     }
-    Ok(Outcome::findings(!checkpoint.notes().is_empty() || has_findings(&findings)))
+    Ok(Exit::findings(!checkpoint.notes().is_empty() || has_findings(&findings)))
 }
 
 fn sorted(header: &Header) -> Vec<(&Key, &TensorInfo)> {
@@ -98,7 +98,7 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
             row(one_line(key).into_owned(), info, 1);
         }
     } else {
-        let mut groups = Groups::new();
+        let mut groups = Gathered::new();
         for (key, info) in &tensors {
             groups.add(key, *info);
         }
@@ -190,7 +190,7 @@ fn as_json(
         }
         tensors.insert(key.to_string(), tensor);
     }
-    let mut groups = Groups::new();
+    let mut groups = Gathered::new();
     for (key, info) in &sorted {
         groups.add(key, *info);
     }

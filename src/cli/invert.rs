@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use regraft::check::{Step, StepKind, check};
+use regraft::check::reading::{Act, Reading};
+use regraft::check::{Direction, Rules, check};
 use regraft::diagnostic::{Place, SourceText};
 use regraft::library::{self, Library};
 use regraft::syntax::ast::Arrow;
@@ -11,7 +12,7 @@ use regraft::syntax::{Inverse, LeftOut, invert, parse, print};
 use serde_json::json;
 
 use super::console::Console;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Prints the inverse of a rule file: statements in reverse order, each turned round
 #[derive(clap::Args)]
@@ -33,7 +34,7 @@ pub(super) struct Arguments {
     allow_outside: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     // Only rules that are sound have an inverse that means something.
     let library = Library { allow_outside: arguments.allow_outside };
     let rules = library::load_with(&arguments.rules, library)?;
@@ -47,8 +48,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     let inverse = Arc::new(SourceText { name: source.name.clone(), text: text.clone() });
     check(&inverse, &library)?;
     let line = |one: &LeftOut| Place { source: Arc::clone(&source), span: one.span }.line();
-    let mut lossy = Vec::new();
-    in_used_files(&rules.steps, false, &rules.source, &mut lossy);
+    let lossy = in_used_files(&rules);
     if console.json {
         let left_out: Vec<_> = left_out
             .iter()
@@ -78,47 +78,42 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             ));
         }
     }
-    Ok(Outcome::findings(!left_out.is_empty() || !lossy.is_empty()))
+    Ok(Exit::findings(!left_out.is_empty() || !lossy.is_empty()))
 }
 
 /// Steps of used files that the inverse reads backwards, and that can't be: where they stand, what
 /// they say, and why.
-fn in_used_files<'r>(
-    steps: &'r [Step],
-    reversed: bool,
-    own: &SourceText,
-    found: &mut Vec<(&'r Place, &'r str, &'static str)>,
-) {
-    for step in steps {
-        let mut say = |place: &'r Place, text: &'r str, reason| {
-            if !reversed && *place.source != *own {
-                found.push((place, text, reason));
-            }
-        };
-        match &step.kind {
-            StepKind::Rewrite(rules) => {
-                rules
-                    .iter()
-                    .filter(|rule| rule.arrow == Arrow::OneWay)
-                    .for_each(|rule| say(&rule.place, &rule.text, "it is one-way"));
-            }
-            StepKind::Drop(_) | StepKind::Keep(_) => {
-                say(&step.place, &step.text, "what is dropped doesn't come back")
-            }
-            StepKind::Cast { .. } => {
-                say(&step.place, &step.text, "which dtypes were there before isn't known")
-            }
-            StepKind::Prefix(_) => say(
-                &step.place,
-                &step.text,
-                "whether the prefix was there is known only from the checkpoint it came from",
-            ),
-            StepKind::Reversed(steps) => in_used_files(steps, !reversed, own, found),
-            StepKind::When { then, otherwise, .. } => {
-                in_used_files(then, reversed, own, found);
-                in_used_files(otherwise, reversed, own, found);
-            }
-            _ => {}
+fn in_used_files(rules: &Rules) -> Vec<(&Place, &str, &'static str)> {
+    let mut found = Vec::new();
+    for statement in Reading::of(rules, Direction::Forward).everywhere() {
+        let step = statement.step;
+        // What is read backwards already, the inverse reads forwards.
+        if statement.direction == Direction::Reverse || *step.place.source == *rules.source {
+            continue;
         }
+        let reason = match statement.act {
+            Act::Rewrite(rewrite) => {
+                let one_way = rewrite.rules().filter(|read| read.rule.arrow == Arrow::OneWay);
+                found.extend(
+                    one_way.map(|read| (&read.rule.place, &*read.rule.text, "it is one-way")),
+                );
+                continue;
+            }
+            Act::Drop(_) | Act::Keep(_) => "what is dropped doesn't come back",
+            Act::Cast { .. } => "which dtypes were there before isn't known",
+            Act::Prefix(_) => {
+                "whether the prefix was there is known only from the checkpoint it came from"
+            }
+            // Strips normalize both ways, ties turn round, what is created is dropped; the
+            // statements of a `when` come after it.
+            Act::StripAnywhere { .. }
+            | Act::StripLeading { .. }
+            | Act::Tie(_)
+            | Act::Create { .. }
+            | Act::Expect { .. }
+            | Act::When { .. } => continue,
+        };
+        found.push((&step.place, &*step.text, reason));
     }
+    found
 }

@@ -14,9 +14,9 @@ mod diff;
 mod explain;
 mod fmt;
 mod graph;
-mod group;
 mod inspect;
 mod invert;
+mod lines;
 mod plan;
 mod progress;
 mod recover;
@@ -35,7 +35,6 @@ use anstream::ColorChoice;
 use clap::{Parser, Subcommand, ValueEnum};
 use regraft::diagnostic::{Diagnostic, Diagnostics, codes};
 use regraft::error::{Error, ErrorKind};
-use regraft::library::LoadError;
 use serde_json::json;
 
 use console::Console;
@@ -98,16 +97,16 @@ enum Command {
 
 /// How a command ended that could do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum Exit {
     /// Nothing to remark.
     Done,
     /// There is something to look at.
     Findings,
 }
 
-impl Outcome {
+impl Exit {
     fn findings(found: bool) -> Self {
-        if found { Outcome::Findings } else { Outcome::Done }
+        if found { Exit::Findings } else { Exit::Done }
     }
 }
 
@@ -138,11 +137,11 @@ impl From<Diagnostics> for Failure {
     }
 }
 
-impl From<LoadError> for Failure {
-    fn from(error: LoadError) -> Self {
-        match error {
-            LoadError::Rules(diagnostics) => Failure::Rules(diagnostics),
-            LoadError::World(error) => Failure::World(error),
+impl From<regraft::Failure> for Failure {
+    fn from(failure: regraft::Failure) -> Self {
+        match failure {
+            regraft::Failure::Rules(diagnostics) => Failure::Rules(diagnostics),
+            regraft::Failure::World(error) => Failure::World(error),
         }
     }
 }
@@ -193,8 +192,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Completions(arguments) => completions::run(&arguments, console),
     };
     match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Findings) => ExitCode::from(1),
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Findings) => ExitCode::from(1),
         Err(failure) => report(&failure, console),
     }
 }

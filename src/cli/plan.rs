@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use regraft::execute::{WriteOptions, lanes};
+use regraft::execute::WriteOptions;
 
 use super::console::{Console, has_findings};
-use super::conversion::Conversion;
+use super::conversion::ConversionArguments;
 use super::size::Size;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Show what converting a checkpoint would do, without reading a tensor
 #[derive(clap::Args)]
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     sources: Vec<PathBuf>,
 
     #[command(flatten)]
-    conversion: Conversion,
+    conversion: ConversionArguments,
 
     /// Read and compare the bytes of tied tensors, as apply does
     #[arg(long)]
@@ -37,26 +37,23 @@ pub(super) struct Arguments {
     all: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
-    let plan = prepared.plan(arguments.compare)?;
+    let planned = if arguments.compare { prepared.plan() } else { prepared.plan_by_headers() }?;
     let options = WriteOptions {
         max_shard_size: Some(arguments.max_shard_size.0),
         ..WriteOptions::default()
     };
-    let lanes = prepared
-        .checkpoint
-        .has_bytes()
-        .then(|| lanes(&plan, &prepared.checkpoint, &options))
-        .transpose()?;
+    let lanes = prepared.has_bytes().then(|| planned.lanes(&options)).transpose()?;
+    let findings = &planned.plan.findings;
     if !console.json {
         console.findings(&prepared.findings);
-        console.findings(&plan.findings);
+        console.findings(findings);
     }
-    prepared.show(&plan, lanes.as_ref(), arguments.all, console)?;
-    let outcome = Outcome::findings(has_findings(&plan.findings));
+    arguments.conversion.show(&planned, lanes.as_ref(), arguments.all, console)?;
+    let exit = Exit::findings(has_findings(findings));
     // The process ends here: taking a plan of 90,000 keys apart first would be a tenth of the
     // command's time.
-    std::mem::forget((prepared, plan));
-    Ok(outcome)
+    std::mem::forget((prepared, planned));
+    Ok(exit)
 }

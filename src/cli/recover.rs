@@ -6,7 +6,7 @@ use regraft::execute::{Recovery, recover};
 use serde_json::json;
 
 use super::console::Console;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Complete a change in place that was interrupted, or take it back
 ///
@@ -22,7 +22,7 @@ pub(super) struct Arguments {
     roll_back: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let way = if arguments.roll_back { Recovery::RollBack } else { Recovery::Complete };
     let found = recover(&arguments.path, way)?;
     if console.json {
@@ -34,5 +34,5 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             (true, Recovery::RollBack) => "the files are what they were before\n",
         })?;
     }
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }

@@ -9,15 +9,15 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
-use super::group::{fill, split};
+use super::lines::{fill, split};
 
 /// The sources of one key, gathered by their template.
 #[derive(Default)]
-pub(super) struct Sources {
+pub(super) struct SourceKeys {
     by_template: IndexMap<String, Vec<Vec<u64>>>,
 }
 
-impl Sources {
+impl SourceKeys {
     pub(super) fn of(key: &str) -> Self {
         let mut sources = Self::default();
         sources.add(key);
@@ -30,7 +30,7 @@ impl Sources {
     }
 
     /// What lines have in common, and what differs from key to key: the least number at each place.
-    pub(super) fn parted(self) -> (Vec<Kind>, Vec<u64>) {
+    pub(super) fn parted(self) -> (Vec<SourceTemplate>, Vec<u64>) {
         let mut least = Vec::new();
         let kinds = self.by_template.into_iter().map(|(template, keys)| {
             let count = keys.len();
@@ -43,7 +43,7 @@ impl Sources {
                 values.into_iter().map(|value| value - first).collect()
             });
             let above = above.collect();
-            Kind { template, count, above }
+            SourceTemplate { template, count, above }
         });
         (kinds.collect(), least)
     }
@@ -51,7 +51,7 @@ impl Sources {
 
 /// Sources of one template.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Kind {
+pub(super) struct SourceTemplate {
     template: String,
     /// How many of it each key has.
     count: usize,
@@ -61,32 +61,32 @@ pub(super) struct Kind {
 
 /// How the least number at a place comes about.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Relation {
+pub(super) enum Progression {
     /// The same for every key of the line.
     Constant(u64),
     /// `mul * n + add`, where `n` is this index of the key.
-    Follows { index: usize, mul: i128, add: i128 },
+    Linear { index: usize, mul: i128, add: i128 },
 }
 
 /// A key's indices, and the least numbers of its sources.
 pub(super) type Member = (Vec<u64>, Vec<u64>);
 
-/// Parts members so that in each part every place of the sources has one relation.
-pub(super) fn related(members: Vec<Member>) -> Vec<(Vec<Member>, Vec<Relation>)> {
+/// Parts members so that in each part every place of the sources has one progression.
+pub(super) fn related(members: Vec<Member>) -> Vec<(Vec<Member>, Vec<Progression>)> {
     let places = members.first().map_or(0, |(_, least)| least.len());
     let mut parts = vec![(members, Vec::new())];
     for place in 0..places {
         let mut next = Vec::with_capacity(parts.len());
-        for (members, mut relations) in parts {
-            if let Some(relation) = relation(&members, place) {
-                relations.push(relation);
-                next.push((members, relations));
+        for (members, mut progressions) in parts {
+            if let Some(progression) = progression(&members, place) {
+                progressions.push(progression);
+                next.push((members, progressions));
                 continue;
             }
             for part in by_offset(members, place) {
-                let mut relations: Vec<Relation> = relations.clone();
-                relations.extend(relation(&part, place));
-                next.push((part, relations));
+                let mut progressions: Vec<Progression> = progressions.clone();
+                progressions.extend(progression(&part, place));
+                next.push((part, progressions));
             }
         }
         parts = next;
@@ -94,13 +94,13 @@ pub(super) fn related(members: Vec<Member>) -> Vec<(Vec<Member>, Vec<Relation>)>
     parts
 }
 
-/// The one relation that holds for all, if there is one.
-fn relation(members: &[Member], place: usize) -> Option<Relation> {
+/// The one progression that holds for all, if there is one.
+fn progression(members: &[Member], place: usize) -> Option<Progression> {
     let least = |member: &Member| member.1.get(place).copied();
     let first = members.first()?;
     let constant = least(first)?;
     if members.iter().all(|member| least(member) == Some(constant)) {
-        return Some(Relation::Constant(constant));
+        return Some(Progression::Constant(constant));
     }
     (0..first.0.len()).find_map(|index| {
         let value = |member: &Member| member.0.get(index).copied().map(i128::from);
@@ -113,7 +113,7 @@ fn relation(members: &[Member], place: usize) -> Option<Relation> {
             let n = value(member)?.checked_mul(mul)?.checked_add(add)?;
             Some(n == i128::from(least(member)?))
         };
-        members.iter().all(|member| follows(member) == Some(true)).then_some(Relation::Follows {
+        members.iter().all(|member| follows(member) == Some(true)).then_some(Progression::Linear {
             index,
             mul,
             add,
@@ -142,26 +142,29 @@ fn by_offset(members: Vec<Member>, place: usize) -> Vec<Vec<Member>> {
 
 /// Each kind of source as one pattern, and how many of it each key has.
 pub(super) fn texts(
-    kinds: &[Kind],
-    relations: &[Relation],
+    kinds: &[SourceTemplate],
+    progressions: &[Progression],
     indices: &[Vec<u64>],
 ) -> Vec<(String, usize)> {
-    let mut relations = relations.iter();
+    let mut progressions = progressions.iter();
     kinds
         .iter()
         .map(|kind| {
-            let values: Vec<Vec<u64>> =
-                kind.above.iter().map(|above| values(above, relations.next(), indices)).collect();
+            let values: Vec<Vec<u64>> = kind
+                .above
+                .iter()
+                .map(|above| values(above, progressions.next(), indices))
+                .collect();
             (fill(&kind.template, &values), kind.count)
         })
         .collect()
 }
 
 /// All numbers at a place, in order.
-fn values(above: &[u64], relation: Option<&Relation>, indices: &[Vec<u64>]) -> Vec<u64> {
-    let least: Vec<u64> = match relation {
-        Some(Relation::Constant(value)) => vec![*value],
-        Some(Relation::Follows { index, mul, add }) => {
+fn values(above: &[u64], progression: Option<&Progression>, indices: &[Vec<u64>]) -> Vec<u64> {
+    let least: Vec<u64> = match progression {
+        Some(Progression::Constant(value)) => vec![*value],
+        Some(Progression::Linear { index, mul, add }) => {
             let follows = |n: &u64| u64::try_from(i128::from(*n) * mul + add).ok();
             indices.get(*index).into_iter().flatten().filter_map(follows).collect()
         }

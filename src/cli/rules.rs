@@ -6,7 +6,7 @@ use regraft::library;
 use serde_json::json;
 
 use super::console::Console;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// List the built-in rule files, or show one
 #[derive(clap::Args)]
@@ -32,14 +32,14 @@ enum Show {
     },
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     match &arguments.command {
         Some(Show::Show { name }) => show(name, console),
         None => list(arguments.model.as_deref(), console),
     }
 }
 
-fn show(name: &str, console: Console) -> Result<Outcome> {
+fn show(name: &str, console: Console) -> Result<Exit> {
     let Some(text) = library::text(name) else {
         return Err(unknown(name).into());
     };
@@ -48,7 +48,7 @@ fn show(name: &str, console: Console) -> Result<Outcome> {
     } else {
         console.exact(text)?;
     }
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 fn unknown(name: &str) -> Diagnostics {
@@ -62,7 +62,7 @@ fn unknown(name: &str) -> Diagnostics {
     }])
 }
 
-fn list(model: Option<&str>, console: Console) -> Result<Outcome> {
+fn list(model: Option<&str>, console: Console) -> Result<Exit> {
     let rules: Vec<_> = library::names()
         .filter_map(|name| Some((name, library::head(name)?)))
         .filter(|(_, rules)| {
@@ -78,7 +78,7 @@ fn list(model: Option<&str>, console: Console) -> Result<Outcome> {
             })
             .collect();
         console.json(&all)?;
-        return Ok(Outcome::Done);
+        return Ok(Exit::Done);
     }
     let width = rules.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = String::new();
@@ -92,7 +92,7 @@ fn list(model: Option<&str>, console: Console) -> Result<Outcome> {
         out.push('\n');
     }
     console.out(&out)?;
-    Ok(Outcome::Done)
+    Ok(Exit::Done)
 }
 
 /// The first line of a rule file's comment: what it is about.

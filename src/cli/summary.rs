@@ -11,8 +11,8 @@ use regraft::tensor::{Header, TensorInfo};
 use serde::Serialize;
 
 use super::console::rule_line;
-use super::group::Groups;
-use super::related::Sources;
+use super::lines::Gathered;
+use super::related::SourceKeys;
 use super::size::Size;
 
 /// Different sources of a target that are named.
@@ -20,7 +20,7 @@ const SOURCES: usize = 4;
 
 /// What targets of one line have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Shape {
+pub(super) struct MadeAs {
     pub(super) info: TensorInfo,
     /// The ops, in the order in which they apply.
     pub(super) ops: Vec<String>,
@@ -95,8 +95,8 @@ pub(super) struct Planned<'a> {
 /// The body of a plan: everything but its findings.
 pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
     let mut out = String::new();
-    let mut by_rules: IndexMap<&[RuleId], Groups<Shape>> = IndexMap::new();
-    let mut unchanged = (Groups::new(), 0u64);
+    let mut by_rules: IndexMap<&[RuleId], Gathered<MadeAs>> = IndexMap::new();
+    let mut unchanged = (Gathered::new(), 0u64);
     for target in &plan.targets {
         if target.tied_to.is_some() {
             continue;
@@ -108,8 +108,8 @@ pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
             }
             continue;
         }
-        let (shape, sources) = shape(plan, target);
-        by_rules.entry(&target.rules).or_insert_with(Groups::new).add_made(
+        let (shape, sources) = made_as(plan, target);
+        by_rules.entry(&target.rules).or_insert_with(Gathered::new).add_made(
             &target.key,
             sources,
             shape,
@@ -159,10 +159,10 @@ pub(super) fn plan(plan: &Plan, header: &Header, all: bool) -> String {
 }
 
 fn ties(plan: &Plan, out: &mut String) {
-    let mut ties = Groups::new();
+    let mut ties = Gathered::new();
     for target in &plan.targets {
         if let Some(root) = &target.tied_to {
-            ties.add_made(&target.key, Sources::of(root), ());
+            ties.add_made(&target.key, SourceKeys::of(root), ());
         }
     }
     if !ties.is_empty() {
@@ -175,7 +175,7 @@ fn ties(plan: &Plan, out: &mut String) {
 }
 
 fn drops(plan: &Plan, header: &Header, out: &mut String) {
-    let mut drops = Groups::new();
+    let mut drops = Gathered::new();
     let mut bytes = 0u64;
     for dropped in &plan.dropped {
         let why = match &dropped.reason {
@@ -271,7 +271,7 @@ fn totals(plan: &Plan, header: &Header, out: &mut String) {
 }
 
 /// The sources and ops behind a target.
-pub(super) fn shape(plan: &Plan, target: &Target) -> (Shape, Sources) {
+pub(super) fn made_as(plan: &Plan, target: &Target) -> (MadeAs, SourceKeys) {
     let mut nodes = vec![target.node];
     let mut seen = HashSet::from([target.node]);
     let mut next = 0;
@@ -280,7 +280,7 @@ pub(super) fn shape(plan: &Plan, target: &Target) -> (Shape, Sources) {
         next += 1;
     }
     nodes.sort_unstable();
-    let mut sources = Sources::default();
+    let mut sources = SourceKeys::default();
     let mut ops: Vec<String> = Vec::new();
     let stacked: HashSet<NodeId> = nodes
         .iter()
@@ -300,7 +300,7 @@ pub(super) fn shape(plan: &Plan, target: &Target) -> (Shape, Sources) {
             }
         }
     }
-    (Shape { info: plan.info(target).clone(), ops }, sources)
+    (MadeAs { info: plan.info(target).clone(), ops }, sources)
 }
 
 /// Whether a node joins tensors along a new dimension: how `stack` lowers.

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use regraft::execute::Rank;
-use regraft::plan::Part;
+use regraft::conversion::{Target, TargetError};
+use regraft::execute::{Rank, RankError};
 use regraft::tensor::Wanted;
 
 use super::{Failure, Result};
@@ -33,25 +33,6 @@ pub(super) struct TargetArguments {
     world_size: Option<u32>,
 }
 
-/// A target that is read.
-pub(super) struct Target {
-    /// The keys of all stages that are known.
-    whole: Wanted,
-    kind: Kind,
-}
-
-enum Kind {
-    Whole,
-    /// One stage; the others are not known.
-    Stage,
-    /// One of several stages.
-    Ranked {
-        place: Rank,
-        file: PathBuf,
-        stage: Wanted,
-    },
-}
-
 impl TargetArguments {
     /// Reads the manifests; `None` if there are none.
     pub(super) fn read(&self) -> Result<Option<Target>> {
@@ -62,24 +43,18 @@ impl TargetArguments {
                 ));
             }
             let Some(file) = self.target.first() else { return Ok(None) };
-            let kind = if self.stage { Kind::Stage } else { Kind::Whole };
-            return Ok(Some(Target { whole: Wanted::read(file)?, kind }));
+            let wanted = Wanted::read(file)?;
+            return Ok(Some(if self.stage {
+                Target::stage(wanted)
+            } else {
+                Target::whole(wanted)
+            }));
         }
-        let targets = u32::try_from(self.target.len())
-            .map_err(|_| Failure::Usage("too many targets".to_owned()))?;
-        let place = self.place(targets)?;
-        let mut stages =
-            self.target.iter().map(Wanted::read).collect::<std::result::Result<Vec<_>, _>>()?;
-        let whole = Wanted::join(&stages).map_err(|key| {
-            Failure::Usage(format!("two targets say different dtypes or shapes of `{key}`"))
-        })?;
-        let chosen = usize::try_from(place.rank).ok().filter(|rank| *rank < stages.len());
-        let Some((rank, file)) = chosen.and_then(|rank| Some((rank, self.target.get(rank)?)))
-        else {
-            return Err(Failure::Usage(format!("there is no target for rank {}", place.rank)));
-        };
-        let stage = stages.swap_remove(rank);
-        Ok(Some(Target { whole, kind: Kind::Ranked { place, file: file.clone(), stage } }))
+        let rank = self.rank_of_targets()?;
+        Ok(Some(Target::read_ranked(&self.target, rank).map_err(|error| match error {
+            TargetError::World(error) => Failure::World(error),
+            error => Failure::Usage(error.to_string()),
+        })?))
     }
 
     /// Whether each rank has a target of its own.
@@ -93,58 +68,35 @@ impl TargetArguments {
         if self.is_ranked() {
             return Ok(None);
         }
-        let rank =
-            Rank::resolve(self.rank, self.world_size, None, variable).map_err(Failure::Usage)?;
+        let rank = Rank::launched(self.rank, self.world_size, None).map_err(usage)?;
         Ok(rank.filter(|rank| rank.world_size > 1))
     }
 
-    /// Which of so many targets.
-    fn place(&self, targets: u32) -> Result<Rank> {
-        let found = Rank::resolve(self.rank, self.world_size, Some(targets), variable)
-            .map_err(Failure::Usage)?;
-        let Some(rank) = found else {
-            return Err(Failure::Usage(format!(
+    /// Whose target is asked for, of several.
+    fn rank_of_targets(&self) -> Result<Rank> {
+        let targets = u32::try_from(self.target.len())
+            .map_err(|_| Failure::Usage("too many targets".to_owned()))?;
+        let found = Rank::launched(self.rank, self.world_size, Some(targets)).map_err(usage)?;
+        found.ok_or_else(|| {
+            Failure::Usage(format!(
                 "which of the {targets} targets? give --rank, or RANK in the environment"
-            )));
-        };
-        if rank.world_size != targets {
-            return Err(Failure::Usage(format!(
-                "there are {targets} targets for {} ranks: give one for each",
-                rank.world_size
-            )));
-        }
-        Ok(rank)
-    }
-}
-
-/// A variable of the environment; what is no Unicode is no number either, and is said to be none.
-fn variable(name: &str) -> Option<String> {
-    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
-}
-
-impl Target {
-    /// The keys that decide how keys are rewritten: those of all stages.
-    pub(super) fn wanted(&self) -> &Wanted {
-        &self.whole
+            ))
+        })
     }
 
-    /// Which of them are asked for.
-    pub(super) fn part(&self) -> Part<'_> {
-        match &self.kind {
-            Kind::Whole => Part::Whole,
-            Kind::Stage => Part::Open,
-            Kind::Ranked { stage, .. } => Part::Keys(stage),
-        }
-    }
-
-    /// Which stage it is, for people; `None` for a whole model.
-    pub(super) fn describe(&self) -> Option<String> {
-        match &self.kind {
-            Kind::Whole => None,
-            Kind::Stage => Some("one stage".to_owned()),
-            Kind::Ranked { place, file, .. } => {
-                Some(format!("rank {} of {}, {}", place.rank, place.world_size, file.display()))
+    /// Which stage is asked for, as a line for people; empty for a whole model.
+    pub(super) fn stage_line(&self, rank: Option<Rank>) -> String {
+        let file = rank.and_then(|rank| self.target.get(usize::try_from(rank.rank).ok()?));
+        match (rank, file) {
+            (Some(rank), Some(file)) => {
+                format!("stage: rank {} of {}, {}\n", rank.rank, rank.world_size, file.display())
             }
+            _ if self.stage => "stage: one stage\n".to_owned(),
+            _ => String::new(),
         }
     }
+}
+
+fn usage(error: RankError) -> Failure {
+    Failure::Usage(error.to_string())
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use regraft::config::Config;
 use regraft::error::Error;
-use regraft::library::{self, Library, LoadError, Route};
+use regraft::library::{self, Library, Route};
 use regraft::plan::PlanOptions;
 use regraft::store::{OpenOptions, Store as _, open};
 use serde_json::json;
@@ -17,7 +17,7 @@ use similar::TextDiff;
 use super::check::rule_files;
 use super::console::{Console, one_line};
 use super::summary::counted;
-use super::{Failure, Outcome, Result};
+use super::{Exit, Failure, Result};
 
 /// Test rule files: their examples, and plans against snapshots
 ///
@@ -51,20 +51,20 @@ struct Tally {
     failed: Vec<String>,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let library = Library { allow_outside: arguments.allow_outside };
     let mut total = Tally::default();
     let mut broken = false;
     for file in rule_files(&arguments.rules)? {
         let rules = match library::load_with(&file, library) {
             Ok(rules) => rules,
-            Err(LoadError::Rules(diagnostics)) => {
+            Err(regraft::Failure::Rules(diagnostics)) => {
                 console.findings(&diagnostics.0);
                 total.failed.push(file.clone());
                 broken = true;
                 continue;
             }
-            Err(LoadError::World(error)) => return Err(error.into()),
+            Err(regraft::Failure::World(error)) => return Err(error.into()),
         };
         total.examples += rules.examples.len();
         let failed = library::check_examples(&rules);
@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             counted(total.cases as u64, "case")
         ))?;
     }
-    if broken { Err(Failure::Shown(2)) } else { Ok(Outcome::findings(!total.failed.is_empty())) }
+    if broken { Err(Failure::Shown(2)) } else { Ok(Exit::findings(!total.failed.is_empty())) }
 }
 
 /// The manifests of a rule file's cases, in order.

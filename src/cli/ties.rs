@@ -6,22 +6,23 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use regraft::config::{Config, TieDecision};
+use regraft::conversion::{compare, config_beside};
 use regraft::diagnostic::plain::one_line;
 use regraft::key::Key;
-use regraft::library::{self, HUB, MODEL, Route};
-use regraft::plan::{Equality, Op, Plan, PlanOptions, RuleId, TieOutcome};
-use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open_all};
+use regraft::library::{HUB, MODEL, Route};
+use regraft::plan::{Answer, Op, Plan, PlanOptions, Question, RuleId, TieOutcome, plan_asking};
+use regraft::store::{Counted, OpenOptions, Store, open_all};
 use regraft::store::{Twins, same_place, twins};
 use regraft::tensor::Header;
 use serde::Serialize;
 
 use super::console::{Console, rule_line};
-use super::conversion::{Comparison, beside};
-use super::group::Groups;
-use super::related::Sources;
+use super::conversion::named_rules;
+use super::lines::{Gathered, Line};
+use super::related::SourceKeys;
 use super::size::Size;
 use super::summary::counted;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Shows which tensors are one: by storage, byte for byte, by the file's metadata, and by the rules
 /// of the model; and where these disagree
@@ -66,31 +67,27 @@ pub(super) struct Arguments {
     allow_outside: bool,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
-    let named = arguments
-        .rules
-        .iter()
-        .map(|name| {
-            library::load_with(name, library::Library { allow_outside: arguments.allow_outside })
-        })
-        .collect::<std::result::Result<Vec<_>, _>>()?;
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
+    let named = named_rules(&arguments.rules, arguments.allow_outside)?;
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
     let checkpoint = open_all(&arguments.sources, &options)?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
-        None => beside(&checkpoint)?,
+        None => config_beside(&checkpoint)?,
     };
-    let routes = if named.is_empty() {
-        [
+    let routes = match named {
+        None => [
             Route::by_config(&config, Some(HUB), Some(MODEL))?,
             Route::by_config(&config, Some(MODEL), Some(HUB))?,
-        ]
-    } else {
-        [Route::named(named.clone(), None, None, false)?, Route::named(named, None, None, true)?]
+        ],
+        Some(named) => [
+            Route::named(named.clone(), None, None, false)?,
+            Route::named(named, None, None, true)?,
+        ],
     };
     let reads = checkpoint.has_bytes() && !arguments.no_bytes;
     let source = Counted::new(&checkpoint);
-    let facts = Facts { source: &source, config: &config, tied: arguments.tied, reads };
+    let facts = Asking { source: &source, config: &config, tied: arguments.tied, reads };
     let loading = facts.plan(&routes[0], checkpoint.header(), &|key| Some(Key::from(key)))?;
     let loaded = Header::from_infos(
         loading.targets.iter().map(|target| (target.key.clone(), loading.info(target).clone())),
@@ -99,7 +96,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     // lies in files.
     let saving = facts.saving(&routes[1], &loading, &loaded)?;
     let bytes = if reads { twins(&source)? } else { Vec::new() };
-    let mut found = Ties {
+    let mut found = TiesFound {
         tied: config.tie_policy(arguments.tied),
         rules: routes[0].describe().into_iter().map(|(name, _)| name).collect(),
         storage: same_place(&source)?,
@@ -114,23 +111,23 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
     if console.json {
         console.json(&found)?;
     } else {
-        console.out(&found.text(&checkpoint))?;
+        console.out(&found.text(checkpoint.has_bytes()))?;
         for note in checkpoint.notes() {
             console.note(&format!("note: {note}"));
         }
     }
-    Ok(Outcome::findings(!found.disagreements.is_empty()))
+    Ok(Exit::findings(!found.disagreements.is_empty()))
 }
 
 /// What planning asks.
-struct Facts<'a> {
+struct Asking<'a> {
     source: &'a Counted<'a>,
     config: &'a Config,
     tied: Option<bool>,
     reads: bool,
 }
 
-impl Facts<'_> {
+impl Asking<'_> {
     /// A plan over a header whose keys are tensors of the checkpoint as `origin` says.
     fn plan(
         &self,
@@ -138,27 +135,23 @@ impl Facts<'_> {
         header: &Header,
         origin: &dyn Fn(&str) -> Option<Key>,
     ) -> Result<Plan> {
-        let comparison = Comparison::new(self.source);
-        let equal = |a: &str, b: &str| {
-            let (a, b) = (origin(a)?, origin(b)?);
+        let answer = |question: &Question| {
+            let (Some(a), Some(b)) = (origin(&question.a), origin(&question.b)) else {
+                return Ok(Answer::Unknown);
+            };
             if a == b {
-                return Some(Equality::Equal);
+                return Ok(Answer::Equal);
             }
-            if !self.reads {
-                return None;
-            }
-            comparison.equal(&a, &b)
+            let question = Question { a, b };
+            if self.reads { compare(self.source, &question) } else { Ok(Answer::Unknown) }
         };
         let options = PlanOptions {
             config: self.config.clone(),
             tied: self.tied,
             not_strict: true,
-            equal: Some(&equal),
             ..PlanOptions::default()
         };
-        let plan = regraft::plan(&route.stages(), header, &options);
-        comparison.checked()?;
-        Ok(plan?)
+        Ok(plan_asking(&route.stages(), header, &options, answer)??)
     }
 
     fn saving(&self, route: &Route, loading: &Plan, loaded: &Header) -> Result<Plan> {
@@ -244,7 +237,7 @@ struct Disagreement {
 }
 
 #[derive(Serialize)]
-struct Ties {
+struct TiesFound {
     /// Whether word embeddings are tied, and what decided.
     tied: TieDecision,
     /// Rule files that were asked.
@@ -262,7 +255,7 @@ struct Ties {
     bytes_read: u64,
 }
 
-impl Ties {
+impl TiesFound {
     fn disagree(&mut self) {
         let mut found = Vec::new();
         for tie in &self.declared {
@@ -346,7 +339,7 @@ impl Ties {
             .any(|group| !group.constant && group.keys.contains(a) && group.keys.contains(b))
     }
 
-    fn text(&self, checkpoint: &Checkpoint) -> String {
+    fn text(&self, has_bytes: bool) -> String {
         let mut out = String::new();
         let _ = writeln!(
             out,
@@ -354,28 +347,35 @@ impl Ties {
             if self.tied.tied { "yes" } else { "no" },
             self.tied.because
         );
-        let list =
-            |keys: &[Key]| keys.iter().map(|key| one_line(key)).collect::<Vec<_>>().join(" = ");
-        let _ = writeln!(
-            out,
-            "\none by storage:{}",
-            if self.storage.is_empty() { " none" } else { "" }
-        );
-        for group in &self.storage {
-            let _ = writeln!(out, "  {}", list(group));
+        self.show_facts(has_bytes, &mut out);
+        self.show_metadata(&mut out);
+        self.show_declared(&mut out);
+        let none = if self.disagreements.is_empty() { " none" } else { "" };
+        let _ = writeln!(out, "\ndisagreements:{none}");
+        for one in &self.disagreements {
+            let _ = writeln!(out, "  {}\n    {}", joined(&one.keys, ", "), one.what);
         }
-        let why_not = if checkpoint.has_bytes() { " not compared" } else { " a manifest has none" };
+        let _ = writeln!(out, "\n{} read", Size(self.bytes_read));
+        out
+    }
+
+    /// What storage and bytes say.
+    fn show_facts(&self, has_bytes: bool, out: &mut String) {
+        let none = if self.storage.is_empty() { " none" } else { "" };
+        let _ = writeln!(out, "\none by storage:{none}");
+        for group in &self.storage {
+            let _ = writeln!(out, "  {}", joined(group, " = "));
+        }
         let equal: Vec<&Twins> = self.bytes.iter().filter(|group| !group.constant).collect();
-        let none = if !self.bytes_compared {
-            why_not
-        } else if equal.is_empty() {
-            " none"
-        } else {
-            ""
+        let none = match (self.bytes_compared, has_bytes) {
+            (false, true) => " not compared",
+            (false, false) => " a manifest has none",
+            (true, _) if equal.is_empty() => " none",
+            (true, _) => "",
         };
         let _ = writeln!(out, "\nequal byte for byte:{none}");
         for group in equal {
-            let _ = writeln!(out, "  {}  {}", list(&group.keys), group.info);
+            let _ = writeln!(out, "  {}  {}", joined(&group.keys, " = "), group.info);
         }
         let constant: usize =
             self.bytes.iter().filter(|group| group.constant).map(|group| group.keys.len()).sum();
@@ -386,53 +386,52 @@ impl Ties {
                 counted(constant as u64, "tensor")
             );
         }
-        let _ = writeln!(
-            out,
-            "\nsaid by the metadata:{}",
-            if self.metadata.is_empty() { " nothing" } else { "" }
-        );
-        let mut groups = Groups::new();
+    }
+
+    /// What the files themselves say.
+    fn show_metadata(&self, out: &mut String) {
+        let none = if self.metadata.is_empty() { " nothing" } else { "" };
+        let _ = writeln!(out, "\nsaid by the metadata:{none}");
+        let mut groups = Gathered::new();
         for [alias, kept] in &self.metadata {
-            groups.add_made(alias, Sources::of(kept), ());
+            groups.add_made(alias, SourceKeys::of(kept), ());
         }
         for line in groups.lines() {
-            let times =
-                if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
-            let _ = writeln!(
-                out,
-                "  {} = {}{times}",
-                line.text(),
-                line.sources().into_iter().next().map(|(kept, _)| kept).unwrap_or_default()
-            );
+            let _ = writeln!(out, "  {}", equation(&line));
         }
+    }
+
+    /// What the rules say, and what becomes of it.
+    fn show_declared(&self, out: &mut String) {
         let none = if self.declared.is_empty() { " none of keys that are there" } else { "" };
         let _ = writeln!(out, "\ndeclared by the rules ({}):{none}", self.rules.join(", "));
-        let mut groups = Groups::new();
+        let mut groups = Gathered::new();
         for tie in &self.declared {
             let saving = tie.saving.as_ref().map_or("stays", |saving| saved(saving));
             groups.add_made(
                 &tie.target,
-                Sources::of(&tie.source),
+                SourceKeys::of(&tie.source),
                 (tie.line_text.clone(), loaded(&tie.loading), saving),
             );
         }
         for line in groups.lines() {
             let (rule, loading, saving) = line.shared;
-            let source =
-                line.sources().into_iter().next().map(|(source, _)| source).unwrap_or_default();
-            let times =
-                if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
-            let _ = writeln!(out, "  {} = {}{times}", line.text(), source);
+            let _ = writeln!(out, "  {}", equation(&line));
             let _ = writeln!(out, "    by {rule}\n    loading: {loading}\n    saving: {saving}");
         }
-        let none = if self.disagreements.is_empty() { " none" } else { "" };
-        let _ = writeln!(out, "\ndisagreements:{none}");
-        for one in &self.disagreements {
-            let _ = writeln!(out, "  {}\n    {}", list(&one.keys).replace(" = ", ", "), one.what);
-        }
-        let _ = writeln!(out, "\n{} read", Size(self.bytes_read));
-        out
     }
+}
+
+/// Keys in one line.
+fn joined(keys: &[Key], between: &str) -> String {
+    keys.iter().map(|key| one_line(key)).collect::<Vec<_>>().join(between)
+}
+
+/// Keys that are each one tensor with another, and how many they are.
+fn equation<S>(line: &Line<'_, S>) -> String {
+    let source = line.sources().into_iter().next().map(|(source, _)| source).unwrap_or_default();
+    let times = if line.count() > 1 { format!("  x {}", line.count()) } else { String::new() };
+    format!("{} = {source}{times}", line.text())
 }
 
 fn loaded(outcome: &TieOutcome) -> String {

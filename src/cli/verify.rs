@@ -8,7 +8,7 @@ use regraft::execute::verify;
 use super::console::Console;
 use super::size::Size;
 use super::summary::counted;
-use super::{Outcome, Result};
+use super::{Exit, Result};
 
 /// Compare files with the checksums that `apply --checksums` wrote
 #[derive(clap::Args)]
@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     directory: PathBuf,
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let verified = verify(&arguments.directory)?;
     if console.json {
         console.json(&verified)?;
@@ -34,5 +34,5 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
             ))?;
         }
     }
-    Ok(Outcome::findings(!verified.findings.is_empty()))
+    Ok(Exit::findings(!verified.findings.is_empty()))
 }

@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::Lane;
 use super::patch::{PatchOptions, stay};
-use super::write::shards::{Item, grouped};
+use super::write::shards::{grouped, written};
 use super::write::{WriteOptions, kept};
 use crate::error::Result;
-use crate::execute::fuse::compile::{Layout, compile};
+use crate::execute::fuse::compile::{Layout, RowMajor, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::{NodeId, Plan};
 use crate::store::Checkpoint;
@@ -42,18 +42,14 @@ pub struct FileLanes {
 /// As [`write()`](super::write()), for inconsistent plans.
 pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Result<Lanes> {
     let kept = kept(plan, options.ties);
-    let program = compile(plan, &kept, MAX_PIECES)?;
+    let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let temporary = |node: NodeId| program.temporaries.contains(&node);
-    let items: Vec<Item<'_>> = kept
-        .iter()
-        .enumerate()
-        .map(|(i, t)| (i, &plan.targets[*t].key, plan.info(&plan.targets[*t])))
-        .collect();
+    let tensors = written(plan, &kept);
     let limit = if options.single { None } else { options.max_shard_size };
     let mut lanes = Lanes { bytes: BTreeMap::new(), files: Vec::new(), in_place: None };
-    for (name, group) in grouped(&items, limit, "model.safetensors")? {
+    for (name, group) in grouped(&tensors, limit, "model.safetensors")? {
         let mut bytes = BTreeMap::new();
-        for layout in group.iter().filter_map(|(item, ..)| program.layouts.get(*item)) {
+        for layout in group.iter().filter_map(|tensor| program.layouts.get(tensor.number)) {
             add(layout, &temporary, &mut bytes);
         }
         for (lane, more) in &bytes {

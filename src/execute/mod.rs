@@ -6,24 +6,33 @@
 //! the reference.
 
 mod fuse;
+#[cfg(feature = "files")]
 mod lanes;
 pub mod naive;
+#[cfg(feature = "files")]
 mod patch;
+mod rank;
 mod report;
 mod value;
 mod view;
+#[cfg(feature = "files")]
 mod write;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
+#[cfg(feature = "files")]
 pub use lanes::{FileLanes, Lanes, lanes};
+#[cfg(feature = "files")]
 pub use patch::{PatchOptions, Recovery, patch, recover};
+pub use rank::{Rank, RankError};
 pub use report::{Lane, Report};
 pub use view::{Sharing, sharing};
 pub use view::{Views, views, views_over, views_until};
+#[cfg(feature = "files")]
 pub use write::{CHECKSUMS, Verified, verify};
-pub use write::{Progress, Rank, Ties, WriteOptions, write};
+#[cfg(feature = "files")]
+pub use write::{Progress, Ties, WriteOptions, write};
 
 /// Whether to go on: an error if not.
 fn not_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {

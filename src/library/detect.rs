@@ -14,7 +14,8 @@ use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
 
 use super::{ALWAYS_FIRST, names, rules};
-use crate::check::{Keys, Rule, Rules, Side, SideItem, Step, StepKind};
+use crate::check::reading::{Act, ReadRule, Reading, Rewrite};
+use crate::check::{Direction, Keys, Rules, Side, SideItem};
 use crate::config::Config;
 use crate::key::{Atom, Binding, Bindings, Part, Pattern, PatternSet, Segments};
 use crate::syntax::ast::Arrow;
@@ -63,6 +64,7 @@ const WRAPPERS: [&str; 2] = [ALWAYS_FIRST, "peft"];
 
 /// How well a rule file explains a checkpoint in one of its layouts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Detection {
     /// The rule file.
     pub rules: String,
@@ -88,6 +90,7 @@ pub struct Detection {
 
 /// A wrapper around keys, as `strip` takes it off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Wrapper {
     /// Its segments.
     pub name: String,
@@ -113,7 +116,7 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
             continue;
         }
         let [as_left, as_right] =
-            [true, false].map(|left| Reader::new(rules, left).explain(&kinds, &telling));
+            [true, false].map(|left| Vocabulary::new(rules, left).explain(&kinds, &telling));
         for (layout, leads_to, own, other) in
             [(left, right, &as_left, &as_right), (right, left, &as_right, &as_left)]
         {
@@ -148,9 +151,11 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
 fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
     let mut keys: Vec<String> = header.tensors.keys().map(|key| key.as_str().to_owned()).collect();
     let mut found: IndexMap<String, u64> = IndexMap::new();
-    for step in WRAPPERS.iter().filter_map(|name| rules(name)).flat_map(|rules| &rules.steps) {
-        match &step.kind {
-            StepKind::StripAnywhere { wrappers } => {
+    let files = WRAPPERS.iter().filter_map(|name| rules(name));
+    let statements = files.flat_map(|rules| Reading::of(rules, Direction::Forward).statements());
+    for statement in statements {
+        match statement.act {
+            Act::StripAnywhere { wrappers } => {
                 let single: Vec<&str> = wrappers
                     .iter()
                     .filter_map(
@@ -174,7 +179,7 @@ fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
                     *key = rest.join(".");
                 }
             }
-            StepKind::StripLeading { wrappers, if_wanted: false } => {
+            Act::StripLeading { wrappers, if_wanted: false } => {
                 for wrapper in wrappers.iter().map(|wrapper| wrapper.join(".")) {
                     let without = |key: &String| {
                         Some(key.strip_prefix(&wrapper)?.strip_prefix('.')?.to_owned())
@@ -191,7 +196,16 @@ fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
                     keys = shorter;
                 }
             }
-            _ => {}
+            Act::StripLeading { .. }
+            | Act::Rewrite(_)
+            | Act::Prefix(_)
+            | Act::Drop(_)
+            | Act::Keep(_)
+            | Act::Cast { .. }
+            | Act::Tie(_)
+            | Act::Create { .. }
+            | Act::Expect { .. }
+            | Act::When { .. } => {}
         }
     }
     (keys, found.into_iter().map(|(name, keys)| Wrapper { name, keys }).collect())
@@ -239,8 +253,8 @@ impl Telling {
     fn new(files: &[(&str, &Rules)]) -> Self {
         let mut spoken: HashMap<String, usize> = HashMap::new();
         for (_, rules) in files {
-            let readers = [Reader::new(rules, true), Reader::new(rules, false)];
-            let words: HashSet<&str> = readers.iter().flat_map(Reader::words).collect();
+            let vocabularies = [Vocabulary::new(rules, true), Vocabulary::new(rules, false)];
+            let words: HashSet<&str> = vocabularies.iter().flat_map(Vocabulary::words).collect();
             // The order of a set doesn't show in counts.
             #[allow(clippy::iter_over_hash_type)]
             for word in words {
@@ -294,25 +308,17 @@ fn kind(key: &str) -> String {
     segments.join(".")
 }
 
-/// A rule as it is read from one side.
-struct Reading<'r> {
-    sources: &'r [Side],
-    targets: &'r [Side],
-    unless: &'r [Keys],
-    captures: usize,
-}
-
 /// The rules of one statement.
 struct Group<'r> {
     patterns: Vec<(&'r Pattern, usize)>,
     /// Those of rules that need not find anything.
     optional: Vec<bool>,
-    rules: Vec<Reading<'r>>,
+    rules: Vec<ReadRule<'r>>,
 }
 
 /// What a file speaks of, read from one of its layouts.
 #[derive(Default)]
-struct Reader<'r> {
+struct Vocabulary<'r> {
     groups: Vec<Group<'r>>,
     /// Patterns of ties.
     ties: Vec<&'r Pattern>,
@@ -320,45 +326,42 @@ struct Reader<'r> {
     prefixes: Vec<&'r [String]>,
 }
 
-impl<'r> Reader<'r> {
+impl<'r> Vocabulary<'r> {
     fn new(rules: &'r Rules, left: bool) -> Self {
-        let mut reader = Self::default();
-        reader.collect(&rules.steps, left);
-        if !left {
-            reader.groups.reverse();
+        let mut vocabulary = Self::default();
+        let direction = if left { Direction::Forward } else { Direction::Reverse };
+        for statement in Reading::of(rules, direction).everywhere() {
+            vocabulary.read(statement.act);
         }
         for example in &rules.examples {
             match (left, example.arrow) {
-                (true, _) => reader.examples.extend(example.left.iter().map(String::as_str)),
+                (true, _) => vocabulary.examples.extend(example.left.iter().map(String::as_str)),
                 (false, Arrow::TwoWay) => {
-                    reader.examples.extend(example.right.iter().map(String::as_str))
+                    vocabulary.examples.extend(example.right.iter().map(String::as_str))
                 }
                 (false, _) => {}
             }
         }
-        reader
+        vocabulary
     }
 
-    fn collect(&mut self, steps: &'r [Step], left: bool) {
-        for step in steps {
-            match &step.kind {
-                StepKind::Rewrite(rules) => self.groups.push(group(rules, left)),
-                StepKind::Reversed(inner) => {
-                    let start = self.groups.len();
-                    self.collect(inner, !left);
-                    // They are read last to first.
-                    self.groups[start..].reverse();
-                }
-                StepKind::When { then, otherwise, .. } => {
-                    self.collect(then, left);
-                    self.collect(otherwise, left);
-                }
-                StepKind::Tie(tie) => self
-                    .ties
-                    .extend(tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges)),
-                StepKind::Prefix(prefix) => self.prefixes.push(prefix),
-                _ => {}
+    fn read(&mut self, act: Act<'r>) {
+        match act {
+            Act::Rewrite(rewrite) => self.groups.push(group(rewrite)),
+            Act::Tie(tie) => {
+                self.ties.extend(tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges))
             }
+            Act::Prefix(prefix) => self.prefixes.push(prefix),
+            // What takes keys away or shortens them tells of no layout, and neither does what is
+            // made; the statements of a `when` come after it.
+            Act::StripAnywhere { .. }
+            | Act::StripLeading { .. }
+            | Act::Drop(_)
+            | Act::Keep(_)
+            | Act::Cast { .. }
+            | Act::Create { .. }
+            | Act::Expect { .. }
+            | Act::When { .. } => {}
         }
     }
 
@@ -432,19 +435,13 @@ fn room(pattern: &Pattern) -> usize {
     pattern.slots().last().map_or(0, |slot| usize::from(slot.0) + 1)
 }
 
-fn group(rules: &[Rule], left: bool) -> Group<'_> {
+fn group(rewrite: Rewrite<'_>) -> Group<'_> {
     let mut group = Group { patterns: Vec::new(), optional: Vec::new(), rules: Vec::new() };
-    for rule in rules.iter().filter(|rule| left || rule.arrow == Arrow::TwoWay) {
-        let (sources, targets, unless) = if left {
-            (&rule.left, &rule.right, &rule.unless_left)
-        } else {
-            (&rule.right, &rule.left, &rule.unless_right)
-        };
-        group
-            .patterns
-            .extend(sources.iter().filter_map(|side| Some((pattern_of(side)?, group.rules.len()))));
-        group.optional.resize(group.patterns.len(), rule.optional);
-        group.rules.push(Reading { sources, targets, unless, captures: rule.captures.len() });
+    for read in rewrite.rules() {
+        let sources = read.sources().iter().filter_map(pattern_of);
+        group.patterns.extend(sources.map(|pattern| (pattern, group.rules.len())));
+        group.optional.resize(group.patterns.len(), read.rule.optional);
+        group.rules.push(read);
     }
     group
 }
@@ -468,16 +465,17 @@ impl<'r> Group<'r> {
             for number in &candidates {
                 let (pattern, rule) = self.patterns[*number as usize];
                 let rule = &self.rules[rule];
-                let mut bindings = Bindings::new(rule.captures.max(room(pattern)));
-                if !pattern.matches(key, &segments, &mut bindings) || rule.excepts(key, &segments) {
+                let mut bindings = Bindings::new(rule.rule.captures.len().max(room(pattern)));
+                if !pattern.matches(key, &segments, &mut bindings) || excepts(rule, key, &segments)
+                {
                     continue;
                 }
                 let target = rule
-                    .targets
+                    .targets()
                     .iter()
                     .filter_map(pattern_of)
                     .find_map(|target| target.render(key, &bindings));
-                if target.as_ref() == Some(key) && rule.sources.len() == 1 {
+                if target.as_ref() == Some(key) && rule.sources().len() == 1 {
                     continue;
                 }
                 let words = met(pattern, &bindings);
@@ -495,13 +493,12 @@ impl<'r> Group<'r> {
     }
 }
 
-impl Reading<'_> {
-    fn excepts(&self, key: &str, segments: &Segments) -> bool {
-        self.unless
-            .iter()
-            .map(Keys::without_ranges)
-            .any(|pattern| pattern.matches(key, segments, &mut Bindings::new(room(pattern))))
-    }
+/// Whether a rule leaves a key alone.
+fn excepts(rule: &ReadRule<'_>, key: &str, segments: &Segments) -> bool {
+    rule.unless_source()
+        .iter()
+        .map(Keys::without_ranges)
+        .any(|pattern| pattern.matches(key, segments, &mut Bindings::new(room(pattern))))
 }
 
 /// A layout of an embedded file that half of the keys are in, and more than in the one it leads to:
@@ -514,7 +511,7 @@ pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'
         let rules = rules(name)?;
         let (left, right) = rules.layouts.as_ref()?;
         let [as_left, as_right] =
-            [true, false].map(|left| Reader::new(rules, left).explain(&kinds, &telling).keys);
+            [true, false].map(|left| Vocabulary::new(rules, left).explain(&kinds, &telling).keys);
         [(left, right, as_left, as_right), (right, left, as_right, as_left)].into_iter().find_map(
             |(layout, leads_to, own, other)| {
                 let is_it = !SHARED.contains(&layout.as_str())

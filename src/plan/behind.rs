@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use indexmap::IndexMap;
 
-use super::counted;
 use crate::key::Key;
+use crate::plan::counted;
 
 /// The most segments of such a prefix.
 const LONGEST: usize = 8;

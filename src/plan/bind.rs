@@ -3,7 +3,6 @@
 
 use regex::Regex;
 
-use super::lower::Number;
 use crate::check::keys::ranges;
 use crate::check::op::{Made, Op, OpUse};
 use crate::check::value::{Captures, Environment, LENGTHS, Scope, Value};
@@ -11,6 +10,7 @@ use crate::check::{Capture, CaptureKind, Direction, Keys, Rule, Side, SideItem};
 use crate::diagnostic::codes::BAD_VALUE;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
+use crate::plan::lower::Number;
 use crate::syntax::ast::Expr;
 
 /// A rule that is ready to apply.
@@ -179,6 +179,14 @@ impl BoundRule<'_> {
             scope,
             environment,
         )
+    }
+
+    /// What a rename makes of a key that it has matched, if there is such a key.
+    pub(super) fn renamed(&self, key: &str, bindings: &Bindings) -> Option<String> {
+        match &self.targets.first()?.item {
+            BoundItem::Pattern(target) => target.render(key, bindings),
+            BoundItem::Regex(_) | BoundItem::Made(_) => None,
+        }
     }
 
     /// Whether what the key would become is something that nothing may become.

@@ -17,17 +17,18 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
 use smallvec::SmallVec;
 
-use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
-
-use super::graph::{Graph, Walks};
-use super::node::{Node, NodeId, Op, RuleId};
-use super::state::Entry;
-use super::{Planner, counted};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::QUANTIZED_BLOCK;
 use crate::key::Key;
+use crate::plan::context::Context;
+use crate::plan::counted;
+use crate::plan::draft::Draft;
+use crate::plan::graph::{Graph, Walks};
+use crate::plan::node::{Node, NodeId, Op, RuleId};
+use crate::plan::state::Entry;
 use crate::tensor::Shape;
 
 /// Scales of one tensor that are compared one by one.
@@ -44,145 +45,69 @@ const FILLED: u64 = u64::MAX;
 /// What a tensor of scales becomes, and the last rule that made each.
 type Users = SmallVec<[(NodeId, Option<RuleId>); 2]>;
 
-/// What is wrong with targets that one rule made.
-type Findings = BTreeMap<(Option<RuleId>, &'static str), (String, Vec<String>)>;
+/// What is wrong with targets, by the rule that made them and by kind: a message, and their keys.
+#[derive(Default)]
+struct Wrong(BTreeMap<ByRule, (String, Vec<String>)>);
 
-impl Planner<'_> {
-    /// Refuses what cuts through quantization blocks, or moves them without their scales.
-    pub(super) fn check_blocks(&mut self, entries: &[Entry]) {
-        let is_source = |id: NodeId| matches!(self.graph.node(id).op, Op::Source { .. });
-        if entries.iter().all(|entry| is_source(entry.node)) {
-            return;
-        }
-        let quantized = quantized(&self.graph, self.options.config.clone());
-        if quantized.iter().next().is_none() {
-            return;
-        }
-        let (blocks, from) = follow(&self.graph, &quantized);
-        let check = Check {
-            graph: &self.graph,
-            blocks,
-            from,
-            quantized,
-            steps: Cell::new(0),
-            seen: RefCell::default(),
-        };
-        let mut are_scales: ByNode<()> = ByNode::default();
-        for (_, it) in check.quantized.iter() {
-            are_scales.insert(it.scales, ());
-        }
-        // By scales of the checkpoint, what they become.
-        let mut using: ByNode<Users> = ByNode::default();
-        for entry in entries {
-            let (node, rule) = (check.unconverted(entry.node), entry.rules.last().copied());
-            // What is in blocks is made of quantized tensors, not of scales.
-            if check.blocks[node.0 as usize] != Blocks::None {
-                continue;
-            }
-            check.leaves(node, |leaf| {
-                if are_scales.get(leaf).is_some() {
-                    using.get_or_default(leaf).push((node, rule));
-                }
-            });
-        }
-        let dequantizes = self
-            .graph
-            .nodes
-            .iter()
-            .any(|node| matches!(node.op, Op::DequantBlocks { .. } | Op::DequantMxfp4));
-        // Results come in the order of their keys, and those of the scales likewise: what follows
-        // the last pair is looked at first.
-        let mut next: ByNode<usize> = ByNode::default();
-        let mut findings = Findings::new();
-        for entry in entries {
-            let rule = entry.rules.last().copied();
-            let mut say = |rule: Option<RuleId>, kind: &'static str, message: String| {
-                findings
-                    .entry((rule, kind))
-                    .or_insert_with(|| (message, Vec::new()))
-                    .1
-                    .push(entry.key.to_string());
-            };
-            let source = check.from[entry.node.0 as usize];
-            let used = check
-                .quantized
-                .get(source)
-                .and_then(|it| using.get(it.scales))
-                .map(SmallVec::as_slice)
-                .unwrap_or_default();
-            match (&self.graph.node(entry.node).op, &check.blocks[entry.node.0 as usize]) {
-                (_, Blocks::Broken(broken)) => {
-                    say(rule, "cut", check.described(broken.source, &broken.why))
-                }
-                (Op::Source { .. }, Blocks::Of(_)) => {
-                    let own = check.quantized.get(source).map(|it| it.scales);
-                    if let Some((_, by)) =
-                        used.first().filter(|_| used.iter().all(|(scales, _)| Some(*scales) != own))
-                    {
-                        say(
-                            *by,
-                            "scales",
-                            check.described(source, "its scales are moved, and it is not"),
-                        );
-                    }
-                }
-                (_, Blocks::Of(_)) if !used.is_empty() => {
-                    let next = next.get_or_default(source);
-                    let at = (0..used.len())
-                        .map(|at| (*next + at) % used.len())
-                        .find(|at| check.mirrors(entry.node, used[*at].0, 0));
-                    match at {
-                        Some(at) => *next = at + 1,
-                        None if used
-                            .iter()
-                            .any(|(scales, _)| check.lies_as(entry.node, *scales)) => {}
-                        None => say(
-                            rule,
-                            "moved",
-                            check.described(
-                                source,
-                                "it is moved, and its scales are not moved along",
-                            ),
-                        ),
-                    }
-                }
-                _ => {}
-            }
-            for (weight, scales) in
-                if dequantizes { check.dequantized(entry.node) } else { Vec::new() }
-            {
-                match &check.blocks[weight.0 as usize] {
-                    Blocks::Broken(broken) => {
-                        say(rule, "cut", check.described(broken.source, &broken.why))
-                    }
-                    Blocks::Of(_)
-                        if !check.mirrors(weight, scales, 0) && !check.lies_as(weight, scales) =>
-                    {
-                        let source = check.from[weight.0 as usize];
-                        say(
-                            rule,
-                            "moved",
-                            check.described(
-                                source,
-                                "it is dequantized with other scales than its own",
-                            ),
-                        );
-                    }
-                    _ => {}
-                }
-            }
-        }
-        for ((rule, _), (message, keys)) in findings {
+/// A rule, and in which way it is wrong.
+type ByRule = (Option<RuleId>, &'static str);
+
+impl Wrong {
+    fn say(&mut self, rule: Option<RuleId>, kind: &'static str, key: &Key, message: String) {
+        let (_, keys) = self.0.entry((rule, kind)).or_insert_with(|| (message, Vec::new()));
+        keys.push(key.to_string());
+    }
+
+    fn report(self, draft: &mut Draft) {
+        for ((rule, _), (message, keys)) in self.0 {
             let mut finding = Diagnostic::error(QUANTIZED_BLOCK, message);
-            if let Some(place) = rule.and_then(|rule| self.places.get(&rule)) {
-                finding =
-                    finding.at(place.clone(), format!("gives {} so", counted(keys.len(), "key")));
+            if let Some(place) = rule.and_then(|rule| draft.places.get(&rule)) {
+                let gives = format!("gives {} so", counted(keys.len(), "key"));
+                finding = finding.at(place.clone(), gives);
             }
-            let finding = finding.keys(keys).hint("move tensor and scales by one rule, in whole blocks: `{t: weight|weight_scale_inv}`");
-            self.findings
+            let finding = finding.keys(keys).hint(
+                "move tensor and scales by one rule, in whole blocks: `{t: weight|weight_scale_inv}`",
+            );
+            draft
+                .findings
                 .push(finding.hint("or dequantize first: `via dequant_fp8`, `via dequant_mxfp4`"));
         }
     }
+}
+
+/// Refuses what cuts through quantization blocks, or moves them without their scales.
+pub(super) fn check_blocks(context: &Context<'_>, draft: &mut Draft, entries: &[Entry]) {
+    let is_source = |id: NodeId| matches!(draft.graph.node(id).op, Op::Source { .. });
+    if entries.iter().all(|entry| is_source(entry.node)) {
+        return;
+    }
+    let quantized = quantized(&draft.graph, context.options.config.clone());
+    if quantized.iter().next().is_none() {
+        return;
+    }
+    let (blocks, from) = follow(&draft.graph, &quantized);
+    let check = Check {
+        graph: &draft.graph,
+        blocks,
+        from,
+        quantized,
+        steps: Cell::new(0),
+        seen: RefCell::default(),
+    };
+    let using = check.users(entries);
+    let is_dequant = |node: &Node| matches!(node.op, Op::DequantBlocks { .. } | Op::DequantMxfp4);
+    let dequantizes = draft.graph.nodes.iter().any(is_dequant);
+    // Results come in the order of their keys, and those of the scales likewise: what follows
+    // the last pair is looked at first.
+    let mut next: ByNode<usize> = ByNode::default();
+    let mut wrong = Wrong::default();
+    for entry in entries {
+        check.moved(entry, &using, &mut next, &mut wrong);
+        if dequantizes {
+            check.dequantized_by(entry, &mut wrong);
+        }
+    }
+    wrong.report(draft);
 }
 
 struct Check<'a> {
@@ -198,6 +123,90 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// By scales of the checkpoint, what they become.
+    fn users(&self, entries: &[Entry]) -> ByNode<Users> {
+        let mut are_scales: ByNode<()> = ByNode::default();
+        for (_, it) in self.quantized.iter() {
+            are_scales.insert(it.scales, ());
+        }
+        let mut using: ByNode<Users> = ByNode::default();
+        for entry in entries {
+            let (node, rule) = (self.unconverted(entry.node), entry.rules.last().copied());
+            // What is in blocks is made of quantized tensors, not of scales.
+            if self.blocks[node.0 as usize] != Blocks::None {
+                continue;
+            }
+            self.leaves(node, |leaf| {
+                if are_scales.get(leaf).is_some() {
+                    using.get_or_default(leaf).push((node, rule));
+                }
+            });
+        }
+        using
+    }
+
+    /// Whether what an entry is made of was cut, or moved apart from its scales.
+    fn moved(
+        &self,
+        entry: &Entry,
+        using: &ByNode<Users>,
+        next: &mut ByNode<usize>,
+        wrong: &mut Wrong,
+    ) {
+        let rule = entry.rules.last().copied();
+        let source = self.from[entry.node.0 as usize];
+        let own = self.quantized.get(source).map(|it| it.scales);
+        let used = own.and_then(|own| using.get(own)).map(SmallVec::as_slice).unwrap_or_default();
+        match (&self.graph.node(entry.node).op, &self.blocks[entry.node.0 as usize]) {
+            (_, Blocks::Broken(broken)) => {
+                wrong.say(rule, "cut", &entry.key, self.described(broken.source, &broken.why));
+            }
+            (Op::Source { .. }, Blocks::Of(_)) => {
+                if let Some((_, by)) =
+                    used.first().filter(|_| used.iter().all(|(scales, _)| Some(*scales) != own))
+                {
+                    let why = self.described(source, "its scales are moved, and it is not");
+                    wrong.say(*by, "scales", &entry.key, why);
+                }
+            }
+            (_, Blocks::Of(_)) if !used.is_empty() => {
+                let next = next.get_or_default(source);
+                let at = (0..used.len())
+                    .map(|at| (*next + at) % used.len())
+                    .find(|at| self.mirrors(entry.node, used[*at].0, 0));
+                match at {
+                    Some(at) => *next = at + 1,
+                    None if used.iter().any(|(scales, _)| self.lies_as(entry.node, *scales)) => {}
+                    None => {
+                        let why = "it is moved, and its scales are not moved along";
+                        wrong.say(rule, "moved", &entry.key, self.described(source, why));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether an entry is dequantized with the scales that belong to it, in whole blocks.
+    fn dequantized_by(&self, entry: &Entry, wrong: &mut Wrong) {
+        let rule = entry.rules.last().copied();
+        for (weight, scales) in self.dequantized(entry.node) {
+            match &self.blocks[weight.0 as usize] {
+                Blocks::Broken(broken) => {
+                    wrong.say(rule, "cut", &entry.key, self.described(broken.source, &broken.why));
+                }
+                Blocks::Of(_)
+                    if !self.mirrors(weight, scales, 0) && !self.lies_as(weight, scales) =>
+                {
+                    let source = self.from[weight.0 as usize];
+                    let why = "it is dequantized with other scales than its own";
+                    wrong.say(rule, "moved", &entry.key, self.described(source, why));
+                }
+                _ => {}
+            }
+        }
+    }
+
     fn key(&self, id: NodeId) -> Key {
         match &self.graph.node(id).op {
             Op::Source { key } => key.clone(),

@@ -6,16 +6,20 @@ use std::collections::{HashMap, HashSet};
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::behind::Behind;
-use super::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
-use super::pass::strip::Stray;
-use super::state::Entry;
-use super::{Part, Planner, counted};
 use crate::diagnostic::codes::{
     MISMATCHED_KEY, MISSING_KEY, NO_KEYS, SHAPE, TIE_APPLIED, UNEXPECTED_KEY,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity, did_you_mean};
 use crate::key::{Key, natural_order};
+use crate::plan::behind::Behind;
+use crate::plan::blocks::check_blocks;
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::modules::check_modules;
+use crate::plan::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
+use crate::plan::pass::strip::Stray;
+use crate::plan::state::Entry;
+use crate::plan::{Part, counted};
 use crate::tensor::TensorInfo;
 
 /// How the keys of a plan meet the target manifest.
@@ -39,278 +43,267 @@ const SEARCHED: usize = 2000;
 /// Ways in which keys are mismatched that are told of.
 const KINDS: usize = 3;
 
-impl Planner<'_> {
-    pub(super) fn finish(mut self) -> Result<Plan, Diagnostics> {
-        if self.failed() {
-            return Err(Diagnostics(self.draft.findings));
-        }
-        let mut entries = self.state.take_all();
-        entries.sort_by(|a, b| natural_order(&a.key, &b.key));
-        self.share(&mut entries);
-        let report = self.meet_wanted(&mut entries);
-        if report.is_none() {
-            let strays = std::mem::take(&mut self.strays);
-            self.findings.extend(strays.into_iter().map(Stray::note));
-        }
-        let kept = std::mem::take(&mut self.ties.kept);
-        let kept: Vec<Key> = kept
-            .into_iter()
-            .filter(|key| !self.state.contains(key) && self.asks_for(key))
-            .collect();
-        if self.failed() {
-            return Err(Diagnostics(self.draft.findings));
-        }
-        self.refuse_no_keys(&entries, &kept);
-        if self.failed() {
-            return Err(Diagnostics(self.draft.findings));
-        }
-        self.check_blocks(&entries);
-        if self.failed() {
-            return Err(Diagnostics(self.draft.findings));
-        }
-        self.check_modules(&entries);
-        if self.failed() {
-            return Err(Diagnostics(self.draft.findings));
-        }
-        let needed = self.reachable(&entries);
-        let mut dropped = Vec::new();
-        // Every key of the header became a source when it was loaded.
-        for (key, _) in self.draft.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
-            match self.draft.dropped.get(key) {
-                Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
-                None if self.options.wanted.is_some() => {
-                    dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted })
-                }
-                None => {
-                    let finding = Diagnostic::error(
-                        SHAPE,
-                        "a tensor of the checkpoint would be lost: no target uses it and no rule drops it",
-                    );
-                    self.draft.findings.push(
-                        finding
-                            .keys([key.as_str()])
-                            .hint("this is a fault of regraft, please report it"),
-                    );
-                }
-            }
-        }
-        if self.failed() {
-            return Err(Diagnostics(self.draft.findings));
-        }
-        dropped.sort_by(|a, b| natural_order(&a.key, &b.key));
-        let (nodes, numbers) = retain(self.draft.graph.nodes, &needed);
-        let targets = name_ties(entries, &numbers);
-        Ok(Plan {
-            nodes,
-            targets,
-            dropped,
-            rules: self.draft.rules,
-            verdict: overall(&self.verdicts),
-            tied: Some(self.decision),
-            renamed: self.draft.renamed,
-            lost: self.draft.lost,
-            report,
-            kept,
-            ties: self.draft.ties.facts,
-            findings: self.draft.findings,
-        })
+pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Diagnostics> {
+    if draft.failed() {
+        return Err(Diagnostics(draft.findings));
     }
-
-    /// Whether the part of the target manifest that counts asks for a key; every key is asked for
-    /// without a manifest.
-    fn asks_for(&self, key: &str) -> bool {
-        match (self.options.part, self.options.wanted) {
-            (Part::Keys(part), _) => part.contains(key),
-            (Part::Whole | Part::Open, Some(wanted)) => wanted.contains(key),
-            (Part::Whole | Part::Open, None) => true,
-        }
+    let mut entries = draft.state.take_all();
+    entries.sort_by(|a, b| natural_order(&a.key, &b.key));
+    share(context, &mut draft, &mut entries);
+    let report = meet_wanted(context, &mut draft, &mut entries);
+    if report.is_none() {
+        let strays = std::mem::take(&mut draft.strays);
+        draft.findings.extend(strays.into_iter().map(Stray::note));
     }
-
-    /// A result without a key is a mistake, whatever was allowed; but a part that asks for nothing
-    /// gets nothing, and of a part whose others aren't known, a checkpoint may hold nothing.
-    fn refuse_no_keys(&mut self, entries: &[Entry], kept: &[Key]) {
-        let asks_for_nothing = match (self.options.part, self.options.wanted) {
-            (Part::Keys(part), _) => part.keys.is_empty(),
-            (Part::Open, _) => true,
-            _ => false,
-        };
-        if !entries.is_empty()
-            || !kept.is_empty()
-            || self.header.tensors.is_empty()
-            || asks_for_nothing
-        {
-            return;
-        }
-        let all = counted(self.header.tensors.len(), "key");
-        let finding = Diagnostic::error(
-            NO_KEYS,
-            format!("nothing is left: no key of the result comes from the {all} of the checkpoint"),
-        );
-        let hint = match self.options.wanted {
-            Some(_) => {
-                "is the target manifest one of this model, and in the layout that comes out?"
-            }
-            None => "a `drop` or a `keep` took them all",
-        };
-        let finding =
-            finding.keys(self.header.tensors.keys().take(5).map(|key| key.as_str())).hint(hint);
-        self.findings.push(finding);
+    let kept = std::mem::take(&mut draft.ties.kept);
+    let kept: Vec<Key> = kept
+        .into_iter()
+        .filter(|key| !draft.state.contains(key) && asks_for(context, key))
+        .collect();
+    if draft.failed() {
+        return Err(Diagnostics(draft.findings));
     }
-
-    /// What the module that loads holds as one tensor isn't missing where another of its keys is
-    /// given.
-    fn share(&mut self, entries: &mut Vec<Entry>) {
-        let given: HashMap<&Key, &Entry> =
-            entries.iter().map(|entry| (&entry.key, entry)).collect();
-        let mut made: Vec<Entry> = Vec::new();
-        let mut seen: HashSet<&Key> = HashSet::new();
-        for group in self.options.shared {
-            let Some(source) = group.iter().find_map(|key| given.get(key)) else { continue };
-            for key in group
-                .iter()
-                .filter(|key| !given.contains_key(key) && !self.ties.kept.contains(*key))
-            {
-                if self.asks_for(key) && seen.insert(key) {
-                    made.push(Entry { key: key.clone(), tied: true, ..(*source).clone() });
-                }
-            }
-        }
-        if made.is_empty() {
-            return;
-        }
-        let are = if made.len() == 1 {
-            "1 key that is missing is".to_owned()
-        } else {
-            format!("{} keys that are missing are", made.len())
-        };
-        let message = format!("{are} one tensor with what is given, in the module that loads");
-        self.draft.findings.push(
-            Diagnostic::note(TIE_APPLIED, message)
-                .keys(made.iter().map(|entry| entry.key.as_str())),
-        );
-        entries.extend(made);
-        entries.sort_by(|a, b| natural_order(&a.key, &b.key));
+    refuse_no_keys(context, &mut draft, &entries, &kept);
+    if draft.failed() {
+        return Err(Diagnostics(draft.findings));
     }
-
-    /// Leaves out what the target manifest doesn't ask for, and reports how it is met.
-    fn meet_wanted(&mut self, entries: &mut Vec<Entry>) -> Option<Report> {
-        let wanted = self.options.wanted?;
-        let mut report = Report::default();
-        let given: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-        let part = if let Part::Keys(part) = self.options.part { part } else { wanted };
-        let is_missing =
-            |key: &&Key| !given.contains(key.as_str()) && !self.ties.kept.contains(*key);
-        report.missing = part.keys.keys().filter(is_missing).cloned().collect();
-        report.missing.sort_by(|a, b| natural_order(a, b));
-        // A tensor that is asked for by another of its keys is not lost.
-        let taken: HashSet<NodeId> = entries
-            .iter()
-            .filter(|entry| wanted.contains(&entry.key))
-            .map(|entry| entry.node)
-            .collect();
-        for entry in entries.iter().filter(|entry| !part.contains(&entry.key)) {
-            match self.options.part {
-                Part::Open => report.elsewhere.push(entry.key.clone()),
-                Part::Keys(_) if wanted.contains(&entry.key) => {
-                    report.elsewhere.push(entry.key.clone())
-                }
-                _ if taken.contains(&entry.node) => {}
-                Part::Whole | Part::Keys(_) => report.unexpected.push(entry.key.clone()),
-            }
-        }
-        self.report_absent(&report);
-        entries.retain(|entry| part.contains(&entry.key));
-        let mut apart: Vec<Apart<'_>> = Vec::new();
-        for entry in entries.iter() {
-            let (Some(wanted), given) = (part.get(&entry.key), self.graph.info(entry.node)) else {
-                continue;
-            };
-            if wanted != given {
-                report.mismatched.push(entry.key.clone());
-                apart.push(Apart { key: entry.key.clone(), given: given.clone(), wanted });
-            }
-        }
-        // A dtype can be converted when it is loaded; a shape can't.
-        let (dtypes, shapes): (Vec<_>, Vec<_>) =
-            apart.into_iter().partition(|apart| apart.wanted.shape == apart.given.shape);
-        self.findings.extend(mismatched(&shapes));
-        self.findings.extend(mismatched(&dtypes).map(|mut finding| {
-            finding.severity = Severity::Warning;
-            finding.hint("a `cast` rule converts it")
-        }));
-        Some(report)
+    check_blocks(context, &mut draft, &entries);
+    if draft.failed() {
+        return Err(Diagnostics(draft.findings));
     }
-
-    /// Says which keys are missing and which are unexpected, and what sets them apart.
-    fn report_absent(&mut self, report: &Report) {
-        let severity = if self.options.not_strict { Severity::Warning } else { Severity::Error };
-        let apart = Behind::find(&report.missing, &report.unexpected);
-        let strays = std::mem::take(&mut self.strays);
-        let first = if report.missing.is_empty() { UNEXPECTED_KEY } else { MISSING_KEY };
-        for (code, keys, others, what) in [
-            (
-                MISSING_KEY,
-                &report.missing,
-                &report.unexpected,
-                "missing: the target manifest asks for",
-            ),
-            (
-                UNEXPECTED_KEY,
-                &report.unexpected,
-                &report.missing,
-                "unexpected: the target manifest doesn't know",
-            ),
-        ] {
-            if keys.is_empty() {
-                continue;
+    check_modules(&mut draft, &entries);
+    if draft.failed() {
+        return Err(Diagnostics(draft.findings));
+    }
+    let needed = reachable(&draft, &entries);
+    let mut dropped = Vec::new();
+    // Every key of the header became a source when it was loaded.
+    for (key, _) in draft.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
+        match draft.dropped.get(key) {
+            Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
+            None if context.options.wanted.is_some() => {
+                dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted })
             }
-            let mut finding =
-                Diagnostic::warning(code, format!("{what} {}", counted(keys.len(), "key")));
-            finding.severity = severity;
-            finding = finding.keys(keys.iter().map(|key| key.as_str()));
-            let is_missing = code == MISSING_KEY;
-            let near: HashSet<&str> = if apart.is_some() {
-                others.iter().map(Key::as_str).collect()
-            } else {
-                HashSet::new()
-            };
-            // Where a wrapper stays because of a few keys, that is the cause: taking it off by hand
-            // would be beside the point.
-            let told = |apart: &&Behind| strays.iter().any(|stray| stray.is_of(&apart.prefix));
-            let hints =
-                strays.iter().filter(|_| code == first).map(Stray::hint).chain(
-                    apart.iter().filter(|apart| is_missing && !told(apart)).map(Behind::hint),
+            None => {
+                let finding = Diagnostic::error(
+                    SHAPE,
+                    "a tensor of the checkpoint would be lost: no target uses it and no rule drops it",
                 );
-            let explained = |key: &Key| {
-                apart.as_ref().is_some_and(|apart| apart.explains(key, is_missing, &near))
-            };
-            let closest = keys.iter().filter(|key| !explained(key)).take(3).filter_map(|key| {
-                let close = did_you_mean(key, others.iter().take(SEARCHED).map(Key::as_str))?;
-                Some(format!("`{key}`: did you mean `{close}`?"))
-            });
-            for hint in hints.chain(closest) {
-                finding = finding.hint(hint);
+                draft.findings.push(
+                    finding
+                        .keys([key.as_str()])
+                        .hint("this is a fault of regraft, please report it"),
+                );
             }
-            if !self.options.not_strict {
-                finding = finding.hint("with --no-strict this is a finding, not a stop");
-            } else if code == UNEXPECTED_KEY {
-                finding = finding.hint("they are left out");
-            }
-            self.findings.push(finding);
         }
     }
+    if draft.failed() {
+        return Err(Diagnostics(draft.findings));
+    }
+    dropped.sort_by(|a, b| natural_order(&a.key, &b.key));
+    let (nodes, numbers) = retain(draft.graph.nodes, &needed);
+    let targets = name_ties(entries, &numbers);
+    Ok(Plan {
+        nodes,
+        targets,
+        dropped,
+        rules: draft.rules,
+        verdict: overall(&draft.verdicts),
+        tied: Some(context.decision.clone()),
+        renamed: draft.renamed,
+        lost: draft.lost,
+        report,
+        kept,
+        ties: draft.ties.facts,
+        questions: Vec::new(),
+        findings: draft.findings,
+    })
+}
 
-    /// Whether each node is needed for the entries.
-    fn reachable(&self, entries: &[Entry]) -> Vec<bool> {
-        let mut needed = vec![false; self.graph.nodes.len()];
-        let mut open: Vec<NodeId> = entries.iter().map(|entry| entry.node).collect();
-        while let Some(id) = open.pop() {
-            if !std::mem::replace(&mut needed[id.0 as usize], true) {
-                open.extend(&self.graph.node(id).inputs);
+/// Whether the part of the target manifest that counts asks for a key; every key is asked for
+/// without a manifest.
+fn asks_for(context: &Context<'_>, key: &str) -> bool {
+    match (context.options.part, context.options.wanted) {
+        (Part::Keys(part), _) => part.contains(key),
+        (Part::Whole | Part::Open, Some(wanted)) => wanted.contains(key),
+        (Part::Whole | Part::Open, None) => true,
+    }
+}
+
+/// A result without a key is a mistake, whatever was allowed; but a part that asks for nothing
+/// gets nothing, and of a part whose others aren't known, a checkpoint may hold nothing.
+fn refuse_no_keys(context: &Context<'_>, draft: &mut Draft, entries: &[Entry], kept: &[Key]) {
+    let asks_for_nothing = match (context.options.part, context.options.wanted) {
+        (Part::Keys(part), _) => part.keys.is_empty(),
+        (Part::Open, _) => true,
+        _ => false,
+    };
+    if !entries.is_empty()
+        || !kept.is_empty()
+        || context.header.tensors.is_empty()
+        || asks_for_nothing
+    {
+        return;
+    }
+    let all = counted(context.header.tensors.len(), "key");
+    let finding = Diagnostic::error(
+        NO_KEYS,
+        format!("nothing is left: no key of the result comes from the {all} of the checkpoint"),
+    );
+    let hint = match context.options.wanted {
+        Some(_) => "is the target manifest one of this model, and in the layout that comes out?",
+        None => "a `drop` or a `keep` took them all",
+    };
+    let finding =
+        finding.keys(context.header.tensors.keys().take(5).map(|key| key.as_str())).hint(hint);
+    draft.findings.push(finding);
+}
+
+/// What the module that loads holds as one tensor isn't missing where another of its keys is
+/// given.
+fn share(context: &Context<'_>, draft: &mut Draft, entries: &mut Vec<Entry>) {
+    let given: HashMap<&Key, &Entry> = entries.iter().map(|entry| (&entry.key, entry)).collect();
+    let mut made: Vec<Entry> = Vec::new();
+    let mut seen: HashSet<&Key> = HashSet::new();
+    for group in context.options.shared {
+        let Some(source) = group.iter().find_map(|key| given.get(key)) else { continue };
+        for key in
+            group.iter().filter(|key| !given.contains_key(key) && !draft.ties.kept.contains(*key))
+        {
+            if asks_for(context, key) && seen.insert(key) {
+                made.push(Entry { key: key.clone(), tied: true, ..(*source).clone() });
             }
         }
-        needed
     }
+    if made.is_empty() {
+        return;
+    }
+    let are = if made.len() == 1 {
+        "1 key that is missing is".to_owned()
+    } else {
+        format!("{} keys that are missing are", made.len())
+    };
+    let message = format!("{are} one tensor with what is given, in the module that loads");
+    draft.findings.push(
+        Diagnostic::note(TIE_APPLIED, message).keys(made.iter().map(|entry| entry.key.as_str())),
+    );
+    entries.extend(made);
+    entries.sort_by(|a, b| natural_order(&a.key, &b.key));
+}
+
+/// Leaves out what the target manifest doesn't ask for, and reports how it is met.
+fn meet_wanted(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    entries: &mut Vec<Entry>,
+) -> Option<Report> {
+    let wanted = context.options.wanted?;
+    let mut report = Report::default();
+    let given: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+    let part = if let Part::Keys(part) = context.options.part { part } else { wanted };
+    let is_missing = |key: &&Key| !given.contains(key.as_str()) && !draft.ties.kept.contains(*key);
+    report.missing = part.keys.keys().filter(is_missing).cloned().collect();
+    report.missing.sort_by(|a, b| natural_order(a, b));
+    // A tensor that is asked for by another of its keys is not lost.
+    let taken: HashSet<NodeId> = entries
+        .iter()
+        .filter(|entry| wanted.contains(&entry.key))
+        .map(|entry| entry.node)
+        .collect();
+    for entry in entries.iter().filter(|entry| !part.contains(&entry.key)) {
+        match context.options.part {
+            Part::Open => report.elsewhere.push(entry.key.clone()),
+            Part::Keys(_) if wanted.contains(&entry.key) => {
+                report.elsewhere.push(entry.key.clone())
+            }
+            _ if taken.contains(&entry.node) => {}
+            Part::Whole | Part::Keys(_) => report.unexpected.push(entry.key.clone()),
+        }
+    }
+    report_absent(context, draft, &report);
+    entries.retain(|entry| part.contains(&entry.key));
+    let mut apart: Vec<Apart<'_>> = Vec::new();
+    for entry in entries.iter() {
+        let (Some(wanted), given) = (part.get(&entry.key), draft.graph.info(entry.node)) else {
+            continue;
+        };
+        if wanted != given {
+            report.mismatched.push(entry.key.clone());
+            apart.push(Apart { key: entry.key.clone(), given: given.clone(), wanted });
+        }
+    }
+    // A dtype can be converted when it is loaded; a shape can't.
+    let (dtypes, shapes): (Vec<_>, Vec<_>) =
+        apart.into_iter().partition(|apart| apart.wanted.shape == apart.given.shape);
+    draft.findings.extend(mismatched(&shapes));
+    draft.findings.extend(mismatched(&dtypes).map(|mut finding| {
+        finding.severity = Severity::Warning;
+        finding.hint("a `cast` rule converts it")
+    }));
+    Some(report)
+}
+
+/// Says which keys are missing and which are unexpected, and what sets them apart.
+fn report_absent(context: &Context<'_>, draft: &mut Draft, report: &Report) {
+    let severity = if context.options.not_strict { Severity::Warning } else { Severity::Error };
+    let apart = Behind::find(&report.missing, &report.unexpected);
+    let strays = std::mem::take(&mut draft.strays);
+    let first = if report.missing.is_empty() { UNEXPECTED_KEY } else { MISSING_KEY };
+    for (code, keys, others, what) in [
+        (MISSING_KEY, &report.missing, &report.unexpected, "missing: the target manifest asks for"),
+        (
+            UNEXPECTED_KEY,
+            &report.unexpected,
+            &report.missing,
+            "unexpected: the target manifest doesn't know",
+        ),
+    ] {
+        if keys.is_empty() {
+            continue;
+        }
+        let mut finding =
+            Diagnostic::warning(code, format!("{what} {}", counted(keys.len(), "key")));
+        finding.severity = severity;
+        finding = finding.keys(keys.iter().map(|key| key.as_str()));
+        let is_missing = code == MISSING_KEY;
+        let near: HashSet<&str> =
+            if apart.is_some() { others.iter().map(Key::as_str).collect() } else { HashSet::new() };
+        // Where a wrapper stays because of a few keys, that is the cause: taking it off by hand
+        // would be beside the point.
+        let told = |apart: &&Behind| strays.iter().any(|stray| stray.is_of(&apart.prefix));
+        let hints = strays
+            .iter()
+            .filter(|_| code == first)
+            .map(Stray::hint)
+            .chain(apart.iter().filter(|apart| is_missing && !told(apart)).map(Behind::hint));
+        let explained =
+            |key: &Key| apart.as_ref().is_some_and(|apart| apart.explains(key, is_missing, &near));
+        let closest = keys.iter().filter(|key| !explained(key)).take(3).filter_map(|key| {
+            let close = did_you_mean(key, others.iter().take(SEARCHED).map(Key::as_str))?;
+            Some(format!("`{key}`: did you mean `{close}`?"))
+        });
+        for hint in hints.chain(closest) {
+            finding = finding.hint(hint);
+        }
+        if !context.options.not_strict {
+            finding = finding.hint("with --no-strict this is a finding, not a stop");
+        } else if code == UNEXPECTED_KEY {
+            finding = finding.hint("they are left out");
+        }
+        draft.findings.push(finding);
+    }
+}
+
+/// Whether each node is needed for the entries.
+fn reachable(draft: &Draft, entries: &[Entry]) -> Vec<bool> {
+    let mut needed = vec![false; draft.graph.nodes.len()];
+    let mut open: Vec<NodeId> = entries.iter().map(|entry| entry.node).collect();
+    while let Some(id) = open.pop() {
+        if !std::mem::replace(&mut needed[id.0 as usize], true) {
+            open.extend(&draft.graph.node(id).inputs);
+        }
+    }
+    needed
 }
 
 /// A key that isn't as the target manifest says.

@@ -1,19 +1,21 @@
 //! [`Draft`]: everything that a statement may change of a plan, as one value.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::{Deref, DerefMut};
 
 use indexmap::IndexMap;
 
-use super::graph::Graph;
-use super::node::{DropReason, RuleId, RuleInfo};
-use super::pass::TieState;
-use super::pass::strip::Stray;
-use super::state::State;
-use super::verdict::Evidence;
-use super::{Lost, Planner, Renamed};
+use crate::check::Step;
+use crate::diagnostic::codes::COLLISION;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
+use crate::plan::base::Base;
+use crate::plan::graph::Graph;
+use crate::plan::node::{DropReason, RuleId, RuleInfo, Verdict};
+use crate::plan::pass::TieState;
+use crate::plan::pass::strip::Stray;
+use crate::plan::state::{Entry, State};
+use crate::plan::verdict::Evidence;
+use crate::plan::{Lost, Renamed};
 
 /// A rule of a `rename` or `map`.
 #[derive(Clone, Copy)]
@@ -44,22 +46,108 @@ pub(super) struct Draft {
     pub(super) ties: TieState,
     /// How the stage that runs found the keys.
     pub(super) evidence: Evidence,
+    /// What is done to keys before the first rule, until it was.
+    pub(super) base: Option<Base>,
+    pub(super) verdicts: Vec<Verdict>,
     /// Wrappers that stay because a few keys lack them.
     pub(super) strays: Vec<Stray>,
 }
 
-/// The passes say `self.state`: which of a planner's fields are the draft's is decided above and
-/// nowhere else.
-impl Deref for Planner<'_> {
-    type Target = Draft;
-
-    fn deref(&self) -> &Draft {
-        &self.draft
+impl Draft {
+    pub(super) fn failed(&self) -> bool {
+        self.findings.iter().any(Diagnostic::is_error)
     }
-}
 
-impl DerefMut for Planner<'_> {
-    fn deref_mut(&mut self) -> &mut Draft {
-        &mut self.draft
+    /// The number of a rule in this plan; `at` counts the rules of a statement.
+    pub(super) fn rule_id(
+        &mut self,
+        place: &crate::diagnostic::Place,
+        at: usize,
+        text: &str,
+    ) -> RuleId {
+        let file = std::sync::Arc::as_ptr(&place.source) as usize;
+        let next = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
+        let id = *self.rule_ids.entry((file, place.span.start, at)).or_insert(next);
+        if id.0 as usize >= self.rules.len() {
+            self.places.insert(id, place.clone());
+            self.rules.push(RuleInfo {
+                file: place.source.name.clone(),
+                line: place.line(),
+                text: text.to_owned(),
+                count: 0,
+            });
+        }
+        id
+    }
+
+    pub(super) fn count(&mut self, rule: RuleId, by: u64) {
+        if let Some(info) = self.rules.get_mut(rule.0 as usize) {
+            info.count += by;
+        }
+    }
+
+    /// Gives the entries at some places other keys, by one statement. They leave before they come
+    /// back, so that keys may change places. Returns each key before and after.
+    pub(super) fn rename_all(
+        &mut self,
+        step: &Step,
+        changes: Vec<(usize, String)>,
+    ) -> Vec<(Key, Key)> {
+        let rule = self.rule_id(&step.place, 0, &step.text);
+        self.count(rule, changes.len() as u64);
+        self.rename_by(rule, changes)
+    }
+
+    /// [`rename_all`](Self::rename_all), by a rule that is counted.
+    pub(super) fn rename_by(
+        &mut self,
+        rule: RuleId,
+        changes: Vec<(usize, String)>,
+    ) -> Vec<(Key, Key)> {
+        let (mut entries, mut renamed) =
+            (Vec::with_capacity(changes.len()), Vec::with_capacity(changes.len()));
+        for (at, key) in changes {
+            let Some(mut entry) = self.state.take(at) else { continue };
+            let before = std::mem::replace(&mut entry.key, Key::from(key));
+            entry.rules.push(rule);
+            if self.evidence.made.contains(&before) {
+                self.evidence.made.insert(entry.key.clone());
+            }
+            renamed.push((before, entry.key.clone()));
+            entries.push(entry);
+        }
+        for entry in entries {
+            self.put(entry);
+        }
+        renamed
+    }
+
+    /// Puts an entry into the state, or reports that its key is taken.
+    pub(super) fn put(&mut self, entry: Entry) {
+        let Err(entry) = self.state.insert(entry) else { return };
+        let other =
+            self.state.get(&entry.key).map(|other| (other.origin.clone(), other.rules.clone()));
+        let (origin, rules) = other.unwrap_or_else(|| (entry.key.clone(), Vec::new()));
+        let by = |rules: &[RuleId]| match rules.last().and_then(|id| self.rules.get(id.0 as usize))
+        {
+            Some(rule) => format!("by {}:{} {}", rule.file, rule.line, rule.text),
+            None => "as it is".to_owned(),
+        };
+        let message = format!(
+            "two sources give the key `{}`: `{}` ({}) and `{}` ({})",
+            entry.key,
+            origin,
+            by(&rules),
+            entry.origin,
+            by(&entry.rules)
+        );
+        let mut finding =
+            Diagnostic::error(COLLISION, message).keys([origin.as_str(), entry.origin.as_str()]);
+        finding = finding.hint("exclude one of them with `unless`, or drop it first");
+        // The first collision is told whole; of thousands, the keys are enough.
+        match self.findings.iter_mut().find(|finding| finding.code == COLLISION) {
+            Some(first) => first.keys.extend(finding.keys),
+            None => self.findings.push(finding),
+        }
     }
 }

@@ -4,10 +4,10 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use super::bind::value_of;
 use crate::check::value::{Captures, Environment, Scope, Value};
 use crate::check::{CaptureKind, Keys, resolve_within};
 use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
+use crate::plan::bind::value_of;
 use crate::syntax::ast;
 
 /// Visits each key.

@@ -11,14 +11,15 @@ use std::collections::{BTreeMap, HashMap};
 use indexmap::IndexSet;
 use smallvec::SmallVec;
 
-use super::blocks::rows::Biased;
-use super::graph::Walks;
-use super::node::{NodeId, Op, RuleId};
-use super::state::Entry;
-use super::{Planner, counted};
 use crate::diagnostic::codes::{HALF_MOVED, STRANDED};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::Key;
+use crate::plan::blocks::rows::{Biased, out_of_order};
+use crate::plan::counted;
+use crate::plan::draft::Draft;
+use crate::plan::graph::Walks;
+use crate::plan::node::{NodeId, Op, RuleId};
+use crate::plan::state::Entry;
 use crate::tensor::companion::{Role, is_main, module, tensor_of};
 use crate::tensor::{Dtype, TensorInfo};
 
@@ -38,199 +39,192 @@ pub(super) struct Pair {
 /// What stays behind and why: by rule, and how bad it is.
 type Found = BTreeMap<(RuleId, bool), (String, IndexSet<Key>)>;
 
-impl Planner<'_> {
-    /// Refuses to leave behind what belongs to a quantized tensor, and warns of biases.
-    pub(super) fn check_modules(&mut self, entries: &[Entry]) {
-        let touched =
-            |entry: &Entry| entry.rules.iter().any(|rule| self.rewrites.contains_key(rule));
-        if !entries.iter().any(touched) {
-            return;
-        }
-        let uses = self.uses(entries);
-        let mut found = Found::new();
-        let mut biased = Vec::new();
-        for pair in self.pairs() {
-            let users =
-                |node: NodeId| uses[node.0 as usize].iter().map(|at| (*at, &entries[*at as usize]));
-            let [tensor, companion] = &pair.keys;
-            let is_error = pair
-                .role
-                .is_none_or(|role| role.is_needed() || is_quantized(self.graph.info(pair.tensor)));
-            if pair.role == Some(Role::Bias) {
-                for (_, moved) in
-                    users(pair.tensor).filter(|(_, entry)| !entry.tied && touched(entry))
-                {
-                    let beside =
-                        users(pair.companion).find(|(_, entry)| is_beside(&moved.key, &entry.key));
-                    let made = |(_, beside)| Biased {
-                        tensor: pair.tensor,
-                        bias: pair.companion,
-                        moved,
-                        beside,
-                    };
-                    biased.extend(beside.map(made));
-                }
-            }
-            // What is added, or scales what goes through a module, may have a place of its own:
-            // only what the tensor can't be read without must not go without it.
-            let ways =
-                if pair.role.is_none_or(Role::is_needed) { &[false, true][..] } else { &[false] };
-            for tensor_stays in ways.iter().copied() {
-                let (stays, goes) = if tensor_stays {
-                    (pair.tensor, pair.companion)
-                } else {
-                    (pair.companion, pair.tensor)
-                };
-                let (left, taken) =
-                    if tensor_stays { (tensor, companion) } else { (companion, tensor) };
-                let Some((rule, there)) =
-                    self.left_behind(&|| users(stays), &|| users(goes), tensor_stays)
-                else {
-                    continue;
-                };
-                let (_, keys) = found.entry((rule, is_error)).or_insert_with(|| {
-                    let what = pair.role.map_or("a part", Role::described);
-                    let message = if tensor_stays {
-                        format!("`{left}` stays behind: `{taken}`, {what} of it, becomes `{there}`")
-                    } else {
-                        format!("`{left}` stays behind: it is {what} of `{taken}`, which becomes `{there}`")
-                    };
-                    (message, IndexSet::new())
-                });
-                keys.insert(left.clone());
-            }
-        }
-        let half = self.out_of_order(biased);
-        let findings = half.into_iter().map(|it| self.half_moved(&it)).collect::<Vec<_>>();
-        for finding in findings {
-            self.report_instance(finding);
-        }
-        let findings: Vec<Diagnostic> = found
-            .into_iter()
-            .map(|((rule, is_error), it)| self.stranded(rule, is_error, it))
-            .collect();
-        self.findings.extend(findings);
+/// Refuses to leave behind what belongs to a quantized tensor, and warns of biases.
+pub(super) fn check_modules(draft: &mut Draft, entries: &[Entry]) {
+    let touched = |entry: &Entry| entry.rules.iter().any(|rule| draft.rewrites.contains_key(rule));
+    if !entries.iter().any(touched) {
+        return;
     }
-
-    fn half_moved(&self, it: &Biased<'_>) -> Diagnostic {
-        let (tensor, bias) = (&it.moved.key, &it.beside.key);
-        let message = format!(
-            "half moved: the rows of `{tensor}` are put into another order than those of `{bias}`"
-        );
-        let mut finding = Diagnostic::warning(HALF_MOVED, message);
-        if let Some(place) = self.rewrote(it.moved).last().and_then(|rule| self.places.get(&rule)) {
-            finding = finding.at(place.clone(), "moves one and not the other");
-        }
-        finding
-            .keys([tensor.as_str(), bias.as_str()])
-            .hint("do the same to both: `{t: weight|bias}`")
-    }
-
-    fn stranded(
-        &self,
-        rule: RuleId,
-        is_error: bool,
-        (message, keys): (String, IndexSet<Key>),
-    ) -> Diagnostic {
-        let mut finding = Diagnostic::warning(STRANDED, message);
-        if is_error {
-            finding.severity = Severity::Error;
-        }
-        if let Some(place) = self.places.get(&rule) {
-            finding =
-                finding.at(place.clone(), format!("leaves {} behind", counted(keys.len(), "key")));
-        }
-        let finding = finding.keys(keys.iter().map(|key| key.as_str()));
-        if self.rewrites.get(&rule).is_some_and(|rule| rule.built_in) {
-            let finding =
-                finding.hint("these rules don't know how to take it along: dequantize the checkpoint first, or write rules of your own");
-            return finding
-                .hint("or `drop` what isn't needed in a rule file that is applied before");
-        }
-        let finding = finding.hint("take what belongs to the tensor along: `{t: weight|weight_scale|bias}`, or a rule for each part");
-        finding.hint("or `drop` what isn't needed any more; `alone` at the end of the rule says that it is meant to stay")
-    }
-
-    /// The rule that took a tensor away from another, and what it became; `None` if they are
-    /// together, or the rules say otherwise.
-    fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
-        &self,
-        stays: &dyn Fn() -> I,
-        goes: &dyn Fn() -> I,
-        tensor_stays: bool,
-    ) -> Option<(RuleId, &'e Key)> {
-        // Dropped, or not asked for.
-        stays().next()?;
-        for (at, moved) in goes().filter(|(_, entry)| !entry.tied) {
-            let together = stays().any(|(other, entry)| {
-                let (tensor, companion) =
-                    if tensor_stays { (entry, moved) } else { (moved, entry) };
-                // Computed from both, or beside each other, or taken elsewhere by a rule of its
-                // own.
-                other == at
-                    || is_beside(&tensor.key, &companion.key)
-                    || !self.rewrote(entry).all(|rule| moved.rules.contains(&rule))
-            });
-            if together {
-                continue;
-            }
-            let more = self
-                .rewrote(moved)
-                .find(|rule| stays().all(|(_, entry)| !entry.rules.contains(rule)));
-            if let Some(rule) =
-                more.filter(|rule| !self.rewrites.get(rule).is_some_and(|rule| rule.alone))
+    let uses = uses(draft, entries);
+    let mut found = Found::new();
+    let mut biased = Vec::new();
+    for pair in pairs(draft) {
+        let users =
+            |node: NodeId| uses[node.0 as usize].iter().map(|at| (*at, &entries[*at as usize]));
+        let [tensor, companion] = &pair.keys;
+        let is_error = pair
+            .role
+            .is_none_or(|role| role.is_needed() || is_quantized(draft.graph.info(pair.tensor)));
+        if pair.role == Some(Role::Bias) {
+            for (_, moved) in users(pair.tensor).filter(|(_, entry)| !entry.tied && touched(entry))
             {
-                return Some((rule, &moved.key));
+                let beside =
+                    users(pair.companion).find(|(_, entry)| is_beside(&moved.key, &entry.key));
+                let made = |(_, beside)| Biased {
+                    tensor: pair.tensor,
+                    bias: pair.companion,
+                    moved,
+                    beside,
+                };
+                biased.extend(beside.map(made));
             }
         }
-        None
-    }
-
-    /// The rules of `rename`s and `map`s that made an entry.
-    fn rewrote<'e>(&'e self, entry: &'e Entry) -> impl Iterator<Item = RuleId> + 'e {
-        entry.rules.iter().copied().filter(|rule| self.rewrites.contains_key(rule))
-    }
-
-    /// By node, the entries that a tensor of the checkpoint is used in.
-    fn uses(&self, entries: &[Entry]) -> Vec<Uses> {
-        let mut uses = vec![Uses::new(); self.graph.nodes.len()];
-        let mut walks = Walks::default();
-        for (at, entry) in (0u32..).zip(entries) {
-            walks.walk(&self.graph, entry.node, |id, node| {
-                let is_source = matches!(node.op, Op::Source { .. });
-                if is_source {
-                    uses[id.0 as usize].push(at);
-                }
-                !is_source
-            });
-        }
-        uses
-    }
-
-    /// Every tensor of the checkpoint with each that belongs to it.
-    pub(super) fn pairs(&self) -> Vec<Pair> {
-        let has = |key: &str| self.graph.find_source(key).is_some();
-        let mut pairs = Vec::new();
-        // What stands beside a quantized weight belongs to it, whatever it is called.
-        let quantized: HashMap<&str, NodeId, foldhash::fast::RandomState> = self
-            .graph
-            .sources()
-            .filter(|(key, node)| is_main(key) && is_quantized(self.graph.info(*node)))
-            .map(|(key, node)| (module(key), node))
-            .collect();
-        for (key, companion) in self.graph.sources() {
-            let (tensor, role) = match tensor_of(key, &has) {
-                Some((tensor, role)) => (self.graph.find_source(&tensor), Some(role)),
-                None if quantized.is_empty() || is_main(key) => continue,
-                None => (quantized.get(module(key)).copied(), None),
+        // What is added, or scales what goes through a module, may have a place of its own:
+        // only what the tensor can't be read without must not go without it.
+        let ways =
+            if pair.role.is_none_or(Role::is_needed) { &[false, true][..] } else { &[false] };
+        for tensor_stays in ways.iter().copied() {
+            let (stays, goes) = if tensor_stays {
+                (pair.tensor, pair.companion)
+            } else {
+                (pair.companion, pair.tensor)
             };
-            let Some(tensor) = tensor else { continue };
-            if let Op::Source { key: of } = &self.graph.node(tensor).op {
-                pairs.push(Pair { tensor, companion, keys: [of.clone(), key.clone()], role });
-            }
+            let (left, taken) =
+                if tensor_stays { (tensor, companion) } else { (companion, tensor) };
+            let Some((rule, there)) =
+                left_behind(draft, &|| users(stays), &|| users(goes), tensor_stays)
+            else {
+                continue;
+            };
+            let (_, keys) = found.entry((rule, is_error)).or_insert_with(|| {
+                let what = pair.role.map_or("a part", Role::described);
+                let message = if tensor_stays {
+                    format!("`{left}` stays behind: `{taken}`, {what} of it, becomes `{there}`")
+                } else {
+                    format!(
+                        "`{left}` stays behind: it is {what} of `{taken}`, which becomes `{there}`"
+                    )
+                };
+                (message, IndexSet::new())
+            });
+            keys.insert(left.clone());
         }
-        pairs
     }
+    let half = out_of_order(draft, biased);
+    let findings = half.into_iter().map(|it| half_moved(draft, &it)).collect::<Vec<_>>();
+    for finding in findings {
+        draft.report_instance(finding);
+    }
+    let findings: Vec<Diagnostic> = found
+        .into_iter()
+        .map(|((rule, is_error), it)| stranded(draft, rule, is_error, it))
+        .collect();
+    draft.findings.extend(findings);
+}
+
+fn half_moved(draft: &Draft, it: &Biased<'_>) -> Diagnostic {
+    let (tensor, bias) = (&it.moved.key, &it.beside.key);
+    let message = format!(
+        "half moved: the rows of `{tensor}` are put into another order than those of `{bias}`"
+    );
+    let mut finding = Diagnostic::warning(HALF_MOVED, message);
+    if let Some(place) = rewrote(draft, it.moved).last().and_then(|rule| draft.places.get(&rule)) {
+        finding = finding.at(place.clone(), "moves one and not the other");
+    }
+    finding.keys([tensor.as_str(), bias.as_str()]).hint("do the same to both: `{t: weight|bias}`")
+}
+
+fn stranded(
+    draft: &Draft,
+    rule: RuleId,
+    is_error: bool,
+    (message, keys): (String, IndexSet<Key>),
+) -> Diagnostic {
+    let mut finding = Diagnostic::warning(STRANDED, message);
+    if is_error {
+        finding.severity = Severity::Error;
+    }
+    if let Some(place) = draft.places.get(&rule) {
+        finding =
+            finding.at(place.clone(), format!("leaves {} behind", counted(keys.len(), "key")));
+    }
+    let finding = finding.keys(keys.iter().map(|key| key.as_str()));
+    if draft.rewrites.get(&rule).is_some_and(|rule| rule.built_in) {
+        let finding =
+                finding.hint("these rules don't know how to take it along: dequantize the checkpoint first, or write rules of your own");
+        return finding.hint("or `drop` what isn't needed in a rule file that is applied before");
+    }
+    let finding = finding.hint("take what belongs to the tensor along: `{t: weight|weight_scale|bias}`, or a rule for each part");
+    finding.hint("or `drop` what isn't needed any more; `alone` at the end of the rule says that it is meant to stay")
+}
+
+/// The rule that took a tensor away from another, and what it became; `None` if they are
+/// together, or the rules say otherwise.
+fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
+    draft: &Draft,
+    stays: &dyn Fn() -> I,
+    goes: &dyn Fn() -> I,
+    tensor_stays: bool,
+) -> Option<(RuleId, &'e Key)> {
+    // Dropped, or not asked for.
+    stays().next()?;
+    for (at, moved) in goes().filter(|(_, entry)| !entry.tied) {
+        let together = stays().any(|(other, entry)| {
+            let (tensor, companion) = if tensor_stays { (entry, moved) } else { (moved, entry) };
+            // Computed from both, or beside each other, or taken elsewhere by a rule of its
+            // own.
+            other == at
+                || is_beside(&tensor.key, &companion.key)
+                || !rewrote(draft, entry).all(|rule| moved.rules.contains(&rule))
+        });
+        if together {
+            continue;
+        }
+        let more = rewrote(draft, moved)
+            .find(|rule| stays().all(|(_, entry)| !entry.rules.contains(rule)));
+        if let Some(rule) =
+            more.filter(|rule| !draft.rewrites.get(rule).is_some_and(|rule| rule.alone))
+        {
+            return Some((rule, &moved.key));
+        }
+    }
+    None
+}
+
+/// The rules of `rename`s and `map`s that made an entry.
+fn rewrote<'e>(draft: &'e Draft, entry: &'e Entry) -> impl Iterator<Item = RuleId> + 'e {
+    entry.rules.iter().copied().filter(|rule| draft.rewrites.contains_key(rule))
+}
+
+/// By node, the entries that a tensor of the checkpoint is used in.
+fn uses(draft: &Draft, entries: &[Entry]) -> Vec<Uses> {
+    let mut uses = vec![Uses::new(); draft.graph.nodes.len()];
+    let mut walks = Walks::default();
+    for (at, entry) in (0u32..).zip(entries) {
+        walks.walk(&draft.graph, entry.node, |id, node| {
+            let is_source = matches!(node.op, Op::Source { .. });
+            if is_source {
+                uses[id.0 as usize].push(at);
+            }
+            !is_source
+        });
+    }
+    uses
+}
+
+/// Every tensor of the checkpoint with each that belongs to it.
+pub(super) fn pairs(draft: &Draft) -> Vec<Pair> {
+    let has = |key: &str| draft.graph.find_source(key).is_some();
+    let mut pairs = Vec::new();
+    // What stands beside a quantized weight belongs to it, whatever it is called.
+    let quantized: HashMap<&str, NodeId, foldhash::fast::RandomState> = draft
+        .graph
+        .sources()
+        .filter(|(key, node)| is_main(key) && is_quantized(draft.graph.info(*node)))
+        .map(|(key, node)| (module(key), node))
+        .collect();
+    for (key, companion) in draft.graph.sources() {
+        let (tensor, role) = match tensor_of(key, &has) {
+            Some((tensor, role)) => (draft.graph.find_source(&tensor), Some(role)),
+            None if quantized.is_empty() || is_main(key) => continue,
+            None => (quantized.get(module(key)).copied(), None),
+        };
+        let Some(tensor) = tensor else { continue };
+        if let Op::Source { key: of } = &draft.graph.node(tensor).op {
+            pairs.push(Pair { tensor, companion, keys: [of.clone(), key.clone()], role });
+        }
+    }
+    pairs
 }
 
 /// Whether a key stands where what belongs to a tensor stands.

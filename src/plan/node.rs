@@ -197,6 +197,9 @@ pub struct Plan {
     /// What became of each tie, in the order in which they applied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ties: Vec<super::TieFact>,
+    /// What bytes would have to tell and nobody did: ties whose tensors were not compared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<super::Question>,
     /// What was found while planning: notes and warnings, no errors.
     pub findings: Vec<Diagnostic>,
 }

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, Stage};
 use crate::check::Direction;
 use crate::diagnostic::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+use crate::plan::{Plan, Stage};
 use crate::seal::{Broken, seal, unseal};
 
 /// The file that `apply --record` writes into its output directory, and that the way back looks

@@ -12,9 +12,8 @@ use crate::diagnostic::codes::{
 };
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::{Key, natural_order};
+use crate::plan::{Plan, Target, counted};
 use crate::tensor::{Header, MAX_KEY_LEN, MAX_RANK, METADATA, Remark, Wanted};
-
-use super::{Plan, Target, counted};
 
 /// What is implausible about a source.
 ///

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::node::{NodeId, RuleId};
 use crate::key::Key;
+use crate::plan::node::{NodeId, RuleId};
 
 /// A key and its tensor, between two statements.
 #[derive(Clone, Debug)]

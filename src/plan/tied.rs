@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::node::RuleId;
 use crate::key::Key;
+use crate::plan::node::RuleId;
 
 /// What became of one key of a `tie`. Keys are as they were when it applied; rules after it may
 /// have renamed them.

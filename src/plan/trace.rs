@@ -7,14 +7,11 @@
 use super::bind::{matches_any, regex_matches, truth_of, value_of};
 use super::pass::strip::{below, rejoin, strip_key, without};
 use crate::check::keys::ranges;
-use crate::check::reading::in_order;
+use crate::check::reading::{Act, Reading, Rewrite, Statement};
 use crate::check::value::{Environment, Scope, Value};
-use crate::check::{
-    Capture, Direction, Keys, Rule, Rules, Selection, Side, SideItem, Step, StepKind,
-};
+use crate::check::{Capture, Direction, Identity, Keys, Rule, Rules, Selection, Side, SideItem};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Segments, Slot};
-use crate::syntax::ast::Expr;
 
 /// Ways to answer undecided questions that are tried.
 const WAYS: usize = 64;
@@ -61,16 +58,9 @@ pub fn trace(
     let mut traces = Vec::new();
     let mut answers = Vec::new();
     while traces.len() < WAYS {
-        let mut tracer = Tracer {
-            rules,
-            direction,
-            environment,
-            answers,
-            asked: Vec::new(),
-            trace: Trace::default(),
-        };
-        let steps: Vec<&Step> = rules.steps.iter().collect();
-        let results = tracer.steps(&steps, keys.to_vec());
+        let mut tracer =
+            Tracer { environment, answers, asked: Vec::new(), trace: Trace::default() };
+        let results = tracer.follow(&Reading::of(rules, direction), keys.to_vec());
         traces.push(Trace { results, ..tracer.trace });
         // The next way: the last `yes` becomes `no`.
         answers = tracer.answers;
@@ -86,79 +76,60 @@ pub fn trace(
 }
 
 struct Tracer<'a> {
-    rules: &'a Rules,
-    direction: Direction,
     environment: &'a Environment<'a>,
     /// What to say to each undecided question, in the order in which they come up.
     answers: Vec<bool>,
-    /// Those questions: which text, where in it, about which key.
-    asked: Vec<(usize, u32, String)>,
+    /// Those questions: which statement or rule asks, and about which key.
+    asked: Vec<(Identity, String)>,
     trace: Trace,
 }
 
 impl<'a> Tracer<'a> {
-    fn steps(&mut self, steps: &[&'a Step], mut keys: Vec<String>) -> Vec<String> {
-        for step in in_order(steps, self.direction) {
-            let Some(scope) = self.rules.scopes.get(step.scope) else { continue };
-            keys = match &step.kind {
-                StepKind::When { condition, then, otherwise } => {
-                    let branch = if self.decide(
-                        self.environment.truth(scope, condition),
-                        scope,
-                        condition,
-                        "",
-                    ) {
-                        then
-                    } else {
-                        otherwise
-                    };
-                    self.steps(&branch.iter().collect::<Vec<_>>(), keys)
-                }
-                StepKind::Reversed(steps) => {
-                    let direction = self.direction;
-                    self.direction = direction.opposite();
-                    let keys = self.steps(&steps.iter().collect::<Vec<_>>(), keys);
-                    self.direction = direction;
-                    keys
-                }
-                _ => keys
-                    .into_iter()
-                    .flat_map(|key| self.step(step, scope, key))
-                    .take(KEYS)
-                    .collect(),
+    /// What keys become by statements.
+    fn follow(&mut self, reading: &Reading<'a>, mut keys: Vec<String>) -> Vec<String> {
+        for statement in reading.statements() {
+            keys = if let Act::When { condition, then, otherwise } = &statement.act {
+                let asked = self.environment.truth(statement.scope, condition);
+                let holds = self.decide(asked, statement.step.id, "");
+                self.follow(if holds { then } else { otherwise }, keys)
+            } else {
+                let each = keys.into_iter().flat_map(|key| self.statement(&statement, key));
+                each.take(KEYS).collect()
             };
         }
         keys
     }
 
     /// What one key becomes by one statement.
-    fn step(&mut self, step: &'a Step, scope: &'a Scope, key: String) -> Vec<String> {
-        let stripped = match &step.kind {
-            StepKind::Rewrite(rules) => return self.rewrite(rules, scope, key),
-            StepKind::StripAnywhere { wrappers } => strip_key(&key, wrappers, scope, |_| {}),
-            StepKind::StripLeading { wrappers, if_wanted } => {
-                let wanted = !if_wanted || self.answer(scope, step.place.span.start, "");
-                leading(&key, wrappers, scope).filter(|_| wanted)
+    fn statement(&mut self, statement: &Statement<'a>, key: String) -> Vec<String> {
+        let Statement { step, scope, direction, .. } = *statement;
+        let forward = direction == Direction::Forward;
+        let becomes = match &statement.act {
+            Act::Rewrite(rewrite) => return self.rewrite(*rewrite, scope, key),
+            Act::StripAnywhere { wrappers } => {
+                strip_key(&key, wrappers, scope, |_| {}).map(|key| vec![key])
             }
-            StepKind::Drop(selection) | StepKind::Keep(selection)
-                if self.direction == Direction::Forward =>
-            {
-                let selected = self.selects(selection, scope, &key);
-                let goes = match step.kind {
-                    StepKind::Keep(_) => !selected && below(&key, &scope.under).is_some(),
-                    _ => selected,
-                };
-                if goes {
-                    self.hit(&step.place, &step.text, &key, Vec::new(), &[]);
-                    return Vec::new();
-                }
-                None
+            Act::StripLeading { wrappers, if_wanted } => {
+                let wanted = !if_wanted || self.answer(step.id, "");
+                leading(&key, wrappers, scope).filter(|_| wanted).map(|key| vec![key])
             }
-            _ => None,
+            Act::Drop(keys) => (forward && self.selects(keys, step.id, scope, &key)).then(Vec::new),
+            Act::Keep(keys) => {
+                let goes = forward
+                    && !self.selects(keys, step.id, scope, &key)
+                    && below(&key, &scope.under).is_some();
+                goes.then(Vec::new)
+            }
+            // A tensor's name is left as it is, or a target manifest decides.
+            Act::Prefix(_)
+            | Act::Cast { .. }
+            | Act::Tie(_)
+            | Act::Create { .. }
+            | Act::Expect { .. }
+            | Act::When { .. } => None,
         };
-        match stripped {
-            Some(stripped) => {
-                let targets = vec![stripped];
+        match becomes {
+            Some(targets) => {
                 self.hit(&step.place, &step.text, &key, Vec::new(), &targets);
                 targets
             }
@@ -167,19 +138,13 @@ impl<'a> Tracer<'a> {
     }
 
     /// The first rule of a group that takes the key.
-    fn rewrite(&mut self, rules: &'a [Rule], scope: &'a Scope, key: String) -> Vec<String> {
-        let direction = self.direction;
-        let forward = direction == Direction::Forward;
+    fn rewrite(&mut self, rewrite: Rewrite<'a>, scope: &'a Scope, key: String) -> Vec<String> {
         let mut segments = Segments::default();
         segments.split(&key);
-        for rule in rules.iter().filter(|rule| rule.is_read(direction)) {
-            let (sources, targets, unless_source, unless_target) = if forward {
-                (&rule.left, &rule.right, &rule.unless_left, &rule.unless_right)
-            } else {
-                (&rule.right, &rule.left, &rule.unless_right, &rule.unless_left)
-            };
+        for read in rewrite.rules() {
+            let rule = read.rule;
             let ranges = self.ranges(&rule.captures, scope);
-            for source in sources {
+            for source in read.sources() {
                 let mut bindings = Bindings::new(rule.captures.len());
                 let fits = match &source.item {
                     SideItem::Pattern(pattern) => {
@@ -189,16 +154,16 @@ impl<'a> Tracer<'a> {
                     SideItem::Made(_) => false,
                 };
                 if !fits
-                    || self.excepted(unless_source, scope, &key)
+                    || self.excepted(read.unless_source(), scope, &key)
                     || !self.holds(rule, scope, &key, &bindings)
                 {
                     continue;
                 }
-                let Some((named, open)) = render(targets, &ranges, &key, &bindings) else {
+                let Some((named, open)) = render(read.targets(), &ranges, &key, &bindings) else {
                     continue;
                 };
                 let left_alone =
-                    named.iter().any(|target| self.excepted(unless_target, scope, target));
+                    named.iter().any(|target| self.excepted(read.unless_target(), scope, target));
                 if left_alone || (rule.is_rename() && named.contains(&key)) {
                     continue;
                 }
@@ -220,10 +185,10 @@ impl<'a> Tracer<'a> {
             scope,
             self.environment,
         );
-        self.decide(holds, scope, condition, key)
+        self.decide(holds, rule.id, key)
     }
 
-    fn selects(&mut self, selection: &Selection, scope: &Scope, key: &str) -> bool {
+    fn selects(&mut self, selection: &Selection, asks: Identity, scope: &Scope, key: &str) -> bool {
         let mut segments = Segments::default();
         segments.split(key);
         for keys in &selection.keys {
@@ -243,7 +208,7 @@ impl<'a> Tracer<'a> {
                 scope,
                 self.environment,
             );
-            if self.decide(holds, scope, condition, key) {
+            if self.decide(holds, asks, key) {
                 return true;
             }
         }
@@ -275,21 +240,12 @@ impl<'a> Tracer<'a> {
     }
 
     /// Whether a condition holds; either way in turn, if that isn't known.
-    fn decide(
-        &mut self,
-        holds: Result<bool, Box<Diagnostic>>,
-        scope: &Scope,
-        condition: &Expr,
-        key: &str,
-    ) -> bool {
-        match holds {
-            Ok(holds) => holds,
-            Err(_) => self.answer(scope, condition.span.start, key),
-        }
+    fn decide(&mut self, holds: Result<bool, Box<Diagnostic>>, asks: Identity, key: &str) -> bool {
+        holds.unwrap_or_else(|_| self.answer(asks, key))
     }
 
-    fn answer(&mut self, scope: &Scope, start: u32, key: &str) -> bool {
-        let question = (std::sync::Arc::as_ptr(&scope.source) as usize, start, key.to_owned());
+    fn answer(&mut self, asks: Identity, key: &str) -> bool {
+        let question = (asks, key.to_owned());
         let at = self.asked.iter().position(|asked| *asked == question).unwrap_or_else(|| {
             self.asked.push(question);
             self.asked.len() - 1

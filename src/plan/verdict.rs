@@ -9,12 +9,18 @@ use std::collections::HashSet;
 
 use indexmap::IndexSet;
 
-use super::draft::Draft;
-use super::{Planner, RECORD_FILE, Stage, Verdict, counted, pass};
-use crate::check::{Direction, Step};
+use crate::check::Direction;
+use crate::check::reading::Reading;
 use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT, NEITHER_LAYOUT, UNMATCHED_RULE};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::key::Key;
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::miss::{miss_of, nearest_misses};
+use crate::plan::pass::lossy::report_left_out;
+use crate::plan::pass::tie::close_ties;
+use crate::plan::run::run_statements;
+use crate::plan::{RECORD_FILE, Stage, Verdict, counted, pass};
 
 /// What the rewrites of a stage found: which keys are in its source layout, and which in its target
 /// layout.
@@ -42,115 +48,116 @@ pub(super) struct Evidence {
     pub(super) heads: pass::Heads,
 }
 
-impl Planner<'_> {
-    pub(super) fn stage(&mut self, stage: &Stage<'_>) {
-        self.evidence = Evidence::default();
-        self.recorded = self.is_recorded(stage);
-        self.repeated = self.is_repeated(stage);
-        let before = self.repeated.then(|| self.draft.clone());
-        let steps: Vec<&Step> = stage.rules.steps.iter().collect();
-        self.steps(&steps, stage);
-        self.close_ties();
-        if let Some(before) = before.filter(|_| self.evidence.rewrites > 0 && !self.evidence.fresh)
-        {
-            return self.applied_before(stage, before);
-        }
-        if self.failed() {
-            return;
-        }
-        let mut evidence = std::mem::take(&mut self.evidence);
-        let verdict = match (evidence.matched, evidence.already.len()) {
-            (0, 0) => Verdict::Neither,
-            (0, _) => Verdict::Already,
-            (_, 0) => Verdict::Converts,
-            _ => Verdict::Mixed,
-        };
-        if evidence.rewrites > 0 {
-            self.verdicts.push(verdict);
-        }
-        let left_out = std::mem::take(&mut evidence.left_out);
-        self.report_stage(stage, verdict, evidence);
-        // Where there is nothing to do, nothing is left undone.
-        if verdict != Verdict::Already {
-            self.report_left_out(left_out);
-        }
+pub(super) fn run_stage(context: &Context<'_>, draft: &mut Draft, stage: &Stage<'_>) {
+    draft.evidence = Evidence::default();
+    let before = context.repeated.then(|| draft.clone());
+    run_statements(context, draft, &Reading::of(stage.rules, stage.direction));
+    close_ties(context, draft);
+    if let Some(before) = before.filter(|_| draft.evidence.rewrites > 0 && !draft.evidence.fresh) {
+        return applied_before(draft, stage, before);
     }
-
-    /// The record says that these rules made the checkpoint, and no key says otherwise: they have
-    /// nothing to do.
-    fn applied_before(&mut self, stage: &Stage<'_>, before: Draft) {
-        self.draft = before;
-        self.evidence = Evidence::default();
-        self.verdicts.push(Verdict::Already);
-        let backwards = if stage.direction == Direction::Reverse { ", backwards," } else { "" };
-        let message = format!(
-            "`{}`{backwards} was applied already, as the record ({RECORD_FILE}) says: nothing to do",
-            stage.rules.name
-        );
-        self.findings.push(Diagnostic::note(ALREADY_THERE, message));
+    if draft.failed() {
+        return;
     }
+    let mut evidence = std::mem::take(&mut draft.evidence);
+    let verdict = match (evidence.matched, evidence.already.len()) {
+        (0, 0) => Verdict::Neither,
+        (0, _) => Verdict::Already,
+        (_, 0) => Verdict::Converts,
+        _ => Verdict::Mixed,
+    };
+    if evidence.rewrites > 0 {
+        draft.verdicts.push(verdict);
+    }
+    let left_out = std::mem::take(&mut evidence.left_out);
+    report_stage(context, draft, stage, verdict, evidence);
+    // Where there is nothing to do, nothing is left undone.
+    if verdict != Verdict::Already {
+        report_left_out(context, draft, left_out);
+    }
+}
 
-    fn report_stage(&mut self, stage: &Stage<'_>, verdict: Verdict, evidence: Evidence) {
-        // Of nothing, as a rank without a share has it, nothing can be said.
-        if self.header.tensors.is_empty() {
-            return;
+/// The record says that these rules made the checkpoint, and no key says otherwise: they have
+/// nothing to do.
+fn applied_before(draft: &mut Draft, stage: &Stage<'_>, before: Draft) {
+    *draft = before;
+    draft.evidence = Evidence::default();
+    draft.verdicts.push(Verdict::Already);
+    let backwards = if stage.direction == Direction::Reverse { ", backwards," } else { "" };
+    let message = format!(
+        "`{}`{backwards} was applied already, as the record ({RECORD_FILE}) says: nothing to do",
+        stage.rules.name
+    );
+    draft.findings.push(Diagnostic::note(ALREADY_THERE, message));
+}
+
+fn report_stage(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    stage: &Stage<'_>,
+    verdict: Verdict,
+    evidence: Evidence,
+) {
+    // Of nothing, as a rank without a share has it, nothing can be said.
+    if context.header.tensors.is_empty() {
+        return;
+    }
+    let (source, target) = match (&stage.rules.layouts, stage.direction) {
+        (Some((left, right)), Direction::Forward) => (left.as_str(), right.as_str()),
+        (Some((left, right)), Direction::Reverse) => (right.as_str(), left.as_str()),
+        (None, _) => ("source", "target"),
+    };
+    let name = &stage.rules.name;
+    match verdict {
+        Verdict::Already => {
+            let (fit, all) = (evidence.already.len(), draft.state.iter().count());
+            let are = if fit == 1 { "is" } else { "are" };
+            let message = format!(
+                "already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do",
+                counted(all, "key")
+            );
+            let finding = Diagnostic::note(ALREADY_THERE, message);
+            draft.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
         }
-        let (source, target) = match (&stage.rules.layouts, stage.direction) {
-            (Some((left, right)), Direction::Forward) => (left.as_str(), right.as_str()),
-            (Some((left, right)), Direction::Reverse) => (right.as_str(), left.as_str()),
-            (None, _) => ("source", "target"),
-        };
-        let name = &stage.rules.name;
-        match verdict {
-            Verdict::Already => {
-                let (fit, all) = (evidence.already.len(), self.state.iter().count());
-                let are = if fit == 1 { "is" } else { "are" };
-                let message = format!(
-                    "already in the layout `{target}` of `{name}`, which {fit} of {} {are} in: nothing to do",
-                    counted(all, "key")
-                );
-                let finding = Diagnostic::note(ALREADY_THERE, message);
-                self.findings.push(finding.keys(evidence.already.into_iter().map(String::from)));
+        Verdict::Mixed => {
+            let count = counted(evidence.already.len(), "key");
+            let finding = Diagnostic::warning(
+                MIXED_LAYOUT,
+                format!(
+                    "mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"
+                ),
+            );
+            let finding = finding.keys(evidence.already.into_iter().map(String::from));
+            draft.findings.push(finding.hint("reading backwards would rename these too"));
+        }
+        Verdict::Neither if stage.named && evidence.needed > 0 && evidence.same == 0 => {
+            let mut finding = Diagnostic::error(
+                NEITHER_LAYOUT,
+                format!("none of the rules of `{name}` fits any key"),
+            );
+            finding = finding
+                .keys(draft.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())));
+            for miss in nearest_misses(draft, stage).into_iter().take(3) {
+                finding = finding.hint(miss);
             }
-            Verdict::Mixed => {
-                let count = counted(evidence.already.len(), "key");
-                let finding = Diagnostic::warning(
-                    MIXED_LAYOUT,
-                    format!(
-                        "mixed layout: {count} in `{target}` of `{name}` already, among keys of `{source}`"
-                    ),
-                );
-                let finding = finding.keys(evidence.already.into_iter().map(String::from));
-                self.findings.push(finding.hint("reading backwards would rename these too"));
-            }
-            Verdict::Neither if stage.named && evidence.needed > 0 && evidence.same == 0 => {
-                let mut finding = Diagnostic::error(
-                    NEITHER_LAYOUT,
-                    format!("none of the rules of `{name}` fits any key"),
-                );
-                finding = finding.keys(
-                    self.state.iter().take(5).map(|(_, entry)| String::from(entry.key.clone())),
-                );
-                for miss in self.nearest_misses(stage).into_iter().take(3) {
-                    finding = finding.hint(miss);
-                }
-                self.findings
+            draft.findings
                     .push(finding.hint("are these rules for this checkpoint, and is the direction right? `regraft explain` says more"));
-            }
-            _ => {}
         }
-        if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
-            for mut finding in evidence.unmatched {
-                if !stage.named {
-                    finding.severity = Severity::Note;
-                } else if let Some((_, miss)) = self.miss_of(&finding, stage) {
-                    finding.hints.insert(0, miss);
-                }
-                self.findings.push(finding);
+        _ => {}
+    }
+    if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
+        for mut finding in evidence.unmatched {
+            if !stage.named {
+                finding.severity = Severity::Note;
+            } else if let Some((_, miss)) = miss_of(draft, &finding, stage) {
+                finding.hints.insert(0, miss);
             }
+            draft.findings.push(finding);
         }
     }
+}
 
+impl Draft {
     pub(super) fn unmatched(&mut self, place: &Place, what: &str) {
         self.evidence.unmatched.push(
             Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))

@@ -2,7 +2,7 @@
 //!
 //! * Files are opened when their bytes are first asked for, and must then be what they were when
 //!   their header was read.
-//! * [`read_at`](Store::read_at) uses positioned reads: a file that shrinks meanwhile gives an
+//! * [`read`](Store::read) uses positioned reads: a file that shrinks meanwhile gives an
 //!   error. Only [`view`](Store::view) maps files, each at most once; a file that shrinks under a
 //!   map kills the process on access, which is why conversion doesn't use maps.
 
@@ -16,9 +16,9 @@ use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
 use super::safetensors::{FileHeader, read_header};
-use super::{Extent, Identity, Store, distributed};
+use super::{Blob, Boxes, Files, Hints, Identity, Range, StateDict, Storages, Store, distributed};
 use crate::error::{Error, Result};
-use crate::tensor::{Entry, Header, Location, Storage, TensorView};
+use crate::tensor::{Entry, Header, Location, Storage};
 
 /// Tensors in files: one file, a directory, several; or a manifest, which has no bytes.
 pub struct Checkpoint {
@@ -214,18 +214,23 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn find(&self, key: &str) -> Result<(&Entry, Location, &StoredFile)> {
+    fn find(&self, key: &str) -> Result<(&Entry, Location)> {
         let entry = self.header.tensors.get(key).ok_or_else(|| {
             Error::corrupt("the checkpoint has no such key").at_key(key).in_file(&self.directory)
         })?;
-        let found = entry
-            .location
-            .and_then(|location| Some((entry, location, self.files.get(location.file as usize)?)));
+        let found = entry.location.map(|location| (entry, location));
         found.ok_or_else(|| {
             let error = Error::new(crate::error::ErrorKind::Unsupported, "a manifest has no bytes")
                 .at_key(key)
                 .in_file(&self.directory);
             error.hint("give the checkpoint itself; a manifest serves for planning only")
+        })
+    }
+
+    fn blob(&self, blob: Blob) -> Result<&StoredFile> {
+        let found = self.files.get(blob.0 as usize);
+        found.ok_or_else(|| {
+            Error::corrupt("the checkpoint has no such file").in_file(&self.directory)
         })
     }
 }
@@ -238,37 +243,51 @@ fn too_many() -> Error {
     Error::new(crate::error::ErrorKind::Limit, "too many files")
 }
 
+impl StateDict {
+    /// Views of every tensor of a checkpoint, over its mapped files; no byte is copied.
+    ///
+    /// # Errors
+    /// If a file can't be mapped, or the checkpoint is a manifest.
+    pub fn from_checkpoint(checkpoint: &Checkpoint) -> Result<Self> {
+        let header = checkpoint.header();
+        let mut dict = Self::default();
+        dict.set_metadata(header.metadata.clone());
+        for key in header.tensors.keys() {
+            dict.insert(key.clone(), checkpoint.view(key)?);
+        }
+        Ok(dict)
+    }
+}
+
 impl Store for Checkpoint {
     fn header(&self) -> &Header {
         &self.header
     }
 
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let (_, location, file) = self.find(key)?;
-        let start = super::range_in(location.len, offset, buffer.len())
-            .map_err(|error| error.at_key(key).in_file(&file.path))?;
-        let start = location
-            .offset
-            .checked_add(start)
-            .ok_or_else(|| Error::corrupt("the offset exceeds 64 bits").at_key(key))?;
-        read_exact_at(file.handle()?, buffer, start).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                Error::corrupt("the file became shorter while it was read")
-                    .at_key(key)
-                    .in_file(&file.path)
-            }
-            _ => Error::io("cannot read", &file.path, source).at_key(key),
-        })
+    /// Each file is a blob, and each tensor one run in it.
+    fn boxes(&self, key: &str) -> Result<Boxes> {
+        let (entry, location) = self.find(key)?;
+        Boxes::row_major(entry.info.clone(), Blob(location.file), location.offset)
     }
 
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
-        let (_, location, file) = self.find(key)?;
-        Ok(Some(Extent {
-            file: file.handle()?,
-            path: &file.path,
-            offset: location.offset,
-            len: location.len,
-        }))
+    fn read(&self, ranges: &mut [Range<'_>]) -> Result<()> {
+        for range in ranges {
+            let file = self.blob(range.blob)?;
+            read_exact_at(file.handle()?, range.buffer, range.offset).map_err(
+                |source| match source.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        Error::corrupt("the file became shorter while it was read")
+                            .in_file(&file.path)
+                    }
+                    _ => Error::io("cannot read", &file.path, source),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn hints(&self) -> Hints {
+        Hints::LOCAL
     }
 
     /// Paths, lengths and times of all files, and where each tensor lies in them. A manifest has
@@ -303,10 +322,25 @@ impl Store for Checkpoint {
         Ok(())
     }
 
-    fn view(&self, key: &str) -> Result<TensorView> {
-        let (entry, location, file) = self.find(key)?;
-        TensorView::contiguous(file.map()?, entry.info.clone(), location.offset)
-            .map_err(|error| error.at_key(key).in_file(&file.path))
+    fn storages(&self) -> Option<&dyn Storages> {
+        Some(self)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
+    }
+}
+
+impl Storages for Checkpoint {
+    fn storage(&self, blob: Blob) -> Result<Storage> {
+        self.blob(blob)?.map()
+    }
+}
+
+impl Files for Checkpoint {
+    fn file(&self, blob: Blob) -> Result<(&File, &Path)> {
+        let file = self.blob(blob)?;
+        Ok((file.handle()?, &file.path))
     }
 }
 
@@ -381,23 +415,6 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, u64, Option<SystemTime>
     Ok((file, metadata.len(), metadata.modified().ok()))
 }
 
-#[cfg(unix)]
 fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        match std::os::windows::fs::FileExt::seek_read(file, buffer, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                buffer = &mut buffer[count..];
-                offset += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }

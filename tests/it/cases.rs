@@ -9,7 +9,7 @@ use regraft::config::Config;
 use regraft::execute::views;
 use regraft::key::Key;
 use regraft::library::Route;
-use regraft::plan::{Equality, Plan, PlanOptions, plan};
+use regraft::plan::{Answer, Plan, PlanOptions, Question, plan_asking};
 use regraft::store::tensors_equal;
 use regraft::store::{OpenOptions, StateDict, Store as _, open};
 use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView, Wanted};
@@ -113,18 +113,12 @@ pub(crate) fn state_dict(
 fn planned(case: &Case, source: &StateDict, from: &str, to: &str, wanted: Option<&Wanted>) -> Plan {
     let config = Config::from_value(case.config.clone());
     let route = Route::by_config(&config, Some(from), Some(to)).unwrap();
-    let equal = |a: &str, b: &str| match tensors_equal(source, a, b).ok()? {
-        other if other.is_equal() => Some(Equality::Equal),
-        _ => Some(Equality::Differ(1)),
+    let answer = |asked: &Question| {
+        let equal = tensors_equal(source, &asked.a, &asked.b)?.is_equal();
+        Ok::<_, regraft::error::Error>(if equal { Answer::Equal } else { Answer::Differ(1) })
     };
-    let options = PlanOptions {
-        config,
-        wanted,
-        not_strict: true,
-        equal: Some(&equal),
-        ..PlanOptions::default()
-    };
-    plan(&route.stages(), source.header(), &options).unwrap()
+    let options = PlanOptions { config, wanted, not_strict: true, ..PlanOptions::default() };
+    plan_asking(&route.stages(), source.header(), &options, answer).unwrap().unwrap()
 }
 
 /// Whether a plan gives what transformers gave, key by key and byte by byte.

@@ -1,177 +1,96 @@
-//! Cases over the language's meaning: rule texts and what is said of them, rule texts with headers
-//! and the plans they give.
+//! Corpus files, and the snapshots beside them.
 //!
-//! A corpus file holds cases that start with `### name`. A check case is rule text. A plan case
-//! has, after the rule text, lines `--- keys` (one `key dtype [shape]` a line), and optionally `---
-//! wanted` (the same, or keys alone), `--- config` (JSON), `--- set` (`name=integer`), `---
-//! record`, `--- metadata`, `--- remarks` of files (JSON), `--- options` (words: `reverse`,
-//! `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for compared bytes).
+//! A file `tests/corpus/FLOOR/FILE.graft` holds cases, each under a line `### name`. What comes of a
+//! case is a snapshot of its own, `tests/corpus/FLOOR/FILE/the_name.snap`: the name in lower case,
+//! with `_` for whatever is no letter and no digit. What a case holds besides rule text, its floor
+//! says.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 
-use indexmap::IndexMap;
-use regraft::check::value::Value;
-use regraft::config::Config;
-use regraft::diagnostic::{Diagnostic, Diagnostics, render_all};
-use regraft::key::Key;
-use regraft::plan::{Equality, Plan, PlanOptions, Record, Stage, plan};
-use regraft::tensor::{Header, TensorInfo, Wanted};
-use regraft::{Direction, Rules, compile};
+/// One case of a corpus file.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) body: String,
+}
 
-pub(super) fn cases(text: &str) -> Vec<(&str, &str)> {
-    text.split("### ")
+impl Case {
+    /// Its snapshot's name, without the ending.
+    fn snapshot(&self) -> String {
+        let words = self.name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join("_").to_lowercase()
+    }
+}
+
+fn folder(floor: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus").join(floor)
+}
+
+/// What a folder of the corpus holds, in order: files with an ending, without it, or folders.
+fn stems(folder: &Path, ending: Option<&str>) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let is_one = |path: &PathBuf| match ending {
+        Some(ending) => path.extension().is_some_and(|extension| extension == ending),
+        None => path.is_dir(),
+    };
+    let paths = entries.map(|entry| entry.unwrap().path()).filter(is_one);
+    let mut stems: Vec<String> =
+        paths.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
+    stems.sort();
+    stems
+}
+
+/// The files of a floor.
+pub(crate) fn files(floor: &str) -> Vec<String> {
+    let files = stems(&folder(floor), Some("graft"));
+    assert!(!files.is_empty(), "no corpus of {floor}");
+    files
+}
+
+/// The cases of a file, in its order.
+pub(crate) fn cases(floor: &str, file: &str) -> Vec<Case> {
+    let text = std::fs::read_to_string(folder(floor).join(format!("{file}.graft"))).unwrap();
+    let cases: Vec<Case> = text
+        .split("### ")
         .skip(1)
-        .map(|case| {
-            let (name, body) = case.split_once('\n').unwrap_or((case, ""));
-            (name.trim(), body)
-        })
-        .collect()
+        .map(|case| case.split_once('\n').unwrap_or((case, "")))
+        .map(|(name, body)| Case { name: name.trim().to_owned(), body: body.to_owned() })
+        .collect();
+    assert!(!cases.is_empty(), "{floor}/{file}: a corpus file without a case");
+    cases
 }
 
-fn shown(findings: &[Diagnostic]) -> String {
-    if findings.is_empty() { "(nothing)\n".to_owned() } else { render_all(findings, false) }
-}
-
-#[test]
-fn check_corpus() {
-    insta::glob!("../corpus", "check/*.graft", |path| {
-        let text = std::fs::read_to_string(path).unwrap();
-        let mut out = String::new();
-        for (name, body) in cases(&text) {
-            let findings = match compile(body) {
-                Ok(rules) => rules.findings,
-                Err(diagnostics) => diagnostics.0,
-            };
-            writeln!(out, "### {name}\n{}", shown(&findings)).unwrap();
-        }
-        insta::assert_snapshot!(out);
-    });
-}
-
-#[test]
-fn proof_corpus() {
-    insta::glob!("../corpus", "proof/*.graft", |path| {
-        let text = std::fs::read_to_string(path).unwrap();
-        let mut out = String::new();
-        for (name, body) in cases(&text) {
-            let said = match compile(body) {
-                Ok(rules) => {
-                    format!("{}{:?}\n", shown(&rules.findings), regraft::check::idempotence(&rules))
-                }
-                Err(diagnostics) => shown(&diagnostics.0),
-            };
-            writeln!(out, "### {name}\n{said}").unwrap();
-        }
-        insta::assert_snapshot!(out);
-    });
-}
-
-fn infos(text: &str) -> IndexMap<Key, Option<TensorInfo>> {
-    text.lines()
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| {
-            let Some((start, shape)) = line.split_once(" [") else {
-                return (Key::from(line), None);
-            };
-            let (key, dtype) = start.rsplit_once(' ').unwrap();
-            let shape: Vec<u64> = serde_json::from_str(&format!("[{shape}")).unwrap();
-            (Key::from(key), Some(TensorInfo::new(dtype.parse().unwrap(), shape)))
-        })
-        .collect()
-}
-
-/// What a plan case gives: a header and options.
-#[derive(Default)]
-pub(super) struct Given {
-    pub(super) header: Header,
-    pub(super) wanted: Option<Wanted>,
-    pub(super) options: PlanOptions<'static>,
-    pub(super) direction: Direction,
-    pub(super) equal: Option<Equality>,
-    pub(super) record: Option<Record>,
-}
-
-impl Given {
-    pub(super) fn read<'a>(sections: impl Iterator<Item = &'a str>) -> Self {
-        let mut given = Self::default();
-        for section in sections {
-            let (name, body) = section.split_once('\n').unwrap();
-            match name.trim() {
-                "keys" => {
-                    given.header = Header::from_infos(
-                        infos(body).into_iter().map(|(key, info)| (key, info.unwrap())),
-                    )
-                }
-                "wanted" => given.wanted = Some(Wanted { keys: infos(body) }),
-                "record" => given.record = Some(serde_json::from_str(body).unwrap()),
-                "remarks" => given.header.remarks = serde_json::from_str(body).unwrap(),
-                "metadata" => given.header.metadata = serde_json::from_str(body).unwrap(),
-                "config" => {
-                    given.options.config = Config::from_value(serde_json::from_str(body).unwrap())
-                }
-                "set" => {
-                    let pairs = body.split_whitespace().map(|pair| pair.split_once('=').unwrap());
-                    given.options.parameters = pairs
-                        .map(|(name, value)| (name.to_owned(), Value::Int(value.parse().unwrap())))
-                        .collect();
-                }
-                "options" => body.split_whitespace().for_each(|word| given.option(word)),
-                other => panic!("unknown section {other}"),
+/// Holds what is shown of every case of a floor against its snapshot. All that differ are told, and
+/// so are snapshots whose case is gone.
+pub(crate) fn hold(floor: &str, show: impl Fn(&Case) -> String) {
+    let mut wrong = Vec::new();
+    let files = files(floor);
+    for file in &files {
+        let beside = folder(floor).join(file);
+        let mut settings = insta::Settings::clone_current();
+        settings.set_omit_expression(true);
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_snapshot_path(&beside);
+        settings.set_input_file(beside.with_extension("graft"));
+        let mut names = BTreeSet::new();
+        for case in cases(floor, file) {
+            let shown = show(&case);
+            let name = case.snapshot();
+            let held = settings.bind(|| {
+                catch_unwind(AssertUnwindSafe(|| insta::assert_snapshot!(name.clone(), shown)))
+            });
+            if held.is_err() {
+                wrong.push(format!("{floor}/{file}: {}", case.name));
+            }
+            if !names.insert(name) {
+                wrong.push(format!("{floor}/{file}: two cases `{}`", case.name));
             }
         }
-        given
+        let left = stems(&beside, Some("snap")).into_iter().filter(|stem| !names.contains(stem));
+        wrong.extend(left.map(|stem| format!("{floor}/{file}/{stem}.snap: of no case")));
     }
-
-    fn option(&mut self, word: &str) {
-        match word {
-            "reverse" => self.direction = Direction::Reverse,
-            "allow-lossy" => self.options.allow_lossy = true,
-            "not-strict" => self.options.not_strict = true,
-            "tied" => self.options.tied = Some(true),
-            "untied" => self.options.tied = Some(false),
-            "equal" => self.equal = Some(Equality::Equal),
-            "differ" => self.equal = Some(Equality::Differ(3)),
-            other => panic!("unknown option {other}"),
-        }
-    }
-
-    pub(super) fn plan(&self, rules: &Rules, direction: Direction) -> Result<Plan, Diagnostics> {
-        let compare = |_: &str, _: &str| self.equal;
-        let options = PlanOptions {
-            wanted: self.wanted.as_ref(),
-            record: self.record.as_ref(),
-            equal: Some(&compare),
-            ..self.options.clone()
-        };
-        plan(&[Stage { rules, direction, named: true }], &self.header, &options)
-    }
-}
-
-fn run(body: &str) -> String {
-    let mut sections = body.split("--- ");
-    let rules = match compile(sections.next().unwrap()) {
-        Ok(rules) => rules,
-        Err(diagnostics) => return render_all(&diagnostics.0, false),
-    };
-    let given = Given::read(sections);
-    match given.plan(&rules, given.direction) {
-        Ok(plan) => {
-            let verdict =
-                plan.verdict.map_or_else(String::new, |verdict| format!("verdict {verdict:?}\n"));
-            format!("{verdict}{}{}", plan.to_text(), shown(&plan.findings))
-        }
-        Err(diagnostics) => render_all(&diagnostics.0, false),
-    }
-}
-
-#[test]
-fn plan_corpus() {
-    insta::glob!("../corpus", "plan/*.graft", |path| {
-        let text = std::fs::read_to_string(path).unwrap();
-        let mut out = String::new();
-        for (name, body) in cases(&text) {
-            writeln!(out, "### {name}\n{}", run(body)).unwrap();
-        }
-        insta::assert_snapshot!(out);
-    });
+    let left = stems(&folder(floor), None).into_iter().filter(|stem| !files.contains(stem));
+    wrong.extend(left.map(|stem| format!("{floor}/{stem}: of no file")));
+    assert!(wrong.is_empty(), "differs from its snapshot:\n  {}", wrong.join("\n  "));
 }

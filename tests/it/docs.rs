@@ -10,6 +10,7 @@
 //! `equal`, `differ`, `not-strict` and `wanted key`, `wanted key F32 [2, 4]`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use regraft::diagnostic::codes::{self, Code};
 use regraft::diagnostic::{Diagnostic, Diagnostics, Severity, SourceText, render_all};
 use regraft::key::Key;
 use regraft::library::Route;
-use regraft::plan::{Equality, PlanOptions, Stage, plan};
+use regraft::plan::{Answer, PlanOptions, Question, Stage, plan, plan_asking};
 use regraft::tensor::{Dtype, Header, TensorInfo, Wanted};
 use regraft::{compile, library};
 
@@ -91,7 +92,7 @@ struct Case {
     parameters: Vec<(String, Value)>,
     wanted: Vec<(Key, Option<TensorInfo>)>,
     tied: Option<bool>,
-    equal: Option<Equality>,
+    equal: Option<Answer>,
     not_strict: bool,
 }
 
@@ -106,7 +107,7 @@ fn key_line(line: &str) -> (Key, TensorInfo) {
     assert_eq!(words.next(), None, "`{line}` is no line of keys");
     (
         Key::from(key),
-        TensorInfo::new(dtype.parse().unwrap_or_else(|()| panic!("a dtype in `{line}`")), shape),
+        TensorInfo::new(dtype.parse().unwrap_or_else(|_| panic!("a dtype in `{line}`")), shape),
     )
 }
 
@@ -132,8 +133,8 @@ fn case(text: &str) -> Case {
             "wanted" => case.wanted.push((Key::from(rest), None)),
             "tied" => case.tied = Some(true),
             "untied" => case.tied = Some(false),
-            "equal" => case.equal = Some(Equality::Equal),
-            "differ" => case.equal = Some(Equality::Differ(4)),
+            "equal" => case.equal = Some(Answer::Equal),
+            "differ" => case.equal = Some(Answer::Differ(4)),
             "not-strict" => case.not_strict = true,
             code if code.starts_with("RG")
                 && codes::ALL.iter().any(|(known, _)| known.to_string() == code) =>
@@ -156,17 +157,17 @@ fn planned(
 ) -> (BTreeMap<Key, TensorInfo>, Vec<Diagnostic>) {
     let header = Header::from_infos(from.iter().cloned());
     let wanted = Wanted { keys: case.wanted.iter().cloned().collect() };
-    let equal = |_: &str, _: &str| case.equal;
     let options = PlanOptions {
         config: case.config.clone(),
         parameters: case.parameters.iter().cloned().collect(),
         tied: case.tied,
         wanted: (!case.wanted.is_empty()).then_some(&wanted),
         not_strict: case.not_strict,
-        equal: Some(&equal),
         ..PlanOptions::default()
     };
-    match plan(&[Stage { rules, direction, named: true }], &header, &options) {
+    let stages = [Stage { rules, direction, named: true }];
+    let answer = |_: &Question| Ok::<_, Infallible>(case.equal.unwrap_or(Answer::Unknown));
+    match plan_asking(&stages, &header, &options, answer).unwrap() {
         Ok(plan) => {
             let keys = plan
                 .targets
@@ -321,6 +322,61 @@ fn what_documents_name_is_there() {
     assert!(named > 50, "only {named} files are named");
 }
 
+/// Every `.rs` file of the workspace's crates as one text.
+fn sources() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut open: Vec<_> =
+        ["src", "seed/src", "python/src", "tests/it"].map(|at| root.join(at)).into();
+    let mut text = String::new();
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&std::fs::read_to_string(path).unwrap());
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// A reader of ARCHITECTURE.md looks for what it names: types, functions as `name()`, and methods
+/// or variants as `Type::name` are those of the code.
+#[test]
+fn what_the_architecture_names_is_in_the_code() {
+    let text = document("ARCHITECTURE.md");
+    let sources = sources();
+    let words: BTreeSet<&str> = sources
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let functions: BTreeSet<&str> = sources
+        .split("fn ")
+        .skip(1)
+        .filter_map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next())
+        .collect();
+    let word = |name: &str| name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let mut named = 0;
+    for name in text.split('`').skip(1).step_by(2) {
+        let (path, function) = match name.strip_suffix("()") {
+            Some(path) => (path, true),
+            None => (name, false),
+        };
+        let parts: Vec<&str> = path.split("::").collect();
+        let typed = parts.iter().any(|part| part.starts_with(char::is_uppercase))
+            && parts.iter().all(|part| part.contains(char::is_lowercase));
+        if !parts.iter().all(|part| word(part)) || !(function || typed) {
+            continue;
+        }
+        let last = parts.last().copied().unwrap_or_default();
+        assert!(!function || functions.contains(last), "no function is called `{name}`");
+        for part in &parts {
+            assert!(words.contains(part), "`{name}`: the code knows no `{part}`");
+        }
+        named += 1;
+    }
+    assert!(named > 10, "only {named} names");
+}
+
 /// The rule file in it is the one that its command line names.
 #[test]
 fn the_readme_shows_its_example() {
@@ -331,11 +387,12 @@ fn the_readme_shows_its_example() {
 #[test]
 fn every_op_and_statement_is_in_the_reference() {
     let text = document("docs/language.md");
-    for op in regraft::check::op::NAMES.iter().chain(regraft::check::op::MAKERS) {
-        assert!(
-            text.contains(&format!("`{op}(")) || text.contains(&format!("`{op}`")),
-            "docs/language.md doesn't have the op `{op}`"
-        );
+    let ops = text.split_once("## Ops").unwrap().1.split_once("### Makers").unwrap().0;
+    let lines: Vec<&str> = ops.lines().filter(|line| line.starts_with("| `")).collect();
+    let rows: Vec<String> = regraft::syntax::op::OPS.iter().map(|row| row.line()).collect();
+    assert_eq!(lines, rows, "the ops of docs/language.md should be:\n{}", rows.join("\n"));
+    for (maker, _) in regraft::check::op::MAKERS {
+        assert!(text.contains(&format!("`{maker}(")), "docs/language.md lacks `{maker}`");
     }
     let statements = [
         "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep",

@@ -15,7 +15,9 @@ use regraft::diagnostic::render_all;
 use regraft::execute::views;
 use regraft::key::Key;
 use regraft::library;
-use regraft::plan::{DropReason, Equality, Op, Plan, PlanOptions, Record, Stage, Verdict, plan};
+use regraft::plan::{
+    Answer, DropReason, Op, Plan, PlanOptions, Question, Record, Stage, Verdict, plan_asking,
+};
 use regraft::store::tensors_equal;
 use regraft::store::{StateDict, Store as _};
 use regraft::tensor::{Dtype, TensorInfo, Wanted};
@@ -113,19 +115,20 @@ fn step(
     given: Given<'_>,
 ) -> Result<Step, String> {
     let Given { config, wanted, record } = given;
-    let equal = |a: &str, b: &str| match tensors_equal(source, a, b).ok()? {
-        other if other.is_equal() => Some(Equality::Equal),
-        _ => Some(Equality::Differ(1)),
+    let answer = |asked: &Question| {
+        let equal = tensors_equal(source, &asked.a, &asked.b)?.is_equal();
+        Ok::<_, regraft::error::Error>(if equal { Answer::Equal } else { Answer::Differ(1) })
     };
     let options = PlanOptions {
         config: config.clone(),
         wanted,
         not_strict: true,
         record,
-        equal: Some(&equal),
         ..PlanOptions::default()
     };
-    let plan = plan(&[Stage { rules, direction, named: false }], source.header(), &options)
+    let stages = [Stage { rules, direction, named: false }];
+    let plan = plan_asking(&stages, source.header(), &options, answer)
+        .map_err(|error| error.to_string())?
         .map_err(|found| render_all(&found.0, false))?;
     let made = views(&plan, source).map_err(|error| error.to_string())?;
     Ok(Step { plan, result: StateDict::from_tensors(made.tensors, BTreeMap::new()) })

@@ -126,6 +126,8 @@ const WORDS: &[&str] = &[
     "reshape(2, 12)",
     "slice(0, 0..2)",
     "interleave(0)",
+    "squeeze(0)",
+    "unsqueeze(-1)",
     "rope_halves(2)",
     "{l}",
     "{e}",
@@ -181,6 +183,34 @@ fn headers_are_accepted_only_where_the_crate_accepts_them() {
         " ",
     ];
     run("header", targets::header, Vec::new(), &words, 30_000);
+}
+
+#[test]
+fn pickles_make_values_and_nothing_else() {
+    let words = [
+        "\u{0}",
+        "(",
+        ")",
+        ".",
+        "0",
+        "1",
+        "2",
+        "N",
+        "R",
+        "Q",
+        "b",
+        "}",
+        "]",
+        "t",
+        "u",
+        "e",
+        "h",
+        "q",
+        "ctorch\nFloatStorage\n",
+        "ccollections\nOrderedDict\n",
+        "X\u{7}\0\0\0storage",
+    ];
+    run("torch", targets::torch, Vec::new(), &words, 30_000);
 }
 
 #[test]

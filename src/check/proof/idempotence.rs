@@ -17,17 +17,18 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::super::keys::Keys;
+use super::super::reading::{Act, ReadRule, Reading, Statement};
 use super::super::rules::pattern_of;
-use super::super::rules::{CaptureKind, Rule, Rules, Selection, SideItem, Step, StepKind};
+use super::super::rules::{CaptureKind, Direction, Rule, Rules, Selection, SideItem};
 use super::alphabet::{Alphabet, MAX_SYMBOLS, accepts};
 use super::automaton::{Automaton, Found, may_overlap, overlaps, search};
 use super::effort::Effort;
 use super::group::{Owned, weight_of_rule};
 use super::nearby::Nearby;
 use super::trace::{backward, captured, takes};
-use crate::check::op::Op;
+use crate::check::op::{Op, OpKind};
 use crate::key::{Atom, Part, Pattern, Slot};
-use crate::syntax::ast::{Arrow, Expr};
+use crate::syntax::ast::Expr;
 
 /// Witnesses that are followed for a pair of rules.
 const WITNESSES: usize = 48;
@@ -115,17 +116,18 @@ struct Program<'r> {
     takers: Vec<Taker<'r>>,
     /// Keys that are made from nothing, or by a tie.
     made: Vec<(usize, &'r str, &'r Pattern)>,
-    next: usize,
     open: Option<String>,
     effort: Effort,
 }
 
 impl<'r> Program<'r> {
-    fn of(steps: &'r [Step], reversed: bool) -> Self {
-        let (rules, takers, made) = (Vec::new(), Vec::new(), Vec::new());
+    fn of(rules: &'r Rules, direction: Direction) -> Self {
+        let (placed, takers, made) = (Vec::new(), Vec::new(), Vec::new());
         let mut program =
-            Self { rules, takers, made, next: 0, open: None, effort: Effort::of_proof() };
-        program.read(steps, reversed, false);
+            Self { rules: placed, takers, made, open: None, effort: Effort::of_proof() };
+        for (at, statement) in Reading::of(rules, direction).everywhere().into_iter().enumerate() {
+            program.read(at, &statement);
+        }
         program
     }
 
@@ -133,70 +135,50 @@ impl<'r> Program<'r> {
         self.open.get_or_insert_with(because);
     }
 
-    fn read(&mut self, steps: &'r [Step], reversed: bool, guarded: bool) {
-        let is_strip = |step: &&Step| {
-            matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. })
-        };
-        let (strips, others): (Vec<&Step>, Vec<&Step>) = steps.iter().partition(is_strip);
-        let order: Vec<&'r Step> = match reversed {
-            false => steps.iter().collect(),
-            true => strips.into_iter().chain(others.into_iter().rev()).collect(),
-        };
-        for step in order {
-            self.next += 1;
-            let at = self.next;
-            let mut taker = |kind| self.takers.push(Taker { at, text: &step.text, kind });
-            match &step.kind {
-                StepKind::Rewrite(rules) if !reversed => {
-                    self.rules.extend(
-                        rules.iter().map(|rule| Placed::new(at, Cow::Borrowed(rule), guarded)),
-                    );
-                }
-                StepKind::Rewrite(rules) => {
-                    let two_way = rules.iter().filter(|rule| rule.arrow == Arrow::TwoWay);
-                    self.rules.extend(
-                        two_way.map(|rule| Placed::new(at, Cow::Owned(turned(rule)), guarded)),
-                    );
-                }
-                StepKind::StripAnywhere { wrappers } => {
-                    taker(TakerKind::Strip { wrappers, leading: false })
-                }
-                StepKind::StripLeading { wrappers, .. } => {
-                    taker(TakerKind::Strip { wrappers, leading: true })
-                }
-                StepKind::Drop(keys) if !reversed => taker(TakerKind::Drop(keys)),
-                StepKind::Keep(_) if !reversed => taker(TakerKind::Keep),
-                StepKind::Create { target, .. } if !reversed => {
-                    self.made.push((at, &step.text, target))
-                }
-                StepKind::Create { .. } => {
-                    self.open(|| format!("`{}`, read backwards, takes a key away", step.text))
-                }
-                StepKind::Tie(tie) => {
-                    let patterns = tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges);
-                    self.made.extend(patterns.map(|pattern| (at, step.text.as_str(), pattern)));
-                }
-                StepKind::When { condition, then, otherwise } => {
-                    // What config.json decides, it decides both times.
-                    if condition.asks_layout(&|_| None) || names_something(condition) {
-                        self.open(|| "a `when` may be decided by the keys themselves".to_owned());
-                    }
-                    self.read(then, reversed, true);
-                    self.read(otherwise, reversed, true);
-                }
-                StepKind::Reversed(steps) => self.read(steps, !reversed, guarded),
-                StepKind::Prefix(_)
-                | StepKind::Drop(_)
-                | StepKind::Keep(_)
-                | StepKind::Cast { .. }
-                | StepKind::Expect { .. } => {}
+    fn read(&mut self, at: usize, statement: &Statement<'r>) {
+        let step = statement.step;
+        let forward = statement.direction == Direction::Forward;
+        let mut taker = |kind| self.takers.push(Taker { at, text: &step.text, kind });
+        match &statement.act {
+            Act::Rewrite(rewrite) => {
+                let guarded = !statement.guards.is_empty();
+                let rule = |read: ReadRule<'r>| match read.direction {
+                    Direction::Forward => Cow::Borrowed(read.rule),
+                    Direction::Reverse => Cow::Owned(turned(read.rule)),
+                };
+                self.rules.extend(rewrite.rules().map(|read| Placed::new(at, rule(read), guarded)));
             }
+            Act::StripAnywhere { wrappers } => taker(TakerKind::Strip { wrappers, leading: false }),
+            Act::StripLeading { wrappers, .. } => {
+                taker(TakerKind::Strip { wrappers, leading: true })
+            }
+            Act::Drop(keys) if forward => taker(TakerKind::Drop(keys)),
+            Act::Keep(_) if forward => taker(TakerKind::Keep),
+            Act::Create { target, .. } if forward => self.made.push((at, &step.text, target)),
+            Act::Create { .. } => {
+                self.open(|| format!("`{}`, read backwards, takes a key away", step.text))
+            }
+            Act::Tie(tie) => {
+                let patterns = tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges);
+                self.made.extend(patterns.map(|pattern| (at, step.text.as_str(), pattern)));
+            }
+            // What config.json decides, it decides both times. The branches come as statements.
+            Act::When { condition, .. } => {
+                if condition.asks_layout(&|_| None) || names_something(condition) {
+                    self.open(|| "a `when` may be decided by the keys themselves".to_owned());
+                }
+            }
+            Act::Prefix(_)
+            | Act::Drop(_)
+            | Act::Keep(_)
+            | Act::Cast { .. }
+            | Act::Expect { .. } => {}
         }
     }
 }
 
 /// A program with what finds its rules and names.
-struct Reading<'p> {
+struct Lookup<'p> {
     rules: &'p [Placed<'p>],
     program: &'p Program<'p>,
     sources: Owned,
@@ -208,7 +190,7 @@ struct Reading<'p> {
     literals: HashMap<&'p str, usize>,
 }
 
-impl<'p> Reading<'p> {
+impl<'p> Lookup<'p> {
     fn new(program: &'p Program<'p>) -> Self {
         let rules = &program.rules[..];
         let mut known = HashSet::new();
@@ -322,16 +304,16 @@ impl<'p> Reading<'p> {
 /// # Errors
 /// Why it isn't known, where there is too much to look at.
 pub fn repeats_backwards(rules: &Rules) -> Result<Option<Twice>, String> {
-    let program = Program::of(&rules.steps, true);
-    let reading = Reading::new(&program);
-    for rule in reading.rules {
-        let found = witnesses(&reading, rule, rule)
+    let program = Program::of(rules, Direction::Reverse);
+    let lookup = Lookup::new(&program);
+    for rule in lookup.rules {
+        let found = witnesses(&lookup, rule, rule)
             .into_iter()
             .find_map(|(found, plain)| plain.then_some(found));
         if found.is_some() {
             return Ok(found);
         }
-        if reading.effort().is_spent() {
+        if lookup.effort().is_spent() {
             return Err(TOO_MUCH.to_owned());
         }
     }
@@ -340,11 +322,11 @@ pub fn repeats_backwards(rules: &Rules) -> Result<Option<Twice>, String> {
 
 /// Whether applying the rules to their own output changes anything.
 pub fn idempotence(rules: &Rules) -> Idempotence {
-    let mut program = Program::of(&rules.steps, false);
+    let mut program = Program::of(rules, Direction::Forward);
     let (mut plain, mut except) = (false, None);
     let mut open = program.open.take();
-    let reading = Reading::new(&program);
-    let effort = reading.effort();
+    let lookup = Lookup::new(&program);
+    let effort = lookup.effort();
     let mut nearby = Nearby::default();
     for (number, placed) in program.rules.iter().enumerate() {
         placed
@@ -356,14 +338,14 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
     }
     for maker in &program.rules {
         for reader in
-            readers(&reading, &nearby, maker).into_iter().map(|number| &program.rules[number])
+            readers(&lookup, &nearby, maker).into_iter().map(|number| &program.rules[number])
         {
             if !effort.spend(1) {
                 return Idempotence::Undecided {
                     because: open.unwrap_or_else(|| TOO_MUCH.to_owned()),
                 };
             }
-            match meet(&reading, maker, reader) {
+            match meet(&lookup, maker, reader) {
                 Meeting::Never => continue,
                 Meeting::Doubled => {
                     plain = true;
@@ -377,7 +359,7 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
                     });
                 }
             }
-            for (found, is_plain) in witnesses(&reading, maker, reader) {
+            for (found, is_plain) in witnesses(&lookup, maker, reader) {
                 if is_plain {
                     return Idempotence::Refuted(found);
                 }
@@ -410,14 +392,14 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
 
 /// Rules that may read what another gives: those whose sources may fit its results, and stand no
 /// later. Where a rule has a regex, any may.
-fn readers(reading: &Reading<'_>, nearby: &Nearby<'_>, maker: &Placed<'_>) -> Vec<usize> {
-    let end = reading.rules.partition_point(|reader| reader.at <= maker.at);
-    if reading.has_regex {
+fn readers(lookup: &Lookup<'_>, nearby: &Nearby<'_>, maker: &Placed<'_>) -> Vec<usize> {
+    let end = lookup.rules.partition_point(|reader| reader.at <= maker.at);
+    if lookup.has_regex {
         return (0..end).collect();
     }
     let images = maker.rule.right.iter().filter_map(pattern_of);
     let mut found: Vec<usize> = images
-        .flat_map(|image| nearby.of(image, reading.effort()))
+        .flat_map(|image| nearby.of(image, lookup.effort()))
         .filter(|number| *number < end)
         .collect();
     found.sort_unstable();
@@ -433,8 +415,8 @@ enum Meeting {
     Possible,
 }
 
-fn meet(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeting {
-    let effort = reading.effort();
+fn meet(lookup: &Lookup<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeting {
+    let effort = lookup.effort();
     let mut meeting = Meeting::Never;
     if reader.has_regex() {
         return Meeting::Possible;
@@ -450,15 +432,15 @@ fn meet(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Meeti
             }
             // What a later statement takes for certain is not what the first application gives in
             // the end.
-            let from = reading.rules.partition_point(|later| later.at <= maker.at);
-            let names: Vec<&Part> = reading.names(maker.at).collect();
-            if !effort.spend(reading.rules.len() - from + names.len())
+            let from = lookup.rules.partition_point(|later| later.at <= maker.at);
+            let names: Vec<&Part> = lookup.names(maker.at).collect();
+            if !effort.spend(lookup.rules.len() - from + names.len())
                 || names.iter().filter(|part| matches!(part, Part::Literal(_))).count()
                     > MAX_SYMBOLS
             {
                 return Meeting::Possible;
             }
-            let later: Vec<&Pattern> = reading.rules[from..]
+            let later: Vec<&Pattern> = lookup.rules[from..]
                 .iter()
                 .filter(|later| later.certain)
                 .flat_map(|later| later.rule.left.iter().filter_map(pattern_of))
@@ -518,8 +500,8 @@ fn fits_both(key: &str, patterns: [&Pattern; 2]) -> bool {
 
 /// Keys that a reader may take after a maker gave them, as sources of the maker; each followed
 /// through all rules.
-fn witnesses(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Vec<(Twice, bool)> {
-    let effort = reading.effort();
+fn witnesses(lookup: &Lookup<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> Vec<(Twice, bool)> {
+    let effort = lookup.effort();
     let mut found = Vec::new();
     for image in maker.rule.right.iter().filter_map(pattern_of) {
         for source in reader.rule.left.iter().filter_map(pattern_of) {
@@ -549,7 +531,7 @@ fn witnesses(reading: &Reading<'_>, maker: &Placed<'_>, reader: &Placed<'_>) -> 
                 // A map may give the key that it takes.
                 let before = backward(&maker.rule, &key)
                     .or_else(|| (!maker.rule.is_rename()).then(|| key.clone()))?;
-                reading.twice(before)
+                lookup.twice(before)
             }));
         }
     }
@@ -633,10 +615,8 @@ fn depends_on_keys_alone(rule: &Rule) -> bool {
 
 /// Whether an op fits any matrix of floats.
 fn fits_all(op: &Op<Expr>) -> bool {
-    matches!(
-        op,
-        Op::Transpose { .. } | Op::Add { .. } | Op::Mul { .. } | Op::Neg | Op::Exp | Op::Log
-    )
+    use OpKind::{Add, Div, Exp, Log, Mul, Neg, Sub, Transpose};
+    matches!(op.kind, Transpose | Add | Sub | Mul | Div | Neg | Exp | Log)
 }
 
 /// What nearly every key ends with.

@@ -12,11 +12,11 @@ use regraft::plan::{DropReason, Plan, RuleId};
 use serde::Serialize;
 
 use super::console::{Console, has_findings};
-use super::conversion::Conversion;
-use super::group::Groups;
-use super::related::Sources;
-use super::summary::{Shape, shape};
-use super::{Outcome, Result};
+use super::conversion::ConversionArguments;
+use super::lines::Gathered;
+use super::related::SourceKeys;
+use super::summary::{MadeAs, made_as};
+use super::{Exit, Result};
 
 /// Draws which keys become which, through which ops
 #[derive(clap::Args)]
@@ -29,7 +29,7 @@ pub(super) struct Arguments {
     sources: Vec<PathBuf>,
 
     #[command(flatten)]
-    conversion: Conversion,
+    conversion: ConversionArguments,
 
     /// What to print
     #[arg(long, value_name = "FORMAT", default_value = "dot")]
@@ -120,9 +120,9 @@ impl Kind {
     }
 }
 
-pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
+pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
-    let plan = prepared.plan(false)?;
+    let plan = prepared.plan_by_headers()?.plan;
     let drawing = draw(&plan, arguments.all);
     match arguments.format {
         _ if console.json => console.json(&drawing)?,
@@ -131,20 +131,20 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Outcome> {
         Format::Mermaid => console.out(&text::mermaid(&drawing))?,
         Format::Svg => console.out(&svg::svg(&drawing))?,
     }
-    Ok(Outcome::findings(has_findings(&plan.findings)))
+    Ok(Exit::findings(has_findings(&plan.findings)))
 }
 
 fn draw(plan: &Plan, all: bool) -> Drawing {
     let mut drawing = Drawing::default();
-    let mut by_rules: IndexMap<&[RuleId], Groups<Shape>> = IndexMap::new();
-    let (mut ties, mut drops) = (Groups::new(), Groups::new());
+    let mut by_rules: IndexMap<&[RuleId], Gathered<MadeAs>> = IndexMap::new();
+    let (mut ties, mut drops) = (Gathered::new(), Gathered::new());
     for target in &plan.targets {
         match &target.tied_to {
-            Some(root) => ties.add_made(&target.key, Sources::of(root), ()),
+            Some(root) => ties.add_made(&target.key, SourceKeys::of(root), ()),
             None if target.rules.is_empty() && !all => {}
             None => {
-                let (shape, sources) = shape(plan, target);
-                by_rules.entry(&target.rules).or_insert_with(Groups::new).add_made(
+                let (shape, sources) = made_as(plan, target);
+                by_rules.entry(&target.rules).or_insert_with(Gathered::new).add_made(
                     &target.key,
                     sources,
                     shape,
@@ -212,7 +212,7 @@ impl Drawing {
 
 /// What happens to the bytes of a target: joins copy, arithmetic transforms, everything else is a
 /// view.
-fn becomes(shape: &Shape, made: bool) -> Kind {
+fn becomes(shape: &MadeAs, made: bool) -> Kind {
     let any =
         |names: &[&str]| shape.ops.iter().any(|op| names.iter().any(|name| op.starts_with(name)));
     if any(&["cast", "add", "mul", "neg", "exp", "log", "dequant"]) {

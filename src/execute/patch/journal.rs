@@ -14,8 +14,8 @@ use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::write::place::sync;
-use crate::seal::{Broken, seal, unseal};
+use crate::execute::write::staging::sync;
+use crate::seal::seal;
 use crate::store::{JOURNAL, MAX_HEADER_LEN};
 
 /// A file's header, without its length field, before and after.
@@ -44,25 +44,14 @@ pub(super) struct Replaced {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Journal {
-    version: u32,
-    patches: Vec<Patch>,
-    index: Option<Replaced>,
+    pub(super) version: u32,
+    pub(super) patches: Vec<Patch>,
+    pub(super) index: Option<Replaced>,
 }
 
 /// The version that is written, and the one before it.
-const VERSION: u32 = 2;
-const UNSEALED: u32 = 1;
-
-/// Which way [`recover`] goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Recovery {
-    /// The change is completed.
-    #[default]
-    Complete,
-    /// The files become what they were.
-    RollBack,
-}
+pub(super) const VERSION: u32 = 2;
+pub(super) const UNSEALED: u32 = 1;
 
 /// The header of a file, as text.
 pub(super) fn head(path: &Path) -> Result<String> {
@@ -176,7 +165,7 @@ impl Journal {
         sync(directory)
     }
 
-    fn complete(&self, directory: &Path) -> Result<()> {
+    pub(super) fn complete(&self, directory: &Path) -> Result<()> {
         // All room first: it is what a filesystem may refuse.
         for patch in self.patches.iter().filter(|patch| patch.grow > 0) {
             let (file, path, len) = open(directory, patch)?;
@@ -192,7 +181,7 @@ impl Journal {
         self.index.as_ref().map_or(Ok(()), |index| replace(directory, &index.name, &index.after))
     }
 
-    fn roll_back(&self, directory: &Path) -> Result<()> {
+    pub(super) fn roll_back(&self, directory: &Path) -> Result<()> {
         for patch in &self.patches {
             let (file, path, len) = open(directory, patch)?;
             if patch.grow > 0 && len != patch.len {
@@ -206,7 +195,7 @@ impl Journal {
 }
 
 impl Patch {
-    fn expect(&self, len: u64, path: &Path, grown: u64) -> Result<()> {
+    pub(super) fn expect(&self, len: u64, path: &Path, grown: u64) -> Result<()> {
         if Some(len) == self.len.checked_add(grown) {
             return Ok(());
         }
@@ -218,102 +207,8 @@ impl Patch {
     }
 }
 
-/// Completes or takes back a change in place that was interrupted. Gives whether there was one.
-///
-/// # Errors
-/// If the journal can't be read, files are not what it says, or they can't be written; the journal
-/// stays then.
-pub fn recover(path: &Path, way: Recovery) -> Result<bool> {
-    let directory = match path.metadata() {
-        Ok(found) if found.is_dir() => path.to_owned(),
-        _ => path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."))
-            .to_owned(),
-    };
-    let place = directory.join(JOURNAL);
-    // A pipe would be waited for, a device read without end.
-    if place.symlink_metadata().is_ok_and(|found| !found.is_file()) {
-        return Err(Error::new(ErrorKind::Unsupported, "not a regular file, so no journal")
-            .in_file(&place)
-            .hint("remove it"));
-    }
-    let text = match std::fs::read(&place) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::io("cannot read the journal", &place, error)),
-    };
-    let damaged = || {
-        let error = Error::corrupt(
-            "the journal is damaged: its checksum doesn't fit what it says, so nothing was touched",
-        )
-        .in_file(&place);
-        error.hint("fetch the files that it names anew, or restore them from a copy; then remove the journal")
-    };
-    let read = unseal::<Journal>(&text).map_err(|broken| match broken {
-        Broken::Damaged => damaged(),
-        Broken::Foreign(why) => Error::corrupt(format!("no journal: {why}")).in_file(&place),
-    })?;
-    let journal = read.content;
-    // The first version had no checksum; its files are looked at all the more.
-    match (journal.version, read.is_sealed) {
-        (UNSEALED, false) | (VERSION, true) => {}
-        (UNSEALED | VERSION, _) => return Err(damaged()),
-        (version, _) => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!("a journal of version {version}"),
-            )
-            .in_file(&place));
-        }
-    }
-    // A journal is a file like any other: it may be made up.
-    let names = journal
-        .patches
-        .iter()
-        .map(|patch| &patch.name)
-        .chain(journal.index.iter().map(|index| &index.name));
-    for name in names {
-        let plain = matches!(
-            Path::new(name).components().collect::<Vec<_>>()[..],
-            [std::path::Component::Normal(_)]
-        );
-        if !plain || !(name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"))
-        {
-            return Err(Error::corrupt(format!(
-                "the journal names a file that is no part of a checkpoint: {name:?}"
-            ))
-            .in_file(&place));
-        }
-    }
-    for patch in &journal.patches {
-        let (file, path, len) = open(&directory, patch)?;
-        drop(file);
-        let grown = if len == patch.len { 0 } else { patch.grow };
-        patch.expect(len, &path, grown)?;
-        let fits = |text: &str, room: u64| {
-            text.len() as u64 == room
-                && room.checked_add(8).is_some_and(|end| end <= len)
-                && text.starts_with('{')
-        };
-        let before = patch.before.len() as u64;
-        if !fits(&patch.before, before)
-            || before.checked_add(patch.grow) != Some(patch.after.len() as u64)
-            || !patch.after.starts_with('{')
-        {
-            return Err(Error::corrupt("the journal does not fit the file").in_file(&path));
-        }
-    }
-    match way {
-        Recovery::Complete => journal.complete(&directory)?,
-        Recovery::RollBack => journal.roll_back(&directory)?,
-    }
-    remove(&directory)?;
-    Ok(true)
-}
-
-fn open(directory: &Path, patch: &Patch) -> Result<(File, PathBuf, u64)> {
+/// A file that is to change, with its path and length.
+pub(super) fn open(directory: &Path, patch: &Patch) -> Result<(File, PathBuf, u64)> {
     let path = directory.join(&patch.name);
     let file = File::options()
         .read(true)
@@ -369,7 +264,8 @@ fn replace(directory: &Path, name: &str, text: &str) -> Result<()> {
     sync(directory)
 }
 
-fn remove(directory: &Path) -> Result<()> {
+/// Removes the journal: the change is settled.
+pub(super) fn remove(directory: &Path) -> Result<()> {
     let path = directory.join(JOURNAL);
     std::fs::remove_file(&path)
         .map_err(|error| Error::io("cannot remove the journal", &path, error))?;

@@ -8,7 +8,9 @@
 //!   the files. Whatever happens then, [`recover`] completes the change or takes it back; until
 //!   then no checkpoint with one of these files opens.
 
+mod index;
 mod journal;
+mod recover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -20,14 +22,15 @@ use super::report::peak_memory;
 use super::write::{Ties, carried, kept};
 use super::{FileLanes, Lane, Report, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::fuse::compile::{Layout, compile};
+use crate::execute::fuse::compile::{Layout, RowMajor, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
-use crate::key::{Key, natural_order};
+use crate::key::Key;
 use crate::plan::{Op, Plan};
-use crate::store::{Checkpoint, MAX_HEADER_LEN, Store as _, indexes_of, placed_header};
+use crate::store::{Checkpoint, MAX_HEADER_LEN, Store as _, placed_header};
 use crate::tensor::TensorInfo;
-use journal::{Journal, Patch, Replaced};
-pub use journal::{Recovery, recover};
+use index::new_index;
+use journal::{Journal, Patch};
+pub use recover::{Recovery, recover};
 
 /// How to change files in place.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,7 +64,7 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     }
     let mut report = Report::default();
     let kept = kept(plan, options.ties);
-    let program = compile(plan, &kept, MAX_PIECES)?;
+    let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let rows = rows(plan, source, &kept, &program.layouts, &mut report)?;
     let metadata = metadata(plan, source, options);
     let mut patches = Vec::new();
@@ -279,84 +282,4 @@ fn straight<'a>(plan: &'a Plan, node: crate::plan::NodeId, layout: &Layout) -> O
         Op::Source { key } => Some(key),
         _ => None,
     }
-}
-
-/// The index as it is going to be, if it changes: its `weight_map` is written anew, all else in it
-/// stays.
-fn new_index(directory: &Path, source: &Checkpoint, rows: &[Vec<Row>]) -> Result<Option<Replaced>> {
-    let files = &source.header().files;
-    let renames = |(at, rows): (usize, &Vec<Row>)| {
-        let here = |key: &Key| {
-            source
-                .header()
-                .tensors
-                .get(key)
-                .and_then(|entry| entry.location)
-                .is_some_and(|l| l.file as usize == at)
-        };
-        rows.iter().any(|(key, ..)| !here(key))
-    };
-    if !rows.iter().enumerate().any(renames) {
-        return Ok(None);
-    }
-    let names: Vec<&str> = source.paths().filter_map(|path| path.file_name()?.to_str()).collect();
-    let own = source.indexes();
-    let same = |a: &Path, b: &Path| {
-        a.file_name() == b.file_name() && a.canonicalize().ok() == b.canonicalize().ok()
-    };
-    if let Some(other) = indexes_of(directory, &names)?
-        .into_iter()
-        .find(|found| !own.iter().any(|own| same(own, found)))
-    {
-        let error = Error::new(
-            ErrorKind::Unsupported,
-            "in place, keys would change that this index lists too",
-        )
-        .in_file(other);
-        return Err(error.hint("give the index or its directory, so that all of its files change together; or write to an output"));
-    }
-    let path = match own {
-        // Shards without an index keep on having none.
-        [] => return Ok(None),
-        [path] => path,
-        [_, second, ..] => {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "in place, one index is changed at a time",
-            )
-            .in_file(second));
-        }
-    };
-    let beside =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .filter(|name| name.ends_with(".safetensors.index.json"));
-    let (Some(name), true) = (name, beside == directory) else {
-        let error = Error::new(
-            ErrorKind::Unsupported,
-            "in place, the index has to lie beside its files, and be named as one",
-        )
-        .in_file(path);
-        return Err(error.hint("an index ends with .safetensors.index.json; or write to an output"));
-    };
-    let before = std::fs::read_to_string(path)
-        .map_err(|error| Error::io("cannot read the index", path, error))?;
-    let failed = |error: serde_json::Error| {
-        Error::corrupt(format!("cannot write the index anew: {error}")).in_file(path)
-    };
-    let mut document: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(before.trim_start_matches('\u{FEFF}')).map_err(failed)?;
-    let mut all: Vec<(&Key, &String)> = rows
-        .iter()
-        .zip(files)
-        .flat_map(|(rows, file)| rows.iter().map(move |(key, ..)| (key, file)))
-        .collect();
-    all.sort_by(|a, b| natural_order(a.0, b.0));
-    let map = all.into_iter().map(|(key, file)| (key.to_string(), file.clone().into())).collect();
-    document.insert("weight_map".to_owned(), serde_json::Value::Object(map));
-    let mut after = serde_json::to_string_pretty(&document).map_err(failed)?;
-    after.push('\n');
-    Ok(Some(Replaced { name: name.to_owned(), before, after }))
 }

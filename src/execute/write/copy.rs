@@ -66,7 +66,8 @@ impl<'a> Run<'a> {
         let (from, to) = (self.from.offset + start, self.at + start);
         let mut part = |skip: u64, len: u64| {
             let extent = Extent { offset: from + skip, len, ..self.from };
-            copy(extent, self.to, to + skip, buffer).map_err(|error| error.at_key(self.key))
+            let stretch = Stretch { from: extent, to: self.to, at: to + skip };
+            stretch.copy(buffer).map_err(|error| error.at_key(self.key))
         };
         if !share || from % BLOCK != to % BLOCK {
             part(0, len)?;
@@ -97,62 +98,75 @@ pub(super) fn join(runs: Vec<Run<'_>>) -> Vec<Run<'_>> {
     joined
 }
 
-/// Copies bytes of a file to a place in another.
-fn copy(mut from: Extent<'_>, to: &OutFile, mut at: u64, buffer: &mut Vec<u8>) -> Result<()> {
-    while from.len > 0 {
-        let want = usize::try_from(from.len).unwrap_or(usize::MAX);
-        let (mut read, mut written) = (from.offset, at);
-        match rustix::fs::copy_file_range(
-            from.file,
-            Some(&mut read),
-            &to.file,
-            Some(&mut written),
-            want,
-        ) {
-            // Some filesystems answer so where reading would do.
-            Ok(0) => return through(from, to, at, buffer),
-            Ok(done) => (from, at) = behind(from, at, done as u64)?,
-            Err(Errno::INTR) => {}
-            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
-                return through(from, to, at, buffer);
-            }
-            Err(error) => {
-                let what = format!("cannot copy from {}", from.path.display());
-                return Err(Error::io(&what, &to.path, error.into()));
+/// Bytes that are still to be copied: some of a file, to a place in another.
+struct Stretch<'a> {
+    from: Extent<'a>,
+    to: &'a OutFile,
+    at: u64,
+}
+
+impl Stretch<'_> {
+    /// Lets the system copy them, as far as it does.
+    fn copy(mut self, buffer: &mut Vec<u8>) -> Result<()> {
+        while self.from.len > 0 {
+            let want = usize::try_from(self.from.len).unwrap_or(usize::MAX);
+            let (mut read, mut written) = (self.from.offset, self.at);
+            match rustix::fs::copy_file_range(
+                self.from.file,
+                Some(&mut read),
+                &self.to.file,
+                Some(&mut written),
+                want,
+            ) {
+                // Some filesystems answer so where reading would do.
+                Ok(0) => return self.through(buffer),
+                Ok(done) => self.advance(done as u64)?,
+                Err(Errno::INTR) => {}
+                Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
+                    return self.through(buffer);
+                }
+                Err(error) => {
+                    let what = format!("cannot copy from {}", self.from.path.display());
+                    return Err(Error::io(&what, &self.to.path, error.into()));
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-/// The same by reading and writing.
-fn through(mut from: Extent<'_>, to: &OutFile, mut at: u64, buffer: &mut Vec<u8>) -> Result<()> {
-    use std::os::unix::fs::FileExt as _;
-    const PIECE: usize = 256 << 10;
-    if buffer.len() < PIECE {
-        buffer.resize(PIECE, 0);
+    /// The same by reading and writing.
+    fn through(mut self, buffer: &mut Vec<u8>) -> Result<()> {
+        use std::os::unix::fs::FileExt as _;
+        const PIECE: usize = 256 << 10;
+        if buffer.len() < PIECE {
+            buffer.resize(PIECE, 0);
+        }
+        while self.from.len > 0 {
+            let take = usize::try_from(self.from.len).unwrap_or(PIECE).min(PIECE);
+            let piece = buffer.get_mut(..take).ok_or_else(outside)?;
+            let from = self.from;
+            from.file.read_exact_at(piece, from.offset).map_err(|error| match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => {
+                    Error::corrupt("the file became shorter while it was read").in_file(from.path)
+                }
+                _ => Error::io("cannot read", from.path, error),
+            })?;
+            self.to
+                .file
+                .write_all_at(piece, self.at)
+                .map_err(|error| Error::io("cannot write", &self.to.path, error))?;
+            self.advance(take as u64)?;
+        }
+        Ok(())
     }
-    while from.len > 0 {
-        let take = usize::try_from(from.len).unwrap_or(PIECE).min(PIECE);
-        let piece = buffer.get_mut(..take).ok_or_else(outside)?;
-        from.file.read_exact_at(piece, from.offset).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                Error::corrupt("the file became shorter while it was read").in_file(from.path)
-            }
-            _ => Error::io("cannot read", from.path, error),
-        })?;
-        to.file
-            .write_all_at(piece, at)
-            .map_err(|error| Error::io("cannot write", &to.path, error))?;
-        (from, at) = behind(from, at, take as u64)?;
-    }
-    Ok(())
-}
 
-/// What is left on both sides when so many bytes are done.
-fn behind(from: Extent<'_>, at: u64, done: u64) -> Result<(Extent<'_>, u64)> {
-    let len = from.len.checked_sub(done).ok_or_else(outside)?;
-    Ok((Extent { offset: from.offset + done, len, ..from }, at + done))
+    /// Goes on behind bytes that are done.
+    fn advance(&mut self, done: u64) -> Result<()> {
+        self.from.len = self.from.len.checked_sub(done).ok_or_else(outside)?;
+        self.from.offset += done;
+        self.at += done;
+        Ok(())
+    }
 }
 
 /// Whether a filesystem lets two files share blocks: asked by trying it, with files that have no

@@ -10,11 +10,30 @@ use std::collections::BTreeMap;
 use super::copy::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, natural_order};
+use crate::plan::Plan;
 use crate::store::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 use crate::tensor::TensorInfo;
 
-/// A tensor to be written: a number that the caller knows it by, its key, dtype and shape.
-pub(in crate::execute) type Item<'a> = (usize, &'a Key, &'a TensorInfo);
+/// A tensor to be written.
+#[derive(Clone, Copy)]
+pub(in crate::execute) struct Written<'a> {
+    /// What the caller knows it by.
+    pub(in crate::execute) number: usize,
+    pub(in crate::execute) key: &'a Key,
+    pub(in crate::execute) info: &'a TensorInfo,
+}
+
+/// Some targets of a plan, by their places in it; numbered as they are given.
+pub(in crate::execute) fn written<'a>(plan: &'a Plan, targets: &[usize]) -> Vec<Written<'a>> {
+    targets
+        .iter()
+        .enumerate()
+        .map(|(number, at)| {
+            let target = &plan.targets[*at];
+            Written { number, key: &target.key, info: plan.info(target) }
+        })
+        .collect()
+}
 
 /// A file to be written.
 #[derive(Debug, PartialEq)]
@@ -39,9 +58,10 @@ pub(super) struct Shards {
 /// The name of the index.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-fn nbytes(item: &Item<'_>) -> Result<u64> {
-    item.2.nbytes().ok_or_else(|| {
-        Error::corrupt(format!("{} is no whole number of bytes", item.2)).at_key(item.1.as_str())
+fn nbytes(item: &Written<'_>) -> Result<u64> {
+    item.info.nbytes().ok_or_else(|| {
+        Error::corrupt(format!("{} is no whole number of bytes", item.info))
+            .at_key(item.key.as_str())
     })
 }
 
@@ -52,7 +72,7 @@ pub(super) type Phases<'a> = dyn Fn(usize) -> Vec<(u64, u64)> + 'a;
 /// Lays out files of at most `limit` bytes of tensors; without a limit, one file. Headers are
 /// padded so that most bytes begin where `phases` asks.
 pub(super) fn lay_out(
-    items: &[Item<'_>],
+    items: &[Written<'_>],
     limit: Option<u64>,
     metadata: &BTreeMap<String, String>,
     name: &str,
@@ -66,9 +86,9 @@ pub(super) fn lay_out(
     let mut files = Vec::with_capacity(count);
     let mut map: Vec<(&Key, String)> = Vec::with_capacity(items.len());
     for (name, mut group) in groups {
-        group.sort_by_key(|item| std::cmp::Reverse(item.2.dtype.bits()));
+        group.sort_by_key(|item| std::cmp::Reverse(item.info.dtype.bits()));
         let entries: Vec<(Key, TensorInfo)> =
-            group.iter().map(|(_, key, info)| ((*key).clone(), (*info).clone())).collect();
+            group.iter().map(|item| (item.key.clone(), item.info.clone())).collect();
         let (mut header, offsets) = safetensors_header(&entries, metadata)?;
         if let Some(phase) = wanted_phase(&group, &offsets, phases) {
             let missing = (phase + BLOCK - header.len() as u64 % BLOCK) % BLOCK;
@@ -83,12 +103,12 @@ pub(super) fn lay_out(
         let tensors = group
             .iter()
             .zip(&offsets)
-            .map(|(item, offset)| Ok((item.0, place(*offset)?)))
+            .map(|(item, offset)| Ok((item.number, place(*offset)?)))
             .collect::<Result<Vec<_>>>()?;
         let data = group
             .iter()
             .try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
-        map.extend(group.iter().map(|item| (item.1, name.clone())));
+        map.extend(group.iter().map(|item| (item.key, name.clone())));
         files.push(Shard { name, header, tensors, len: place(data)? });
     }
     let index = if count > 1 { Some(index(map, total)?) } else { None };
@@ -97,10 +117,10 @@ pub(super) fn lay_out(
 
 /// Which items go into which file, by name, in order.
 pub(in crate::execute) fn grouped<'a>(
-    items: &[Item<'a>],
+    items: &[Written<'a>],
     limit: Option<u64>,
     name: &str,
-) -> Result<Vec<(String, Vec<Item<'a>>)>> {
+) -> Result<Vec<(String, Vec<Written<'a>>)>> {
     let groups = match limit {
         Some(limit) => split(items, limit)?,
         None => vec![items.to_vec()],
@@ -118,10 +138,10 @@ pub(in crate::execute) fn grouped<'a>(
 
 /// Where within a block the data should start, for most bytes to begin where they are asked to;
 /// `None` if it doesn't matter.
-fn wanted_phase(group: &[Item<'_>], offsets: &[u64], phases: &Phases<'_>) -> Option<u64> {
+fn wanted_phase(group: &[Written<'_>], offsets: &[u64], phases: &Phases<'_>) -> Option<u64> {
     let mut votes: BTreeMap<u64, u64> = BTreeMap::new();
     for (item, offset) in group.iter().zip(offsets) {
-        for (phase, len) in phases(item.0) {
+        for (phase, len) in phases(item.number) {
             let votes = votes.entry((phase + BLOCK - offset % BLOCK) % BLOCK).or_default();
             *votes = votes.saturating_add(len);
         }
@@ -150,7 +170,7 @@ fn padded(mut header: Vec<u8>, more: u64) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-fn split<'a>(items: &[Item<'a>], limit: u64) -> Result<Vec<Vec<Item<'a>>>> {
+fn split<'a>(items: &[Written<'a>], limit: u64) -> Result<Vec<Vec<Written<'a>>>> {
     let mut shards = Vec::new();
     let (mut current, mut size) = (Vec::new(), 0u64);
     for item in items {
@@ -193,11 +213,13 @@ mod tests {
         let keys: Vec<Key> = (0..sizes.len()).map(|i| format!("t.{i}").into()).collect();
         let infos: Vec<TensorInfo> =
             sizes.iter().map(|size| TensorInfo::new(Dtype::U8, vec![*size])).collect();
-        let items: Vec<Item<'_>> = (0..sizes.len()).map(|i| (i, &keys[i], &infos[i])).collect();
+        let items: Vec<Written<'_>> = (0..sizes.len())
+            .map(|i| Written { number: i, key: &keys[i], info: &infos[i] })
+            .collect();
         split(&items, limit)
             .unwrap()
             .into_iter()
-            .map(|group| group.into_iter().map(|item| item.0).collect())
+            .map(|group| group.into_iter().map(|item| item.number).collect())
             .collect()
     }
 
@@ -216,7 +238,8 @@ mod tests {
         let keys: Vec<Key> = vec!["a".into(), "b".into(), "c".into()];
         let infos =
             [Dtype::U8, Dtype::F32, Dtype::BF16].map(|dtype| TensorInfo::new(dtype, vec![3]));
-        let items: Vec<Item<'_>> = (0..3).map(|i| (i, &keys[i], &infos[i])).collect();
+        let items: Vec<Written<'_>> =
+            (0..3).map(|i| Written { number: i, key: &keys[i], info: &infos[i] }).collect();
         let shards =
             lay_out(&items, Some(1000), &BTreeMap::new(), "model.safetensors", &|_| Vec::new())
                 .unwrap();

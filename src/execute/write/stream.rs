@@ -15,14 +15,16 @@ use std::sync::{Arc, Mutex};
 
 use super::Progress;
 use super::copy::{Run, join};
+use super::leaves::FileLeaves;
+use super::portion::{Portion, portions};
 use super::queue::{Batch, Queue};
 use crate::error::{Error, Result};
 use crate::execute::fuse::compile::{Layout, Value};
-use crate::execute::fuse::gather::{GAP, Leaves, Worker, bytes_of, outside, sized, width};
+use crate::execute::fuse::gather::{Worker, bytes_of, outside, sized, width};
 use crate::execute::fuse::layout::{Cut, MAX_PIECES, Piece, Which, clip};
 use crate::execute::fuse::tile;
 use crate::execute::not_cancelled;
-use crate::store::Extent;
+use crate::store::{Extent, Hints};
 use crate::tensor::Shape;
 
 /// Runs of a piece in the target that are at least so long, in bytes, are written one by one.
@@ -63,87 +65,15 @@ impl OutFile {
     }
 }
 
-/// A part of a tensor that is cut into jobs.
-enum Part {
-    /// A piece, by tiles of these steps.
-    Tiles { piece: usize, steps: Vec<u64> },
-    /// Elements of the target, assembled from some pieces, so many at a time.
-    Stretches { from: u64, to: u64, pieces: std::ops::Range<usize>, chunk: u64 },
-}
-
-/// Cuts a layout (its pieces are in the order of the target) into parts.
-fn parts(layout: &Layout, budget: u64, long_run: u64) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut first = 0;
-    while let Some(piece) = layout.pieces.get(first) {
-        // Pieces that lie across each other form a group.
-        let (mut reach, mut next) = (piece.end(), first + 1);
-        while let Some(piece) = layout.pieces.get(next).filter(|piece| piece.target.offset < reach)
-        {
-            reach = reach.max(piece.end());
-            next += 1;
-        }
-        let group = first..next;
-        let long = |piece: &Piece<Value>| {
-            let runs = piece
-                .dims
-                .last()
-                .zip(piece.target.strides.last())
-                .filter(|(_, stride)| **stride == 1)
-                .map_or(1, |(n, _)| *n);
-            runs * layout.size >= long_run
-        };
-        if group.len() == 1 || layout.pieces[group.clone()].iter().all(long) {
-            for piece in group {
-                parts.push(Part::Tiles {
-                    piece,
-                    steps: tile::tile(&layout.pieces[piece], layout.size, budget),
-                });
-            }
-        } else {
-            let operands = |piece: &Piece<Value>| {
-                piece.value.leaves.iter().map(|leaf| width(leaf.dtype)).sum::<u64>()
-            };
-            let widest = layout.pieces[group.clone()].iter().map(operands).max().unwrap_or(0);
-            let chunk = (budget / (2 * layout.size + widest)).max(1);
-            parts.push(Part::Stretches {
-                from: piece.target.offset,
-                to: reach,
-                pieces: group,
-                chunk,
-            });
-        }
-        first = next;
-    }
-    parts
-}
-
-impl Part {
-    fn jobs(&self, layout: &Layout) -> u64 {
-        match self {
-            Part::Tiles { piece, steps } => tile::count(&layout.pieces[*piece], steps),
-            Part::Stretches { from, to, chunk, .. } => (to - from).div_ceil(*chunk),
-        }
-    }
-
-    /// Elements of the target.
-    fn elements(&self, layout: &Layout) -> u64 {
-        match self {
-            Part::Tiles { piece, .. } => layout.pieces[*piece].volume(),
-            Part::Stretches { from, to, .. } => to - from,
-        }
-    }
-}
-
 /// What all jobs of a run share.
 pub(in crate::execute) struct Pool<'a> {
-    pub(in crate::execute) leaves: &'a dyn Leaves,
+    pub(in crate::execute) leaves: &'a dyn FileLeaves,
     /// Bytes that one thread may hold: a stretch of what is read, and a tile of what is written.
     pub(in crate::execute) budget: u64,
     pub(in crate::execute) cancel: Option<&'a AtomicBool>,
     pub(in crate::execute) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
     pub(in crate::execute) total: u64,
-    pub(in crate::execute) gap: u64,
+    pub(in crate::execute) hints: Hints,
     pub(in crate::execute) long_run: u64,
     pub(in crate::execute) written: AtomicU64,
     /// Of those, what the system copied between files.
@@ -159,32 +89,32 @@ pub(in crate::execute) struct Pool<'a> {
 /// Jobs that follow each other.
 enum Work<'a> {
     Copy(Run<'a>),
-    Part(&'a Output, Part),
+    Portion(&'a Output, Portion),
 }
 
 impl Work<'_> {
     fn batch(&self) -> Batch {
         match self {
             Work::Copy(run) => Batch { jobs: run.jobs(), bytes: run.from.len },
-            Work::Part(Output { layout, .. }, part) => Batch {
-                jobs: part.jobs(layout),
-                bytes: part.elements(layout).saturating_mul(layout.size),
+            Work::Portion(Output { layout, .. }, portion) => Batch {
+                jobs: portion.jobs(layout),
+                bytes: portion.elements(layout).saturating_mul(layout.size),
             },
         }
     }
 }
 
 impl<'a> Pool<'a> {
-    pub(in crate::execute) fn new(leaves: &'a dyn Leaves, budget: u64, total: u64) -> Self {
+    pub(in crate::execute) fn new(leaves: &'a dyn FileLeaves, budget: u64, total: u64) -> Self {
         let [written, copied, shared] = [0; 3].map(AtomicU64::new);
-        let (gap, long_run) = (GAP, LONG_RUN);
+        let (hints, long_run) = (leaves.hints(), LONG_RUN);
         Self {
             leaves,
             budget,
             cancel: None,
             progress: None,
             total,
-            gap,
+            hints,
             long_run,
             written,
             copied,
@@ -226,7 +156,7 @@ impl<'a> Pool<'a> {
 
     /// Does jobs until there are none.
     fn worker(&self, firsts: &[(u64, &Work<'_>)], queue: &Queue, own: usize) -> Result<()> {
-        let (mut worker, mut buffer) = (Worker::new(stretch(self.budget), self.gap), Vec::new());
+        let (mut worker, mut buffer) = (Worker::new(stretch(self.budget), self.hints), Vec::new());
         while let Some(job) = queue.next(own) {
             not_cancelled(self.cancel)?;
             let at = firsts.partition_point(|(first, ..)| *first <= job);
@@ -239,8 +169,8 @@ impl<'a> Pool<'a> {
                     self.shared.fetch_add(done.shared, Ordering::Relaxed);
                     self.count(run.to, done.copied + done.shared);
                 }
-                Work::Part(output, part) => {
-                    let done = self.job(output, part, job - first, &mut worker, &mut buffer);
+                Work::Portion(output, portion) => {
+                    let done = self.job(output, portion, job - first, &mut worker, &mut buffer);
                     done.map_err(|error| {
                         if error.key().is_some() {
                             error
@@ -259,18 +189,20 @@ impl<'a> Pool<'a> {
         let tile = self.budget - stretch(self.budget);
         let (mut runs, mut work) = (Vec::new(), Vec::new());
         for output in outputs {
-            for part in parts(&output.layout, tile, self.long_run) {
-                let from = match &part {
-                    Part::Tiles { piece, .. } => {
+            for portion in portions(&output.layout, tile, self.long_run) {
+                let from = match &portion {
+                    Portion::Tiles { piece, .. } => {
                         self.run_of(output, &output.layout.pieces[*piece])?
                     }
-                    Part::Stretches { .. } => None,
+                    Portion::Stretches { .. } => None,
                 };
                 match from {
                     Some((from, at)) => {
                         runs.push(Run { key: &output.key, from, to: &output.file, at })
                     }
-                    None => work.push((self.place(output, &part)?, Work::Part(output, part))),
+                    None => {
+                        work.push((self.place(output, &portion)?, Work::Portion(output, portion)))
+                    }
                 }
             }
         }
@@ -283,17 +215,17 @@ impl<'a> Pool<'a> {
         Ok(work.into_iter().map(|(_, work)| work).collect())
     }
 
-    /// Where in the source a part begins to read.
-    fn place<'b>(&'b self, output: &Output, part: &Part) -> Result<Option<(&'b Path, u64)>> {
-        let piece = match part {
-            Part::Tiles { piece, .. } => *piece,
-            Part::Stretches { pieces, .. } => pieces.start,
+    /// Where in the source a portion begins to read.
+    fn place<'b>(&'b self, output: &Output, portion: &Portion) -> Result<Option<(&'b Path, u64)>> {
+        let piece = match portion {
+            Portion::Tiles { piece, .. } => *piece,
+            Portion::Stretches { pieces, .. } => pieces.start,
         };
         let Some(piece) = output.layout.pieces.get(piece) else { return Ok(None) };
         let Some((leaf, lane)) = piece.value.leaves.first().zip(piece.operands.first()) else {
             return Ok(None);
         };
-        let extent = self.leaves.extent(leaf.node)?;
+        let extent = self.leaves.extent(*leaf)?;
         Ok(extent.map(|extent| {
             (
                 extent.path,
@@ -319,7 +251,7 @@ impl<'a> Pool<'a> {
         if leaf.dtype == crate::tensor::Dtype::F4 || width(leaf.dtype) != size {
             return Ok(None);
         }
-        let Some(extent) = self.leaves.extent(leaf.node)? else { return Ok(None) };
+        let Some(extent) = self.leaves.extent(*leaf)? else { return Ok(None) };
         let (from, len) = (
             lane.offset.checked_mul(size).ok_or_else(outside)?,
             piece.volume().checked_mul(size).ok_or_else(outside)?,
@@ -339,7 +271,7 @@ impl<'a> Pool<'a> {
     fn job(
         &self,
         output: &Output,
-        part: &Part,
+        portion: &Portion,
         job: u64,
         worker: &mut Worker,
         buffer: &mut Vec<u8>,
@@ -349,8 +281,8 @@ impl<'a> Pool<'a> {
             output.overflowed.fetch_add(std::mem::take(&mut worker.overflowed), Ordering::Relaxed)
         };
         let layout = &output.layout;
-        match part {
-            Part::Tiles { piece, steps } => {
+        match portion {
+            Portion::Tiles { piece, steps } => {
                 let piece = tile::nth(&layout.pieces[*piece], steps, job);
                 let strides = Shape::from(&piece.dims[..]).contiguous_strides();
                 let bytes = sized(buffer, bytes_of(piece.volume(), layout.size)?);
@@ -358,7 +290,7 @@ impl<'a> Pool<'a> {
                 overflowed(worker);
                 self.scatter(output, &piece, bytes)
             }
-            Part::Stretches { from, to, pieces, chunk } => {
+            Portion::Stretches { from, to, pieces, chunk } => {
                 let range = (from + job * chunk, (from + (job + 1) * chunk).min(*to));
                 let bytes = sized(buffer, bytes_of(range.1 - range.0, layout.size)?);
                 let near =
@@ -418,8 +350,9 @@ impl<'a> Pool<'a> {
             .checked_mul(output.layout.size)
             .and_then(|at| at.checked_add(output.start))
             .ok_or_else(outside)?;
-        for (part, at) in bytes.chunks(CALL).zip((offset..).step_by(CALL)) {
-            file.write_all_at(part, at).map_err(|error| Error::io("cannot write", path, error))?;
+        for (portion, at) in bytes.chunks(CALL).zip((offset..).step_by(CALL)) {
+            file.write_all_at(portion, at)
+                .map_err(|error| Error::io("cannot write", path, error))?;
         }
         self.count(&output.file, bytes.len() as u64);
         Ok(())

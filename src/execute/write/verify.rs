@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::record::{Sums, file_sum, sum};
+use super::finished::{Sums, file_sum, sum};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{OpenOptions, Store as _, open};
 

@@ -8,9 +8,9 @@ use std::cell::{Cell, RefCell};
 
 use smallvec::SmallVec;
 
-use super::follow::{Blocks, ByNode, Quantized, Sizes, follow};
-use super::{Check, Walks};
-use crate::plan::Planner;
+use crate::plan::blocks::follow::{Blocks, ByNode, Quantized, Sizes, follow};
+use crate::plan::blocks::{Check, Walks};
+use crate::plan::draft::Draft;
 use crate::plan::graph::Graph;
 use crate::plan::node::{NodeId, Op};
 use crate::plan::state::Entry;
@@ -23,48 +23,45 @@ pub(in crate::plan) struct Biased<'e> {
     pub(in crate::plan) beside: &'e Entry,
 }
 
-impl Planner<'_> {
-    /// Those of which the rows are in another order than the numbers of the bias.
-    pub(in crate::plan) fn out_of_order<'e>(&self, biased: Vec<Biased<'e>>) -> Vec<Biased<'e>> {
-        let mut walks = Walks::default();
-        let mut turns = |node: NodeId| {
-            let mut found = false;
-            walks.walk(&self.graph, node, |_, node| {
-                found |= matches!(node.op, Op::Permute { .. });
-                !found
-            });
-            found
-        };
-        let mut rows = ByNode::default();
-        let mut asked = Vec::new();
-        for one in biased {
-            if !turns(one.moved.node) && !turns(one.beside.node) {
-                continue;
-            }
-            if let Some(block) = rows_of(&self.graph, one.tensor, one.bias) {
-                rows.insert(one.tensor, Quantized { scales: one.bias, block });
-                asked.push(one);
-            }
-        }
-        if asked.is_empty() {
-            return Vec::new();
-        }
-        let (blocks, from) = follow(&self.graph, &rows);
-        let check = Check {
-            graph: &self.graph,
-            blocks,
-            from,
-            quantized: rows,
-            steps: Cell::new(0),
-            seen: RefCell::default(),
-        };
-        asked.retain(|one| {
-            let (rows, bias) =
-                (check.unconverted(one.moved.node), check.unconverted(one.beside.node));
-            matches!(check.blocks[rows.0 as usize], Blocks::Of(_)) && check.differ(rows, bias)
+/// Those of which the rows are in another order than the numbers of the bias.
+pub(in crate::plan) fn out_of_order<'e>(draft: &Draft, biased: Vec<Biased<'e>>) -> Vec<Biased<'e>> {
+    let mut walks = Walks::default();
+    let mut turns = |node: NodeId| {
+        let mut found = false;
+        walks.walk(&draft.graph, node, |_, node| {
+            found |= matches!(node.op, Op::Permute { .. });
+            !found
         });
-        asked
+        found
+    };
+    let mut rows = ByNode::default();
+    let mut asked = Vec::new();
+    for one in biased {
+        if !turns(one.moved.node) && !turns(one.beside.node) {
+            continue;
+        }
+        if let Some(block) = rows_of(&draft.graph, one.tensor, one.bias) {
+            rows.insert(one.tensor, Quantized { scales: one.bias, block });
+            asked.push(one);
+        }
     }
+    if asked.is_empty() {
+        return Vec::new();
+    }
+    let (blocks, from) = follow(&draft.graph, &rows);
+    let check = Check {
+        graph: &draft.graph,
+        blocks,
+        from,
+        quantized: rows,
+        steps: Cell::new(0),
+        seen: RefCell::default(),
+    };
+    asked.retain(|one| {
+        let (rows, bias) = (check.unconverted(one.moved.node), check.unconverted(one.beside.node));
+        matches!(check.blocks[rows.0 as usize], Blocks::Of(_)) && check.differ(rows, bias)
+    });
+    asked
 }
 
 impl Check<'_> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::diagnostic::codes::HEAD_SIZES;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
-use crate::plan::Planner;
+use crate::plan::draft::Draft;
 use crate::plan::graph::Turned;
 use crate::plan::state::Entry;
 
@@ -24,48 +24,45 @@ pub(in crate::plan) struct Heads(
 /// A rule file, and where an attention is.
 type Attention = (usize, Box<str>);
 
-impl Planner<'_> {
-    /// Takes note of what an instance turned, and compares it with what else the module has.
-    pub(super) fn note_heads(&mut self, made: &[Entry], place: &Place) {
-        let turned = std::mem::take(&mut self.graph.turned);
-        let Some(key) = made.first().map(|entry| &entry.key) else { return };
-        let file = Arc::as_ptr(&place.source) as usize;
-        for here in turned {
-            let first = self
-                .evidence
-                .heads
-                .0
-                .entry((file, module(key)))
-                .or_insert_with(|| (here, key.clone(), place.clone()));
-            // One tensor may be turned twice, by heads of two sizes: that is no second opinion of
-            // them.
-            if first.0.size == here.size || first.1 == *key {
-                continue;
-            }
-            let (there, other, other_place) = first.clone();
-            let same = |finding: &&mut Diagnostic| {
-                finding.code == HEAD_SIZES
-                    && finding.primary.as_ref().is_some_and(|(at, _)| at.span == place.span)
-            };
-            if let Some(known) = self.findings.iter_mut().find(same) {
-                known.keys.extend([other.as_str().to_owned(), key.as_str().to_owned()]);
-                continue;
-            }
-            let said = |turned: Turned| format!("{} heads of {} rows", turned.heads, turned.size);
-            let message = format!(
-                "heads of two sizes in one attention: `{other}` as {}, `{key}` as {}",
-                said(there),
-                said(here)
-            );
-            let finding = Diagnostic::error(HEAD_SIZES, message)
-                .at(place.clone(), said(here))
-                .label(other_place, said(there));
-            let finding = finding.keys([other.as_str(), key.as_str()]);
-            self.findings.push(finding.hint(
-                "queries and keys have heads of one size, so one of the numbers of heads is wrong: give both as the model has them \
-                 (num_attention_heads and num_key_value_heads of its config.json)",
-            ));
+/// Takes note of what an instance turned, and compares it with what else the module has.
+pub(super) fn note_heads(draft: &mut Draft, made: &[Entry], place: &Place) {
+    let turned = std::mem::take(&mut draft.graph.turned);
+    let Some(key) = made.first().map(|entry| &entry.key) else { return };
+    let file = Arc::as_ptr(&place.source) as usize;
+    for here in turned {
+        let first = draft
+            .evidence
+            .heads
+            .0
+            .entry((file, module(key)))
+            .or_insert_with(|| (here, key.clone(), place.clone()));
+        // One tensor may be turned twice, by heads of two sizes: that is no second opinion of
+        // them.
+        if first.0.size == here.size || first.1 == *key {
+            continue;
         }
+        let (there, other, other_place) = first.clone();
+        let same = |finding: &&mut Diagnostic| {
+            finding.code == HEAD_SIZES
+                && finding.primary.as_ref().is_some_and(|(at, _)| at.span == place.span)
+        };
+        if let Some(known) = draft.findings.iter_mut().find(same) {
+            known.keys.extend([other.as_str().to_owned(), key.as_str().to_owned()]);
+            continue;
+        }
+        let said = |turned: Turned| format!("{} heads of {} rows", turned.heads, turned.size);
+        let message = format!(
+            "heads of two sizes in one attention: `{other}` as {}, `{key}` as {}",
+            said(there),
+            said(here)
+        );
+        let finding = Diagnostic::error(HEAD_SIZES, message)
+            .at(place.clone(), said(here))
+            .label(other_place, said(there));
+        let finding = finding.keys([other.as_str(), key.as_str()]);
+        draft.findings.push(finding.hint(
+                "queries and keys have heads of one size, so one of the numbers of heads is wrong: give both as the model has them \
+                 (num_attention_heads and num_key_value_heads of its config.json)"));
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use super::rewrite::{Members, own_slots};
 use crate::check::CaptureKind;
 use crate::check::op::{Arity, Op};
 use crate::check::value::Scope;
@@ -11,10 +10,15 @@ use crate::diagnostic::codes::{INCOMPLETE, SHAPE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Atom, Binding, Bindings, Key, Part, Pattern, Slot};
 use crate::plan::bind::{BoundItem, BoundRule};
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
 use crate::plan::graph::{MAX_PARTS, few};
 use crate::plan::lower::Number;
+use crate::plan::pass::heads::note_heads;
+use crate::plan::pass::matching::{Members, own_slots};
+use crate::plan::pass::select::make;
 use crate::plan::state::Entry;
-use crate::plan::{DropReason, NodeId, Planner, RuleId};
+use crate::plan::{DropReason, NodeId, RuleId};
 
 /// Tensors that a joint op treats alike, told apart by captures.
 #[derive(Clone)]
@@ -25,288 +29,252 @@ struct Family {
     nodes: BTreeMap<Vec<Binding>, NodeId>,
 }
 
-impl Planner<'_> {
-    /// Puts one instance of a map together.
-    pub(super) fn instance(
-        &mut self,
-        bound: &BoundRule<'_>,
-        id: RuleId,
+/// One instance while it is put together.
+struct Instance<'a> {
+    bound: &'a BoundRule<'a>,
+    /// The values of the captures that its keys share.
+    bindings: Bindings,
+    /// Its keys, for a finding.
+    keys: Vec<String>,
+}
+
+/// Puts one instance of a map together.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn instance(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    bound: &BoundRule<'_>,
+    id: RuleId,
+    shared: Vec<Binding>,
+    members: &[Members],
+    scope: &Scope,
+    made: &mut Vec<Entry>,
+) -> Result<(), Box<Diagnostic>> {
+    let instance = Instance::new(draft, bound, shared, members);
+    draft.graph.turned.clear();
+    let mut families = instance.families(context, draft, members, scope)?;
+    for (op, place) in &bound.joint {
+        families = instance.joint(draft, families, op, place)?;
+    }
+    if families.len() != bound.targets.len() {
+        let why = format!(
+            "{} tensors come out of this, for {} targets",
+            families.len(),
+            bound.targets.len()
+        );
+        return Err(instance.unfit(why, &bound.rule.place));
+    }
+    let (origin, mut rules) = history(draft, members);
+    rules.push(id);
+    let first = made.len();
+    for (family, side) in families.into_iter().zip(&bound.targets) {
+        for (values, node) in family.nodes {
+            let node = instance.each(draft, node, &side.ops)?;
+            match &side.item {
+                BoundItem::Pattern(pattern) => made.push(Entry {
+                    key: instance.key(pattern, &side.side.place, &family.slots, values)?,
+                    node,
+                    origin: origin.clone(),
+                    rules: rules.clone(),
+                    tied: false,
+                }),
+                // Read backwards, what was made goes.
+                BoundItem::Made(_) | BoundItem::Regex(_) => {
+                    draft.drop_sources(node, &DropReason::Rule(id))
+                }
+            }
+        }
+    }
+    note_heads(draft, &made[first..], &bound.rule.place);
+    Ok(())
+}
+
+impl<'a> Instance<'a> {
+    fn new(
+        draft: &Draft,
+        bound: &'a BoundRule<'a>,
         shared: Vec<Binding>,
         members: &[Members],
-        scope: &Scope,
-        made: &mut Vec<Entry>,
-    ) -> Result<(), Box<Diagnostic>> {
+    ) -> Self {
         let mut bindings = Bindings::new(bound.rule.captures.len());
         for (slot, value) in bound.shared.iter().zip(shared) {
             bindings.set(*slot, value);
         }
-        let keys: Vec<String> = members
+        let keys = members
             .iter()
             .flat_map(BTreeMap::values)
-            .filter_map(|place| Some(String::from(self.state.at(*place)?.key.clone())))
+            .filter_map(|place| Some(String::from(draft.state.at(*place)?.key.clone())))
             .collect();
-        let unfit = |why: String, place: &Place| {
-            Box::new(
-                Diagnostic::error(SHAPE, why)
-                    .at(place.clone(), "doesn't fit these tensors")
-                    .keys(keys.iter().take(8).cloned()),
-            )
-        };
-        self.graph.turned.clear();
+        Self { bound, bindings, keys }
+    }
+
+    /// An op that doesn't take these tensors.
+    fn unfit(&self, why: String, place: &Place) -> Box<Diagnostic> {
+        Box::new(
+            Diagnostic::error(SHAPE, why)
+                .at(place.clone(), "doesn't fit these tensors")
+                .keys(self.keys.iter().take(8).cloned()),
+        )
+    }
+
+    /// The bindings of the tensor whose own captures have these values.
+    fn bindings_of(&self, slots: &[Slot], values: impl IntoIterator<Item = Binding>) -> Bindings {
+        let mut bindings = self.bindings.clone();
+        for (slot, value) in slots.iter().zip(values) {
+            bindings.set(*slot, value);
+        }
+        bindings
+    }
+
+    /// The key of a target.
+    fn key(
+        &self,
+        pattern: &Pattern,
+        place: &Place,
+        slots: &[Slot],
+        values: Vec<Binding>,
+    ) -> Result<Key, Box<Diagnostic>> {
+        pattern.render("", &self.bindings_of(slots, values)).map(Key::from).ok_or_else(|| {
+            let why = "the target key can't be made from these captures: an index leaves its range";
+            self.unfit(why.to_owned(), place)
+        })
+    }
+
+    /// The ops that one side has for itself, on each of its tensors.
+    fn each(
+        &self,
+        draft: &mut Draft,
+        node: NodeId,
+        ops: &[(Op<Number>, &Place)],
+    ) -> Result<NodeId, Box<Diagnostic>> {
+        ops.iter().try_fold(node, |node, (op, place)| {
+            draft.graph.each(node, op).map_err(|why| self.unfit(why, place))
+        })
+    }
+
+    /// What the sources give to the joint ops.
+    fn families(
+        &self,
+        context: &Context<'_>,
+        draft: &mut Draft,
+        members: &[Members],
+        scope: &Scope,
+    ) -> Result<Vec<Family>, Box<Diagnostic>> {
         let mut families = Vec::with_capacity(members.len());
-        for (at, members) in members.iter().enumerate() {
-            let side = &bound.sources[at];
-            let own = own_slots(bound, at);
+        for (at, (side, members)) in self.bound.sources.iter().zip(members).enumerate() {
             let mut nodes = BTreeMap::new();
             if let BoundItem::Made(source) = &side.item {
-                nodes.insert(Vec::new(), self.made(source, scope)?);
+                nodes.insert(Vec::new(), make(context, draft, source, scope)?);
             }
             for (values, place) in members {
-                let Some(entry) = self.state.at(*place) else { continue };
-                let mut node = entry.node;
-                for (op, at) in &side.ops {
-                    node = self.graph.each(node, op).map_err(|why| unfit(why, at))?;
-                }
+                let Some(entry) = draft.state.at(*place) else { continue };
+                let node = self.each(draft, entry.node, &side.ops)?;
                 nodes.insert(values.clone(), node);
             }
-            if nodes.is_empty() {
-                if side.side.optional {
-                    continue;
-                }
-                return Err(self.incomplete(bound, &bindings, at, &[], &keys));
-            }
-            families.push(Family { slots: own, nodes });
-        }
-        for (op, place) in &bound.joint {
-            families = self.joint(bound, &bindings, families, op, place, &keys, &unfit)?;
-        }
-        if families.len() != bound.targets.len() {
-            let why = format!(
-                "{} tensors come out of this, for {} targets",
-                families.len(),
-                bound.targets.len()
-            );
-            return Err(unfit(why, &bound.rule.place));
-        }
-        let (origin, mut rules) = self.history(members);
-        rules.push(id);
-        let first = made.len();
-        for (family, side) in families.into_iter().zip(&bound.targets) {
-            for (values, mut node) in family.nodes {
-                for (op, at) in &side.ops {
-                    node = self.graph.each(node, op).map_err(|why| unfit(why, at))?;
-                }
-                match &side.item {
-                    BoundItem::Pattern(pattern) => {
-                        let mut bindings = bindings.clone();
-                        for (slot, value) in family.slots.iter().zip(values) {
-                            bindings.set(*slot, value);
-                        }
-                        let Some(key) = pattern.render("", &bindings) else {
-                            return Err(unfit(
-                                "the target key can't be made from these captures: an index leaves its range".to_owned(),
-                                &side.side.place,
-                            ));
-                        };
-                        made.push(Entry {
-                            key: Key::from(key),
-                            node,
-                            origin: origin.clone(),
-                            rules: rules.clone(),
-                            tied: false,
-                        });
-                    }
-                    // Read backwards, what was made goes.
-                    BoundItem::Made(_) | BoundItem::Regex(_) => {
-                        self.drop_sources(node, &DropReason::Rule(id))
-                    }
-                }
+            if !nodes.is_empty() {
+                families.push(Family { slots: own_slots(self.bound, at), nodes });
+            } else if !side.side.optional {
+                return Err(incomplete(self.bound, &self.bindings, at, &[], &self.keys));
             }
         }
-        self.note_heads(&made[first..], &bound.rule.place);
-        Ok(())
+        Ok(families)
     }
 
-    /// Where an instance comes from: its first key in the checkpoint, and all rules that made its
-    /// sources.
-    fn history(&self, members: &[Members]) -> (Key, Vec<RuleId>) {
-        let entries =
-            || members.iter().flat_map(BTreeMap::values).filter_map(|place| self.state.at(*place));
-        let origin = entries().next().map_or_else(|| Key::from(""), |entry| entry.origin.clone());
-        let mut rules: Vec<RuleId> = Vec::new();
-        for entry in entries() {
-            for rule in &entry.rules {
-                if !rules.contains(rule) {
-                    rules.push(*rule);
-                }
-            }
-        }
-        (origin, rules)
-    }
-
-    #[allow(clippy::too_many_arguments)]
+    /// One op of those that all sources go through.
     fn joint(
-        &mut self,
-        bound: &BoundRule<'_>,
-        bindings: &Bindings,
-        families: Vec<Family>,
+        &self,
+        draft: &mut Draft,
+        mut families: Vec<Family>,
         op: &Op<Number>,
         place: &Place,
-        keys: &[String],
-        unfit: &dyn Fn(String, &Place) -> Box<Diagnostic>,
     ) -> Result<Vec<Family>, Box<Diagnostic>> {
         match op.arity() {
-            Arity::Each => families
-                .into_iter()
-                .map(|mut family| {
-                    for node in family.nodes.values_mut() {
-                        *node = self.graph.each(*node, op).map_err(|why| unfit(why, place))?;
-                    }
-                    Ok(family)
-                })
-                .collect(),
-            Arity::Join(_) => {
-                let Some(first) = families.first() else { return Ok(families) };
-                let mut joined = BTreeMap::new();
-                for values in first.nodes.keys() {
-                    let parts: Option<Vec<NodeId>> =
-                        families.iter().map(|family| family.nodes.get(values).copied()).collect();
-                    let Some(parts) = parts else {
-                        return Err(self.incomplete(bound, bindings, 0, &[], keys));
-                    };
-                    joined.insert(
-                        values.clone(),
-                        self.graph.join(parts, op).map_err(|why| unfit(why, place))?,
-                    );
+            Arity::Each => {
+                for node in families.iter_mut().flat_map(|family| family.nodes.values_mut()) {
+                    let made = draft.graph.each(*node, op);
+                    *node = made.map_err(|why| self.unfit(why, place))?;
                 }
-                Ok(vec![Family { slots: first.slots.clone(), nodes: joined }])
+                Ok(families)
             }
+            Arity::Join(_) => self.join(draft, families, op, place),
             Arity::Part(count) => {
-                let count = count.unwrap_or(bound.targets.len());
-                let Some(family) = families.into_iter().next() else { return Ok(Vec::new()) };
-                let mut parts: Vec<Family> = (0..count)
-                    .map(|_| Family { slots: family.slots.clone(), nodes: BTreeMap::new() })
-                    .collect();
-                for (values, node) in family.nodes {
-                    let split =
-                        self.graph.part(node, op, count).map_err(|why| unfit(why, place))?;
-                    for (part, node) in parts.iter_mut().zip(split) {
-                        part.nodes.insert(values.clone(), node);
-                    }
+                let count = count.unwrap_or(self.bound.targets.len());
+                match families.into_iter().next() {
+                    Some(family) => self.part(draft, family, count, op, place),
+                    None => Ok(Vec::new()),
                 }
-                Ok(parts)
             }
             Arity::Gather(over) => {
                 // All families must have the same values: w1 of eight experts and w3 of seven is
                 // incomplete.
                 let expected =
-                    self.expected(bound, &families, over).map_err(|why| unfit(why, place))?;
+                    expected(self.bound, &families, over).map_err(|why| self.unfit(why, place))?;
+                let families = families.into_iter().enumerate();
                 families
-                    .into_iter()
-                    .enumerate()
                     .map(|(which, family)| {
-                        self.gather(
-                            bound, bindings, family, which, op, place, over, &expected, keys, unfit,
-                        )
+                        self.gather(draft, (which, family), over, &expected, op, place)
                     })
                     .collect()
             }
             Arity::Scatter(over) => families
                 .into_iter()
-                .map(|family| {
-                    let mut slots = family.slots.clone();
-                    let position = slots.partition_point(|slot| *slot < over);
-                    slots.insert(position, over);
-                    let mut nodes = BTreeMap::new();
-                    let range = bound.ranges.get(usize::from(over.0)).cloned().flatten();
-                    for (values, node) in family.nodes {
-                        let count =
-                            range.as_ref().map_or(0, |range| range.end.saturating_sub(range.start));
-                        few(count).map_err(|why| unfit(why, place))?;
-                        let parts = self
-                            .graph
-                            .part(node, op, usize::try_from(count).unwrap_or(usize::MAX))
-                            .map_err(|why| unfit(why, place))?;
-                        if let Some(range) = &range
-                            && parts.len() as u64 != count
-                        {
-                            return Err(unfit(
-                                format!(
-                                    "{} parts come out of this, for the range {}..{}",
-                                    parts.len(),
-                                    range.start,
-                                    range.end
-                                ),
-                                place,
-                            ));
-                        }
-                        let start = range.as_ref().map_or(0, |range| range.start);
-                        for (at, part) in (start..).zip(parts) {
-                            let mut values = values.clone();
-                            values.insert(position, self.scattered(bound, over, at));
-                            nodes.insert(values, part);
-                        }
-                    }
-                    Ok(Family { slots, nodes })
-                })
+                .map(|family| self.scatter(draft, family, over, op, place))
                 .collect(),
         }
     }
 
-    fn scattered(&self, bound: &BoundRule<'_>, over: Slot, at: u64) -> Binding {
-        match bound.rule.captures.get(usize::from(over.0)).map(|capture| &capture.kind) {
-            Some(CaptureKind::Words { .. }) => Binding::Word(u16::try_from(at).unwrap_or(u16::MAX)),
-            _ => Binding::Index(at),
-        }
-    }
-
-    /// The values that a gathered capture must have: its range, its words, or 0 up to the largest
-    /// there is.
-    fn expected(
+    /// Tensors of all families that have the same values become one.
+    fn join(
         &self,
-        bound: &BoundRule<'_>,
-        families: &[Family],
-        over: Slot,
-    ) -> Result<Vec<Binding>, String> {
-        if let Some(range) = bound.ranges.get(usize::from(over.0)).cloned().flatten() {
-            few(range.end.saturating_sub(range.start))?;
-            return Ok(range.map(Binding::Index).collect());
-        }
-        if let Some(CaptureKind::Words { left, .. }) =
-            bound.rule.captures.get(usize::from(over.0)).map(|capture| &capture.kind)
-        {
-            return Ok((0..left.len())
-                .map(|at| Binding::Word(u16::try_from(at).unwrap_or(u16::MAX)))
-                .collect());
-        }
-        let largest = families
-            .iter()
-            .flat_map(|family| {
-                let position = family.slots.iter().position(|slot| *slot == over);
-                family.nodes.keys().filter_map(move |values| match values.get(position?) {
-                    Some(Binding::Index(value)) => Some(*value),
-                    _ => None,
-                })
-            })
-            .max();
-        // A gap as wide as a key's number can be is not listed number by number.
-        let largest = largest.unwrap_or(0).min(MAX_PARTS - 1);
-        Ok((0..=largest).map(Binding::Index).collect())
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn gather(
-        &mut self,
-        bound: &BoundRule<'_>,
-        bindings: &Bindings,
-        family: Family,
-        which: usize,
+        draft: &mut Draft,
+        families: Vec<Family>,
         op: &Op<Number>,
         place: &Place,
+    ) -> Result<Vec<Family>, Box<Diagnostic>> {
+        let Some(first) = families.first() else { return Ok(families) };
+        let mut nodes = BTreeMap::new();
+        for values in first.nodes.keys() {
+            let parts: Option<Vec<NodeId>> =
+                families.iter().map(|family| family.nodes.get(values).copied()).collect();
+            let Some(parts) = parts else {
+                return Err(incomplete(self.bound, &self.bindings, 0, &[], &self.keys));
+            };
+            let node = draft.graph.join(parts, op).map_err(|why| self.unfit(why, place))?;
+            nodes.insert(values.clone(), node);
+        }
+        Ok(vec![Family { slots: first.slots.clone(), nodes }])
+    }
+
+    /// Each tensor falls into so many parts: a family of each.
+    fn part(
+        &self,
+        draft: &mut Draft,
+        family: Family,
+        count: usize,
+        op: &Op<Number>,
+        place: &Place,
+    ) -> Result<Vec<Family>, Box<Diagnostic>> {
+        let mut parts: Vec<Family> = (0..count)
+            .map(|_| Family { slots: family.slots.clone(), nodes: BTreeMap::new() })
+            .collect();
+        for (values, node) in family.nodes {
+            let split = draft.graph.part(node, op, count).map_err(|why| self.unfit(why, place))?;
+            for (part, node) in parts.iter_mut().zip(split) {
+                part.nodes.insert(values.clone(), node);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Tensors that differ only in one capture become one; `which` source they are of.
+    fn gather(
+        &self,
+        draft: &mut Draft,
+        (which, family): (usize, Family),
         over: Slot,
         expected: &[Binding],
-        keys: &[String],
-        unfit: &dyn Fn(String, &Place) -> Box<Diagnostic>,
+        op: &Op<Number>,
+        place: &Place,
     ) -> Result<Family, Box<Diagnostic>> {
         let Some(position) = family.slots.iter().position(|slot| *slot == over) else {
             return Ok(family);
@@ -320,71 +288,164 @@ impl Planner<'_> {
         }
         let mut nodes = BTreeMap::new();
         for (values, group) in groups {
-            let missing: Vec<Binding> =
-                expected.iter().filter(|value| !group.contains_key(value)).cloned().collect();
+            let missing: Vec<(Slot, Binding)> = expected
+                .iter()
+                .filter(|value| !group.contains_key(value))
+                .map(|value| (over, value.clone()))
+                .collect();
             if !missing.is_empty() || group.len() != expected.len() {
-                let mut bindings = bindings.clone();
-                for (slot, value) in slots.iter().zip(&values) {
-                    bindings.set(*slot, value.clone());
-                }
-                let missing: Vec<(Slot, Binding)> =
-                    missing.into_iter().map(|value| (over, value)).collect();
-                return Err(self.incomplete(bound, &bindings, which, &missing, keys));
+                let bindings = self.bindings_of(&slots, values);
+                return Err(incomplete(self.bound, &bindings, which, &missing, &self.keys));
             }
-            let node = self
+            let node = draft
                 .graph
                 .gather(group.into_values().collect(), op)
-                .map_err(|why| unfit(why, place))?;
+                .map_err(|why| self.unfit(why, place))?;
             nodes.insert(values, node);
         }
         Ok(Family { slots, nodes })
     }
 
-    /// An instance that lacks a source, or some values of a gathered capture.
-    fn incomplete(
+    /// Each tensor falls into as many parts as a capture has values.
+    fn scatter(
         &self,
-        bound: &BoundRule<'_>,
-        bindings: &Bindings,
-        source: usize,
-        missing: &[(Slot, Binding)],
-        keys: &[String],
-    ) -> Box<Diagnostic> {
-        let side = &bound.sources[source.min(bound.sources.len().saturating_sub(1))];
-        let lacking: Vec<String> = match &side.item {
-            BoundItem::Pattern(pattern) if missing.is_empty() => {
-                vec![sketch(pattern, bindings, bound)]
+        draft: &mut Draft,
+        family: Family,
+        over: Slot,
+        op: &Op<Number>,
+        place: &Place,
+    ) -> Result<Family, Box<Diagnostic>> {
+        let mut slots = family.slots;
+        let position = slots.partition_point(|slot| *slot < over);
+        slots.insert(position, over);
+        let range = self.bound.ranges.get(usize::from(over.0)).cloned().flatten();
+        let start = range.as_ref().map_or(0, |range| range.start);
+        let count = range.as_ref().map_or(0, |range| range.end.saturating_sub(range.start));
+        let mut nodes = BTreeMap::new();
+        for (values, node) in family.nodes {
+            few(count).map_err(|why| self.unfit(why, place))?;
+            let parts = draft
+                .graph
+                .part(node, op, usize::try_from(count).unwrap_or(usize::MAX))
+                .map_err(|why| self.unfit(why, place))?;
+            if let Some(range) = &range
+                && parts.len() as u64 != count
+            {
+                let why = format!(
+                    "{} parts come out of this, for the range {}..{}",
+                    parts.len(),
+                    range.start,
+                    range.end
+                );
+                return Err(self.unfit(why, place));
             }
-            BoundItem::Pattern(pattern) => missing
-                .iter()
-                .map(|(slot, value)| {
-                    let mut bindings = bindings.clone();
-                    bindings.set(*slot, value.clone());
-                    sketch(pattern, &bindings, bound)
-                })
-                .collect(),
-            _ => Vec::new(),
-        };
-        let there = keys.len();
-        Box::new(
-            Diagnostic::error(
-                INCOMPLETE,
-                format!(
-                    "incomplete: {} {} missing",
-                    lacking.len(),
-                    if lacking.len() == 1 { "source is" } else { "sources are" }
-                ),
-            )
-            .at(
-                side.side.place.clone(),
-                format!(
-                    "{there} other {} there",
-                    if there == 1 { "source is" } else { "sources are" }
-                ),
-            )
-            .keys(lacking)
-            .hint("is a shard missing? A source that may be missing is marked `optional`"),
-        )
+            for (at, part) in (start..).zip(parts) {
+                let mut values = values.clone();
+                values.insert(position, scattered(self.bound, over, at));
+                nodes.insert(values, part);
+            }
+        }
+        Ok(Family { slots, nodes })
     }
+}
+
+/// Where an instance comes from: its first key in the checkpoint, and all rules that made its
+/// sources.
+fn history(draft: &Draft, members: &[Members]) -> (Key, Vec<RuleId>) {
+    let entries =
+        || members.iter().flat_map(BTreeMap::values).filter_map(|place| draft.state.at(*place));
+    let origin = entries().next().map_or_else(|| Key::from(""), |entry| entry.origin.clone());
+    let mut rules: Vec<RuleId> = Vec::new();
+    for entry in entries() {
+        for rule in &entry.rules {
+            if !rules.contains(rule) {
+                rules.push(*rule);
+            }
+        }
+    }
+    (origin, rules)
+}
+
+fn scattered(bound: &BoundRule<'_>, over: Slot, at: u64) -> Binding {
+    match bound.rule.captures.get(usize::from(over.0)).map(|capture| &capture.kind) {
+        Some(CaptureKind::Words { .. }) => Binding::Word(u16::try_from(at).unwrap_or(u16::MAX)),
+        _ => Binding::Index(at),
+    }
+}
+
+/// The values that a gathered capture must have: its range, its words, or 0 up to the largest
+/// there is.
+fn expected(
+    bound: &BoundRule<'_>,
+    families: &[Family],
+    over: Slot,
+) -> Result<Vec<Binding>, String> {
+    if let Some(range) = bound.ranges.get(usize::from(over.0)).cloned().flatten() {
+        few(range.end.saturating_sub(range.start))?;
+        return Ok(range.map(Binding::Index).collect());
+    }
+    if let Some(CaptureKind::Words { left, .. }) =
+        bound.rule.captures.get(usize::from(over.0)).map(|capture| &capture.kind)
+    {
+        return Ok((0..left.len())
+            .map(|at| Binding::Word(u16::try_from(at).unwrap_or(u16::MAX)))
+            .collect());
+    }
+    let largest = families
+        .iter()
+        .flat_map(|family| {
+            let position = family.slots.iter().position(|slot| *slot == over);
+            family.nodes.keys().filter_map(move |values| match values.get(position?) {
+                Some(Binding::Index(value)) => Some(*value),
+                _ => None,
+            })
+        })
+        .max();
+    // A gap as wide as a key's number can be is not listed number by number.
+    let largest = largest.unwrap_or(0).min(MAX_PARTS - 1);
+    Ok((0..=largest).map(Binding::Index).collect())
+}
+
+/// An instance that lacks a source, or some values of a gathered capture.
+fn incomplete(
+    bound: &BoundRule<'_>,
+    bindings: &Bindings,
+    source: usize,
+    missing: &[(Slot, Binding)],
+    keys: &[String],
+) -> Box<Diagnostic> {
+    let side = &bound.sources[source.min(bound.sources.len().saturating_sub(1))];
+    let lacking: Vec<String> = match &side.item {
+        BoundItem::Pattern(pattern) if missing.is_empty() => {
+            vec![sketch(pattern, bindings, bound)]
+        }
+        BoundItem::Pattern(pattern) => missing
+            .iter()
+            .map(|(slot, value)| {
+                let mut bindings = bindings.clone();
+                bindings.set(*slot, value.clone());
+                sketch(pattern, &bindings, bound)
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let there = keys.len();
+    Box::new(
+        Diagnostic::error(
+            INCOMPLETE,
+            format!(
+                "incomplete: {} {} missing",
+                lacking.len(),
+                if lacking.len() == 1 { "source is" } else { "sources are" }
+            ),
+        )
+        .at(
+            side.side.place.clone(),
+            format!("{there} other {} there", if there == 1 { "source is" } else { "sources are" }),
+        )
+        .keys(lacking)
+        .hint("is a shard missing? A source that may be missing is marked `optional`"),
+    )
 }
 
 /// A key as far as it is known; what isn't stands in braces.

@@ -4,12 +4,17 @@ mod heads;
 mod instance;
 mod leave_out;
 pub(super) mod lossy;
-mod prefix;
-mod rewrite;
-mod select;
+mod matching;
+pub(super) mod prefix;
+mod relation;
+pub(super) mod rewrite;
+pub(super) mod select;
 pub(super) mod strip;
-mod tie;
-mod when;
+pub(super) mod tie;
+pub(super) mod when;
+
+#[cfg(test)]
+mod tests;
 
 pub(super) use heads::Heads;
 pub(super) use tie::TieState;

@@ -9,304 +9,318 @@ use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{DROPPED, EXPECTATION, LEFT_INTEGERS, LOSSY, SHAPE, UNMATCHED_RULE};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
 use crate::plan::bind::{matches_any, truth_of};
+use crate::plan::context::{Context, with_environment};
+use crate::plan::draft::Draft;
+use crate::plan::pass::lossy::{leave_cast, leave_selection};
 use crate::plan::state::Entry;
-use crate::plan::{DropReason, NodeId, Planner, counted};
+use crate::plan::{DropReason, NodeId, counted};
 use crate::syntax::ast::Expr;
 use crate::tensor::{Dtype, TensorInfo};
 
-impl Planner<'_> {
-    /// The places of the entries that a selection takes.
-    fn selected(&self, keys: &Selection, scope: &Scope) -> Result<Vec<usize>, Box<Diagnostic>> {
-        let (mut segments, mut candidates, mut found) =
-            (Segments::default(), Vec::new(), Vec::new());
-        self.with_environment(|environment| {
-            let patterns = Keys::bind_all(&keys.keys, scope, environment)?;
-            let unless = Keys::bind_all(&keys.unless, scope, environment)?;
-            let set = PatternSet::new(&patterns);
-            for (at, entry) in self.state.iter() {
-                segments.split(&entry.key);
-                set.candidates(&entry.key, &segments, &mut candidates);
-                for candidate in &candidates {
-                    let which = *candidate as usize;
-                    let captures = keys.keys[which].captures();
-                    let mut bindings = Bindings::new(captures.len());
-                    let holds = |bindings: &Bindings| match &keys.condition {
-                        Some(condition) => truth_of(
-                            condition,
-                            captures,
-                            (&entry.key, bindings),
-                            &|_| None,
-                            scope,
-                            environment,
-                        ),
-                        None => Ok(true),
-                    };
-                    if patterns[which].matches(&entry.key, &segments, &mut bindings)
-                        && !matches_any(&unless, &entry.key, &segments)
-                        && holds(&bindings)?
-                    {
-                        found.push(at);
-                        break;
-                    }
+/// The places of the entries that a selection takes.
+fn selected(
+    context: &Context<'_>,
+    draft: &Draft,
+    keys: &Selection,
+    scope: &Scope,
+) -> Result<Vec<usize>, Box<Diagnostic>> {
+    let (mut segments, mut candidates, mut found) = (Segments::default(), Vec::new(), Vec::new());
+    with_environment(context, draft, |environment| {
+        let patterns = Keys::bind_all(&keys.keys, scope, environment)?;
+        let unless = Keys::bind_all(&keys.unless, scope, environment)?;
+        let set = PatternSet::new(&patterns);
+        for (at, entry) in draft.state.iter() {
+            segments.split(&entry.key);
+            set.candidates(&entry.key, &segments, &mut candidates);
+            for candidate in &candidates {
+                let which = *candidate as usize;
+                let captures = keys.keys[which].captures();
+                let mut bindings = Bindings::new(captures.len());
+                let holds = |bindings: &Bindings| match &keys.condition {
+                    Some(condition) => truth_of(
+                        condition,
+                        captures,
+                        (&entry.key, bindings),
+                        &|_| None,
+                        scope,
+                        environment,
+                    ),
+                    None => Ok(true),
+                };
+                if patterns[which].matches(&entry.key, &segments, &mut bindings)
+                    && !matches_any(&unless, &entry.key, &segments)
+                    && holds(&bindings)?
+                {
+                    found.push(at);
+                    break;
                 }
             }
-            Ok(found)
-        })
-    }
+        }
+        Ok(found)
+    })
+}
 
-    pub(in crate::plan) fn select(
-        &mut self,
-        step: &Step,
-        keys: &Selection,
-        keep: bool,
-        scope: &Scope,
-        direction: Direction,
-    ) -> Result<(), Box<Diagnostic>> {
-        if direction == Direction::Reverse {
-            self.leave_selection(step, keys);
-            return Ok(());
+pub(in crate::plan) fn select(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    keys: &Selection,
+    keep: bool,
+    scope: &Scope,
+    direction: Direction,
+) -> Result<(), Box<Diagnostic>> {
+    if direction == Direction::Reverse {
+        leave_selection(context, draft, step, keys);
+        return Ok(());
+    }
+    let mut places = selected(context, draft, keys, scope)?;
+    if places.is_empty() && !keys.optional {
+        draft.unmatched(&step.place, if keep { "this `keep`" } else { "this `drop`" });
+    }
+    if keep {
+        let kept: BTreeSet<usize> = places.iter().copied().collect();
+        places = draft
+            .state
+            .iter()
+            .filter(|(at, entry)| {
+                !kept.contains(at) && super::strip::below(&entry.key, &scope.under).is_some()
+            })
+            .map(|(at, _)| at)
+            .collect();
+    }
+    if places.is_empty() {
+        return Ok(());
+    }
+    let rule = draft.rule_id(&step.place, 0, &step.text);
+    draft.count(rule, places.len() as u64);
+    let mut names = Vec::new();
+    for at in places {
+        let Some(entry) = draft.state.take(at) else { continue };
+        names.push(String::from(entry.key.clone()));
+        draft.drop_sources(entry.node, &DropReason::Rule(rule));
+    }
+    draft.lose(step, &names);
+    let finding = Diagnostic::note(DROPPED, format!("dropped {}", counted(names.len(), "key")));
+    draft.findings.push(finding.at(step.place.clone(), "by this statement").keys(names));
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(in crate::plan) fn cast(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    keys: &Selection,
+    dtype: Dtype,
+    lossy: bool,
+    scope: &Scope,
+    direction: Direction,
+) -> Result<(), Box<Diagnostic>> {
+    if direction == Direction::Reverse {
+        let places = selected(context, draft, keys, scope)?;
+        leave_cast(context, draft, step, keys, dtype, lossy, &places);
+        return Ok(());
+    }
+    let places = selected(context, draft, keys, scope)?;
+    if places.is_empty() && !keys.optional {
+        draft.unmatched(&step.place, "this `cast`");
+    }
+    let rule = draft.rule_id(&step.place, 0, &step.text);
+    let named = with_environment(context, draft, |environment| {
+        Keys::bind_all(&keys.keys, scope, environment)
+    })?;
+    let named: Vec<Pattern> = named.into_iter().filter(Pattern::names_last).collect();
+    let mut segments = Segments::default();
+    let (mut rounded, mut left) = (Vec::new(), Vec::new());
+    for at in places {
+        let Some(entry) = draft.state.at(at) else { continue };
+        let (key, node) = (entry.key.clone(), entry.node);
+        let before = draft.graph.info(node).dtype;
+        if before == dtype {
+            continue;
         }
-        let mut places = self.selected(keys, scope)?;
-        if places.is_empty() && !keys.optional {
-            self.unmatched(&step.place, if keep { "this `keep`" } else { "this `drop`" });
+        segments.split(&key);
+        if is_no_weight(before, dtype) && !matches_any(&named, &key, &segments) {
+            left.push(key);
+            continue;
         }
-        if keep {
-            let kept: BTreeSet<usize> = places.iter().copied().collect();
-            places = self
-                .state
-                .iter()
-                .filter(|(at, entry)| {
-                    !kept.contains(at) && super::strip::below(&entry.key, &scope.under).is_some()
+        if !widens(before, dtype) {
+            rounded.push(String::from(key.clone()));
+            if !lossy {
+                continue;
+            }
+        }
+        let made = draft.graph.cast(node, dtype).map_err(|why| fit(step, why, &key))?;
+        if let Some(entry) = draft.state.get_mut(&key) {
+            entry.node = made;
+            entry.rules.push(rule);
+        }
+        draft.count(rule, 1);
+    }
+    report_left(draft, step, &left);
+    if rounded.is_empty() {
+        return Ok(());
+    }
+    let count = counted(rounded.len(), "tensor");
+    if lossy {
+        draft.lose(step, &rounded);
+        let finding = Diagnostic::note(LOSSY, format!("rounded {count} to {dtype}"));
+        draft.findings.push(finding.at(step.place.clone(), "lossy, as it says").keys(rounded));
+        return Ok(());
+    }
+    Err(Box::new(
+        Diagnostic::error(LOSSY, format!("casting to {dtype} would round {count}"))
+            .at(step.place.clone(), "not a widening for these")
+            .keys(rounded)
+            .hint("write `lossy` at its end if rounding is meant"),
+    ))
+}
+
+/// Tells of integers that a cast of many keys left alone.
+fn report_left(draft: &mut Draft, step: &Step, left: &[Key]) {
+    let Some(first) = left.first() else { return };
+    let message =
+        format!("left {} of integers or booleans as they are", counted(left.len(), "tensor"));
+    let finding = Diagnostic::note(LEFT_INTEGERS, message)
+        .at(step.place.clone(), "casts floats; integers only where they are named");
+    let last = first.rsplit('.').next().unwrap_or_default();
+    let finding = finding.keys(left.iter().map(|key| key.as_str()));
+    draft.findings.push(finding.hint(format!("where they are meant, name them: `\"**.{last}\"`")));
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(in crate::plan) fn create(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    target: &Pattern,
+    made: &Made,
+    unless: &[Keys],
+    scope: &Scope,
+    direction: Direction,
+) -> Result<(), Box<Diagnostic>> {
+    let Some(key) = target.literal() else { return Ok(()) };
+    let rule = draft.rule_id(&step.place, 0, &step.text);
+    if direction == Direction::Reverse {
+        if let Some(entry) = draft.state.remove(&key) {
+            draft.drop_sources(entry.node, &DropReason::Rule(rule));
+            draft.count(rule, 1);
+            let finding = Diagnostic::note(DROPPED, "dropped 1 key")
+                .at(step.place.clone(), "created, when read forwards");
+            draft.findings.push(finding.keys([key]));
+        }
+        return Ok(());
+    }
+    let mut segments = Segments::default();
+    segments.split(&key);
+    let unless =
+        with_environment(context, draft, |environment| Keys::bind_all(unless, scope, environment))?;
+    if matches_any(&unless, &key, &segments) {
+        return Ok(());
+    }
+    // What the checkpoint has stays: it may be trained.
+    if draft.state.contains(&key) {
+        let finding = Diagnostic::note(
+            UNMATCHED_RULE,
+            format!("`{key}` is there already, so none is created"),
+        );
+        draft.findings.push(finding.at(step.place.clone(), "left as it is").keys([key]));
+        return Ok(());
+    }
+    let node = make(context, draft, made, scope)?;
+    draft.count(rule, 1);
+    let key = Key::from(key);
+    draft.put(Entry { origin: key.clone(), key, node, rules: vec![rule], tied: false });
+    Ok(())
+}
+
+/// The node of `zeros(…)`, `ones(…)` or `sinusoids(…)`.
+pub(in crate::plan) fn make(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    made: &Made,
+    scope: &Scope,
+) -> Result<NodeId, Box<Diagnostic>> {
+    let shape = with_environment(context, draft, |environment| {
+        made.shape
+            .iter()
+            .map(|size| {
+                let value = environment.int(scope, size)?;
+                u64::try_from(value).map_err(|_| {
+                    Box::new(
+                        Diagnostic::error(SHAPE, format!("{value} is no size"))
+                            .at(scope.place(size.span), "negative"),
+                    )
                 })
-                .map(|(at, _)| at)
-                .collect();
-        }
-        if places.is_empty() {
-            return Ok(());
-        }
-        let rule = self.rule_id(&step.place, 0, &step.text);
-        self.count(rule, places.len() as u64);
-        let mut names = Vec::new();
-        for at in places {
-            let Some(entry) = self.state.take(at) else { continue };
-            names.push(String::from(entry.key.clone()));
-            self.drop_sources(entry.node, &DropReason::Rule(rule));
-        }
-        self.lose(step, &names);
-        let finding = Diagnostic::note(DROPPED, format!("dropped {}", counted(names.len(), "key")));
-        self.findings.push(finding.at(step.place.clone(), "by this statement").keys(names));
-        Ok(())
-    }
+            })
+            .collect::<Result<Vec<u64>, _>>()
+    })?;
+    let info = TensorInfo::new(made.dtype, shape);
+    let node = match made.content {
+        Content::Value(value) => draft.graph.fill(value, info),
+        Content::Sinusoids => draft.graph.sinusoids(info),
+    };
+    node.map_err(|why| Box::new(Diagnostic::error(SHAPE, why).at(made.place.clone(), "here")))
+}
 
+pub(in crate::plan) fn expect_keys(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    keys: &Keys,
+    captures: &[Slot],
+    count: Option<&Expr>,
+    scope: &Scope,
+) -> Result<(), Box<Diagnostic>> {
+    let wanted = count
+        .map(|count| with_environment(context, draft, |environment| environment.int(scope, count)))
+        .transpose()?;
+    let pattern = with_environment(context, draft, |environment| keys.bind(scope, environment))?;
+    let slots = keys.captures().len();
+    let mut segments = Segments::default();
+    let mut different: BTreeSet<Vec<Binding>> = BTreeSet::new();
+    let mut fitting = 0usize;
+    for (_, entry) in draft.state.iter() {
+        segments.split(&entry.key);
+        let mut bindings = Bindings::new(slots);
+        if pattern.matches(&entry.key, &segments, &mut bindings) {
+            fitting += 1;
+            let values = captures.iter().map(|slot| match bindings.text(*slot, &entry.key) {
+                Some(text) => Binding::Owned(text.into()),
+                None => bindings.get(*slot).clone(),
+            });
+            different.insert(values.collect());
+        }
+    }
+    let found = if captures.is_empty() { fitting } else { different.len() };
+    let met = match wanted {
+        Some(wanted) => i64::try_from(found).is_ok_and(|found| found == wanted),
+        None => found > 0,
+    };
+    if met {
+        return Ok(());
+    }
+    let message = match wanted {
+        Some(wanted) => format!("expected {wanted} of these, found {found}"),
+        None => "expected a key like this, found none".to_owned(),
+    };
+    Err(Box::new(
+        Diagnostic::error(EXPECTATION, message)
+            .at(step.place.clone(), "doesn't hold for this checkpoint"),
+    ))
+}
+
+impl Draft {
     /// Remembers why the checkpoint's tensors behind a node are not used.
     pub(in crate::plan) fn drop_sources(&mut self, node: NodeId, reason: &DropReason) {
         let mut open = vec![node];
         while let Some(id) = open.pop() {
-            let node = self.draft.graph.node(id);
+            let node = self.graph.node(id);
             if let crate::plan::Op::Source { key } = &node.op {
-                self.draft.dropped.entry(key.clone()).or_insert_with(|| reason.clone());
+                self.dropped.entry(key.clone()).or_insert_with(|| reason.clone());
             }
             open.extend(&node.inputs);
         }
-    }
-
-    pub(in crate::plan) fn cast(
-        &mut self,
-        step: &Step,
-        keys: &Selection,
-        dtype: Dtype,
-        lossy: bool,
-        scope: &Scope,
-        direction: Direction,
-    ) -> Result<(), Box<Diagnostic>> {
-        if direction == Direction::Reverse {
-            let places = self.selected(keys, scope)?;
-            self.leave_cast(step, keys, dtype, lossy, &places);
-            return Ok(());
-        }
-        let places = self.selected(keys, scope)?;
-        if places.is_empty() && !keys.optional {
-            self.unmatched(&step.place, "this `cast`");
-        }
-        let rule = self.rule_id(&step.place, 0, &step.text);
-        let named =
-            self.with_environment(|environment| Keys::bind_all(&keys.keys, scope, environment))?;
-        let named: Vec<Pattern> = named.into_iter().filter(Pattern::names_last).collect();
-        let mut segments = Segments::default();
-        let (mut rounded, mut left) = (Vec::new(), Vec::new());
-        for at in places {
-            let Some(entry) = self.state.at(at) else { continue };
-            let (key, node) = (entry.key.clone(), entry.node);
-            let before = self.graph.info(node).dtype;
-            if before == dtype {
-                continue;
-            }
-            segments.split(&key);
-            if is_no_weight(before, dtype) && !matches_any(&named, &key, &segments) {
-                left.push(key);
-                continue;
-            }
-            if !widens(before, dtype) {
-                rounded.push(String::from(key.clone()));
-                if !lossy {
-                    continue;
-                }
-            }
-            let made = self.graph.cast(node, dtype).map_err(|why| fit(step, why, &key))?;
-            if let Some(entry) = self.state.get_mut(&key) {
-                entry.node = made;
-                entry.rules.push(rule);
-            }
-            self.count(rule, 1);
-        }
-        self.report_left(step, &left);
-        if rounded.is_empty() {
-            return Ok(());
-        }
-        let count = counted(rounded.len(), "tensor");
-        if lossy {
-            self.lose(step, &rounded);
-            let finding = Diagnostic::note(LOSSY, format!("rounded {count} to {dtype}"));
-            self.findings.push(finding.at(step.place.clone(), "lossy, as it says").keys(rounded));
-            return Ok(());
-        }
-        Err(Box::new(
-            Diagnostic::error(LOSSY, format!("casting to {dtype} would round {count}"))
-                .at(step.place.clone(), "not a widening for these")
-                .keys(rounded)
-                .hint("write `lossy` at its end if rounding is meant"),
-        ))
-    }
-
-    /// Tells of integers that a cast of many keys left alone.
-    fn report_left(&mut self, step: &Step, left: &[Key]) {
-        let Some(first) = left.first() else { return };
-        let message =
-            format!("left {} of integers or booleans as they are", counted(left.len(), "tensor"));
-        let finding = Diagnostic::note(LEFT_INTEGERS, message)
-            .at(step.place.clone(), "casts floats; integers only where they are named");
-        let last = first.rsplit('.').next().unwrap_or_default();
-        let finding = finding.keys(left.iter().map(|key| key.as_str()));
-        self.findings
-            .push(finding.hint(format!("where they are meant, name them: `\"**.{last}\"`")));
-    }
-
-    pub(in crate::plan) fn create(
-        &mut self,
-        step: &Step,
-        target: &Pattern,
-        made: &Made,
-        unless: &[Keys],
-        scope: &Scope,
-        direction: Direction,
-    ) -> Result<(), Box<Diagnostic>> {
-        let Some(key) = target.literal() else { return Ok(()) };
-        let rule = self.rule_id(&step.place, 0, &step.text);
-        if direction == Direction::Reverse {
-            if let Some(entry) = self.state.remove(&key) {
-                self.drop_sources(entry.node, &DropReason::Rule(rule));
-                self.count(rule, 1);
-                let finding = Diagnostic::note(DROPPED, "dropped 1 key")
-                    .at(step.place.clone(), "created, when read forwards");
-                self.findings.push(finding.keys([key]));
-            }
-            return Ok(());
-        }
-        let mut segments = Segments::default();
-        segments.split(&key);
-        let unless =
-            self.with_environment(|environment| Keys::bind_all(unless, scope, environment))?;
-        if matches_any(&unless, &key, &segments) {
-            return Ok(());
-        }
-        // What the checkpoint has stays: it may be trained.
-        if self.state.contains(&key) {
-            let finding = Diagnostic::note(
-                UNMATCHED_RULE,
-                format!("`{key}` is there already, so none is created"),
-            );
-            self.findings.push(finding.at(step.place.clone(), "left as it is").keys([key]));
-            return Ok(());
-        }
-        let node = self.made(made, scope)?;
-        self.count(rule, 1);
-        let key = Key::from(key);
-        self.put(Entry { origin: key.clone(), key, node, rules: vec![rule], tied: false });
-        Ok(())
-    }
-
-    /// The node of `zeros(…)`, `ones(…)` or `sinusoids(…)`.
-    pub(in crate::plan) fn made(
-        &mut self,
-        made: &Made,
-        scope: &Scope,
-    ) -> Result<NodeId, Box<Diagnostic>> {
-        let shape = self.with_environment(|environment| {
-            made.shape
-                .iter()
-                .map(|size| {
-                    let value = environment.int(scope, size)?;
-                    u64::try_from(value).map_err(|_| {
-                        Box::new(
-                            Diagnostic::error(SHAPE, format!("{value} is no size"))
-                                .at(scope.place(size.span), "negative"),
-                        )
-                    })
-                })
-                .collect::<Result<Vec<u64>, _>>()
-        })?;
-        let info = TensorInfo::new(made.dtype, shape);
-        let node = match made.content {
-            Content::Value(value) => self.graph.fill(value, info),
-            Content::Sinusoids => self.graph.sinusoids(info),
-        };
-        node.map_err(|why| Box::new(Diagnostic::error(SHAPE, why).at(made.place.clone(), "here")))
-    }
-
-    pub(in crate::plan) fn expect_keys(
-        &mut self,
-        step: &Step,
-        keys: &Keys,
-        captures: &[Slot],
-        count: Option<&Expr>,
-        scope: &Scope,
-    ) -> Result<(), Box<Diagnostic>> {
-        let wanted = count
-            .map(|count| self.with_environment(|environment| environment.int(scope, count)))
-            .transpose()?;
-        let pattern = self.with_environment(|environment| keys.bind(scope, environment))?;
-        let slots = keys.captures().len();
-        let mut segments = Segments::default();
-        let mut different: BTreeSet<Vec<Binding>> = BTreeSet::new();
-        let mut fitting = 0usize;
-        for (_, entry) in self.state.iter() {
-            segments.split(&entry.key);
-            let mut bindings = Bindings::new(slots);
-            if pattern.matches(&entry.key, &segments, &mut bindings) {
-                fitting += 1;
-                let values = captures.iter().map(|slot| match bindings.text(*slot, &entry.key) {
-                    Some(text) => Binding::Owned(text.into()),
-                    None => bindings.get(*slot).clone(),
-                });
-                different.insert(values.collect());
-            }
-        }
-        let found = if captures.is_empty() { fitting } else { different.len() };
-        let met = match wanted {
-            Some(wanted) => i64::try_from(found).is_ok_and(|found| found == wanted),
-            None => found > 0,
-        };
-        if met {
-            return Ok(());
-        }
-        let message = match wanted {
-            Some(wanted) => format!("expected {wanted} of these, found {found}"),
-            None => "expected a key like this, found none".to_owned(),
-        };
-        Err(Box::new(
-            Diagnostic::error(EXPECTATION, message)
-                .at(step.place.clone(), "doesn't hold for this checkpoint"),
-        ))
     }
 }
 

@@ -8,7 +8,9 @@ use crate::check::value::Scope;
 use crate::diagnostic::codes::{FLAT_PARAMETER, NOT_STRIPPED, STRIPPED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::behind::pattern;
-use crate::plan::{Planner, counted};
+use crate::plan::context::Context;
+use crate::plan::counted;
+use crate::plan::draft::Draft;
 
 /// Leaf segments of FSDP1 flat parameters: one key stands for many tensors. Source:
 /// `torch/distributed/fsdp/_flat_param.py` (`FLAT_PARAM = "_flat_param"`, the older `flat_param_`),
@@ -74,175 +76,174 @@ impl Stray {
     }
 }
 
-impl Planner<'_> {
-    pub(in crate::plan) fn strip_anywhere(
-        &mut self,
-        step: &Step,
-        wrappers: &[Vec<String>],
-        scope: &Scope,
-    ) -> Result<(), Box<Diagnostic>> {
-        self.refuse_flat_parameters(step)?;
-        let mut counts: IndexMap<&[String], usize> = IndexMap::new();
-        let mut changes = Vec::new();
-        for (at, entry) in self.state.iter() {
-            if let Some(key) = strip_key(&entry.key, wrappers, scope, |wrapper| {
-                *counts.entry(wrapper).or_default() += 1
-            }) {
-                changes.push((at, key));
-            }
+pub(in crate::plan) fn strip_anywhere(
+    draft: &mut Draft,
+    step: &Step,
+    wrappers: &[Vec<String>],
+    scope: &Scope,
+) -> Result<(), Box<Diagnostic>> {
+    refuse_flat_parameters(draft, step)?;
+    let mut counts: IndexMap<&[String], usize> = IndexMap::new();
+    let mut changes = Vec::new();
+    for (at, entry) in draft.state.iter() {
+        if let Some(key) = strip_key(&entry.key, wrappers, scope, |wrapper| {
+            *counts.entry(wrapper).or_default() += 1
+        }) {
+            changes.push((at, key));
         }
-        self.apply_strip(step, changes, &counts);
-        Ok(())
     }
+    apply_strip(draft, step, changes, &counts);
+    Ok(())
+}
 
-    pub(in crate::plan) fn strip_leading(
-        &mut self,
-        step: &Step,
-        wrappers: &[Vec<String>],
-        if_wanted: bool,
-        scope: &Scope,
-    ) -> Result<(), Box<Diagnostic>> {
-        self.refuse_flat_parameters(step)?;
-        let mut keys: Vec<(usize, String)> = self
-            .state
+pub(in crate::plan) fn strip_leading(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    wrappers: &[Vec<String>],
+    if_wanted: bool,
+    scope: &Scope,
+) -> Result<(), Box<Diagnostic>> {
+    refuse_flat_parameters(draft, step)?;
+    let mut keys: Vec<(usize, String)> = draft
+        .state
+        .iter()
+        .filter_map(|(at, entry)| Some((at, below(&entry.key, &scope.under)?.to_owned())))
+        .collect();
+    let mut counts: IndexMap<&[String], usize> = IndexMap::new();
+    let mut changed = false;
+    while !keys.is_empty() {
+        let carried = wrappers
             .iter()
-            .filter_map(|(at, entry)| Some((at, below(&entry.key, &scope.under)?.to_owned())))
+            .find(|wrapper| keys.iter().all(|(_, key)| without(key, wrapper).is_some()));
+        let Some(wrapper) = carried else {
+            note_strays(context, draft, step, wrappers, &keys, if_wanted, scope);
+            break;
+        };
+        let shorter: Vec<(usize, String)> = keys
+            .iter()
+            .filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned())))
             .collect();
-        let mut counts: IndexMap<&[String], usize> = IndexMap::new();
-        let mut changed = false;
-        while !keys.is_empty() {
-            let carried = wrappers
-                .iter()
-                .find(|wrapper| keys.iter().all(|(_, key)| without(key, wrapper).is_some()));
-            let Some(wrapper) = carried else {
-                self.note_strays(step, wrappers, &keys, if_wanted, scope);
-                break;
-            };
-            let shorter: Vec<(usize, String)> = keys
+        if if_wanted && !meets_better(context, &shorter, &keys, scope) {
+            break;
+        }
+        *counts.entry(wrapper).or_default() += keys.len();
+        keys = shorter;
+        changed = true;
+    }
+    if changed {
+        let changes =
+            keys.into_iter().map(|(at, key)| (at, rejoin(&scope.under, &[&key]))).collect();
+        apply_strip(draft, step, changes, &counts);
+    }
+    Ok(())
+}
+
+/// Remembers a wrapper that most keys carry, and which keys lack it.
+fn note_strays(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    wrappers: &[Vec<String>],
+    keys: &[(usize, String)],
+    if_wanted: bool,
+    scope: &Scope,
+) {
+    for wrapper in wrappers {
+        let (carry, lack): (Vec<_>, Vec<_>) =
+            keys.iter().partition(|(_, key)| without(key, wrapper).is_some());
+        if lack.is_empty() || carry.len() <= lack.len() {
+            continue;
+        }
+        // A target that has such names itself doesn't miss them.
+        let is_real = context
+            .options
+            .wanted
+            .is_some_and(|wanted| wanted.keys.keys().any(|key| without(key, wrapper).is_some()));
+        if !if_wanted && is_real {
+            continue;
+        }
+        if if_wanted {
+            let shorter = carry
                 .iter()
                 .filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned())))
-                .collect();
-            if if_wanted && !self.meets_better(&shorter, &keys, scope) {
-                break;
-            }
-            *counts.entry(wrapper).or_default() += keys.len();
-            keys = shorter;
-            changed = true;
-        }
-        if changed {
-            let changes =
-                keys.into_iter().map(|(at, key)| (at, rejoin(&scope.under, &[&key]))).collect();
-            self.apply_strip(step, changes, &counts);
-        }
-        Ok(())
-    }
-
-    /// Remembers a wrapper that most keys carry, and which keys lack it.
-    fn note_strays(
-        &mut self,
-        step: &Step,
-        wrappers: &[Vec<String>],
-        keys: &[(usize, String)],
-        if_wanted: bool,
-        scope: &Scope,
-    ) {
-        for wrapper in wrappers {
-            let (carry, lack): (Vec<_>, Vec<_>) =
-                keys.iter().partition(|(_, key)| without(key, wrapper).is_some());
-            if lack.is_empty() || carry.len() <= lack.len() {
+                .collect::<Vec<_>>();
+            let longer = carry.into_iter().cloned().collect::<Vec<_>>();
+            if !meets_better(context, &shorter, &longer, scope) {
                 continue;
             }
-            // A target that has such names itself doesn't miss them.
-            let is_real = self.options.wanted.is_some_and(|wanted| {
-                wanted.keys.keys().any(|key| without(key, wrapper).is_some())
-            });
-            if !if_wanted && is_real {
-                continue;
-            }
-            if if_wanted {
-                let shorter = carry
-                    .iter()
-                    .filter_map(|(at, key)| Some((*at, without(key, wrapper)?.to_owned())))
-                    .collect::<Vec<_>>();
-                let longer = carry.into_iter().cloned().collect::<Vec<_>>();
-                if !self.meets_better(&shorter, &longer, scope) {
-                    continue;
-                }
-            }
-            let lacking = lack.iter().map(|(_, key)| rejoin(&scope.under, &[key])).collect();
-            let stray = Stray {
-                place: step.place.clone(),
-                wrapper: wrapper.join("."),
-                all: keys.len(),
-                lacking,
-            };
-            if !self
-                .strays
-                .iter()
-                .any(|known| (&known.wrapper, &known.lacking) == (&stray.wrapper, &stray.lacking))
-            {
-                self.strays.push(stray);
-            }
         }
-    }
-
-    /// Whether more of the new keys than of the old are what the target manifest asks for.
-    fn meets_better(
-        &self,
-        new: &[(usize, String)],
-        old: &[(usize, String)],
-        scope: &Scope,
-    ) -> bool {
-        let Some(wanted) = self.options.wanted else { return false };
-        let known = |keys: &[(usize, String)]| {
-            keys.iter().filter(|(_, key)| wanted.contains(&rejoin(&scope.under, &[key]))).count()
+        let lacking = lack.iter().map(|(_, key)| rejoin(&scope.under, &[key])).collect();
+        let stray = Stray {
+            place: step.place.clone(),
+            wrapper: wrapper.join("."),
+            all: keys.len(),
+            lacking,
         };
-        known(new) > known(old)
-    }
-
-    fn apply_strip(
-        &mut self,
-        step: &Step,
-        changes: Vec<(usize, String)>,
-        counts: &IndexMap<&[String], usize>,
-    ) {
-        if changes.is_empty() {
-            return;
-        }
-        self.rename_all(step, changes);
-        let each: Vec<String> = counts
+        if !draft
+            .strays
             .iter()
-            .map(|(wrapper, count)| format!("`{}` {}", wrapper.join("."), counted(*count, "time")))
-            .collect();
-        self.findings.push(Diagnostic::note(STRIPPED, format!("stripped {}", each.join(", "))));
-    }
-
-    fn refuse_flat_parameters(&self, step: &Step) -> Result<(), Box<Diagnostic>> {
-        let is_flat = |key: &str| {
-            let leaf = key.rsplit('.').next().unwrap_or(key);
-            FLAT.iter().any(|flat| {
-                leaf == *flat || leaf.strip_prefix(flat).is_some_and(|rest| rest.starts_with('_'))
-            })
-        };
-        let flat: Vec<String> = self
-            .state
-            .iter()
-            .filter(|(_, entry)| is_flat(&entry.key))
-            .map(|(_, entry)| entry.key.clone().into())
-            .collect();
-        if flat.is_empty() {
-            return Ok(());
+            .any(|known| (&known.wrapper, &known.lacking) == (&stray.wrapper, &stray.lacking))
+        {
+            draft.strays.push(stray);
         }
-        Err(Box::new(
+    }
+}
+
+/// Whether more of the new keys than of the old are what the target manifest asks for.
+fn meets_better(
+    context: &Context<'_>,
+    new: &[(usize, String)],
+    old: &[(usize, String)],
+    scope: &Scope,
+) -> bool {
+    let Some(wanted) = context.options.wanted else { return false };
+    let known = |keys: &[(usize, String)]| {
+        keys.iter().filter(|(_, key)| wanted.contains(&rejoin(&scope.under, &[key]))).count()
+    };
+    known(new) > known(old)
+}
+
+fn apply_strip(
+    draft: &mut Draft,
+    step: &Step,
+    changes: Vec<(usize, String)>,
+    counts: &IndexMap<&[String], usize>,
+) {
+    if changes.is_empty() {
+        return;
+    }
+    draft.rename_all(step, changes);
+    let each: Vec<String> = counts
+        .iter()
+        .map(|(wrapper, count)| format!("`{}` {}", wrapper.join("."), counted(*count, "time")))
+        .collect();
+    draft.findings.push(Diagnostic::note(STRIPPED, format!("stripped {}", each.join(", "))));
+}
+
+fn refuse_flat_parameters(draft: &Draft, step: &Step) -> Result<(), Box<Diagnostic>> {
+    let is_flat = |key: &str| {
+        let leaf = key.rsplit('.').next().unwrap_or(key);
+        FLAT.iter().any(|flat| {
+            leaf == *flat || leaf.strip_prefix(flat).is_some_and(|rest| rest.starts_with('_'))
+        })
+    };
+    let flat: Vec<String> = draft
+        .state
+        .iter()
+        .filter(|(_, entry)| is_flat(&entry.key))
+        .map(|(_, entry)| entry.key.clone().into())
+        .collect();
+    if flat.is_empty() {
+        return Ok(());
+    }
+    Err(Box::new(
             Diagnostic::error(
                 FLAT_PARAMETER,
-                "FSDP1 flat parameters: one key stands for many tensors, whose names are not in the checkpoint",
-            )
+                "FSDP1 flat parameters: one key stands for many tensors, whose names are not in the checkpoint")
             .at(step.place.clone(), "wrappers can't be stripped from these")
             .keys(flat)
-            .hint("save it again with StateDictType.FULL_STATE_DICT (or SHARDED_STATE_DICT), which gives each tensor its own key"),
-        ))
-    }
+            .hint("save it again with StateDictType.FULL_STATE_DICT (or SHARDED_STATE_DICT), which gives each tensor its own key")))
 }
 
 /// A key without its wrappers, if it has any and something is left; `found` is told of each.

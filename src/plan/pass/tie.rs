@@ -7,34 +7,19 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::leave_out::Saving;
 use crate::check::value::Scope;
 use crate::check::{Direction, Keys, Step, Tie};
 use crate::diagnostic::codes::{TIE_ABSENT, TIE_APPLIED, TIE_DIFFERS, TIE_REFUSED, UNDECIDED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Key, Pattern, Segments};
+use crate::plan::context::{Context, truth, with_environment};
+use crate::plan::draft::Draft;
+use crate::plan::pass::leave_out::{Saving, leave_out, tie_reverse};
+use crate::plan::pass::relation::{Relation, differing, is_elsewhere, not_a_candidate, relation};
 use crate::plan::state::Entry;
-use crate::plan::{DropReason, Equality, NodeId, Op, Part, Planner, RuleId, TieFact, TieOutcome};
+use crate::plan::{DropReason, Op, RuleId, TieFact, TieOutcome};
 use crate::syntax::ast::{IfAbsent, IfPresent};
-use crate::tensor::TensorInfo;
 use crate::tensor::companion::{self, Role};
-
-/// How many ops deep two tensors are compared.
-const MAX_DEPTH: usize = 32;
-
-/// How two tensors stand to each other.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Relation {
-    /// One node: the same tensor.
-    Same,
-    Equal,
-    /// With the number of bytes that differ, if it was counted.
-    Differ(Option<u64>),
-    /// Only the bytes could tell.
-    Unknown,
-    /// The bytes were not asked, since what they would tell matters to another part of the target.
-    Elsewhere,
-}
 
 /// What ties found, and what a run of `tie` statements left open: a chain of ties may be written in
 /// any order.
@@ -65,93 +50,412 @@ struct Waiting {
     absent: IfAbsent,
 }
 
-impl Planner<'_> {
-    pub(in crate::plan) fn tie(
-        &mut self,
-        step: &Step,
-        tie: &Tie,
-        scope: &Scope,
-        direction: Direction,
-    ) -> Result<(), Box<Diagnostic>> {
-        let holds = match &tie.condition {
-            Some(condition) => self.truth(scope, condition)?,
-            None => true,
+pub(in crate::plan) fn tie(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    tie: &Tie,
+    scope: &Scope,
+    direction: Direction,
+) -> Result<(), Box<Diagnostic>> {
+    let holds = match &tie.condition {
+        Some(condition) => truth(context, draft, scope, condition)?,
+        None => true,
+    };
+    let direction = if tie.inverted { direction.opposite() } else { direction };
+    // Ties and unties that follow each other are runs of their own.
+    let other = match direction {
+        Direction::Forward => !draft.ties.saving.is_empty(),
+        Direction::Reverse => !draft.ties.waiting.is_empty(),
+    };
+    if other {
+        close_ties(context, draft);
+    }
+    let rule = draft.rule_id(&step.place, 0, &step.text);
+    let (targets_of, sources_of) = with_environment(context, draft, |environment| {
+        Ok::<_, Box<Diagnostic>>((
+            Keys::bind_all(&tie.targets, scope, environment)?,
+            Keys::bind_all(&tie.sources, scope, environment)?,
+        ))
+    })?;
+    let patterns: Vec<&Pattern> = targets_of.iter().chain(&sources_of).collect();
+    for (at, bindings) in
+        tie_instances(context, draft, tie.slots, &patterns).into_iter().enumerate()
+    {
+        let render = |patterns: &[Pattern]| -> Vec<Key> {
+            patterns
+                .iter()
+                .filter_map(|pattern| pattern.render("", &bindings).map(Key::from))
+                .collect()
         };
-        let direction = if tie.inverted { direction.opposite() } else { direction };
-        // Ties and unties that follow each other are runs of their own.
-        let other = match direction {
-            Direction::Forward => !self.ties.saving.is_empty(),
-            Direction::Reverse => !self.ties.waiting.is_empty(),
-        };
-        if other {
-            self.close_ties();
+        let (targets, sources) = (render(&targets_of), render(&sources_of));
+        // Of `head.{i} from head.0`, the first is its own source.
+        let targets: Vec<Key> =
+            targets.into_iter().filter(|target| !sources.contains(target)).collect();
+        if !holds {
+            not_tied(draft, rule, &targets, &sources);
+            continue;
         }
-        let rule = self.rule_id(&step.place, 0, &step.text);
-        let (targets_of, sources_of) = self.with_environment(|environment| {
-            Ok::<_, Box<Diagnostic>>((
-                Keys::bind_all(&tie.targets, scope, environment)?,
-                Keys::bind_all(&tie.sources, scope, environment)?,
-            ))
-        })?;
-        let patterns: Vec<&Pattern> = targets_of.iter().chain(&sources_of).collect();
-        for (at, bindings) in self.tie_instances(tie.slots, &patterns).into_iter().enumerate() {
-            let render = |patterns: &[Pattern]| -> Vec<Key> {
-                patterns
+        match direction {
+            Direction::Forward => {
+                let missing: Vec<Key> = targets
                     .iter()
-                    .filter_map(|pattern| pattern.render("", &bindings).map(Key::from))
-                    .collect()
-            };
-            let (targets, sources) = (render(&targets_of), render(&sources_of));
-            // Of `head.{i} from head.0`, the first is its own source.
-            let targets: Vec<Key> =
-                targets.into_iter().filter(|target| !sources.contains(target)).collect();
-            if !holds {
-                self.not_tied(rule, &targets, &sources);
-                continue;
-            }
-            match direction {
-                Direction::Forward => {
-                    let missing: Vec<Key> = targets
-                        .iter()
-                        .filter(|target| !self.state.contains(target))
-                        .cloned()
-                        .collect();
-                    self.tie_forward(step, tie, rule, &targets, &sources)?;
-                    for target in missing {
-                        for (target, source) in self.along(&target, &sources) {
-                            self.tie_forward(step, tie, rule, &[target], &[source])?;
-                        }
+                    .filter(|target| !draft.state.contains(target))
+                    .cloned()
+                    .collect();
+                tie_forward(context, draft, step, tie, rule, &targets, &sources)?;
+                for target in missing {
+                    for (target, source) in along(draft, &target, &sources) {
+                        tie_forward(context, draft, step, tie, rule, &[target], &[source])?;
                     }
                 }
-                Direction::Reverse => {
-                    let along: Vec<(Key, Key)> =
-                        targets.iter().flat_map(|target| self.along(target, &sources)).collect();
-                    self.tie_reverse(step, rule, targets, sources, at == 0);
-                    along.into_iter().for_each(|(target, source)| {
-                        self.tie_reverse(step, rule, vec![target], vec![source], false)
-                    });
-                }
+            }
+            Direction::Reverse => {
+                let along: Vec<(Key, Key)> =
+                    targets.iter().flat_map(|target| along(draft, target, &sources)).collect();
+                tie_reverse(draft, step, rule, targets, sources, at == 0);
+                along.into_iter().for_each(|(target, source)| {
+                    tie_reverse(draft, step, rule, vec![target], vec![source], false)
+                });
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// What a tie takes along from the source that a target is tied to: its scales and the like,
-    /// which are as much one as their tensors.
-    fn along(&self, target: &Key, sources: &[Key]) -> Vec<(Key, Key)> {
-        let node = self.state.get(target).map(|entry| entry.node);
-        let is_one = |source: &&Key| self.state.get(source).map(|entry| entry.node) == node;
-        let source = sources
-            .iter()
-            .find(is_one)
-            .or_else(|| sources.iter().find(|source| self.state.contains(source)));
-        let Some((source, _)) = source.zip(node) else { return Vec::new() };
-        let names = companion::side_by_side(target, source).into_iter().flatten();
-        let along =
-            names.filter(|(_, source, role)| *role != Role::Bias && self.state.contains(source));
-        along.map(|(target, source, _)| (Key::from(target), Key::from(source))).collect()
+/// What a tie takes along from the source that a target is tied to: its scales and the like,
+/// which are as much one as their tensors.
+fn along(draft: &Draft, target: &Key, sources: &[Key]) -> Vec<(Key, Key)> {
+    let node = draft.state.get(target).map(|entry| entry.node);
+    let is_one = |source: &&Key| draft.state.get(source).map(|entry| entry.node) == node;
+    let source = sources
+        .iter()
+        .find(is_one)
+        .or_else(|| sources.iter().find(|source| draft.state.contains(source)));
+    let Some((source, _)) = source.zip(node) else { return Vec::new() };
+    let names = companion::side_by_side(target, source).into_iter().flatten();
+    let along =
+        names.filter(|(_, source, role)| *role != Role::Bias && draft.state.contains(source));
+    along.map(|(target, source, _)| (Key::from(target), Key::from(source))).collect()
+}
+
+/// A tie whose condition doesn't hold, of keys that are there.
+fn not_tied(draft: &mut Draft, rule: RuleId, targets: &[Key], sources: &[Key]) {
+    let Some(source) = sources.iter().find(|source| draft.state.contains(source)) else {
+        return;
+    };
+    for target in
+        targets.iter().filter(|target| draft.state.contains(target)).cloned().collect::<Vec<Key>>()
+    {
+        draft.fact(rule, &target, source, TieOutcome::NotTied);
     }
+}
 
+/// The end of a run of ties: what has no source now gets none.
+pub(in crate::plan) fn close_ties(context: &Context<'_>, draft: &mut Draft) {
+    leave_out(context, draft);
+    draft.ties.waiting_for.clear();
+    draft.ties.arrived.clear();
+    for Waiting { place, rule, mut targets, sources, absent, .. } in
+        std::mem::take(&mut draft.ties.waiting).into_iter().flatten()
+    {
+        targets.retain(|target| !draft.state.contains(target));
+        let Some(first) = targets.first() else { continue };
+        let message = format!("`{first}` is missing, and so is every source it is tied to");
+        let keys = targets.iter().chain(&sources).map(|key| key.as_str().to_owned());
+        match absent {
+            IfAbsent::Skip => {}
+            IfAbsent::Fallback => {
+                let finding =
+                    Diagnostic::warning(TIE_ABSENT, message).at(place, "tied here").keys(keys);
+                draft.findings.push(finding.hint("the tensor that the model holds now stays"));
+                if let Some(source) = sources.first() {
+                    for target in &targets {
+                        draft.fact(rule, target, source, TieOutcome::Fallback);
+                    }
+                }
+                draft.ties.kept.extend(targets);
+            }
+            IfAbsent::Error => draft
+                .findings
+                .push(Diagnostic::error(TIE_ABSENT, message).at(place, "tied here").keys(keys)),
+        }
+    }
+}
+
+/// The values of the captures for which a target or a source is there or wanted; one, empty, if
+/// there are no captures.
+fn tie_instances(
+    context: &Context<'_>,
+    draft: &Draft,
+    slots: usize,
+    patterns: &[&Pattern],
+) -> Vec<Bindings> {
+    if slots == 0 {
+        return vec![Bindings::new(0)];
+    }
+    let mut found: BTreeSet<Vec<Binding>> = BTreeSet::new();
+    let mut segments = Segments::default();
+    let here = draft.state.iter().map(|(_, entry)| &entry.key);
+    let wanted = context.options.wanted.iter().flat_map(|wanted| wanted.keys.keys());
+    for key in here.chain(wanted) {
+        segments.split(key);
+        for pattern in patterns {
+            let mut bindings = Bindings::new(slots);
+            if pattern.slots().len() == slots && pattern.matches(key, &segments, &mut bindings) {
+                let values =
+                    (0..slots).filter_map(|at| u16::try_from(at).ok()).map(crate::key::Slot);
+                found.insert(
+                    values
+                        .map(|slot| match bindings.text(slot, key) {
+                            Some(text) => Binding::Owned(text.into()),
+                            None => bindings.get(slot).clone(),
+                        })
+                        .collect(),
+                );
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|values| {
+            let mut bindings = Bindings::new(values.len());
+            for (slot, value) in (0u16..).map(crate::key::Slot).zip(values) {
+                bindings.set(slot, value);
+            }
+            bindings
+        })
+        .collect()
+}
+
+fn tie_forward(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    tie: &Tie,
+    rule: RuleId,
+    targets: &[Key],
+    sources: &[Key],
+) -> Result<(), Box<Diagnostic>> {
+    let (present, missing): (Vec<&Key>, Vec<&Key>) =
+        targets.iter().partition(|key| draft.state.contains(key));
+    if !sources.iter().any(|source| draft.state.contains(source))
+        && !tie_back(context, draft, step, rule, &present, &missing, sources)
+    {
+        let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
+        let (place, targets, sources) = (step.place.clone(), targets.to_vec(), sources.to_vec());
+        let at = draft.ties.waiting.len();
+        for source in &sources {
+            draft.ties.waiting_for.entry(source.clone()).or_default().push(at);
+        }
+        draft.ties.waiting.push(Some(Waiting {
+            place,
+            rule,
+            targets,
+            sources,
+            present: tie.present,
+            absent,
+        }));
+        return settle_waiting(context, draft);
+    }
+    // Each for itself: a head with a vocabulary of its own has other candidates than an
+    // encoder's embedding.
+    for target in missing {
+        if let Some(source) = candidate(context, draft, &step.place, rule, target, sources) {
+            draft.alias(rule, target, &source, true);
+        }
+    }
+    ties_present(
+        context,
+        draft,
+        &step.place,
+        tie.present,
+        rule,
+        present.into_iter().cloned().collect(),
+        sources,
+    )?;
+    settle_waiting(context, draft)
+}
+
+/// The other way round: a source that is missing and wanted is one tensor with a target that is
+/// there; and where no source is wanted, a target that is. Whether a source is there now.
+fn tie_back(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    step: &Step,
+    rule: RuleId,
+    present: &[&Key],
+    missing: &[&Key],
+    sources: &[Key],
+) -> bool {
+    let wanted = |key: &&Key| context.options.wanted.is_some_and(|wanted| wanted.contains(key));
+    let from: Vec<Key> = present.iter().copied().cloned().collect();
+    if from.is_empty() {
+        return false;
+    }
+    if let Some(source) = sources.iter().find(wanted) {
+        let Some(target) = candidate(context, draft, &step.place, rule, source, &from) else {
+            return false;
+        };
+        draft.alias(rule, source, &target, false);
+        if let Some(entry) = draft.state.get_mut(&target) {
+            entry.tied = true;
+        }
+        return true;
+    }
+    let wanted: Vec<Key> = missing.iter().copied().filter(wanted).cloned().collect();
+    for target in wanted {
+        if let Some(other) = candidate(context, draft, &step.place, rule, &target, &from) {
+            draft.alias(rule, &target, &other, true);
+        }
+    }
+    false
+}
+
+/// The first source that can stand for a missing key; why others can't is reported.
+pub(super) fn candidate(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    place: &Place,
+    rule: RuleId,
+    target: &Key,
+    sources: &[Key],
+) -> Option<Key> {
+    for source in sources {
+        if !draft.state.contains(source) {
+            continue;
+        }
+        let Some(why) = not_a_candidate(context, draft, source, Some(target)) else {
+            return Some(source.clone());
+        };
+        draft.fact(rule, target, source, TieOutcome::Refused { why: why.clone() });
+        let finding = Diagnostic::warning(
+            TIE_REFUSED,
+            format!("`{source}` is no candidate for `{target}`: {why}"),
+        );
+        draft
+            .findings
+            .push(finding.at(place.clone(), "tied here").keys([source.as_str(), target.as_str()]));
+    }
+    None
+}
+
+/// Ties that wait for a source which is there now.
+fn settle_waiting(context: &Context<'_>, draft: &mut Draft) -> Result<(), Box<Diagnostic>> {
+    while let Some(key) = draft.ties.arrived.pop() {
+        for at in draft.ties.waiting_for.remove(&key).unwrap_or_default() {
+            let Some(tie) = draft.ties.waiting.get_mut(at).and_then(Option::take) else {
+                continue;
+            };
+            let Waiting { place, rule, targets, sources, present, .. } = tie;
+            let (there, missing): (Vec<Key>, Vec<Key>) =
+                targets.into_iter().partition(|target| draft.state.contains(target));
+            for target in missing {
+                if let Some(source) = candidate(context, draft, &place, rule, &target, &sources) {
+                    draft.alias(rule, &target, &source, true);
+                }
+            }
+            ties_present(context, draft, &place, present, rule, there, &sources)?;
+        }
+    }
+    Ok(())
+}
+
+/// Targets that are there beside a source.
+fn ties_present(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    place: &Place,
+    policy: IfPresent,
+    rule: RuleId,
+    present: Vec<Key>,
+    sources: &[Key],
+) -> Result<(), Box<Diagnostic>> {
+    let fits = |source: &&Key| {
+        draft.state.contains(source) && not_a_candidate(context, draft, source, None).is_none()
+    };
+    let Some(root) = sources.iter().find(fits) else { return Ok(()) };
+    present
+        .iter()
+        .try_for_each(|target| tie_present(context, draft, place, policy, rule, target, root))
+}
+
+/// Remembers how a target that is there stands to its source.
+fn outcome(draft: &mut Draft, rule: RuleId, target: &Key, root: &Key, relation: Relation) {
+    match relation {
+        Relation::Elsewhere => {}
+        Relation::Same => draft.fact(rule, target, root, TieOutcome::Made),
+        Relation::Equal => draft.fact(rule, target, root, TieOutcome::Equal),
+        Relation::Differ(bytes) => draft.fact(rule, target, root, TieOutcome::Differs { bytes }),
+        Relation::Unknown => draft.fact(rule, target, root, TieOutcome::Undecided),
+    }
+}
+
+/// A target that is there beside its source.
+fn tie_present(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    place: &Place,
+    policy: IfPresent,
+    rule: RuleId,
+    target: &Key,
+    root: &Key,
+) -> Result<(), Box<Diagnostic>> {
+    let elsewhere = policy != IfPresent::Require && is_elsewhere(context, target, root);
+    let relation = relation(context, draft, target, root, elsewhere);
+    match (relation, policy) {
+        (Relation::Equal, IfPresent::Alias | IfPresent::Require) => {
+            draft.fact(rule, target, root, TieOutcome::Made)
+        }
+        _ => outcome(draft, rule, target, root, relation),
+    }
+    match (relation, policy) {
+        (Relation::Same | Relation::Elsewhere, _) => {}
+        (Relation::Equal, IfPresent::Alias | IfPresent::Require) => {
+            let node = draft.state.get(root).map(|entry| entry.node);
+            let old = draft.state.get(target).map(|entry| entry.node);
+            if let (Some(node), Some(old)) = (node, old) {
+                // What was one tensor with the target still is.
+                draft.state.replace_node(old, node);
+                if let Some(entry) = draft.state.get_mut(target) {
+                    entry.rules.push(rule);
+                }
+                draft.drop_sources(old, &DropReason::TiedTo(root.clone()));
+                draft.count(rule, 1);
+            }
+        }
+        (Relation::Equal, IfPresent::Keep) => {}
+        (Relation::Unknown, _) => {
+            let finding = Diagnostic::note(
+                UNDECIDED,
+                format!(
+                    "`{target}` and `{root}` are both there; their bytes are not compared here"
+                ),
+            );
+            draft.findings.push(
+                finding.at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]),
+            );
+        }
+        (Relation::Differ(bytes), present) => {
+            let message =
+                format!("`{target}` is tied to `{root}` but differs from it{}", differing(bytes));
+            let finding =
+                if present == IfPresent::Require { Diagnostic::error } else { Diagnostic::warning };
+            let finding = finding(TIE_DIFFERS, message)
+                .at(place.clone(), "tied here")
+                .keys([target.as_str(), root.as_str()]);
+            let finding =
+                finding.hint("it is kept as it is: dropping it would lose a trained tensor");
+            if present == IfPresent::Require {
+                return Err(Box::new(finding));
+            }
+            draft.findings.push(finding);
+        }
+    }
+    Ok(())
+}
+
+impl Draft {
     /// Remembers what became of a tie.
     pub(super) fn fact(&mut self, rule: RuleId, target: &Key, source: &Key, outcome: TieOutcome) {
         let origin = |key: &Key| match &self.graph.node(self.state.get(key)?.node).op {
@@ -169,239 +473,6 @@ impl Planner<'_> {
         self.ties.facts.push(fact);
     }
 
-    /// A tie whose condition doesn't hold, of keys that are there.
-    fn not_tied(&mut self, rule: RuleId, targets: &[Key], sources: &[Key]) {
-        let Some(source) = sources.iter().find(|source| self.state.contains(source)) else {
-            return;
-        };
-        for target in targets
-            .iter()
-            .filter(|target| self.state.contains(target))
-            .cloned()
-            .collect::<Vec<Key>>()
-        {
-            self.fact(rule, &target, source, TieOutcome::NotTied);
-        }
-    }
-
-    /// The end of a run of ties: what has no source now gets none.
-    pub(in crate::plan) fn close_ties(&mut self) {
-        self.leave_out();
-        self.ties.waiting_for.clear();
-        self.ties.arrived.clear();
-        for Waiting { place, rule, mut targets, sources, absent, .. } in
-            std::mem::take(&mut self.ties.waiting).into_iter().flatten()
-        {
-            targets.retain(|target| !self.state.contains(target));
-            let Some(first) = targets.first() else { continue };
-            let message = format!("`{first}` is missing, and so is every source it is tied to");
-            let keys = targets.iter().chain(&sources).map(|key| key.as_str().to_owned());
-            match absent {
-                IfAbsent::Skip => {}
-                IfAbsent::Fallback => {
-                    let finding =
-                        Diagnostic::warning(TIE_ABSENT, message).at(place, "tied here").keys(keys);
-                    self.findings.push(finding.hint("the tensor that the model holds now stays"));
-                    if let Some(source) = sources.first() {
-                        for target in &targets {
-                            self.fact(rule, target, source, TieOutcome::Fallback);
-                        }
-                    }
-                    self.ties.kept.extend(targets);
-                }
-                IfAbsent::Error => self
-                    .findings
-                    .push(Diagnostic::error(TIE_ABSENT, message).at(place, "tied here").keys(keys)),
-            }
-        }
-    }
-
-    /// The values of the captures for which a target or a source is there or wanted; one, empty, if
-    /// there are no captures.
-    fn tie_instances(&self, slots: usize, patterns: &[&Pattern]) -> Vec<Bindings> {
-        if slots == 0 {
-            return vec![Bindings::new(0)];
-        }
-        let mut found: BTreeSet<Vec<Binding>> = BTreeSet::new();
-        let mut segments = Segments::default();
-        let here = self.state.iter().map(|(_, entry)| &entry.key);
-        let wanted = self.options.wanted.iter().flat_map(|wanted| wanted.keys.keys());
-        for key in here.chain(wanted) {
-            segments.split(key);
-            for pattern in patterns {
-                let mut bindings = Bindings::new(slots);
-                if pattern.slots().len() == slots && pattern.matches(key, &segments, &mut bindings)
-                {
-                    let values =
-                        (0..slots).filter_map(|at| u16::try_from(at).ok()).map(crate::key::Slot);
-                    found.insert(
-                        values
-                            .map(|slot| match bindings.text(slot, key) {
-                                Some(text) => Binding::Owned(text.into()),
-                                None => bindings.get(slot).clone(),
-                            })
-                            .collect(),
-                    );
-                }
-            }
-        }
-        found
-            .into_iter()
-            .map(|values| {
-                let mut bindings = Bindings::new(values.len());
-                for (slot, value) in (0u16..).map(crate::key::Slot).zip(values) {
-                    bindings.set(slot, value);
-                }
-                bindings
-            })
-            .collect()
-    }
-
-    fn tie_forward(
-        &mut self,
-        step: &Step,
-        tie: &Tie,
-        rule: RuleId,
-        targets: &[Key],
-        sources: &[Key],
-    ) -> Result<(), Box<Diagnostic>> {
-        let (present, missing): (Vec<&Key>, Vec<&Key>) =
-            targets.iter().partition(|key| self.state.contains(key));
-        if !sources.iter().any(|source| self.state.contains(source))
-            && !self.tie_back(step, rule, &present, &missing, sources)
-        {
-            let absent = if present.is_empty() { tie.absent } else { IfAbsent::Skip };
-            let (place, targets, sources) =
-                (step.place.clone(), targets.to_vec(), sources.to_vec());
-            let at = self.ties.waiting.len();
-            for source in &sources {
-                self.ties.waiting_for.entry(source.clone()).or_default().push(at);
-            }
-            self.ties.waiting.push(Some(Waiting {
-                place,
-                rule,
-                targets,
-                sources,
-                present: tie.present,
-                absent,
-            }));
-            return self.settle_waiting();
-        }
-        // Each for itself: a head with a vocabulary of its own has other candidates than an
-        // encoder's embedding.
-        for target in missing {
-            if let Some(source) = self.candidate(&step.place, rule, target, sources) {
-                self.alias(rule, target, &source, true);
-            }
-        }
-        self.ties_present(
-            &step.place,
-            tie.present,
-            rule,
-            present.into_iter().cloned().collect(),
-            sources,
-        )?;
-        self.settle_waiting()
-    }
-
-    /// The other way round: a source that is missing and wanted is one tensor with a target that is
-    /// there; and where no source is wanted, a target that is. Whether a source is there now.
-    fn tie_back(
-        &mut self,
-        step: &Step,
-        rule: RuleId,
-        present: &[&Key],
-        missing: &[&Key],
-        sources: &[Key],
-    ) -> bool {
-        let wanted = |key: &&Key| self.options.wanted.is_some_and(|wanted| wanted.contains(key));
-        let from: Vec<Key> = present.iter().copied().cloned().collect();
-        if from.is_empty() {
-            return false;
-        }
-        if let Some(source) = sources.iter().find(wanted) {
-            let Some(target) = self.candidate(&step.place, rule, source, &from) else {
-                return false;
-            };
-            self.alias(rule, source, &target, false);
-            if let Some(entry) = self.state.get_mut(&target) {
-                entry.tied = true;
-            }
-            return true;
-        }
-        let wanted: Vec<Key> = missing.iter().copied().filter(wanted).cloned().collect();
-        for target in wanted {
-            if let Some(other) = self.candidate(&step.place, rule, &target, &from) {
-                self.alias(rule, &target, &other, true);
-            }
-        }
-        false
-    }
-
-    /// The first source that can stand for a missing key; why others can't is reported.
-    pub(super) fn candidate(
-        &mut self,
-        place: &Place,
-        rule: RuleId,
-        target: &Key,
-        sources: &[Key],
-    ) -> Option<Key> {
-        for source in sources {
-            if !self.state.contains(source) {
-                continue;
-            }
-            let Some(why) = self.not_a_candidate(source, Some(target)) else {
-                return Some(source.clone());
-            };
-            self.fact(rule, target, source, TieOutcome::Refused { why: why.clone() });
-            let finding = Diagnostic::warning(
-                TIE_REFUSED,
-                format!("`{source}` is no candidate for `{target}`: {why}"),
-            );
-            self.findings.push(
-                finding.at(place.clone(), "tied here").keys([source.as_str(), target.as_str()]),
-            );
-        }
-        None
-    }
-
-    /// Ties that wait for a source which is there now.
-    fn settle_waiting(&mut self) -> Result<(), Box<Diagnostic>> {
-        while let Some(key) = self.ties.arrived.pop() {
-            for at in self.ties.waiting_for.remove(&key).unwrap_or_default() {
-                let Some(tie) = self.ties.waiting.get_mut(at).and_then(Option::take) else {
-                    continue;
-                };
-                let Waiting { place, rule, targets, sources, present, .. } = tie;
-                let (there, missing): (Vec<Key>, Vec<Key>) =
-                    targets.into_iter().partition(|target| self.state.contains(target));
-                for target in missing {
-                    if let Some(source) = self.candidate(&place, rule, &target, &sources) {
-                        self.alias(rule, &target, &source, true);
-                    }
-                }
-                self.ties_present(&place, present, rule, there, &sources)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Targets that are there beside a source.
-    fn ties_present(
-        &mut self,
-        place: &Place,
-        policy: IfPresent,
-        rule: RuleId,
-        present: Vec<Key>,
-        sources: &[Key],
-    ) -> Result<(), Box<Diagnostic>> {
-        let fits = |source: &&Key| {
-            self.state.contains(source) && self.not_a_candidate(source, None).is_none()
-        };
-        let Some(root) = sources.iter().find(fits) else { return Ok(()) };
-        present.iter().try_for_each(|target| self.tie_present(place, policy, rule, target, root))
-    }
-
     /// Makes `key` one tensor with `of`.
     pub(super) fn alias(&mut self, rule: RuleId, key: &Key, of: &Key, tied: bool) {
         let Some(source) = self.state.get(of) else { return };
@@ -415,206 +486,5 @@ impl Planner<'_> {
         self.put(entry);
         self.ties.arrived.push(key.clone());
         self.fact(rule, key, of, TieOutcome::Made);
-    }
-
-    /// Remembers how a target that is there stands to its source.
-    fn outcome(&mut self, rule: RuleId, target: &Key, root: &Key, relation: Relation) {
-        match relation {
-            Relation::Elsewhere => {}
-            Relation::Same => self.fact(rule, target, root, TieOutcome::Made),
-            Relation::Equal => self.fact(rule, target, root, TieOutcome::Equal),
-            Relation::Differ(bytes) => self.fact(rule, target, root, TieOutcome::Differs { bytes }),
-            Relation::Unknown => self.fact(rule, target, root, TieOutcome::Undecided),
-        }
-    }
-
-    /// A target that is there beside its source.
-    fn tie_present(
-        &mut self,
-        place: &Place,
-        policy: IfPresent,
-        rule: RuleId,
-        target: &Key,
-        root: &Key,
-    ) -> Result<(), Box<Diagnostic>> {
-        let elsewhere = policy != IfPresent::Require && self.is_elsewhere(target, root);
-        let relation = self.relation(target, root, elsewhere);
-        match (relation, policy) {
-            (Relation::Equal, IfPresent::Alias | IfPresent::Require) => {
-                self.fact(rule, target, root, TieOutcome::Made)
-            }
-            _ => self.outcome(rule, target, root, relation),
-        }
-        match (relation, policy) {
-            (Relation::Same | Relation::Elsewhere, _) => {}
-            (Relation::Equal, IfPresent::Alias | IfPresent::Require) => {
-                let node = self.state.get(root).map(|entry| entry.node);
-                let old = self.state.get(target).map(|entry| entry.node);
-                if let (Some(node), Some(old)) = (node, old) {
-                    // What was one tensor with the target still is.
-                    self.state.replace_node(old, node);
-                    if let Some(entry) = self.state.get_mut(target) {
-                        entry.rules.push(rule);
-                    }
-                    self.drop_sources(old, &DropReason::TiedTo(root.clone()));
-                    self.count(rule, 1);
-                }
-            }
-            (Relation::Equal, IfPresent::Keep) => {}
-            (Relation::Unknown, _) => {
-                let finding = Diagnostic::note(
-                    UNDECIDED,
-                    format!(
-                        "`{target}` and `{root}` are both there; their bytes are not compared here"
-                    ),
-                );
-                self.findings.push(
-                    finding.at(place.clone(), "tied here").keys([target.as_str(), root.as_str()]),
-                );
-            }
-            (Relation::Differ(bytes), present) => {
-                let message = format!(
-                    "`{target}` is tied to `{root}` but differs from it{}",
-                    differing(bytes)
-                );
-                let finding = if present == IfPresent::Require {
-                    Diagnostic::error
-                } else {
-                    Diagnostic::warning
-                };
-                let finding = finding(TIE_DIFFERS, message)
-                    .at(place.clone(), "tied here")
-                    .keys([target.as_str(), root.as_str()]);
-                let finding =
-                    finding.hint("it is kept as it is: dropping it would lose a trained tensor");
-                if present == IfPresent::Require {
-                    return Err(Box::new(finding));
-                }
-                self.findings.push(finding);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether this part of the target doesn't have both keys: then their bytes need not be read to
-    /// compare them.
-    pub(super) fn is_elsewhere(&self, a: &Key, b: &Key) -> bool {
-        match (self.options.part, self.options.wanted) {
-            (Part::Whole, _) | (Part::Open, None) => false,
-            (Part::Open, Some(part)) | (Part::Keys(part), _) => {
-                !(part.contains(a) && part.contains(b))
-            }
-        }
-    }
-
-    /// How two keys stand to each other: by node, by shape, or by the bytes of the checkpoint,
-    /// which are not read if one is `elsewhere`.
-    pub(super) fn relation(&self, a: &str, b: &str, elsewhere: bool) -> Relation {
-        let (Some(a), Some(b)) = (self.state.get(a), self.state.get(b)) else {
-            return Relation::Unknown;
-        };
-        match self.node_relation(a.node, b.node, 0) {
-            None if elsewhere => Relation::Elsewhere,
-            Some(known) => known,
-            None => self.compared(a.node, b.node, 0),
-        }
-    }
-
-    /// What is known of two nodes from headers.
-    fn node_relation(&self, a: NodeId, b: NodeId, depth: usize) -> Option<Relation> {
-        if a == b {
-            return Some(Relation::Same);
-        }
-        (depth == 0 && self.graph.info(a) != self.graph.info(b)).then_some(Relation::Differ(None))
-    }
-
-    /// How the bytes of two nodes stand to each other: those of the checkpoint's tensors, or of
-    /// what the same ops make of equal ones.
-    pub(super) fn compared(&self, a: NodeId, b: NodeId, depth: usize) -> Relation {
-        if let Some(known) = self.node_relation(a, b, depth) {
-            return known;
-        }
-        let (x, y) = (self.graph.node(a), self.graph.node(b));
-        if let (Op::Source { key: x }, Op::Source { key: y }) = (&x.op, &y.op) {
-            return match self.options.equal.and_then(|equal| equal(x, y)) {
-                Some(Equality::Equal) => Relation::Equal,
-                Some(Equality::Differ(bytes)) => Relation::Differ(Some(bytes)),
-                None => Relation::Unknown,
-            };
-        }
-        if x.op != y.op
-            || x.info != y.info
-            || x.inputs.len() != y.inputs.len()
-            || depth >= MAX_DEPTH
-        {
-            return Relation::Unknown;
-        }
-        // Elements that are only put elsewhere differ as often as before.
-        let moves_all = x.op.is_index_map() && !matches!(x.op, Op::Narrow { .. });
-        let mut differing = Some(0u64);
-        let mut equal = true;
-        for (x, y) in x.inputs.iter().zip(&y.inputs) {
-            match self.compared(*x, *y, depth + 1) {
-                Relation::Same | Relation::Equal => {}
-                Relation::Differ(bytes) if moves_all => {
-                    equal = false;
-                    differing = differing.zip(bytes).map(|(sum, bytes)| sum.saturating_add(bytes));
-                }
-                Relation::Differ(_) | Relation::Unknown | Relation::Elsewhere => {
-                    return Relation::Unknown;
-                }
-            }
-        }
-        if equal { Relation::Equal } else { Relation::Differ(differing) }
-    }
-
-    /// Why a key can't stand for another: what the target manifest says of that, or a scale that
-    /// would stay behind.
-    pub(super) fn not_a_candidate(&self, source: &Key, target: Option<&Key>) -> Option<String> {
-        let entry = self.state.get(source)?;
-        let info = self.graph.info(entry.node);
-        let wanted: Option<&TensorInfo> =
-            target.and_then(|target| self.options.wanted.and_then(|wanted| wanted.get(target)));
-        if let Some(wanted) = wanted
-            // Another dtype is judged as that of any other key, when the target is met.
-            && wanted.shape != info.shape
-        {
-            return Some(format!("the target manifest asks for {wanted}, and it is {info}"));
-        }
-        self.would_stay(source, target?)
-            .map(|scale| format!("it is quantized, and its scale `{scale}` would stay behind"))
-    }
-
-    /// What a quantized source can't be read without and a tie would not take along.
-    fn would_stay(&self, source: &Key, target: &Key) -> Option<String> {
-        let unasked = || {
-            let (wanted, mut names) =
-                self.options.wanted.zip(companion::side_by_side(source, target))?;
-            names
-                .find(|(name, there, role)| {
-                    role.is_needed() && self.state.contains(name) && !wanted.contains(there)
-                })
-                .map(|(name, ..)| name)
-        };
-        self.without_place(source, target).or_else(unasked)
-    }
-
-    /// What a quantized source can't be read without, if it has no name beside the target.
-    pub(super) fn without_place(&self, source: &Key, target: &Key) -> Option<String> {
-        if companion::side_by_side(source, target).is_some() {
-            return None;
-        }
-        let mut names = companion::names_of(source).into_iter();
-        names
-            .find(|(name, role)| role.is_needed() && self.state.contains(name))
-            .map(|(name, _)| name)
-    }
-}
-
-pub(super) fn differing(bytes: Option<u64>) -> String {
-    match bytes {
-        Some(1) => " in 1 byte".to_owned(),
-        Some(bytes) => format!(" in {bytes} bytes"),
-        None => " in dtype or shape".to_owned(),
     }
 }

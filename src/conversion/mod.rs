@@ -1,0 +1,245 @@
+//! [`Conversion`]: from a checkpoint and what a caller wants of it, to a plan and what it makes.
+//!
+//! Which checkpoint, which rules, which way, which facts decide, which keys are wanted: all that a
+//! command line, a Python call and a Rust program ask alike is put together here, once.
+//! [`Conversion`] holds what was asked for; [`Prepared`] what was read for it, which is everything
+//! but tensors; [`Planned`] a plan with the checkpoint that it is for. Nothing here prints.
+
+mod output;
+mod planned;
+mod prepared;
+mod source;
+mod target;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::check::Rules;
+use crate::check::value::Value;
+use crate::config::Config;
+use crate::error::Result;
+use crate::library::{self, Failure};
+use crate::plan::Record;
+use crate::store::{Checkpoint, OpenOptions, Store};
+use crate::tensor::Header;
+
+pub use output::{Output, side_files_of};
+pub use planned::Planned;
+pub use prepared::{Choice, Prepared, compare};
+pub use source::{config_beside, record_beside};
+pub use target::{Target, TargetError};
+
+use source::Source;
+
+/// What is to be converted, and how: made by [`Conversion::open`], told more by the methods that
+/// give it back, and carried out by [`Conversion::plan`].
+#[derive(Clone)]
+pub struct Conversion {
+    source: Source,
+    asked: Asked,
+}
+
+/// What a caller said. What it didn't say is found beside the checkpoint, or has a default.
+#[derive(Clone, Default)]
+struct Asked {
+    /// `None`: those that the config asks for.
+    rules: Option<Vec<Rules>>,
+    from: Option<String>,
+    to: Option<String>,
+    reverse: bool,
+    /// `None`: that beside the checkpoint.
+    config: Option<Config>,
+    parameters: IndexMap<String, Value>,
+    tied: Option<bool>,
+    target: Option<Target>,
+    not_strict: bool,
+    allow_lossy: bool,
+    /// `None`: that beside the checkpoint.
+    record: Option<Record>,
+}
+
+impl Conversion {
+    /// Of a checkpoint: a safetensors file, a directory, an index, or a manifest. Only headers are
+    /// read.
+    ///
+    /// # Errors
+    /// As [`store::open`](crate::store::open).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_all(&[path], &OpenOptions::default())
+    }
+
+    /// Of several paths that are one checkpoint together.
+    ///
+    /// # Errors
+    /// As [`store::open_all`](crate::store::open_all).
+    pub fn open_all<P: AsRef<Path>>(paths: &[P], options: &OpenOptions) -> Result<Self> {
+        let checkpoint = Arc::new(crate::store::open_all(paths, options)?);
+        Ok(Self::of_checkpoint(checkpoint, paths, options.allow_outside))
+    }
+
+    /// Of a checkpoint that was opened from these paths, whose directories have its side files;
+    /// `allow_outside` says whether links among those may lead out of them.
+    pub fn of_checkpoint<P: AsRef<Path>>(
+        checkpoint: Arc<Checkpoint>,
+        paths: &[P],
+        allow_outside: bool,
+    ) -> Self {
+        let paths = paths.iter().map(|path| path.as_ref().to_owned()).collect();
+        Self::new(Source::files(checkpoint, paths, allow_outside))
+    }
+
+    /// Of tensors in memory, or in any other store. Nothing lies beside it: a config has to be
+    /// given.
+    pub fn of_store(store: Arc<dyn Store>) -> Self {
+        Self::new(Source::store(store))
+    }
+
+    /// Of keys, dtypes and shapes, without tensors: what can be planned, and not carried out.
+    pub fn of_header(header: Arc<Header>) -> Self {
+        Self::new(Source::header_alone(header))
+    }
+
+    fn new(source: Source) -> Self {
+        Self { source, asked: Asked::default() }
+    }
+
+    /// Applies these rules, one after the other, instead of those that the config asks for.
+    #[must_use]
+    pub fn rules(mut self, rules: impl IntoIterator<Item = Rules>) -> Self {
+        self.asked.rules = Some(rules.into_iter().collect());
+        self
+    }
+
+    /// Applies rules of these names (of embedded files, or paths), instead of those that the config
+    /// asks for.
+    ///
+    /// # Errors
+    /// As [`library::load`].
+    pub fn load<S: AsRef<str>>(
+        self,
+        names: impl IntoIterator<Item = S>,
+    ) -> std::result::Result<Self, Failure> {
+        let rules = names.into_iter().map(|name| library::load(name.as_ref()));
+        let rules = rules.collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(self.rules(rules))
+    }
+
+    /// Says which layout the checkpoint is in: `hub` where the config chooses the rules, unless
+    /// [`Conversion::to`] says otherwise.
+    #[must_use]
+    pub fn from(mut self, layout: impl Into<String>) -> Self {
+        self.asked.from = Some(layout.into());
+        self
+    }
+
+    /// Says which layout to convert to: `model` where the config chooses the rules, unless
+    /// [`Conversion::from`] says otherwise.
+    #[must_use]
+    pub fn to(mut self, layout: impl Into<String>) -> Self {
+        self.asked.to = Some(layout.into());
+        self
+    }
+
+    /// Reads the rules backwards.
+    #[must_use]
+    pub fn reverse(mut self, reverse: bool) -> Self {
+        self.asked.reverse = reverse;
+        self
+    }
+
+    /// Takes this config, instead of the config.json beside the checkpoint.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.asked.config = Some(config);
+        self
+    }
+
+    /// Gives a parameter of the rules (`let name`) a value. The last one given stands.
+    #[must_use]
+    pub fn set(mut self, name: impl Into<String>, value: Value) -> Self {
+        self.asked.parameters.insert(name.into(), value);
+        self
+    }
+
+    /// Says whether word embeddings are tied, whatever the config says.
+    #[must_use]
+    pub fn tied(mut self, tied: bool) -> Self {
+        self.asked.tied = Some(tied);
+        self
+    }
+
+    /// Says which keys the result must have.
+    #[must_use]
+    pub fn target(mut self, target: Target) -> Self {
+        self.asked.target = Some(target);
+        self
+    }
+
+    /// Whether keys that the target misses or doesn't know stop the conversion, as they do by
+    /// default; else they are findings.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.asked.not_strict = !strict;
+        self
+    }
+
+    /// Whether steps that can't be undone are left out backwards, and noted, where they would be
+    /// refused.
+    #[must_use]
+    pub fn allow_lossy(mut self, allow_lossy: bool) -> Self {
+        self.asked.allow_lossy = allow_lossy;
+        self
+    }
+
+    /// Takes this record of the conversion that is turned back, instead of that beside the
+    /// checkpoint.
+    #[must_use]
+    pub fn record(mut self, record: Record) -> Self {
+        self.asked.record = Some(record);
+        self
+    }
+
+    /// The checkpoint's keys, dtypes and shapes.
+    pub fn header(&self) -> &Header {
+        self.source.header()
+    }
+
+    /// The checkpoint's files, if it is of files.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.source.checkpoint()
+    }
+
+    /// How the rules are going to be chosen, which the config decides where none are named. One
+    /// beside the checkpoint is read, once.
+    ///
+    /// # Errors
+    /// If the config beside the checkpoint can't be read.
+    pub fn choice(&mut self) -> Result<Choice> {
+        let config = match self.asked.config.take() {
+            Some(config) => config,
+            None => self.checkpoint().map_or_else(|| Ok(Config::empty()), config_beside)?,
+        };
+        let config = self.asked.config.insert(config);
+        Ok(if self.asked.rules.is_some() { Choice::Named } else { Choice::by(config) })
+    }
+
+    /// Reads what lies beside the checkpoint, and chooses the rules.
+    ///
+    /// # Errors
+    /// If the config or the record beside the checkpoint can't be read, or no rules have a layout
+    /// that was asked for.
+    pub fn prepare(mut self) -> std::result::Result<Prepared, Failure> {
+        let choice = self.choice()?;
+        Prepared::new(self.source, self.asked, choice)
+    }
+
+    /// Plans; bytes are read only where a tie has to be decided by them.
+    ///
+    /// # Errors
+    /// As [`Conversion::prepare`] and [`Prepared::plan`].
+    pub fn plan(self) -> std::result::Result<Planned, Failure> {
+        self.prepare()?.plan()
+    }
+}

@@ -1,0 +1,123 @@
+//! The last phase: when every shard is finished, by whichever process, what lies beside them is
+//! written, and the output appears.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::io::Write as _;
+
+use super::begin::Begun;
+use super::finished::Finished;
+use super::prepare::Prepared;
+use super::shards::INDEX;
+use super::staging::{Staging, create, sync};
+use super::verify::{self, CHECKSUMS};
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute::{Report, not_cancelled};
+use crate::key::Key;
+
+/// Lets the output appear if all of it is there and nobody else does.
+///
+/// # Errors
+/// If something has appeared in its place meanwhile, or the system fails.
+pub(super) fn appear(prepared: &Prepared<'_>, begun: Begun, report: &mut Report) -> Result<()> {
+    let Begun { staging, mut finished, .. } = begun;
+    let all = find_others(prepared, &staging, &mut finished);
+    // Of what overflowed in every file that is known to be finished, by whatever run or rank.
+    for (key, count) in finished.values().flat_map(|finished| &finished.overflowed) {
+        report.overflow(&Key::from(key.as_str()), *count);
+    }
+    if !all {
+        staging.leave();
+        return Ok(());
+    }
+    let Some(_claim) = staging.claim()? else { return Ok(()) };
+    write_beside(prepared, &finished, &staging, report)?;
+    not_cancelled(prepared.options.cancel)?;
+    staging.publish()?;
+    report.complete = true;
+    Ok(())
+}
+
+/// Looks for shards that other processes have finished, up to the first that is missing. Says
+/// whether there are all: of several processes, only the last sees that.
+fn find_others(
+    prepared: &Prepared<'_>,
+    staging: &Staging,
+    finished: &mut BTreeMap<usize, Finished>,
+) -> bool {
+    let shards = prepared.shards.files.iter().enumerate();
+    for (at, shard) in shards {
+        if let Entry::Vacant(slot) = finished.entry(at) {
+            let known = Finished::load(staging, shard, false);
+            match known.filter(|known| known.sums.is_some() || !prepared.options.checksums) {
+                Some(known) => slot.insert(known),
+                None => return false,
+            };
+        }
+    }
+    true
+}
+
+/// Adds what is beside the shards: index, side files, checksums.
+fn write_beside(
+    prepared: &Prepared<'_>,
+    finished: &BTreeMap<usize, Finished>,
+    staging: &Staging,
+    report: &mut Report,
+) -> Result<()> {
+    let mut small = |name: &str, text: &str| -> Result<()> {
+        let path = staging.file(name);
+        let mut file = create(&path, 0, true)?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(|error| Error::io("cannot write", &path, error))?;
+        report.bytes_written += text.len() as u64;
+        report.files.push(name.to_owned());
+        Ok(())
+    };
+    let Prepared { shards, is_file, .. } = prepared;
+    if let Some(index) = &shards.index {
+        small(INDEX, index)?;
+    }
+    if prepared.options.checksums && !is_file {
+        let sums = shards.files.iter().enumerate().filter_map(|(at, shard)| {
+            Some((shard.name.as_str(), finished.get(&at)?.sums.as_ref()?))
+        });
+        small(CHECKSUMS, &verify::manifest(sums)?)?;
+    }
+    if !is_file {
+        copy_side_files(prepared, staging, report)?;
+    }
+    Ok(())
+}
+
+fn copy_side_files(prepared: &Prepared<'_>, staging: &Staging, report: &mut Report) -> Result<()> {
+    let options = prepared.options;
+    let shards: BTreeSet<&str> =
+        prepared.shards.files.iter().map(|shard| shard.name.as_str()).collect();
+    for side in &options.side_files {
+        let Some(name) = side.file_name().and_then(|name| name.to_str()) else {
+            return Err(Error::new(ErrorKind::Unsupported, "a side file has no name").in_file(side));
+        };
+        // What says something of the source's files is not true of the output's.
+        if name == INDEX
+            || name == CHECKSUMS
+            || shards.contains(name)
+            || report.files.iter().any(|file| file == name)
+        {
+            continue;
+        }
+        let path = staging.file(name);
+        // Not `fs::copy`: modes obey the umask, as those of every other file do.
+        let mut from =
+            std::fs::File::open(side).map_err(|error| Error::io("cannot open", side, error))?;
+        let mut to = create(&path, 0, true)?;
+        let bytes = std::io::copy(&mut from, &mut to)
+            .map_err(|error| Error::io("cannot copy", side, error))?;
+        sync(&path)?;
+        report.bytes_written += bytes;
+        report.files.push(name.to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The first phase: everything that can be refused is refused, and what each file will hold is laid
+//! out. Nothing is written.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::WriteOptions;
+use super::leaves::StoreLeaves;
+use super::place::Spot;
+use super::shards::{self, Shards, Written, lay_out};
+use super::share::{can_share, phases};
+use super::tied::{kept, metadata};
+use crate::error::{Error, ErrorKind, Result};
+use crate::execute::fuse::compile::{AsStored, Program, compile};
+use crate::execute::fuse::layout::MAX_PIECES;
+use crate::plan::Plan;
+use crate::store::{Identity, Store};
+
+/// What is to be written, and where.
+pub(super) struct Prepared<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) source: &'a dyn Store,
+    pub(super) options: &'a WriteOptions<'a>,
+    /// What the source is, if that can be known.
+    pub(super) identity: Option<Identity>,
+    pub(super) spot: Spot,
+    /// Whether the output is one file instead of a directory.
+    pub(super) is_file: bool,
+    pub(super) program: Program,
+    /// The tensors that are written; each has the program's layout of its number.
+    pub(super) tensors: Vec<Written<'a>>,
+    pub(super) shards: Shards,
+    /// The files that this process writes.
+    pub(super) own: Vec<usize>,
+    /// Whether blocks can be shared with the source.
+    pub(super) share: bool,
+    /// What is done, as text: equal for runs whose results are equal.
+    pub(super) work: String,
+}
+
+/// Prepares a run.
+///
+/// # Errors
+/// As [`write`](super::write()), all that don't come of reading and writing tensors.
+pub(super) fn prepare<'a>(
+    plan: &'a Plan,
+    source: &'a dyn Store,
+    out: &Path,
+    options: &'a WriteOptions<'a>,
+) -> Result<Prepared<'a>> {
+    let is_file = out.extension().is_some_and(|extension| extension == "safetensors");
+    let identity = source.identity();
+    if options.rank.is_some() && identity.is_none() {
+        let error = Error::new(
+            ErrorKind::Unsupported,
+            "several processes can't write together what they don't know to be one source",
+        );
+        return Err(error.in_file(out).hint("give each of them the checkpoint's files; tensors in memory are written by one process"));
+    }
+    let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
+    let targets = kept(plan, options.ties);
+    if targets.is_empty() {
+        return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key")
+            .in_file(out));
+    }
+    let program = compile(plan, &AsStored(source), &targets, MAX_PIECES)?;
+    each_key_once(plan)?;
+    let metadata = metadata(plan, source, &options.metadata, options.ties);
+    let tensors = shards::written(plan, &targets);
+    let limit = if is_file || options.single { None } else { options.max_shard_size };
+    let own_name = out
+        .file_name()
+        .and_then(|name| name.to_str())
+        .filter(|_| is_file)
+        .unwrap_or("model.safetensors");
+    let leaves = StoreLeaves::new(plan, source, program.leaves())?;
+    let share = can_share(&leaves, &program.layouts, spot.parent())?;
+    let phases =
+        |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
+    let shards = lay_out(&tensors, limit, &metadata, own_name, &phases)?;
+    let own = options
+        .rank
+        .map_or_else(|| (0..shards.files.len()).collect(), |rank| rank.share(&shards.files));
+    let work = work(plan, identity.as_ref(), &shards, options)?;
+    Ok(Prepared {
+        plan,
+        source,
+        options,
+        identity,
+        spot,
+        is_file,
+        program,
+        tensors,
+        shards,
+        own,
+        share,
+        work,
+    })
+}
+
+/// Two shards could each hold one of two equal keys without either noticing.
+fn each_key_once(plan: &Plan) -> Result<()> {
+    let mut keys = BTreeSet::new();
+    match plan.targets.iter().find(|target| !keys.insert(&target.key)) {
+        Some(twice) => Err(Error::corrupt("the plan is inconsistent: two targets have one key")
+            .at_key(twice.key.as_str())),
+        None => Ok(()),
+    }
+}
+
+/// What a run does, as text: equal for runs whose results are equal, so that one may continue what
+/// the other began.
+fn work(
+    plan: &Plan,
+    identity: Option<&Identity>,
+    shards: &Shards,
+    options: &WriteOptions<'_>,
+) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let failed = |error: serde_json::Error| {
+        Error::corrupt(format!("cannot write the plan as JSON: {error}"))
+    };
+    for target in &plan.targets {
+        serde_json::to_writer(&mut hasher, &(&target.key, target.node)).map_err(failed)?;
+    }
+    serde_json::to_writer(&mut hasher, &plan.nodes).map_err(failed)?;
+    for shard in &shards.files {
+        hasher.update(shard.name.as_bytes());
+        hasher.update(&shard.header);
+    }
+    if let Some(identity) = identity {
+        hasher.update(identity.as_bytes());
+    }
+    // Ranks put one output together, so they have to agree on what is in it; a single run may be
+    // continued with checksums or without.
+    let together = options.rank.map(|rank| (rank.world_size, options.checksums));
+    serde_json::to_writer(&mut hasher, &(&options.side_files, together)).map_err(failed)?;
+    Ok(format!("{{\"regraft\":1,\"work\":\"{}\"}}\n", hasher.finalize().to_hex()))
+}

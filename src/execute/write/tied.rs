@@ -1,0 +1,84 @@
+//! Tied targets: which of them are written, and what metadata says of those that aren't.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Ties;
+use crate::execute::Report;
+use crate::plan::{Plan, Target};
+use crate::store::Store;
+use crate::tensor::Header;
+
+/// `__metadata__` of the output: the source's, and what the options add.
+pub(super) fn metadata(
+    plan: &Plan,
+    source: &dyn Store,
+    more: &BTreeMap<String, String>,
+    ties: Ties,
+) -> BTreeMap<String, String> {
+    let mut metadata = carried(plan, source.header(), more, ties);
+    if source.header().metadata.is_empty() {
+        metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
+    }
+    metadata
+}
+
+/// What metadata becomes: where it names keys that are one tensor, it names those of the result, as
+/// far as they are left out there.
+pub(in crate::execute) fn carried(
+    plan: &Plan,
+    header: &Header,
+    more: &BTreeMap<String, String>,
+    ties: Ties,
+) -> BTreeMap<String, String> {
+    let mut metadata = more.clone();
+    metadata.extend(header.metadata.clone());
+    let mut says_aliases = false;
+    for (alias, kept) in header.aliases() {
+        let is_left_out = !header.tensors.contains_key(alias);
+        says_aliases |= is_left_out;
+        if is_left_out || plan.target(alias).is_none() || plan.target(kept).is_none() {
+            metadata.remove(alias);
+        }
+    }
+    if says_aliases {
+        for target in &plan.targets {
+            if let Some(root) = root(plan, target).filter(|_| ties == Ties::Alias) {
+                metadata.entry(target.key.to_string()).or_insert_with(|| root.key.to_string());
+            }
+        }
+    }
+    metadata
+}
+
+/// The targets that are written, by their place in the plan.
+pub(in crate::execute) fn kept(plan: &Plan, ties: Ties) -> Vec<usize> {
+    (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], ties)).collect()
+}
+
+/// A report of the targets that aren't written.
+pub(super) fn report(plan: &Plan, ties: Ties) -> Report {
+    let mut report = Report::default();
+    for target in plan.targets.iter().filter(|target| left_out(plan, target, ties)) {
+        report.aliased += 1;
+        report.bytes_aliased +=
+            plan.nodes.get(target.node.0 as usize).and_then(|node| node.info.nbytes()).unwrap_or(0);
+    }
+    report
+}
+
+/// Whether a target is left out because what it is tied to, at the root of its chain of ties, is
+/// written.
+fn left_out(plan: &Plan, target: &Target, ties: Ties) -> bool {
+    ties == Ties::Alias && root(plan, target).is_some()
+}
+
+/// What a tied target is one tensor with, at the root of its chain of ties, if that is written.
+fn root<'p>(plan: &'p Plan, target: &'p Target) -> Option<&'p Target> {
+    let mut seen = BTreeSet::from([&target.key]);
+    let mut root = target;
+    while let Some(key) = &root.tied_to {
+        // A tie to a key that isn't written, or a cycle: then this one is.
+        root = plan.target(key).filter(|next| seen.insert(&next.key))?;
+    }
+    (root.key != target.key).then_some(root)
+}

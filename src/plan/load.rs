@@ -1,0 +1,123 @@
+//! What a draft begins with: the tensors of the checkpoint, and what can be said of them and of the
+//! options before the first statement runs.
+
+use crate::config::TieReason;
+use crate::diagnostic::codes::{LIMIT, TIE_APPLIED, TIE_FLAG, UNKNOWN_NAME};
+use crate::diagnostic::{Diagnostic, did_you_mean};
+use crate::key::{Key, Segments};
+use crate::plan::Stage;
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::state::Entry;
+use crate::tensor::MAX_KEY_LEN;
+
+/// The most segments a key may have.
+const MAX_SEGMENTS: usize = 1024;
+
+/// Every tensor of the checkpoint becomes an entry.
+pub(super) fn load(context: &Context<'_>, draft: &mut Draft) {
+    let mut segments = Segments::default();
+    let count = context.header.tensors.len();
+    draft.graph.reserve(count);
+    draft.state.reserve(count);
+    for (key, entry) in &context.header.tensors {
+        segments.split(key);
+        if segments.len() > MAX_SEGMENTS {
+            draft.findings.push(
+                Diagnostic::error(LIMIT, format!("a key has more than {MAX_SEGMENTS} segments"))
+                    .keys([key.as_str()]),
+            );
+            continue;
+        }
+        match draft.graph.source(key, &entry.info) {
+            Ok(node) => {
+                let entry = Entry {
+                    key: key.clone(),
+                    node,
+                    origin: key.clone(),
+                    rules: Vec::new(),
+                    tied: false,
+                };
+                // Keys of a header are different from each other.
+                let _ = draft.state.insert(entry);
+            }
+            Err(why) => draft
+                .findings
+                .push(Diagnostic::error(crate::diagnostic::codes::SHAPE, why).keys([key.as_str()])),
+        }
+    }
+}
+
+/// Keys that were left out when the file was saved, as its metadata says: each is one tensor
+/// with the key that it names.
+pub(super) fn load_aliases(context: &Context<'_>, draft: &mut Draft) {
+    let mut made = Vec::new();
+    for (alias, kept) in context.header.aliases() {
+        let is_key = alias.len() <= MAX_KEY_LEN
+            && alias.split('.').count() <= MAX_SEGMENTS
+            && !alias.is_empty();
+        let (Some(node), false) =
+            (draft.state.get(kept).map(|entry| entry.node), draft.state.contains(alias))
+        else {
+            continue;
+        };
+        if is_key {
+            let entry = Entry {
+                key: Key::from(alias),
+                node,
+                origin: kept.clone(),
+                rules: Vec::new(),
+                tied: true,
+            };
+            let _ = draft.state.insert(entry);
+            made.push(alias);
+        }
+    }
+    if !made.is_empty() {
+        let are = if made.len() == 1 {
+            "1 key that it leaves out is".to_owned()
+        } else {
+            format!("{} keys that it leaves out are", made.len())
+        };
+        let message =
+            format!("the file's metadata says that {are} one tensor with keys that it has");
+        draft.findings.push(Diagnostic::note(TIE_APPLIED, message).keys(made));
+    }
+}
+
+/// A flag that is no boolean decides nothing, and a person who wrote it thinks that it does.
+pub(super) fn check_tie_flag(context: &Context<'_>, draft: &mut Draft) {
+    if let TieReason::NotBoolean { path, found } = &context.decision.because {
+        let finding = Diagnostic::warning(
+            TIE_FLAG,
+            format!("the config field `{path}` is {found}, which is no boolean: taken as untied"),
+        );
+        let hint = "write true or false there, or say it for this run: --tied true";
+        draft.findings.push(finding.keys([path.as_str()]).hint(hint));
+    }
+}
+
+/// A parameter that no rule file declares is a typo.
+pub(super) fn check_parameters(context: &Context<'_>, draft: &mut Draft, stages: &[Stage<'_>]) {
+    let known: Vec<&str> = stages
+        .iter()
+        .flat_map(|stage| &stage.rules.scopes)
+        .flat_map(|scope| scope.lets.keys().map(String::as_str))
+        .collect();
+    for name in context.options.parameters.keys() {
+        if known.contains(&name.as_str()) {
+            continue;
+        }
+        let mut diagnostic = Diagnostic::error(
+            UNKNOWN_NAME,
+            format!("no rule file declares the parameter `{name}`"),
+        );
+        diagnostic = match did_you_mean(name, known.iter().copied()) {
+            Some(close) => diagnostic.hint(format!("did you mean `{close}`?")),
+            None => diagnostic.hint(format!(
+                "a rule file declares it with `let {name}` or `let {name} = default`"
+            )),
+        };
+        draft.findings.push(diagnostic);
+    }
+}

@@ -1,0 +1,91 @@
+//! Stages are run over a draft, statement by statement.
+
+use crate::check::reading::{Act, Reading, Statement};
+use crate::diagnostic::Diagnostic;
+use crate::plan::base::{Base, meet_base, restore_base, try_base};
+use crate::plan::context::Context;
+use crate::plan::draft::Draft;
+use crate::plan::load::{check_parameters, check_tie_flag, load, load_aliases};
+use crate::plan::verdict::run_stage;
+use crate::plan::{Stage, pass};
+
+/// A draft of the checkpoint's own keys, before the first rule.
+///
+/// `remarks` is what the header looks like by itself, which doesn't depend on what is tried.
+pub(super) fn begin(
+    context: &Context<'_>,
+    stages: &[Stage<'_>],
+    remarks: &[Diagnostic],
+    base: Option<Base>,
+) -> Draft {
+    let mut draft = Draft { base, ..Draft::default() };
+    load(context, &mut draft);
+    load_aliases(context, &mut draft);
+    draft.findings.extend_from_slice(remarks);
+    check_parameters(context, &mut draft, stages);
+    check_tie_flag(context, &mut draft);
+    draft
+}
+
+/// Runs all stages, one after the other.
+pub(super) fn run(context: &Context<'_>, draft: &mut Draft, stages: &[Stage<'_>]) {
+    restore_base(context, draft, stages, false);
+    for stage in stages {
+        if draft.failed() {
+            return;
+        }
+        run_stage(&context.of(stage), draft, stage);
+    }
+    if !draft.failed() {
+        restore_base(context, draft, stages, true);
+        meet_base(context, draft);
+    }
+}
+
+/// Runs statements in the order in which they are read.
+pub(super) fn run_statements(context: &Context<'_>, draft: &mut Draft, reading: &Reading<'_>) {
+    for statement in reading.statements() {
+        if draft.failed() {
+            return;
+        }
+        run_statement(context, draft, &statement);
+    }
+}
+
+fn run_statement(context: &Context<'_>, draft: &mut Draft, statement: &Statement<'_>) {
+    let Statement { step, scope, direction, .. } = *statement;
+    if !matches!(statement.act, Act::Tie(_) | Act::When { .. }) {
+        pass::tie::close_ties(context, draft);
+    }
+    try_base(context, draft, &statement.act);
+    let result = match &statement.act {
+        Act::Rewrite(rewrite) => pass::rewrite::rewrite(context, draft, *rewrite, scope, direction),
+        Act::StripAnywhere { wrappers } => {
+            pass::strip::strip_anywhere(draft, step, wrappers, scope)
+        }
+        Act::StripLeading { wrappers, if_wanted } => {
+            pass::strip::strip_leading(context, draft, step, wrappers, *if_wanted, scope)
+        }
+        Act::Prefix(prefix) => pass::prefix::prefix(context, draft, step, prefix, scope, direction),
+        Act::Drop(keys) => {
+            pass::select::select(context, draft, step, keys, false, scope, direction)
+        }
+        Act::Keep(keys) => pass::select::select(context, draft, step, keys, true, scope, direction),
+        Act::Cast { keys, dtype, lossy } => {
+            pass::select::cast(context, draft, step, keys, *dtype, *lossy, scope, direction)
+        }
+        Act::Tie(tie) => pass::tie::tie(context, draft, step, tie, scope, direction),
+        Act::Create { target, made, unless } => {
+            pass::select::create(context, draft, step, target, made, unless, scope, direction)
+        }
+        Act::Expect { keys, captures, count } => {
+            pass::select::expect_keys(context, draft, step, keys, captures, *count, scope)
+        }
+        Act::When { condition, then, otherwise } => {
+            pass::when::when(context, draft, condition, [then, otherwise], scope, direction)
+        }
+    };
+    if let Err(diagnostic) = result {
+        draft.findings.push(*diagnostic);
+    }
+}

@@ -1,0 +1,365 @@
+//! The machine that reads a pickle.
+//!
+//! A pickle is a program for a small stack machine. This one has no calls: where a pickle calls
+//! something, the call itself is the value. Nothing is imported, built or run.
+//!
+//! Source: `pickletools` of CPython for the opcodes.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::Saved;
+use super::archive::{u16_at, u32_at, u64_at};
+use super::value::{Call, Id, Value, Values};
+
+/// Where and why a pickle breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PickleError {
+    /// It ends before its end.
+    Truncated,
+    /// It has an opcode that no checkpoint needs.
+    Opcode(u8),
+    /// It takes a value where a mark lies.
+    Mark,
+    /// It takes what lies above a mark, and there is none.
+    NoMark,
+    /// It takes a value, and there is none.
+    EmptyStack,
+    /// It asks for a memorized value that it hasn't memorized.
+    NotMemorized(u32),
+    /// It imports what is no name.
+    NoName,
+}
+
+impl fmt::Display for PickleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated => f.write_str("pickle data was truncated"),
+            Self::Opcode(opcode) => {
+                write!(f, "opcode 0x{opcode:02x} is not one of a checkpoint")
+            }
+            Self::Mark => f.write_str("unexpected MARK found"),
+            Self::NoMark => f.write_str("could not find MARK"),
+            Self::EmptyStack => f.write_str("the stack is empty"),
+            Self::NotMemorized(slot) => write!(f, "Memo value not found at index {slot}"),
+            Self::NoName => f.write_str("STACK_GLOBAL requires str"),
+        }
+    }
+}
+
+impl std::error::Error for PickleError {}
+
+/// Reads the pickle that comes after so many others.
+pub(super) fn read(bytes: &[u8], before: usize) -> Saved {
+    let mut machine = Machine::new(bytes);
+    let mut root = machine.object();
+    for _ in 0..before {
+        root = root.and_then(|_| machine.object());
+    }
+    Saved { values: machine.values, root }
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    values: Values,
+    stack: Vec<Id>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Id>,
+}
+
+type Result<T> = std::result::Result<T, PickleError>;
+
+/// What an opcode did.
+enum Step {
+    /// The pickle goes on.
+    On,
+    /// It ends here, with this value.
+    End(Id),
+}
+
+impl<'a> Machine<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            values: Values::default(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        }
+    }
+
+    /// Runs to the next STOP and gives the value that is left.
+    fn object(&mut self) -> Result<Id> {
+        loop {
+            let opcode = self.take(1)?.first().copied().unwrap_or_default();
+            if let Step::End(root) = self.step(opcode)? {
+                // The next pickle, if there is one, begins with nothing.
+                self.stack.clear();
+                self.marks.clear();
+                self.memo.clear();
+                return Ok(root);
+            }
+        }
+    }
+
+    fn step(&mut self, opcode: u8) -> Result<Step> {
+        match opcode {
+            b'.' => return self.pop().map(Step::End),
+            // PROTO and FRAME
+            0x80 => drop(self.take(1)?),
+            0x95 => drop(self.take(8)?),
+            b'(' => self.marks.push(self.stack.len()),
+            b'0' => drop(self.pop()?),
+            b'1' => drop(self.pop_mark()?),
+            b'2' => {
+                let top = self.top()?;
+                self.stack.push(top);
+            }
+            b'q' | b'r' | 0x94 | b'h' | b'j' => self.memorized(opcode)?,
+            b')'
+            | b't'
+            | b'}'
+            | b'd'
+            | b's'
+            | b'u'
+            | b']'
+            | b'a'
+            | b'e'
+            | 0x85..=0x87
+            | 0x8f
+            | 0x90 => self.collection(opcode)?,
+            b'c' | 0x93 | b'Q' | b'b' | b'R' | 0x81 => self.named(opcode)?,
+            _ => {
+                let value = self.constant(opcode)?;
+                self.push(value);
+            }
+        }
+        Ok(Step::On)
+    }
+
+    /// A value that stands in the pickle.
+    fn constant(&mut self, opcode: u8) -> Result<Value> {
+        Ok(match opcode {
+            b'N' => Value::None,
+            0x88 => Value::Bool(true),
+            0x89 => Value::Bool(false),
+            b'K' => Value::Int(self.take(1)?.first().copied().unwrap_or_default().into()),
+            b'M' => Value::Int(u16_at(self.take(2)?, 0).into()),
+            b'J' => Value::Int(u32_at(self.take(4)?, 0).cast_signed().into()),
+            b'G' => Value::Float(f64::from_bits(u64_at(self.take(8)?, 0).swap_bytes())),
+            b'I' => match self.line()?.as_str() {
+                "00" => Value::Bool(false),
+                "01" => Value::Bool(true),
+                text => text.parse().map_or(Value::Opaque, Value::Int),
+            },
+            b'L' => {
+                let text = self.line()?;
+                let digits = text.strip_suffix('L').unwrap_or(&text);
+                digits.parse().map_or(Value::Opaque, Value::Int)
+            }
+            b'F' => self.line()?.parse().map_or(Value::Opaque, Value::Float),
+            // LONG1 and LONG4
+            0x8a | 0x8b => {
+                let len = if opcode == 0x8a { self.len8()? } else { self.len32()? };
+                integer(self.take(len)?)
+            }
+            b'C' | b'B' => {
+                let len = if opcode == b'C' { self.len8()? } else { self.len32()? };
+                Value::Bytes(self.take(len)?.into())
+            }
+            b'U' | 0x8c | b'T' | b'X' => {
+                let short = matches!(opcode, b'U' | 0x8c);
+                let len = if short { self.len8()? } else { self.len32()? };
+                Value::Text(String::from_utf8_lossy(self.take(len)?).into())
+            }
+            _ => return Err(PickleError::Opcode(opcode)),
+        })
+    }
+
+    /// Tuples, lists, sets and dicts, and what is put into them.
+    fn collection(&mut self, opcode: u8) -> Result<()> {
+        match opcode {
+            b')' => self.push(Value::Tuple(Vec::new())),
+            0x85..=0x87 => {
+                let mut items = (0x85..=opcode).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
+                items.reverse();
+                self.push(Value::Tuple(items));
+            }
+            b't' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Tuple(items));
+            }
+            b'}' => self.push(Value::Dict(Vec::new())),
+            b'd' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Dict(Vec::new()));
+                self.set(&items)?;
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.set(&[key, value])?;
+            }
+            b'u' => {
+                let items = self.pop_mark()?;
+                self.set(&items)?;
+            }
+            b']' => self.push(Value::List(Vec::new())),
+            0x8f => self.push(Value::Set(Vec::new())),
+            b'a' => {
+                let item = self.pop()?;
+                self.add(&[item]);
+            }
+            // APPENDS and ADDITEMS
+            _ => {
+                let items = self.pop_mark()?;
+                self.add(&items);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is memorized, to be there twice.
+    fn memorized(&mut self, opcode: u8) -> Result<()> {
+        let slot = match opcode {
+            b'q' | b'h' => self.take(1)?.first().copied().unwrap_or_default().into(),
+            b'r' | b'j' => u32_at(self.take(4)?, 0),
+            // MEMOIZE takes the next free one.
+            _ => u32::try_from(self.memo.len()).unwrap_or(u32::MAX),
+        };
+        if matches!(opcode, b'h' | b'j') {
+            let id = *self.memo.get(&slot).ok_or(PickleError::NotMemorized(slot))?;
+            self.stack.push(id);
+        } else {
+            let top = self.top()?;
+            self.memo.insert(slot, top);
+        }
+        Ok(())
+    }
+
+    /// Names of what lies outside, calls of it, and state.
+    fn named(&mut self, opcode: u8) -> Result<()> {
+        match opcode {
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.push(Value::Global(format!("{module}.{name}").into()));
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Some(module), Some(name)) = (self.values.text(module), self.values.text(name))
+                else {
+                    return Err(PickleError::NoName);
+                };
+                let global = Value::Global(format!("{module}.{name}").into());
+                self.push(global);
+            }
+            b'Q' => {
+                let name = self.pop()?;
+                self.push(Value::Persistent(name));
+            }
+            b'b' => {
+                let state = self.pop()?;
+                if let Some(Value::Call(call)) = self.top_value() {
+                    call.state = Some(state);
+                }
+            }
+            // REDUCE and NEWOBJ
+            _ => {
+                let (arguments, function) = (self.pop()?, self.pop()?);
+                let (entries, items, state) = (Vec::new(), Vec::new(), None);
+                let call = Call { function, arguments, entries, items, state };
+                self.push(Value::Call(Box::new(call)));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8]> {
+        let end = self.at.checked_add(len);
+        let bytes = end.and_then(|end| self.bytes.get(self.at..end));
+        let bytes = bytes.ok_or(PickleError::Truncated)?;
+        self.at += len;
+        Ok(bytes)
+    }
+
+    fn len8(&mut self) -> Result<usize> {
+        Ok(self.take(1)?.first().copied().unwrap_or_default().into())
+    }
+
+    fn len32(&mut self) -> Result<usize> {
+        usize::try_from(u32_at(self.take(4)?, 0)).map_err(|_| PickleError::Truncated)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let len = rest.iter().position(|byte| *byte == b'\n').ok_or(PickleError::Truncated)?;
+        let line = String::from_utf8_lossy(self.take(len)?).into_owned();
+        self.at += 1;
+        Ok(line)
+    }
+
+    /// Makes a value. Each takes a byte of the pickle at least, so that their number fits.
+    fn push(&mut self, value: Value) {
+        let id = Id(u32::try_from(self.values.0.len()).unwrap_or(u32::MAX));
+        self.values.0.push(value);
+        self.stack.push(id);
+    }
+
+    fn pop(&mut self) -> Result<Id> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        if self.stack.len() <= floor {
+            return Err(PickleError::Mark);
+        }
+        self.stack.pop().ok_or(PickleError::EmptyStack)
+    }
+
+    /// What lies above the last mark.
+    fn pop_mark(&mut self) -> Result<Vec<Id>> {
+        let mark = self.marks.pop().ok_or(PickleError::NoMark)?;
+        Ok(self.stack.split_off(mark.min(self.stack.len())))
+    }
+
+    fn top(&self) -> Result<Id> {
+        self.stack.last().copied().ok_or(PickleError::EmptyStack)
+    }
+
+    fn top_value(&mut self) -> Option<&mut Value> {
+        let id = *self.stack.last()?;
+        self.values.0.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    /// Sets keys and values, one after the other, on the value on top.
+    fn set(&mut self, entries: &[Id]) -> Result<()> {
+        self.top()?;
+        let pairs =
+            entries.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?)));
+        match self.top_value() {
+            Some(Value::Dict(known)) => known.extend(pairs),
+            Some(Value::Call(call)) => call.entries.extend(pairs),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Adds values to the one on top.
+    fn add(&mut self, items: &[Id]) {
+        match self.top_value() {
+            Some(Value::List(known) | Value::Set(known)) => known.extend(items),
+            Some(Value::Call(call)) => call.items.extend(items),
+            _ => {}
+        }
+    }
+}
+
+/// An integer of any length: two's complement, little-endian.
+fn integer(bytes: &[u8]) -> Value {
+    if bytes.len() > 8 {
+        return Value::Long(bytes.into());
+    }
+    let sign = if bytes.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
+    let mut whole = [sign; 8];
+    whole.iter_mut().zip(bytes).for_each(|(whole, byte)| *whole = *byte);
+    Value::Int(i64::from_le_bytes(whole))
+}
