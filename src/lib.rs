@@ -43,6 +43,6 @@ pub use library::{Failure, Route, compile, load};
 pub use plan::{Plan, PlanOptions, plan};
 
 /// README's program is compiled and run.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "files"))]
 #[doc = include_str!("../README.md")]
 mod readme {}

@@ -70,6 +70,7 @@ pub fn rules(name: &str) -> Option<&'static Rules> {
 
 /// What stands at the head of a rule file.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Head {
     /// Left and right layout.
     pub layouts: Option<(String, String)>,

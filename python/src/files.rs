@@ -9,9 +9,9 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
+use regraft::conversion::{Conversion, side_files_of};
 use regraft::execute::{Progress, Rank, Report, Ties, WriteOptions};
 use regraft::key::Key;
-use regraft::plan::RECORD_FILE;
 use regraft::store::{OpenOptions, Store as _};
 
 use crate::errors;
@@ -24,6 +24,14 @@ use crate::pool::with_threads;
 pub(crate) struct Checkpoint {
     pub(crate) checkpoint: Arc<regraft::store::Checkpoint>,
     sources: Vec<PathBuf>,
+    allow_outside: bool,
+}
+
+impl Checkpoint {
+    /// A conversion of it.
+    pub(crate) fn conversion(&self) -> Conversion {
+        Conversion::of_checkpoint(Arc::clone(&self.checkpoint), &self.sources, self.allow_outside)
+    }
 }
 
 #[pymethods]
@@ -40,7 +48,7 @@ impl Checkpoint {
         let options = OpenOptions { strict, allow_outside };
         let opened = py.detach(|| with_threads(|| regraft::store::open_all(&paths, &options)));
         let checkpoint = opened.map_err(|error| errors::world(py, &error))?;
-        Ok(Self { checkpoint: Arc::new(checkpoint), sources: paths })
+        Ok(Self { checkpoint: Arc::new(checkpoint), sources: paths, allow_outside })
     }
 
     /// Columns: keys, names of dtypes, shapes, and places (number of the file, first byte, bytes)
@@ -99,16 +107,7 @@ pub(crate) fn side_files(
     sources: Vec<PathBuf>,
     allow_outside: bool,
 ) -> PyResult<Vec<PathBuf>> {
-    let options = OpenOptions { allow_outside, ..OpenOptions::default() };
-    let mut found = Vec::new();
-    for source in sources.iter().filter(|source| source.is_dir()) {
-        found.extend(
-            regraft::store::side_files(source, &options)
-                .map_err(|error| errors::world(py, &error))?,
-        );
-    }
-    found.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
-    Ok(found)
+    side_files_of(&sources, allow_outside).map_err(|error| errors::world(py, &error))
 }
 
 /// What a person should hear of tensors in which so many elements overflowed, as it is rendered.
@@ -147,11 +146,8 @@ pub(crate) fn write(
     rank: Option<(u32, u32)>,
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
-    let (done, total, cancel) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-    let see = |progress: Progress| {
-        total.store(progress.total, Ordering::Relaxed);
-        done.fetch_max(progress.done, Ordering::Relaxed);
-    };
+    let seen = Seen::default();
+    let see = |progress: Progress| seen.note(progress);
     let mut protect = checkpoint.sources.clone();
     protect.extend(checkpoint.checkpoint.paths().map(ToOwned::to_owned));
     let mut options = WriteOptions {
@@ -169,25 +165,62 @@ pub(crate) fn write(
             .transpose()
             .map_err(|why| PyValueError::new_err(why.to_string()))?,
         progress: Some(&see),
-        cancel: Some(&cancel),
+        cancel: Some(&seen.cancel),
         ..WriteOptions::default()
     };
     options.memory = memory.unwrap_or(options.memory);
-    let (source, plan) = (Arc::clone(&checkpoint.checkpoint), Arc::clone(&plan.plan));
-    let (finished, wait) = mpsc::channel::<()>();
-    let told = |last: u64| -> PyResult<u64> {
-        let now = done.load(Ordering::Relaxed);
-        if let Some(progress) = &progress
+    let (source, plan) = (&*checkpoint.checkpoint, &plan.planned.plan);
+    let write = || with_threads(|| regraft::execute::write(plan, source, &out, &options));
+    let (result, stopped) = watched(py, &seen, progress.as_ref(), write);
+    let result = result.ok_or_else(|| errors::fault(py, "the engine stopped unexpectedly"))?;
+    match (result, stopped) {
+        // What stopped the run says more than that it was interrupted. What was finished meanwhile
+        // stays.
+        (_, Err(stopped)) => Err(stopped),
+        (Ok(report), Ok(())) => serde_json::to_string(&report)
+            .map_err(|_| errors::fault(py, "a report has no JSON form")),
+        (Err(error), Ok(())) => Err(errors::world(py, &error)),
+    }
+}
+
+/// How far the engine is, and whether it should stop.
+#[derive(Default)]
+struct Seen {
+    done: AtomicU64,
+    total: AtomicU64,
+    cancel: AtomicBool,
+}
+
+impl Seen {
+    fn note(&self, progress: Progress) {
+        self.total.store(progress.total, Ordering::Relaxed);
+        self.done.fetch_max(progress.done, Ordering::Relaxed);
+    }
+
+    /// Tells how far the engine is, if that is news since `last`; gives what was told.
+    fn tell(&self, progress: Option<&Bound<'_, PyAny>>, last: u64) -> PyResult<u64> {
+        let now = self.done.load(Ordering::Relaxed);
+        if let Some(progress) = progress
             && now != last
         {
-            progress.call1((now, total.load(Ordering::Relaxed)))?;
+            progress.call1((now, self.total.load(Ordering::Relaxed)))?;
         }
         Ok(now)
-    };
-    let (options, out) = (&options, &out);
-    let (result, stopped) = std::thread::scope(|scope| {
+    }
+}
+
+/// Runs work in a thread of its own, and meanwhile tells progress and looks for signals, which may
+/// stop it. Gives what came of it (`None` if it panicked), and what stopped it.
+fn watched<T: Send>(
+    py: Python<'_>,
+    seen: &Seen,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce() -> T + Send,
+) -> (Option<T>, PyResult<()>) {
+    let (finished, wait) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
         let worker = scope.spawn(move || {
-            let result = with_threads(|| regraft::execute::write(&plan, &*source, out, options));
+            let result = work();
             drop(finished);
             result
         });
@@ -203,24 +236,18 @@ pub(crate) fn write(
                 break;
             }
             if stopped.is_ok() {
-                stopped = py.check_signals().and_then(|()| told(last)).map(|now| last = now);
+                stopped = py
+                    .check_signals()
+                    .and_then(|()| seen.tell(progress, last))
+                    .map(|now| last = now);
                 if stopped.is_err() {
-                    cancel.store(true, Ordering::Relaxed);
+                    seen.cancel.store(true, Ordering::Relaxed);
                 }
             }
         }
         if stopped.is_ok() {
-            stopped = told(last).map(|_| ());
+            stopped = seen.tell(progress, last).map(|_| ());
         }
-        (py.detach(|| worker.join()), stopped)
-    });
-    let result = result.map_err(|_| errors::fault(py, "the engine stopped unexpectedly"))?;
-    match (result, stopped) {
-        // What stopped the run says more than that it was interrupted. What was finished meanwhile
-        // stays.
-        (_, Err(stopped)) => Err(stopped),
-        (Ok(report), Ok(())) => serde_json::to_string(&report)
-            .map_err(|_| errors::fault(py, "a report has no JSON form")),
-        (Err(error), Ok(())) => Err(errors::world(py, &error)),
-    }
+        (py.detach(|| worker.join()).ok(), stopped)
+    })
 }

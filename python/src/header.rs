@@ -8,6 +8,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple, PyType};
+use regraft::conversion::Target;
 use regraft::key::Key;
 use regraft::tensor::{Dtype, TensorInfo};
 
@@ -77,7 +78,7 @@ fn text_key(key: &Bound<'_, PyAny>) -> PyResult<Key> {
 
 fn info(dtype: &Bound<'_, PyAny>, shape: &Bound<'_, PyAny>) -> PyResult<TensorInfo> {
     let name = dtype.cast::<PyString>()?.to_cow()?;
-    let dtype: Dtype = name.parse().map_err(|()| {
+    let dtype: Dtype = name.parse().map_err(|_| {
         PyValueError::new_err(format!("no dtype of the safetensors format is called {name:?}"))
     })?;
     let shape = shape
@@ -130,6 +131,15 @@ pub(crate) struct Wanted {
     pub(crate) in_order: bool,
     /// Keys that are one tensor in the module that loads.
     pub(crate) shared: Vec<Vec<Key>>,
+}
+
+impl Wanted {
+    /// What a conversion is for: all of it, or a part, whose neighbours are not known.
+    pub(crate) fn target(&self, part: bool) -> Target {
+        let wanted = self.wanted.clone();
+        let target = if part { Target::stage(wanted) } else { Target::whole(wanted) };
+        target.shared(self.shared.clone())
+    }
 }
 
 #[pymethods]

@@ -11,15 +11,11 @@ use pyo3::IntoPyObjectExt as _;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
+use regraft::Failure;
 use regraft::check::Direction;
 use regraft::check::value::Value;
-use regraft::library::{HUB, MODEL, Route};
-use regraft::plan::{
-    Answer, Answers, DropReason, NodeId, Op, Part, PlanOptions, Question, Record, RuleId, Target,
-    plan_asking,
-};
-use regraft::store::Store as _;
-use regraft::store::differing_bytes;
+use regraft::conversion::{Conversion, Planned};
+use regraft::plan::{Answer, DropReason, NodeId, Op, Question, Record, RuleId, Target};
 
 use crate::errors;
 use crate::files::Checkpoint;
@@ -30,13 +26,9 @@ use crate::rules::Rules;
 /// A plan: how each key of the result is made.
 #[pyclass(frozen, module = "regraft._regraft")]
 pub(crate) struct Plan {
-    pub(crate) plan: Arc<regraft::Plan>,
-    route: Route,
-    parameters: BTreeMap<String, String>,
+    pub(crate) planned: Planned,
     /// The targets in the order in which memory has them.
     order: Vec<usize>,
-    /// What was asked about the bytes of two keys, and how many differ.
-    compared: Vec<(String, String, Option<u64>)>,
 }
 
 /// What a plan is made for.
@@ -72,98 +64,74 @@ pub(crate) fn plan(
     record: Option<(Vec<u8>, PathBuf)>,
     equal: Option<Py<PyAny>>,
 ) -> PyResult<Plan> {
-    let named =
-        rules.map(|rules| rules.iter().map(|rules| rules.rules.clone()).collect::<Vec<_>>());
-    let parameters = read_parameters(parameters)?;
-    let written =
-        parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
-    let record = record
-        .map(|(bytes, file)| Record::from_bytes(&bytes, &file))
-        .transpose()
-        .map_err(|error| errors::world(py, &error))?;
-    let config = &config.config;
-    let in_order = wanted.as_ref().is_some_and(|wanted| wanted.in_order);
-    let shared = wanted.as_ref().map_or(&[][..], |wanted| &wanted.shared);
-    let wanted = wanted.as_ref().map(|wanted| &wanted.wanted);
-    let (header, checkpoint) = match &source {
-        Source::Header(header) => (Some(Arc::clone(&header.header)), None),
-        Source::Checkpoint(checkpoint) => (None, Some(Arc::clone(&checkpoint.checkpoint))),
+    let mut conversion = match &source {
+        Source::Header(header) => Conversion::of_header(Arc::clone(&header.header)),
+        Source::Checkpoint(checkpoint) => checkpoint.conversion(),
     };
-    let equal = &equal;
+    conversion = conversion
+        .config(config.config.clone())
+        .reverse(reverse)
+        .strict(strict)
+        .allow_lossy(allow_lossy);
+    if let Some(rules) = rules {
+        conversion = conversion.rules(rules.iter().map(|rules| rules.rules.clone()));
+    }
+    if let Some(layout) = from_layout {
+        conversion = conversion.from(layout);
+    }
+    if let Some(layout) = to_layout {
+        conversion = conversion.to(layout);
+    }
+    if let Some(tied) = tied {
+        conversion = conversion.tied(tied);
+    }
+    for (name, value) in read_parameters(parameters)? {
+        conversion = conversion.set(name, value);
+    }
+    if let Some(wanted) = &wanted {
+        conversion = conversion.target(wanted.target(part));
+    }
+    if let Some((bytes, file)) = record {
+        let record = Record::from_bytes(&bytes, &file);
+        conversion = conversion.record(record.map_err(|error| errors::world(py, &error))?);
+    }
+    let in_order = wanted.as_ref().filter(|wanted| wanted.in_order).map(|wanted| &wanted.wanted);
     let made = py.detach(|| {
         with_threads(|| {
-            let asked = if reverse { from_layout } else { to_layout }
-                .filter(|_| named.is_none() && wanted.is_none());
-            let route = match named {
-                Some(rules) => Route::named(rules, from_layout, to_layout, reverse)?,
-                None => {
-                    let (from, to) = match (reverse, from_layout, to_layout) {
-                        (false, from, to) => (from, to),
-                        (true, None, None) => (Some(MODEL), Some(HUB)),
-                        (true, from, to) => (to, from),
-                    };
-                    Route::by_config(config, from, to)?
-                }
+            let prepared = conversion.prepare().map_err(Unplanned::Failed)?;
+            let planned = match &equal {
+                None => prepared.plan().map_err(Unplanned::Failed)?,
+                Some(equal) => prepared
+                    .plan_answering(|question| asked(equal, question))
+                    .map_err(Unplanned::Raised)?
+                    .map_err(|diagnostics| Unplanned::Failed(diagnostics.into()))?,
             };
-            let mut compared = Vec::new();
-            let in_files = checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.has_bytes());
-            let options = PlanOptions {
-                config: config.clone(),
-                parameters,
-                tied,
-                wanted,
-                part: if part { Part::Open } else { Part::Whole },
-                shared,
-                not_strict: !strict,
-                allow_lossy,
-                record: record.as_ref(),
-                answers: Answers::default(),
-            };
-            let header =
-                header.as_deref().or(checkpoint.as_ref().map(|checkpoint| checkpoint.header()));
-            let nothing = regraft::tensor::Header::default();
-            let header = header.unwrap_or(&nothing);
-            let answer = |question: &Question| {
-                let (a, b) = (question.a.as_str(), question.b.as_str());
-                let bytes: Option<u64> = match (equal, checkpoint.as_deref()) {
-                    (Some(equal), _) => Python::attach(|py| equal.call1(py, (a, b))?.extract(py))
-                        .map_err(Unanswered::Raised)?,
-                    (None, Some(files)) if in_files => {
-                        differing_bytes(files, a, b).map_err(Unanswered::Failed)?
-                    }
-                    (None, _) => return Ok(Answer::Unknown),
-                };
-                compared.push((a.to_owned(), b.to_owned(), bytes));
-                Ok(bytes.map_or(Answer::Unknown, Answer::of_differing))
-            };
-            let plan = plan_asking(&route.stages(), header, &options, answer);
-            let plan = plan.map(|plan| {
-                plan.map(|mut plan| {
-                    plan.findings
-                        .extend(asked.and_then(|to| regraft::library::no_way(header, &plan, to)));
-                    let order = order(&plan, header, wanted.filter(|_| in_order));
-                    (plan, order)
-                })
-            });
-            Ok((plan, route, compared))
+            let order = order(&planned.plan, prepared.header(), in_order);
+            Ok((planned, order))
         })
     });
-    // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
-    let (plan, route, compared) = made.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
-    let plan = plan.map_err(|unanswered| match unanswered {
-        Unanswered::Raised(error) => error,
-        Unanswered::Failed(error) => errors::world(py, &error),
+    let (planned, order) = made.map_err(|unplanned| match unplanned {
+        Unplanned::Raised(error) => error,
+        // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
+        Unplanned::Failed(Failure::Rules(diagnostics)) => errors::plan(py, &diagnostics),
+        Unplanned::Failed(Failure::World(error)) => errors::world(py, &error),
     })?;
-    let (plan, order) = plan.map_err(|diagnostics| errors::plan(py, &diagnostics))?;
-    Ok(Plan { plan: Arc::new(plan), route, parameters: written, order, compared })
+    Ok(Plan { planned, order })
 }
 
-/// Why a question about bytes has no answer.
-enum Unanswered {
+/// Asks what the caller gave to compare with how many bytes differ.
+fn asked(equal: &Py<PyAny>, question: &Question) -> PyResult<Answer> {
+    let (a, b) = (question.a.as_str(), question.b.as_str());
+    let differing: Option<u64> = Python::attach(|py| equal.call1(py, (a, b))?.extract(py))?;
+    Ok(differing.map_or(Answer::Unknown, Answer::of_differing))
+}
+
+/// Why there is no plan.
+enum Unplanned {
     /// What the caller gave to compare with raised this.
     Raised(PyErr),
-    /// Reading failed.
-    Failed(regraft::error::Error),
+    /// Rules don't fit, or the world failed.
+    Failed(Failure),
 }
 
 /// The targets in the order of a target that has one, else in that of what they are made from: a
@@ -224,14 +192,14 @@ fn read_parameters(text: &str) -> PyResult<IndexMap<String, Value>> {
 #[pymethods]
 impl Plan {
     fn __len__(&self) -> usize {
-        self.plan.targets.len()
+        self.planned.plan.targets.len()
     }
 
     /// Every node, inputs first: a key of the checkpoint as it is, anything else as (op, inputs,
     /// arguments, dtype, shape).
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
-        for node in &self.plan.nodes {
+        for node in &self.planned.plan.nodes {
             if let Op::Source { key } = &node.op {
                 list.append(PyString::new(py, key))?;
                 continue;
@@ -252,20 +220,29 @@ impl Plan {
 
     /// Keys of the result in natural order.
     fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.plan.targets.iter().map(|target| target.key.as_str()))
+        PyList::new(py, self.planned.plan.targets.iter().map(|target| target.key.as_str()))
     }
 
     /// Keys of the result as a dict has them, and the number of the node that each is.
     fn targets<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Vec<u32>)> {
         let in_order: Vec<&Target> =
-            self.order.iter().filter_map(|at| self.plan.targets.get(*at)).collect();
+            self.order.iter().filter_map(|at| self.planned.plan.targets.get(*at)).collect();
         let keys = PyList::new(py, in_order.iter().map(|target| target.key.as_str()))?;
         Ok((keys, in_order.iter().map(|target| target.node.0).collect()))
     }
 
     /// What was asked about the bytes of two keys, and how many differ.
-    fn compared(&self) -> Vec<(String, String, Option<u64>)> {
-        self.compared.clone()
+    fn compared(&self) -> Vec<(&str, &str, Option<u64>)> {
+        let differing = |answer: &Answer| match answer {
+            Answer::Equal => Some(0),
+            Answer::Differ(bytes) => Some(*bytes),
+            _ => None,
+        };
+        self.planned
+            .compared
+            .iter()
+            .map(|(asked, found)| (asked.a.as_str(), asked.b.as_str(), differing(found)))
+            .collect()
     }
 
     /// Why a state dict with these keys, dtypes and shapes isn't the one that the plan is for;
@@ -277,7 +254,7 @@ impl Plan {
         shapes: &Bound<'_, PyList>,
     ) -> PyResult<Option<String>> {
         let given = Header::new(keys, dtypes, shapes, BTreeMap::new())?;
-        for node in &self.plan.nodes {
+        for node in &self.planned.plan.nodes {
             let Op::Source { key } = &node.op else { continue };
             match given.header.get(key) {
                 Some(info) if *info == node.info => {}
@@ -300,8 +277,8 @@ impl Plan {
         &self,
         key: &str,
     ) -> Option<(&'static str, Vec<u64>, Vec<String>, Vec<String>, Option<String>)> {
-        let target = self.plan.target(key)?;
-        let info = self.plan.info(target);
+        let target = self.planned.plan.target(key)?;
+        let info = self.planned.plan.info(target);
         let sources = self.sources(target.node).into_iter().map(str::to_owned).collect();
         let rules = target.rules.iter().map(|rule| self.rule(*rule)).collect();
         Some((
@@ -317,16 +294,18 @@ impl Plan {
     fn ties(&self) -> Vec<(String, String)> {
         let tied =
             |target: &Target| Some((target.key.to_string(), target.tied_to.as_ref()?.to_string()));
-        let dropped = self.plan.dropped.iter().filter_map(|dropped| match &dropped.reason {
-            DropReason::TiedTo(key) => Some((dropped.key.to_string(), key.to_string())),
-            _ => None,
-        });
-        self.plan.targets.iter().filter_map(tied).chain(dropped).collect()
+        let dropped =
+            self.planned.plan.dropped.iter().filter_map(|dropped| match &dropped.reason {
+                DropReason::TiedTo(key) => Some((dropped.key.to_string(), key.to_string())),
+                _ => None,
+            });
+        self.planned.plan.targets.iter().filter_map(tied).chain(dropped).collect()
     }
 
     /// Keys of the checkpoint that no target uses, and why.
     fn dropped(&self) -> Vec<(String, String)> {
-        self.plan
+        self.planned
+            .plan
             .dropped
             .iter()
             .map(|dropped| (dropped.key.to_string(), self.why(&dropped.reason)))
@@ -335,7 +314,7 @@ impl Plan {
 
     /// Missing, unexpected and mismatched keys, if a target was asked for.
     fn report(&self) -> Option<[Vec<String>; 3]> {
-        let report = self.plan.report.as_ref()?;
+        let report = self.planned.plan.report.as_ref()?;
         Some(
             [&report.missing, &report.unexpected, &report.mismatched]
                 .map(|keys| keys.iter().map(ToString::to_string).collect()),
@@ -345,31 +324,37 @@ impl Plan {
     /// Notes and warnings: rendered, and as JSON.
     fn findings(&self) -> (Vec<String>, String) {
         let rendered = self
+            .planned
             .plan
             .findings
             .iter()
             .map(|finding| regraft::diagnostic::render(finding, false))
             .collect();
-        (rendered, errors::json(&self.plan.findings))
+        (rendered, errors::json(&self.planned.plan.findings))
     }
 
     /// In which layout the checkpoint was found.
     #[getter]
     fn verdict(&self) -> Option<String> {
-        let json = serde_json::to_value(self.plan.verdict?).ok()?;
+        let json = serde_json::to_value(self.planned.plan.verdict?).ok()?;
         json.as_str().map(str::to_owned)
     }
 
     /// Whether word embeddings are tied, and what decided.
     #[getter]
     fn tied(&self) -> Option<(bool, String)> {
-        self.plan.tied.as_ref().map(|decision| (decision.tied, decision.because.to_string()))
+        self.planned
+            .plan
+            .tied
+            .as_ref()
+            .map(|decision| (decision.tied, decision.because.to_string()))
     }
 
     /// Names of the rules, and whether each is read backwards.
     #[getter]
     fn stages(&self) -> Vec<(String, bool)> {
-        self.route
+        self.planned
+            .route
             .describe()
             .into_iter()
             .map(|(name, direction)| (name, direction == Direction::Reverse))
@@ -378,41 +363,42 @@ impl Plan {
 
     /// What was done that the rules, read backwards, can't know, as the bytes of its file.
     fn record(&self, py: Python<'_>) -> PyResult<Cow<'_, [u8]>> {
-        let record = Record::of(&self.plan, &self.route.stages(), self.parameters.clone());
-        record.to_bytes().map(Cow::Owned).map_err(|error| errors::world(py, &error))
+        let bytes = self.planned.record().to_bytes();
+        bytes.map(Cow::Owned).map_err(|error| errors::world(py, &error))
     }
 
     fn to_json(&self, py: Python<'_>) -> PyResult<String> {
-        py.detach(|| serde_json::to_string(&*self.plan))
+        py.detach(|| serde_json::to_string(&self.planned.plan))
             .map_err(|_| errors::fault(py, "a plan has no JSON form"))
     }
 
     fn to_text(&self, py: Python<'_>) -> String {
-        py.detach(|| self.plan.to_text())
+        py.detach(|| self.planned.plan.to_text())
     }
 
     /// How a key of the result is made, or what becomes of a key of the checkpoint; `None` if there
     /// is no such key.
     fn explain(&self, key: &str) -> Option<String> {
         let mut out = String::new();
-        let target = self.plan.target(key);
+        let target = self.planned.plan.target(key);
         let users = self.users(key);
         let passed = target.is_some_and(|target| self.sources(target.node) == [key]);
         for target in users.iter().filter(|user| *user.key != *key) {
-            let _ = writeln!(out, "{key} becomes {}  {}", target.key, self.plan.info(target));
+            let _ =
+                writeln!(out, "{key} becomes {}  {}", target.key, self.planned.plan.info(target));
         }
-        for dropped in self.plan.dropped.iter().filter(|dropped| *dropped.key == *key) {
+        for dropped in self.planned.plan.dropped.iter().filter(|dropped| *dropped.key == *key) {
             let _ = writeln!(out, "{key} is dropped: {}", self.why(&dropped.reason));
         }
         if let Some(target) = target {
-            let _ = writeln!(out, "{key}  {}", self.plan.info(target));
+            let _ = writeln!(out, "{key}  {}", self.planned.plan.info(target));
             match &target.tied_to {
                 Some(root) => {
                     let _ = writeln!(out, "  is one tensor with {root}");
                 }
                 None if passed && target.rules.is_empty() => out.push_str("  passes through\n"),
                 None => {
-                    let _ = writeln!(out, "  = {}", self.plan.expression(target.node));
+                    let _ = writeln!(out, "  = {}", self.planned.plan.expression(target.node));
                 }
             }
         }
@@ -428,7 +414,8 @@ impl Plan {
 
 impl Plan {
     fn rule(&self, id: RuleId) -> String {
-        self.plan
+        self.planned
+            .plan
             .rules
             .get(id.0 as usize)
             .map_or_else(String::new, |rule| format!("{}:{}  {}", rule.file, rule.line, rule.text))
@@ -449,7 +436,7 @@ impl Plan {
             if !seen.insert(id) {
                 continue;
             }
-            let node = self.plan.node(id);
+            let node = self.planned.plan.node(id);
             if let Op::Source { key } = &node.op {
                 found.push(key.as_str());
             }
@@ -461,15 +448,20 @@ impl Plan {
     /// The targets that use a key of the checkpoint. Nodes come after their inputs, so one pass
     /// tells.
     fn users(&self, key: &str) -> Vec<&Target> {
-        let mut uses: HashMap<NodeId, bool> = HashMap::with_capacity(self.plan.nodes.len());
-        for (id, node) in (0..).map(NodeId).zip(&self.plan.nodes) {
+        let mut uses: HashMap<NodeId, bool> = HashMap::with_capacity(self.planned.plan.nodes.len());
+        for (id, node) in (0..).map(NodeId).zip(&self.planned.plan.nodes) {
             let used = match &node.op {
                 Op::Source { key: source } => source.as_str() == key,
                 _ => node.inputs.iter().any(|input| uses.get(input) == Some(&true)),
             };
             uses.insert(id, used);
         }
-        self.plan.targets.iter().filter(|target| uses.get(&target.node) == Some(&true)).collect()
+        self.planned
+            .plan
+            .targets
+            .iter()
+            .filter(|target| uses.get(&target.node) == Some(&true))
+            .collect()
     }
 }
 

@@ -38,6 +38,7 @@ pub struct TieDecision {
 /// What decided whether a model is tied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TieReason {
     /// The caller said so.
     Explicit,

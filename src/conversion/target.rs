@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::execute::Rank;
 use crate::key::Key;
 use crate::plan::Part;
-use crate::tensor::Wanted;
+use crate::tensor::{Disagreement, Wanted};
 
 /// The keys that the result must have.
 #[derive(Clone, Debug)]
@@ -114,7 +114,7 @@ pub enum TargetError {
         world_size: u32,
     },
     /// Two say different dtypes or shapes of a key.
-    Disagree(Key),
+    Disagree(Disagreement),
     /// One can't be read.
     World(Error),
 }
@@ -125,9 +125,7 @@ impl fmt::Display for TargetError {
             TargetError::Ranks { stages, world_size } => {
                 write!(f, "there are {stages} targets for {world_size} ranks: give one for each")
             }
-            TargetError::Disagree(key) => {
-                write!(f, "two targets say different dtypes or shapes of `{key}`")
-            }
+            TargetError::Disagree(disagreement) => disagreement.fmt(f),
             TargetError::World(error) => error.fmt(f),
         }
     }

@@ -9,7 +9,7 @@ use super::patch::{PatchOptions, stay};
 use super::write::shards::{grouped, written};
 use super::write::{WriteOptions, kept};
 use crate::error::Result;
-use crate::execute::fuse::compile::{Layout, compile};
+use crate::execute::fuse::compile::{Layout, RowMajor, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::{NodeId, Plan};
 use crate::store::Checkpoint;
@@ -42,7 +42,7 @@ pub struct FileLanes {
 /// As [`write()`](super::write()), for inconsistent plans.
 pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Result<Lanes> {
     let kept = kept(plan, options.ties);
-    let program = compile(plan, &kept, MAX_PIECES)?;
+    let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let temporary = |node: NodeId| program.temporaries.contains(&node);
     let tensors = written(plan, &kept);
     let limit = if options.single { None } else { options.max_shard_size };

@@ -11,6 +11,7 @@ use crate::key::Key;
 /// How bytes of tensors get to where they belong, cheapest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Lane {
     /// They stay: only the header of their file is written anew.
     InPlace,

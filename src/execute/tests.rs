@@ -11,27 +11,48 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
+use super::write::leaves::FileLeaves;
 use super::write::stream::{OutFile, Output, Pool};
 use super::{naive, view};
 use crate::error::Result;
-use crate::execute::fuse::compile::{Program, compile};
+use crate::execute::fuse::compile::{AsStored, Leaf, Program, compile};
 use crate::execute::fuse::gather::Leaves;
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::{NodeId, Op, Plan};
-use crate::store::Store;
+use crate::store::{Extent, Hints, Range, Store};
 use random::{Choices, Random};
 
 /// Leaves that are only ever read in stretches.
 struct Read<'a>(&'a Plan, &'a dyn Store, BTreeMap<NodeId, Vec<u8>>);
 
 impl Leaves for Read<'_> {
-    fn read(&self, leaf: NodeId, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let Op::Source { key } = &self.0.node(leaf).op else { panic!("a temporary is in memory") };
-        self.1.read_at(key, offset, buffer)
+    fn read(&self, leaf: Leaf, ranges: &mut [(u64, &mut [u8])]) -> Result<()> {
+        let Op::Source { key } = &self.0.node(leaf.node).op else { panic!("it is in memory") };
+        let boxes = self.1.boxes(key)?;
+        let part = boxes.get(leaf.part.unwrap() as usize).unwrap();
+        let ranges = ranges.iter_mut().map(|(offset, buffer)| Range {
+            blob: part.blob,
+            offset: part.offset + *offset,
+            buffer,
+        });
+        self.1.read(&mut ranges.collect::<Vec<_>>())
     }
 
-    fn bytes(&self, leaf: NodeId) -> Option<&[u8]> {
-        self.2.get(&leaf).map(Vec::as_slice)
+    fn bytes(&self, leaf: Leaf) -> Option<&[u8]> {
+        if leaf.part.is_some() {
+            return None;
+        }
+        self.2.get(&leaf.node).map(Vec::as_slice)
+    }
+}
+
+impl FileLeaves for Read<'_> {
+    fn hints(&self) -> Hints {
+        self.1.hints()
+    }
+
+    fn extent(&self, _: Leaf) -> Result<Option<Extent<'_>>> {
+        Ok(None)
     }
 }
 
@@ -77,7 +98,7 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
         );
     }
 
-    let program = compile(plan, &all, limit).unwrap();
+    let program = compile(plan, &AsStored(store), &all, limit).unwrap();
     covered_once(&program);
     let temporaries = program
         .temporaries
@@ -86,7 +107,7 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
         .collect();
     let leaves = Read(plan, store, temporaries);
     let mut pool = Pool::new(&leaves, [16, 64, 300, 1 << 20][choices.below(4)], 0);
-    pool.gap = [0, 6, 4096][choices.below(3)];
+    pool.hints = Hints::new([0, 6, 4096][choices.below(3)], choices.below(3));
     pool.long_run = [1, 16, 1 << 16][choices.below(3)];
     let size = program.layouts.iter().map(|layout| layout.numel * layout.size).sum();
     let file = OutFile::new(tempfile::tempfile().unwrap(), PathBuf::new(), size);

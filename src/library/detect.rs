@@ -64,6 +64,7 @@ const WRAPPERS: [&str; 2] = [ALWAYS_FIRST, "peft"];
 
 /// How well a rule file explains a checkpoint in one of its layouts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Detection {
     /// The rule file.
     pub rules: String,
@@ -89,6 +90,7 @@ pub struct Detection {
 
 /// A wrapper around keys, as `strip` takes it off.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Wrapper {
     /// Its segments.
     pub name: String,

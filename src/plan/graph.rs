@@ -206,23 +206,28 @@ impl Graph {
     }
 
     pub(super) fn stack(&mut self, inputs: Vec<NodeId>, dim: usize) -> Fit<NodeId> {
-        let mut parts = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            let shape = self
-                .info(input)
-                .shape
-                .with_dim(dim)
-                .ok_or_else(|| no_dim(dim, self.info(input)))?;
-            parts.push(self.reshape(input, shape)?);
-        }
+        let parts =
+            inputs.into_iter().map(|input| self.unsqueeze(input, dim)).collect::<Fit<_>>()?;
         self.concat(parts, dim)
     }
 
     pub(super) fn select(&mut self, input: NodeId, dim: usize, at: u64) -> Fit<NodeId> {
         let part = self.narrow(input, dim, at, 1)?;
-        let mut shape = self.info(part).shape.to_vec();
+        self.without(part, dim)
+    }
+
+    /// With a dimension of one step more.
+    pub(super) fn unsqueeze(&mut self, input: NodeId, dim: usize) -> Fit<NodeId> {
+        let info = self.info(input);
+        let shape = info.shape.with_dim(dim).ok_or_else(|| no_dim(dim, info))?;
+        self.reshape(input, shape)
+    }
+
+    /// Without a dimension, which has one step.
+    pub(super) fn without(&mut self, input: NodeId, dim: usize) -> Fit<NodeId> {
+        let mut shape = self.info(input).shape.to_vec();
         shape.remove(dim);
-        self.reshape(part, shape)
+        self.reshape(input, shape)
     }
 
     pub(super) fn cast(&mut self, input: NodeId, to: Dtype) -> Fit<NodeId> {

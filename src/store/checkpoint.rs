@@ -2,7 +2,7 @@
 //!
 //! * Files are opened when their bytes are first asked for, and must then be what they were when
 //!   their header was read.
-//! * [`read_at`](Store::read_at) uses positioned reads: a file that shrinks meanwhile gives an
+//! * [`read`](Store::read) uses positioned reads: a file that shrinks meanwhile gives an
 //!   error. Only [`view`](Store::view) maps files, each at most once; a file that shrinks under a
 //!   map kills the process on access, which is why conversion doesn't use maps.
 
@@ -16,9 +16,9 @@ use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
 use super::safetensors::{FileHeader, read_header};
-use super::{Extent, Identity, StateDict, Store, distributed};
+use super::{Blob, Boxes, Files, Hints, Identity, Range, StateDict, Storages, Store, distributed};
 use crate::error::{Error, Result};
-use crate::tensor::{Entry, Header, Location, Storage, TensorView};
+use crate::tensor::{Entry, Header, Location, Storage};
 
 /// Tensors in files: one file, a directory, several; or a manifest, which has no bytes.
 pub struct Checkpoint {
@@ -214,18 +214,23 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn find(&self, key: &str) -> Result<(&Entry, Location, &StoredFile)> {
+    fn find(&self, key: &str) -> Result<(&Entry, Location)> {
         let entry = self.header.tensors.get(key).ok_or_else(|| {
             Error::corrupt("the checkpoint has no such key").at_key(key).in_file(&self.directory)
         })?;
-        let found = entry
-            .location
-            .and_then(|location| Some((entry, location, self.files.get(location.file as usize)?)));
+        let found = entry.location.map(|location| (entry, location));
         found.ok_or_else(|| {
             let error = Error::new(crate::error::ErrorKind::Unsupported, "a manifest has no bytes")
                 .at_key(key)
                 .in_file(&self.directory);
             error.hint("give the checkpoint itself; a manifest serves for planning only")
+        })
+    }
+
+    fn blob(&self, blob: Blob) -> Result<&StoredFile> {
+        let found = self.files.get(blob.0 as usize);
+        found.ok_or_else(|| {
+            Error::corrupt("the checkpoint has no such file").in_file(&self.directory)
         })
     }
 }
@@ -259,32 +264,30 @@ impl Store for Checkpoint {
         &self.header
     }
 
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let (_, location, file) = self.find(key)?;
-        let start = super::range_in(location.len, offset, buffer.len())
-            .map_err(|error| error.at_key(key).in_file(&file.path))?;
-        let start = location
-            .offset
-            .checked_add(start)
-            .ok_or_else(|| Error::corrupt("the offset exceeds 64 bits").at_key(key))?;
-        read_exact_at(file.handle()?, buffer, start).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                Error::corrupt("the file became shorter while it was read")
-                    .at_key(key)
-                    .in_file(&file.path)
-            }
-            _ => Error::io("cannot read", &file.path, source).at_key(key),
-        })
+    /// Each file is a blob, and each tensor one run in it.
+    fn boxes(&self, key: &str) -> Result<Boxes> {
+        let (entry, location) = self.find(key)?;
+        Boxes::row_major(entry.info.clone(), Blob(location.file), location.offset)
     }
 
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
-        let (_, location, file) = self.find(key)?;
-        Ok(Some(Extent {
-            file: file.handle()?,
-            path: &file.path,
-            offset: location.offset,
-            len: location.len,
-        }))
+    fn read(&self, ranges: &mut [Range<'_>]) -> Result<()> {
+        for range in ranges {
+            let file = self.blob(range.blob)?;
+            read_exact_at(file.handle()?, range.buffer, range.offset).map_err(
+                |source| match source.kind() {
+                    io::ErrorKind::UnexpectedEof => {
+                        Error::corrupt("the file became shorter while it was read")
+                            .in_file(&file.path)
+                    }
+                    _ => Error::io("cannot read", &file.path, source),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    fn hints(&self) -> Hints {
+        Hints::LOCAL
     }
 
     /// Paths, lengths and times of all files, and where each tensor lies in them. A manifest has
@@ -319,10 +322,25 @@ impl Store for Checkpoint {
         Ok(())
     }
 
-    fn view(&self, key: &str) -> Result<TensorView> {
-        let (entry, location, file) = self.find(key)?;
-        TensorView::contiguous(file.map()?, entry.info.clone(), location.offset)
-            .map_err(|error| error.at_key(key).in_file(&file.path))
+    fn storages(&self) -> Option<&dyn Storages> {
+        Some(self)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
+    }
+}
+
+impl Storages for Checkpoint {
+    fn storage(&self, blob: Blob) -> Result<Storage> {
+        self.blob(blob)?.map()
+    }
+}
+
+impl Files for Checkpoint {
+    fn file(&self, blob: Blob) -> Result<(&File, &Path)> {
+        let file = self.blob(blob)?;
+        Ok((file.handle()?, &file.path))
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Extent, Identity, Store};
+use super::{Boxes, Hints, Identity, Range, Storages, Store};
 use crate::error::Result;
-use crate::tensor::{Header, TensorView};
+use crate::tensor::Header;
 
-/// A store over another one that counts what is read: bytes that [`Store::read_at`] gave. A view
-/// reads nothing by itself, and what the system copies from an [`Extent`] doesn't pass through
-/// here.
+/// A store over another one that counts what is read: bytes that [`Store::read`] gave. A view
+/// reads nothing by itself, and what the system copies between files doesn't pass through here.
 pub struct Counted<'a> {
     store: &'a dyn Store,
     read: AtomicU64,
@@ -31,14 +30,19 @@ impl Store for Counted<'_> {
         self.store.header()
     }
 
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.store.read_at(key, offset, buffer)?;
-        self.read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+    fn boxes(&self, key: &str) -> Result<Boxes> {
+        self.store.boxes(key)
+    }
+
+    fn read(&self, ranges: &mut [Range<'_>]) -> Result<()> {
+        self.store.read(ranges)?;
+        let bytes = ranges.iter().map(|range| range.buffer.len() as u64).sum();
+        self.read.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
-        self.store.extent(key)
+    fn hints(&self) -> Hints {
+        self.store.hints()
     }
 
     fn identity(&self) -> Option<Identity> {
@@ -49,7 +53,12 @@ impl Store for Counted<'_> {
         self.store.unchanged()
     }
 
-    fn view(&self, key: &str) -> Result<TensorView> {
-        self.store.view(key)
+    fn storages(&self) -> Option<&dyn Storages> {
+        self.store.storages()
+    }
+
+    #[cfg(feature = "files")]
+    fn files(&self) -> Option<&dyn super::Files> {
+        self.store.files()
     }
 }

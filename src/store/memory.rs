@@ -2,21 +2,24 @@
 //!
 //! Its header follows every change; fields are private so that it can't fall behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 use indexmap::IndexMap;
 
 use super::safetensors::read_header;
-use super::{Extent, Identity, Store, range_in};
+use super::{Blob, Boxes, Hints, Identity, Range, Storages, Store};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::tensor::{Entry, Header, Storage, TensorView};
+use crate::tensor::{Entry, Header, Shape, Storage, TensorView};
 
 /// Key -> tensor, in order, with metadata. Cloning shares the tensors' storage.
 #[derive(Clone, Default)]
 pub struct StateDict {
     tensors: IndexMap<Key, TensorView>,
     header: Header,
+    /// By storage, the number of the first tensor in it: made when it is first asked for.
+    firsts: OnceLock<HashMap<usize, usize>>,
 }
 
 impl StateDict {
@@ -57,12 +60,14 @@ impl StateDict {
     pub fn insert(&mut self, key: Key, view: TensorView) -> Option<TensorView> {
         let info = view.info().clone();
         self.header.tensors.insert(key.clone(), Entry { info, location: None });
+        self.firsts = OnceLock::new();
         self.tensors.insert(key, view)
     }
 
     /// Takes a tensor out; the others keep their order.
     pub fn remove(&mut self, key: &str) -> Option<TensorView> {
         self.header.tensors.shift_remove(key);
+        self.firsts = OnceLock::new();
         self.tensors.shift_remove(key)
     }
 
@@ -91,6 +96,16 @@ impl StateDict {
         self.tensors.is_empty()
     }
 
+    fn firsts(&self) -> &HashMap<usize, usize> {
+        self.firsts.get_or_init(|| {
+            let mut firsts = HashMap::with_capacity(self.tensors.len());
+            for (at, view) in self.tensors.values().enumerate() {
+                firsts.entry(view.storage().id()).or_insert(at);
+            }
+            firsts
+        })
+    }
+
     /// `__metadata__`.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.header.metadata
@@ -99,12 +114,6 @@ impl StateDict {
     /// Replaces `__metadata__`.
     pub fn set_metadata(&mut self, metadata: BTreeMap<String, String>) {
         self.header.metadata = metadata;
-    }
-
-    fn find(&self, key: &str) -> Result<&TensorView> {
-        self.tensors
-            .get(key)
-            .ok_or_else(|| Error::corrupt("the state dict has no such key").at_key(key))
     }
 }
 
@@ -127,15 +136,29 @@ impl Store for StateDict {
         &self.header
     }
 
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let view = self.find(key)?;
-        range_in(view.nbytes(), offset, buffer.len())
-            .and_then(|offset| read_part(view, offset, buffer))
-            .map_err(|error| error.at_key(key))
+    /// Each storage is a blob, which has the number of the first tensor in it.
+    fn boxes(&self, key: &str) -> Result<Boxes> {
+        let view = self.tensors.get(key).ok_or_else(|| no_key(key))?;
+        let first = self.firsts().get(&view.storage().id()).and_then(|at| u32::try_from(*at).ok());
+        let blob = Blob(first.ok_or_else(|| no_key(key))?);
+        let strides = Shape::from(view.strides());
+        Boxes::strided(view.info().clone(), blob, view.offset_bits() / 8, strides)
     }
 
-    fn extent(&self, _: &str) -> Result<Option<Extent<'_>>> {
-        Ok(None)
+    fn read(&self, ranges: &mut [Range<'_>]) -> Result<()> {
+        for range in ranges {
+            let storage = self.storage(range.blob)?;
+            let bytes = usize::try_from(range.offset)
+                .ok()
+                .and_then(|start| storage.bytes().get(start..)?.get(..range.buffer.len()));
+            let outside = || Error::corrupt("the range leaves the storage");
+            range.buffer.copy_from_slice(bytes.ok_or_else(outside)?);
+        }
+        Ok(())
+    }
+
+    fn hints(&self) -> Hints {
+        Hints::LOCAL
     }
 
     /// Nothing tells tensors in memory from others of the same names and shapes but their bytes,
@@ -148,44 +171,25 @@ impl Store for StateDict {
         Ok(())
     }
 
-    fn view(&self, key: &str) -> Result<TensorView> {
-        self.find(key).cloned()
+    fn storages(&self) -> Option<&dyn Storages> {
+        Some(self)
+    }
+
+    #[cfg(feature = "files")]
+    fn files(&self) -> Option<&dyn super::Files> {
+        None
     }
 }
 
-/// Reads bytes of a view's row-major order from `offset`; the range is known to lie within.
-fn read_part(view: &TensorView, offset: u64, buffer: &mut [u8]) -> Result<()> {
-    let outside = || Error::corrupt("the range leaves the tensor");
-    if buffer.is_empty() {
-        return Ok(());
+impl Storages for StateDict {
+    fn storage(&self, blob: Blob) -> Result<Storage> {
+        let found = self.tensors.get_index(blob.0 as usize);
+        let (_, view) =
+            found.ok_or_else(|| Error::corrupt("the state dict has no such storage"))?;
+        Ok(view.storage().clone())
     }
-    if let Some(bytes) = view.bytes() {
-        let start = usize::try_from(offset).map_err(|_| outside())?;
-        let part =
-            bytes.get(start..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(outside)?;
-        buffer.copy_from_slice(part);
-        return Ok(());
-    }
-    // Not contiguous, so of at least one dimension and not empty. Whole rows are copied at once; of
-    // the first and the last, parts may be asked.
-    let rows = view.shape().first().copied().unwrap_or(1);
-    let row = view.nbytes().checked_div(rows).filter(|row| *row > 0).ok_or_else(outside)?;
-    let (mut at, mut rest) = (offset, buffer);
-    while !rest.is_empty() {
-        let (first, skip) = (at / row, at % row);
-        let whole = rest.len() as u64 / row;
-        let part =
-            if skip == 0 && whole > 0 { whole * row } else { (row - skip).min(rest.len() as u64) };
-        let (now, later) = rest
-            .split_at_mut_checked(usize::try_from(part).map_err(|_| outside())?)
-            .ok_or_else(outside)?;
-        if skip == 0 && whole > 0 {
-            view.narrow(0, first, whole)?.copy_into(now)?;
-        } else {
-            read_part(&view.select(0, first)?, skip, now)?;
-        }
-        at += part;
-        rest = later;
-    }
-    Ok(())
+}
+
+fn no_key(key: &str) -> Error {
+    Error::corrupt("the state dict has no such key").at_key(key)
 }

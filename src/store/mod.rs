@@ -5,14 +5,17 @@
 //! * Nothing here writes; the bytes of a header to be written come from [`safetensors_header`].
 
 use crate::error::{Error, Result};
-use crate::tensor::{Header, TensorView};
+use crate::tensor::{Header, Storage, TensorView};
 
+mod boxes;
 #[cfg(feature = "files")]
 mod checkpoint;
 mod compare;
 mod counted;
 #[cfg(feature = "files")]
 mod distributed;
+#[cfg(feature = "files")]
+mod files;
 mod identity;
 #[cfg(feature = "files")]
 mod journal;
@@ -24,6 +27,7 @@ mod memory;
 mod numbered;
 #[cfg(feature = "files")]
 mod open;
+mod read;
 mod safetensors;
 #[cfg(feature = "files")]
 mod sharded;
@@ -33,10 +37,13 @@ pub mod torch;
 #[cfg(feature = "files")]
 mod variants;
 
+pub use boxes::{Blob, Boxes, StoredBox};
 #[cfg(feature = "files")]
 pub use checkpoint::Checkpoint;
 pub use compare::{Equality, Twins, differing_bytes, same_place, tensors_equal, twins};
 pub use counted::Counted;
+#[cfg(feature = "files")]
+pub use files::{Extent, Files};
 pub use identity::Identity;
 pub use memory::StateDict;
 #[cfg(feature = "files")]
@@ -53,27 +60,33 @@ pub use side::{no_file, side_files};
 /// with a file that it names doesn't open.
 pub const JOURNAL: &str = ".regraft-journal";
 
-/// A checkpoint: a header, and bytes by key.
+/// A checkpoint: a header, and tensors as boxes of bytes.
 ///
-/// No method has a default: a store over another one that forgot to hand a question on would give a
-/// wrong answer without a word.
+/// A new kind of store implements the methods without a default: what there is
+/// ([`header`](Store::header)), where each tensor lies ([`boxes`](Store::boxes)), and how bytes are
+/// read ([`read`](Store::read)). None of these has a default, since a store over another one that
+/// forgot to hand a question on would give a wrong answer without a word. What a store can beside
+/// reading is a capability ([`storages`](Store::storages), [`files`](Store::files)). The methods
+/// with a default follow from the others and stay as they are.
 pub trait Store: Send + Sync {
     /// Keys, dtypes, shapes, places, metadata.
     fn header(&self) -> &Header;
 
-    /// Reads `buffer.len()` bytes of a tensor's data from `offset` (bytes, within the tensor).
+    /// The boxes that make a tensor up.
     ///
     /// # Errors
-    /// If the key isn't there, the range leaves the tensor, or reading fails (a truncated file is
-    /// an error, never a crash).
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// If the key isn't there, or it has no bytes, as in a manifest.
+    fn boxes(&self, key: &str) -> Result<Boxes>;
 
-    /// Where a tensor lies in an open file, so that the system can copy it by itself; `None` if it
-    /// isn't in a file.
+    /// Fills every buffer with the bytes of its blob. Many ranges in one call are cheaper than many
+    /// calls where a request costs more than its bytes.
     ///
     /// # Errors
-    /// If its file can't be opened, or isn't any more what it was when its header was read.
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>>;
+    /// If a range leaves its blob, or reading fails (a truncated file is an error, never a crash).
+    fn read(&self, ranges: &mut [Range<'_>]) -> Result<()>;
+
+    /// How it likes to be read.
+    fn hints(&self) -> Hints;
 
     /// What the store is: equal for two runs only if every byte that they read is. `None` where
     /// that can't be known, as of tensors in memory; then nothing that an earlier run or another
@@ -87,27 +100,79 @@ pub trait Store: Send + Sync {
     /// If a file that was read from has been written to since.
     fn unchanged(&self) -> Result<()>;
 
+    /// The capability of giving its bytes as shared storage, without a copy.
+    fn storages(&self) -> Option<&dyn Storages>;
+
+    /// The capability of giving open files, from which the system copies by itself.
+    #[cfg(feature = "files")]
+    fn files(&self) -> Option<&dyn Files>;
+
+    /// Reads `buffer.len()` bytes of a tensor's row-major order from `offset` (bytes, within the
+    /// tensor), whatever its boxes are.
+    ///
+    /// # Errors
+    /// If the key isn't there, the range leaves the tensor, or reading fails.
+    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        read::row_major(self, key, offset, buffer).map_err(|error| named(error, key))
+    }
+
     /// A tensor as a view (mapped or in memory); no byte is copied.
     ///
     /// A mapped file must not shrink while views of it live: the system ends the process that then
     /// touches them.
     ///
     /// # Errors
-    /// If the key isn't there, or mapping its file fails.
-    fn view(&self, key: &str) -> Result<TensorView>;
+    /// If the key isn't there, the store has no shared storage, the tensor is in several boxes, or
+    /// mapping its file fails.
+    fn view(&self, key: &str) -> Result<TensorView> {
+        read::view(self, key).map_err(|error| named(error, key))
+    }
 }
 
-/// A tensor's bytes in a file.
-#[derive(Clone, Copy, Debug)]
-pub struct Extent<'a> {
-    /// The file, open for reading.
-    pub file: &'a std::fs::File,
-    /// Its path, for messages.
-    pub path: &'a std::path::Path,
-    /// First byte, from the start of the file.
+/// Bytes of a blob that are asked for, and where they are to be put.
+#[derive(Debug)]
+pub struct Range<'a> {
+    /// Which blob.
+    pub blob: Blob,
+    /// First byte, from the start of the blob.
     pub offset: u64,
-    /// How many bytes.
-    pub len: u64,
+    /// As many bytes as it has are read.
+    pub buffer: &'a mut [u8],
+}
+
+/// How a store likes to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hints {
+    /// Bytes between two ranges that cost less to read and throw away than a request of their own.
+    pub gap: u64,
+    /// How many ranges one call may ask for with profit.
+    pub ranges: usize,
+}
+
+impl Hints {
+    /// Of files on a local disk and of memory: copying 8 KiB takes about as long as another call,
+    /// and ranges are read one after the other.
+    pub const LOCAL: Hints = Hints { gap: 8192, ranges: 1 };
+
+    /// Of a store that reads through gaps of so many bytes and likes so many ranges at once.
+    pub fn new(gap: u64, ranges: usize) -> Self {
+        Self { gap, ranges }
+    }
+}
+
+/// The capability of a store whose bytes are in memory, or are mapped.
+pub trait Storages {
+    /// A blob as shared storage.
+    ///
+    /// # Errors
+    /// If there is no such blob, or mapping its file fails.
+    fn storage(&self, blob: Blob) -> Result<Storage>;
+}
+
+/// An error that names its key.
+fn named(error: Error, key: &str) -> Error {
+    if error.key().is_some() { error } else { error.at_key(key) }
 }
 
 /// Checks that `count` bytes from `offset` lie within a tensor of `len` bytes; gives the offset.

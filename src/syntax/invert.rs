@@ -10,6 +10,7 @@ use super::ast::{
     Arg, Arrow, Atom, Capture, CaptureKind, Comment, Expr, ExprKind, Group, Ident, OpCall, Rule,
     RuleFile, Segment, Side, SideItem, Statement, StatementKind, Tail, Tie, UnaryOp, Unless,
 };
+use super::op::{self, Undone};
 use super::print::{print_rule, print_statement_line};
 use crate::diagnostic::Span;
 
@@ -236,48 +237,19 @@ fn side(side: &Side) -> Result<Side, &'static str> {
 }
 
 fn ops(list: &[OpCall]) -> Result<Vec<OpCall>, &'static str> {
-    list.iter().rev().map(op).collect()
+    list.iter().rev().map(undo).collect()
 }
 
-/// The op that undoes another, as written. It mirrors `Op::inverse` of `check`, which has the
-/// numbers; a test holds them together.
-fn op(call: &OpCall) -> Result<OpCall, &'static str> {
+/// The op that undoes another, as written: what its row in the table of ops says.
+fn undo(call: &OpCall) -> Result<OpCall, &'static str> {
     const NO_INVERSE: &str = "an op of it has no inverse";
-    let named = |name: &str, args: Vec<Arg>| OpCall {
-        name: Ident { text: name.to_owned(), span: call.name.span },
-        args,
-        span: call.span,
+    let row = op::row(&call.name.text, &call.args).ok_or(NO_INVERSE)?;
+    let (name, args) = match row.kind.undo(&call.args).map_err(|_| NO_INVERSE)? {
+        Undone::By(kind, args) => (kind.row().name, args),
+        Undone::ByPermutation => (row.name, inverse_permutation(&call.args).ok_or(NO_INVERSE)?),
     };
-    let args = || call.args.clone();
-    Ok(match (call.name.text.as_str(), call.args.as_slice()) {
-        ("stack", _) => named("unstack", args()),
-        ("unstack", _) => named("stack", args()),
-        ("concat", _) => named("split", args()),
-        ("split", _) => named("concat", args()),
-        ("transpose" | "neg", _) => call.clone(),
-        ("permute", dims) => named("permute", inverse_permutation(dims).ok_or(NO_INVERSE)?),
-        ("reshape", [to, from]) => named("reshape", vec![from.clone(), to.clone()]),
-        ("slice", [dim, Arg::Range(None, Some(end)), of]) => {
-            named("pad", vec![dim.clone(), of.clone(), Arg::Value(end.clone())])
-        }
-        ("pad", [dim, to, Arg::Value(from)]) => {
-            named("slice", vec![dim.clone(), Arg::Range(None, Some(from.clone())), to.clone()])
-        }
-        ("interleave", _) => named("deinterleave", args()),
-        ("deinterleave", _) => named("interleave", args()),
-        ("rope_halves", _) => named("rope_pairs", args()),
-        ("rope_pairs", _) => named("rope_halves", args()),
-        ("qkv_group", _) => named("qkv_ungroup", args()),
-        ("qkv_ungroup", _) => named("qkv_group", args()),
-        ("add", _) => named("sub", args()),
-        ("sub", _) => named("add", args()),
-        ("mul", _) => named("div", args()),
-        ("div", _) => named("mul", args()),
-        ("exp", _) => named("log", args()),
-        ("log", _) => named("exp", args()),
-        ("cast", [to, from]) => named("cast", vec![from.clone(), to.clone()]),
-        _ => return Err(NO_INVERSE),
-    })
+    let name = Ident { text: name.to_owned(), span: call.name.span };
+    Ok(OpCall { name, args, span: call.span })
 }
 
 /// The permutation that undoes one written in numbers; negative ones count from the end.

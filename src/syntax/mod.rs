@@ -3,6 +3,7 @@
 
 pub mod ast;
 mod invert;
+pub mod op;
 mod parse;
 mod print;
 

@@ -39,14 +39,26 @@ macro_rules! dtypes {
         }
 
         impl FromStr for Dtype {
-            type Err = ();
+            type Err = UnknownDtype;
 
-            fn from_str(text: &str) -> Result<Self, ()> {
-                match text { $($text => Ok(Dtype::$name),)* _ => Err(()) }
+            fn from_str(text: &str) -> Result<Self, UnknownDtype> {
+                match text { $($text => Ok(Dtype::$name),)* _ => Err(UnknownDtype) }
             }
         }
     };
 }
+
+/// No dtype of the safetensors format has such a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownDtype;
+
+impl std::fmt::Display for UnknownDtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no dtype of the safetensors format has such a name")
+    }
+}
+
+impl std::error::Error for UnknownDtype {}
 
 dtypes! {
     /// A boolean, one byte.
@@ -101,6 +113,34 @@ impl fmt::Display for Dtype {
     }
 }
 
+/// Whether every value of one dtype is a value of the other, so that casting there and back changes
+/// nothing.
+pub fn widens(from: Dtype, to: Dtype) -> bool {
+    use Dtype::{
+        BF16, Bool, F4, F6_E2M3, F6_E3M2, F8_E4M3, F8_E4M3FNUZ, F8_E5M2, F8_E5M2FNUZ, F8_E8M0, F16,
+        F32, F64, I8, I16, I32, I64, U8, U16, U32, U64,
+    };
+    if from == to {
+        return true;
+    }
+    match from {
+        Bool => matches!(to, U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64 | F16 | BF16 | F32 | F64),
+        U8 => matches!(to, U16 | I16 | U32 | I32 | U64 | I64 | F16 | BF16 | F32 | F64),
+        I8 => matches!(to, I16 | I32 | I64 | F16 | BF16 | F32 | F64),
+        U16 => matches!(to, U32 | I32 | U64 | I64 | F32 | F64),
+        I16 => matches!(to, I32 | I64 | F32 | F64),
+        U32 => matches!(to, U64 | I64 | F64),
+        I32 => matches!(to, I64 | F64),
+        F4 | F6_E2M3 | F6_E3M2 | F8_E4M3 | F8_E5M2 | F8_E4M3FNUZ | F8_E5M2FNUZ => {
+            matches!(to, F16 | BF16 | F32 | F64)
+        }
+        F8_E8M0 => matches!(to, BF16 | F32 | F64),
+        F16 | BF16 => matches!(to, F32 | F64),
+        F32 => to == F64,
+        U64 | I64 | F64 | Dtype::C64 => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,7 +169,7 @@ mod tests {
     #[test]
     fn other_names_are_refused() {
         for text in ["", "f32", "F32 ", "float32", "F6", "BOOLEAN"] {
-            assert_eq!(text.parse::<Dtype>(), Err(()), "{text}");
+            assert_eq!(text.parse::<Dtype>(), Err(UnknownDtype), "{text}");
         }
     }
 }

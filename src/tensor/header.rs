@@ -55,6 +55,7 @@ pub struct Header {
 
 /// What is odd about the files behind a header, though each of them is well-formed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Remark {
     /// Of files that are numbered `i of n`, a directory without an index lacks some.
     Gap {

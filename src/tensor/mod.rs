@@ -9,9 +9,9 @@ pub(crate) mod strided;
 mod view;
 mod wanted;
 
-pub use dtype::Dtype;
+pub use dtype::{Dtype, UnknownDtype, widens};
 pub use header::{Entry, Header, Location, Remark};
 pub(crate) use header::{MAX_KEY_LEN, MAX_RANK, METADATA};
 pub use shape::{Shape, TensorInfo};
 pub use view::{Storage, TensorView};
-pub use wanted::Wanted;
+pub use wanted::{Disagreement, Wanted};

@@ -27,6 +27,11 @@ impl Storage {
         (*self.0).as_ref()
     }
 
+    /// What tells it from every other storage that is there at the same time.
+    pub(crate) fn id(&self) -> usize {
+        Arc::as_ptr(&self.0).cast::<()>() as usize
+    }
+
     /// Whether both are the same storage (not merely equal bytes).
     pub fn same(&self, other: &Storage) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -235,6 +240,46 @@ impl TensorView {
         let strides = self.info.shape.contiguous_strides();
         strided::copy(&self.info.shape, size, self.tail(), &self.strides, buffer, &strides)
             .ok_or_else(|| outside(&self.info, &self.storage))
+    }
+
+    /// Reads bytes of its row-major order from `offset`; the range is known to lie within.
+    pub(crate) fn read_row_major(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let outside = || Error::corrupt("the range leaves the tensor");
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        if let Some(bytes) = self.bytes() {
+            let start = usize::try_from(offset).map_err(|_| outside())?;
+            let part =
+                bytes.get(start..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(outside)?;
+            buffer.copy_from_slice(part);
+            return Ok(());
+        }
+        // Not contiguous, so of at least one dimension and not empty. Whole rows are copied at once; of
+        // the first and the last, parts may be asked.
+        let rows = self.shape().first().copied().unwrap_or(1);
+        let row = self.nbytes().checked_div(rows).filter(|row| *row > 0).ok_or_else(outside)?;
+        let (mut at, mut rest) = (offset, buffer);
+        while !rest.is_empty() {
+            let (first, skip) = (at / row, at % row);
+            let whole = rest.len() as u64 / row;
+            let part = if skip == 0 && whole > 0 {
+                whole * row
+            } else {
+                (row - skip).min(rest.len() as u64)
+            };
+            let (now, later) = rest
+                .split_at_mut_checked(usize::try_from(part).map_err(|_| outside())?)
+                .ok_or_else(outside)?;
+            if skip == 0 && whole > 0 {
+                self.narrow(0, first, whole)?.copy_into(now)?;
+            } else {
+                self.select(0, first)?.read_row_major(skip, now)?;
+            }
+            at += part;
+            rest = later;
+        }
+        Ok(())
     }
 
     /// Elements `start..start+len` of a dimension.

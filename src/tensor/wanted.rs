@@ -14,6 +14,22 @@ pub struct Wanted {
     pub keys: IndexMap<Key, Option<TensorInfo>>,
 }
 
+/// Two targets say different dtypes or shapes of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Disagreement {
+    /// The key.
+    pub key: Key,
+}
+
+impl std::fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "two targets say different dtypes or shapes of `{}`", self.key)
+    }
+}
+
+impl std::error::Error for Disagreement {}
+
 impl Wanted {
     /// Keys alone.
     pub fn from_keys(keys: impl IntoIterator<Item = Key>) -> Self {
@@ -23,13 +39,15 @@ impl Wanted {
     /// The keys of several manifests, as of the stages of one model, each once.
     ///
     /// # Errors
-    /// A key of which two of them say different dtypes or shapes.
-    pub fn join<'a>(parts: impl IntoIterator<Item = &'a Wanted>) -> Result<Self, Key> {
+    /// If two of them say different dtypes or shapes of a key.
+    pub fn join<'a>(parts: impl IntoIterator<Item = &'a Wanted>) -> Result<Self, Disagreement> {
         let mut all = Self::default();
         for (key, info) in parts.into_iter().flat_map(|part| &part.keys) {
             let known = all.keys.entry(key.clone()).or_default();
             match (&known, info) {
-                (Some(known), Some(info)) if known != info => return Err(key.clone()),
+                (Some(known), Some(info)) if known != info => {
+                    return Err(Disagreement { key: key.clone() });
+                }
                 (None, Some(_)) => known.clone_from(info),
                 _ => {}
             }
@@ -79,6 +97,6 @@ mod tests {
         .unwrap();
         assert_eq!(joined, part(&[("a", Some(3)), ("b", Some(2))]));
         let disagree = Wanted::join([&part(&[("a", Some(3))]), &part(&[("a", Some(4))])]);
-        assert_eq!(disagree, Err(Key::from("a")));
+        assert_eq!(disagree, Err(Disagreement { key: Key::from("a") }));
     }
 }

@@ -259,7 +259,7 @@ fn stages_that_make_no_target_are_refused() {
     let few = Target::ranked(vec![wanted(1)], Rank::new(0, 2).unwrap()).unwrap_err();
     assert_eq!(few.to_string(), "there are 1 targets for 2 ranks: give one for each");
     let disagree = Target::ranked(vec![wanted(1), wanted(2)], Rank::new(0, 2).unwrap());
-    assert!(matches!(disagree, Err(TargetError::Disagree(key)) if *key == *"a"));
+    assert!(matches!(disagree, Err(TargetError::Disagree(found)) if *found.key == *"a"));
     let gone = Target::read_ranked(&["no", "no"], Rank::new(0, 2).unwrap());
     assert!(matches!(gone, Err(TargetError::World(error)) if error.kind() == ErrorKind::Io));
     // Before anything is read.

@@ -126,6 +126,8 @@ const WORDS: &[&str] = &[
     "reshape(2, 12)",
     "slice(0, 0..2)",
     "interleave(0)",
+    "squeeze(0)",
+    "unsqueeze(-1)",
     "rope_halves(2)",
     "{l}",
     "{e}",

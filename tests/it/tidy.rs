@@ -31,12 +31,15 @@ const PURE: &[&str] = &["key", "diagnostic", "tensor", "syntax", "check", "plan"
 /// Modules that the feature `files` brings, by the file that names them. Every other module builds
 /// without it, for wasm32 too; `.ci/run pure` does.
 const BY_FILES: &[(&str, &[&str])] = &[
+    ("src/lib.rs", &["conversion"]),
     ("src/execute/mod.rs", &["lanes", "patch", "write"]),
+    ("src/lib.rs", &["conversion"]),
     (
         "src/store/mod.rs",
         &[
             "checkpoint",
             "distributed",
+            "files",
             "journal",
             "manifest",
             "numbered",
@@ -54,7 +57,6 @@ const SAY_FILES: &[(&str, &str)] = &[
     ("src/error.rs", "an error of the system's is known by its number"),
     ("src/execute/report.rs", "the most memory that was held, 0 where nobody says"),
     ("src/library.rs", "one text is read, with what std has everywhere"),
-    ("src/store/mod.rs", "an extent names its open file"),
 ];
 
 /// Files that map memory, and so may say `unsafe`.
@@ -63,7 +65,6 @@ const MAPS_MEMORY: &[&str] = &["src/store/checkpoint.rs"];
 /// Files of more than 600 lines, and why.
 const LONG: &[(&str, &str)] = &[
     ("src/check/lower.rs", "to be parted"),
-    ("src/check/op.rs", "to be parted"),
     ("src/check/proof/idempotence.rs", "to be parted"),
     ("src/key/pattern.rs", "to be parted"),
 ];
@@ -73,18 +74,12 @@ const FUNCTION_LINES: usize = 80;
 
 /// Functions of more lines: a file, a name, and why.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
-    ("src/check/invertible.rs", "simulate", "to be parted"),
-    ("src/check/op.rs", "resolve", "to be parted"),
     ("src/execute/fuse/gather.rs", "gather", "to be parted"),
-    ("src/plan/lower.rs", "each", "to be parted"),
     ("src/syntax/parse/words.rs", "name", "to be parted"),
     ("src/syntax/parse/build.rs", "statement", "to be parted"),
-    ("python/src/plan.rs", "plan", "to be parted"),
     ("tests/it/durability/kills.rs", "killed_in_place", "to be parted"),
     ("tests/it/durability/kills.rs", "killed", "to be parted"),
-    ("src/check/invertible.rs", "captures", "to be parted"),
     ("src/execute/naive.rs", "step", "to be parted"),
-    ("python/src/files.rs", "write", "to be parted"),
     ("src/check/lower.rs", "statement", "to be parted"),
     ("src/cli/explain.rs", "text", "to be parted"),
     ("src/execute/tests/random.rs", "op", "to be parted"),
@@ -93,7 +88,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     ("src/execute/fuse/compile/dequant.rs", "dequant_blocks", "to be parted"),
     ("src/syntax/print.rs", "of", "to be parted"),
     ("src/syntax/parse/mod.rs", "group", "to be parted"),
-    ("src/plan/lower.rs", "join", "to be parted"),
 ];
 
 /// A source file: its path from the root of the project, and its lines without comments.
@@ -332,7 +326,7 @@ fn files_stay_behind_their_feature() {
     for (path, modules) in BY_FILES {
         let file = files.iter().find(|file| file.path == *path).unwrap();
         assert_eq!(by_files(file), *modules, "{path}");
-        let folder = path.trim_end_matches("mod.rs");
+        let folder = path.trim_end_matches("mod.rs").trim_end_matches("lib.rs");
         behind.extend(
             modules.iter().flat_map(|m| [format!("{folder}{m}.rs"), format!("{folder}{m}/")]),
         );

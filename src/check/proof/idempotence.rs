@@ -26,7 +26,7 @@ use super::effort::Effort;
 use super::group::{Owned, weight_of_rule};
 use super::nearby::Nearby;
 use super::trace::{backward, captured, takes};
-use crate::check::op::Op;
+use crate::check::op::{Op, OpKind};
 use crate::key::{Atom, Part, Pattern, Slot};
 use crate::syntax::ast::Expr;
 
@@ -615,10 +615,8 @@ fn depends_on_keys_alone(rule: &Rule) -> bool {
 
 /// Whether an op fits any matrix of floats.
 fn fits_all(op: &Op<Expr>) -> bool {
-    matches!(
-        op,
-        Op::Transpose { .. } | Op::Add { .. } | Op::Mul { .. } | Op::Neg | Op::Exp | Op::Log
-    )
+    use OpKind::{Add, Div, Exp, Log, Mul, Neg, Sub, Transpose};
+    matches!(op.kind, Transpose | Add | Sub | Mul | Div | Neg | Exp | Log)
 }
 
 /// What nearly every key ends with.

@@ -9,27 +9,17 @@ use super::compile::{Expr, Leaf, Value};
 use super::layout::{Lane, Piece};
 use crate::error::{Error, Result};
 use crate::execute::value::{self, BLOCK};
-use crate::plan::NodeId;
-use crate::store::Extent;
+use crate::store::Hints;
 use crate::tensor::{Dtype, Shape, strided};
 
 /// Where the elements of leaves come from.
 pub(in crate::execute) trait Leaves: Sync {
-    /// Reads `buffer.len()` bytes of a leaf, from `offset` bytes on.
-    fn read(&self, leaf: NodeId, offset: u64, buffer: &mut [u8]) -> Result<()>;
+    /// Fills each buffer with bytes of a leaf, from the given byte of it on.
+    fn read(&self, leaf: Leaf, ranges: &mut [(u64, &mut [u8])]) -> Result<()>;
 
-    /// The bytes of a leaf that is in memory.
-    fn bytes(&self, leaf: NodeId) -> Option<&[u8]>;
-
-    /// Where a leaf lies in a file.
-    fn extent(&self, leaf: NodeId) -> Result<Option<Extent<'_>>> {
-        let _ = leaf;
-        Ok(None)
-    }
+    /// The bytes of a leaf that is in memory, from its first element on.
+    fn bytes(&self, leaf: Leaf) -> Option<&[u8]>;
 }
-
-/// Gaps of up to so many bytes are read through: copying them takes about as long as another call.
-pub(in crate::execute) const GAP: u64 = 8192;
 
 /// Carries out pieces, with a buffer that is used again.
 pub(in crate::execute) struct Worker {
@@ -37,15 +27,15 @@ pub(in crate::execute) struct Worker {
     stretch: Vec<u8>,
     /// Largest stretch, in bytes.
     limit: u64,
-    /// Largest gap that is read through, in bytes.
-    gap: u64,
+    /// How the source likes to be read.
+    hints: Hints,
     /// Elements so far that were computed from finite ones and are infinite or NaN.
     pub(in crate::execute) overflowed: u64,
 }
 
 impl Worker {
-    pub(in crate::execute) fn new(limit: u64, gap: u64) -> Self {
-        Self { stretch: Vec::new(), limit: limit.max(8), gap, overflowed: 0 }
+    pub(in crate::execute) fn new(limit: u64, hints: Hints) -> Self {
+        Self { stretch: Vec::new(), limit: limit.max(8), hints, overflowed: 0 }
     }
 
     /// Writes the elements of a piece, of `size` bytes each, to `out`, whose first element is the
@@ -108,7 +98,7 @@ impl Worker {
     ) -> Result<()> {
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
-        if let Some(bytes) = leaves.bytes(leaf.node) {
+        if let Some(bytes) = leaves.bytes(leaf) {
             if nibbles {
                 let last: u64 = lane.offset
                     + dims
@@ -143,7 +133,7 @@ impl Worker {
         let mut span = 1u64;
         for k in order {
             let stride = lane.strides[k];
-            if stride.saturating_sub(span).saturating_mul(size) > self.gap {
+            if stride.saturating_sub(span).saturating_mul(size) > self.hints.gap {
                 break;
             }
             let fit = limit
@@ -158,8 +148,9 @@ impl Worker {
         }
         // Where the stretches don't lie as they are wanted, some are read side by side and put in
         // order together: a line of the cache then gets all of its elements at once, not one from
-        // each stretch.
-        let beside = match (nibbles, is_run(&steps, &lane.strides, strides)) {
+        // each stretch. And a store that answers many requests at once is asked for many.
+        let alone = self.hints.ranges <= 1 && is_run(&steps, &lane.strides, strides);
+        let beside = match (nibbles, alone) {
             (false, false) => (0..dims.len())
                 .filter(|k| steps[*k] == 1 && dims[*k] > 1)
                 .min_by_key(|k| strides[*k]),
@@ -185,7 +176,7 @@ impl Worker {
             if nibbles {
                 let (first, last) = (from / 2, (from + span - 1) / 2);
                 let stretch = sized(&mut self.stretch, bytes_of(last - first + 1, 1)?);
-                leaves.read(leaf.node, first, stretch)?;
+                leaves.read(leaf, &mut [(first, &mut *stretch)])?;
                 let codes = halves(stretch);
                 strided::copy(
                     &part,
@@ -199,19 +190,20 @@ impl Worker {
             } else if let Some(k) = beside {
                 let row = bytes_of(span, size)?;
                 let block = sized(&mut self.stretch, bytes_of(span * part[k], size)?);
-                for (i, bytes) in (0u64..).zip(block.chunks_exact_mut(row.max(1))) {
-                    leaves.read(leaf.node, (from + i * lane.strides[k]) * size, bytes)?;
-                }
+                let rows = (0u64..).zip(block.chunks_exact_mut(row.max(1)));
+                let mut rows: Vec<(u64, &mut [u8])> =
+                    rows.map(|(i, bytes)| ((from + i * lane.strides[k]) * size, bytes)).collect();
+                leaves.read(leaf, &mut rows)?;
                 let mut compact = lane.strides.clone();
                 compact[k] = span;
                 strided::copy(&part, bytes_of(1, size)?, block, &compact, out, strides)
                     .ok_or_else(outside)?;
             } else if is_run(&part, &lane.strides, strides) {
                 let out = out.get_mut(..bytes_of(span, size)?).ok_or_else(outside)?;
-                leaves.read(leaf.node, from * size, out)?;
+                leaves.read(leaf, &mut [(from * size, out)])?;
             } else {
                 let stretch = sized(&mut self.stretch, bytes_of(span, size)?);
-                leaves.read(leaf.node, from * size, stretch)?;
+                leaves.read(leaf, &mut [(from * size, &mut *stretch)])?;
                 strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides)
                     .ok_or_else(outside)?;
             }

@@ -22,7 +22,7 @@ use super::report::peak_memory;
 use super::write::{Ties, carried, kept};
 use super::{FileLanes, Lane, Report, not_cancelled};
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::fuse::compile::{Layout, compile};
+use crate::execute::fuse::compile::{Layout, RowMajor, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::key::Key;
 use crate::plan::{Op, Plan};
@@ -64,7 +64,7 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     }
     let mut report = Report::default();
     let kept = kept(plan, options.ties);
-    let program = compile(plan, &kept, MAX_PIECES)?;
+    let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let rows = rows(plan, source, &kept, &program.layouts, &mut report)?;
     let metadata = metadata(plan, source, options);
     let mut patches = Vec::new();

@@ -12,15 +12,15 @@ use indexmap::IndexMap;
 use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::fuse::compile::{Layout, Value, compile};
-use crate::execute::fuse::gather::{GAP, Leaves, Worker, bytes_of, outside};
+use crate::execute::fuse::compile::{AsStored, Layout, Leaf, Value, compile};
+use crate::execute::fuse::gather::{Leaves, Worker, bytes_of, outside};
 use crate::execute::fuse::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
 use crate::execute::fuse::tile::tiles;
 use crate::execute::{Report, naive, not_cancelled};
 use crate::key::{Key, natural_order};
 use crate::plan::{NodeId, Op, Plan};
-use crate::store::Store;
-use crate::tensor::{Dtype, Storage, TensorInfo, TensorView};
+use crate::store::{Boxes, Hints, Range, Store};
+use crate::tensor::{Storage, TensorView};
 pub use sharing::{Sharing, sharing};
 
 /// A plan carried out in memory.
@@ -79,47 +79,37 @@ pub(super) fn views_within(
     cancel: Option<&AtomicBool>,
 ) -> Result<Views> {
     let all: Vec<usize> = (0..plan.targets.len()).collect();
-    let program = compile(plan, &all, limit)?;
-    let mut leaves = Mapped::default();
+    let program = compile(plan, &AsStored(source), &all, limit)?;
     let mut report = Report::default();
+    let mut leaves = InMemory::of(plan, source, program.leaves())?;
+    report.bytes_read = leaves.read;
     for node in &program.temporaries {
         not_cancelled(cancel)?;
         let (bytes, overflowed) = naive::evaluate_counting(plan, source, *node)?;
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;
-        let view = TensorView::contiguous(Storage::new(bytes), plan.node(*node).info.clone(), 0)?;
-        leaves.views.insert(*node, view);
-        leaves.temporaries.insert(*node, overflowed);
+        let leaf = Leaf { node: *node, part: None, dtype: plan.node(*node).info.dtype };
+        leaves.places.insert((leaf.node, leaf.part), (Storage::new(bytes), 0));
+        leaves.overflowed.insert(*node, overflowed);
     }
     // One for each node: targets that share a node share the tensor.
     let mut nodes: BTreeMap<NodeId, (Arc<Layout>, &Key)> = BTreeMap::new();
     for (target, layout) in plan.targets.iter().zip(&program.layouts) {
         nodes.entry(target.node).or_insert((layout.clone(), &target.key));
-        for leaf in layout.pieces.iter().flat_map(|piece| &piece.value.leaves) {
-            if let Op::Source { key } = &plan.node(leaf.node).op
-                && !leaves.views.contains_key(&leaf.node)
-            {
-                leaves
-                    .views
-                    .insert(leaf.node, source_view(source, key, &plan.node(leaf.node).info)?);
-            }
-        }
     }
     let made: Vec<(NodeId, Made)> = nodes
         .par_iter()
         .map(|(node, (layout, key))| {
             Ok((
                 *node,
-                tensor(layout, &leaves, limit, cancel)
-                    .map_err(|error| error.at_key(key.as_str()))?,
+                tensor(layout, &leaves, cancel).map_err(|error| error.at_key(key.as_str()))?,
             ))
         })
         .collect::<Result<_>>()?;
     let made: BTreeMap<NodeId, Made> = made.into_iter().collect();
     for (node, (layout, key)) in &nodes {
         let computed = made.get(node).map_or(0, |made| made.overflowed);
-        report
-            .overflow(key, computed.saturating_add(layout.overflowed_before(&leaves.temporaries)));
+        report.overflow(key, computed.saturating_add(layout.overflowed_before(&leaves.overflowed)));
     }
     let mut seen = BTreeSet::new();
     let mut tensors = IndexMap::with_capacity(plan.targets.len());
@@ -143,12 +133,6 @@ pub(super) fn views_within(
     Ok(Views { tensors, report })
 }
 
-/// A source as a view, which must be what the plan says.
-fn source_view(source: &dyn Store, key: &Key, info: &TensorInfo) -> Result<TensorView> {
-    naive::matches_header(source, key, info)?;
-    source.view(key)
-}
-
 struct Made {
     view: TensorView,
     aliased: bool,
@@ -158,52 +142,24 @@ struct Made {
     overflowed: u64,
 }
 
-fn tensor(
-    layout: &Layout,
-    leaves: &Mapped,
-    limit: usize,
-    cancel: Option<&AtomicBool>,
-) -> Result<Made> {
+fn tensor(layout: &Layout, leaves: &InMemory, cancel: Option<&AtomicBool>) -> Result<Made> {
     not_cancelled(cancel)?;
-    let mut copies = Mapped::default();
-    let pieces = match settle(layout, leaves, limit)? {
-        Some(pieces) => {
-            if let Some(view) = alias(layout, &pieces, leaves)? {
-                // A temporary is nobody's storage but this target's, and as good a home as a copy;
-                // but it was made.
-                let leaf = pieces.first().map(|piece| piece.value.leaves[0].node);
-                let aliased = leaf.is_none_or(|node| !leaves.temporaries.contains_key(&node));
-                return Ok(Made { view, aliased, moved_only: aliased, read: 0, overflowed: 0 });
-            }
-            pieces
-        }
-        None => {
-            // Strides that can't be followed: the sources are made row-major first.
-            for leaf in layout.pieces.iter().flat_map(|piece| &piece.value.leaves) {
-                let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
-                if let (false, Entry::Vacant(slot)) =
-                    (view.is_contiguous(), copies.views.entry(leaf.node))
-                {
-                    slot.insert(TensorView::contiguous(
-                        Storage::new(view.to_vec()),
-                        view.info().clone(),
-                        0,
-                    )?);
-                }
-            }
-            layout.pieces.clone()
-        }
-    };
-    let both = Both(&copies, leaves);
+    if let Some(view) = alias(layout, leaves)? {
+        // A temporary is nobody's storage but this target's, and as good a home as a copy; but it
+        // was made.
+        let aliased =
+            layout.pieces.first().is_none_or(|piece| piece.value.leaves[0].part.is_some());
+        return Ok(Made { view, aliased, moved_only: aliased, read: 0, overflowed: 0 });
+    }
     let mut bytes = Vec::new();
     let len = bytes_of(layout.numel, layout.size)?;
     bytes.try_reserve_exact(len).map_err(|_| {
         Error::new(ErrorKind::Limit, format!("no memory for a tensor of {}", layout.info))
     })?;
     bytes.resize(len, 0);
-    let mut worker = Worker::new(TILE, GAP);
+    let mut worker = Worker::new(TILE, Hints::LOCAL);
     let mut read = 0;
-    for piece in &pieces {
+    for piece in &layout.pieces {
         // Moves need no buffer of their own; values are computed tile by tile.
         let parts = if piece.value.is_copy() {
             vec![piece.clone()]
@@ -220,7 +176,7 @@ fn tensor(
                 .sum::<u64>();
             let out =
                 bytes.get_mut(bytes_of(part.target.offset, layout.size)?..).ok_or_else(outside)?;
-            worker.place(&part, layout.size, &both, out, &part.target.strides)?;
+            worker.place(&part, layout.size, leaves, out, &part.target.strides)?;
         }
     }
     let view = TensorView::contiguous(Storage::new(bytes), layout.info.clone(), 0)?;
@@ -234,54 +190,21 @@ fn tensor(
     })
 }
 
-/// The pieces of a layout, which address row-major sources, with the strides that the sources have.
-/// `None` if that takes too many pieces.
-fn settle(layout: &Layout, leaves: &Mapped, limit: usize) -> Result<Option<Vec<Piece<Value>>>> {
-    let mut out = Vec::with_capacity(layout.pieces.len());
-    for piece in &layout.pieces {
-        let mut settled = vec![piece.clone()];
-        for (operand, leaf) in piece.value.leaves.iter().enumerate() {
-            let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
-            if view.is_contiguous() {
-                continue;
-            }
-            let axes = Axes::new(view.shape());
-            let mut refined = Vec::new();
-            // Half bytes are counted in other steps than their source.
-            let half = leaf.dtype == Dtype::F4;
-            let refine = |piece: Piece<Value>| {
-                refine(piece, Which::Operand(operand), &axes, &mut refined, limit)
-            };
-            if half || settled.into_iter().try_for_each(refine).is_none() {
-                return Ok(None);
-            }
-            for piece in &mut refined {
-                piece.operands[operand] =
-                    axes.moved(&piece.operands[operand], view.strides(), |_, at| at);
-                piece.coalesce();
-            }
-            settled = refined;
-        }
-        out.extend(settled);
-    }
-    Ok(Some(out))
-}
-
 /// The target as a view of its source, if it is one.
-fn alias(layout: &Layout, pieces: &[Piece<Value>], leaves: &Mapped) -> Result<Option<TensorView>> {
-    let [piece] = pieces else { return Ok(None) };
+fn alias(layout: &Layout, leaves: &InMemory) -> Result<Option<TensorView>> {
+    let [piece] = &layout.pieces[..] else { return Ok(None) };
     if !piece.value.is_copy() {
         return Ok(None);
     }
     let leaf = piece.value.leaves[0];
-    let view = leaves.views.get(&leaf.node).ok_or_else(outside)?;
+    let (storage, first) = leaves.places.get(&(leaf.node, leaf.part)).ok_or_else(outside)?;
     let Some(Lane { offset, strides }) = affine(layout, piece) else { return Ok(None) };
     let size = u64::from(leaf.dtype.bits()).max(8);
     let offset = offset
         .checked_mul(size)
-        .and_then(|bits| bits.checked_add(view.offset_bits()))
+        .and_then(|bits| bits.checked_add(first.checked_mul(8)?))
         .ok_or_else(outside)?;
-    TensorView::strided(view.storage().clone(), layout.info.clone(), strides, offset).map(Some)
+    TensorView::strided(storage.clone(), layout.info.clone(), strides, offset).map(Some)
 }
 
 /// The operand's lane with one stride for each dimension of the target's shape, if there is one.
@@ -316,21 +239,58 @@ pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
 
 /// Leaves that are mapped or in memory.
 #[derive(Default)]
-struct Mapped {
-    views: BTreeMap<NodeId, TensorView>,
-    /// Which of them were made here, and how many elements overflowed in making them.
-    temporaries: BTreeMap<NodeId, u64>,
+struct InMemory {
+    /// By node and box: the storage, and the first byte in it.
+    places: BTreeMap<(NodeId, Option<u32>), (Storage, u64)>,
+    /// Bytes that were read, since the store has no storage to share.
+    read: u64,
+    /// How many elements overflowed in each temporary.
+    overflowed: BTreeMap<NodeId, u64>,
 }
 
-struct Both<'a>(&'a Mapped, &'a Mapped);
+impl InMemory {
+    /// The boxes of sources that pieces read.
+    fn of(plan: &Plan, source: &dyn Store, leaves: impl Iterator<Item = Leaf>) -> Result<Self> {
+        let mut found = Self::default();
+        let mut boxes: BTreeMap<NodeId, Boxes> = BTreeMap::new();
+        for leaf in leaves {
+            let (Op::Source { key }, Some(part)) = (&plan.node(leaf.node).op, leaf.part) else {
+                continue;
+            };
+            let Entry::Vacant(place) = found.places.entry((leaf.node, leaf.part)) else { continue };
+            let boxes = match boxes.entry(leaf.node) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(source.boxes(key)?),
+            };
+            let part = boxes.get(part as usize).ok_or_else(outside)?;
+            let at = |error: Error| error.at_key(key.as_str());
+            match source.storages() {
+                Some(storages) => {
+                    place.insert((storages.storage(part.blob).map_err(at)?, part.offset));
+                }
+                // Nothing to share: the box is read, from its first to its last element.
+                None => {
+                    let span = part.span().ok_or_else(outside)?;
+                    let bits = span.checked_mul(u64::from(boxes.info().dtype.bits()));
+                    let mut bytes = vec![0; bytes_of(bits.ok_or_else(outside)?.div_ceil(8), 1)?];
+                    let range = Range { blob: part.blob, offset: part.offset, buffer: &mut bytes };
+                    source.read(&mut [range]).map_err(at)?;
+                    found.read = found.read.saturating_add(bytes.len() as u64);
+                    place.insert((Storage::new(bytes), 0));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
 
-impl Leaves for Both<'_> {
-    fn read(&self, _: NodeId, _: u64, _: &mut [u8]) -> Result<()> {
+impl Leaves for InMemory {
+    fn read(&self, _: Leaf, _: &mut [(u64, &mut [u8])]) -> Result<()> {
         Err(outside())
     }
 
-    fn bytes(&self, leaf: NodeId) -> Option<&[u8]> {
-        let view = self.0.views.get(&leaf).or_else(|| self.1.views.get(&leaf))?;
-        view.storage().bytes().get(usize::try_from(view.offset_bits() / 8).ok()?..)
+    fn bytes(&self, leaf: Leaf) -> Option<&[u8]> {
+        let (storage, first) = self.places.get(&(leaf.node, leaf.part))?;
+        storage.bytes().get(usize::try_from(*first).ok()?..)
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::affine;
 use crate::error::Result;
-use crate::execute::fuse::compile::compile;
+use crate::execute::fuse::compile::{RowMajor, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::Plan;
 
@@ -29,7 +29,7 @@ pub fn sharing(plan: &Plan, target: usize) -> Result<Option<Sharing>> {
     if target >= plan.targets.len() {
         return Ok(None);
     }
-    let program = compile(plan, &[target], MAX_PIECES)?;
+    let program = compile(plan, &RowMajor, &[target], MAX_PIECES)?;
     let Some(layout) = program.layouts.first() else { return Ok(None) };
     let is_view = match &layout.pieces[..] {
         [piece] => piece.value.is_copy() && affine(layout, piece).is_some(),

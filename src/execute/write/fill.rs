@@ -31,7 +31,7 @@ const MOST: u64 = 24 << 20;
 /// If reading, computing or writing fails, or the run is cancelled.
 pub(super) fn fill(prepared: &Prepared<'_>, begun: &mut Begun, report: &mut Report) -> Result<()> {
     let Prepared { options, shards, .. } = prepared;
-    let mut leaves = StoreLeaves::new(prepared.plan, prepared.source);
+    let mut leaves = StoreLeaves::new(prepared.plan, prepared.source, prepared.program.leaves())?;
     let before = evaluate(prepared, &begun.todo, &mut leaves, report)?;
     let total = needed(prepared, &begun.todo)
         .fold(0u64, |sum, layout| sum.saturating_add(layout.numel * layout.size));
@@ -77,6 +77,7 @@ fn evaluate(
     let used: BTreeSet<NodeId> = needed(prepared, shards)
         .flat_map(|layout| &layout.pieces)
         .flat_map(|piece| &piece.value.leaves)
+        .filter(|leaf| leaf.part.is_none())
         .map(|leaf| leaf.node)
         .collect();
     let mut before = BTreeMap::new();

@@ -12,7 +12,7 @@ mod begin;
 mod copy;
 mod fill;
 mod finished;
-mod leaves;
+pub(super) mod leaves;
 mod options;
 mod place;
 mod portion;

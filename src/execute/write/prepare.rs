@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::WriteOptions;
 use super::leaves::StoreLeaves;
@@ -12,10 +11,9 @@ use super::shards::{self, Shards, Written, lay_out};
 use super::share::{can_share, phases};
 use super::tied::{kept, metadata};
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::fuse::compile::{Layout, Program, compile};
+use crate::execute::fuse::compile::{AsStored, Program, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
-use crate::execute::naive;
-use crate::plan::{Op, Plan};
+use crate::plan::Plan;
 use crate::store::{Identity, Store};
 
 /// What is to be written, and where.
@@ -65,9 +63,8 @@ pub(super) fn prepare<'a>(
         return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key")
             .in_file(out));
     }
-    let program = compile(plan, &targets, MAX_PIECES)?;
+    let program = compile(plan, &AsStored(source), &targets, MAX_PIECES)?;
     each_key_once(plan)?;
-    check_sources(plan, source, &program.layouts)?;
     let metadata = metadata(plan, source, &options.metadata, options.ties);
     let tensors = shards::written(plan, &targets);
     let limit = if is_file || options.single { None } else { options.max_shard_size };
@@ -76,7 +73,7 @@ pub(super) fn prepare<'a>(
         .and_then(|name| name.to_str())
         .filter(|_| is_file)
         .unwrap_or("model.safetensors");
-    let leaves = StoreLeaves::new(plan, source);
+    let leaves = StoreLeaves::new(plan, source, program.leaves())?;
     let share = can_share(&leaves, &program.layouts, spot.parent())?;
     let phases =
         |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
@@ -109,17 +106,6 @@ fn each_key_once(plan: &Plan) -> Result<()> {
             .at_key(twice.key.as_str())),
         None => Ok(()),
     }
-}
-
-fn check_sources(plan: &Plan, source: &dyn Store, layouts: &[Arc<Layout>]) -> Result<()> {
-    for leaf in
-        layouts.iter().flat_map(|layout| &layout.pieces).flat_map(|piece| &piece.value.leaves)
-    {
-        if let Op::Source { key } = &plan.node(leaf.node).op {
-            naive::matches_header(source, key, &plan.node(leaf.node).info)?;
-        }
-    }
-    Ok(())
 }
 
 /// What a run does, as text: equal for runs whose results are equal, so that one may continue what

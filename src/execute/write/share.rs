@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::copy;
-use super::leaves::StoreLeaves;
+use super::leaves::{FileLeaves as _, StoreLeaves};
 use crate::error::Result;
 use crate::execute::fuse::compile::{Layout, Value};
-use crate::execute::fuse::gather::Leaves as _;
 use crate::execute::fuse::layout::Piece;
 
 /// Whether the source's blocks can be shared with the output: one filesystem, that can.
@@ -22,7 +21,7 @@ pub(super) fn can_share(
         .flat_map(|layout| &layout.pieces)
         .flat_map(|piece| &piece.value.leaves)
         .next();
-    let Some(extent) = first.map(|leaf| leaves.extent(leaf.node)).transpose()?.flatten() else {
+    let Some(extent) = first.map(|leaf| leaves.extent(*leaf)).transpose()?.flatten() else {
         return Ok(false);
     };
     let device =
@@ -38,7 +37,7 @@ pub(super) fn phases(leaves: &StoreLeaves<'_>, layout: Option<&Arc<Layout>>) -> 
     let run = |piece: &Piece<Value>| {
         let (leaf, lane) = (piece.value.leaves.first()?, piece.operands.first()?);
         let extent = leaves
-            .extent(leaf.node)
+            .extent(*leaf)
             .ok()
             .flatten()
             .filter(|_| piece.is_run() && piece.value.is_copy())?;

@@ -15,15 +15,16 @@ use std::sync::{Arc, Mutex};
 
 use super::Progress;
 use super::copy::{Run, join};
+use super::leaves::FileLeaves;
 use super::portion::{Portion, portions};
 use super::queue::{Batch, Queue};
 use crate::error::{Error, Result};
 use crate::execute::fuse::compile::{Layout, Value};
-use crate::execute::fuse::gather::{GAP, Leaves, Worker, bytes_of, outside, sized, width};
+use crate::execute::fuse::gather::{Worker, bytes_of, outside, sized, width};
 use crate::execute::fuse::layout::{Cut, MAX_PIECES, Piece, Which, clip};
 use crate::execute::fuse::tile;
 use crate::execute::not_cancelled;
-use crate::store::Extent;
+use crate::store::{Extent, Hints};
 use crate::tensor::Shape;
 
 /// Runs of a piece in the target that are at least so long, in bytes, are written one by one.
@@ -66,13 +67,13 @@ impl OutFile {
 
 /// What all jobs of a run share.
 pub(in crate::execute) struct Pool<'a> {
-    pub(in crate::execute) leaves: &'a dyn Leaves,
+    pub(in crate::execute) leaves: &'a dyn FileLeaves,
     /// Bytes that one thread may hold: a stretch of what is read, and a tile of what is written.
     pub(in crate::execute) budget: u64,
     pub(in crate::execute) cancel: Option<&'a AtomicBool>,
     pub(in crate::execute) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
     pub(in crate::execute) total: u64,
-    pub(in crate::execute) gap: u64,
+    pub(in crate::execute) hints: Hints,
     pub(in crate::execute) long_run: u64,
     pub(in crate::execute) written: AtomicU64,
     /// Of those, what the system copied between files.
@@ -104,16 +105,16 @@ impl Work<'_> {
 }
 
 impl<'a> Pool<'a> {
-    pub(in crate::execute) fn new(leaves: &'a dyn Leaves, budget: u64, total: u64) -> Self {
+    pub(in crate::execute) fn new(leaves: &'a dyn FileLeaves, budget: u64, total: u64) -> Self {
         let [written, copied, shared] = [0; 3].map(AtomicU64::new);
-        let (gap, long_run) = (GAP, LONG_RUN);
+        let (hints, long_run) = (leaves.hints(), LONG_RUN);
         Self {
             leaves,
             budget,
             cancel: None,
             progress: None,
             total,
-            gap,
+            hints,
             long_run,
             written,
             copied,
@@ -155,7 +156,7 @@ impl<'a> Pool<'a> {
 
     /// Does jobs until there are none.
     fn worker(&self, firsts: &[(u64, &Work<'_>)], queue: &Queue, own: usize) -> Result<()> {
-        let (mut worker, mut buffer) = (Worker::new(stretch(self.budget), self.gap), Vec::new());
+        let (mut worker, mut buffer) = (Worker::new(stretch(self.budget), self.hints), Vec::new());
         while let Some(job) = queue.next(own) {
             not_cancelled(self.cancel)?;
             let at = firsts.partition_point(|(first, ..)| *first <= job);
@@ -224,7 +225,7 @@ impl<'a> Pool<'a> {
         let Some((leaf, lane)) = piece.value.leaves.first().zip(piece.operands.first()) else {
             return Ok(None);
         };
-        let extent = self.leaves.extent(leaf.node)?;
+        let extent = self.leaves.extent(*leaf)?;
         Ok(extent.map(|extent| {
             (
                 extent.path,
@@ -250,7 +251,7 @@ impl<'a> Pool<'a> {
         if leaf.dtype == crate::tensor::Dtype::F4 || width(leaf.dtype) != size {
             return Ok(None);
         }
-        let Some(extent) = self.leaves.extent(leaf.node)? else { return Ok(None) };
+        let Some(extent) = self.leaves.extent(*leaf)? else { return Ok(None) };
         let (from, len) = (
             lane.offset.checked_mul(size).ok_or_else(outside)?,
             piece.volume().checked_mul(size).ok_or_else(outside)?,

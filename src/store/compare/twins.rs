@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::equal::tensors_equal;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::key::{Key, natural_order};
-use crate::store::Store;
+use crate::store::{Blob, Boxes, Store};
 use crate::tensor::TensorInfo;
 
 /// Keys whose tensors are equal.
@@ -37,34 +37,36 @@ const STRETCH: u64 = 1 << 20;
 /// in memory. Tensors without elements lie nowhere.
 ///
 /// # Errors
-/// If a tensor in memory can't be viewed.
+/// If the store can't tell where a tensor lies; one that has no bytes at all is passed over.
 pub fn same_place(source: &dyn Store) -> Result<Vec<Vec<Key>>> {
-    let mut groups: IndexMap<(u32, u64, u64, &TensorInfo), Vec<Key>> = IndexMap::new();
-    let mut in_memory: IndexMap<usize, Vec<(Key, crate::tensor::TensorView)>> = IndexMap::new();
+    // By where the first element lies, and what the tensor is.
+    type Stored = Vec<(Key, Boxes)>;
+    let mut groups: IndexMap<(Blob, u64, &TensorInfo), Stored> = IndexMap::new();
     for (key, entry) in &source.header().tensors {
         if entry.info.nbytes() == Some(0) {
             continue;
         }
-        if let Some(place) = entry.location {
-            groups
-                .entry((place.file, place.offset, place.len, &entry.info))
-                .or_default()
-                .push(key.clone());
-        } else if let Ok(view) = source.view(key) {
-            // A manifest has nothing to view.
-            in_memory.entry(view.data_ptr() as usize).or_default().push((key.clone(), view));
+        let boxes = match source.boxes(key) {
+            Ok(boxes) => boxes,
+            // A manifest has no bytes, which lie nowhere.
+            Err(error) if error.kind() == ErrorKind::Unsupported => continue,
+            Err(error) => return Err(error),
+        };
+        if let Some(first) = boxes.get(0) {
+            let group = groups.entry((first.blob, first.offset, &entry.info)).or_default();
+            group.push((key.clone(), boxes));
         }
     }
-    let mut found: Vec<Vec<Key>> = groups.into_values().collect();
-    for (_, views) in in_memory {
-        let mut parts: Vec<Vec<(Key, crate::tensor::TensorView)>> = Vec::new();
-        for (key, view) in views {
-            match parts
-                .iter_mut()
-                .find(|part| part.first().is_some_and(|(_, first)| first.same_tensor(&view)))
-            {
-                Some(part) => part.push((key, view)),
-                None => parts.push(vec![(key, view)]),
+    let mut found: Vec<Vec<Key>> = Vec::new();
+    for (_, stored) in groups {
+        let mut parts: Vec<Stored> = Vec::new();
+        for (key, boxes) in stored {
+            let same = |part: &&mut Stored| {
+                part.first().is_some_and(|(_, first)| first.same_place(&boxes))
+            };
+            match parts.iter_mut().find(same) {
+                Some(part) => part.push((key, boxes)),
+                None => parts.push(vec![(key, boxes)]),
             }
         }
         found.extend(parts.into_iter().map(|part| part.into_iter().map(|(key, _)| key).collect()));

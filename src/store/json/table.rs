@@ -305,7 +305,7 @@ impl Visitor<'_> for DtypeNameVisitor {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<DtypeName, E> {
-        Ok(DtypeName(text.parse().map_err(|()| text.to_owned())))
+        Ok(DtypeName(text.parse().map_err(|_| text.to_owned())))
     }
 }
 

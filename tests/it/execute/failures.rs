@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use regraft::error::{Error, ErrorKind, Result};
+use regraft::error::{Error, ErrorKind};
 use regraft::execute::{Progress, WriteOptions, write};
 use regraft::plan::Plan;
-use regraft::store::{Extent, Identity, StateDict, Store};
-use regraft::tensor::{Dtype, Header, TensorView};
+use regraft::store::StateDict;
+use regraft::tensor::Dtype;
 
+use super::over::Over;
 use super::{Build, dict, names};
 
 fn simple() -> (StateDict, Plan) {
@@ -149,49 +150,21 @@ fn cancelling_midway_leaves_nothing() {
     }
 }
 
-/// A store that fails in the middle of a tensor, as a truncated file does.
-struct Broken(StateDict);
-
-impl Store for Broken {
-    fn header(&self) -> &Header {
-        self.0.header()
-    }
-
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        if key == "b" && offset + buffer.len() as u64 > 600_000 {
-            return Err(Error::io(
-                "cannot read",
-                "model.safetensors",
-                std::io::ErrorKind::UnexpectedEof.into(),
-            ));
-        }
-        self.0.read_at(key, offset, buffer)
-    }
-
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
-        self.0.extent(key)
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.0.identity()
-    }
-
-    fn unchanged(&self) -> Result<()> {
-        self.0.unchanged()
-    }
-
-    fn view(&self, key: &str) -> Result<TensorView> {
-        self.0.view(key)
-    }
-}
-
 #[test]
 fn a_read_error_names_file_and_key_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let (store, plan) = simple();
+    // In the middle of a tensor, as a truncated file fails.
+    let reading = |key: &str, offset: u64, len: usize| {
+        if key == "b" && offset + len as u64 > 600_000 {
+            let why = std::io::ErrorKind::UnexpectedEof.into();
+            return Err(Error::io("cannot read", "model.safetensors", why));
+        }
+        Ok(())
+    };
+    let broken = Over { reading: &reading, ..Over::new(&store) };
     let error =
-        write(&plan, &Broken(store), &directory.path().join("out"), &WriteOptions::default())
-            .unwrap_err();
+        write(&plan, &broken, &directory.path().join("out"), &WriteOptions::default()).unwrap_err();
     assert_eq!(
         (error.kind(), error.key(), error.file()),
         (ErrorKind::Io, Some("b"), Some(Path::new("model.safetensors")))

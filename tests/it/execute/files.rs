@@ -5,43 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Mutex;
 
-use regraft::error::Result;
 use regraft::execute::{Progress, Report, Ties, WriteOptions, naive, write};
 use regraft::plan::{Op, Plan};
-use regraft::store::{Extent, Identity, OpenOptions, StateDict, Store, open};
-use regraft::tensor::{Dtype, Header, TensorInfo, TensorView};
+use regraft::store::{OpenOptions, StateDict, Store, open};
+use regraft::tensor::{Dtype, TensorInfo};
 
+use super::over::Over;
 use super::{Build, dict, names};
-
-/// A store that notes which bytes are read.
-struct Noted(StateDict, Mutex<Vec<(String, u64)>>);
-
-impl Store for Noted {
-    fn header(&self) -> &Header {
-        self.0.header()
-    }
-
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.1.lock().unwrap().push((key.to_owned(), buffer.len() as u64));
-        self.0.read_at(key, offset, buffer)
-    }
-
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
-        self.0.extent(key)
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.0.identity()
-    }
-
-    fn unchanged(&self) -> Result<()> {
-        self.0.unchanged()
-    }
-
-    fn view(&self, _: &str) -> Result<TensorView> {
-        panic!("files are read, not mapped")
-    }
-}
 
 /// Every key of a directory or file, read by the safetensors crate: dtype and shape as text, and
 /// bytes.
@@ -151,18 +121,22 @@ fn large_tensors_are_streamed_within_any_budget_to_the_same_bytes() {
 
 #[test]
 fn only_what_is_needed_is_read() {
-    let store = Noted(
-        dict(&[("a", Dtype::F32, &[1000, 10]), ("b", Dtype::F32, &[1000, 10])]),
-        Mutex::default(),
-    );
+    let store = dict(&[("a", Dtype::F32, &[1000, 10]), ("b", Dtype::F32, &[1000, 10])]);
+    let noted = Mutex::new(Vec::new());
+    let reading = |key: &str, _: u64, len: usize| {
+        noted.lock().unwrap().push((key.to_owned(), len));
+        Ok(())
+    };
+    let viewing = || panic!("files are read, not mapped");
+    let through = Over { reading: &reading, viewing: &viewing, ..Over::new(&store) };
     let mut build = Build::default();
-    let a = build.source(&store.0, "a");
+    let a = build.source(&store, "a");
     let rows = build.narrow(a, 0, 100, 50);
     build.target("rows", rows);
     let directory = tempfile::tempdir().unwrap();
     let report =
-        write(&build.0, &store, &directory.path().join("out"), &WriteOptions::default()).unwrap();
-    assert_eq!(*store.1.lock().unwrap(), [("a".to_owned(), 2000)]);
+        write(&build.0, &through, &directory.path().join("out"), &WriteOptions::default()).unwrap();
+    assert_eq!(*noted.lock().unwrap(), [("a".to_owned(), 2000)]);
     assert_eq!((report.bytes_read, report.bytes_copied), (2000, 2000));
 }
 

@@ -5,51 +5,14 @@ use std::process::Command;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
-use regraft::error::{ErrorKind, Result};
+use regraft::error::ErrorKind;
 use regraft::execute::{Progress, Rank, WriteOptions, write};
 use regraft::plan::Op;
-use regraft::store::{Counted, Extent, Identity, OpenOptions, StateDict, Store, open};
-use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
+use regraft::store::{Counted, Identity, OpenOptions, StateDict, open};
+use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
+use super::over::Over;
 use super::{Build, names, noise};
-
-/// Tensors in memory that say what they are. When the last is read, the temporary directory is
-/// copied, as if the run had been killed there.
-struct Known<'a> {
-    dict: StateDict,
-    name: Option<&'a str>,
-    directory: &'a Path,
-    copy: Once,
-}
-
-impl Store for Known<'_> {
-    fn header(&self) -> &Header {
-        self.dict.header()
-    }
-
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        if key == "z" {
-            self.copy.call_once(|| leave_behind(self.directory));
-        }
-        self.dict.read_at(key, offset, buffer)
-    }
-
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
-        self.dict.extent(key)
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.name.map(|name| Identity::of(&name).unwrap())
-    }
-
-    fn unchanged(&self) -> Result<()> {
-        self.dict.unchanged()
-    }
-
-    fn view(&self, key: &str) -> Result<TensorView> {
-        self.dict.view(key)
-    }
-}
 
 /// Copies what a run has made so far, once its first file is finished.
 fn leave_behind(directory: &Path) {
@@ -94,32 +57,37 @@ fn dict(seed: u64) -> StateDict {
 fn resumed(first: Option<&str>, second: Option<&str>) -> (u64, bool) {
     let place = tempfile::tempdir().unwrap();
     let (out, scratch) = (place.path().join("out"), tempfile::tempdir().unwrap());
-    let store = |seed: u64, name| Known {
-        dict: dict(seed),
-        name,
-        directory: place.path(),
-        copy: Once::new(),
+    let (one, other) = (dict(1), dict(100));
+    let known = |name: Option<&str>| name.map(|name| Identity::of(&name).unwrap());
+    // When the last tensor is read, the temporary directory is copied, as if the run had been
+    // killed there.
+    let copy = Once::new();
+    let reading = |key: &str, _: u64, _: usize| {
+        if key == "z" {
+            copy.call_once(|| leave_behind(place.path()));
+        }
+        Ok(())
     };
-    let (one, other) = (store(1, first), store(100, second));
     let mut build = Build::default();
     for key in ["a", "z"] {
-        let node = build.source(&one.dict, key);
+        let node = build.source(&one, key);
         build.target(key, node);
     }
     // A file for each tensor.
     let options =
         WriteOptions { max_shard_size: Some(64), resume: true, ..WriteOptions::default() };
-    write(&build.0, &one, &out, &options).unwrap();
+    let killed = Over { identity: known(first), reading: &reading, ..Over::new(&one) };
+    write(&build.0, &killed, &out, &options).unwrap();
     std::fs::rename(&out, scratch.path().join("out")).unwrap();
     assert!(place.path().join(".out.regraft-killed").exists());
-    other.copy.call_once(|| {});
-    let report = write(&build.0, &Counted::new(&other), &out, &options).unwrap();
+    let again = Over { identity: known(second), ..Over::new(&other) };
+    let report = write(&build.0, &Counted::new(&again), &out, &options).unwrap();
     let mut bytes = Vec::new();
     for name in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"] {
         bytes.extend(std::fs::read(out.join(name)).unwrap().split_off(8));
     }
     let own = ["a", "z"].iter().all(|key| {
-        let expected = other.dict.get(key).unwrap().to_vec();
+        let expected = other.get(key).unwrap().to_vec();
         bytes.windows(64).any(|window| window == expected)
     });
     assert!(

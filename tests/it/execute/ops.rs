@@ -42,7 +42,7 @@ fn next_op(shape: &mut Vec<u64>, choice: u32) -> String {
     let rank = shape.len();
     let pick = |from: usize| choice as usize / 16 % from.max(1);
     let dim = pick(rank);
-    match choice % 12 {
+    match choice % 14 {
         0 if rank > 1 => {
             let other = (dim + 1) % rank;
             shape.swap(dim, other);
@@ -77,7 +77,7 @@ fn next_op(shape: &mut Vec<u64>, choice: u32) -> String {
         8 | 9 if rank > 0 && shape[0].is_multiple_of(4) => {
             format!(
                 "rope_{}({})",
-                if choice % 12 == 8 { "halves" } else { "pairs" },
+                if choice % 14 == 8 { "halves" } else { "pairs" },
                 if pick(2) == 0 { 1 } else { 2 }
             )
         }
@@ -85,6 +85,19 @@ fn next_op(shape: &mut Vec<u64>, choice: u32) -> String {
             let from = shape[dim];
             shape[dim] += 1 + pick(3) as u64;
             format!("pad({dim}, {}, {from})", shape[dim])
+        }
+        11 if shape.contains(&1) => {
+            let dim = shape.iter().position(|size| *size == 1).unwrap();
+            shape.remove(dim);
+            // Counted from the start or, as everywhere, from the end.
+            let from_end = dim as isize - rank as isize;
+            format!("squeeze({})", if pick(2) == 0 { dim as isize } else { from_end })
+        }
+        12 => {
+            let dim = pick(rank + 1);
+            shape.insert(dim, 1);
+            let from_end = dim as isize - rank as isize - 1;
+            format!("unsqueeze({})", if choice.is_multiple_of(2) { dim as isize } else { from_end })
         }
         _ => {
             let before = shape.clone();
@@ -176,6 +189,32 @@ fn permute_names_where_each_dimension_comes_from() {
         }
     }
     assert_eq!(places("permute(2, 0, 1)", &[2, 3, 4]), expected);
+}
+
+/// As numpy's `squeeze(axis)` and `expand_dims(axis)` do: the elements stay in their order, and an
+/// axis counts in what it is taken from, a new one in the result.
+#[test]
+fn squeeze_and_unsqueeze_are_those_of_numpy() {
+    let shape_of = |op: &str, shape: &[u64]| -> Vec<u64> {
+        let rules = compile(&format!("map \"a\" <-> \"b\" via {op}")).unwrap();
+        let source = dict([("a", counting(shape))]);
+        let there = apply(&rules, Direction::Forward, &source);
+        let back = apply(&rules, Direction::Reverse, &there);
+        let (a, b) = (source.get("a").unwrap(), there.get("b").unwrap());
+        assert_eq!(elements(b), elements(a), "{op}");
+        assert_eq!(back.get("a").unwrap().info(), a.info(), "{op} backwards");
+        b.shape().to_vec()
+    };
+    assert_eq!(shape_of("squeeze(2)", &[4, 3, 1]), [4, 3]);
+    assert_eq!(shape_of("squeeze(-1)", &[4, 3, 1]), [4, 3]);
+    assert_eq!(shape_of("squeeze(0)", &[1, 0]), [0]);
+    assert_eq!(shape_of("squeeze(0)", &[1]), [0u64; 0]);
+    assert_eq!(shape_of("unsqueeze(0)", &[]), [1]);
+    assert_eq!(shape_of("unsqueeze(-1)", &[]), [1]);
+    assert_eq!(shape_of("unsqueeze(1)", &[4, 3]), [4, 1, 3]);
+    assert_eq!(shape_of("unsqueeze(2)", &[4, 3]), [4, 3, 1]);
+    assert_eq!(shape_of("unsqueeze(-1)", &[4, 3]), [4, 3, 1]);
+    assert_eq!(shape_of("unsqueeze(-3)", &[4, 3]), [1, 4, 3]);
 }
 
 #[test]

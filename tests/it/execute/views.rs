@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use regraft::error::{ErrorKind, Result};
+use regraft::error::ErrorKind;
 use regraft::execute::{naive, views, views_until};
 use regraft::key::Key;
 use regraft::plan::Op;
 use regraft::store::{Equality, differing_bytes, tensors_equal};
-use regraft::store::{Extent, Identity, OpenOptions, StateDict, Store, open, safetensors_header};
-use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
+use regraft::store::{OpenOptions, StateDict, Store as _, open, safetensors_header};
+use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
+use super::over::Over;
 use super::{Build, dict};
 
 #[test]
@@ -212,36 +213,6 @@ fn a_made_tensor_is_counted_as_made() {
     assert_eq!((out.report.transformed, out.report.bytes_read), (1, 0));
 }
 
-/// A store at whose first view somebody cancels.
-struct Impatient<'a>(&'a StateDict, &'a AtomicBool);
-
-impl Store for Impatient<'_> {
-    fn header(&self) -> &Header {
-        self.0.header()
-    }
-
-    fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.0.read_at(key, offset, buffer)
-    }
-
-    fn extent(&self, key: &str) -> Result<Option<Extent<'_>>> {
-        self.0.extent(key)
-    }
-
-    fn identity(&self) -> Option<Identity> {
-        self.0.identity()
-    }
-
-    fn unchanged(&self) -> Result<()> {
-        self.0.unchanged()
-    }
-
-    fn view(&self, key: &str) -> Result<TensorView> {
-        self.1.store(true, Ordering::Relaxed);
-        self.0.view(key)
-    }
-}
-
 #[test]
 fn making_tensors_can_be_cancelled() {
     let store = dict(&[("a", Dtype::BF16, &[40, 60])]);
@@ -254,8 +225,10 @@ fn making_tensors_can_be_cancelled() {
         views_until(&build.0, &store, &cancel).unwrap().tensors["wide"].to_vec(),
         views(&build.0, &store).unwrap().tensors["wide"].to_vec()
     );
+    let first = || cancel.store(true, Ordering::Relaxed);
+    let impatient = Over { viewing: &first, ..Over::new(&store) };
     assert_eq!(
-        views_until(&build.0, &Impatient(&store, &cancel), &cancel).unwrap_err().kind(),
+        views_until(&build.0, &impatient, &cancel).unwrap_err().kind(),
         ErrorKind::Interrupted
     );
 }

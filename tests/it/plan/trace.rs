@@ -142,7 +142,7 @@ fn sides() -> impl Strategy<Value = (String, String)> {
             (format!("{x}.{{l: 0..{end}}}.{{n*}}"), format!("{y}.{{l: 0..{end}}}.{{n*}}"))
         }),
         (name(), name()).prop_map(|(x, y)| {
-            (format!("{{x: {x}=>b | c=>{y}}}.{{q**}}"), format!("{{x}}.{{q**}}"))
+            (format!("{{x: {x}=>b | c=>{y}}}.{{q**}}"), "{x}.{q**}".to_owned())
         }),
     ]
 }

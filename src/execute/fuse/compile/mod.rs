@@ -11,18 +11,48 @@ mod dequant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::layout::{Axes, Cut, Piece, Which, clip, refine, tidy};
+use super::layout::{Axes, Cut, Lane, Piece, Which, clip, refine, tidy};
 use crate::error::{Error, ErrorKind, Result};
+use crate::execute::naive::matches_header;
 use crate::execute::value::{self, Step};
+use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan};
+use crate::store::{Blob, Boxes, Store, StoredBox};
 use crate::tensor::{Dtype, TensorInfo};
 pub(in crate::execute) use consistent::check;
 use consistent::inconsistent;
 
-/// A tensor that operands read: a source, or a temporary.
+/// Where sources lie: what a store answers, or what is supposed of a plan alone.
+pub(in crate::execute) trait Stored {
+    fn boxes(&self, key: &Key, info: &TensorInfo) -> Result<Boxes>;
+}
+
+/// Each source as one run, as in a safetensors file.
+pub(in crate::execute) struct RowMajor;
+
+impl Stored for RowMajor {
+    fn boxes(&self, _: &Key, info: &TensorInfo) -> Result<Boxes> {
+        Boxes::row_major(info.clone(), Blob(0), 0)
+    }
+}
+
+/// Each source as its store has it.
+pub(in crate::execute) struct AsStored<'a>(pub(in crate::execute) &'a dyn Store);
+
+impl Stored for AsStored<'_> {
+    fn boxes(&self, key: &Key, info: &TensorInfo) -> Result<Boxes> {
+        matches_header(self.0, key, info)?;
+        self.0.boxes(key).map_err(|error| error.at_key(key.as_str()))
+    }
+}
+
+/// What operands read: a box of a source, or a temporary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::execute) struct Leaf {
     pub(in crate::execute) node: NodeId,
+    /// Which of the source's boxes, from whose first element the operand's lane counts; `None` of a
+    /// node that is evaluated whole, in row-major order.
+    pub(in crate::execute) part: Option<u32>,
     /// What the operand's lane counts. F4 counts half bytes, which are gathered one to a byte.
     pub(in crate::execute) dtype: Dtype,
 }
@@ -130,13 +160,28 @@ pub(in crate::execute) struct Program {
     pub(in crate::execute) temporaries: BTreeSet<NodeId>,
 }
 
+impl Program {
+    /// What its pieces read, each as often as pieces do.
+    pub(in crate::execute) fn leaves(&self) -> impl Iterator<Item = Leaf> {
+        self.layouts
+            .iter()
+            .flat_map(|layout| &layout.pieces)
+            .flat_map(|piece| piece.value.leaves.iter().copied())
+    }
+}
+
 /// Compiles what some targets of a plan need; a node of more than `limit` pieces becomes a
 /// temporary.
 ///
 /// # Errors
 /// If the plan is inconsistent, asks for an op on a dtype that has none, or cuts elements of less
 /// than a byte inside a byte.
-pub(in crate::execute) fn compile(plan: &Plan, targets: &[usize], limit: usize) -> Result<Program> {
+pub(in crate::execute) fn compile(
+    plan: &Plan,
+    stored: &dyn Stored,
+    targets: &[usize],
+    limit: usize,
+) -> Result<Program> {
     let mut needed = vec![false; plan.nodes.len()];
     for target in targets {
         let target = &plan.targets[*target];
@@ -155,7 +200,7 @@ pub(in crate::execute) fn compile(plan: &Plan, targets: &[usize], limit: usize) 
             }
         }
     }
-    let mut compiler = Compiler { plan, limit, done: vec![None; plan.nodes.len()] };
+    let mut compiler = Compiler { plan, stored, limit, done: vec![None; plan.nodes.len()] };
     for (id, _) in needed.iter().enumerate().filter(|(_, needed)| **needed) {
         let id = NodeId(u32::try_from(id).map_err(|_| inconsistent("too many nodes"))?);
         let pieces = compiler.node(id)?;
@@ -176,11 +221,8 @@ pub(in crate::execute) fn compile(plan: &Plan, targets: &[usize], limit: usize) 
                 slot.insert(Arc::new(layout)).clone()
             }
         };
-        let leaves =
-            layout.pieces.iter().flat_map(|piece| &piece.value.leaves).map(|leaf| leaf.node);
-        program
-            .temporaries
-            .extend(leaves.filter(|node| !matches!(plan.node(*node).op, Op::Source { .. })));
+        let leaves = layout.pieces.iter().flat_map(|piece| &piece.value.leaves);
+        program.temporaries.extend(leaves.filter(|leaf| leaf.part.is_none()).map(|leaf| leaf.node));
         program.layouts.push(layout);
     }
     Ok(program)
@@ -234,6 +276,7 @@ fn finish(info: &TensorInfo, mut pieces: Vec<Piece<Value>>) -> Result<Layout> {
 
 struct Compiler<'a> {
     plan: &'a Plan,
+    stored: &'a dyn Stored,
     limit: usize,
     done: Vec<Option<Pieces>>,
 }
@@ -251,7 +294,7 @@ impl Compiler<'_> {
         check(self.plan, id)?;
         let numel = node.info.numel().unwrap_or(0);
         let leaf = || Value {
-            leaves: vec![Leaf { node: id, dtype: node.info.dtype }],
+            leaves: vec![Leaf { node: id, part: None, dtype: node.info.dtype }],
             expr: Arc::new(Expr::Operand(0)),
         };
         if numel == 0 {
@@ -262,7 +305,8 @@ impl Compiler<'_> {
         let infos: Vec<&TensorInfo> =
             node.inputs.iter().map(|input| &self.plan.node(*input).info).collect();
         let found = match (&node.op, &inputs[..], &infos[..]) {
-            (Op::Source { .. } | Op::Sinusoids, ..) => None,
+            (Op::Source { key }, ..) => self.source(id, key, &node.info)?,
+            (Op::Sinusoids, ..) => None,
             (Op::Fill { value }, ..) => {
                 let expr = Arc::new(Expr::Constant(value::fill(*value, node.info.dtype)?));
                 Some(vec![Piece::whole(numel, 0, Value { leaves: vec![], expr })])
@@ -294,11 +338,53 @@ impl Compiler<'_> {
         };
         let mut pieces = match found {
             Some(pieces) => pieces,
-            // A source; or too many pieces, so that this node becomes a temporary.
+            // Too many pieces, or none that say it: this node becomes a temporary.
             None => vec![Piece::whole(numel, 1, leaf())],
         };
         tidy(&mut pieces);
         Ok(Arc::new(pieces))
+    }
+
+    /// A piece for each box of a stored tensor; `None` if those are too many.
+    fn source(
+        &self,
+        node: NodeId,
+        key: &Key,
+        info: &TensorInfo,
+    ) -> Result<Option<Vec<Piece<Value>>>> {
+        let boxes = self.stored.boxes(key, info)?;
+        if *boxes.info() != *info {
+            let why = format!("the store has {}, the plan {info}", boxes.info());
+            return Err(inconsistent(&why).at_key(key.as_str()));
+        }
+        if boxes.len() > self.limit {
+            return Ok(None);
+        }
+        let along = info.shape.contiguous_strides();
+        let piece = |(at, part): (usize, &StoredBox)| {
+            let part_number = u32::try_from(at).map_err(|_| inconsistent("too many parts"))?;
+            let leaf = Leaf { node, part: Some(part_number), dtype: info.dtype };
+            let value = Value { leaves: vec![leaf], expr: Arc::new(Expr::Operand(0)) };
+            if boxes.run().is_some() {
+                return Ok(Piece::whole(info.numel().unwrap_or(0), 1, value));
+            }
+            let from = part.start.iter().zip(&along).map(|(start, step)| start * step).sum();
+            let dims = (0..part.shape.len()).filter(|dim| part.shape[*dim] > 1);
+            let dims: Vec<usize> = dims.collect();
+            let lane = |offset: u64, strides: &[u64]| Lane {
+                offset,
+                strides: dims.iter().map(|dim| strides[*dim]).collect(),
+            };
+            let mut piece = Piece {
+                dims: dims.iter().map(|dim| part.shape[*dim]).collect(),
+                target: lane(from, &along),
+                operands: vec![lane(0, &part.strides)],
+                value,
+            };
+            piece.coalesce();
+            Ok(piece)
+        };
+        boxes.iter().enumerate().map(piece).collect::<Result<_>>().map(Some)
     }
 
     fn narrow(
@@ -397,8 +483,10 @@ impl Compiler<'_> {
 }
 
 fn whole_leaf(node: NodeId, info: &TensorInfo) -> Piece<Value> {
-    let value =
-        Value { leaves: vec![Leaf { node, dtype: info.dtype }], expr: Arc::new(Expr::Operand(0)) };
+    let value = Value {
+        leaves: vec![Leaf { node, part: None, dtype: info.dtype }],
+        expr: Arc::new(Expr::Operand(0)),
+    };
     Piece::whole(info.numel().unwrap_or(0), 1, value)
 }
 

@@ -1,0 +1,80 @@
+//! What makes a rule whole, and a `<->` invertible: captures bound where they are needed, ops that
+//! join and part the right number of tensors in each direction, and an inverse for each of them.
+
+mod captures;
+mod follow;
+
+use super::op::OpKind;
+use super::rules::{CaptureKind, Rule};
+use crate::diagnostic::codes::{ARITY, NOT_INVERTIBLE};
+use crate::diagnostic::{Diagnostic, Place};
+use crate::syntax::ast::{Arrow, Rule as RuleText};
+use follow::Follow;
+
+/// Checks one rule.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub(super) fn rule(rule: &Rule, text: &RuleText) -> Result<(), Box<Diagnostic>> {
+    let two_way = text.arrow == Arrow::TwoWay;
+    captures::check(rule, two_way)?;
+    counted(rule, two_way)?;
+    let (left, right) = (&rule.left[..], &rule.right[..]);
+    let ops: Vec<_> = rule.joint.iter().map(|used| (used.op.clone(), used.place.clone())).collect();
+    Follow { rule, from: left, to: right, forward: true }.through(&ops)?;
+    if !two_way {
+        return Ok(());
+    }
+    let mut backwards = Vec::new();
+    for used in rule.joint.iter().rev() {
+        backwards.push((
+            used.op.inverse().map_err(|why| no_inverse(&used.place, why))?,
+            used.place.clone(),
+        ));
+    }
+    for used in rule.left.iter().chain(&rule.right).flat_map(|side| &side.ops) {
+        used.op.inverse().map_err(|why| no_inverse(&used.place, why))?;
+    }
+    if let Some(optional) = rule.left.iter().chain(&rule.right).find(|side| side.optional) {
+        return Err(Box::new(
+            Diagnostic::error(NOT_INVERTIBLE, "reading backwards could not know whether a tensor that may be missing was there")
+                .at(optional.place.clone(), "optional, in a `<->` rule")
+                .hint("write `->`; `optional` at the end of a rule says that the whole rule may match nothing, which `<->` allows"),
+        ));
+    }
+    Follow { rule, from: right, to: left, forward: false }.through(&backwards)
+}
+
+fn no_inverse(place: &Place, why: &str) -> Box<Diagnostic> {
+    Box::new(
+        Diagnostic::error(NOT_INVERTIBLE, why.to_owned())
+            .at(place.clone(), "has no inverse as it is written, in a `<->` rule")
+            .hint("write `->` if the rule is meant to go one way"),
+    )
+}
+
+/// How many parts `split(…, over s)` gives is known only from the capture's range.
+fn counted(rule: &Rule, two_way: bool) -> Result<(), Box<Diagnostic>> {
+    for used in &rule.joint {
+        // Read forward it is a number that is missing; backwards, an inverse.
+        let (code, label) = match used.op.kind {
+            OpKind::SplitOver => (ARITY, "splits"),
+            OpKind::ConcatOver if two_way => (NOT_INVERTIBLE, "read backwards, this splits"),
+            _ => continue,
+        };
+        let capture = used.op.capture().and_then(|over| rule.captures.get(usize::from(over.0)));
+        if let Some(capture) = capture
+            && !matches!(capture.kind, CaptureKind::Index(Some(_)))
+        {
+            return Err(Box::new(
+                Diagnostic::error(
+                    code,
+                    format!("into how many parts to split over `{}` is not known", capture.name),
+                )
+                .at(used.place.clone(), label)
+                .hint(format!("give the capture a range, as in {{{}: 0..4}}", capture.name)),
+            ));
+        }
+    }
+    Ok(())
+}

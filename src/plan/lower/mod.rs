@@ -1,0 +1,216 @@
+//! The ops of the language, lowered to primitive nodes: [`Graph::lower`] says of each op in one
+//! line what it is made of.
+
+mod dequant;
+mod heads;
+mod shape;
+
+use super::graph::{Fit, Graph};
+use super::node::{NodeId, Op as Primitive};
+use crate::check::op::{Argument, Op, OpKind, widens};
+use crate::tensor::Dtype;
+
+/// A number that an op's argument has become.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Number {
+    Int(i64),
+    Float(f64),
+}
+
+impl Number {
+    fn int(self) -> Result<i64, String> {
+        match self {
+            Number::Int(value) => Ok(value),
+            Number::Float(value) => Err(format!("expected a whole number, found {value}")),
+        }
+    }
+
+    fn positive(self, what: &str) -> Result<u64, String> {
+        match self.int()? {
+            value if value > 0 => Ok(value.unsigned_abs()),
+            value => Err(format!("{what} must be at least 1, not {value}")),
+        }
+    }
+
+    fn size(self) -> Result<u64, String> {
+        u64::try_from(self.int()?).map_err(|_| "a size can't be negative".to_owned())
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn float(self) -> f64 {
+        match self {
+            Number::Int(value) => value as f64,
+            Number::Float(value) => value,
+        }
+    }
+}
+
+/// The arguments of an op, by the names of its row's parameters.
+impl Op<Number> {
+    fn number(&self, name: &'static str) -> Fit<Number> {
+        self.optional(name).ok_or_else(|| self.lacks(name))
+    }
+
+    fn optional(&self, name: &'static str) -> Option<Number> {
+        match self.argument(name)? {
+            Argument::Number(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// A list of numbers, or a shape.
+    fn numbers(&self, name: &'static str) -> Fit<&[Number]> {
+        self.sizes(name).ok_or_else(|| self.lacks(name))
+    }
+
+    fn sizes(&self, name: &'static str) -> Option<&[Number]> {
+        match self.argument(name)? {
+            Argument::Numbers(list) | Argument::Shape(list) => Some(list),
+            _ => None,
+        }
+    }
+
+    fn range(&self, name: &'static str) -> Fit<(Option<Number>, Option<Number>)> {
+        match self.argument(name) {
+            Some(Argument::Range(start, end)) => Ok((*start, *end)),
+            _ => Err(self.lacks(name)),
+        }
+    }
+
+    fn dtype(&self, name: &'static str) -> Fit<Dtype> {
+        self.optional_dtype(name).ok_or_else(|| self.lacks(name))
+    }
+
+    fn optional_dtype(&self, name: &'static str) -> Option<Dtype> {
+        match self.argument(name)? {
+            Argument::Dtype(dtype) => Some(*dtype),
+            _ => None,
+        }
+    }
+
+    fn lacks(&self, name: &str) -> String {
+        format!("`{}` has no argument `{name}`", self.kind.row().name)
+    }
+}
+
+impl Graph {
+    /// What an op makes of tensors: of one tensor, of all that it joins, or of the one that it
+    /// parts, in `count` unless the op says in how many.
+    fn lower(&mut self, op: &Op<Number>, inputs: &[NodeId], count: usize) -> Fit<Vec<NodeId>> {
+        let input = *inputs.first().ok_or("nothing to join")?;
+        Ok(vec![match op.kind {
+            OpKind::Stack => {
+                let dim = self.dim(input, op.number("dim")?, 1)?;
+                self.stack(inputs.to_vec(), dim)?
+            }
+            OpKind::Unstack => {
+                let dim = self.dim(input, op.number("dim")?, 0)?;
+                return self.unstack(input, dim);
+            }
+            OpKind::Concat => {
+                let dim = self.dim(input, op.number("dim")?, 0)?;
+                self.join_along(inputs, dim, op.numbers("parts")?)?
+            }
+            OpKind::ConcatOver => {
+                let dim = self.dim(input, op.number("dim")?, 0)?;
+                self.concat(inputs.to_vec(), dim)?
+            }
+            OpKind::Split => {
+                return self.split(input, op.number("dim")?, op.numbers("parts")?, count);
+            }
+            OpKind::SplitOver => return self.split(input, op.number("dim")?, &[], count),
+            OpKind::Transpose => self.transpose(input, op.number("i")?, op.number("j")?)?,
+            OpKind::Permute => self.reorder(input, op.numbers("dims")?, op.inverted)?,
+            OpKind::Reshape => self.reshaped(input, op.numbers("to")?, op.sizes("from"))?,
+            OpKind::Squeeze => self.squeeze(input, op.number("dim")?)?,
+            OpKind::Unsqueeze => {
+                let dim = self.dim(input, op.number("dim")?, 1)?;
+                self.unsqueeze(input, dim)?
+            }
+            OpKind::Slice => {
+                self.slice(input, op.number("dim")?, op.range("range")?, op.optional("of"))?
+            }
+            OpKind::Pad => {
+                self.pad(input, op.number("dim")?, op.number("to")?, op.optional("from"))?
+            }
+            OpKind::Interleave => self.interleave(input, op.number("dim")?, false)?,
+            OpKind::Deinterleave => self.interleave(input, op.number("dim")?, true)?,
+            OpKind::RopeHalves => self.rope(input, op.number("heads")?, true)?,
+            OpKind::RopePairs => self.rope(input, op.number("heads")?, false)?,
+            OpKind::QkvGroup => {
+                let heads = op.number("heads")?;
+                self.qkv_group(inputs, heads, op.optional("kv_heads").unwrap_or(heads))?
+            }
+            OpKind::QkvUngroup => {
+                let heads = op.number("heads")?;
+                let kv_heads = op.optional("kv_heads").unwrap_or(heads);
+                return self.qkv_ungroup(input, heads, kv_heads);
+            }
+            OpKind::Add => self.add(input, op.number("c")?.float())?,
+            OpKind::Sub => self.add(input, -op.number("c")?.float())?,
+            OpKind::Mul => self.multiply(input, op.number("c")?.float())?,
+            OpKind::Div => self.multiply(input, 1.0 / op.number("c")?.float())?,
+            OpKind::Neg => self.value_op(input, Primitive::Neg)?,
+            OpKind::Exp => self.value_op(input, Primitive::Exp)?,
+            OpKind::Log => self.value_op(input, Primitive::Log)?,
+            OpKind::Cast => self.convert(input, op.dtype("to")?, op.optional_dtype("from"))?,
+            OpKind::DequantFp8 => self.dequant_fp8(inputs, op.number("block")?, op.dtype("to")?)?,
+            OpKind::DequantMxfp4 => self.dequant_mxfp4(inputs, op.dtype("to")?)?,
+        }])
+    }
+
+    /// An op on one tensor.
+    pub(super) fn each(&mut self, input: NodeId, op: &Op<Number>) -> Fit<NodeId> {
+        self.one(op, &[input])
+    }
+
+    /// An op that joins tensors.
+    pub(super) fn join(&mut self, inputs: Vec<NodeId>, op: &Op<Number>) -> Fit<NodeId> {
+        self.one(op, &inputs)
+    }
+
+    /// The tensors of a capture's values, in order, as one.
+    pub(super) fn gather(&mut self, inputs: Vec<NodeId>, op: &Op<Number>) -> Fit<NodeId> {
+        self.one(op, &inputs)
+    }
+
+    /// An op that parts a tensor in `count`.
+    pub(super) fn part(
+        &mut self,
+        input: NodeId,
+        op: &Op<Number>,
+        count: usize,
+    ) -> Fit<Vec<NodeId>> {
+        self.lower(op, &[input], count)
+    }
+
+    fn one(&mut self, op: &Op<Number>, inputs: &[NodeId]) -> Fit<NodeId> {
+        match self.lower(op, inputs, 1)?[..] {
+            [made] => Ok(made),
+            _ => Err("this op parts a tensor".to_owned()),
+        }
+    }
+
+    fn add(&mut self, input: NodeId, value: f64) -> Fit<NodeId> {
+        self.value_op(input, Primitive::Add { value })
+    }
+
+    fn multiply(&mut self, input: NodeId, value: f64) -> Fit<NodeId> {
+        if !value.is_finite() || value == 0.0 {
+            return Err("a factor must be finite and not zero".to_owned());
+        }
+        self.value_op(input, Primitive::Mul { value })
+    }
+
+    /// To a dtype, from a dtype if it is written.
+    fn convert(&mut self, input: NodeId, to: Dtype, from: Option<Dtype>) -> Fit<NodeId> {
+        let info = self.info(input);
+        if let Some(from) = from
+            && info.dtype != from
+            && widens(from, to)
+        {
+            return Err(format!("the dtype before is written {from}, and this is {info}"));
+        }
+        self.cast(input, to)
+    }
+}

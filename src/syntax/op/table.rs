@@ -1,0 +1,285 @@
+//! The rows: every op of the language, in the order of the reference.
+
+use super::{Flow, Inverse, Many, Parameter, ParameterKind, Presence, Row};
+use crate::tensor::Dtype;
+
+macro_rules! ops {
+    ($($kind:ident = $name:literal {
+        parameters: [$($parameter:expr),*],
+        wants: $wants:literal,
+        flow: $flow:expr,
+        inverse: $inverse:expr,
+        docs: [$takes:literal, $does:literal, $undone:literal, $needs:literal],
+    })*) => {
+        /// Which op of the language.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum OpKind {
+            $(#[doc = concat!("`", $name, "`: ", $does, ".")] $kind,)*
+        }
+
+        /// Every op of the language, in the order of the reference.
+        pub static OPS: &[Row] = &[$(Row {
+            kind: OpKind::$kind,
+            name: $name,
+            parameters: &[$($parameter),*],
+            wants: $wants,
+            flow: $flow,
+            inverse: $inverse,
+            docs: [$takes, $does, $undone, $needs],
+        },)*];
+    };
+}
+
+ops! {
+    Stack = "stack" {
+        parameters: [capture("e"), number("dim").or(0)],
+        wants: "a capture, and a dimension (0 if not said)",
+        flow: Flow::Gather,
+        inverse: Inverse::Op(OpKind::Unstack),
+        docs: ["all values of `e` → 1", "a new dimension (0), ordered by the number; gapless from 0, or the capture's range or words", "`unstack`", "equal shapes and dtypes"],
+    }
+    Unstack = "unstack" {
+        parameters: [capture("e"), number("dim").or(0)],
+        wants: "a capture, and a dimension (0 if not said)",
+        flow: Flow::Scatter,
+        inverse: Inverse::Op(OpKind::Stack),
+        docs: ["1 → all values of `e`", "the inverse; `e` counts from 0, or from its range's start", "`stack`", "with a range: its length"],
+    }
+    Concat = "concat" {
+        parameters: [number("dim"), many("parts", 0)],
+        wants: "a dimension, then nothing, proportions, or `over` a capture",
+        flow: Flow::Join(Many::Listed),
+        inverse: Inverse::Op(OpKind::Split),
+        docs: ["all → 1", "one after the other; with numbers as many as these, and sizes must be in this proportion", "`split`, with the same numbers", "equal dtypes, and shapes but for `dim`"],
+    }
+    ConcatOver = "concat" {
+        parameters: [number("dim"), over("s")],
+        wants: "a dimension, and `over` a capture",
+        flow: Flow::Gather,
+        inverse: Inverse::Op(OpKind::SplitOver),
+        docs: ["all values of `s` → 1", "as `stack`, along a dimension that is there", "`split(dim, over s)`", "for `<->`: a range, `{s: 0..4}`"],
+    }
+    Split = "split" {
+        parameters: [number("dim"), many("parts", 0)],
+        wants: "a dimension, then nothing, proportions, or `over` a capture",
+        flow: Flow::Part(Many::Listed),
+        inverse: Inverse::Op(OpKind::Concat),
+        docs: ["1 → one per target", "equal parts; with numbers, parts in this proportion", "`concat`, with the same numbers", "size a multiple of the count, or of a+b+…"],
+    }
+    SplitOver = "split" {
+        parameters: [number("dim"), over("s")],
+        wants: "a dimension, and `over` a capture",
+        flow: Flow::Scatter,
+        inverse: Inverse::Op(OpKind::ConcatOver),
+        docs: ["1 → all values of `s`", "equal parts", "`concat(dim, over s)`", "a range"],
+    }
+    Transpose = "transpose" {
+        parameters: [number("i"), number("j")],
+        wants: "two dimensions",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Transpose),
+        docs: ["each", "swaps two dimensions", "itself", "both there"],
+    }
+    Permute = "permute" {
+        parameters: [many("dims", 1)],
+        wants: "the dimensions in their new order",
+        flow: Flow::Each,
+        inverse: Inverse::Permutation,
+        docs: ["each", "result dimension 0 is input dimension a, …", "yes", "each dimension once"],
+    }
+    Reshape = "reshape" {
+        parameters: [shape("to"), shape("from").optional()],
+        wants: "a shape, and the shape before if it is to be undone",
+        flow: Flow::Each,
+        inverse: Inverse::Reordered(OpKind::Reshape, &[1, 0], "a reshape can be undone only if the shape before is written too: reshape([after], [before])"),
+        docs: ["each", "same elements in row-major order; one size may be -1", "with `from` only", "equal count of elements"],
+    }
+    Squeeze = "squeeze" {
+        parameters: [number("dim")],
+        wants: "a dimension",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Unsqueeze),
+        docs: ["each", "a dimension of size 1 goes", "`unsqueeze`", "size 1"],
+    }
+    Unsqueeze = "unsqueeze" {
+        parameters: [number("dim")],
+        wants: "a dimension",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Squeeze),
+        docs: ["each", "a new dimension of size 1; -1 is the last of the result", "`squeeze`", "at most one more than there are"],
+    }
+    Slice = "slice" {
+        parameters: [number("dim"), range("range"), number("of").optional()],
+        wants: "a dimension, a range, and the whole size if it is to be undone",
+        flow: Flow::Each,
+        inverse: Inverse::Reordered(OpKind::Pad, &[0, 2, 1], "a slice can be undone, by padding, only if its end and the whole size are written: slice(dim, ..end, of)"),
+        docs: ["each", "elements a up to b, each of which may be left out", "with `of` and no start only: `pad` with zeros", "within the size; size is `of`"],
+    }
+    Pad = "pad" {
+        parameters: [number("dim"), number("to"), number("from").optional()],
+        wants: "a dimension, the size after, and the size before if it is to be undone",
+        flow: Flow::Each,
+        inverse: Inverse::Reordered(OpKind::Slice, &[0, 2, 1], "a pad can be undone only if the size before is written too: pad(dim, to, from)"),
+        docs: ["each", "zeros at the end, up to a size", "with `from` only: `slice`", "not larger already"],
+    }
+    Interleave = "interleave" {
+        parameters: [number("dim")],
+        wants: "a dimension",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Deinterleave),
+        docs: ["each", "first and second half in turn", "`deinterleave`", "even size"],
+    }
+    Deinterleave = "deinterleave" {
+        parameters: [number("dim")],
+        wants: "a dimension",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Interleave),
+        docs: ["each", "even positions, then odd ones", "`interleave`", "even size"],
+    }
+    RopeHalves = "rope_halves" {
+        parameters: [number("heads")],
+        wants: "the number of heads",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::RopePairs),
+        docs: ["each", "in each head, pairs x0 y0 x1 y1 … become halves x0 x1 … y0 y1 …, along dimension 0", "`rope_pairs`", "size = heads × an even number"],
+    }
+    RopePairs = "rope_pairs" {
+        parameters: [number("heads")],
+        wants: "the number of heads",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::RopeHalves),
+        docs: ["each", "the inverse", "`rope_halves`", "as above"],
+    }
+    QkvGroup = "qkv_group" {
+        parameters: [number("heads"), number("kv_heads").optional()],
+        wants: "the number of heads, and of key and value heads",
+        flow: Flow::Join(Many::Exactly(3)),
+        inverse: Inverse::Op(OpKind::QkvUngroup),
+        docs: ["q, k, v → 1", "for each key/value head its q heads, then k, then v, along dimension 0", "`qkv_ungroup`", "heads a multiple of kv_heads"],
+    }
+    QkvUngroup = "qkv_ungroup" {
+        parameters: [number("heads"), number("kv_heads").optional()],
+        wants: "the number of heads, and of key and value heads",
+        flow: Flow::Part(Many::Exactly(3)),
+        inverse: Inverse::Op(OpKind::QkvGroup),
+        docs: ["1 → q, k, v", "the inverse", "`qkv_group`", "as above"],
+    }
+    Add = "add" {
+        parameters: [number("c")],
+        wants: "a number",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Sub),
+        docs: ["each", "adds c to each element", "`sub`, not bitwise", "a float dtype"],
+    }
+    Sub = "sub" {
+        parameters: [number("c")],
+        wants: "a number",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Add),
+        docs: ["each", "subtracts c from each element", "`add`, not bitwise", "a float dtype"],
+    }
+    Mul = "mul" {
+        parameters: [number("c")],
+        wants: "a number",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Div),
+        docs: ["each", "multiplies each element by c", "`div`, not bitwise", "a float dtype; a finite c, not 0"],
+    }
+    Div = "div" {
+        parameters: [number("c")],
+        wants: "a number",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Mul),
+        docs: ["each", "divides each element by c", "`mul`, not bitwise", "a float dtype; a finite c, not 0"],
+    }
+    Neg = "neg" {
+        parameters: [],
+        wants: "nothing",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Neg),
+        docs: ["each", "changes the sign", "itself", "a float dtype"],
+    }
+    Exp = "exp" {
+        parameters: [],
+        wants: "nothing",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Log),
+        docs: ["each", "e to the power of each element", "`log`, not bitwise", "a float dtype"],
+    }
+    Log = "log" {
+        parameters: [],
+        wants: "nothing",
+        flow: Flow::Each,
+        inverse: Inverse::Op(OpKind::Exp),
+        docs: ["each", "the natural logarithm", "`exp`, not bitwise", "a float dtype"],
+    }
+    Cast = "cast" {
+        parameters: [dtype("to"), dtype("from").optional()],
+        wants: "a dtype, and the dtype before if it is to be undone",
+        flow: Flow::Each,
+        inverse: Inverse::Widening(OpKind::Cast, "a cast can be undone only if it widens and the dtype before is written too: cast(after, before)"),
+        docs: ["each", "elements converted to a dtype, rounded to nearest even", "with `from` only, where `to` holds every value of it", "neither `C64` nor smaller than a byte"],
+    }
+    DequantFp8 = "dequant_fp8" {
+        parameters: [number("block").or(128), dtype("to").or_dtype(Dtype::BF16)],
+        wants: "the block size (128 if not said), and the dtype of the result (BF16 if not said)",
+        flow: Flow::Join(Many::Exactly(2)),
+        inverse: Inverse::None("dequantizing can't be undone exactly"),
+        docs: ["matrix, scales → 1", "each element times the scale of its block, in `BF16` or `to`", "none", "`F8_E4M3` or `F8_E5M2`, and `F32` scales, one for each block of 128 × 128 (or `block`)"],
+    }
+    DequantMxfp4 = "dequant_mxfp4" {
+        parameters: [dtype("to").or_dtype(Dtype::BF16)],
+        wants: "the dtype of the result (BF16 if not said)",
+        flow: Flow::Join(Many::Exactly(2)),
+        inverse: Inverse::None("dequantizing can't be undone exactly"),
+        docs: ["blocks, scales → 1", "two FP4 of each byte times a power of two, in `BF16` or `to` `[..., groups × 32]`", "none", "`U8 [..., groups, 16]` and `U8` or `F8_E8M0` `[..., groups]`"],
+    }
+}
+
+const fn parameter(name: &'static str, kind: ParameterKind) -> Parameter {
+    Parameter { name, kind, presence: Presence::Required }
+}
+
+const fn number(name: &'static str) -> Parameter {
+    parameter(name, ParameterKind::Number)
+}
+
+/// Numbers, at least so many, at most 64.
+const fn many(name: &'static str, least: usize) -> Parameter {
+    Parameter { presence: Presence::Many(least, 64), ..number(name) }
+}
+
+const fn shape(name: &'static str) -> Parameter {
+    parameter(name, ParameterKind::Shape)
+}
+
+const fn range(name: &'static str) -> Parameter {
+    parameter(name, ParameterKind::Range)
+}
+
+const fn capture(name: &'static str) -> Parameter {
+    parameter(name, ParameterKind::Capture)
+}
+
+const fn over(name: &'static str) -> Parameter {
+    parameter(name, ParameterKind::Over)
+}
+
+const fn dtype(name: &'static str) -> Parameter {
+    parameter(name, ParameterKind::Dtype)
+}
+
+impl Parameter {
+    const fn optional(self) -> Self {
+        Self { presence: Presence::Optional, ..self }
+    }
+
+    const fn or(self, number: i64) -> Self {
+        Self { presence: Presence::Number(number), ..self }
+    }
+
+    const fn or_dtype(self, dtype: Dtype) -> Self {
+        Self { presence: Presence::Dtype(dtype), ..self }
+    }
+}
