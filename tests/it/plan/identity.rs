@@ -8,7 +8,7 @@ use regraft::{Direction, Rules, compile};
 /// Groups, an `exists`, a rule without keys, and a tie.
 const RULES: &str = "\
 rename {
-  \"h.{l}.q\" <-> \"layers.{l}.q\" where exists(\"h.{l}.k\")
+  \"h.{l}.q\" <-> \"layers.{l}.q\" where exists(\"m.{l}.k\")
   \"h.{l}.k\" <-> \"layers.{l}.k\"
   \"x.{l}.k\" <-> \"y.{l}.k\" optional
 }
@@ -18,7 +18,7 @@ tie \"head\" from \"blocks.0.q\"
 
 fn planned(first: &Rules, then: &Rules) -> serde_json::Value {
     let info = || TensorInfo::new(Dtype::F32, &[2, 2][..]);
-    let keys = ["h.0.q", "h.0.k", "h.1.q", "h.2.k"];
+    let keys = ["h.0.q", "h.0.k", "h.1.q", "m.0.k"];
     let header = Header::from_infos(keys.into_iter().map(|key| (Key::from(key), info())));
     let stages = [(first, Direction::Forward), (then, Direction::Reverse)]
         .map(|(rules, direction)| Stage { rules, direction, named: false });
