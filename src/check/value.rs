@@ -108,6 +108,8 @@ impl fmt::Display for Value {
 /// The `let`s of one rule file, and the subtree that a `use … under …` scopes it to.
 #[derive(Clone, Debug)]
 pub struct Scope {
+    /// Which of [`Rules::scopes`](super::Rules::scopes) it is. A file that is used twice has two.
+    pub number: usize,
     /// The text that spans point into.
     pub source: Arc<SourceText>,
     /// Name -> what stands after `=` (none: a parameter that must be given), in order.

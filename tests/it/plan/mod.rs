@@ -6,6 +6,7 @@
 //! (words: `reverse`, `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for
 //! compared bytes).
 
+mod identity;
 mod json;
 mod patterns;
 mod trace;
