@@ -255,6 +255,33 @@ impl<'s> Reader<'s> {
         let open = self.lexed.get(self.at + 1)?;
         self.at += 2;
         let leading = self.comments_until(open.start);
+        let rules = self.rules(open);
+        let closing_token = self.peek();
+        let mut closing_comments =
+            self.comments_until(closing_token.map_or(self.lexed.text.len(), |token| token.start));
+        if let (true, Some(comment)) = (rules.is_empty(), closing_comments.first_mut()) {
+            comment.blank_before = false;
+        }
+        if self.lexed.word(self.at) == "}" {
+            self.at += 1;
+        }
+        let end = self.lexed.get(self.at.saturating_sub(1)).map_or(open.end, |token| token.end);
+        let group = Group { braces: true, rules, closing_comments };
+        let kind = if keyword == Rule::map {
+            StatementKind::Map(group)
+        } else {
+            StatementKind::Rename(group)
+        };
+        Some(Statement {
+            trivia: Trivia { leading, ..Trivia::default() },
+            kind,
+            span: self.span(first.start, end),
+        })
+    }
+
+    /// The rules of a group that opened at a token, up to its `}` or to where it should have
+    /// stood.
+    fn rules(&mut self, open: Token) -> Vec<MapRule> {
         let mut rules: Vec<MapRule> = Vec::new();
         let mut limit = 0;
         let mut before: Option<Before> = None;
@@ -263,8 +290,7 @@ impl<'s> Reader<'s> {
                 self.report(report::unclosed(self.place(open), "group"));
                 break;
             };
-            let word = self.lexed.word(self.at);
-            if word == "}" || self.diagnostics.len() >= MAX_DIAGNOSTICS {
+            if self.lexed.word(self.at) == "}" || self.diagnostics.len() >= MAX_DIAGNOSTICS {
                 break;
             }
             if self.lexed.begins_statement(self.at, false) && !self.lexed.may_begin_rule(self.at) {
@@ -277,21 +303,9 @@ impl<'s> Reader<'s> {
                 limit = self.rule_limit(self.at);
             }
             if !self.lexed.may_begin_rule(self.at) {
-                let separator = matches!(word, "," | ";") && before.is_some();
-                if separator {
-                    self.report(report::separator(self.place(token)));
-                    self.at += 1;
-                } else {
-                    match before {
-                        Some(before) => {
-                            self.report_leftover(before, limit, token);
-                            rules.pop();
-                        }
-                        None => self.report(report::not_a_rule(self.place(token), word)),
-                    }
-                    self.at = self.lexed.index_at(limit).max(self.at + 1);
+                if self.not_a_rule(token, before.take(), limit) {
+                    rules.pop();
                 }
-                before = None;
                 continue;
             }
             before = Some(Before { start: token.start, lone: Rule::lone_rule });
@@ -314,27 +328,24 @@ impl<'s> Reader<'s> {
                 }
             }
         }
-        let closing_token = self.peek();
-        let mut closing_comments =
-            self.comments_until(closing_token.map_or(self.lexed.text.len(), |token| token.start));
-        if let (true, Some(comment)) = (rules.is_empty(), closing_comments.first_mut()) {
-            comment.blank_before = false;
-        }
-        if self.lexed.word(self.at) == "}" {
+        rules
+    }
+
+    /// Reports a token of a group that begins no rule, and moves behind what it spoils. Says
+    /// whether the rule before it was only a part of one, and so is spoiled too.
+    fn not_a_rule(&mut self, token: Token, before: Option<Before>, limit: usize) -> bool {
+        let word = self.lexed.word(self.at);
+        if matches!(word, "," | ";") && before.is_some() {
+            self.report(report::separator(self.place(token)));
             self.at += 1;
+            return false;
         }
-        let end = self.lexed.get(self.at.saturating_sub(1)).map_or(open.end, |token| token.end);
-        let group = Group { braces: true, rules, closing_comments };
-        let kind = if keyword == Rule::map {
-            StatementKind::Map(group)
-        } else {
-            StatementKind::Rename(group)
-        };
-        Some(Statement {
-            trivia: Trivia { leading, ..Trivia::default() },
-            kind,
-            span: self.span(first.start, end),
-        })
+        match before {
+            Some(before) => self.report_leftover(before, limit, token),
+            None => self.report(report::not_a_rule(self.place(token), word)),
+        }
+        self.at = self.lexed.index_at(limit).max(self.at + 1);
+        before.is_some()
     }
 
     /// Reads a grammar rule that starts at a token and ends before `limit`, builds a node from it,
