@@ -96,7 +96,8 @@ impl Serialize for Place {
     }
 }
 
-/// How bad it is.
+/// How bad a finding is. The list is closed, as exit codes depend on it: a program may match on all
+/// of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -110,6 +111,7 @@ pub enum Severity {
 
 /// A message about rules, or about how rules fit a checkpoint.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Diagnostic {
     /// Its code, as `RG101`.
     pub code: Code,

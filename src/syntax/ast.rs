@@ -56,6 +56,7 @@ pub struct Statement {
 
 /// The statements of the language.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StatementKind {
     /// `ruleset mixtral: hub <-> packed`, `ruleset wrappers`
     Ruleset {
@@ -168,6 +169,7 @@ pub struct StringLit {
 
 /// `anywhere` or `leading`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StripPlace {
     /// At any position, repeated.
     Anywhere,
@@ -231,6 +233,7 @@ pub struct Side {
 
 /// What a side can be.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum SideItem {
     /// `"model.layers.{l}.weight"`
     Pattern(Pattern),
@@ -289,6 +292,7 @@ pub struct Tie {
 
 /// What to do with a tied target that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IfPresent {
     /// Leave it, report if it differs.
     Keep,
@@ -300,6 +304,7 @@ pub enum IfPresent {
 
 /// What to do when a target and every source is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IfAbsent {
     /// Nothing.
     Skip,
@@ -322,6 +327,7 @@ pub struct OpCall {
 
 /// An argument of an op.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Arg {
     /// `1`, `heads`, `e`, `F32`, `[4, 8]`
     Value(Expr),
@@ -374,6 +380,7 @@ pub struct Capture {
 
 /// The forms of a capture within a segment.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum CaptureKind {
     /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`; a bare `{x}` may also refer to words or
     /// text that another place declares. The group of a regex is `{1}` or `{name}`.
@@ -452,6 +459,7 @@ impl Expr {
 /// The forms of an expression, loosest binding last: `or`, `and`, `not`, comparisons, `??`, `+ -`,
 /// `* / %`, unary `-`, primary.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ExprKind {
     /// `null`
     Null,
@@ -492,6 +500,7 @@ pub enum ConfigStep {
 
 /// Operators with one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UnaryOp {
     /// `-`
     Neg,
@@ -502,6 +511,7 @@ pub enum UnaryOp {
 /// Operators with two operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum BinaryOp {
     Or,
     And,

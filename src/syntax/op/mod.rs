@@ -13,7 +13,7 @@ mod undo;
 use super::ast::Arg;
 use crate::tensor::Dtype;
 pub use table::{OPS, OpKind};
-pub use undo::{Argument, Undone};
+pub use undo::{Argument, NoInverse, Undone};
 
 /// One op of the language.
 #[derive(Debug)]
@@ -47,6 +47,7 @@ pub struct Parameter {
 
 /// What may stand where a parameter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ParameterKind {
     /// `2`, `heads`
     Number,
@@ -64,6 +65,7 @@ pub enum ParameterKind {
 
 /// Whether a parameter has to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Presence {
     /// It has to be.
     Required,
@@ -79,6 +81,7 @@ pub enum Presence {
 
 /// How many tensors an op takes and gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Flow {
     /// Each tensor by itself.
     Each,
@@ -103,6 +106,7 @@ pub enum Many {
 
 /// What undoes an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Inverse {
     /// This op, with the same arguments.
     Op(OpKind),

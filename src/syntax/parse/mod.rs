@@ -21,7 +21,7 @@ use pest::iterators::Pair;
 use pest_derive::Parser;
 
 use self::build::Builder;
-use self::lex::{Kind, Lexed, MAX_NESTING, RawComment, Token};
+use self::lex::{Lexed, MAX_NESTING, RawComment, Token, TokenKind};
 pub(super) use self::words::STATEMENTS;
 use super::ast::{Comment, Group, Rule as MapRule, RuleFile, Statement, StatementKind, Trivia};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, codes};
@@ -38,6 +38,7 @@ struct Grammar;
 
 /// A tree and what was wrong with its text.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Parsed {
     /// What could be read.
     pub file: RuleFile,
@@ -57,7 +58,7 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
         return Parsed { file: RuleFile::default(), diagnostics, source };
     }
     let lexed = Lexed::new(&source.text);
-    let mut reader = Reader {
+    let mut reader = StatementParser {
         lexed: &lexed,
         source: &source,
         at: 0,
@@ -76,8 +77,8 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
     Parsed { file: RuleFile { statements, trailing_comments }, diagnostics, source }
 }
 
-/// Where reading stands.
-struct Reader<'s> {
+/// Parses statement by statement, and keeps where it stands.
+struct StatementParser<'s> {
     lexed: &'s Lexed<'s>,
     source: &'s Arc<SourceText>,
     /// The next token.
@@ -98,7 +99,7 @@ struct Before {
     lone: Rule,
 }
 
-impl<'s> Reader<'s> {
+impl<'s> StatementParser<'s> {
     /// Statements up to the `}` of a block that opened at a token, or to the end of the file; and
     /// the comments before that.
     fn block(&mut self, open: Option<Token>, depth: usize) -> (Vec<Statement>, Vec<Comment>) {
@@ -125,7 +126,8 @@ impl<'s> Reader<'s> {
                 before = None;
                 continue;
             }
-            let rule = if token.kind == Kind::Word { words::statement_rule(word) } else { None };
+            let rule =
+                if token.kind == TokenKind::Word { words::statement_rule(word) } else { None };
             let Some(rule) = rule else {
                 self.not_a_statement(token, before);
                 // What was read before it was only a part, unless a `;` is all that is wrong.
@@ -366,7 +368,8 @@ impl<'s> Reader<'s> {
         let pair = match Grammar::parse(rule, text) {
             Ok(mut pairs) => pairs.next()?,
             Err(error) => {
-                let found = report::Found::new(self.lexed, self.source, token.start, &error, limit);
+                let found =
+                    report::Mismatch::new(self.lexed, self.source, token.start, &error, limit);
                 self.report(found.diagnostic());
                 return None;
             }
@@ -398,7 +401,7 @@ impl<'s> Reader<'s> {
             // On a line of its own a word is meant as a statement, unless it is close to what could
             // have come.
             Some(before)
-                if !(token.kind == Kind::Word
+                if !(token.kind == TokenKind::Word
                     && token.first_on_line
                     && self.meant_as_statement(word, before)) =>
             {
@@ -433,8 +436,10 @@ impl<'s> Reader<'s> {
         let text = self.lexed.text.get(before.start..limit).unwrap_or_default();
         let deep = self.lexed.too_deep(self.lexed.index_at(before.start), limit).is_some();
         let diagnostic = match if deep { None } else { Grammar::parse(before.lone, text).err() } {
-            Some(error) => report::Found::new(self.lexed, self.source, before.start, &error, limit)
-                .diagnostic(),
+            Some(error) => {
+                report::Mismatch::new(self.lexed, self.source, before.start, &error, limit)
+                    .diagnostic()
+            }
             None => {
                 report::not_a_statement(self.place(token), self.lexed.word(self.at), token.kind)
             }
