@@ -1,9 +1,12 @@
 #!/bin/sh
-# Builds the wheel as `pip install ./python` does, installs it into an environment of its own, and runs the tests there.
+# Builds the wheel as `pip install ./python` does, installs it into an environment of its own, and
+# runs the tests there.
 #
-#   REGRAFT_VENV    the environment; kept, so that a second run installs nothing anew   [target/python/venv]
-#   REGRAFT_SITE    a directory of packages to use instead of installing torch and the rest: a site-packages that has them
-#   PYTHON          the Python to make the environment with                             [python3]
+#   REGRAFT_VENV    the environment; kept, so that a second run installs nothing anew
+#                   [target/python/venv]
+#   REGRAFT_SITE    a directory of packages to use instead of installing torch and the rest: a
+#                   site-packages that has them
+#   PYTHON          the Python to make the environment with  [python3]
 #   arguments       go to pytest
 set -eu
 cd "$(dirname "$0")"
@@ -34,12 +37,13 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$root/target/python}"
 export CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 wheels=$(mktemp -d)
 trap 'rm -rf "$wheels"' EXIT
-# The environment's own maturin, so that a second run needs no network.
-PATH="$venv/bin:$PATH" pip wheel --no-deps --no-build-isolation --wheel-dir "$wheels" "$here"
+# The environment's own maturin, or that of the packages used instead, so that a second run needs no
+# network.
+PATH="$venv/bin:${REGRAFT_SITE:+${REGRAFT_SITE%/lib/*}/bin:}$PATH" pip wheel --no-deps --no-build-isolation --wheel-dir "$wheels" "$here"
 pip install --no-deps --force-reinstall "$wheels"/regraft-*.whl
 took "wheel"
 
 # From elsewhere, so that the installed package is what is tested, not the sources beside the tests.
 cd "$wheels"
-HF_HUB_OFFLINE=1 "$venv/bin/pytest" -q -p no:cacheprovider -c "$here/pyproject.toml" --rootdir "$here" "$@" "$here/tests"
+HF_HUB_OFFLINE=1 "$venv/bin/python" -m pytest -q -p no:cacheprovider -c "$here/pyproject.toml" --rootdir "$here" "$@" "$here/tests"
 took "tests"

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write src/config/default_tie.txt: what each transformers model type says of tied embeddings when config.json is silent.
+"""Write src/config/default_tie.txt: what each transformers model type says of tied embeddings when
+config.json is silent.
 
 Input: a JSON object, model type -> facts about `AutoConfig.for_model(model_type)`:
 
@@ -14,11 +15,12 @@ import json
 import sys
 
 HEADER = """\
-# Whether word embeddings are tied, by model type, when config.json doesn't say. Made by scripts/default_tie.py; don't edit.
-# Facts: the config classes of transformers 5.23.0.
+# Whether word embeddings are tied, by model type, when config.json doesn't say. Made by
+# scripts/default_tie.py; don't edit. Facts: the config classes of transformers 5.23.0.
 #
 #   NAME true|false         the config class has the flag, with this default
-#   NAME text:true|false    only its text config (or thinker config) has it; the value with that config at its default
+#   NAME text:true|false    only its text config (or thinker config) has it; the value with that
+#   config at its default
 #   NAME none               no class has it: untied
 """
 

@@ -2,16 +2,23 @@
 """Write rule files from the conversion registry of an installed transformers.
 
     python -m venv venv && venv/bin/pip install torch 'transformers==5.23.*' timm scipy
-    venv/bin/python scripts/import_transformers.py probe facts.jsonl     # some minutes; goes on where it stopped
-    venv/bin/python scripts/import_transformers.py write facts.jsonl     # writes rules/transformers/ and its REPORT.md
-    venv/bin/python scripts/import_transformers.py headers facts.jsonl headers/   # what make_fixtures.py shrinks; some minutes
-    regraft fmt rules && python scripts/rules_table.py                            # the house style, and rules/README.md
+    venv/bin/python scripts/import_transformers.py probe facts.jsonl     # some minutes; goes on
+where it stopped
+    venv/bin/python scripts/import_transformers.py write facts.jsonl     # writes
+rules/transformers/ and its REPORT.md
+    venv/bin/python scripts/import_transformers.py headers facts.jsonl headers/   # what
+make_fixtures.py shrinks; some minutes
+    regraft fmt rules && python scripts/rules_table.py                            # the house style,
+and rules/README.md
 
-`probe` builds every model class on torch's meta device and asks transformers which rules apply to it, what they make of each key, and which
-tensors are tied. `write` turns the registry's regexes into whole-segment patterns, one file for all classes that need the same, and checks each
-rule and each file against what transformers made of the keys. A rule that can't be said, or that would do something else on any key, isn't written:
-REPORT.md names it with the reason. Model types that a file in rules/ itself serves are left to that file.
+`probe` builds every model class on torch's meta device and asks transformers which rules apply to
+it, what they make of each key, and which tensors are tied. `write` turns the registry's regexes
+into whole-segment patterns, one file for all classes that need the same, and checks each rule and
+each file against what transformers made of the keys. A rule that can't be said, or that would do
+something else on any key, isn't written: REPORT.md names it with the reason. Model types that a
+file in rules/ itself serves are left to that file.
 """
+
 import argparse
 import json
 import os
@@ -22,7 +29,9 @@ sys.path.insert(0, HERE)
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     args.add_argument("step", choices=["probe", "write", "headers"])
     args.add_argument("facts", help="what transformers said, one JSON object a line")
     args.add_argument("into", nargs="?", help="the directory that headers go to")
@@ -48,8 +57,12 @@ def main():
         importer = Importer([json.loads(line) for line in f], options.rules)
     importer.write()
     files = importer.files.values()
-    print(f"{len(files)} files, {sum(len(f.statements) for f in files)} statements, {sum(f.compared for f in files)} keys compared, "
-          f"{sum(len(f.there) for f in files)} differ towards model, {sum(len(f.back) for f in files)} towards hub")
+    print(
+        f"{len(files)} files, {sum(len(f.statements) for f in files)} statements, "
+        f"{sum(f.compared for f in files)} keys compared, "
+        f"{sum(len(f.there) for f in files)} differ towards model, "
+        f"{sum(len(f.back) for f in files)} towards hub"
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Write a small checkpoint from a case: every tensor's data follows from its key (tests/fixtures/cases/README.md).
+"""Write a small checkpoint from a case: every tensor's data follows from its key
+(tests/fixtures/cases/README.md).
 
 Usage: scripts/make_example.py tests/fixtures/cases/mixtral.json examples/mixtral
 
-Needs only the standard library. The output is the same on every machine; examples/mixtral in this repository is what it wrote.
+Needs only the standard library. The output is the same on every machine; examples/mixtral in this
+repository is what it wrote.
 """
 
 import json
@@ -13,7 +15,16 @@ import struct
 import sys
 
 MASK = (1 << 64) - 1
-INTEGERS = {"I64": "q", "I32": "i", "I16": "h", "I8": "b", "U64": "Q", "U32": "I", "U16": "H", "U8": "B"}
+INTEGERS = {
+    "I64": "q",
+    "I32": "i",
+    "I16": "h",
+    "I8": "b",
+    "U64": "Q",
+    "U32": "I",
+    "U16": "H",
+    "U8": "B",
+}
 FLOATS = {"F64": "d", "F32": "f", "F16": "e"}
 
 

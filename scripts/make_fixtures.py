@@ -1,17 +1,24 @@
 #!/usr/bin/env python3
-"""Write tests/fixtures/headers.json: for each rule file that has layouts, a small header in its left layout.
+"""Write tests/fixtures/headers.json: for each rule file that has layouts, a small header in its
+left layout.
 
-    python3 scripts/make_fixtures.py --regraft target/release/regraft --cases CASES --headers HEADERS
+    python3 scripts/make_fixtures.py --regraft target/release/regraft --cases CASES --headers
+HEADERS
 
-CASES holds cases as in tests/fixtures/cases, HEADERS what `import_transformers.py headers` wrote. Of all headers whose class or model type a
-file serves, the one on which most of its rules fire is taken, cases first; for a file that is only used by others, a header of one of those,
-cut to the subtree that it is used under. Where none fires, as today's checkpoints have today's names, keys get names that checkpoints of old
-have (`older`), or lose or gain the base prefix, which needs the keys that the model asks for: the fixture's `target`. Shapes are shrunk as far as the plan stays the same: tensors that no op touches freely, the others
-by one power of two. Meta's layout of Llama is written down here.
+CASES holds cases as in tests/fixtures/cases, HEADERS what `import_transformers.py headers` wrote.
+Of all headers whose class or model type a file serves, the one on which most of its rules fire is
+taken, cases first; for a file that is only used by others, a header of one of those, cut to the
+subtree that it is used under. Where none fires, as today's checkpoints have today's names, keys get
+names that checkpoints of old have (`older`), or lose or gain the base prefix, which needs the keys
+that the model asks for: the fixture's `target`. Shapes are shrunk as far as the plan stays the
+same: tensors that no op touches freely, the others by one power of two. Meta's layout of Llama is
+written down here.
 
-A line of the file is a fixture: `of` (the class or case), `config` (only the fields that some rule file asks for), and `keys`, folded: in
-`layers.{0-3,7}.w` the braces stand for each of those numbers, in every combination.
+A line of the file is a fixture: `of` (the class or case), `config` (only the fields that some rule
+file asks for), and `keys`, folded: in `layers.{0-3,7}.w` the braces stand for each of those
+numbers, in every combination.
 """
+
 import argparse
 import glob
 import json
@@ -46,7 +53,10 @@ def models(text):
 
 def uses(text):
     """(file, subtree) of each `use`."""
-    return [(name, under or "") for name, under in re.findall(r'^\s*use ([\w/]+)(?: under "([^"]*)")?', text, re.M)]
+    return [
+        (name, under or "")
+        for name, under in re.findall(r'^\s*use ([\w/]+)(?: under "([^"]*)")?', text, re.M)
+    ]
 
 
 def sources(options):
@@ -60,24 +70,47 @@ def sources(options):
     for path in sorted(glob.glob(os.path.join(options.headers, "*.json"))):
         with open(path) as f:
             header = json.load(f)
-        found.append((1, len(header["hub"]), os.path.basename(path)[:-5], header["config"], header["hub"], header["model"]))
+        found.append(
+            (
+                1,
+                len(header["hub"]),
+                os.path.basename(path)[:-5],
+                header["config"],
+                header["hub"],
+                header["model"],
+            )
+        )
     return [tuple(rest) for _, _, *rest in sorted(found, key=lambda one: one[:3])]
 
 
 def meta_llama(cases):
-    """Llama as Meta publishes it: the names of its reference implementation, shapes of the case `llama_untied`."""
+    """Llama as Meta publishes it: the names of its reference implementation, shapes of the case
+    `llama_untied`."""
     with open(os.path.join(cases, "llama_untied.json")) as f:
         case = json.load(f)
-    names = {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output", "input_layernorm": "attention_norm",
-             "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk",
-             "self_attn.v_proj": "attention.wv", "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1",
-             "mlp.down_proj": "feed_forward.w2", "mlp.up_proj": "feed_forward.w3"}
+    names = {
+        "model.embed_tokens": "tok_embeddings",
+        "model.norm": "norm",
+        "lm_head": "output",
+        "input_layernorm": "attention_norm",
+        "post_attention_layernorm": "ffn_norm",
+        "self_attn.q_proj": "attention.wq",
+        "self_attn.k_proj": "attention.wk",
+        "self_attn.v_proj": "attention.wv",
+        "self_attn.o_proj": "attention.wo",
+        "mlp.gate_proj": "feed_forward.w1",
+        "mlp.down_proj": "feed_forward.w2",
+        "mlp.up_proj": "feed_forward.w3",
+    }
     keys = {}
     for key, (dtype, shape) in case["checkpoint"].items():
         for hub, meta in names.items():
             key = re.sub(rf"^(model\.layers\.\d+\.)?{re.escape(hub)}\.", rf"\g<1>{meta}.", key)
         keys[key.removeprefix("model.")] = [dtype, shape]
-    keys["rope.freqs"] = ["F32", [case["config"]["hidden_size"] // case["config"]["num_attention_heads"] // 2]]
+    keys["rope.freqs"] = [
+        "F32",
+        [case["config"]["hidden_size"] // case["config"]["num_attention_heads"] // 2],
+    ]
     return "llama_untied", case["config"], keys
 
 
@@ -90,27 +123,44 @@ def prefixes(texts, name, under=""):
         yield from prefixes(texts, used, (below + subtree).strip("."))
 
 
-# Names that checkpoints of old have, by patterns of today's: TensorFlow's, PyTorch's, and those of models that once had a level more.
+# Names that checkpoints of old have, by patterns of today's: TensorFlow's, PyTorch's, and those of
+# models that once had a level more.
 OLDER = {
-    "LayerNorm of TensorFlow": [(r"(.*\.LayerNorm)\.weight", r"\1.gamma"), (r"(.*\.LayerNorm)\.bias", r"\1.beta")],
+    "LayerNorm of TensorFlow": [
+        (r"(.*\.LayerNorm)\.weight", r"\1.gamma"),
+        (r"(.*\.LayerNorm)\.bias", r"\1.beta"),
+    ],
     "weight norm of old": [
         (r"(.*)\.parametrizations\.weight\.original0", r"\1.weight_g"),
         (r"(.*)\.parametrizations\.weight\.original1", r"\1.weight_v"),
     ],
-    "a language model with a level of its own": [(r"model\.language_model\.(.*)", r"model.language_model.model.\1")],
-    "a text tower with a level of its own": [(r"(.*\btext_model)\.((?:embeddings|encoder|final_layer_norm)\..*)", r"\1.text_model.\2")],
-    "a vision tower with a level of its own": [
-        (r"(.*\bvision_model)\.((?:embeddings|encoder|layernorm|post_layernorm|pre_layrnorm|head)\..*)", r"\1.vision_model.\2")
+    "a language model with a level of its own": [
+        (r"model\.language_model\.(.*)", r"model.language_model.model.\1")
     ],
-    "the text tower of a whole model": [(r"((?:embeddings|encoder|final_layer_norm)\..*)", r"text_model.\1")],
+    "a text tower with a level of its own": [
+        (r"(.*\btext_model)\.((?:embeddings|encoder|final_layer_norm)\..*)", r"\1.text_model.\2")
+    ],
+    "a vision tower with a level of its own": [
+        (
+            r"(.*\bvision_model)\.((?:embeddings|encoder|layernorm|post_layernorm|pre_layrnorm|head)\..*)",
+            r"\1.vision_model.\2",
+        )
+    ],
+    "the text tower of a whole model": [
+        (r"((?:embeddings|encoder|final_layer_norm)\..*)", r"text_model.\1")
+    ],
     "a text backbone with a level of its own": [
-        (r"(language_backbone\.model)\.((?:embeddings|encoder|final_layer_norm)\..*)", r"\1.text_model.\2")
+        (
+            r"(language_backbone\.model)\.((?:embeddings|encoder|final_layer_norm)\..*)",
+            r"\1.text_model.\2",
+        )
     ],
 }
 
 
 def older(texts, name, keys, model):
-    """(what was done, keys, target or None) in each way in which the same model may have been published otherwise."""
+    """(what was done, keys, target or None) in each way in which the same model may have been
+    published otherwise."""
 
     def renamed(of, change, target):
         changed = {change(key): said for key, said in keys.items()}
@@ -120,10 +170,18 @@ def older(texts, name, keys, model):
     for below, prefix in prefixes(texts, name):
         whole = f"{below}{prefix}."
         yield from renamed(
-            "without the base prefix", lambda key: below + key[len(whole) :] if key.startswith(whole) else key, list(model)
+            "without the base prefix",
+            lambda key, below=below, whole=whole: (
+                below + key[len(whole) :] if key.startswith(whole) else key
+            ),
+            list(model),
         )
         yield from renamed(
-            "with a base prefix", lambda key: whole + key[len(below) :] if key.startswith(below) else key, list(model)
+            "with a base prefix",
+            lambda key, below=below, whole=whole: (
+                whole + key[len(below) :] if key.startswith(below) else key
+            ),
+            list(model),
         )
     for of, changes in OLDER.items():
 
@@ -137,41 +195,76 @@ def older(texts, name, keys, model):
 
 
 def mtp(_cases):
-    """A head that predicts further tokens, as Qwen3-Next publishes it (its file's last group), with small shapes."""
-    names = {"fc": [4, 8], "pre_fc_norm_embedding": [4], "pre_fc_norm_hidden": [4], "norm": [4], "layers.0.input_layernorm": [4],
-             "layers.0.post_attention_layernorm": [4], "layers.0.self_attn.q_proj": [4, 4], "layers.0.self_attn.k_proj": [2, 4],
-             "layers.0.self_attn.v_proj": [2, 4], "layers.0.self_attn.o_proj": [4, 4], "layers.0.mlp.up_proj": [6, 4],
-             "layers.0.mlp.gate_proj": [6, 4], "layers.0.mlp.down_proj": [4, 6]}
-    return "Qwen3-Next", {"architectures": ["MtpModel"]}, {f"mtp.{name}.weight": ["F32", shape] for name, shape in names.items()}
+    """A head that predicts further tokens, as Qwen3-Next publishes it (its file's last group), with
+    small shapes."""
+    names = {
+        "fc": [4, 8],
+        "pre_fc_norm_embedding": [4],
+        "pre_fc_norm_hidden": [4],
+        "norm": [4],
+        "layers.0.input_layernorm": [4],
+        "layers.0.post_attention_layernorm": [4],
+        "layers.0.self_attn.q_proj": [4, 4],
+        "layers.0.self_attn.k_proj": [2, 4],
+        "layers.0.self_attn.v_proj": [2, 4],
+        "layers.0.self_attn.o_proj": [4, 4],
+        "layers.0.mlp.up_proj": [6, 4],
+        "layers.0.mlp.gate_proj": [6, 4],
+        "layers.0.mlp.down_proj": [4, 6],
+    }
+    return (
+        "Qwen3-Next",
+        {"architectures": ["MtpModel"]},
+        {f"mtp.{name}.weight": ["F32", shape] for name, shape in names.items()},
+    )
 
 
 def timm(_cases):
-    """The stem and a block of timm's resnet, by its own names: timm's checkpoints know no wrapper."""
-    keys = {"conv1.weight": ["F32", [2, 3, 3, 3]], "fc.weight": ["F32", [3, 2]], "fc.bias": ["F32", [3]]}
+    """The stem and a block of timm's resnet, by its own names: timm's checkpoints know no
+    wrapper."""
+    keys = {
+        "conv1.weight": ["F32", [2, 3, 3, 3]],
+        "fc.weight": ["F32", [3, 2]],
+        "fc.bias": ["F32", [3]],
+    }
     for norm in ("bn1", "layer1.0.bn1"):
         for leaf in ("weight", "bias", "running_mean", "running_var"):
             keys[f"{norm}.{leaf}"] = ["F32", [2]]
-    return "timm's resnet", {"architectures": ["TimmWrapperModel"], "model_type": "timm_wrapper"}, keys
+    return (
+        "timm's resnet",
+        {"architectures": ["TimmWrapperModel"], "model_type": "timm_wrapper"},
+        keys,
+    )
 
 
 def zamba(_cases):
-    """Three hybrid layers of Zamba, which share a block: the first holds it; names as transformers has them."""
+    """Three hybrid layers of Zamba, which share a block: the first holds it; names as transformers
+    has them."""
     names = ["input_layernorm", "self_attn.q_proj", "feed_forward.up_proj"]
     block = {f"{name}.weight": ["F32", [4] if "norm" in name else [4, 4]] for name in names}
     keys = {f"model.layers.2.shared_transf.{name}": said for name, said in block.items()}
     own = {f"model.layers.{i}.linear.weight": ["F32", [4, 4]] for i in (2, 7, 13)}
-    config = {"architectures": ["ZambaForSequenceClassification"], "model_type": "zamba", "tie_word_embeddings": True}
+    config = {
+        "architectures": ["ZambaForSequenceClassification"],
+        "model_type": "zamba",
+        "tie_word_embeddings": True,
+    }
     target = [f"model.layers.{i}.shared_transf.{name}" for i in (2, 7, 13) for name in block]
     return "Zamba", config, {**keys, **own}, [*target, *own]
 
 
 def whole(name, prefix=""):
-    """A whole model's checkpoint, for its base model: what a case has but the output head, and its keys without the base prefix as target."""
+    """A whole model's checkpoint, for its base model: what a case has but the output head, and its
+    keys without the base prefix as target."""
 
     def fixture(cases):
         with open(os.path.join(cases, name + ".json")) as f:
             case = json.load(f)
-        keys = {prefix + key: said[:2] for key, said in case["checkpoint"].items() if not key.endswith("lm_head.weight")}
+        keys = {
+            prefix + key: said[:2]
+            for key, said in case["checkpoint"].items()
+            if not key.endswith("lm_head.weight")
+        }
         target = [key.removeprefix("model.") for key in case["model"] if key.startswith("model.")]
         return f"{name}, for its base model", case["config"], keys, target
 
@@ -179,7 +272,8 @@ def whole(name, prefix=""):
 
 
 def before_five(name):
-    """A case as transformers 4 published it: packed experts with their last two dimensions the other way round."""
+    """A case as transformers 4 published it: packed experts with their last two dimensions the
+    other way round."""
 
     def fixture(cases):
         with open(os.path.join(cases, name + ".json")) as f:
@@ -213,15 +307,28 @@ class Planner:
         self.folder = tempfile.mkdtemp()
 
     def plan(self, rules, config, keys, target=None, reverse=False):
-        """The plan of one file. A rule of our own always fires: named rules that don't fit at all would be refused, ties and all."""
-        header, facts, file = (os.path.join(self.folder, name) for name in ("h.json", "c.json", "rules.graft"))
+        """The plan of one file. A rule of our own always fires: named rules that don't fit at all
+        would be refused, ties and all."""
+        header, facts, file = (
+            os.path.join(self.folder, name) for name in ("h.json", "c.json", "rules.graft")
+        )
         with open(header, "w") as f:
             json.dump({**keys, "ours.there" if reverse else "ours": ["U8", [1]]}, f)
         with open(facts, "w") as f:
             json.dump(config, f)
         with open(file, "w") as f:
             f.write(f'ruleset asks: a <-> b\nuse {rules}\nrename "ours" <-> "ours.there"\n')
-        command = [self.binary, "plan", header, "--config", facts, "--rules", file, "--json", "--no-strict"]
+        command = [
+            self.binary,
+            "plan",
+            header,
+            "--config",
+            facts,
+            "--rules",
+            file,
+            "--json",
+            "--no-strict",
+        ]
         if reverse:
             command.append("--reverse")
         if target:
@@ -237,7 +344,9 @@ class Planner:
         if "nodes" not in plan:
             return None
         plan["rules"] = [rule for rule in plan["rules"] if "ours" not in rule["text"]]
-        plan["targets"] = [target for target in plan["targets"] if not target["key"].startswith("ours")]
+        plan["targets"] = [
+            target for target in plan["targets"] if not target["key"].startswith("ours")
+        ]
         return plan
 
 
@@ -248,7 +357,10 @@ def fired(plan):
 
 def shape_of(plan):
     """What must stay the same while shapes shrink."""
-    return [(target["key"], plan["nodes"][target["node"]]["op"]["op"], target.get("tied_to")) for target in plan["targets"]]
+    return [
+        (target["key"], plan["nodes"][target["node"]]["op"]["op"], target.get("tied_to"))
+        for target in plan["targets"]
+    ]
 
 
 def shrink(planner, rules, config, keys, target):
@@ -272,7 +384,8 @@ def shrink(planner, rules, config, keys, target):
         for scaled in (each, together):
             for factor in FACTORS[: None if scaled is together else 10]:
                 small = {
-                    key: [dtype, [free(d) if key in spare else scaled(d, factor) for d in shape]] for key, (dtype, shape) in keys.items()
+                    key: [dtype, [free(d) if key in spare else scaled(d, factor) for d in shape]]
+                    for key, (dtype, shape) in keys.items()
                 }
                 found = planner.plan(rules, config, small, target)
                 if found and shape_of(found) == whole:
@@ -281,12 +394,16 @@ def shrink(planner, rules, config, keys, target):
 
 
 def one_by_one(planner, rules, config, keys, target, whole):
-    """Where tensors are still large: each length by itself, everywhere that it stands, as small as the plan lets it be."""
+    """Where tensors are still large: each length by itself, everywhere that it stands, as small as
+    the plan lets it be."""
     if sum(math.prod(shape) for _, shape in keys.values()) < 20_000:
         return keys
     for long in sorted({d for _, shape in keys.values() for d in shape if d > 16}, reverse=True):
         for short in (3, 4, 8, 12, 16, 32, 48, 64, 96, 128):
-            small = {key: [dtype, [short if d == long else d for d in shape]] for key, (dtype, shape) in keys.items()}
+            small = {
+                key: [dtype, [short if d == long else d for d in shape]]
+                for key, (dtype, shape) in keys.items()
+            }
             found = planner.plan(rules, config, small, target) if short < long else None
             if found and shape_of(found) == whole:
                 keys = small
@@ -341,7 +458,9 @@ def fold(keys):
             for segment in kind:
                 if segment == "#":
                     one = next(rest)
-                    segment = one[0] if len(one) == 1 and "-" not in one[0] else "{" + ",".join(one) + "}"
+                    segment = (
+                        one[0] if len(one) == 1 and "-" not in one[0] else "{" + ",".join(one) + "}"
+                    )
                 written.append(segment)
             key = ".".join(written)
             # Keys may differ in shape and still fold to one pattern only if they are the same keys.
@@ -364,14 +483,25 @@ def needed(config, fields):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     args.add_argument("--regraft", required=True)
     args.add_argument("--cases", required=True)
     args.add_argument("--headers", required=True)
-    args.add_argument("--only", nargs="*", help="make the fixtures of these rule files, and leave the others as they are")
+    args.add_argument(
+        "--only",
+        nargs="*",
+        help="make the fixtures of these rule files, and leave the others as they are",
+    )
     options = args.parse_args()
     texts, known, planner = library(), sources(options), Planner(options.regraft)
-    fields = {word for text in texts.values() for path in re.findall(r"config((?:\.\w+)+)", text) for word in path[1:].split(".")}
+    fields = {
+        word
+        for text in texts.values()
+        for path in re.findall(r"config((?:\.\w+)+)", text)
+        for word in path[1:].split(".")
+    }
     fields |= {"model_type", "architectures", "tie_word_embeddings"}
     users = {}
     for name, text in texts.items():
@@ -379,14 +509,20 @@ def main():
             users.setdefault(used, []).append((name, under))
 
     def claimed(name, under=""):
-        """Headers that a file serves, or that those which use it do, cut to the subtree, with the model's keys there."""
+        """Headers that a file serves, or that those which use it do, cut to the subtree, with the
+        model's keys there."""
         cut = under + "." if under else ""
 
         def below(keys):
-            return {key.removeprefix(cut): said for key, said in keys.items() if key.startswith(cut)}
+            return {
+                key.removeprefix(cut): said for key, said in keys.items() if key.startswith(cut)
+            }
 
         for one, config, keys, model in known:
-            if models(texts[name]) & {*(config.get("architectures") or []), config.get("model_type")}:
+            if models(texts[name]) & {
+                *(config.get("architectures") or []),
+                config.get("model_type"),
+            }:
                 if below(keys) or below(model):
                     yield one, config, below(keys), below(model)
         for user, subtree in users.get(name, []):
@@ -399,7 +535,9 @@ def main():
             return of, config, keys, target[0] if target else None
         own = list(claimed(name))
         plain = [one for one in own if one[2]]
-        classes = [one for one in plain if models(texts[name]) & set(one[1].get("architectures") or [])]
+        classes = [
+            one for one in plain if models(texts[name]) & set(one[1].get("architectures") or [])
+        ]
         tried = (classes + [one for one in plain if one not in classes])[:TRIED]
         found = [(of, config, keys, None) for of, config, keys, _ in tried]
         best = max(found, key=lambda one: fired(planner.plan(name, *one[1:])), default=None)
@@ -410,12 +548,31 @@ def main():
                 found.append((f"{of}, {how}", config, changed, target))
         for flag in re.findall(r"^\s+when config\.([\w.]+)", texts[name], re.M):
             # A flag of its own rules its ties: on, and the tied keys left out.
-            tied = set(re.findall(r'"([^"]+)"', " ".join(re.findall(r"^tie (.*?)^\s+from", texts[name], re.M | re.S))))
+            tied = set(
+                re.findall(
+                    r'"([^"]+)"',
+                    " ".join(re.findall(r"^tie (.*?)^\s+from", texts[name], re.M | re.S)),
+                )
+            )
             for of, config, keys, _ in tried:
-                found.append((f"{of}, tied", switched(config, flag.split(".")), {k: v for k, v in keys.items() if k not in tied}, None))
+                found.append(
+                    (
+                        f"{of}, tied",
+                        switched(config, flag.split(".")),
+                        {k: v for k, v in keys.items() if k not in tied},
+                        None,
+                    )
+                )
         for of, config, keys, model in own[:TRIED]:
-            # Only reached through a rename of the file that uses it: the model's keys are there, what comes before them the rules say.
-            plan = None if keys else planner.plan(name, config, {key: said[:2] for key, said in model.items()}, None, True)
+            # Only reached through a rename of the file that uses it: the model's keys are there,
+            # what comes before them the rules say.
+            plan = (
+                None
+                if keys
+                else planner.plan(
+                    name, config, {key: said[:2] for key, said in model.items()}, None, True
+                )
+            )
             if plan and plan["targets"]:
                 infos = {one["key"]: plan["nodes"][one["node"]]["info"] for one in plan["targets"]}
                 before = {key: [info["dtype"], info["shape"]] for key, info in infos.items()}
@@ -424,16 +581,22 @@ def main():
 
     lines, report = [], []
     for name, text in texts.items():
-        if not re.search(r"^ruleset \w+: ", text, re.M) or (options.only and name not in options.only):
+        if not re.search(r"^ruleset \w+: ", text, re.M) or (
+            options.only and name not in options.only
+        ):
             continue
         best = fixture(name)
         plan = planner.plan(name, *best[1:]) if best else None
         if fired(plan) < 1:
-            report.append(f"{name}: no rule fires{f' on {best[0]}' if best else ', and there is no header'}")
+            report.append(
+                f"{name}: no rule fires{f' on {best[0]}' if best else ', and there is no header'}"
+            )
         if plan is None:
             continue
         of, config, keys, target = best
-        if not re.search(r"\bdim\d\b", text):  # rules that ask for lengths want those of the configuration
+        if not re.search(
+            r"\bdim\d\b", text
+        ):  # rules that ask for lengths want those of the configuration
             keys = shrink(planner, name, config, keys, target)
         made = {"of": of, "config": needed(config, fields), "keys": fold(keys)}
         if target:
@@ -444,9 +607,19 @@ def main():
     print(f"{len(lines)} fixtures, {sum(map(len, lines)) >> 10} KiB")
     if options.only:
         with open(OUT) as f:
-            old = {name: json.dumps(made, separators=(",", ":")) for name, made in json.load(f).items()}
-        new = {name: line.partition(": ")[2] for line in lines for name in [json.loads(line.partition(": ")[0])]}
-        lines = [f"{json.dumps(name)}: {made}" for name, made in sorted({**old, **new}.items()) if name in texts]
+            old = {
+                name: json.dumps(made, separators=(",", ":")) for name, made in json.load(f).items()
+            }
+        new = {
+            name: line.partition(": ")[2]
+            for line in lines
+            for name in [json.loads(line.partition(": ")[0])]
+        }
+        lines = [
+            f"{json.dumps(name)}: {made}"
+            for name, made in sorted({**old, **new}.items())
+            if name in texts
+        ]
     with open(OUT, "w") as f:
         f.write("{\n" + ",\n".join(lines) + "\n}\n")
 

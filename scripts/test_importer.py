@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Tests of the importer's patterns and translation; transformers isn't needed.
 
-    python3 scripts/test_importer.py
+python3 scripts/test_importer.py
 """
+
 import os
 import sys
 import unittest
@@ -20,7 +21,9 @@ def whole(source, target):
 
 class Patterns(unittest.TestCase):
     def test_rest_in_front_takes_the_fewest_segments(self):
-        self.assertEqual(Pattern("**.mlp.**").match("a.mlp.b.mlp.c"), {"head": "a", "tail": "b.mlp.c"})
+        self.assertEqual(
+            Pattern("**.mlp.**").match("a.mlp.b.mlp.c"), {"head": "a", "tail": "b.mlp.c"}
+        )
         self.assertEqual(Pattern("**.mlp.**").match("mlp"), {"head": "", "tail": ""})
 
     def test_segments_match_as_a_whole(self):
@@ -55,16 +58,29 @@ class Translation(unittest.TestCase):
         self.assertEqual(whole(r"\.attn\.", ".self_attn."), ['"**.attn.**" <-> "**.self_attn.**"'])
 
     def test_numbers_and_words(self):
-        self.assertEqual(whole(r"layers.(\d+).fc1", r"layers.\1.mlp.fc1"), ['"**.layers.{l}.fc1.**" <-> "**.layers.{l}.mlp.fc1.**"'])
-        self.assertEqual(whole(r"\.(a|b)\.w1\.", r".\1.up."), ['"**.{x: a|b}.w1.**" <-> "**.{x}.up.**"'])
+        self.assertEqual(
+            whole(r"layers.(\d+).fc1", r"layers.\1.mlp.fc1"),
+            ['"**.layers.{l}.fc1.**" <-> "**.layers.{l}.mlp.fc1.**"'],
+        )
+        self.assertEqual(
+            whole(r"\.(a|b)\.w1\.", r".\1.up."), ['"**.{x: a|b}.w1.**" <-> "**.{x}.up.**"']
+        )
 
     def test_look_arounds(self):
         self.assertEqual(
             whole(r"^model(?!\.(language_model|visual))", "model.language_model"),
-            ['"model.**" <-> "model.language_model.**" unless "model.{x: language_model|visual}.**"'],
+            [
+                '"model.**" <-> "model.language_model.**" '
+                'unless "model.{x: language_model|visual}.**"'
+            ],
         )
-        self.assertEqual(whole(r"(?<!x\.)norm\.", "y.norm."), ['"**.norm.**" <-> "**.y.norm.**" unless "**.x.norm.**"'])
-        self.assertEqual(whole(r"(?<!_)(?<!\w)norm\.", "y.norm."), ['"**.norm.**" <-> "**.y.norm.**"'])
+        self.assertEqual(
+            whole(r"(?<!x\.)norm\.", "y.norm."),
+            ['"**.norm.**" <-> "**.y.norm.**" unless "**.x.norm.**"'],
+        )
+        self.assertEqual(
+            whole(r"(?<!_)(?<!\w)norm\.", "y.norm."), ['"**.norm.**" <-> "**.y.norm.**"']
+        )
 
     def test_an_empty_alternative_becomes_a_rule_of_its_own(self):
         self.assertEqual(len(whole(r"(^|model\.)layers\.", r"\1language_model.layers.")), 2)
@@ -76,30 +92,49 @@ class Translation(unittest.TestCase):
             rename(r"level\.", "")
 
     def test_converter(self):
-        left, right, keep, captures = convert_patterns([".experts.*.w1.weight", ".experts.*.w3.weight"], [".experts.gate_up_proj"])
+        left, right, keep, captures = convert_patterns(
+            [".experts.*.w1.weight", ".experts.*.w3.weight"], [".experts.gate_up_proj"]
+        )
         self.assertEqual(left, ["**.experts.{e}.w1.weight.**", "**.experts.{e}.w3.weight.**"])
         self.assertEqual((right, keep, captures), (["**.experts.gate_up_proj.**"], [], ["e"]))
 
 
 class Files(unittest.TestCase):
     def test_one_word_apart_is_an_enumeration(self):
-        rules = merged([Rule("a.query.**", "a.q_proj.**"), Rule("a.key.**", "a.k_proj.**"), Rule("a.b.**", "c.d.**")])
-        self.assertEqual([r.text() for r in rules], ['"a.{x: query=>q_proj | key=>k_proj}.**" <-> "a.{x}.**"', '"a.b.**" <-> "c.d.**"'])
+        rules = merged(
+            [
+                Rule("a.query.**", "a.q_proj.**"),
+                Rule("a.key.**", "a.k_proj.**"),
+                Rule("a.b.**", "c.d.**"),
+            ]
+        )
+        self.assertEqual(
+            [r.text() for r in rules],
+            ['"a.{x: query=>q_proj | key=>k_proj}.**" <-> "a.{x}.**"', '"a.b.**" <-> "c.d.**"'],
+        )
         self.assertEqual(rules[0].forward("a.key.w"), ["a.k_proj.w"])
         self.assertEqual(rules[0].backward("a.q_proj.w"), ["a.query.w"])
 
     def test_rules_that_feed_each_other_stay_apart(self):
         chain = [(0, [Rule("a.**", "b.**")]), (1, [Rule("b.**", "c.**")])]
         self.assertEqual(len(grouped(chain, set())), 2)
-        self.assertEqual(len(grouped([(0, [Rule("a.**", "b.**")]), (1, [Rule("c.**", "d.**")])], set())), 1)
+        self.assertEqual(
+            len(grouped([(0, [Rule("a.**", "b.**")]), (1, [Rule("c.**", "d.**")])], set())), 1
+        )
 
     def test_ties(self):
-        ties = {f"heads.{i}.{leaf}": (f"model.heads.{i}.{leaf}", "tied") for i in range(3) for leaf in ("weight", "bias")}
+        ties = {
+            f"heads.{i}.{leaf}": (f"model.heads.{i}.{leaf}", "tied")
+            for i in range(3)
+            for leaf in ("weight", "bias")
+        }
         ties["lm_head.weight"] = ("model.embed_tokens.weight", "tied")
         found, unsaid = tie_statements(ties, {"model.embed_tokens.weight"})
         self.assertEqual(found, [(["heads.{i}.{t: bias|weight}"], "model.heads.{i}.{t}", "tied")])
         self.assertEqual(unsaid, [])
-        shifted, _ = tie_statements({f"heads.{i}.w": (f"embeds.{i + 1}.w", "always") for i in range(3)}, set())
+        shifted, _ = tie_statements(
+            {f"heads.{i}.w": (f"embeds.{i + 1}.w", "always") for i in range(3)}, set()
+        )
         self.assertEqual(shifted, [(["heads.{i}.w"], "embeds.{i+1}.w", "always")])
 
 

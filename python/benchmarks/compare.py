@@ -1,10 +1,12 @@
-"""regraft beside what one would use otherwise: planning the keys of a large checkpoint, and packing the experts of one of about 3 GiB.
+"""regraft beside what one would use otherwise: planning the keys of a large checkpoint, and packing
+the experts of one of about 3 GiB.
 
     python benchmarks/compare.py [--work DIRECTORY] [--layers 18]
 
-Each measurement runs in a process of its own. Its time is that of the work alone, without imports and the making of inputs; its memory is
-its peak, with what was added after the imports beside it. Files are read once beforehand, so that all find them in the page cache. The
-packed checkpoints are compared with each other, byte for byte.
+Each measurement runs in a process of its own. Its time is that of the work alone, without imports
+and the making of inputs; its memory is its peak, with what was added after the imports beside it.
+Files are read once beforehand, so that all find them in the page cache. The packed checkpoints are
+compared with each other, byte for byte.
 
 Needs torch, safetensors and transformers 5.
 """
@@ -21,21 +23,25 @@ import time
 from pathlib import Path
 
 DEEPSEEK = {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"]}
-MIXTRAL = dict(
-    hidden_size=1024,
-    intermediate_size=3584,
-    num_attention_heads=16,
-    num_key_value_heads=4,
-    num_local_experts=8,
-    vocab_size=32000,
-    tie_word_embeddings=False,
-)
+MIXTRAL = {
+    "hidden_size": 1024,
+    "intermediate_size": 3584,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "num_local_experts": 8,
+    "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}
 
 
 def deepseek_keys(scales):
-    """Key -> dtype and shape of DeepSeek-V3 as it is published, in fp8 with its scales or in bf16; without its multi-token layer."""
+    """Key -> dtype and shape of DeepSeek-V3 as it is published, in fp8 with its scales or in bf16;
+    without its multi-token layer."""
     hidden, heads, q_rank, kv_rank, rope = 7168, 128, 1536, 512, 64
-    made = {"model.embed_tokens.weight": ("BF16", (129280, hidden)), "model.norm.weight": ("BF16", (hidden,))}
+    made = {
+        "model.embed_tokens.weight": ("BF16", (129280, hidden)),
+        "model.norm.weight": ("BF16", (hidden,)),
+    }
     made["lm_head.weight"] = ("BF16", (129280, hidden))
 
     def linear(name, rows, columns):
@@ -74,13 +80,15 @@ def deepseek_keys(scales):
 
 
 def plan_regraft(scales):
-    import torch
-
     import regraft
+    import torch
     from regraft._arrays import torch_ops
 
     dtypes = torch_ops().dtypes
-    state_dict = {key: torch.empty(shape, dtype=dtypes[dtype], device="meta") for key, (dtype, shape) in deepseek_keys(scales).items()}
+    state_dict = {
+        key: torch.empty(shape, dtype=dtypes[dtype], device="meta")
+        for key, (dtype, shape) in deepseek_keys(scales).items()
+    }
     start = time.perf_counter()
     keys = regraft.plan(state_dict, config=DEEPSEEK, to="model").keys()
     return time.perf_counter() - start, f"{len(state_dict):,} keys -> {len(keys):,}"
@@ -90,7 +98,12 @@ def plan_transformers(scales):
     import torch
     import transformers
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+    from transformers.core_model_loading import (
+        WeightConverter,
+        WeightRenaming,
+        dot_natural_key,
+        rename_source_key,
+    )
 
     # The published numbers are the class's defaults, but for the fp8 that isn't about names.
     with torch.device("meta"):
@@ -103,7 +116,10 @@ def plan_transformers(scales):
     start = time.perf_counter()
     # As `convert_and_load_state_dict_in_model` does it, without the tensors.
     keys = sorted(keys, key=dot_natural_key)
-    renamed = {rename_source_key(key, renamings, converters, model.base_model_prefix, wanted)[0] for key in keys}
+    renamed = {
+        rename_source_key(key, renamings, converters, model.base_model_prefix, wanted)[0]
+        for key in keys
+    }
     return time.perf_counter() - start, f"{len(keys):,} keys -> {len(renamed):,}"
 
 
@@ -129,7 +145,9 @@ def pack_script(source, out):
         experts = range(MIXTRAL["num_local_experts"])
 
         def take(name, old=old, experts=experts):
-            return torch.stack([state_dict.pop(f"{old}.experts.{expert}.{name}.weight") for expert in experts])
+            return torch.stack(
+                [state_dict.pop(f"{old}.experts.{expert}.{name}.weight") for expert in experts]
+            )
 
         state_dict[f"{new}.gate.weight"] = state_dict.pop(f"{old}.gate.weight")
         state_dict[f"{new}.experts.gate_up_proj"] = torch.cat((take("w1"), take("w3")), 1)
@@ -150,7 +168,8 @@ def pack_transformers(source, out):
 
 
 def make_mixtral(folder, layers):
-    """A checkpoint in the layout that is published, of random numbers, a file for each four layers."""
+    """A checkpoint in the layout that is published, of random numbers, a file for each four
+    layers."""
     import torch
     from safetensors.torch import save_file
 
@@ -159,31 +178,59 @@ def make_mixtral(folder, layers):
     kv = width // MIXTRAL["num_attention_heads"] * MIXTRAL["num_key_value_heads"]
 
     def random(*shape):
-        return torch.randint(-(2**15), 2**15, shape, dtype=torch.int16).clamp_(-0x4000, 0x3FFF).view(torch.bfloat16)
+        return (
+            torch.randint(-(2**15), 2**15, shape, dtype=torch.int16)
+            .clamp_(-0x4000, 0x3FFF)
+            .view(torch.bfloat16)
+        )
 
     files, where = -(-layers // 4), {}
     for number in range(files):
         made = {}
         if number == 0:
             vocabulary = MIXTRAL["vocab_size"]
-            made = {"model.embed_tokens.weight": random(vocabulary, width), "lm_head.weight": random(vocabulary, width)}
+            made = {
+                "model.embed_tokens.weight": random(vocabulary, width),
+                "lm_head.weight": random(vocabulary, width),
+            }
             made["model.norm.weight"] = random(width)
         for layer in range(4 * number, min(4 * number + 4, layers)):
             name = f"model.layers.{layer}"
             for norm in ("input_layernorm", "post_attention_layernorm"):
                 made[f"{name}.{norm}.weight"] = random(width)
-            for projection, rows, columns in (("q", width, width), ("k", kv, width), ("v", kv, width), ("o", width, width)):
+            for projection, rows, columns in (
+                ("q", width, width),
+                ("k", kv, width),
+                ("v", kv, width),
+                ("o", width, width),
+            ):
                 made[f"{name}.self_attn.{projection}_proj.weight"] = random(rows, columns)
-            made[f"{name}.block_sparse_moe.gate.weight"] = random(MIXTRAL["num_local_experts"], width)
+            made[f"{name}.block_sparse_moe.gate.weight"] = random(
+                MIXTRAL["num_local_experts"], width
+            )
             for expert in range(MIXTRAL["num_local_experts"]):
-                for which, rows, columns in (("w1", inner, width), ("w2", width, inner), ("w3", inner, width)):
-                    made[f"{name}.block_sparse_moe.experts.{expert}.{which}.weight"] = random(rows, columns)
+                for which, rows, columns in (
+                    ("w1", inner, width),
+                    ("w2", width, inner),
+                    ("w3", inner, width),
+                ):
+                    made[f"{name}.block_sparse_moe.experts.{expert}.{which}.weight"] = random(
+                        rows, columns
+                    )
         file = f"model-{number + 1:05}-of-{files:05}.safetensors"
         save_file(made, folder / file, metadata={"format": "pt"})
         where.update(dict.fromkeys(made, file))
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": where}))
-    config = dict(MIXTRAL, num_hidden_layers=layers, model_type="mixtral", architectures=["MixtralForCausalLM"], dtype="bfloat16")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": size}, "weight_map": where})
+    )
+    config = dict(
+        MIXTRAL,
+        num_hidden_layers=layers,
+        model_type="mixtral",
+        architectures=["MixtralForCausalLM"],
+        dtype="bfloat16",
+    )
     (folder / "config.json").write_text(json.dumps(config))
     return size
 
@@ -194,17 +241,25 @@ def make(folder, layers):
 
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
-IMPORTS = {"regraft": ["regraft", "torch"], "transformers": ["torch", "transformers"], "script": ["torch", "safetensors.torch"]}
+IMPORTS = {
+    "regraft": ["regraft", "torch"],
+    "transformers": ["torch", "transformers"],
+    "script": ["torch", "safetensors.torch"],
+}
 
 
 def child(name, arguments):
     import importlib
 
     # Imports are nobody's work.
-    for module in IMPORTS.get(name.rpartition("_")[2], []) if name != "pack_regraft" else ["regraft"]:
+    for module in (
+        IMPORTS.get(name.rpartition("_")[2], []) if name != "pack_regraft" else ["regraft"]
+    ):
         importlib.import_module(module)
     if name == "plan_transformers" or name == "pack_transformers":
         import transformers
@@ -218,7 +273,9 @@ def child(name, arguments):
 
 def measure(name, *arguments):
     command = [sys.executable, str(Path(__file__).resolve()), "--child", name, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE="1"))
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=dict(os.environ, HF_HUB_OFFLINE="1")
+    )
     if done.returncode != 0:
         raise SystemExit(f"{name} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -233,33 +290,51 @@ def read_once(folder):
 
 def same(left, right):
     """Whether two checkpoints hold the same bytes under the same keys."""
-    import torch
-
     import regraft
+    import torch
 
     left, right = regraft.open(left), regraft.open(right)
     return set(left) == set(right) and all(
-        left.shapes[key] == right.shapes[key] and torch.equal(left[key].view(torch.int16), right[key].view(torch.int16)) for key in left
+        left.shapes[key] == right.shapes[key]
+        and torch.equal(left[key].view(torch.int16), right[key].view(torch.int16))
+        for key in left
     )
 
 
 def row(task, by, measured):
     mib = 1 << 20
-    line = f"{task:<32} {by:<24} {measured['seconds']:>9.3f} s {measured['peak'] / mib:>9,.0f} {measured['added'] / mib:>9,.0f}"
+    line = (
+        f"{task:<32} {by:<24} {measured['seconds']:>9.3f} s {measured['peak'] / mib:>9,.0f} "
+        f"{measured['added'] / mib:>9,.0f}"
+    )
     print(f"{line}   {measured['what']}", flush=True)
 
 
 def main():
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--work", type=Path, help="where the checkpoints are made, 13 GB in all; a temporary directory by default")
-    options.add_argument("--layers", type=int, default=18, help="of the Mixtral-like checkpoint; 18 are about 3 GiB")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--work",
+        type=Path,
+        help="where the checkpoints are made, 13 GB in all; a temporary directory by default",
+    )
+    options.add_argument(
+        "--layers", type=int, default=18, help="of the Mixtral-like checkpoint; 18 are about 3 GiB"
+    )
     options.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.child:
         name, *arguments = given.child
         if name.startswith("plan"):
             return child(name, [arguments[0] == "fp8"])
-        return child(name, [Path(arguments[0]), *(Path(argument) if name != "make" else argument for argument in arguments[1:])])
+        return child(
+            name,
+            [
+                Path(arguments[0]),
+                *(Path(argument) if name != "make" else argument for argument in arguments[1:]),
+            ],
+        )
 
     import regraft
 

@@ -1,6 +1,8 @@
-"""A converter for a pipeline stage, with regraft inside: it loads just the tensors that the stage has, under the names that it has.
+"""A converter for a pipeline stage, with regraft inside: it loads just the tensors that the stage
+has, under the names that it has.
 
-Run as `python pipeline_stage.py CHECKPOINT FIRST LAST`; without arguments it makes a small Mixtral checkpoint and loads each of two stages.
+Run as `python pipeline_stage.py CHECKPOINT FIRST LAST`; without arguments it makes a small Mixtral
+checkpoint and loads each of two stages.
 """
 
 import json
@@ -8,9 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
-
 import regraft
+import torch
 
 
 def stage_keys(config, first, last):
@@ -30,12 +31,13 @@ def stage_keys(config, first, last):
 def load_stage(checkpoint, first, last):
     """The state dict of a stage. Of the checkpoint, only this stage's bytes are read.
 
-    Experts are packed by the rules that config.json asks for. The last stage of a tied model gets its head from the embedding,
-    which it doesn't have.
+    Experts are packed by the rules that config.json asks for. The last stage of a tied model gets
+    its head from the embedding, which it doesn't have.
     """
     opened = regraft.open(checkpoint)
     config = json.loads((Path(checkpoint) / "config.json").read_text())
-    # A part: what the other stages have is left out. A key that this one lacks is an error that names it.
+    # A part: what the other stages have is left out. A key that this one lacks is an error that
+    # names it.
     return opened.apply(to="model", target=stage_keys(config, first, last), part=True)
 
 
@@ -50,7 +52,9 @@ def make_checkpoint(folder, layers=4, experts=2, width=8, tied=True):
         tensors[f"{prefix}.block_sparse_moe.gate.weight"] = torch.randn(experts, width)
         for expert in range(experts):
             for name in ("w1", "w2", "w3"):
-                tensors[f"{prefix}.block_sparse_moe.experts.{expert}.{name}.weight"] = torch.randn(width, width)
+                tensors[f"{prefix}.block_sparse_moe.experts.{expert}.{name}.weight"] = torch.randn(
+                    width, width
+                )
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = {"model_type": "mixtral", "num_hidden_layers": layers, "tie_word_embeddings": tied}
     (folder / "config.json").write_text(json.dumps(config))

@@ -1,16 +1,16 @@
-"""regraft in place of transformers' own conversion of Mixtral: the same state dict, bit for bit, and the same files on the way back.
+"""regraft in place of transformers' own conversion of Mixtral: the same state dict, bit for bit,
+and the same files on the way back.
 
-transformers 5 packs the experts of a checkpoint while it loads it, by a table of regexes in its code. Here rules do, before the
-model sees the tensors.
+transformers 5 packs the experts of a checkpoint while it loads it, by a table of regexes in its
+code. Here rules do, before the model sees the tensors.
 """
 
 import tempfile
 from pathlib import Path
 
+import regraft
 import torch
 import transformers
-
-import regraft
 
 
 def load_with_regraft(folder):
@@ -19,7 +19,8 @@ def load_with_regraft(folder):
     state_dict = regraft.open(folder).apply(to="model")
     with torch.device("meta"):
         model = transformers.MixtralForCausalLM(config)
-    # `assign` takes the tensors as they are: what the rules leave alone still lies in the mapped files, unread.
+    # `assign` takes the tensors as they are: what the rules leave alone still lies in the mapped
+    # files, unread.
     model.load_state_dict(state_dict, strict=True, assign=True)
     model.tie_weights()
     return model

@@ -1,11 +1,13 @@
-"""regraft rewrites state dicts: rules say once how the keys and tensors of one checkpoint layout correspond to those of another.
+"""regraft rewrites state dicts: rules say once how the keys and tensors of one checkpoint layout
+correspond to those of another.
 
 >>> import regraft
 >>> regraft.load("mixtral").layouts
 ('hub', 'model')
 
-``load`` or ``compile`` rules, ``plan`` them against a state dict or a checkpoint, ``apply`` them to tensors in memory (what can
-be a view is one), or ``convert`` files. Nothing here needs torch or numpy before tensors are asked for.
+``load`` or ``compile`` rules, ``plan`` them against a state dict or a checkpoint, ``apply`` them to
+tensors in memory (what can be a view is one), or ``convert`` files. Nothing here needs torch or
+numpy before tensors are asked for.
 """
 
 from ._errors import (

@@ -1,4 +1,5 @@
-"""What regraft asks of tensors, for torch and for numpy: facts, bytes that differ, and the primitive ops of a plan.
+"""What regraft asks of tensors, for torch and for numpy: facts, bytes that differ, and the
+primitive ops of a plan.
 
 Neither is imported before a value of it is seen, or asked for.
 """
@@ -9,11 +10,13 @@ import importlib
 import importlib.util
 import math
 import sys
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from typing import Any, Callable
 
-Shape = Tuple[int, ...]
+Shape = tuple[int, ...]
 
-# Name in the safetensors format -> torch dtype. F6 has none, and two F4 elements are one of torch's.
+# Name in the safetensors format -> torch dtype. F6 has none, and two F4 elements are one of
+# torch's.
 _TORCH_NAMES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -45,7 +48,8 @@ _NUMPY_NAMES = {
 
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
-# Largest finite numbers, for the dtypes that a cast can overflow; of F8_E8M0, of which each is a power of two, as well.
+# Largest finite numbers, for the dtypes that a cast can overflow; of F8_E8M0, of which each is a
+# power of two, as well.
 _LARGEST = {
     "F16": 65504.0,
     "BF16": (2 - 2.0**-7) * 2.0**127,
@@ -59,7 +63,7 @@ _LARGEST = {
 }
 
 
-def _cast_is_safe(from_: Optional[str], to: Optional[str]) -> bool:
+def _cast_is_safe(from_: str | None, to: str | None) -> bool:
     """Whether every finite number of one dtype is one of the other."""
     if to not in _LARGEST:
         return True
@@ -70,10 +74,13 @@ def _cast_is_safe(from_: Optional[str], to: Optional[str]) -> bool:
 _STRETCH = 1 << 24
 
 
-def _sinusoids(rows: int, columns: int) -> List[List[float]]:
+def _sinusoids(rows: int, columns: int) -> list[list[float]]:
     """Sinusoidal positions: in row p the sines of p / 10000^(2i / columns), then their cosines."""
     scales = [10_000.0 ** (2.0 * i / columns) for i in range(columns // 2)]
-    return [[wave(row / scale) for wave in (math.sin, math.cos) for scale in scales] for row in range(rows)]
+    return [
+        [wave(row / scale) for wave in (math.sin, math.cos) for scale in scales]
+        for row in range(rows)
+    ]
 
 
 class TorchOps:
@@ -83,7 +90,9 @@ class TorchOps:
         import torch
 
         self.torch = torch
-        self.dtypes = {name: getattr(torch, own) for name, own in _TORCH_NAMES.items() if hasattr(torch, own)}
+        self.dtypes = {
+            name: getattr(torch, own) for name, own in _TORCH_NAMES.items() if hasattr(torch, own)
+        }
         self.names = {dtype: name for name, dtype in self.dtypes.items()}
         self.tensor_type = torch.Tensor
         self.plain_types = (torch.Tensor, torch.nn.Parameter)
@@ -98,7 +107,7 @@ class TorchOps:
         except KeyError:
             raise TypeError(f"torch {self.torch.__version__} has no dtype for {name}") from None
 
-    def info(self, tensor: Any) -> Optional[Tuple[str, Shape]]:
+    def info(self, tensor: Any) -> tuple[str, Shape] | None:
         """dtype and shape as a header has them; None for what has no place in one."""
         name = self.names.get(tensor.dtype)
         if name is None or tensor.layout is not self.torch.strided:
@@ -116,10 +125,15 @@ class TorchOps:
         dtype, shape = self.dtype(name), self.own_shape(name, shape)
         if count == 0:
             return self.torch.empty(shape, dtype=dtype)
-        return self.torch.frombuffer(buffer, dtype=self.torch.uint8, count=count, offset=offset).view(dtype).view(shape)
+        return (
+            self.torch.frombuffer(buffer, dtype=self.torch.uint8, count=count, offset=offset)
+            .view(dtype)
+            .view(shape)
+        )
 
     def place(self, tensor: Any) -> Any:
-        """What tensors must share to be put together without a copy of their own; None if only torch knows how."""
+        """What tensors must share to be put together without a copy of their own; None if only
+        torch knows how."""
         return tensor.device if type(tensor) in self.plain_types else None
 
     def detached(self, tensor: Any) -> Any:
@@ -168,9 +182,13 @@ class TorchOps:
         return made
 
     def _unsaturate(self, tensor: Any, made: Any) -> None:
-        """F8_E4M3 has no infinity: what is too large becomes NaN, as over files. Newer versions of torch make it the largest number,
-        infinity as well, of which nobody would hear."""
-        if type(made) not in self.plain_types or "meta" in (made.device.type, tensor.device.type) or made.numel() == 0:
+        """F8_E4M3 has no infinity: what is too large becomes NaN, as over files. Newer versions of
+        torch make it the largest number, infinity as well, of which nobody would hear."""
+        if (
+            type(made) not in self.plain_types
+            or "meta" in (made.device.type, tensor.device.type)
+            or made.numel() == 0
+        ):
             return
         wide = tensor.float()
         least, largest = wide.aminmax()
@@ -179,13 +197,14 @@ class TorchOps:
             made.view(self.torch.uint8)[~(wide.abs() <= 464.0)] |= 0x7F
 
     def arithmetic(self, op: str, tensor: Any, value: float) -> Any:
-        # Plans have arithmetic on floats only; up to 32 bits they compute in float32, as the engine does.
+        # Plans have arithmetic on floats only; up to 32 bits they compute in float32, as the engine
+        # does.
         wide = tensor if tensor.dtype == self.torch.float64 else tensor.float()
         if op in ("add", "mul"):
             return (wide + value if op == "add" else wide * value).to(tensor.dtype)
         return getattr(self.torch, op)(wide).to(tensor.dtype)
 
-    def dequant_blocks(self, tensor: Any, scale: Any, block: Tuple[int, int], name: str) -> Any:
+    def dequant_blocks(self, tensor: Any, scale: Any, block: tuple[int, int], name: str) -> Any:
         rows, columns = tensor.shape[-2:]
         scale = scale.float().repeat_interleave(block[0], -2).narrow(-2, 0, rows)
         scale = scale.repeat_interleave(block[1], -1).narrow(-1, 0, columns)
@@ -199,13 +218,20 @@ class TorchOps:
         return self.cast(values, name).reshape(shape)
 
     def overflowed(self, op: str, values: Sequence[Any], made: Any, arguments: Any) -> int:
-        """How many elements are infinite or NaN though they were computed from finite ones: one pass that takes no memory, if there are none."""
+        """How many elements are infinite or NaN though they were computed from finite ones: one
+        pass that takes no memory, if there are none."""
         torch = self.torch
         # Of others there are no numbers to look at, or only their own framework could.
-        if type(made) not in self.plain_types or "meta" in (made.device.type, values[0].device.type) or made.numel() == 0:
+        if (
+            type(made) not in self.plain_types
+            or "meta" in (made.device.type, values[0].device.type)
+            or made.numel() == 0
+        ):
             return 0
         value = values[0]
-        if op == "neg" or (op == "cast" and _cast_is_safe(self.names.get(value.dtype), self.names.get(made.dtype))):
+        if op == "neg" or (
+            op == "cast" and _cast_is_safe(self.names.get(value.dtype), self.names.get(made.dtype))
+        ):
             return 0
         if not self._not_finite_at_all(made):
             return 0
@@ -217,7 +243,11 @@ class TorchOps:
             lost &= scale.repeat_interleave(arguments[1], -1).narrow(-1, 0, columns)
         if op == "dequant_mxfp4":
             # Codes have no infinity, and 255 as a scale is no number.
-            finite = (values[1].view(torch.uint8) != 255).unsqueeze(-1).expand(*value.shape[:-1], 2 * value.shape[-1])
+            finite = (
+                (values[1].view(torch.uint8) != 255)
+                .unsqueeze(-1)
+                .expand(*value.shape[:-1], 2 * value.shape[-1])
+            )
             lost &= finite.reshape(lost.shape)
         else:
             lost &= self._finite(value)
@@ -225,36 +255,51 @@ class TorchOps:
 
     def _wide(self, tensor: Any) -> Any:
         """Floats of less than 16 bits have no ops of their own."""
-        return tensor.float() if tensor.dtype.is_floating_point and tensor.element_size() < 2 else tensor
+        return (
+            tensor.float()
+            if tensor.dtype.is_floating_point and tensor.element_size() < 2
+            else tensor
+        )
 
     def _finite(self, tensor: Any) -> Any:
         return self.torch.isfinite(self._wide(tensor))
 
     def _not_finite_at_all(self, tensor: Any) -> bool:
-        """Whether there is an infinity or a NaN: either shows in the least or the largest element."""
+        """Whether there is an infinity or a NaN: either shows in the least or the largest
+        element."""
         if not tensor.dtype.is_floating_point:
             return False
         least, largest = self._wide(tensor).aminmax()
         return not (math.isfinite(least.item()) and math.isfinite(largest.item()))
 
-    def not_finite(self, tensor: Any) -> Optional[int]:
+    def not_finite(self, tensor: Any) -> int | None:
         """How many elements are infinite or NaN; None for what has neither."""
         if not tensor.dtype.is_floating_point:
             return None
         return int((~self._finite(tensor)).sum())
 
-    def differing_bytes(self, x: Any, y: Any) -> Optional[int]:
+    def differing_bytes(self, x: Any, y: Any) -> int | None:
         """How many bytes differ; None if that can't be known here."""
         if x is y:
             return 0
-        if x.dtype != y.dtype or x.shape != y.shape or x.layout is not self.torch.strided or y.layout is not self.torch.strided:
+        if (
+            x.dtype != y.dtype
+            or x.shape != y.shape
+            or x.layout is not self.torch.strided
+            or y.layout is not self.torch.strided
+        ):
             return None
         a, b = local(x), local(y)
         try:
             same = a.untyped_storage()._cdata == b.untyped_storage()._cdata or (
                 a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0
             )
-            if same and a.storage_offset() == b.storage_offset() and a.stride() == b.stride() and a.shape == b.shape:
+            if (
+                same
+                and a.storage_offset() == b.storage_offset()
+                and a.stride() == b.stride()
+                and a.shape == b.shape
+            ):
                 return 0
         except (RuntimeError, NotImplementedError, AttributeError):
             return None
@@ -287,14 +332,19 @@ def local(tensor: Any) -> Any:
 
 
 class NumpyOps:
-    """The ops over numpy arrays. What numpy lacks (bfloat16, float8) comes from ml_dtypes, if it is installed."""
+    """The ops over numpy arrays. What numpy lacks (bfloat16, float8) comes from ml_dtypes, if it is
+    installed."""
 
     def __init__(self) -> None:
         import numpy
 
         self.np = numpy
         self.tensor_type = numpy.ndarray
-        self.names = {numpy.dtype(own): name for name, own in _NUMPY_NAMES.items() if hasattr(numpy, own) or own in ("bool",)}
+        self.names = {
+            numpy.dtype(own): name
+            for name, own in _NUMPY_NAMES.items()
+            if hasattr(numpy, own) or own in ("bool",)
+        }
         self.by_name = {dtype.name: name for dtype, name in self.names.items()}
         self.by_name.update({own: name for name, own in _NUMPY_NAMES.items()})
 
@@ -312,9 +362,11 @@ class NumpyOps:
         try:
             return self.np.dtype(getattr(importlib.import_module("ml_dtypes"), own))
         except (ImportError, AttributeError):
-            raise TypeError(f"numpy has no dtype for {name}; the package ml_dtypes has one") from None
+            raise TypeError(
+                f"numpy has no dtype for {name}; the package ml_dtypes has one"
+            ) from None
 
-    def info(self, array: Any) -> Optional[Tuple[str, Shape]]:
+    def info(self, array: Any) -> tuple[str, Shape] | None:
         name = self.by_name.get(array.dtype.name)
         if name is None or not array.dtype.isnative:
             return None
@@ -324,7 +376,11 @@ class NumpyOps:
         dtype = self.dtype(name)
         if count == 0:
             return self.np.empty(shape, dtype=dtype)
-        return self.np.frombuffer(buffer, dtype=self.np.uint8, count=count, offset=offset).view(dtype).reshape(shape)
+        return (
+            self.np.frombuffer(buffer, dtype=self.np.uint8, count=count, offset=offset)
+            .view(dtype)
+            .reshape(shape)
+        )
 
     def place(self, array: Any) -> Any:
         return "numpy" if type(array) is self.np.ndarray else None
@@ -340,7 +396,9 @@ class NumpyOps:
         return self.np.full(shape, value if dtype.kind in "fcV" else int(value), dtype=dtype)
 
     def sinusoids(self, name: str, shape: Shape, place: Any) -> Any:
-        return self.cast(self.np.asarray(_sinusoids(*shape), dtype=self.np.float64).reshape(shape), name)
+        return self.cast(
+            self.np.asarray(_sinusoids(*shape), dtype=self.np.float64).reshape(shape), name
+        )
 
     def copy(self, out: Any, array: Any) -> None:
         out[...] = array
@@ -372,7 +430,7 @@ class NumpyOps:
         np = self.np
         wide = array if array.dtype == np.float64 else array.astype(np.float32)
         by = wide.dtype.type(value)
-        ops: Dict[str, Callable[[], Any]] = {
+        ops: dict[str, Callable[[], Any]] = {
             "add": lambda: wide + by,
             "mul": lambda: wide * by,
             "neg": lambda: -wide,
@@ -381,10 +439,14 @@ class NumpyOps:
         }
         return ops[op]().astype(array.dtype)
 
-    def dequant_blocks(self, array: Any, scale: Any, block: Tuple[int, int], name: str) -> Any:
+    def dequant_blocks(self, array: Any, scale: Any, block: tuple[int, int], name: str) -> Any:
         np = self.np
         rows, columns = array.shape[-2:]
-        scale = scale.astype(np.float32).repeat(block[0], -2)[..., :rows, :].repeat(block[1], -1)[..., :columns]
+        scale = (
+            scale.astype(np.float32)
+            .repeat(block[0], -2)[..., :rows, :]
+            .repeat(block[1], -1)[..., :columns]
+        )
         return (array.astype(np.float32) * scale).astype(self.dtype(name))
 
     def dequant_mxfp4(self, blocks: Any, scales: Any, name: str, shape: Shape) -> Any:
@@ -398,17 +460,27 @@ class NumpyOps:
     def overflowed(self, op: str, values: Sequence[Any], made: Any, arguments: Any) -> int:
         np = self.np
         value = values[0]
-        if op == "neg" or (op == "cast" and _cast_is_safe(self.by_name.get(value.dtype.name), self.by_name.get(made.dtype.name))):
+        if op == "neg" or (
+            op == "cast"
+            and _cast_is_safe(self.by_name.get(value.dtype.name), self.by_name.get(made.dtype.name))
+        ):
             return 0
         lost = self._lost(made)
         if lost is None or not lost.any():
             return 0
         if op == "dequant_blocks":
             rows, columns = value.shape[-2:]
-            scale = np.isfinite(values[1]).repeat(arguments[0], -2)[..., :rows, :].repeat(arguments[1], -1)[..., :columns]
+            scale = (
+                np.isfinite(values[1])
+                .repeat(arguments[0], -2)[..., :rows, :]
+                .repeat(arguments[1], -1)[..., :columns]
+            )
             lost = lost & scale
         if op == "dequant_mxfp4":
-            finite = np.broadcast_to((values[1].view(np.uint8) != 255)[..., None], (*value.shape[:-1], 2 * value.shape[-1]))
+            finite = np.broadcast_to(
+                (values[1].view(np.uint8) != 255)[..., None],
+                (*value.shape[:-1], 2 * value.shape[-1]),
+            )
             lost = lost & finite.reshape(lost.shape)
         else:
             before = self._lost(value)
@@ -417,13 +489,15 @@ class NumpyOps:
 
     def _lost(self, array: Any) -> Any:
         """What is infinite or NaN; None for what has neither."""
-        return None if self.by_name.get(array.dtype.name) not in _LARGEST else ~self.np.isfinite(array)
+        return (
+            None if self.by_name.get(array.dtype.name) not in _LARGEST else ~self.np.isfinite(array)
+        )
 
-    def not_finite(self, array: Any) -> Optional[int]:
+    def not_finite(self, array: Any) -> int | None:
         lost = self._lost(array)
         return None if lost is None else int(self.np.count_nonzero(lost))
 
-    def differing_bytes(self, x: Any, y: Any) -> Optional[int]:
+    def differing_bytes(self, x: Any, y: Any) -> int | None:
         np = self.np
         if x is y:
             return 0
@@ -433,10 +507,13 @@ class NumpyOps:
         if all(x.__array_interface__[field] == y.__array_interface__[field] for field in here):
             return 0
         a, b = (np.ascontiguousarray(v).reshape(-1).view(np.uint8) for v in (x, y))
-        return sum(int(np.count_nonzero(a[at : at + _STRETCH] != b[at : at + _STRETCH])) for at in range(0, a.size, _STRETCH))
+        return sum(
+            int(np.count_nonzero(a[at : at + _STRETCH] != b[at : at + _STRETCH]))
+            for at in range(0, a.size, _STRETCH)
+        )
 
 
-_found: Dict[str, Any] = {}
+_found: dict[str, Any] = {}
 
 
 def torch_ops() -> TorchOps:
@@ -451,9 +528,9 @@ def numpy_ops() -> NumpyOps:
     return _found["numpy"]
 
 
-def seen_ops() -> List[Any]:
+def seen_ops() -> list[Any]:
     """The ops of every framework that is imported: no value can be of another."""
-    ops: List[Any] = []
+    ops: list[Any] = []
     # A module under way to be imported has no classes yet.
     if getattr(sys.modules.get("torch"), "Tensor", None) is not None:
         ops.append(torch_ops())
@@ -470,7 +547,7 @@ def ops_of(value: Any) -> Any:
     return None
 
 
-def ops_by_name(framework: Optional[str]) -> Any:
+def ops_by_name(framework: str | None) -> Any:
     """The ops of a framework by name; torch, else numpy, if none is named."""
     if framework in ("torch", "pt"):
         return torch_ops()

@@ -1,10 +1,12 @@
-"""What can go wrong, as exceptions with the rendered diagnostic as their text and its parts as fields."""
+"""What can go wrong, as exceptions with the rendered diagnostic as their text and its parts as
+fields."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,15 @@ class Diagnostic:
     severity: str
     """``note``, ``warning`` or ``error``."""
     message: str
-    span: Optional[Span]
+    span: Span | None
     """Where in the rule text, if anywhere."""
-    keys: Tuple[str, ...]
+    keys: tuple[str, ...]
     """The keys concerned, all of them."""
-    hints: Tuple[str, ...]
+    hints: tuple[str, ...]
     """What to do about it."""
 
     @classmethod
-    def _from_json(cls, data: Any) -> "Diagnostic":
+    def _from_json(cls, data: Any) -> Diagnostic:
         primary = data.get("primary")
         return cls(
             code=data["code"],
@@ -52,7 +54,7 @@ class Diagnostic:
         )
 
 
-def diagnostics_from_json(text: str) -> List[Diagnostic]:
+def diagnostics_from_json(text: str) -> list[Diagnostic]:
     return [Diagnostic._from_json(data) for data in json.loads(text)]
 
 
@@ -61,16 +63,20 @@ class RegraftError(Exception):
 
     diagnostics: Sequence[Diagnostic]
     """What was found, if this is about rules."""
-    code: Optional[str]
+    code: str | None
     """The code of the first error, as ``RG101``."""
-    span: Optional[Span]
+    span: Span | None
     """Where the first error is in the rule text."""
-    keys: Tuple[str, ...]
+    keys: tuple[str, ...]
     """The keys that the first error is about."""
 
-    def __init__(self, message: str, diagnostics: Union[str, Sequence[Diagnostic]] = ()) -> None:
+    def __init__(self, message: str, diagnostics: str | Sequence[Diagnostic] = ()) -> None:
         super().__init__(message.rstrip())
-        found = diagnostics_from_json(diagnostics) if isinstance(diagnostics, str) else list(diagnostics)
+        found = (
+            diagnostics_from_json(diagnostics)
+            if isinstance(diagnostics, str)
+            else list(diagnostics)
+        )
         self.diagnostics = found
         first = next((one for one in found if one.severity == "error"), found[0] if found else None)
         self.code = first.code if first else None
@@ -94,14 +100,21 @@ class CheckpointError(RegraftError):
 
     kind: str
     """``io``, ``corrupt``, ``limit``, ``exists``, ``unsupported`` or ``other``."""
-    file: Optional[str]
+    file: str | None
     """The file concerned."""
-    key: Optional[str]
+    key: str | None
     """The key concerned."""
-    hint: Optional[str]
+    hint: str | None
     """What to do about it."""
 
-    def __init__(self, message: str, kind: str = "other", file: Any = None, key: Optional[str] = None, hint: Optional[str] = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        kind: str = "other",
+        file: Any = None,
+        key: str | None = None,
+        hint: str | None = None,
+    ) -> None:
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
         self._parts = (message, kind, file, key, hint)
         self.kind = kind

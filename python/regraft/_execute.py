@@ -1,8 +1,10 @@
-"""Carries a plan out over tensors in memory: index maps are views wherever strides allow it, and what is put together is copied once."""
+"""Carries a plan out over tensors in memory: index maps are views wherever strides allow it, and
+what is put together is copied once."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, MutableMapping, Optional, Tuple
+from collections.abc import Mapping, MutableMapping
+from typing import Any
 
 from ._arrays import local, ops_by_name, ops_of
 
@@ -13,18 +15,19 @@ _COMPUTES = (*_ARITHMETIC, "cast", "dequant_blocks", "dequant_mxfp4")
 class _Run:
     def __init__(
         self,
-        nodes: List[Any],
-        targets: Tuple[List[str], List[int]],
+        nodes: list[Any],
+        targets: tuple[list[str], list[int]],
         source: Mapping[str, Any],
-        consumed: Optional[MutableMapping[str, Any]],
+        consumed: MutableMapping[str, Any] | None,
     ) -> None:
         self.nodes = nodes
         self.keys, self.numbers = targets
         self.source = source
         self.consumed = consumed
-        self.made: Dict[int, Any] = {}
-        self.overflowed: Dict[int, int] = {}
-        """Nodes with elements that were computed from finite ones and are infinite or NaN, and how many."""
+        self.made: dict[int, Any] = {}
+        self.overflowed: dict[int, int] = {}
+        """Nodes with elements that were computed from finite ones and are infinite or NaN, and how
+        many."""
         self.uses = [0] * len(nodes)
         for number in self.numbers:
             self.uses[number] += 1
@@ -33,8 +36,8 @@ class _Run:
                 for number in node[1]:
                     self.uses[number] += 1
 
-    def run(self) -> Dict[str, Any]:
-        result: Dict[str, Any] = {}
+    def run(self) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         nodes, source = self.nodes, self.source
         if self.consumed is None:
             for key, number in zip(self.keys, self.numbers):
@@ -62,13 +65,16 @@ class _Run:
             self.made[number] = value
         return value
 
-    def make(self, number: int, node: Tuple[Any, ...]) -> Any:
+    def make(self, number: int, node: tuple[Any, ...]) -> Any:
         op, inputs, arguments, dtype, shape = node
         if op == "concat":
             return self.concat(node)
         if op in ("fill", "sinusoids"):
             # Beside the other tensors, if there are any.
-            first = next((self.source[key] for key in self.nodes if type(key) is str and key in self.source), None)
+            first = next(
+                (self.source[key] for key in self.nodes if type(key) is str and key in self.source),
+                None,
+            )
             ops = ops_of(first)
             if ops is None:
                 ops, place = ops_by_name(None), None
@@ -99,7 +105,15 @@ class _Run:
             self.overflowed[number] = lost
         return made
 
-    def compute(self, ops: Any, op: str, values: List[Any], arguments: Any, dtype: str, shape: Tuple[int, ...]) -> Any:
+    def compute(
+        self,
+        ops: Any,
+        op: str,
+        values: list[Any],
+        arguments: Any,
+        dtype: str,
+        shape: tuple[int, ...],
+    ) -> Any:
         if op == "cast":
             return ops.cast(values[0], dtype)
         if op == "dequant_blocks":
@@ -108,19 +122,21 @@ class _Run:
             return ops.dequant_mxfp4(values[0], values[1], dtype, shape)
         return ops.arithmetic(op, values[0], arguments[0] if arguments else 0.0)
 
-    def overflows(self, result: Mapping[str, Any]) -> Dict[str, int]:
-        """The keys of the result with elements that overflowed, and how many. Nothing is looked at again where nothing did."""
+    def overflows(self, result: Mapping[str, Any]) -> dict[str, int]:
+        """The keys of the result with elements that overflowed, and how many. Nothing is looked at
+        again where nothing did."""
         if not self.overflowed:
             return {}
-        counts: List[int] = []
+        counts: list[int] = []
         for number, node in enumerate(self.nodes):
             # Inputs come first.
             below = sum(counts[one] for one in node[1]) if type(node) is tuple else 0
             counts.append(below + self.overflowed.get(number, 0))
-        found: Dict[str, int] = {}
+        found: dict[str, int] = {}
         for key, number in zip(self.keys, self.numbers):
             if counts[number]:
-                # Of a part, only what is in it; of an integer that was made from an infinity, what was lost before.
+                # Of a part, only what is in it; of an integer that was made from an infinity, what
+                # was lost before.
                 ops, value = ops_of(result[key]), local(result[key])
                 there = ops.not_finite(value)
                 count = counts[number] if there is None else min(counts[number], there)
@@ -132,11 +148,15 @@ class _Run:
         value = self.value(number)
         ops = ops_of(value)
         if ops is None:
-            raise TypeError(f"{self.named(number)} is {type(value).__name__}, no tensor: rules can rename or drop it, and nothing else")
+            raise TypeError(
+                f"{self.named(number)} is {type(value).__name__}, no tensor: rules can rename or "
+                "drop it, and nothing else"
+            )
         if type(self.nodes[number]) is str and ops.info(value) is None:
             kind = f"{value.dtype}, {getattr(value, 'layout', 'strided')}"
             raise TypeError(
-                f"{self.named(number)} is {kind}, which has no place in a header: rules can rename or drop it, and nothing else"
+                f"{self.named(number)} is {kind}, which has no place in a header: rules can "
+                "rename or drop it, and nothing else"
             )
         return ops.detached(value)
 
@@ -144,7 +164,7 @@ class _Run:
         node = self.nodes[number]
         return f"the value of {node!r}" if type(node) is str else "a value"
 
-    def concat(self, node: Tuple[Any, ...]) -> Any:
+    def concat(self, node: tuple[Any, ...]) -> Any:
         _, inputs, (dim,), dtype, shape = node
         place, ops = self.common_place(inputs)
         if place is None or dtype == "F4":
@@ -157,7 +177,7 @@ class _Run:
         self.fill_parts(node, out, ops)
         return out
 
-    def fill_parts(self, node: Tuple[Any, ...], out: Any, ops: Any) -> None:
+    def fill_parts(self, node: tuple[Any, ...], out: Any, ops: Any) -> None:
         dim, at = node[2][0], 0
         for number in node[1]:
             length = self.shape(number)[dim]
@@ -165,7 +185,8 @@ class _Run:
             at += length
 
     def put(self, number: int, out: Any, ops: Any) -> None:
-        """Makes a node where it belongs, so that stacks of concatenations need no tensors in between."""
+        """Makes a node where it belongs, so that stacks of concatenations need no tensors in
+        between."""
         node = self.nodes[number]
         if type(node) is tuple and self.uses[number] == 1 and number not in self.made:
             if node[0] == "concat":
@@ -182,12 +203,13 @@ class _Run:
                     return self.put(node[1][0], view, ops)
         ops.copy(out, self.tensor(number))
 
-    def shape(self, number: int) -> Tuple[int, ...]:
+    def shape(self, number: int) -> tuple[int, ...]:
         node = self.nodes[number]
         return tuple(self.source[node].shape) if type(node) is str else node[4]
 
-    def common_place(self, inputs: Tuple[int, ...]) -> Tuple[Any, Any]:
-        """Where every tensor under these nodes is; None if in several places, or if only its own framework can put it together."""
+    def common_place(self, inputs: tuple[int, ...]) -> tuple[Any, Any]:
+        """Where every tensor under these nodes is; None if in several places, or if only its own
+        framework can put it together."""
         place, kind, open_, seen = None, None, list(inputs), set()
         while open_:
             number = open_.pop()
@@ -210,13 +232,13 @@ class _Run:
 
 
 def execute(
-    nodes: List[Any],
-    targets: Tuple[List[str], List[int]],
+    nodes: list[Any],
+    targets: tuple[list[str], list[int]],
     source: Mapping[str, Any],
-    consumed: Optional[MutableMapping[str, Any]] = None,
-) -> Tuple[Dict[str, Any], Dict[str, int]]:
-    """The result of a plan, and its keys with elements that overflowed. Tensors of ``consumed`` are taken out of it once nothing
-    needs them any more."""
+    consumed: MutableMapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """The result of a plan, and its keys with elements that overflowed. Tensors of ``consumed`` are
+    taken out of it once nothing needs them any more."""
     from contextlib import ExitStack
 
     from ._arrays import seen_ops

@@ -1,4 +1,5 @@
-"""Checkpoints in files: opened as mappings of tensors that are read when they are touched, and converted into new files."""
+"""Checkpoints in files: opened as mappings of tensors that are read when they are touched, and
+converted into new files."""
 
 from __future__ import annotations
 
@@ -7,9 +8,10 @@ import mmap
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Union
 
 from . import _regraft
 from ._arrays import nbytes, ops_by_name
@@ -26,7 +28,12 @@ def _map(path: str) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         # Without a reservation a file larger than the memory could not be mapped so.
         reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform.startswith("linux") else 0)
-        return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | reserve, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        return mmap.mmap(
+            file.fileno(),
+            0,
+            flags=mmap.MAP_PRIVATE | reserve,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE,
+        )
 
 
 open_file = open
@@ -35,29 +42,36 @@ open_file = open
 class Checkpoint(Mapping[str, Any]):
     """Key -> tensor of a checkpoint in files. Made by :func:`open`.
 
-    Tensors lie in the mapped files: none is read before it is touched, and what is written to one stays in this process. While
-    they live, the files must not shrink. In another process, and as a copy, it is opened again: what was written to tensors is
-    not there.
+    Tensors lie in the mapped files: none is read before it is touched, and what is written to one
+    stays in this process. While they live, the files must not shrink. In another process, and as a
+    copy, it is opened again: what was written to tensors is not there.
     """
 
-    def __init__(self, inner: _regraft.Checkpoint, framework: Optional[str], again: Tuple[List[str], bool, bool]) -> None:
+    def __init__(
+        self,
+        inner: _regraft.Checkpoint,
+        framework: str | None,
+        again: tuple[list[str], bool, bool],
+    ) -> None:
         self._inner = inner
         self._framework = framework
         self._again = again
         self._keys, dtypes, shapes, places = inner.columns()
         self._places = dict(zip(self._keys, places))
-        self._maps: Dict[int, mmap.mmap] = {}
+        self._maps: dict[int, mmap.mmap] = {}
         self.dtypes: Mapping[str, str] = dict(zip(self._keys, dtypes))
         """The dtype of each key, as the safetensors format names it."""
-        self.shapes: Mapping[str, Tuple[int, ...]] = dict(zip(self._keys, shapes))
+        self.shapes: Mapping[str, tuple[int, ...]] = dict(zip(self._keys, shapes))
         """The shape of each key."""
-        self.nbytes: Mapping[str, int] = {key: nbytes(self.dtypes[key], self.shapes[key]) for key in self._keys}
+        self.nbytes: Mapping[str, int] = {
+            key: nbytes(self.dtypes[key], self.shapes[key]) for key in self._keys
+        }
         """The size of each key's tensor in bytes."""
-        self.paths: List[str] = [str(path) for path in inner.paths]
+        self.paths: list[str] = [str(path) for path in inner.paths]
         """The files."""
         self.metadata: Mapping[str, str] = inner.metadata
         """``__metadata__`` of the files."""
-        self.notes: List[str] = inner.notes
+        self.notes: list[str] = inner.notes
         """What is odd about the files but no error."""
 
     def __reduce__(self) -> Any:
@@ -73,12 +87,15 @@ class Checkpoint(Mapping[str, Any]):
         return key in self._places
 
     def __repr__(self) -> str:
-        return f"<regraft.Checkpoint: {len(self)} keys, {sum(self.nbytes.values()):,} bytes in {len(self.paths)} files>"
+        return (
+            f"<regraft.Checkpoint: {len(self)} keys, {sum(self.nbytes.values()):,} bytes in "
+            f"{len(self.paths)} files>"
+        )
 
     def __getitem__(self, key: str) -> Any:
         return self._tensor(key, self.dtypes[key], self.shapes[key])
 
-    def _tensor(self, key: str, dtype: str, shape: Tuple[int, ...]) -> Any:
+    def _tensor(self, key: str, dtype: str, shape: tuple[int, ...]) -> Any:
         place = self._places[key]
         if place is None:
             raise CheckpointError("a manifest has no bytes", "unsupported", None, key)
@@ -94,7 +111,12 @@ class Checkpoint(Mapping[str, Any]):
                 raise CheckpointError(f"cannot map: {error}", "io", path, key) from error
         mapped = self._maps[number]
         if offset + count > len(mapped):
-            raise CheckpointError("the file became shorter after its header was read", "corrupt", self.paths[number], key)
+            raise CheckpointError(
+                "the file became shorter after its header was read",
+                "corrupt",
+                self.paths[number],
+                key,
+            )
         return ops.from_buffer(mapped, dtype, shape, offset, count)
 
     @property
@@ -103,48 +125,58 @@ class Checkpoint(Mapping[str, Any]):
         return str(self._inner.directory)
 
     def plan(self, rules: RulesLike = None, **options: Unpack[Options]) -> Plan:
-        """Plans rules, or without any those that config.json asks for. Options as in :func:`regraft.plan`."""
+        """Plans rules, or without any those that config.json asks for. Options as in
+        :func:`regraft.plan`."""
         checked("plan", options)
         equal = self._differing_bytes if self._inner.has_bytes else None
         return _plan(self._inner, rules, equal=equal, beside=self.directory, **options)
 
-    def _differing_bytes(self, a: str, b: str) -> Optional[int]:
-        """In the map, where a tensor may have been written to; as bytes, since a framework may lack the dtype."""
+    def _differing_bytes(self, a: str, b: str) -> int | None:
+        """In the map, where a tensor may have been written to; as bytes, since a framework may lack
+        the dtype."""
         if self.dtypes[a] != self.dtypes[b] or self.shapes[a] != self.shapes[b]:
             return None
         bytes_of = [self._tensor(key, "U8", (self.nbytes[key],)) for key in (a, b)]
         return ops_by_name(self._framework).differing_bytes(*bytes_of)
 
-    def apply(self, rules: RulesLike = None, **options: Unpack[Options]) -> Dict[str, Any]:
-        """Applies rules, or without any those that config.json asks for. What is a view of a tensor in a file stays there, unread.
+    def apply(self, rules: RulesLike = None, **options: Unpack[Options]) -> dict[str, Any]:
+        """Applies rules, or without any those that config.json asks for. What is a view of a tensor
+        in a file stays there, unread.
 
         Options as in :func:`regraft.apply`.
         """
         checked("apply", options)
         return _apply(self, rules, options)
 
-    def _carry_out(self, plan: Plan) -> Dict[str, Any]:
+    def _carry_out(self, plan: Plan) -> dict[str, Any]:
         if plan._nodes is None:
             plan._nodes = plan._inner.nodes()
         used = {node: self[node] for node in plan._nodes if type(node) is str}
         return plan._carry_out(used)
 
-    def _header_columns(self) -> Tuple[List[str], List[str], List[Tuple[int, ...]]]:
+    def _header_columns(self) -> tuple[list[str], list[str], list[tuple[int, ...]]]:
         return self._keys, list(self.dtypes.values()), list(self.shapes.values())
 
 
 Paths = Union[PathLike, Sequence[PathLike]]
 
 
-def _paths(given: Paths) -> List[str]:
+def _paths(given: Paths) -> list[str]:
     if isinstance(given, (str, os.PathLike)):
         return [os.fspath(given)]
     return [os.fspath(path) for path in given]
 
 
 @named
-def open(path: Paths, *, framework: Optional[str] = None, strict: bool = True, allow_outside: bool = False) -> Checkpoint:
-    """Opens a checkpoint: a safetensors file, a directory with or without an index, an index, or several of them as one.
+def open(
+    path: Paths,
+    *,
+    framework: str | None = None,
+    strict: bool = True,
+    allow_outside: bool = False,
+) -> Checkpoint:
+    """Opens a checkpoint: a safetensors file, a directory with or without an index, an index, or
+    several of them as one.
 
     framework: ``torch`` or ``numpy``; the first of these that is installed if not given.
     strict: whether keys in the shards that the index doesn't know, or places elsewhere, are errors.
@@ -155,10 +187,14 @@ def open(path: Paths, *, framework: Optional[str] = None, strict: bool = True, a
     if framework is not None:
         ops_by_name(framework)
     paths = _paths(path)
-    return Checkpoint(_regraft.Checkpoint(paths, strict, allow_outside), framework, (paths, strict, allow_outside))
+    return Checkpoint(
+        _regraft.Checkpoint(paths, strict, allow_outside), framework, (paths, strict, allow_outside)
+    )
 
 
-def _reopen(framework: Optional[str], paths: List[str], strict: bool, allow_outside: bool) -> Checkpoint:
+def _reopen(
+    framework: str | None, paths: list[str], strict: bool, allow_outside: bool
+) -> Checkpoint:
     return open(paths, framework=framework, strict=strict, allow_outside=allow_outside)
 
 
@@ -168,7 +204,7 @@ class Conversion:
 
     plan: Plan
     """How each key was made."""
-    files: Tuple[str, ...]
+    files: tuple[str, ...]
     """The files written, by name."""
     aliased: int
     """Ties that were not written, as their source is."""
@@ -191,43 +227,46 @@ def convert(
     config: Any = None,
     target: Any = None,
     part: bool = False,
-    from_: Optional[str] = None,
-    to: Optional[str] = None,
+    from_: str | None = None,
+    to: str | None = None,
     reverse: bool = False,
-    tied: Optional[bool] = None,
-    parameters: Optional[Mapping[str, Any]] = None,
+    tied: bool | None = None,
+    parameters: Mapping[str, Any] | None = None,
     strict: bool = True,
     allow_lossy: bool = False,
     record: Any = None,
-    max_shard_size: Optional[int] = 5_000_000_000,
+    max_shard_size: int | None = 5_000_000_000,
     single: bool = False,
     materialize_ties: bool = False,
     side_files: bool = True,
     write_record: bool = False,
     force: bool = False,
-    metadata: Optional[Mapping[str, str]] = None,
-    memory: Optional[int] = None,
+    metadata: Mapping[str, str] | None = None,
+    memory: int | None = None,
     resume: bool = False,
     checksums: bool = False,
-    rank: Optional[Tuple[int, int]] = None,
+    rank: tuple[int, int] | None = None,
     allow_outside: bool = False,
-    progress: Union[None, bool, Callable[[int, int], object], Any] = None,
+    progress: None | bool | Callable[[int, int], object] | Any = None,
 ) -> Conversion:
-    """Converts a checkpoint into new files, streamed, in the engine's own threads. The output appears whole or not at all.
+    """Converts a checkpoint into new files, streamed, in the engine's own threads. The output
+    appears whole or not at all.
 
-    src: a safetensors file, a directory, an index, or several of them. dst: a directory to be made, or a file if it ends with
-    ``.safetensors``. rules .. record: as in :func:`regraft.plan`.
+    src: a safetensors file, a directory, an index, or several of them. dst: a directory to be made,
+    or a file if it ends with ``.safetensors``. rules .. record: as in :func:`regraft.plan`.
     max_shard_size: most bytes of tensors in one file; ``single``: one file, however large.
     materialize_ties: write tied tensors under each of their keys.
     side_files: copy config, tokenizer and other files that are no weights from source directories.
-    write_record: write what the way back can't know from the rules beside the output, where it is looked for.
+    write_record: write what the way back can't know from the rules beside the output, where it is
+    looked for.
     force: replace an output that is there.
     memory: most bytes that all threads together hold in buffers (64 MiB if not given).
     resume: continue what a killed run of the same work left beside the output.
     checksums: write BLAKE3 of each file and tensor beside the files.
-    rank: (rank, world size) of this process among several that share the work; the last to finish puts the output in its place.
-    progress: called with (bytes done, bytes in all), from this thread; or a bar as tqdm makes them (``total``, ``update``); or
-    True for tqdm's own.
+    rank: (rank, world size) of this process among several that share the work; the last to finish
+    puts the output in its place.
+    progress: called with (bytes done, bytes in all), from this thread; or a bar as tqdm makes them
+    (``total``, ``update``); or True for tqdm's own.
 
     An exception of ``progress``, and Ctrl-C, end the run and leave nothing behind.
     """
@@ -290,7 +329,7 @@ def convert(
     )
 
 
-def _progress(given: Any) -> Tuple[Optional[Callable[[int, int], object]], Callable[[], object]]:
+def _progress(given: Any) -> tuple[Callable[[int, int], object] | None, Callable[[], object]]:
     def nothing() -> None:
         pass
 
@@ -301,7 +340,9 @@ def _progress(given: Any) -> Tuple[Optional[Callable[[int, int], object]], Calla
         try:
             from tqdm.auto import tqdm
         except ImportError:
-            raise ImportError("progress=True shows a bar of tqdm, which is not installed; give a function instead") from None
+            raise ImportError(
+                "progress=True shows a bar of tqdm, which is not installed; give a function instead"
+            ) from None
         given = tqdm(unit="B", unit_scale=True, unit_divisor=1024)
         close = given.close
     if callable(getattr(given, "update", None)):

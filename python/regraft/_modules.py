@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from . import _regraft
 
-# The attribute under which a wrapper holds what it wraps, and nothing else: what the rule file `wrappers` lists, and EMA's.
+# The attribute under which a wrapper holds what it wraps, and nothing else: what the rule file
+# `wrappers` lists, and EMA's.
 _WRAPPED = (*_regraft.wrappers(), "ema_model")
 
 # Wrappers that take their own name out of state dicts and put it back when they load.
@@ -23,16 +25,20 @@ class Layer(NamedTuple):
     module: Any
 
 
-def _children(module: Any) -> Dict[str, Any]:
-    return {name: child for name, child in getattr(module, "_modules", {}).items() if child is not None}
+def _children(module: Any) -> dict[str, Any]:
+    return {
+        name: child for name, child in getattr(module, "_modules", {}).items() if child is not None
+    }
 
 
-def _inside(module: Any) -> Optional[Tuple[str, Any]]:
+def _inside(module: Any) -> tuple[str, Any] | None:
     children = _children(module)
     if len(children) == 1:
         ((name, child),) = children.items()
         # A wrapper has no parameters of its own; a plain container of that name may.
-        own = name == "module" and any(param is not None for param in getattr(module, "_parameters", {}).values())
+        own = name == "module" and any(
+            param is not None for param in getattr(module, "_parameters", {}).values()
+        )
         if name in _WRAPPED and not own:
             return name, child
     if "base_model" in children:
@@ -43,7 +49,7 @@ def _inside(module: Any) -> Optional[Tuple[str, Any]]:
     return None
 
 
-def layers(model: Any) -> List[Layer]:
+def layers(model: Any) -> list[Layer]:
     """A module, and what is inside of it, wrapper by wrapper; the last is the module itself."""
     found, seen = [Layer("", model)], {id(model)}
     while True:
@@ -60,7 +66,8 @@ def bare(model: Any) -> Any:
 
 
 def attribute(model: Any, name: str) -> Any:
-    """An attribute of the module inside its wrappers, else of the innermost wrapper that has it: a wrapper's own may be another thing."""
+    """An attribute of the module inside its wrappers, else of the innermost wrapper that has it: a
+    wrapper's own may be another thing."""
     for layer in reversed(layers(model)):
         found = getattr(layer.module, name, None)
         if found is not None:
@@ -70,11 +77,15 @@ def attribute(model: Any, name: str) -> Any:
 
 def _is_model_config(config: Any) -> bool:
     fields = ("model_type", "architectures", "tie_word_embeddings")
-    return any(field in config if isinstance(config, Mapping) else hasattr(config, field) for field in fields)
+    return any(
+        field in config if isinstance(config, Mapping) else hasattr(config, field)
+        for field in fields
+    )
 
 
 def config_of(model: Any) -> Any:
-    """The config that rules go by: of the module inside, or of a wrapper, if it is a model's; with the class that the module really has."""
+    """The config that rules go by: of the module inside, or of a wrapper, if it is a model's; with
+    the class that the module really has."""
     inside = bare(model)
     for layer in reversed(layers(model)):
         config = getattr(layer.module, "config", None)
@@ -87,12 +98,19 @@ def config_of(model: Any) -> Any:
 
 
 def _of_class(config: Any, module: Any) -> Any:
-    """The config says of which class the checkpoint was that it came with; where it says nothing, the module does."""
-    said = config.get("architectures") if isinstance(config, Mapping) else getattr(config, "architectures", None)
+    """The config says of which class the checkpoint was that it came with; where it says nothing,
+    the module does."""
+    said = (
+        config.get("architectures")
+        if isinstance(config, Mapping)
+        else getattr(config, "architectures", None)
+    )
     if said or not hasattr(type(module), "base_model_prefix"):
         return config
     # FSDP2 makes a class of its own, `FSDPLlamaModel`, in front of the model's.
-    named = next((cls.__name__ for cls in type(module).__mro__ if not cls.__name__.startswith("FSDP")), None)
+    named = next(
+        (cls.__name__ for cls in type(module).__mro__ if not cls.__name__.startswith("FSDP")), None
+    )
     fields = dict(config) if isinstance(config, Mapping) else dict(config.to_dict())
     if not isinstance(config, Mapping) and hasattr(config, "tie_word_embeddings"):
         # A class may leave its default out of the mapping.
@@ -100,7 +118,7 @@ def _of_class(config: Any, module: Any) -> Any:
     return dict(fields, architectures=[named])
 
 
-def _tensor_names(model: Any) -> Iterator[Tuple[str, str]]:
+def _tensor_names(model: Any) -> Iterator[tuple[str, str]]:
     """Each tensor of a module's state: the name of its module, and its own."""
     for name, module in model.named_modules(remove_duplicate=False):
         for own, value in getattr(module, "_parameters", {}).items():
@@ -112,18 +130,19 @@ def _tensor_names(model: Any) -> Iterator[Tuple[str, str]]:
                 yield name, own
 
 
-def tensor_paths(model: Any) -> List[str]:
+def tensor_paths(model: Any) -> list[str]:
     """The name of each tensor of a module's state, wrappers and all."""
     return [f"{module}.{name}" if module else name for module, name in _tensor_names(model)]
 
 
-def shared_names(model: Any, keys: Any) -> List[List[str]]:
-    """Keys of a module's state dict that are one tensor in it: by what it holds, or by what it says (transformers' ``all_tied_weights_keys``)."""
+def shared_names(model: Any, keys: Any) -> list[list[str]]:
+    """Keys of a module's state dict that are one tensor in it: by what it holds, or by what it says
+    (transformers' ``all_tied_weights_keys``)."""
     if not callable(getattr(model, "named_modules", None)):
         return []
-    groups: Dict[Any, List[str]] = {}
-    names: Dict[str, Any] = {}
-    modules: Dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
+    groups: dict[Any, list[str]] = {}
+    names: dict[str, Any] = {}
+    modules: dict[str, Any] = dict(model.named_modules(remove_duplicate=False))
     for module, own in _tensor_names(model):
         held = modules[module]
         tensor = held._parameters.get(own)
@@ -136,7 +155,10 @@ def shared_names(model: Any, keys: Any) -> List[List[str]]:
     said = getattr(inner.module, "all_tied_weights_keys", None)
     if isinstance(said, Mapping):
         for target, source in said.items():
-            one, other = (next((name for name in (f"{inner.prefix}{key}", str(key)) if name in names), None) for key in (target, source))
+            one, other = (
+                next((name for name in (f"{inner.prefix}{key}", str(key)) if name in names), None)
+                for key in (target, source)
+            )
             if one is not None and other is not None and names[one] != names[other]:
                 moved = groups.pop(names[one])
                 groups[names[other]].extend(moved)
@@ -145,15 +167,16 @@ def shared_names(model: Any, keys: Any) -> List[List[str]]:
 
 
 class Names:
-    """What the tensors of a module are called: as the module inside has them, and as the whole does where it loads."""
+    """What the tensors of a module are called: as the module inside has them, and as the whole does
+    where it loads."""
 
     def __init__(self, model: Any) -> None:
         self.layers = layers(model)
-        self.own: Dict[str, str] = {}
+        self.own: dict[str, str] = {}
         """The name where it loads, by the bare one."""
-        self.keys: List[str] = []
+        self.keys: list[str] = []
         """The bare names of the tensors in a state dict, in the module's order."""
-        self.beside: Dict[str, Any] = {}
+        self.beside: dict[str, Any] = {}
         """What wrappers hold themselves, as the count of an averaged model."""
         prefix = self.layers[-1].prefix
         self.front = self._where_it_loads(prefix + "x")[:-1]
@@ -180,7 +203,8 @@ class Names:
             self.own.setdefault(key, self.own[taken])
 
     def where_it_loads(self, key: str) -> str:
-        """The name where it loads of a bare one. What the module doesn't show, as FSDP1 doesn't what is flat, is behind the wrappers too."""
+        """The name where it loads of a bare one. What the module doesn't show, as FSDP1 doesn't
+        what is flat, is behind the wrappers too."""
         return self.own.get(key, self.front + key)
 
     @property
@@ -194,14 +218,16 @@ class Names:
 
     @staticmethod
     def _where_it_loads(path: str) -> str:
-        """Wrappers that name themselves did so already for the module that loads, and those inside will do it in their turn."""
+        """Wrappers that name themselves did so already for the module that loads, and those inside
+        will do it in their turn."""
         first, _, rest = path.partition(".")
         clean = _regraft.clean_tensor_name(path, False)
         return f"{first}.{clean}" if rest and first in _SELF_NAMED else clean
 
 
 def level_of(model: Any, keys: Any) -> Layer:
-    """The layer of a module's wrappers whose names a state dict has: all of them in front, some, or none."""
+    """The layer of a module's wrappers whose names a state dict has: all of them in front, some, or
+    none."""
     found = layers(model)
     if len(found) == 1:
         return found[0]

@@ -1,8 +1,10 @@
-"""Optimizer state by parameter (``state.<name>.exp_avg``), which follows its parameters: the same rules, once for each kind of state."""
+"""Optimizer state by parameter (``state.<name>.exp_avg``), which follows its parameters: the same
+rules, once for each kind of state."""
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from collections.abc import Mapping
+from typing import Any, Callable
 
 from ._arrays import ops_of
 from ._errors import Diagnostic, PlanError
@@ -27,7 +29,8 @@ _KINDS = {
 
 
 def is_state(state_dict: Any) -> bool:
-    """Whether this is the state of an optimizer by names of parameters, flattened as torch's ``flatten_optimizer_state_dict`` does."""
+    """Whether this is the state of an optimizer by names of parameters, flattened as torch's
+    ``flatten_optimizer_state_dict`` does."""
     if not isinstance(state_dict, Mapping) or not state_dict:
         return False
     known = False
@@ -38,33 +41,37 @@ def is_state(state_dict: Any) -> bool:
     return known
 
 
-def refused(message: str, hint: str, keys: Tuple[str, ...] = ()) -> PlanError:
-    return PlanError(f"error: {message}\nhelp: {hint}", [Diagnostic("", "error", message, None, keys, (hint,))])
+def refused(message: str, hint: str, keys: tuple[str, ...] = ()) -> PlanError:
+    return PlanError(
+        f"error: {message}\nhelp: {hint}", [Diagnostic("", "error", message, None, keys, (hint,))]
+    )
 
 
-def _split(key: str) -> Tuple[str, str, str]:
+def _split(key: str) -> tuple[str, str, str]:
     first = _STATE if key.startswith(_STATE) else _GROUPS
     name, _, kind = key[len(first) :].rpartition(".")
     return first, name, kind
 
 
 def _is_per_element(state: Mapping[str, Any], kind: str) -> bool:
-    return kind in _KINDS or any(ops_of(value) is not None and len(value.shape) > 0 for value in state.values())
+    return kind in _KINDS or any(
+        ops_of(value) is not None and len(value.shape) > 0 for value in state.values()
+    )
 
 
 def convert(
     state_dict: Mapping[str, Any],
     make: Callable[[Mapping[str, Any]], Any],
     make_names: Callable[[Mapping[str, Any]], Any],
-) -> Dict[str, Any]:
-    """The state under the names, and in the shapes, that rules give the parameters. ``make`` plans one kind of state, and
-    ``make_names`` what is known by its name alone."""
-    kinds: Dict[Tuple[str, str], Dict[str, Any]] = {}
+) -> dict[str, Any]:
+    """The state under the names, and in the shapes, that rules give the parameters. ``make`` plans
+    one kind of state, and ``make_names`` what is known by its name alone."""
+    kinds: dict[tuple[str, str], dict[str, Any]] = {}
     for key, value in state_dict.items():
         first, name, kind = _split(key)
         kinds.setdefault((first, kind), {})[name] = value
-    result: Dict[str, Any] = {}
-    sources: Dict[str, Tuple[str, ...]] = {}
+    result: dict[str, Any] = {}
+    sources: dict[str, tuple[str, ...]] = {}
     for (first, kind), state in kinds.items():
         if first == _STATE and _is_per_element(state, kind):
             plan = make(state)
@@ -73,11 +80,12 @@ def convert(
                 result[f"{first}{name}.{kind}"] = value
             sources.update((target.key, target.sources) for target in plan)
     sources.update(_without_state(kinds, sources, make_names))
-    # What is kept once for a parameter, as a step or a learning rate, has to be the same in all that one parameter is made of.
+    # What is kept once for a parameter, as a step or a learning rate, has to be the same in all
+    # that one parameter is made of.
     for (first, kind), state in kinds.items():
         if first == _STATE and _is_per_element(state, kind):
             continue
-        used = set()
+        used: set[str] = set()
         for name, come_from in sources.items():
             values = [state[source] for source in come_from if source in state]
             used.update(come_from)
@@ -86,7 +94,15 @@ def convert(
             if any(not _same(values[0], value) for value in values[1:]):
                 keys = tuple(f"{first}{source}.{kind}" for source in come_from)
                 message = f"{name} is made of several parameters, and their {kind} differs"
-                raise refused(message, f"an optimizer has one {kind} for each parameter: leave it out, or make them equal", keys)
+                hint = (
+                    f"an optimizer has one {kind} for each parameter: leave it out, or make them "
+                    "equal"
+                )
+                raise refused(
+                    message,
+                    hint,
+                    keys,
+                )
             result[f"{first}{name}.{kind}"] = values[0]
         for name, value in state.items():
             if name not in used:
@@ -97,8 +113,11 @@ def convert(
 _FITS_NOTHING = "RG321"
 
 
-def _without_state(kinds: Mapping[Tuple[str, str], Mapping[str, Any]], sources: Mapping[str, Any], make_names: Any) -> Dict[str, Any]:
-    """What becomes of parameters that have no state for each element: that were never used, or that are frozen."""
+def _without_state(
+    kinds: Mapping[tuple[str, str], Mapping[str, Any]], sources: Mapping[str, Any], make_names: Any
+) -> dict[str, Any]:
+    """What becomes of parameters that have no state for each element: that were never used, or that
+    are frozen."""
     known = {source for come_from in sources.values() for source in come_from}
     names = {name: None for state in kinds.values() for name in state if name not in known}
     if not names:
@@ -110,8 +129,14 @@ def _without_state(kinds: Mapping[Tuple[str, str], Mapping[str, Any]], sources: 
             return {}
         keys = tuple(names)
         raise refused(
-            f"{len(keys)} parameters have no state, as {keys[0]}, and by their names alone it can't be told what they become",
-            "take the state after a step of the optimizer that uses every parameter, or leave these out",
+            (
+                f"{len(keys)} parameters have no state, as {keys[0]}, and by their names alone it "
+                "can't be told what they become"
+            ),
+            (
+                "take the state after a step of the optimizer that uses every parameter, or leave "
+                "these out"
+            ),
             keys,
         ) from error
     return {target.key: target.sources for target in plan}
@@ -125,14 +150,29 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _check(plan: Any, kind: str) -> None:
-    """Moments are of a parameter's gradients: they move as it does, and don't change as its values do."""
-    computed: List[str] = [node[0] for node in plan._inner.nodes() if type(node) is tuple and node[0] in _VALUES]
+    """Moments are of a parameter's gradients: they move as it does, and don't change as its values
+    do."""
+    computed: list[str] = [
+        node[0] for node in plan._inner.nodes() if type(node) is tuple and node[0] in _VALUES
+    ]
     if computed:
         what = ", ".join(sorted(set(computed)))
         raise refused(
-            f"the rules compute values of parameters ({what}), and {kind} of an optimizer is no such value",
-            "convert the parameters alone and start the optimizer anew, or use rules that only move and cut",
+            f"the rules compute values of parameters ({what}), and {kind} of an optimizer is no "
+            "such value",
+            "convert the parameters alone and start the optimizer anew, or use rules that only "
+            "move and cut",
         )
 
 
-_VALUES = ("add", "mul", "neg", "exp", "log", "dequant_blocks", "dequant_mxfp4", "fill", "sinusoids")
+_VALUES = (
+    "add",
+    "mul",
+    "neg",
+    "exp",
+    "log",
+    "dequant_blocks",
+    "dequant_mxfp4",
+    "fill",
+    "sinusoids",
+)

@@ -1,4 +1,5 @@
-"""The options of the verbs, once: for editors and type checkers, and to tell which name was meant."""
+"""The options of the verbs, once: for editors and type checkers, and to tell which name was
+meant."""
 
 from __future__ import annotations
 
@@ -6,7 +7,15 @@ import difflib
 import functools
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping, Optional, TypedDict, TypeVar, cast
+from collections.abc import Iterable, Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    TypedDict,
+    TypeVar,
+    cast,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -25,16 +34,17 @@ __all__ = ["Options", "Unpack", "checked", "named"]
 
 
 class Options(TypedDict, total=False):
-    """What :func:`regraft.plan` and :func:`regraft.apply` take besides the source and rules; they say what each means."""
+    """What :func:`regraft.plan` and :func:`regraft.apply` take besides the source and rules; they
+    say what each means."""
 
     config: Any
     target: Any
     part: bool
-    from_: Optional[str]
-    to: Optional[str]
+    from_: str | None
+    to: str | None
     reverse: bool
-    tied: Optional[bool]
-    parameters: Optional[Mapping[str, Any]]
+    tied: bool | None
+    parameters: Mapping[str, Any] | None
     strict: bool
     allow_lossy: bool
     record: Any
@@ -60,7 +70,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def named(function: _F) -> _F:
     """Lets a function with its options spelled out say which one was meant."""
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    known = [name for name, parameter in inspect.signature(function).parameters.items() if parameter.kind in kinds]
+    known = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in kinds
+    ]
 
     @functools.wraps(function)
     def call(*args: Any, **given: Any) -> Any:

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any
 
 from . import _regraft
 from ._errors import Diagnostic, PlanError, RegraftWarning, diagnostics_from_json
@@ -23,12 +24,12 @@ class Target:
     key: str
     dtype: str
     """As the safetensors format names it: ``BF16``."""
-    shape: Tuple[int, ...]
-    sources: Tuple[str, ...]
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
     """The keys of the checkpoint that it is made from, in order."""
-    rules: Tuple[str, ...]
+    rules: tuple[str, ...]
     """The rules that made it, in the order in which they applied; none if it passed through."""
-    tied_to: Optional[str]
+    tied_to: str | None
     """The key of the result that it is one tensor with, by a tie."""
 
 
@@ -36,11 +37,11 @@ class Target:
 class Report:
     """How a plan meets its target, and what becomes of keys that no target uses."""
 
-    missing: Tuple[str, ...]
+    missing: tuple[str, ...]
     """Keys that the target asks for and nothing gives."""
-    unexpected: Tuple[str, ...]
+    unexpected: tuple[str, ...]
     """Keys that are given and the target doesn't know; they are left out."""
-    mismatched: Tuple[str, ...]
+    mismatched: tuple[str, ...]
     """Keys whose shape or dtype is not the target's."""
     ties: Mapping[str, str]
     """Keys that are one tensor with another, and that one."""
@@ -49,28 +50,35 @@ class Report:
 
 
 class Plan:
-    """How each key of the result is made. Iterating gives its :class:`Target` s, in natural order of their keys.
+    """How each key of the result is made. Iterating gives its :class:`Target` s, in natural order
+    of their keys.
 
-    It never changes. In another process it is made again from what it was made from, without the tensors.
+    It never changes. In another process it is made again from what it was made from, without the
+    tensors.
     """
 
-    def __init__(self, inner: _regraft.Plan, made_from: Tuple[Any, Any, Dict[str, Any]], nested: Tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        inner: _regraft.Plan,
+        made_from: tuple[Any, Any, dict[str, Any]],
+        nested: tuple[str, ...] = (),
+    ) -> None:
         self._inner = inner
         self._made_from = made_from
         self._nested = nested
-        self._keys: Optional[List[str]] = None
-        self._nodes: Optional[List[Any]] = None
-        self._targets: Optional[Tuple[List[str], List[int]]] = None
+        self._keys: list[str] | None = None
+        self._nodes: list[Any] | None = None
+        self._targets: tuple[list[str], list[int]] | None = None
 
     def __reduce__(self) -> Any:
         source, rules, how = self._made_from
         header = source.as_header() if isinstance(source, _regraft.Checkpoint) else source
         return _again, (header, rules, how, self._inner.compared(), self._nested)
 
-    def __copy__(self) -> "Plan":
+    def __copy__(self) -> Plan:
         return self
 
-    def __deepcopy__(self, memo: Any) -> "Plan":
+    def __deepcopy__(self, memo: Any) -> Plan:
         return self
 
     def __len__(self) -> int:
@@ -90,39 +98,45 @@ class Plan:
         return Target(key, dtype, tuple(shape), tuple(sources), tuple(rules), tied_to)
 
     def __repr__(self) -> str:
-        rules = ", ".join(f"{name} (backwards)" if backwards else name for name, backwards in self._inner.stages)
-        return f"<regraft.Plan: {len(self)} keys, by {rules or 'no rules'}, {self.verdict or 'no verdict'}>"
+        rules = ", ".join(
+            f"{name} (backwards)" if backwards else name for name, backwards in self._inner.stages
+        )
+        return (
+            f"<regraft.Plan: {len(self)} keys, by {rules or 'no rules'}, "
+            f"{self.verdict or 'no verdict'}>"
+        )
 
     def __str__(self) -> str:
         return self._inner.to_text()
 
-    def keys(self) -> List[str]:
+    def keys(self) -> list[str]:
         """The keys of the result, in natural order."""
         if self._keys is None:
             self._keys = self._inner.keys()
         return list(self._keys)
 
     @property
-    def verdict(self) -> Optional[str]:
-        """In which layout the checkpoint was found: ``converts``, ``already``, ``mixed``, ``neither``; None if no rule could tell."""
+    def verdict(self) -> str | None:
+        """In which layout the checkpoint was found: ``converts``, ``already``, ``mixed``,
+        ``neither``; None if no rule could tell."""
         return self._inner.verdict
 
     @property
-    def tied(self) -> Optional[Tuple[bool, str]]:
+    def tied(self) -> tuple[bool, str] | None:
         """Whether word embeddings are tied by intent, and what decided."""
         return self._inner.tied
 
     @property
-    def rules(self) -> List[Tuple[str, bool]]:
+    def rules(self) -> list[tuple[str, bool]]:
         """The names of the rules in order, and whether each is read backwards."""
         return self._inner.stages
 
     @property
-    def findings(self) -> List[Diagnostic]:
+    def findings(self) -> list[Diagnostic]:
         """Notes and warnings."""
         return [finding for _, finding in self._found()]
 
-    def _found(self) -> List[Tuple[str, Diagnostic]]:
+    def _found(self) -> list[tuple[str, Diagnostic]]:
         """What was found, rendered and as it is."""
         rendered, structured = self._inner.findings()
         found = list(zip(rendered, diagnostics_from_json(structured)))
@@ -132,7 +146,8 @@ class Plan:
 
     @property
     def report(self) -> Report:
-        """Missing, unexpected and mismatched keys (none where no target was asked for), ties and dropped keys."""
+        """Missing, unexpected and mismatched keys (none where no target was asked for), ties and
+        dropped keys."""
         missing, unexpected, mismatched = self._inner.report() or ((), (), ())
         return Report(
             missing=tuple(missing),
@@ -144,14 +159,15 @@ class Plan:
 
     @property
     def record(self) -> str:
-        """What was done that the rules, read backwards, can't know, as JSON: give it to the way back as ``record``."""
+        """What was done that the rules, read backwards, can't know, as JSON: give it to the way
+        back as ``record``."""
         return self._inner.record().decode()
 
     def to_json(self) -> str:
         """The whole plan as JSON: nodes, targets, drops, rules, findings."""
         return self._inner.to_json()
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The whole plan as plain data."""
         return json.loads(self.to_json())
 
@@ -166,7 +182,8 @@ class Plan:
         return found
 
     def apply(self, state_dict: Any, *, inplace: bool = False) -> Any:
-        """Carries the plan out over a state dict, or an opened checkpoint, with the keys, dtypes and shapes that it was made for."""
+        """Carries the plan out over a state dict, or an opened checkpoint, with the keys, dtypes
+        and shapes that it was made for."""
         from ._files import Checkpoint
 
         opened = state_dict if isinstance(state_dict, Checkpoint) else None
@@ -180,7 +197,7 @@ class Plan:
             raise TypeError("files are not edited in place: `regraft.convert` writes new ones")
         return opened._carry_out(self)
 
-    def _columns(self) -> Tuple[List[str], List[int]]:
+    def _columns(self) -> tuple[list[str], list[int]]:
         if self._targets is None:
             self._targets = self._inner.targets()
         return self._targets
@@ -188,7 +205,9 @@ class Plan:
     def _carry_out(self, source: Any, inplace: bool = False) -> Any:
         if self._nodes is None:
             self._nodes = self._inner.nodes()
-        made, overflowed = execute(self._nodes, self._columns(), source, consumed=source if inplace else None)
+        made, overflowed = execute(
+            self._nodes, self._columns(), source, consumed=source if inplace else None
+        )
         result = dressed(made, source, self._moves())
         if inplace:
             source.clear()
@@ -199,17 +218,22 @@ class Plan:
         warn_of_overflow(overflowed)
         return source if inplace else result
 
-    def _moves(self) -> Iterator[Tuple[str, str]]:
-        """Each key of the result that is one tensor of the checkpoint as it is, and the key that it had."""
+    def _moves(self) -> Iterator[tuple[str, str]]:
+        """Each key of the result that is one tensor of the checkpoint as it is, and the key that it
+        had."""
         nodes = self._nodes or []
         for key, number in zip(*self._columns()):
             if type(nodes[number]) is str:
                 yield key, nodes[number]
 
-    def _warn(self, told: Optional[List[str]] = None, but: Tuple[str, ...] = ()) -> None:
+    def _warn(self, told: list[str] | None = None, but: tuple[str, ...] = ()) -> None:
         """Warns of what was found, once for each text in ``told``, where the package was called."""
         for text, finding in self._found():
-            if finding.severity != "warning" or finding.code in but or (told is not None and text in told):
+            if (
+                finding.severity != "warning"
+                or finding.code in but
+                or (told is not None and text in told)
+            ):
                 continue
             if told is not None:
                 told.append(text)
@@ -217,7 +241,8 @@ class Plan:
 
 
 def warn_of_overflow(overflowed: Mapping[str, int]) -> None:
-    """Warns of values that were finite before they were computed with, and are infinite or NaN now, as the engine says it."""
+    """Warns of values that were finite before they were computed with, and are infinite or NaN now,
+    as the engine says it."""
     for text in _regraft.overflow_findings(dict(overflowed)) if overflowed else ():
         warnings.warn(text.strip(), RegraftWarning, stacklevel=_depth())
 
@@ -226,12 +251,21 @@ def _depth() -> int:
     """How many frames up the caller of this package is."""
     here, depth = os.path.dirname(os.path.abspath(__file__)), 1
     frame = sys._getframe(1)
-    while frame.f_back is not None and os.path.dirname(os.path.abspath(frame.f_code.co_filename)) == here:
+    while (
+        frame.f_back is not None
+        and os.path.dirname(os.path.abspath(frame.f_code.co_filename)) == here
+    ):
         frame, depth = frame.f_back, depth + 1
     return depth
 
 
-def _again(header: Any, rules: Any, how: Dict[str, Any], asked: List[Tuple[str, str, Optional[int]]], nested: Tuple[str, ...]) -> Plan:
+def _again(
+    header: Any,
+    rules: Any,
+    how: dict[str, Any],
+    asked: list[tuple[str, str, int | None]],
+    nested: tuple[str, ...],
+) -> Plan:
     """A plan in another process. Bytes can't be compared there: what was found stands."""
     known = {(a, b): differing for a, b, differing in asked}
     inner = _regraft.plan(header, rules, equal=lambda a, b: known.get((a, b)), **how)

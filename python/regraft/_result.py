@@ -1,17 +1,23 @@
-"""A result as the state dict that it comes from is: an OrderedDict where that is one, with the versions of modules that torch keeps beside it."""
+"""A result as the state dict that it comes from is: an OrderedDict where that is one, with the
+versions of modules that torch keeps beside it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
-def moved_metadata(metadata: Mapping[str, Any], moves: Iterable[Tuple[str, str]]) -> "OrderedDict[str, Any]":
-    """``_metadata`` of a state dict, which has an entry for each module, under the names that modules have afterwards.
+def moved_metadata(
+    metadata: Mapping[str, Any], moves: Iterable[tuple[str, str]]
+) -> OrderedDict[str, Any]:
+    """``_metadata`` of a state dict, which has an entry for each module, under the names that
+    modules have afterwards.
 
-    moves: pairs of a key and the one key that it is made from. What moved is known by its tensors, and its parents by theirs.
+    moves: pairs of a key and the one key that it is made from. What moved is known by its tensors,
+    and its parents by theirs.
     """
-    back: Dict[str, str] = {}
+    back: dict[str, str] = {}
     for new, old in moves:
         new_path, old_path = new.split(".")[:-1], old.split(".")[:-1]
         while True:
@@ -23,8 +29,8 @@ def moved_metadata(metadata: Mapping[str, Any], moves: Iterable[Tuple[str, str]]
                 break
             new_path.pop(), old_path.pop()
     gone = {old for new, old in back.items() if new != old}
-    result: "OrderedDict[str, Any]" = OrderedDict()
-    names: Dict[str, list] = {}
+    result: OrderedDict[str, Any] = OrderedDict()
+    names: dict[str, list] = {}
     for new, old in back.items():
         names.setdefault(old, []).append(new)
     for old, entry in metadata.items():
@@ -35,11 +41,13 @@ def moved_metadata(metadata: Mapping[str, Any], moves: Iterable[Tuple[str, str]]
     return result
 
 
-def dressed(made: Dict[str, Any], source: Any, moves: Optional[Iterable[Tuple[str, str]]]) -> Dict[str, Any]:
+def dressed(
+    made: dict[str, Any], source: Any, moves: Iterable[tuple[str, str]] | None
+) -> dict[str, Any]:
     """The result in the type of its source."""
     if not isinstance(source, OrderedDict):
         return made
-    result: "OrderedDict[str, Any]" = OrderedDict(made)
+    result: OrderedDict[str, Any] = OrderedDict(made)
     metadata = getattr(source, "_metadata", None)
     if isinstance(metadata, Mapping):
         result._metadata = moved_metadata(metadata, moves or ())  # type: ignore[attr-defined]

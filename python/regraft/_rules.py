@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Callable, Union
 
 from . import _facts, _optimizer, _regraft
 from ._arrays import ops_of
@@ -15,15 +16,16 @@ PathLike = Union[str, "os.PathLike[str]"]
 
 
 class Rules:
-    """A checked rule file. Made by :func:`load` and :func:`compile`. It never changes, and travels to other processes as its text."""
+    """A checked rule file. Made by :func:`load` and :func:`compile`. It never changes, and travels
+    to other processes as its text."""
 
     def __init__(self, inner: _regraft.Rules) -> None:
         self._inner = inner
 
-    def __copy__(self) -> "Rules":
+    def __copy__(self) -> Rules:
         return self
 
-    def __deepcopy__(self, memo: Any) -> "Rules":
+    def __deepcopy__(self, memo: Any) -> Rules:
         return self
 
     @property
@@ -32,17 +34,17 @@ class Rules:
         return self._inner.name
 
     @property
-    def layouts(self) -> Optional[Tuple[str, str]]:
+    def layouts(self) -> tuple[str, str] | None:
         """The left and the right layout, if the file names them."""
         return self._inner.layouts
 
     @property
-    def models(self) -> List[str]:
+    def models(self) -> list[str]:
         """The class names and model types that it is for."""
         return self._inner.models
 
     @property
-    def trust(self) -> List[str]:
+    def trust(self) -> list[str]:
         """The repositories whose code may run, as ``nvidia/*``."""
         return self._inner.trust
 
@@ -52,7 +54,7 @@ class Rules:
         return self._inner.text
 
     @property
-    def findings(self) -> List[Diagnostic]:
+    def findings(self) -> list[Diagnostic]:
         """Warnings and notes of the check."""
         return diagnostics_from_json(self._inner.findings)
 
@@ -61,7 +63,8 @@ class Rules:
         return f"<regraft.Rules {self.name}{layouts}>"
 
     def plan(self, source: Any, **options: Unpack[Options]) -> Plan:
-        """Plans these rules against a state dict or the path of a checkpoint; no tensor is changed. Options as in :func:`regraft.plan`."""
+        """Plans these rules against a state dict or the path of a checkpoint; no tensor is changed.
+        Options as in :func:`regraft.plan`."""
         checked("plan", options)
         return plan(source, rules=self, **options)
 
@@ -77,7 +80,8 @@ RulesLike = Union[Rules, str, Sequence[Union[Rules, str]], None]
 def load(name_or_path: PathLike) -> Rules:
     """Loads rules: a file of the library by its name, or a file (``*.graft``).
 
-    Raises RulesError if there are none of that name or they are wrong, CheckpointError if the file can't be read.
+    Raises RulesError if there are none of that name or they are wrong, CheckpointError if the file
+    can't be read.
     """
     return Rules(_regraft.load(os.fspath(name_or_path)))
 
@@ -87,12 +91,12 @@ def compile(text: str) -> Rules:
     return Rules(_regraft.compile(text))
 
 
-def library() -> List[str]:
+def library() -> list[str]:
     """The names of the rule files that are built in."""
     return _regraft.library_names()
 
 
-def _resolve(rules: RulesLike) -> Optional[List[_regraft.Rules]]:
+def _resolve(rules: RulesLike) -> list[_regraft.Rules] | None:
     if rules is None:
         return None
     several: Iterable[Any] = [rules] if isinstance(rules, (Rules, str, os.PathLike)) else rules
@@ -110,19 +114,19 @@ def _plan(
     config: Any = None,
     target: Any = None,
     part: bool = False,
-    from_: Optional[str] = None,
-    to: Optional[str] = None,
+    from_: str | None = None,
+    to: str | None = None,
     reverse: bool = False,
-    tied: Optional[bool] = None,
-    parameters: Optional[Mapping[str, Any]] = None,
+    tied: bool | None = None,
+    parameters: Mapping[str, Any] | None = None,
     strict: bool = True,
     allow_lossy: bool = False,
     record: Any = None,
-    equal: Optional[Callable[[str, str], Optional[int]]] = None,
-    beside: Optional[str] = None,
+    equal: Callable[[str, str], int | None] | None = None,
+    beside: str | None = None,
 ) -> Plan:
     inner: Any
-    nested: List[str] = []
+    nested: list[str] = []
     resolved = _resolve(rules)
     if isinstance(source, (_regraft.Checkpoint, _regraft.Header)):
         inner = source
@@ -135,28 +139,36 @@ def _plan(
             raise TypeError("give rules, or a config that chooses them")
         if not keys and (target is None or _facts.holds_nothing()):
             # A rank that holds nothing runs the same line as the one that holds everything.
-            resolved, config, target, from_, to, parameters, record = [], None, None, None, None, None, None
+            resolved, config, target, from_, to, parameters, record = (
+                [],
+                None,
+                None,
+                None,
+                None,
+                None,
+                None,
+            )
 
-        def equal(a: str, b: str) -> Optional[int]:
+        def equal(a: str, b: str) -> int | None:
             x, y = source[a], source[b]
             ops = ops_of(x)
             if ops is None or ops_of(y) is not ops:
                 return 0 if x is y else None
             return ops.differing_bytes(x, y)
 
-    how: Dict[str, Any] = dict(
-        config=_facts.config(config, beside),
-        from_layout=from_,
-        to_layout=to,
-        reverse=reverse,
-        tied=tied,
-        parameters=_facts.parameters(parameters),
-        wanted=_facts.wanted(target),
-        part=part,
-        strict=strict,
-        allow_lossy=allow_lossy,
-        record=_facts.record(record, beside),
-    )
+    how: dict[str, Any] = {
+        "config": _facts.config(config, beside),
+        "from_layout": from_,
+        "to_layout": to,
+        "reverse": reverse,
+        "tied": tied,
+        "parameters": _facts.parameters(parameters),
+        "wanted": _facts.wanted(target),
+        "part": part,
+        "strict": strict,
+        "allow_lossy": allow_lossy,
+        "record": _facts.record(record, beside),
+    }
     made = _regraft.plan(inner, resolved, equal=equal, **how)
     if nested:
         dropped = {key for key, _ in made.dropped()}
@@ -172,46 +184,53 @@ def plan(
     config: Any = None,
     target: Any = None,
     part: bool = False,
-    from_: Optional[str] = None,
-    to: Optional[str] = None,
+    from_: str | None = None,
+    to: str | None = None,
     reverse: bool = False,
-    tied: Optional[bool] = None,
-    parameters: Optional[Mapping[str, Any]] = None,
+    tied: bool | None = None,
+    parameters: Mapping[str, Any] | None = None,
     strict: bool = True,
     allow_lossy: bool = False,
     record: Any = None,
 ) -> Plan:
     """Plans: says how each key of the result is made, without making it.
 
-    source: a state dict; an opened checkpoint; or the path of one (a file, a directory, an index, or a manifest), of which
-    headers are read.
-    rules: rules, their name or file, or several; without any, those that the config asks for, between ``wrappers`` and ``tied_lm_head``.
-    config: a mapping, a file, or an object as transformers has them; of a path, config.json beside it if not given.
-    target: the keys that the result should have: a path, a module, a mapping of keys to tensors or (dtype, shape), or keys.
-    part: the target is that of a part, as of a pipeline stage: what else the checkpoint has is left out, and not unexpected.
+    source: a state dict; an opened checkpoint; or the path of one (a file, a directory, an index,
+    or a manifest), of which headers are read.
+    rules: rules, their name or file, or several; without any, those that the config asks for,
+    between ``wrappers`` and ``tied_lm_head``.
+    config: a mapping, a file, or an object as transformers has them; of a path, config.json beside
+    it if not given.
+    target: the keys that the result should have: a path, a module, a mapping of keys to tensors or
+    (dtype, shape), or keys.
+    part: the target is that of a part, as of a pipeline stage: what else the checkpoint has is left
+    out, and not unexpected.
     from_, to: the layouts; each rule file is read so that it leads that way.
     reverse: read the rules backwards.
-    tied: whether word embeddings are tied; what the config says, or the model type's default, if not given.
+    tied: whether word embeddings are tied; what the config says, or the model type's default, if
+    not given.
     parameters: values of the rules' parameters (``let name``).
     strict: whether keys that the target misses or doesn't know are an error.
-    allow_lossy: backwards, leave out steps that can't be undone, and note them, where that would be an error.
-    record: what the conversion that is turned back left (``Plan.record``, or the plan); of a path, the file beside it if not given.
+    allow_lossy: backwards, leave out steps that can't be undone, and note them, where that would be
+    an error.
+    record: what the conversion that is turned back left (``Plan.record``, or the plan); of a path,
+    the file beside it if not given.
 
     Raises PlanError with everything because of which this can't be converted so.
     """
-    options: Dict[str, Any] = dict(
-        config=config,
-        target=target,
-        part=part,
-        from_=from_,
-        to=to,
-        reverse=reverse,
-        tied=tied,
-        parameters=parameters,
-        strict=strict,
-        allow_lossy=allow_lossy,
-        record=record,
-    )
+    options: dict[str, Any] = {
+        "config": config,
+        "target": target,
+        "part": part,
+        "from_": from_,
+        "to": to,
+        "reverse": reverse,
+        "tied": tied,
+        "parameters": parameters,
+        "strict": strict,
+        "allow_lossy": allow_lossy,
+        "record": record,
+    }
     from ._files import Checkpoint
 
     if _is_path(source):
@@ -221,7 +240,8 @@ def plan(
         return source.plan(rules, **options)
     if _optimizer.is_state(source):
         raise _optimizer.refused(
-            "this is the state of an optimizer, by names of parameters", "`apply` converts it as its parameters; a plan is of parameters"
+            "this is the state of an optimizer, by names of parameters",
+            "`apply` converts it as its parameters; a plan is of parameters",
         )
     return _plan(source, rules, **options)
 
@@ -234,11 +254,11 @@ def apply(
     config: Any = None,
     target: Any = None,
     part: bool = False,
-    from_: Optional[str] = None,
-    to: Optional[str] = None,
+    from_: str | None = None,
+    to: str | None = None,
     reverse: bool = False,
-    tied: Optional[bool] = None,
-    parameters: Optional[Mapping[str, Any]] = None,
+    tied: bool | None = None,
+    parameters: Mapping[str, Any] | None = None,
     strict: bool = True,
     allow_lossy: bool = False,
     record: Any = None,
@@ -246,43 +266,44 @@ def apply(
 ) -> Any:
     """Converts a state dict of torch tensors or numpy arrays; options as in :func:`plan`.
 
-    Renames, ties, slices, splits, unstacked and transposed tensors are views of the same storage, on any device, meta too; only
-    what the plan puts together or computes is new. Values that are no tensors keep their place under their key, renamed if rules say so.
+    Renames, ties, slices, splits, unstacked and transposed tensors are views of the same storage,
+    on any device, meta too; only what the plan puts together or computes is new. Values that are no
+    tensors keep their place under their key, renamed if rules say so.
 
-    Keys are in the order of the target, if it has one, else of what they are made from; what is tied or made from nothing comes
-    last. An OrderedDict gives one, with its ``_metadata`` under the new names.
+    Keys are in the order of the target, if it has one, else of what they are made from; what is
+    tied or made from nothing comes last. An OrderedDict gives one, with its ``_metadata`` under the
+    new names.
 
-    The state of an optimizer by names of parameters (``state.<name>.exp_avg``, as torch's ``flatten_optimizer_state_dict`` gives
-    it) follows its parameters. A whole training checkpoint is refused: the state dict lies under a key of it. An empty state dict
-    gives an empty one.
+    The state of an optimizer by names of parameters (``state.<name>.exp_avg``, as torch's
+    ``flatten_optimizer_state_dict`` gives it) follows its parameters. A whole training checkpoint
+    is refused: the state dict lies under a key of it. An empty state dict gives an empty one.
 
-    With ``inplace`` the dict itself becomes the result, and tensors leave it as soon as they are used up, so that packing needs
-    memory for one
-    more tensor instead of for the whole. It is planned first: rules that don't fit leave it as it was; running out of memory
-    midway doesn't.
+    With ``inplace`` the dict itself becomes the result, and tensors leave it as soon as they are
+    used up, so that packing needs memory for one more tensor instead of for the whole. It is
+    planned first: rules that don't fit leave it as it was; running out of memory midway doesn't.
 
     Findings are warnings of the class RegraftWarning. Raises PlanError as :func:`plan` does.
     """
-    options: Options = dict(
-        config=config,
-        target=target,
-        part=part,
-        from_=from_,
-        to=to,
-        reverse=reverse,
-        tied=tied,
-        parameters=parameters,
-        strict=strict,
-        allow_lossy=allow_lossy,
-        record=record,
-    )
+    options: Options = {
+        "config": config,
+        "target": target,
+        "part": part,
+        "from_": from_,
+        "to": to,
+        "reverse": reverse,
+        "tied": tied,
+        "parameters": parameters,
+        "strict": strict,
+        "allow_lossy": allow_lossy,
+        "record": record,
+    }
     return _apply(state_dict, rules, options, inplace)
 
 
 def _apply(state_dict: Any, rules: RulesLike, options: Options, inplace: bool = False) -> Any:
     from ._files import Checkpoint
 
-    given: Dict[str, Any] = dict(options)
+    given: dict[str, Any] = dict(options)
     if isinstance(state_dict, Checkpoint):
         if inplace:
             raise TypeError("files are not edited in place: `regraft.convert` writes new ones")
@@ -296,8 +317,10 @@ def _apply(state_dict: Any, rules: RulesLike, options: Options, inplace: bool = 
     return made._carry_out(state_dict, inplace)
 
 
-def _apply_to_optimizer(state_dict: Any, rules: RulesLike, given: Dict[str, Any], inplace: bool) -> Any:
-    told: List[str] = []
+def _apply_to_optimizer(
+    state_dict: Any, rules: RulesLike, given: dict[str, Any], inplace: bool
+) -> Any:
+    told: list[str] = []
 
     def make(state: Mapping[str, Any]) -> Plan:
         made = _plan(state, rules, **given)

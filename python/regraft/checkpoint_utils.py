@@ -1,13 +1,14 @@
-"""The checkpoint utilities of training code, over real modules and state dicts: drop-in for those of NVIDIA NeMo AutoModel 0.7.0.
+"""The checkpoint utilities of training code, over real modules and state dicts: drop-in for those
+of NVIDIA NeMo AutoModel 0.7.0.
 
-Names and signatures are those of ``nemo_automodel.components.checkpoint.utils`` and ``nemo_automodel.shared.tied_weights``. What
-a module is made of
-is looked up here; every decision is the engine's. Modules may be wrapped: by DDP, FSDP, ``torch.compile``, activation checkpointing.
+Names and signatures are those of ``nemo_automodel.components.checkpoint.utils`` and
+``nemo_automodel.shared.tied_weights``. What a module is made of is looked up here; every decision
+is the engine's. Modules may be wrapped: by DDP, FSDP, ``torch.compile``, activation checkpointing.
 
-Every function takes ``compat``: ``"strict"`` is regraft's own behaviour, stricter where the reference is unsafe
-(``docs/seed.md`` lists each
-difference); ``"reference"`` is that of AutoModel, exactly, raised errors included. Without it, what :func:`set_compat` said last
-counts, at first ``"strict"``.
+Every function takes ``compat``: ``"strict"`` is regraft's own behaviour, stricter where the
+reference is unsafe (``docs/seed.md`` lists each difference); ``"reference"`` is that of AutoModel,
+exactly, raised errors included. Without it, what :func:`set_compat` said last counts, at first
+``"strict"``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
-from typing import Any, Dict, Iterator, List, Mapping, MutableMapping, Optional, Tuple
+from typing import Any
 
 from . import _regraft
 from ._arrays import local
@@ -53,11 +55,12 @@ __all__ = [
 
 # What set_compat said, in every thread; and what holds for the length of a `with`, in its own.
 _said = "strict"
-_compat: ContextVar[Optional[str]] = ContextVar("regraft_compat", default=None)
+_compat: ContextVar[str | None] = ContextVar("regraft_compat", default=None)
 
 
 class TieSupport(Enum):
-    """Which settings of ``tie_word_embeddings`` a model class supports, as its attribute ``tie_word_embeddings_support``.
+    """Which settings of ``tie_word_embeddings`` a model class supports, as its attribute
+    ``tie_word_embeddings_support``.
 
     The enumeration of AutoModel itself serves as well: members are told by their values.
     """
@@ -74,7 +77,8 @@ def _checked(compat: str) -> str:
 
 
 def set_compat(compat: str) -> None:
-    """Whose behaviour the functions have that aren't told: ``"strict"`` or ``"reference"``. In every thread, those under way too."""
+    """Whose behaviour the functions have that aren't told: ``"strict"`` or ``"reference"``. In
+    every thread, those under way too."""
     global _said
     _said = _checked(compat)
     if _compat.get() is not None:
@@ -91,7 +95,7 @@ def compat_mode(compat: str) -> Iterator[None]:
         _compat.reset(token)
 
 
-def _reference(compat: Optional[str]) -> bool:
+def _reference(compat: str | None) -> bool:
     return ((_compat.get() or _said) if compat is None else _checked(compat)) == "reference"
 
 
@@ -102,8 +106,9 @@ def _dtype_name(tensor: Any) -> str:
     return str(tensor.dtype).replace("torch.", "")
 
 
-def _facts(tensor: Any) -> Tuple[Any, ...]:
-    """A tensor's facts: of a distributed one, what this rank holds, under the shape of the whole."""
+def _facts(tensor: Any) -> tuple[Any, ...]:
+    """A tensor's facts: of a distributed one, what this rank holds, under the shape of the
+    whole."""
     here = local(tensor)
     shape = tuple(tensor.shape)
     if here.device.type == "meta":
@@ -130,7 +135,7 @@ def _config_fields(config: Any, reference: bool) -> Any:
         # The reference takes anything that Python takes for true.
         return bool(value) if reference else plain(value)
 
-    fields: Dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name in ("model_type", "architectures"):
         if isinstance(getattr(config, name, None), (str, list, tuple)):
             fields[name] = plain(getattr(config, name))
@@ -150,8 +155,10 @@ def _config_fields(config: Any, reference: bool) -> Any:
     return fields
 
 
-def _config(config: Any, reference: bool) -> Optional[_regraft.Config]:
-    return None if config is None else _regraft.Config(json.dumps(_config_fields(config, reference)))
+def _config(config: Any, reference: bool) -> _regraft.Config | None:
+    return (
+        None if config is None else _regraft.Config(json.dumps(_config_fields(config, reference)))
+    )
 
 
 def _attribute(model: Any, name: str, reference: bool) -> Any:
@@ -162,8 +169,8 @@ class _Snapshot:
     """A module's facts, with the tensors that they are of."""
 
     def __init__(self, model: Any, reference: bool) -> None:
-        self.names: List[str] = []
-        self.params: List[Any] = []
+        self.names: list[str] = []
+        self.params: list[Any] = []
         for name, param in model.named_parameters(remove_duplicate=False):
             self.names.append(name)
             self.params.append(param)
@@ -171,7 +178,11 @@ class _Snapshot:
         declared = _attribute(model, "_tied_weights_keys", reference)
         pairs = None
         if isinstance(declared, Mapping):
-            pairs = [(target, source) for target, source in declared.items() if isinstance(target, str) and isinstance(source, str)]
+            pairs = [
+                (target, source)
+                for target, source in declared.items()
+                if isinstance(target, str) and isinstance(source, str)
+            ]
         self.inner = _regraft.Model(
             [(name, _facts(param)) for name, param in zip(self.names, self.params)],
             [name for name, _ in model.named_modules()],
@@ -181,44 +192,51 @@ class _Snapshot:
             self._embedding_module(model, reference),
         )
 
-    def _embedding_module(self, model: Any, reference: bool) -> Optional[str]:
+    def _embedding_module(self, model: Any, reference: bool) -> str | None:
         """The module that the model names as its input embedding."""
         ask = _attribute(model, "get_input_embeddings", reference)
         if not callable(ask):
             return None
         try:
             weight = getattr(ask(), "weight", None)
-        except Exception:  # A stage may have lost its embedding, and models fail on that in their own ways.
+        except (
+            Exception
+        ):  # A stage may have lost its embedding, and models fail on that in their own ways.
             return None
         for name, param in zip(self.names, self.params):
             if param is weight and (name == "weight" or name.endswith(".weight")):
                 return name[: -len("weight")].rstrip(".")
         return None
 
-    def found(self, place: Optional[Tuple[int, str]]) -> Tuple[Any, Optional[str]]:
+    def found(self, place: tuple[int, str] | None) -> tuple[Any, str | None]:
         return (None, None) if place is None else (self.params[place[0]], place[1])
 
 
 # Names
 
 
-def _normalize_param_name(name: str, *, compat: Optional[str] = None) -> str:
-    """A parameter's name without wrappers: of ``torch.compile``, activation checkpointing, and in strict mode FSDP1."""
+def _normalize_param_name(name: str, *, compat: str | None = None) -> str:
+    """A parameter's name without wrappers: of ``torch.compile``, activation checkpointing, and in
+    strict mode FSDP1."""
     return _regraft.normalize_param_name(name, _reference(compat))
 
 
-def canonical_parameter_fqn(name: str, *, compat: Optional[str] = None) -> str:
-    """A parameter's name as state dicts have it: without the wrapper of activation checkpointing."""
+def canonical_parameter_fqn(name: str, *, compat: str | None = None) -> str:
+    """A parameter's name as state dicts have it: without the wrapper of activation
+    checkpointing."""
     return _regraft.canonical_parameter_fqn(name, _reference(compat))
 
 
-def clean_tensor_name(name: str, *, compat: Optional[str] = None) -> str:
+def clean_tensor_name(name: str, *, compat: str | None = None) -> str:
     """A tensor's name without the wrappers of FSDP1 and activation checkpointing."""
     return _regraft.clean_tensor_name(name, _reference(compat))
 
 
-def consume_prefix_in_state_dict_if_present(state_dict: MutableMapping[str, Any], prefix: str, *, compat: Optional[str] = None) -> None:
-    """Takes a prefix off the keys of a state dict, in place; in strict mode only where every key carries it."""
+def consume_prefix_in_state_dict_if_present(
+    state_dict: MutableMapping[str, Any], prefix: str, *, compat: str | None = None
+) -> None:
+    """Takes a prefix off the keys of a state dict, in place; in strict mode only where every key
+    carries it."""
     keys = list(state_dict)
     consumed = _regraft.consume_prefix(keys, prefix, _reference(compat))
     if [key for key, _ in consumed] != keys:
@@ -234,27 +252,34 @@ def consume_prefix_in_state_dict_if_present(state_dict: MutableMapping[str, Any]
                     metadata[key[len(prefix) :]] = metadata.pop(key)
 
 
-def _get_module_by_normalized_name(model: Any, normalized_module_name: str, *, compat: Optional[str] = None) -> Any:
-    """The first module whose name is this one once normalized; the model itself for the empty name, None if there is none."""
+def _get_module_by_normalized_name(
+    model: Any, normalized_module_name: str, *, compat: str | None = None
+) -> Any:
+    """The first module whose name is this one once normalized; the model itself for the empty name,
+    None if there is none."""
     if normalized_module_name == "":
         return model
     modules = list(model.named_modules())
-    found = _regraft.module_by_normalized_name([name for name, _ in modules], normalized_module_name, _reference(compat))
+    found = _regraft.module_by_normalized_name(
+        [name for name, _ in modules], normalized_module_name, _reference(compat)
+    )
     return None if found is None else next(module for name, module in modules if name == found)
 
 
 # Ties
 
 
-def get_controlling_tie_word_embeddings(config: Any, *, compat: Optional[str] = None) -> bool:
-    """Whether a config says that word embeddings are tied: by the flag that rules, of the config itself, its thinker or its text config."""
+def get_controlling_tie_word_embeddings(config: Any, *, compat: str | None = None) -> bool:
+    """Whether a config says that word embeddings are tied: by the flag that rules, of the config
+    itself, its thinker or its text config."""
     reference = _reference(compat)
     made = _config(config, reference)
     return made is not None and _regraft.controlling_tie(made, reference)
 
 
-def is_tied_word_embeddings(model: Any, *, compat: Optional[str] = None) -> bool:
-    """Whether a model's word embeddings are tied by intent: what its class supports, if only one way, else what its config says."""
+def is_tied_word_embeddings(model: Any, *, compat: str | None = None) -> bool:
+    """Whether a model's word embeddings are tied by intent: what its class supports, if only one
+    way, else what its config says."""
     reference = _reference(compat)
     support = _attribute(model, "tie_word_embeddings_support", reference)
     config = _config(_attribute(model, "config", reference), reference)
@@ -262,27 +287,33 @@ def is_tied_word_embeddings(model: Any, *, compat: Optional[str] = None) -> bool
     return _regraft.Model([], [], config, value, None, None).is_tied(reference)
 
 
-def get_lm_head_weight_and_name(model: Any, *, compat: Optional[str] = None) -> Tuple[Any, Optional[str]]:
-    """The weight of the output head and its normalized name; (None, None) where this stage has none."""
+def get_lm_head_weight_and_name(model: Any, *, compat: str | None = None) -> tuple[Any, str | None]:
+    """The weight of the output head and its normalized name; (None, None) where this stage has
+    none."""
     reference = _reference(compat)
     snapshot = _Snapshot(model, reference)
     return snapshot.found(snapshot.inner.lm_head(reference))
 
 
-def get_input_embeddings_weight_and_name(model: Any, *, compat: Optional[str] = None) -> Tuple[Any, Optional[str]]:
-    """The weight of the input embedding and its normalized name; (None, None) where this stage has none."""
+def get_input_embeddings_weight_and_name(
+    model: Any, *, compat: str | None = None
+) -> tuple[Any, str | None]:
+    """The weight of the input embedding and its normalized name; (None, None) where this stage has
+    none."""
     reference = _reference(compat)
     snapshot = _Snapshot(model, reference)
     return snapshot.found(snapshot.inner.input_embeddings(reference))
 
 
-def get_tied_lm_head_source_names(model: Any, lm_head_param_name: Optional[str] = None, *, compat: Optional[str] = None) -> List[str]:
+def get_tied_lm_head_source_names(
+    model: Any, lm_head_param_name: str | None = None, *, compat: str | None = None
+) -> list[str]:
     """The keys that a tied head may come from, best first."""
     reference = _reference(compat)
     return _Snapshot(model, reference).inner.tied_sources(lm_head_param_name, reference)
 
 
-def _same_tensor_storage(left: Any, right: Any, *, compat: Optional[str] = None) -> bool:
+def _same_tensor_storage(left: Any, right: Any, *, compat: str | None = None) -> bool:
     """Whether two tensors are one in memory."""
     if left is right:
         return True
@@ -290,16 +321,20 @@ def _same_tensor_storage(left: Any, right: Any, *, compat: Optional[str] = None)
     return a is b or _regraft.same_tensor_storage(_facts(a), _facts(b), _reference(compat))
 
 
-def has_local_tied_lm_head(model: Any, *, compat: Optional[str] = None) -> bool:
-    """Whether this model, or stage, has a head and an embedding that are one tensor, and is tied by intent."""
+def has_local_tied_lm_head(model: Any, *, compat: str | None = None) -> bool:
+    """Whether this model, or stage, has a head and an embedding that are one tensor, and is tied by
+    intent."""
     reference = _reference(compat)
-    return is_tied_word_embeddings(model, compat=compat) and _Snapshot(model, reference).inner.has_local_tied(reference)
+    return is_tied_word_embeddings(model, compat=compat) and _Snapshot(
+        model, reference
+    ).inner.has_local_tied(reference)
 
 
-def ensure_tied_lm_head(model: Any, *, compat: Optional[str] = None) -> bool:
+def ensure_tied_lm_head(model: Any, *, compat: str | None = None) -> bool:
     """Makes the head of a tied model one with its input embedding, and says whether it is.
 
-    The model's own ``tie_weights`` comes first. A head of another shape, and in strict mode of another dtype, is kept.
+    The model's own ``tie_weights`` comes first. A head of another shape, and in strict mode of
+    another dtype, is kept.
     """
     reference = _reference(compat)
     if not is_tied_word_embeddings(model, compat=compat):
@@ -317,7 +352,11 @@ def ensure_tied_lm_head(model: Any, *, compat: Optional[str] = None) -> bool:
     if assigned is None and tied and not reference:
         # Two parameters over one storage are two to an optimizer, and to whatever moves a module.
         ends = latest.inner.lm_head(reference), latest.inner.input_embeddings(reference)
-        if ends[0] is not None and ends[1] is not None and latest.params[ends[0][0]] is not latest.params[ends[1][0]]:
+        if (
+            ends[0] is not None
+            and ends[1] is not None
+            and latest.params[ends[0][0]] is not latest.params[ends[1][0]]
+        ):
             assigned = ends[0][0], ends[1][0]
     if assigned is None:
         return tied
@@ -335,12 +374,13 @@ def materialize_missing_tied_lm_head(
     model: Any,
     *,
     allow_current_lm_head_fallback: bool = False,
-    compat: Optional[str] = None,
+    compat: str | None = None,
 ) -> bool:
-    """Adds the head of a tied model to a state dict that lacks it, as an alias of its source, and says whether it did.
+    """Adds the head of a tied model to a state dict that lacks it, as an alias of its source, and
+    says whether it did.
 
-    In strict mode a source must have the head's shape and dtype, and no scale that would stay behind; the next candidate is
-    tried otherwise.
+    In strict mode a source must have the head's shape and dtype, and no scale that would stay
+    behind; the next candidate is tried otherwise.
     """
     reference = _reference(compat)
     if not is_tied_word_embeddings(model, compat=compat):
@@ -355,8 +395,12 @@ def materialize_missing_tied_lm_head(
     import torch
 
     # Other tensors can't be asked for; but a scale among them matters.
-    tensors = [_facts(value) if isinstance(value, torch.Tensor) else None for value in state_dict.values()]
-    found = snapshot.inner.materialize(list(state_dict), tensors, allow_current_lm_head_fallback, reference)
+    tensors = [
+        _facts(value) if isinstance(value, torch.Tensor) else None for value in state_dict.values()
+    ]
+    found = snapshot.inner.materialize(
+        list(state_dict), tensors, allow_current_lm_head_fallback, reference
+    )
     if found is None:
         return False
     key, source = found
@@ -368,7 +412,7 @@ def materialize_missing_tied_lm_head(
 # Sizes
 
 
-def estimate_tensor_bytes(tensor: Any, *, compat: Optional[str] = None) -> int:
+def estimate_tensor_bytes(tensor: Any, *, compat: str | None = None) -> int:
     """Bytes of a tensor's elements, whatever storage it shares."""
     dtype = getattr(tensor, "dtype", None)
     if _reference(compat) and "torch" not in type(dtype).__module__:
@@ -380,25 +424,30 @@ def estimate_tensor_bytes(tensor: Any, *, compat: Optional[str] = None) -> int:
     return size
 
 
-def estimate_state_dict_bytes(state_dict: Mapping[str, Any], *, compat: Optional[str] = None) -> Optional[int]:
-    """Bytes of all tensors of a state dict, shared ones as often as they are there; None if a value is no tensor."""
+def estimate_state_dict_bytes(
+    state_dict: Mapping[str, Any], *, compat: str | None = None
+) -> int | None:
+    """Bytes of all tensors of a state dict, shared ones as often as they are there; None if a value
+    is no tensor."""
     try:
         return sum(estimate_tensor_bytes(tensor, compat=compat) for tensor in state_dict.values())
     except (AttributeError, RuntimeError, TypeError, ValueError, OverflowError):
         return None
 
 
-def get_safetensors_index_total_size(index_path: Any, *, compat: Optional[str] = None) -> Optional[int]:
+def get_safetensors_index_total_size(index_path: Any, *, compat: str | None = None) -> int | None:
     """The size that a safetensors index records, in bytes; None if there is none to be read."""
-    return _regraft.index_total_size(None if index_path is None else os.fspath(index_path), _reference(compat))
+    return _regraft.index_total_size(
+        None if index_path is None else os.fspath(index_path), _reference(compat)
+    )
 
 
-def format_bytes(num_bytes: int, *, compat: Optional[str] = None) -> str:
+def format_bytes(num_bytes: int, *, compat: str | None = None) -> str:
     """``1.5 GiB``"""
     return _regraft.format_bytes(num_bytes, _reference(compat))
 
 
-def format_output_file_count(count: int, *, compat: Optional[str] = None) -> str:
+def format_output_file_count(count: int, *, compat: str | None = None) -> str:
     """``1 output file``, ``2 output files``"""
     return _regraft.format_output_file_count(count, _reference(compat))
 
@@ -414,31 +463,44 @@ def _process_group() -> Any:
     return None
 
 
-def get_rank_safe(*, compat: Optional[str] = None) -> int:
+def get_rank_safe(*, compat: str | None = None) -> int:
     """This process's rank: of its process group, else ``RANK`` of the environment, else 0."""
     group = _process_group()
     return group.get_rank() if group else _regraft.rank(os.environ.get("RANK"), _reference(compat))
 
 
-def get_world_size_safe(*, compat: Optional[str] = None) -> int:
-    """How many processes there are: of the process group, else ``WORLD_SIZE`` of the environment, else 1."""
+def get_world_size_safe(*, compat: str | None = None) -> int:
+    """How many processes there are: of the process group, else ``WORLD_SIZE`` of the environment,
+    else 1."""
     group = _process_group()
-    return group.get_world_size() if group else _regraft.world_size(os.environ.get("WORLD_SIZE"), _reference(compat))
+    return (
+        group.get_world_size()
+        if group
+        else _regraft.world_size(os.environ.get("WORLD_SIZE"), _reference(compat))
+    )
 
 
-def is_rank_0(*, compat: Optional[str] = None) -> bool:
+def is_rank_0(*, compat: str | None = None) -> bool:
     """Whether this process is the main one."""
     group = _process_group()
-    return group.get_rank() == 0 if group else _regraft.is_rank_0(os.environ.get("RANK"), _reference(compat))
+    return (
+        group.get_rank() == 0
+        if group
+        else _regraft.is_rank_0(os.environ.get("RANK"), _reference(compat))
+    )
 
 
 # Trust and dtypes
 
 
 def resolve_trust_remote_code(
-    pretrained_model_name_or_path: Any, *, patterns: Optional[List[str]] = None, compat: Optional[str] = None
+    pretrained_model_name_or_path: Any,
+    *,
+    patterns: list[str] | None = None,
+    compat: str | None = None,
 ) -> bool:
-    """Whether a repository's code may run: its name is on the allow-list (``nvidia/*``, or ``patterns``), and it is no directory."""
+    """Whether a repository's code may run: its name is on the allow-list (``nvidia/*``, or
+    ``patterns``), and it is no directory."""
     name = pretrained_model_name_or_path
     kind, text = "other", ""
     if not name:
@@ -457,11 +519,12 @@ def resolve_trust_remote_code(
 def _get_checkpoint_tensor_dtypes(
     pretrained_model_name_or_path: Any,
     hf_config: Any,
-    load_kwargs: Optional[Mapping[str, Any]] = None,
+    load_kwargs: Mapping[str, Any] | None = None,
     *,
-    compat: Optional[str] = None,
-) -> Dict[str, Any]:
-    """The dtype of each tensor of a checkpoint, from its headers alone: a file or directory, or ``load_kwargs["state_dict"]``.
+    compat: str | None = None,
+) -> dict[str, Any]:
+    """The dtype of each tensor of a checkpoint, from its headers alone: a file or directory, or
+    ``load_kwargs["state_dict"]``.
 
     Nothing is fetched: the name of a repository that is no directory is an OSError.
     """
@@ -470,7 +533,9 @@ def _get_checkpoint_tensor_dtypes(
     load_kwargs = dict(load_kwargs or {})
     given = load_kwargs.get("state_dict")
     if isinstance(given, Mapping):
-        return {key: tensor.dtype for key, tensor in given.items() if isinstance(tensor, torch.Tensor)}
+        return {
+            key: tensor.dtype for key, tensor in given.items() if isinstance(tensor, torch.Tensor)
+        }
     if load_kwargs.get("gguf_file") is not None:
         return {}
     found = _regraft.checkpoint_tensor_dtypes(

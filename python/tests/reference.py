@@ -1,5 +1,5 @@
-"""The checkpoint utilities of nemo-automodel itself, imported without the package around them, whose dependencies are a training
-framework."""
+"""The checkpoint utilities of nemo-automodel itself, imported without the package around them,
+whose dependencies are a training framework."""
 
 import importlib
 import importlib.util
@@ -8,7 +8,8 @@ import types
 
 
 def load():
-    """The modules ``checkpoint.utils``, ``shared.tied_weights`` and ``shared.parameter_names``; None if the wheel isn't installed."""
+    """The modules ``checkpoint.utils``, ``shared.tied_weights`` and ``shared.parameter_names``;
+    None if the wheel isn't installed."""
     found = importlib.util.find_spec("nemo_automodel")
     if found is None or importlib.util.find_spec("transformers") is None:
         return None

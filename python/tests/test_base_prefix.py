@@ -1,4 +1,5 @@
-"""Base checkpoints into classes with a head and back, against transformers' own `from_pretrained`: the same tensors under the same keys, bit for bit."""
+"""Base checkpoints into classes with a head and back, against transformers' own `from_pretrained`:
+the same tensors under the same keys, bit for bit."""
 
 import copy
 import warnings
@@ -11,21 +12,49 @@ transformers = pytest.importorskip("transformers", "5.0", reason="transformers 5
 import regraft  # noqa: E402
 import regraft.torch as hooks  # noqa: E402
 
-DECODER = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, vocab_size=64)
-ENCODER = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, vocab_size=64, max_position_embeddings=40)
-DISTIL = dict(dim=32, hidden_dim=48, n_layers=1, n_heads=4, vocab_size=64, max_position_embeddings=40)
-VISION = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, image_size=8, patch_size=4)
-BART = dict(
-    d_model=32,
-    encoder_layers=1,
-    decoder_layers=1,
-    encoder_ffn_dim=48,
-    decoder_ffn_dim=48,
-    encoder_attention_heads=4,
-    decoder_attention_heads=4,
-    vocab_size=64,
-    max_position_embeddings=40,
-)
+DECODER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+}
+ENCODER = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "vocab_size": 64,
+    "max_position_embeddings": 40,
+}
+DISTIL = {
+    "dim": 32,
+    "hidden_dim": 48,
+    "n_layers": 1,
+    "n_heads": 4,
+    "vocab_size": 64,
+    "max_position_embeddings": 40,
+}
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "image_size": 8,
+    "patch_size": 4,
+}
+BART = {
+    "d_model": 32,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "vocab_size": 64,
+    "max_position_embeddings": 40,
+}
 
 FAMILIES = [
     ("Llama", DECODER, "ForCausalLM"),
@@ -37,7 +66,11 @@ FAMILIES = [
     ("DistilBert", DISTIL, "ForMaskedLM"),
     ("Electra", dict(ENCODER, embedding_size=32), "ForTokenClassification"),
     ("ViT", VISION, "ForImageClassification"),
-    ("GPT2", dict(n_embd=32, n_layer=1, n_head=4, vocab_size=64, n_positions=40), "LMHeadModel"),
+    (
+        "GPT2",
+        {"n_embd": 32, "n_layer": 1, "n_head": 4, "vocab_size": 64, "n_positions": 40},
+        "LMHeadModel",
+    ),
     ("Bart", BART, "ForSequenceClassification"),
 ]
 
@@ -60,7 +93,9 @@ def test_as_from_pretrained(name, fields, head, to_base, tmp_path):
     new = set(info["missing_keys"])
     # What is tied to something new, or is no tensor of the checkpoint, is new too.
     pointers = {theirs[key].data_ptr() for key in new if key in theirs}
-    wanted = {key for key, value in theirs.items() if key not in new and value.data_ptr() not in pointers}
+    wanted = {
+        key for key, value in theirs.items() if key not in new and value.data_ptr() not in pointers
+    }
     with torch.device("meta"):
         empty = target(copy.deepcopy(config))
     with warnings.catch_warnings():
@@ -70,5 +105,7 @@ def test_as_from_pretrained(name, fields, head, to_base, tmp_path):
     hooks.materialize_ties(made, empty)
     assert wanted and wanted <= set(made), sorted(wanted - set(made))
     for key in wanted:
-        assert made[key].dtype == theirs[key].dtype and torch.equal(bits(made[key]), bits(theirs[key])), key
+        assert made[key].dtype == theirs[key].dtype and torch.equal(
+            bits(made[key]), bits(theirs[key])
+        ), key
     assert set(made) <= set(theirs)

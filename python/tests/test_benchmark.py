@@ -23,7 +23,11 @@ def test_the_keys_are_those_of_deepseek_v3():
 
 
 def test_packing_in_every_way_gives_the_same(tmp_path):
-    done = subprocess.run([sys.executable, str(SCRIPT), "--layers", "1", "--work", str(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--layers", "1", "--work", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert "the three packed checkpoints hold the same bytes" in done.stdout
     assert len(done.stdout.splitlines()) >= 10

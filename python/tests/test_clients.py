@@ -1,4 +1,5 @@
-"""regraft as training code uses it: models in wrappers, whole checkpoints, other processes and threads, what torch keeps beside a dict."""
+"""regraft as training code uses it: models in wrappers, whole checkpoints, other processes and
+threads, what torch keeps beside a dict."""
 
 import copy
 import io
@@ -11,14 +12,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from torch import nn  # noqa: E402
-from torch.optim.swa_utils import AveragedModel  # noqa: E402
-
 import regraft  # noqa: E402
 import regraft.checkpoint_utils as utils  # noqa: E402
 import regraft.torch as hooks  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.optim.swa_utils import AveragedModel  # noqa: E402
 
-NAMES = 'ruleset names: old <-> new\nrename "embed.weight" <-> "model.embed_tokens.weight"\nrename "head.weight" <-> "lm_head.weight"'
+NAMES = """
+ruleset names: old <-> new
+rename "embed.weight" <-> "model.embed_tokens.weight"
+rename "head.weight" <-> "lm_head.weight"
+"""
 
 
 class Tied(nn.Module):
@@ -78,7 +82,11 @@ def test_ties_of_a_model_in_wrappers(wrap):
     whole = dict(Tied().state_dict())
     assert hooks.materialize_ties(whole, model) == []
     # Under the wrappers' own names too.
-    own = {key: value for key, value in model.state_dict().items() if not key.endswith("lm_head.weight")}
+    own = {
+        key: value
+        for key, value in model.state_dict().items()
+        if not key.endswith("lm_head.weight")
+    }
     added = hooks.materialize_ties(own, model)
     assert len(added) == 1 and added[0].endswith("lm_head.weight")
 
@@ -94,7 +102,11 @@ def test_a_bare_checkpoint_loads_strictly_into_wrappers_and_back(wrap):
         assert key is None or torch.equal(value, given.state_dict()[key])
     hooks.add_save_hook(model, regraft.compile(NAMES))
     saved = model.state_dict()
-    front = "base_model.model." if "peft" in str(wrap).lower() or any("base_model" in key for key in saved) else ""
+    front = (
+        "base_model.model."
+        if "peft" in str(wrap).lower() or any("base_model" in key for key in saved)
+        else ""
+    )
     assert set(saved) == {front + key for key in old}
     model.load_state_dict(saved, strict=True)
 
@@ -121,14 +133,23 @@ def test_a_load_hook_knows_its_target_and_torch_tells_what_is_unknown():
     assert net.load_state_dict({}, strict=False).missing_keys == ["0.weight", "0.bias"]
 
 
-@pytest.mark.parametrize("again", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy, copy.copy])
+@pytest.mark.parametrize(
+    "again", [lambda x: pickle.loads(pickle.dumps(x)), copy.deepcopy, copy.copy]
+)
 def test_rules_plans_and_hooked_models_travel(again):
     rules = regraft.compile(NAMES)
-    assert again(rules).text == rules.text and again(regraft.load("mixtral")).layouts == ("hub", "model")
+    assert again(rules).text == rules.text and again(regraft.load("mixtral")).layouts == (
+        "hub",
+        "model",
+    )
     source = {"embed.weight": torch.zeros(2, 2), "head.weight": torch.zeros(2, 2)}
     plan = rules.plan(source, target={"lm_head.weight": None, "model.embed_tokens.weight": None})
     assert again(plan).to_json() == plan.to_json()
-    assert list(again(plan).apply(source)) == list(plan.apply(source)) == ["lm_head.weight", "model.embed_tokens.weight"]
+    assert (
+        list(again(plan).apply(source))
+        == list(plan.apply(source))
+        == ["lm_head.weight", "model.embed_tokens.weight"]
+    )
     tied = regraft.plan(source, rules="tied_lm_head", config={"tie_word_embeddings": True})
     assert again(tied).to_json() == tied.to_json()
 
@@ -141,7 +162,11 @@ def test_hooked_models_travel():
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
-    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), torch.load(file, weights_only=False)):
+    for other in (
+        pickle.loads(pickle.dumps(model)),
+        copy.deepcopy(model),
+        torch.load(file, weights_only=False),
+    ):
         saved = other.state_dict()
         assert "head.weight" in saved and "lm_head.weight" not in saved
         other.load_state_dict(saved, strict=True)
@@ -169,7 +194,9 @@ def test_an_opened_checkpoint_is_opened_again(tmp_path):
 def test_set_compat_holds_in_every_thread():
     def seen():
         found = []
-        thread = threading.Thread(target=lambda: found.append(utils._normalize_param_name("a._fsdp_wrapped_module.b")))
+        thread = threading.Thread(
+            target=lambda: found.append(utils._normalize_param_name("a._fsdp_wrapped_module.b"))
+        )
         thread.start(), thread.join()
         return found[0]
 
@@ -202,7 +229,11 @@ def test_versions_of_modules_follow_the_names():
     rules = regraft.compile('rename "old.{it*}" <-> "new.{it*}"')
     source = versioned("old").state_dict()
     out = rules.apply(source)
-    assert type(out) is OrderedDict and out._metadata["new"] == {"version": 7} and "old" not in out._metadata
+    assert (
+        type(out) is OrderedDict
+        and out._metadata["new"] == {"version": 7}
+        and "old" not in out._metadata
+    )
     other = versioned("new")
     other.load_state_dict(out, strict=True)
     assert other.new.seen == 7
@@ -221,19 +252,28 @@ def test_versions_of_modules_follow_the_names():
     emptied = OrderedDict(source)
     emptied._metadata = source._metadata
     rules.apply(emptied, inplace=True)
-    assert list(emptied) == ["new.weight", "new.bias"] and emptied._metadata["new"] == {"version": 7}
+    assert list(emptied) == ["new.weight", "new.bias"] and emptied._metadata["new"] == {
+        "version": 7
+    }
 
 
 def test_keys_stay_in_order():
     model = nn.Sequential(OrderedDict(z=nn.Linear(1, 1), a=nn.Linear(1, 1)))
     assert list(hooks.normalize_keys(compiled(model).state_dict())) == list(model.state_dict())
-    rules = regraft.compile('map "{x*}.q", "{x*}.k", "{x*}.v" <-> "{x*}.qkv" via concat(0)\nrename "{x*}.o" <-> "{x*}.out"')
+    rules = regraft.compile(
+        'map "{x*}.q", "{x*}.k", "{x*}.v" <-> "{x*}.qkv" via concat(0)\n'
+        'rename "{x*}.o" <-> "{x*}.out"'
+    )
     names = [f"{x}.{w}" for x in ("z", "a") for w in ("q", "k", "v", "o")]
     packed = rules.apply({name: torch.zeros(1) for name in names})
     assert list(packed) == ["z.qkv", "z.out", "a.qkv", "a.out"]
     assert list(rules.apply(packed, reverse=True)) == names
     # A target has an order of its own.
-    assert list(rules.apply({name: torch.zeros(1) for name in names}, target=["a.out", "z.qkv", "z.out", "a.qkv"])) == [
+    assert list(
+        rules.apply(
+            {name: torch.zeros(1) for name in names}, target=["a.out", "z.qkv", "z.out", "a.qkv"]
+        )
+    ) == [
         "a.out",
         "z.qkv",
         "z.out",
@@ -261,7 +301,10 @@ def test_a_wrong_option_is_a_type_error_that_names_it():
 
 def test_a_warning_is_told_where_regraft_was_called(recwarn):
     rules = regraft.compile('rename "a" <-> "b"\nrename "nothing.{x*}" <-> "new.{x*}"')
-    for call in (lambda: rules.apply({"a": torch.zeros(1)}), lambda: regraft.apply({"a": torch.zeros(1)}, rules=rules)):
+    for call in (
+        lambda: rules.apply({"a": torch.zeros(1)}),
+        lambda: regraft.apply({"a": torch.zeros(1)}, rules=rules),
+    ):
         recwarn.clear()
         call()
         assert [warning.filename for warning in recwarn] in ([], [__file__])
@@ -270,7 +313,10 @@ def test_a_warning_is_told_where_regraft_was_called(recwarn):
 def test_a_whole_checkpoint_is_refused_with_where_the_state_dict_is():
     inner = {"embed.weight": torch.zeros(1)}
     for whole, place in (
-        ({"model": inner, "optimizer": {"state": {0: {"exp_avg": torch.zeros(1)}}}, "epoch": 3}, "checkpoint['model']"),
+        (
+            {"model": inner, "optimizer": {"state": {0: {"exp_avg": torch.zeros(1)}}}, "epoch": 3},
+            "checkpoint['model']",
+        ),
         ({"state_dict": inner, "pytorch-lightning_version": "2"}, "checkpoint['state_dict']"),
         ({"app": {"model": inner}}, "checkpoint['app']['model']"),
     ):
@@ -305,22 +351,37 @@ def test_ensure_tied_leaves_one_parameter():
     assert model.lm_head.weight is model.model.embed_tokens.weight
     wrapped = Engine(Tied(False))
     wrapped.module.config.tie_word_embeddings = True
-    assert hooks.ensure_tied(wrapped) and wrapped.module.lm_head.weight is wrapped.module.model.embed_tokens.weight
+    assert (
+        hooks.ensure_tied(wrapped)
+        and wrapped.module.lm_head.weight is wrapped.module.model.embed_tokens.weight
+    )
 
 
 def test_the_state_of_an_optimizer_follows_its_parameters():
-    experts = {f"model.layers.0.block_sparse_moe.experts.{e}.{w}.weight": torch.randn(4, 4) for e in range(2) for w in ("w1", "w2", "w3")}
-    flat = {f"state.{key}.{kind}": value for key, value in experts.items() for kind in ("exp_avg", "exp_avg_sq")}
+    experts = {
+        f"model.layers.0.block_sparse_moe.experts.{e}.{w}.weight": torch.randn(4, 4)
+        for e in range(2)
+        for w in ("w1", "w2", "w3")
+    }
+    flat = {
+        f"state.{key}.{kind}": value
+        for key, value in experts.items()
+        for kind in ("exp_avg", "exp_avg_sq")
+    }
     flat.update({f"state.{key}.step": torch.tensor(3.0) for key in experts})
     flat.update({f"param_groups.{key}.lr": 0.1 for key in experts})
     packed = regraft.load("mixtral").apply(experts, to="model")
     out = regraft.load("mixtral").apply(flat, to="model")
     for key, value in packed.items():
-        assert torch.equal(out[f"state.{key}.exp_avg"], value) and torch.equal(out[f"state.{key}.exp_avg_sq"], value)
+        assert torch.equal(out[f"state.{key}.exp_avg"], value) and torch.equal(
+            out[f"state.{key}.exp_avg_sq"], value
+        )
         assert out[f"state.{key}.step"] == 3 and out[f"param_groups.{key}.lr"] == 0.1
     assert len(out) == 4 * len(packed)
     back = regraft.load("mixtral").apply(out, to="hub")
-    assert set(back) == set(flat) and all(torch.equal(torch.as_tensor(back[key]), torch.as_tensor(flat[key])) for key in flat)
+    assert set(back) == set(flat) and all(
+        torch.equal(torch.as_tensor(back[key]), torch.as_tensor(flat[key])) for key in flat
+    )
     flat["state.model.layers.0.block_sparse_moe.experts.0.w1.weight.step"] = torch.tensor(4.0)
     with pytest.raises(regraft.PlanError, match="step differs"):
         regraft.load("mixtral").apply(flat, to="model")
@@ -329,12 +390,19 @@ def test_the_state_of_an_optimizer_follows_its_parameters():
     with pytest.raises(regraft.PlanError, match="optimizer"):
         regraft.load("mixtral").plan(flat)
     with pytest.raises(regraft.PlanError, match="flatten_optimizer_state_dict"):
-        regraft.load("mixtral").apply(torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).state_dict() | {"state": {0: {"exp_avg": torch.zeros(1)}}})
+        regraft.load("mixtral").apply(
+            torch.optim.AdamW([nn.Parameter(torch.zeros(1))]).state_dict()
+            | {"state": {0: {"exp_avg": torch.zeros(1)}}}
+        )
 
 
 def test_parameters_without_state_follow_the_others():
     rules = regraft.compile(NAMES)
-    flat = {"state.head.weight.momentum_buffer": torch.ones(2, 2), "param_groups.head.weight.lr": 0.1, "param_groups.embed.weight.lr": 0.2}
+    flat = {
+        "state.head.weight.momentum_buffer": torch.ones(2, 2),
+        "param_groups.head.weight.lr": 0.1,
+        "param_groups.embed.weight.lr": 0.2,
+    }
     out = rules.apply(flat)
     assert out == {
         "state.lm_head.weight.momentum_buffer": flat["state.head.weight.momentum_buffer"],
@@ -343,10 +411,21 @@ def test_parameters_without_state_follow_the_others():
     }
     assert rules.apply(out, reverse=True) == flat
     # Experts that no token came to: what is packed of them has one rate.
-    names = [f"model.layers.0.block_sparse_moe.experts.{e}.{w}.weight" for e in range(2) for w in ("w1", "w2", "w3")]
-    used = {f"state.{name.replace('layers.0', 'layers.1')}.exp_avg": torch.ones(2, 2) for name in names}
+    names = [
+        f"model.layers.0.block_sparse_moe.experts.{e}.{w}.weight"
+        for e in range(2)
+        for w in ("w1", "w2", "w3")
+    ]
+    used = {
+        f"state.{name.replace('layers.0', 'layers.1')}.exp_avg": torch.ones(2, 2) for name in names
+    }
     # What no rule speaks of keeps its name.
-    assert regraft.load("mixtral").apply({**used, "param_groups.norm.weight.lr": 0.3}, to="model")["param_groups.norm.weight.lr"] == 0.3
+    assert (
+        regraft.load("mixtral").apply({**used, "param_groups.norm.weight.lr": 0.3}, to="model")[
+            "param_groups.norm.weight.lr"
+        ]
+        == 0.3
+    )
     frozen = {**used, **{f"param_groups.{name}.lr": 0.1 for name in names}}
     out = regraft.load("mixtral").apply(frozen, to="model")
     assert out["param_groups.model.layers.0.mlp.experts.gate_up_proj.lr"] == 0.1 and len(out) == 4
@@ -366,7 +445,11 @@ def test_meta_tensors_go_through_hooks():
     saved = model.state_dict()
     assert saved["head.weight"].device.type == "meta"
     hooks.add_load_hook(model, rules)
-    model.load_state_dict({key: torch.zeros(value.shape, dtype=value.dtype) for key, value in saved.items()}, strict=True, assign=True)
+    model.load_state_dict(
+        {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in saved.items()},
+        strict=True,
+        assign=True,
+    )
     assert model.lm_head.weight.device.type == "cpu"
 
 

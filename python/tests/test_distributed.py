@@ -1,4 +1,5 @@
-"""The utilities over models that are wrapped for real: by DDP and both FSDPs, in a group of one process."""
+"""The utilities over models that are wrapped for real: by DDP and both FSDPs, in a group of one
+process."""
 
 import pytest
 
@@ -6,19 +7,20 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
-from torch import nn  # noqa: E402
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard  # noqa: E402
-from torch.distributed.tensor import DTensor  # noqa: E402
-
 import regraft  # noqa: E402
 import regraft.checkpoint_utils as utils  # noqa: E402
 import regraft.torch as hooks  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard  # noqa: E402
+from torch.distributed.tensor import DTensor  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def group(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "5")
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
+    )
     yield
     torch.distributed.destroy_process_group()
 
@@ -66,7 +68,10 @@ def test_fsdp1_leaves_names_that_are_cleaned():
     head, name = utils.get_lm_head_weight_and_name(wrapped)
     assert name == "lm_head.weight"
     assert all("_fsdp_wrapped_module" in name for name in names), "or there is nothing to clean"
-    assert {utils._normalize_param_name(name) for name in names} == {"embed_tokens.weight", "lm_head.weight"}
+    assert {utils._normalize_param_name(name) for name in names} == {
+        "embed_tokens.weight",
+        "lm_head.weight",
+    }
 
 
 def test_keys_of_ddp_load_into_a_bare_model():
@@ -96,13 +101,24 @@ class Plain(nn.Module):
 RULES = 'ruleset names: old <-> new\nrename "embed.{it*}" <-> "embed_tokens.{it*}"'
 
 
-@pytest.mark.parametrize("wrap", [ddp, fsdp2, lambda m: ddp(torch.compile(m, backend="eager")), lambda m: torch.compile(ddp(m), backend="eager")])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        ddp,
+        fsdp2,
+        lambda m: ddp(torch.compile(m, backend="eager")),
+        lambda m: torch.compile(ddp(m), backend="eager"),
+    ],
+)
 def test_hooks_on_wrapped_modules(wrap):
     rules, given, model = regraft.compile(RULES), Plain(), wrap(Plain())
     old = rules.apply(given.state_dict(), reverse=True)
     hooks.add_load_hook(model, rules)
     if wrap is fsdp2:
-        sharded = {key: DTensor.from_local(value, device_mesh=model.embed_tokens.weight.device_mesh) for key, value in old.items()}
+        sharded = {
+            key: DTensor.from_local(value, device_mesh=model.embed_tokens.weight.device_mesh)
+            for key, value in old.items()
+        }
         model.load_state_dict(sharded, strict=True)
     else:
         model.load_state_dict(old, strict=True)
@@ -127,7 +143,9 @@ def test_a_load_hook_on_fsdp1(orig, nested):
     model = shard(model)
     hooks.add_load_hook(model, rules)
     hooks.add_save_hook(model, rules)
-    with FullyShardedDataParallel.state_dict_type(model, StateDictType.FULL_STATE_DICT, FullStateDictConfig()):
+    with FullyShardedDataParallel.state_dict_type(
+        model, StateDictType.FULL_STATE_DICT, FullStateDictConfig()
+    ):
         old = rules.apply(given.state_dict(), reverse=True)
         model.load_state_dict(dict(old), strict=True)
         saved = model.state_dict()

@@ -16,7 +16,9 @@ HERE = Path(__file__).resolve().parent.parent
 
 def run(arguments, folder):
     environment = dict(os.environ, HF_HUB_OFFLINE="1")
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=folder, env=environment)
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, cwd=folder, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -51,7 +53,9 @@ def test_every_public_name_has_a_docstring():
     for module in (regraft, regraft.checkpoint_utils, regraft.torch):
         for name in module.__all__:
             value = getattr(module, name)
-            assert isinstance(value, str) or (value.__doc__ or "").strip(), f"{module.__name__}.{name}"
+            assert isinstance(value, str) or (value.__doc__ or "").strip(), (
+                f"{module.__name__}.{name}"
+            )
 
 
 def test_the_stubs_name_what_the_extension_has():
@@ -61,5 +65,9 @@ def test_the_stubs_name_what_the_extension_has():
     named = set(re.findall(r"^(?:def |class |(?=[A-Z_]+:))(\w+)", stub, re.M))
     assert named == {name for name in dir(extension) if not name.startswith("_")}
     for class_name, body in re.findall(r"^class (\w+):\n((?:    .*\n|\n)+)", stub, re.M):
-        methods = {name for name in re.findall(r"^    def (\w+)", body, re.M) if not name.startswith("__")}
-        assert methods == {name for name in dir(getattr(extension, class_name)) if not name.startswith("_")}, class_name
+        methods = {
+            name for name in re.findall(r"^    def (\w+)", body, re.M) if not name.startswith("__")
+        }
+        assert methods == {
+            name for name in dir(getattr(extension, class_name)) if not name.startswith("_")
+        }, class_name

@@ -13,9 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed")
 safetensors = pytest.importorskip("safetensors", reason="safetensors is not installed")
 
-from safetensors.torch import load_file, save_file  # noqa: E402
-
 import regraft  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 
 def sharded(folder, shards=2, rows=4):
@@ -23,10 +22,15 @@ def sharded(folder, shards=2, rows=4):
     where = {}
     for shard in range(shards):
         name = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
-        tensors = {f"layers.{shard}.weight": torch.randn(rows, 3), f"layers.{shard}.bias": torch.randn(rows).bfloat16()}
+        tensors = {
+            f"layers.{shard}.weight": torch.randn(rows, 3),
+            f"layers.{shard}.bias": torch.randn(rows).bfloat16(),
+        }
         save_file(tensors, folder / name, metadata={"format": "pt"})
         where.update(dict.fromkeys(tensors, name))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": where})
+    )
     (folder / "config.json").write_text(json.dumps({"model_type": "unheard_of"}))
     (folder / "tokenizer.json").write_text("{}")
     return folder
@@ -92,13 +96,25 @@ def test_every_shape_and_dtype(tensor, tmp_path):
     save_file({"a": tensor}, tmp_path / "x.safetensors")
     found = regraft.open(tmp_path / "x.safetensors")["a"]
     assert found.dtype == tensor.dtype and found.shape == tensor.shape
-    assert found.tolist() == tensor.tolist() if tensor.element_size() > 1 else torch.equal(found.float(), tensor.float())
+    assert (
+        found.tolist() == tensor.tolist()
+        if tensor.element_size() > 1
+        else torch.equal(found.float(), tensor.float())
+    )
 
 
 def test_apply_over_files_is_lazy_and_ties_within_a_file_are_one(tmp_path):
     folder = sharded(tmp_path / "in")
-    out = regraft.open(folder).apply(regraft.compile(RENAME + '\ntie "head" from "blocks.0.weight"'))
-    assert set(out) == {"blocks.0.weight", "blocks.0.bias", "blocks.1.weight", "blocks.1.bias", "head"}
+    out = regraft.open(folder).apply(
+        regraft.compile(RENAME + '\ntie "head" from "blocks.0.weight"')
+    )
+    assert set(out) == {
+        "blocks.0.weight",
+        "blocks.0.bias",
+        "blocks.1.weight",
+        "blocks.1.bias",
+        "head",
+    }
     assert out["head"] is out["blocks.0.weight"]
 
 
@@ -113,7 +129,8 @@ regraft.open(sys.argv[2])["small"].sum()  # everything is imported and warm
 before = resident()
 opened = regraft.open(sys.argv[1])
 tensors = dict(opened)
-out = opened.apply(regraft.compile('rename "big.{i}" <-> "large.{i}"\\nmap "whole" <-> "half.0", "half.1" via split(0)'))
+rules = 'rename "big.{i}" <-> "large.{i}"\\nmap "whole" <-> "half.0", "half.1" via split(0)'
+out = opened.apply(regraft.compile(rules))
 grown = resident() - before
 assert len(out) == 6, list(out)
 assert float(out["large.3"][-1, -1]) == 3.0
@@ -121,17 +138,26 @@ print(grown)
 """
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is measured as Linux tells it")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/statm"), reason="memory is measured as Linux tells it"
+)
 def test_opening_allocates_no_tensor_memory(tmp_path):
     one = 16 << 20  # elements: 64 MiB
     save_file(
-        {f"big.{i}": torch.full((1024, one // 1024), float(i)) for i in range(4)} | {"whole": torch.zeros(4096, 4096)},
+        {f"big.{i}": torch.full((1024, one // 1024), float(i)) for i in range(4)}
+        | {"whole": torch.zeros(4096, 4096)},
         tmp_path / "x.safetensors",
     )
     save_file({"small": torch.zeros(1)}, tmp_path / "small.safetensors")
     assert os.path.getsize(tmp_path / "x.safetensors") > 300 << 20
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(tmp_path / "x.safetensors"), str(tmp_path / "small.safetensors")],
+        [
+            sys.executable,
+            "-c",
+            MEASURE,
+            str(tmp_path / "x.safetensors"),
+            str(tmp_path / "small.safetensors"),
+        ],
         capture_output=True,
         text=True,
     )
@@ -142,7 +168,12 @@ def test_opening_allocates_no_tensor_memory(tmp_path):
 def test_convert_writes_what_apply_gives(tmp_path):
     folder = sharded(tmp_path / "in")
     seen = []
-    done = regraft.convert(folder, tmp_path / "out", rules=regraft.compile(RENAME), progress=lambda n, of: seen.append((n, of)))
+    done = regraft.convert(
+        folder,
+        tmp_path / "out",
+        rules=regraft.compile(RENAME),
+        progress=lambda n, of: seen.append((n, of)),
+    )
     assert done.files == ("model.safetensors", "config.json", "tokenizer.json")
     expected = regraft.open(folder).apply(regraft.compile(RENAME))
     written = load_file(tmp_path / "out" / "model.safetensors")
@@ -152,7 +183,12 @@ def test_convert_writes_what_apply_gives(tmp_path):
     assert done.copied == 4 and done.transformed == 0
     # And back, in pieces.
     back = regraft.convert(
-        tmp_path / "out", tmp_path / "back", rules=regraft.compile(RENAME), reverse=True, max_shard_size=60, side_files=False
+        tmp_path / "out",
+        tmp_path / "back",
+        rules=regraft.compile(RENAME),
+        reverse=True,
+        max_shard_size=60,
+        side_files=False,
     )
     assert "model.safetensors.index.json" in back.files and "config.json" not in back.files
     assert set(regraft.open(tmp_path / "back")) == set(regraft.open(folder))
@@ -180,7 +216,7 @@ def test_a_record_turns_back_what_rules_alone_cannot(tmp_path):
 
 def test_ranks_share_the_work_and_checksums_are_written(tmp_path):
     folder = sharded(tmp_path / "in", shards=3)
-    options = dict(rules=regraft.compile(RENAME), max_shard_size=60, checksums=True)
+    options = {"rules": regraft.compile(RENAME), "max_shard_size": 60, "checksums": True}
     first = regraft.convert(folder, tmp_path / "out", rank=(0, 2), **options)
     assert not first.details["complete"] and not (tmp_path / "out").exists()
     last = regraft.convert(folder, tmp_path / "out", rank=(1, 2), **options)
@@ -189,7 +225,9 @@ def test_ranks_share_the_work_and_checksums_are_written(tmp_path):
     names = sorted(os.listdir(tmp_path / "alone"))
     assert names == sorted(os.listdir(tmp_path / "out")) and len(names) > 4
     for name in names:
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), (
+            name
+        )
     with pytest.raises(ValueError):
         regraft.convert(folder, tmp_path / "x", rank=(2, 2), **options)
 
@@ -202,10 +240,14 @@ def test_a_bar_as_tqdm_makes_them(tmp_path):
             self.n += by
 
     bar = Bar()
-    regraft.convert(sharded(tmp_path / "in"), tmp_path / "out", rules=regraft.compile(RENAME), progress=bar)
+    regraft.convert(
+        sharded(tmp_path / "in"), tmp_path / "out", rules=regraft.compile(RENAME), progress=bar
+    )
     assert bar.n == bar.total == 112
     with pytest.raises(TypeError):
-        regraft.convert(tmp_path / "in", tmp_path / "out2", rules=regraft.compile(RENAME), progress=3)
+        regraft.convert(
+            tmp_path / "in", tmp_path / "out2", rules=regraft.compile(RENAME), progress=3
+        )
 
 
 def test_an_output_that_is_there_is_refused(tmp_path):
@@ -249,7 +291,11 @@ def test_control_c_ends_the_run_and_leaves_nothing(tmp_path):
     size, count = 1 << 26, 40
     header = {}
     for i in range(count):
-        header[f"a.{i}"] = {"dtype": "F32", "shape": [1 << 12, 1 << 12], "data_offsets": [i * size, (i + 1) * size]}
+        header[f"a.{i}"] = {
+            "dtype": "F32",
+            "shape": [1 << 12, 1 << 12],
+            "data_offsets": [i * size, (i + 1) * size],
+        }
     text = json.dumps(header).encode()
     with open(tmp_path / "x.safetensors", "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
@@ -279,7 +325,11 @@ def test_other_threads_run_meanwhile(tmp_path):
     thread = threading.Thread(target=tick)
     thread.start()
     before = ticks[0]
-    regraft.convert(folder, tmp_path / "out", rules=regraft.compile('map "layers.{l}.weight" -> "x.{l}" via cast(F64) | exp'))
+    regraft.convert(
+        folder,
+        tmp_path / "out",
+        rules=regraft.compile('map "layers.{l}.weight" -> "x.{l}" via cast(F64) | exp'),
+    )
     during = ticks[0] - before
     stop.set()
     thread.join()
@@ -329,7 +379,11 @@ def test_a_manifest_plans_and_has_no_bytes(tmp_path):
 def test_config_beside_the_checkpoint_chooses_the_rules(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
-    experts = {f"model.layers.0.block_sparse_moe.experts.{e}.{w}.weight": torch.randn(2, 2) for e in range(2) for w in ("w1", "w2", "w3")}
+    experts = {
+        f"model.layers.0.block_sparse_moe.experts.{e}.{w}.weight": torch.randn(2, 2)
+        for e in range(2)
+        for w in ("w1", "w2", "w3")
+    }
     save_file(experts, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps({"model_type": "mixtral"}))
     plan = regraft.plan(folder)
@@ -346,15 +400,20 @@ def test_config_beside_the_checkpoint_chooses_the_rules(tmp_path):
 def test_ties_in_files_compare_what_is_in_the_map(framework, tmp_path):
     pytest.importorskip(framework, reason=f"{framework} is not installed")
     head = torch.arange(12).view(3, 4).bfloat16()
-    save_file({"lm_head.weight": head, "model.embed_tokens.weight": head.clone()}, tmp_path / "x.safetensors")
+    save_file(
+        {"lm_head.weight": head, "model.embed_tokens.weight": head.clone()},
+        tmp_path / "x.safetensors",
+    )
     opened = regraft.open(tmp_path / "x.safetensors", framework=framework)
-    save = dict(rules="tied_lm_head", tied=True, reverse=True)
+    save = {"rules": "tied_lm_head", "tied": True, "reverse": True}
     assert opened.plan(**save).keys() == ["model.embed_tokens.weight"]
     if framework == "torch":
         opened["lm_head.weight"][0, 0] = 9
         with pytest.warns(regraft.RegraftWarning, match="differs"):
             assert len(opened.apply(**save)) == 2
-    assert regraft.plan(tmp_path / "x.safetensors", **save).keys() == ["model.embed_tokens.weight"], "the file is as it was"
+    assert regraft.plan(tmp_path / "x.safetensors", **save).keys() == [
+        "model.embed_tokens.weight"
+    ], "the file is as it was"
 
 
 def test_numpy_over_files(tmp_path):

@@ -4,18 +4,19 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from torch import nn  # noqa: E402
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper  # noqa: E402
-
 import regraft  # noqa: E402
 import regraft.torch as hooks  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper  # noqa: E402
 
 
 class Model(nn.Module):
     def __init__(self, tied=False):
         super().__init__()
         self.model = nn.ModuleDict({"embed_tokens": nn.Embedding(6, 4)})
-        self.layers = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)) for _ in range(2)])
+        self.layers = nn.ModuleList(
+            [nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)) for _ in range(2)]
+        )
         self.lm_head = nn.Linear(4, 6, bias=False)
         self.config = {"tie_word_embeddings": tied}
         if tied:
@@ -67,7 +68,10 @@ def test_and_a_bare_one_into_a_wrapped_one():
 
 
 def test_normalize_keys_gives_the_same_tensors():
-    given = {"module._orig_mod.a._fsdp_wrapped_module.w": torch.zeros(1), "module.b": torch.zeros(1)}
+    given = {
+        "module._orig_mod.a._fsdp_wrapped_module.w": torch.zeros(1),
+        "module.b": torch.zeros(1),
+    }
     out = hooks.normalize_keys(given)
     assert set(out) == {"a.w", "b"} and out["b"] is given["module.b"]
     assert set(hooks.normalize_keys({"module.a": 1, "b": 2})) == {"module.a", "b"}
@@ -84,7 +88,10 @@ def test_ties_are_materialized_as_aliases():
     del state_dict["lm_head.weight"]
     added = hooks.materialize_ties(state_dict, tied)
     assert added == ["lm_head.weight"]
-    assert state_dict["lm_head.weight"].data_ptr() == state_dict["model.embed_tokens.weight"].data_ptr()
+    assert (
+        state_dict["lm_head.weight"].data_ptr()
+        == state_dict["model.embed_tokens.weight"].data_ptr()
+    )
     assert hooks.materialize_ties(state_dict, tied) == []
     Model().load_state_dict(state_dict, strict=True)
 
@@ -105,7 +112,11 @@ def test_ensure_tied():
     assert model.lm_head.weight is model.model["embed_tokens"].weight
 
 
-RULES = 'ruleset names: old <-> new\nrename "embed.weight" <-> "model.embed_tokens.weight"\nrename "head.weight" <-> "lm_head.weight"'
+RULES = """
+ruleset names: old <-> new
+rename "embed.weight" <-> "model.embed_tokens.weight"
+rename "head.weight" <-> "lm_head.weight"
+"""
 
 
 def test_rules_where_a_module_loads_and_saves():
@@ -128,7 +139,11 @@ def test_a_hook_on_a_part_changes_only_that_part():
     rules = regraft.compile(RULES)
     hooks.add_save_hook(whole["part"], rules)
     saved = whole.state_dict()
-    assert "part.head.weight" in saved and "rest.weight" in saved and "part.lm_head.weight" not in saved
+    assert (
+        "part.head.weight" in saved
+        and "rest.weight" in saved
+        and "part.lm_head.weight" not in saved
+    )
     other = nn.ModuleDict({"part": Model(), "rest": nn.Linear(2, 2)})
     hooks.add_load_hook(other["part"], rules)
     other.load_state_dict(saved, strict=True)

@@ -15,7 +15,12 @@ def test_renames_and_views():
     )
     out = rules.apply({"kept": x, "p": x, "s": x, "h": x})
     assert out["renamed"] is x
-    for key, expected in {"q": x.transpose(2, 0, 1), "s.1": x[1], "h.a": x[:1], "h.b": x[1:]}.items():
+    for key, expected in {
+        "q": x.transpose(2, 0, 1),
+        "s.1": x[1],
+        "h.a": x[:1],
+        "h.b": x[1:],
+    }.items():
         assert np.shares_memory(out[key], x), key
         assert np.array_equal(out[key], expected), key
 
@@ -25,10 +30,14 @@ def test_packing_and_back():
     name = "model.layers.0.block_sparse_moe.experts.{}.{}.weight"
     rng = np.random.default_rng(0)
     given = {
-        name.format(e, w): rng.normal(size=(6, 8) if w != "w2" else (8, 6)).astype(np.float32) for e in range(4) for w in ("w1", "w2", "w3")
+        name.format(e, w): rng.normal(size=(6, 8) if w != "w2" else (8, 6)).astype(np.float32)
+        for e in range(4)
+        for w in ("w1", "w2", "w3")
     }
     packed = rules.apply(given, to="model")
-    gate_up = np.stack([np.concatenate([given[name.format(e, w)] for w in ("w1", "w3")]) for e in range(4)])
+    gate_up = np.stack(
+        [np.concatenate([given[name.format(e, w)] for w in ("w1", "w3")]) for e in range(4)]
+    )
     assert np.array_equal(packed["model.layers.0.mlp.experts.gate_up_proj"], gate_up)
     back = rules.apply(packed, to="hub")
     assert set(back) == set(given)
@@ -43,7 +52,13 @@ def test_ties_compare_bytes():
     nan = np.full(3, np.nan, np.float32)
 
     def saved(head, embed):
-        return len(rules.apply({"lm_head.weight": head, "model.embed_tokens.weight": embed}, tied=True, reverse=True))
+        return len(
+            rules.apply(
+                {"lm_head.weight": head, "model.embed_tokens.weight": embed},
+                tied=True,
+                reverse=True,
+            )
+        )
 
     assert saved(zero, zero) == saved(zero, zero.copy()) == saved(nan, nan.copy()) == 1
     with pytest.warns(regraft.RegraftWarning):

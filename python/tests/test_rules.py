@@ -1,4 +1,5 @@
-"""Rules and plans, without torch or numpy: loading, checking, planning, explaining, and what is raised."""
+"""Rules and plans, without torch or numpy: loading, checking, planning, explaining, and what is
+raised."""
 
 import json
 import pickle
@@ -7,7 +8,6 @@ import sys
 import time
 
 import pytest
-
 import regraft
 
 MANIFEST = {f"layers.{i}.weight": ["F32", [4, 6]] for i in range(3)}
@@ -22,7 +22,9 @@ def manifest(tmp_path, keys=MANIFEST):
 def test_the_library():
     assert {"mixtral", "wrappers", "tied_lm_head", "llama"} <= set(regraft.library())
     rules = regraft.load("mixtral")
-    assert rules.layouts == ("hub", "model") and "mixtral" in rules.models and rules.name == "mixtral"
+    assert (
+        rules.layouts == ("hub", "model") and "mixtral" in rules.models and rules.name == "mixtral"
+    )
     assert rules.text.startswith("##")
     assert regraft.compile(rules.text).layouts == rules.layouts
 
@@ -64,17 +66,30 @@ def test_exceptions_survive_pickling():
     with pytest.raises(regraft.RulesError) as caught:
         regraft.load("mixtrl")
     again = pickle.loads(pickle.dumps(caught.value))
-    assert type(again) is regraft.RulesError and str(again) == str(caught.value) and again.code == caught.value.code
+    assert (
+        type(again) is regraft.RulesError
+        and str(again) == str(caught.value)
+        and again.code == caught.value.code
+    )
     with pytest.raises(regraft.CheckpointError) as caught:
         regraft.open("/nonexistent/x")
     again = pickle.loads(pickle.dumps(caught.value))
-    assert (str(again), again.kind, again.file) == (str(caught.value), caught.value.kind, caught.value.file)
+    assert (str(again), again.kind, again.file) == (
+        str(caught.value),
+        caught.value.kind,
+        caught.value.file,
+    )
 
 
 def test_a_plan(tmp_path):
     rules = regraft.compile('map "layers.{l}.weight" <-> "stack" via stack(l)\n')
     plan = rules.plan(manifest(tmp_path))
-    assert len(plan) == 1 and plan.keys() == ["stack"] and "stack" in plan and "layers.0.weight" not in plan
+    assert (
+        len(plan) == 1
+        and plan.keys() == ["stack"]
+        and "stack" in plan
+        and "layers.0.weight" not in plan
+    )
     (target,) = plan
     assert target.dtype == "F32" and target.shape == (3, 4, 6)
     assert target.sources == tuple(MANIFEST) and target.tied_to is None
@@ -89,7 +104,9 @@ def test_a_plan(tmp_path):
 
 
 def test_explain(tmp_path):
-    rules = regraft.compile('map "layers.{l}.weight" <-> "stack" via stack(l)\ndrop "junk"\ntie "head" from "stack"')
+    rules = regraft.compile(
+        'map "layers.{l}.weight" <-> "stack" via stack(l)\ndrop "junk"\ntie "head" from "stack"'
+    )
     plan = rules.plan(manifest(tmp_path, {**MANIFEST, "junk": ["F32", [1]], "other": ["F32", [1]]}))
     assert "becomes stack" in plan.explain("layers.1.weight")
     assert "rules:1" in plan.explain("stack") and "concat" in plan.explain("stack")
@@ -105,7 +122,9 @@ def test_explain(tmp_path):
 def test_rules_that_do_not_fit(tmp_path):
     holes = {key: info for key, info in MANIFEST.items() if ".1." not in key}
     with pytest.raises(regraft.PlanError) as caught:
-        regraft.compile('map "layers.{l}.weight" <-> "stack" via stack(l)').plan(manifest(tmp_path, holes))
+        regraft.compile('map "layers.{l}.weight" <-> "stack" via stack(l)').plan(
+            manifest(tmp_path, holes)
+        )
     assert caught.value.code.startswith("RG3") and "layers.1.weight" in str(caught.value)
 
 
@@ -115,13 +134,19 @@ def test_targets_in_every_form(tmp_path):
     keys = [f"blocks.{i}.weight" for i in range(3)]
     listed = tmp_path / "keys.txt"
     listed.write_text("\n".join(keys))
-    for target in (keys, set(keys), listed, {key: ("F32", (4, 6)) for key in keys}, {key: None for key in keys}):
+    for target in (
+        keys,
+        set(keys),
+        listed,
+        dict.fromkeys(keys, ("F32", (4, 6))),
+        dict.fromkeys(keys),
+    ):
         assert rules.plan(source, target=target).report.missing == ()
     with pytest.raises(regraft.PlanError) as caught:
         rules.plan(source, target=[*keys, "blocks.3.weight"])
     assert caught.value.keys == ("blocks.3.weight",)
     with pytest.raises(regraft.PlanError):
-        rules.plan(source, target={key: ("F32", (6, 4)) for key in keys})
+        rules.plan(source, target=dict.fromkeys(keys, ("F32", (6, 4))))
     pruned = rules.plan(source, target=keys[:1], strict=False)
     assert pruned.keys() == keys[:1]
     assert set(pruned.report.unexpected) == set(keys[1:])
@@ -135,7 +160,9 @@ def test_parameters_and_config(tmp_path):
     source = manifest(tmp_path, {"a": ["F32", [8, 2]]})
     by_parameter = regraft.compile('let heads\nmap "a" <-> "b" via rope_halves(heads)')
     assert by_parameter.plan(source, parameters={"heads": 2}).keys() == ["b"]
-    by_config = regraft.compile('let heads = config.num_attention_heads\nmap "a" <-> "b" via rope_halves(heads)')
+    by_config = regraft.compile(
+        'let heads = config.num_attention_heads\nmap "a" <-> "b" via rope_halves(heads)'
+    )
 
     class Config:
         def to_dict(self):
@@ -143,19 +170,30 @@ def test_parameters_and_config(tmp_path):
 
     (tmp_path / "config.json").write_text('{"num_attention_heads": 2}')
     for config in ({"num_attention_heads": 2}, Config(), tmp_path / "config.json", tmp_path, None):
-        assert by_config.plan(source, config=config).keys() == ["b"], "without one, the file beside the checkpoint counts"
+        assert by_config.plan(source, config=config).keys() == ["b"], (
+            "without one, the file beside the checkpoint counts"
+        )
     for wrong in ({"headz": 2}, {}, {"heads": {}}):
         with pytest.raises((regraft.PlanError, ValueError)):
             by_parameter.plan(source, parameters=wrong)
 
 
 def test_directions(tmp_path):
-    rules = regraft.compile('ruleset r: old <-> new\nrename "layers.{l}.weight" <-> "blocks.{l}.weight"')
+    rules = regraft.compile(
+        'ruleset r: old <-> new\nrename "layers.{l}.weight" <-> "blocks.{l}.weight"'
+    )
     source = manifest(tmp_path)
     there = [f"blocks.{i}.weight" for i in range(3)]
-    assert rules.plan(source, to="new").keys() == rules.plan(source, from_="old").keys() == rules.plan(source).keys() == there
+    assert (
+        rules.plan(source, to="new").keys()
+        == rules.plan(source, from_="old").keys()
+        == rules.plan(source).keys()
+        == there
+    )
     back = manifest(tmp_path, dict.fromkeys(there, ["F32", [4, 6]]))
-    assert rules.plan(back, to="old").keys() == rules.plan(back, reverse=True).keys() == list(MANIFEST)
+    assert (
+        rules.plan(back, to="old").keys() == rules.plan(back, reverse=True).keys() == list(MANIFEST)
+    )
     assert rules.plan(back).verdict == "already"
     with pytest.raises(regraft.PlanError, match="layout"):
         rules.plan(back, to="newer")
@@ -166,7 +204,9 @@ def test_lossy_steps_backwards(tmp_path):
     source = manifest(tmp_path, dict.fromkeys(["new", "c"], ["F32", [4]]))
     with pytest.raises(regraft.PlanError, match="one-way rename") as raised:
         rules.plan(source, reverse=True)
-    assert [found.code for found in raised.value.diagnostics if found.severity == "error"] == ["RG324"]
+    assert [found.code for found in raised.value.diagnostics if found.severity == "error"] == [
+        "RG324"
+    ]
     plan = rules.plan(source, reverse=True, allow_lossy=True)
     assert plan.keys() == ["b", "new"]
     assert [found.code for found in plan.findings] == ["RG320"]
@@ -213,18 +253,28 @@ import regraft.checkpoint_utils as utils
 assert utils._normalize_param_name("_orig_mod.a") == "a"
 assert regraft.compile('rename "a" <-> "b"').apply({"a": None, "c": 1}) == {"b": None, "c": 1}
 """
-    done = subprocess.run([sys.executable, "-c", code, str(manifest(tmp_path))], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(manifest(tmp_path))], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_ninety_thousand_keys(tmp_path):
-    keys = {f"model.layers.{l}.experts.{e}.{p}.weight": ["BF16", [4, 4]] for l in range(60) for e in range(500) for p in ("w1", "w2", "w3")}
-    rules = regraft.compile('rename "model.layers.{l}.experts.{e}.w{i}.weight" <-> "h.{l}.e.{e}.w{i}.weight"')
+    keys = {
+        f"model.layers.{l}.experts.{e}.{p}.weight": ["BF16", [4, 4]]
+        for l in range(60)
+        for e in range(500)
+        for p in ("w1", "w2", "w3")
+    }
+    rules = regraft.compile(
+        'rename "model.layers.{l}.experts.{e}.w{i}.weight" <-> "h.{l}.e.{e}.w{i}.weight"'
+    )
     source = manifest(tmp_path, keys)
     start = time.perf_counter()
     plan = rules.plan(source)
     nodes = plan._inner.nodes()
     seconds = time.perf_counter() - start
     assert len(plan) == len(nodes) == 90_000
-    # Far above what it takes when optimized (a fraction of a second): this is no benchmark, and machines are shared.
+    # Far above what it takes when optimized (a fraction of a second): this is no benchmark, and
+    # machines are shared.
     assert seconds < 20

@@ -1,4 +1,5 @@
-"""Rules over torch tensors: what can be a view is one, on any device; what can't be is made once, and right."""
+"""Rules over torch tensors: what can be a view is one, on any device; what can't be is made once,
+and right."""
 
 import subprocess
 import sys
@@ -15,7 +16,8 @@ LAYERS, EXPERTS, HIDDEN, INNER = 2, 3, 8, 6
 
 
 def storage(tensor):
-    """Which storage a tensor is a view of; a meta tensor has no address, but its storage is an object all the same."""
+    """Which storage a tensor is a view of; a meta tensor has no address, but its storage is an
+    object all the same."""
     return tensor.untyped_storage().data_ptr() or tensor.untyped_storage()._cdata
 
 
@@ -53,7 +55,10 @@ def test_packing_makes_what_a_loop_makes():
     out = regraft.load("mixtral").apply(given, to="model")
     for layer in range(LAYERS):
         old, new = f"model.layers.{layer}.block_sparse_moe", f"model.layers.{layer}.mlp"
-        gate_up = [torch.cat([given[f"{old}.experts.{e}.{w}.weight"] for w in ("w1", "w3")]) for e in range(EXPERTS)]
+        gate_up = [
+            torch.cat([given[f"{old}.experts.{e}.{w}.weight"] for w in ("w1", "w3")])
+            for e in range(EXPERTS)
+        ]
         assert torch.equal(out.pop(f"{new}.experts.gate_up_proj"), torch.stack(gate_up))
         down = [given[f"{old}.experts.{e}.w2.weight"] for e in range(EXPERTS)]
         assert torch.equal(out.pop(f"{new}.experts.down_proj"), torch.stack(down))
@@ -125,7 +130,13 @@ def test_tied_means_equal_bytes(dtype):
     rules = regraft.load("tied_lm_head")
 
     def saved(head, embed):
-        return len(rules.apply({"lm_head.weight": head, "model.embed_tokens.weight": embed}, tied=True, reverse=True))
+        return len(
+            rules.apply(
+                {"lm_head.weight": head, "model.embed_tokens.weight": embed},
+                tied=True,
+                reverse=True,
+            )
+        )
 
     assert saved(head, head) == 1
     assert saved(head, head[:]) == 1
@@ -179,7 +190,8 @@ def peak():
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 
 key = "model.layers.{}.block_sparse_moe.experts.{}.{}.weight"
-made = {key.format(l, e, w): torch.ones(1024, 1024) for l in range(8) for e in range(4) for w in ("w1", "w2", "w3")}
+experts = [(l, e, w) for l in range(8) for e in range(4) for w in ("w1", "w2", "w3")]
+made = {key.format(*expert): torch.ones(1024, 1024) for expert in experts}
 regraft.load("mixtral").plan(made)
 # The peak so far is forgotten.
 with open("/proc/self/clear_refs", "w") as file:
@@ -191,7 +203,9 @@ print((peak() - before) >> 10)
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured as Linux tells it")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="memory is measured as Linux tells it"
+)
 def test_packing_in_place_takes_memory_for_little_more_than_one_tensor():
     added = {}
     for how in ("inplace", "apart"):
@@ -222,14 +236,18 @@ def test_values_that_are_no_tensors_keep_their_place():
         regraft.compile('map "a.none" -> "b" via reshape([1, 0])').apply({"a.none": None})
 
 
-@pytest.mark.parametrize("make", [lambda: torch.zeros(2, 2, dtype=torch.complex128), lambda: torch.eye(2).to_sparse()])
+@pytest.mark.parametrize(
+    "make", [lambda: torch.zeros(2, 2, dtype=torch.complex128), lambda: torch.eye(2).to_sparse()]
+)
 def test_tensors_that_no_header_can_tell_of_are_renamed_and_nothing_else(make):
     given = {"a": make()}
     assert regraft.compile('rename "a" <-> "b"').apply(given)["b"] is given["a"]
     with pytest.raises(TypeError, match="rename or drop"):
         regraft.compile('map "a" -> "b" via cast(F32)').apply(given)
     with pytest.raises(TypeError, match="rename or drop"):
-        regraft.compile('map "a", "c" <-> "b" via concat(0)').apply({**given, "c": torch.zeros(0, dtype=torch.uint8)})
+        regraft.compile('map "a", "c" <-> "b" via concat(0)').apply(
+            {**given, "c": torch.zeros(0, dtype=torch.uint8)}
+        )
 
 
 def test_parameters_stay_parameters_and_nothing_is_tracked():
@@ -271,7 +289,10 @@ def test_memory_and_files_agree_bit_for_bit(rule, dtype, tmp_path):
     assert torch.equal(here.view(-1).view(torch.uint8), written.view(-1).view(torch.uint8))
 
 
-@pytest.mark.parametrize("made", ["zeros([2, 3], BF16)", "ones([4], I32)", "sinusoids([40, 6], F32)", "sinusoids([9, 8], BF16)"])
+@pytest.mark.parametrize(
+    "made",
+    ["zeros([2, 3], BF16)", "ones([4], I32)", "sinusoids([40, 6], F32)", "sinusoids([9, 8], BF16)"],
+)
 def test_made_tensors_agree_with_files(made, device, tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -281,7 +302,9 @@ def test_made_tensors_agree_with_files(made, device, tmp_path):
     regraft.convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", rules=rules)
     written = load_file(tmp_path / "out.safetensors")["b"]
     here = rules.apply({"a": given["a"].to(device)})["b"]
-    assert here.device.type == device and here.dtype == written.dtype and here.shape == written.shape
+    assert (
+        here.device.type == device and here.dtype == written.dtype and here.shape == written.shape
+    )
     if device == "cpu":
         assert torch.equal(here, written)
         assert (made.startswith("zeros") and not here.any()) or here.any()
@@ -331,7 +354,9 @@ def test_target_prunes_and_reports():
     with pytest.raises(regraft.PlanError) as caught:
         rules.apply({"head": torch.zeros(3, 3)}, target=model)
     assert caught.value.keys == ("lm_head.weight",)
-    packed = regraft.load("mixtral").plan(given, target=["model.layers.0.mlp.gate.weight", "gone"], strict=False)
+    packed = regraft.load("mixtral").plan(
+        given, target=["model.layers.0.mlp.gate.weight", "gone"], strict=False
+    )
     assert packed.report.missing == ("gone",)
     assert packed.keys() == ["model.layers.0.mlp.gate.weight"]
     assert "model.embed_tokens.weight" in packed.report.unexpected
@@ -341,7 +366,11 @@ def test_a_plan_is_only_for_what_it_was_made_for():
     rules = regraft.compile('map "a" <-> "b" via transpose(0, 1)')
     plan = rules.plan({"a": torch.zeros(2, 3)})
     assert plan.apply({"a": torch.ones(2, 3)})["b"].shape == (3, 2)
-    for other in ({"a": torch.zeros(3, 2)}, {"b": torch.zeros(2, 3)}, {"a": torch.zeros(2, 3, dtype=torch.int8)}):
+    for other in (
+        {"a": torch.zeros(3, 2)},
+        {"b": torch.zeros(2, 3)},
+        {"a": torch.zeros(2, 3, dtype=torch.int8)},
+    ):
         with pytest.raises(regraft.PlanError):
             plan.apply(other)
 
@@ -352,16 +381,26 @@ def test_distributed_tensors_stay_distributed(tmp_path):
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
+    )
     try:
         mesh = init_device_mesh("cpu", (1,))
         whole = torch.randn(4, 6)
-        given = {"a": distribute_tensor(whole, mesh, [Shard(0)]), "e.0": distribute_tensor(whole, mesh, [Shard(1)])}
+        given = {
+            "a": distribute_tensor(whole, mesh, [Shard(0)]),
+            "e.0": distribute_tensor(whole, mesh, [Shard(1)]),
+        }
         given["e.1"] = distribute_tensor(whole + 1, mesh, [Shard(1)])
-        out = regraft.compile('map "a" <-> "b" via transpose(0, 1)\nmap "e.{i}" <-> "e" via stack(i)').apply(given)
+        out = regraft.compile(
+            'map "a" <-> "b" via transpose(0, 1)\nmap "e.{i}" <-> "e" via stack(i)'
+        ).apply(given)
         assert isinstance(out["b"], DTensor) and isinstance(out["e"], DTensor)
         assert torch.equal(out["b"].full_tensor(), whole.T)
         assert torch.equal(out["e"].full_tensor(), torch.stack([whole, whole + 1]))
-        assert out["b"].to_local().untyped_storage().data_ptr() == given["a"].to_local().untyped_storage().data_ptr()
+        assert (
+            out["b"].to_local().untyped_storage().data_ptr()
+            == given["a"].to_local().untyped_storage().data_ptr()
+        )
     finally:
         torch.distributed.destroy_process_group()

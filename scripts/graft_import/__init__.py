@@ -1,1 +1,2 @@
-"""Parts of the importer: what transformers knows (probe), patterns, translation, rule files, their check."""
+"""Parts of the importer: what transformers knows (probe), patterns, translation, rule files, their
+check."""

@@ -1,4 +1,6 @@
-"""One case: a checkpoint of a small model, what `from_pretrained` makes of it, and what `save_pretrained` writes."""
+"""One case: a checkpoint of a small model, what `from_pretrained` makes of it, and what
+`save_pretrained` writes."""
+
 import copy
 import hashlib
 import json
@@ -22,14 +24,20 @@ def data(key, dtype, shape):
     for byte in key.encode():
         seed = ((seed ^ byte) * 0x100000001B3) & MASK
     with np.errstate(over="ignore"):
-        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
     if dtype == "BOOL":
         return (z & np.uint64(1)).astype(np.uint8).tobytes()
     if dtype[0] in "IU":
-        return (z % np.uint64(100)).astype({"I": "<i", "U": "<u"}[dtype[0]] + str(int(dtype[1:]) // 8)).tobytes()
+        return (
+            (z % np.uint64(100))
+            .astype({"I": "<i", "U": "<u"}[dtype[0]] + str(int(dtype[1:]) // 8))
+            .tobytes()
+        )
     floats = ((z >> np.uint64(40)).astype(np.float64) / 8388608.0 - 1.0).astype(np.float32)
     if dtype == "BF16":
         bits = floats.view(np.uint32)
@@ -105,7 +113,9 @@ def aliases(state):
     groups = {}
     for key, tensor in state.items():
         if tensor.numel():
-            groups.setdefault((tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), str(tensor.dtype)), []).append(key)
+            groups.setdefault(
+                (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), str(tensor.dtype)), []
+            ).append(key)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -119,22 +129,29 @@ def hub_layout(cls, config):
         model.save_pretrained(folder)
         with open(os.path.join(folder, "config.json")) as f:
             said = json.load(f)
-        return {key: (dtype, shape) for key, (dtype, shape, _) in sorted(read(folder).items())}, said
+        return {
+            key: (dtype, shape) for key, (dtype, shape, _) in sorted(read(folder).items())
+        }, said
 
 
 def fill(model):
-    """Fills a model with data by key, and says what each key holds; tied keys hold the data of their first."""
+    """Fills a model with data by key, and says what each key holds; tied keys hold the data of
+    their first."""
     import torch
 
     names = dtypes()
     seen, held = {}, {}
     with torch.no_grad():
         for key, tensor in model.state_dict().items():
-            of = seen.setdefault((tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else key, key)
+            of = seen.setdefault(
+                (tensor.data_ptr(), tuple(tensor.shape)) if tensor.numel() else key, key
+            )
             held[key] = of
             if of == key and tensor.numel():
                 own = data(key, names[tensor.dtype], list(tensor.shape))
-                tensor.copy_(torch.frombuffer(bytearray(own), dtype=tensor.dtype).reshape(tensor.shape))
+                tensor.copy_(
+                    torch.frombuffer(bytearray(own), dtype=tensor.dtype).reshape(tensor.shape)
+                )
     return held
 
 
@@ -153,10 +170,16 @@ def case(name, cls, config, checkpoint):
         except AttributeError:  # a class whose own `from_pretrained` can't tell
             model = cls.from_pretrained(folder)
             info = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
-        again = cls.from_pretrained(folder).state_dict() if model._keys_to_ignore_on_load_missing else {}
+        again = (
+            cls.from_pretrained(folder).state_dict()
+            if model._keys_to_ignore_on_load_missing
+            else {}
+        )
     state = model.state_dict()
     missing = sorted(info["missing_keys"])
-    random = set(missing) | {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
+    random = set(missing) | {
+        key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]
+    }
     # what a class doesn't report as missing, but makes at random all the same
     random |= {key for key in again if raw(again[key]) != raw(state[key])}
     groups = aliases(state)
@@ -166,10 +189,16 @@ def case(name, cls, config, checkpoint):
         said = [names[tensor.dtype], list(tensor.shape)]
         known[key] = said if key in random else [*said, sha(raw(tensor))]
     held = fill(model)
-    model_data = {key: sha(data(of, names[state[key].dtype], list(state[key].shape))) for key, of in sorted(held.items())}
+    model_data = {
+        key: sha(data(of, names[state[key].dtype], list(state[key].shape)))
+        for key, of in sorted(held.items())
+    }
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        saved = {key: [dtype, shape, sha(bytes_)] for key, (dtype, shape, bytes_) in sorted(read(folder).items())}
+        saved = {
+            key: [dtype, shape, sha(bytes_)]
+            for key, (dtype, shape, bytes_) in sorted(read(folder).items())
+        }
     declared = model._tied_weights_keys
     return {
         "base_model_prefix": cls.base_model_prefix,
@@ -201,7 +230,8 @@ def store(path, made):
 
 
 def again(path, out):
-    """The case of another file, made here: the same configuration, and the same keys in the checkpoint."""
+    """The case of another file, made here: the same configuration, and the same keys in the
+    checkpoint."""
     import transformers
 
     with open(path) as f:
@@ -211,7 +241,8 @@ def again(path, out):
     store(out, case(other["case"], cls, other["config"], checkpoint))
 
 
-# -- variants: each takes a class, its small configuration and its checkpoint, and gives (config, config.json, checkpoint) or None
+# -- variants: each takes a class, its small configuration and its checkpoint, and gives (config,
+# config.json, checkpoint) or None
 
 
 def plain(_cls, config, said, checkpoint):
@@ -220,7 +251,8 @@ def plain(_cls, config, said, checkpoint):
 
 
 def flag(cls, config, value):
-    """The same configuration with the other answer to whether word embeddings are tied, if that is a change."""
+    """The same configuration with the other answer to whether word embeddings are tied, if that is
+    a change."""
     if not cls._tied_weights_keys or bool(getattr(config, "tie_word_embeddings", False)) == value:
         return None
     other = copy.deepcopy(config)
@@ -248,11 +280,16 @@ def prefixes(cls, config):
 
     with torch.device("meta"), no_init_weights():
         model = cls(copy.deepcopy(config))
-    return [rule for rule in get_model_conversion_mapping(model, add_legacy=False) if isinstance(rule, PrefixChange)]
+    return [
+        rule
+        for rule in get_model_conversion_mapping(model, add_legacy=False)
+        if isinstance(rule, PrefixChange)
+    ]
 
 
 def through(rules, checkpoint):
-    """A checkpoint with its keys renamed by rules read backwards, if that changes some and joins none."""
+    """A checkpoint with its keys renamed by rules read backwards, if that changes some and joins
+    none."""
     backwards = [rule.reverse_transform() for rule in rules[::-1]]
     changed = {}
     for key, said in checkpoint.items():
@@ -276,30 +313,51 @@ def unprefixed(cls, config, said, checkpoint):
 
 
 def bare(cls, config, said, checkpoint):
-    """The base model's own checkpoint for a class with a head: transformers adds the base prefix."""
+    """The base model's own checkpoint for a class with a head: transformers adds the base
+    prefix."""
     prefix = cls.base_model_prefix + "."
-    inner = {key.removeprefix(prefix): value for key, value in checkpoint.items() if key.startswith(prefix)}
-    return (said, inner) if inner and cls.base_model_prefix and len(inner) < len(checkpoint) + 1 else None
+    inner = {
+        key.removeprefix(prefix): value
+        for key, value in checkpoint.items()
+        if key.startswith(prefix)
+    }
+    return (
+        (said, inner)
+        if inner and cls.base_model_prefix and len(inner) < len(checkpoint) + 1
+        else None
+    )
 
 
 def head(cls, config, said, checkpoint):
-    """The checkpoint of a class with a head for a base model: transformers takes the base prefix away."""
+    """The checkpoint of a class with a head for a base model: transformers takes the base prefix
+    away."""
     prefix = cls.base_model_prefix
-    if not prefix or any(key.startswith(prefix + ".") for key in checkpoint) or cls.__name__.split("For")[0] != cls.__name__:
+    if (
+        not prefix
+        or any(key.startswith(prefix + ".") for key in checkpoint)
+        or cls.__name__.split("For")[0] != cls.__name__
+    ):
         return None
     return said, {f"{prefix}.{key}": value for key, value in checkpoint.items()}
 
 
 def bf16(_cls, config, said, checkpoint):
     """In bfloat16."""
-    halved = {key: ("BF16" if dtype == "F32" else dtype, shape) for key, (dtype, shape) in checkpoint.items()}
+    halved = {
+        key: ("BF16" if dtype == "F32" else dtype, shape)
+        for key, (dtype, shape) in checkpoint.items()
+    }
     return {**said, "dtype": "bfloat16"}, halved
 
 
 def gamma(_cls, config, said, checkpoint):
     """With the names that TensorFlow gave a layer norm, or that PyTorch once gave weight norm."""
-    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta", ".parametrizations.weight.original0": ".weight_g",
-             ".parametrizations.weight.original1": ".weight_v"}
+    names = {
+        "LayerNorm.weight": "LayerNorm.gamma",
+        "LayerNorm.bias": "LayerNorm.beta",
+        ".parametrizations.weight.original0": ".weight_g",
+        ".parametrizations.weight.original1": ".weight_v",
+    }
     changed = {}
     for key, value in checkpoint.items():
         for name, old in names.items():
@@ -310,7 +368,14 @@ def gamma(_cls, config, said, checkpoint):
 
 
 VARIANTS = {
-    "plain": plain, "tied": tied, "untied": untied, "prefixed": prefixed, "unprefixed": unprefixed, "bare": bare, "head": head, "bf16": bf16,
+    "plain": plain,
+    "tied": tied,
+    "untied": untied,
+    "prefixed": prefixed,
+    "unprefixed": unprefixed,
+    "bare": bare,
+    "head": head,
+    "bf16": bf16,
     "gamma": gamma,
 }
 
@@ -318,7 +383,11 @@ VARIANTS = {
 def make(cls, kinds, out):
     """Writes the cases of one class."""
     names = {kind: cls.__name__ + ("" if kind == "plain" else "_" + kind) for kind in kinds}
-    lacking = {kind: name for kind, name in names.items() if not os.path.exists(os.path.join(out, name + ".json"))}
+    lacking = {
+        kind: name
+        for kind, name in names.items()
+        if not os.path.exists(os.path.join(out, name + ".json"))
+    }
     if not lacking:
         return
     failed = []
@@ -329,7 +398,9 @@ def make(cls, kinds, out):
         for kind, name in lacking.items():
             path = os.path.join(out, name + ".json")
             try:
-                found = None if os.path.exists(path) else VARIANTS[kind](cls, config, said, checkpoint)
+                found = (
+                    None if os.path.exists(path) else VARIANTS[kind](cls, config, said, checkpoint)
+                )
                 if found:
                     store(path, case(name, cls, *found))
             except Exception as error:

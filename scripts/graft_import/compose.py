@@ -1,4 +1,6 @@
-"""Put entries together to rule files: which classes share one, what it uses of others, its ties, and whether it does what transformers does."""
+"""Put entries together to rule files: which classes share one, what it uses of others, its ties,
+and whether it does what transformers does."""
+
 import re
 from collections import OrderedDict
 
@@ -21,9 +23,11 @@ class File:
 
 
 def grouped(rules, together):
-    """Renames as few `rename` statements as mean the same: neighbours that never move one key go into one group.
+    """Renames as few `rename` statements as mean the same: neighbours that never move one key go
+    into one group.
 
-    `rules` is [(index, [Rule])]; `together` are sets of indices that transformers applied to one key."""
+    `rules` is [(index, [Rule])]; `together` are sets of indices that transformers applied to one
+    key."""
     out, current, indices = [], [], set()
 
     def close():
@@ -33,7 +37,9 @@ def grouped(rules, together):
             indices.clear()
 
     for index, some in rules:
-        clash = any(index in pair and pair & indices for pair in together) or any(touch(a, b) for a in current for b in some)
+        clash = any(index in pair and pair & indices for pair in together) or any(
+            touch(a, b) for a in current for b in some
+        )
         if clash:
             close()
         current += some
@@ -43,7 +49,8 @@ def grouped(rules, together):
 
 
 def touch(a, b):
-    """Whether one key can be moved by both rules, in a row or at once; tried on keys made from their patterns."""
+    """Whether one key can be moved by both rules, in a row or at once; tried on keys made from
+    their patterns."""
     for fill in ("", "a.3.b"):
         for pattern in (*a.left, *a.right):
             if b.forward(example(pattern, fill)) is not None:
@@ -79,7 +86,12 @@ def merged(rules):
 
 def enumeration(a, b):
     """`a` and `b` as one rule, or None. `a` may be an enumeration already, over `{x}`."""
-    if (a.arrow, a.via, [u.text for u in a.unless], a.optional) != (b.arrow, b.via, [u.text for u in b.unless], b.optional):
+    if (a.arrow, a.via, [u.text for u in a.unless], a.optional) != (
+        b.arrow,
+        b.via,
+        [u.text for u in b.unless],
+        b.optional,
+    ):
         return None
     if len(a.left) + len(a.right) + len(b.left) + len(b.right) != 4:
         return None
@@ -111,7 +123,9 @@ def enumeration(a, b):
     left[i] = "{x: " + " | ".join(x if x == y else f"{x}=>{y}" for x, y in words) + "}"
     right = list(pr)
     right[j] = "{x}"
-    return Rule(".".join(left), ".".join(right), a.arrow, a.via, [u.text for u in a.unless], a.optional)
+    return Rule(
+        ".".join(left), ".".join(right), a.arrow, a.via, [u.text for u in a.unless], a.optional
+    )
 
 
 def split(text):
@@ -120,7 +134,8 @@ def split(text):
 
 
 def tie_statements(ties, covered):
-    """Ties by pattern: numbers that agree or differ by the same on both sides become captures, weight and bias an enumeration.
+    """Ties by pattern: numbers that agree or differ by the same on both sides become captures,
+    weight and bias an enumeration.
 
     Gives [(targets, source, when)] and what only a default configuration says."""
     by = OrderedDict()
@@ -128,15 +143,23 @@ def tie_statements(ties, covered):
         if target == HEAD and source in covered and when == "tied":
             continue
         numbers = [int(n) for n in NUMBER.findall(target)], [int(n) for n in NUMBER.findall(source)]
-        by.setdefault((NUMBER.sub("#", target), NUMBER.sub("#", source), when), []).append((*numbers, target, source))
+        by.setdefault((NUMBER.sub("#", target), NUMBER.sub("#", source), when), []).append(
+            (*numbers, target, source)
+        )
     out, unsaid = [], []
     for (skeleton_t, skeleton_s, when), rows in by.items():
-        steps = {tuple(s - t for t, s in zip(ts, ss)) if len(ts) == len(ss) else None for ts, ss, _, _ in rows}
+        steps = {
+            tuple(s - t for t, s in zip(ts, ss)) if len(ts) == len(ss) else None
+            for ts, ss, _, _ in rows
+        }
         step = steps.pop() if len(steps) == 1 else None
         if step is None or not step or (len(rows) == 1 and any(step)) or min(step) < 0:
             out += [(target, source, when) for _, _, target, source in rows]
             if len(rows) > 4:
-                unsaid.append(f"ties of {skeleton_t} to {skeleton_s}: their numbers differ, so only those of a default configuration are listed")
+                unsaid.append(
+                    f"ties of {skeleton_t} to {skeleton_s}: their numbers differ, so only those "
+                    "of a default configuration are listed"
+                )
             continue
         target, source = skeleton_t, skeleton_s
         for name, n in zip("ijkmnpq", step):
@@ -148,7 +171,9 @@ def tie_statements(ties, covered):
     for target, source, when in out:
         (t, leaf_t), (s, leaf_s) = target.rsplit(".", 1), source.rsplit(".", 1)
         same = leaf_t == leaf_s
-        leaves.setdefault((t if same else target, s if same else source, when), []).append(leaf_t if same else None)
+        leaves.setdefault((t if same else target, s if same else source, when), []).append(
+            leaf_t if same else None
+        )
     groups = OrderedDict()
     for (target, source, when), names in leaves.items():
         end = "" if names == [None] else f".{names[0]}" if len(names) == 1 else ".{t}"
@@ -178,7 +203,9 @@ class Composer:
         e = self.entry(name)
         together = self.trace.together.get(e.name, set())
         renames = grouped(e.renames, together) + e.drops
-        maps = [Group("map", [r for r in rules if not r.via.startswith("rope")]) for _, rules in e.maps]
+        maps = [
+            Group("map", [r for r in rules if not r.via.startswith("rope")]) for _, rules in e.maps
+        ]
         late = [Group("map", [r for r in rules if r.via.startswith("rope")]) for _, rules in e.maps]
         rules = merged_maps([r for g in maps for r in g.rules])
         late = merged_maps([r for g in late for r in g.rules])
@@ -189,7 +216,12 @@ class Composer:
     def floating(self, name):
         """Whether an entry's patterns may begin anywhere, so that no subtree needs to be named."""
         e = self.entry(name)
-        return all(p.text.startswith("**.") for _, rules in e.renames + e.maps for r in rules for p in r.left + r.right)
+        return all(
+            p.text.startswith("**.")
+            for _, rules in e.renames + e.maps
+            for r in rules
+            for p in r.left + r.right
+        )
 
     def program(self, facts):
         """[(path, canonical entry)] of a class in order, the root's own first."""
@@ -200,7 +232,8 @@ class Composer:
             if path and path == facts["base_prefix"] and self.floating(canonical):
                 paths = [""]
             elif path:
-                # where transformers found keys for it: below the base model's prefix, and where a rule or a checkpoint left that out
+                # where transformers found keys for it: below the base model's prefix, and where a
+                # rule or a checkpoint left that out
                 heads = self.trace.heads.get((facts["class"], path, entry), ())
                 paths = sorted(filter(None, heads), key=lambda p: (-len(p), p)) or paths
             out += [(p, canonical) for p in paths if (p, canonical) not in out]
@@ -221,12 +254,23 @@ def merged_maps(rules):
 
 def leaf(a, b):
     """Two maps equal but for the last word of every pattern, as one."""
-    if (a.via, [u.text for u in a.unless], len(a.left), len(a.right)) != (b.via, [u.text for u in b.unless], len(b.left), len(b.right)):
+    if (a.via, [u.text for u in a.unless], len(a.left), len(a.right)) != (
+        b.via,
+        [u.text for u in b.unless],
+        len(b.left),
+        len(b.right),
+    ):
         return None
     words = []
     for p, q in zip(a.left + a.right, b.left + b.right):
         ps, qs = split(p.text), split(q.text)
-        if len(ps) != len(qs) or ps[-1] != "**" or ps[:-2] != qs[:-2] or ps[-2] == qs[-2] or re.search("[{}]", ps[-2] + qs[-2]):
+        if (
+            len(ps) != len(qs)
+            or ps[-1] != "**"
+            or ps[:-2] != qs[:-2]
+            or ps[-2] == qs[-2]
+            or re.search("[{}]", ps[-2] + qs[-2])
+        ):
             return None
         words.append((ps[-2], qs[-2]))
     if len(set(words)) != 1:
@@ -238,4 +282,11 @@ def leaf(a, b):
         s[-2] = f"{{t: {x}|{y}}}" if declare else "{t}"
         return ".".join(s)
 
-    return Rule([write(p, True) for p in a.left], [write(p, False) for p in a.right], a.arrow, a.via, [u.text for u in a.unless], a.optional)
+    return Rule(
+        [write(p, True) for p in a.left],
+        [write(p, False) for p in a.right],
+        a.arrow,
+        a.via,
+        [u.text for u in a.unless],
+        a.optional,
+    )

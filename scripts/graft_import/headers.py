@@ -1,8 +1,11 @@
-"""Headers of the models that were probed: what each holds in memory, and what transformers would save of it.
+"""Headers of the models that were probed: what each holds in memory, and what transformers would
+save of it.
 
-One JSON file for each class into a directory: `config` (all fields), `model` and `hub` (key -> [dtype, shape]). Built on torch's meta device with
-the configurations of `probe`, so there are no tensors. Classes that are there already are passed over.
+One JSON file for each class into a directory: `config` (all fields), `model` and `hub` (key ->
+[dtype, shape]). Built on torch's meta device with the configurations of `probe`, so there are no
+tensors. Classes that are there already are passed over.
 """
+
 import json
 import os
 import signal
@@ -15,8 +18,20 @@ def dtypes():
     """torch's dtypes as safetensors names them."""
     import torch
 
-    names = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "bool": "BOOL",
-             "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64", "complex64": "C64"}
+    names = {
+        "float32": "F32",
+        "float64": "F64",
+        "float16": "F16",
+        "bfloat16": "BF16",
+        "float8_e4m3fn": "F8_E4M3",
+        "bool": "BOOL",
+        "uint8": "U8",
+        "int8": "I8",
+        "int16": "I16",
+        "int32": "I32",
+        "int64": "I64",
+        "complex64": "C64",
+    }
     return {getattr(torch, name): short for name, short in names.items()}
 
 

@@ -1,8 +1,10 @@
-"""Key patterns of the rule language, as far as imported rules need them, and what rules do to one key.
+"""Key patterns of the rule language, as far as imported rules need them, and what rules do to one
+key.
 
-Patterns are whole keys; `**.` in front and `.**` at the end stand for any number of segments, the fewest first. Rules here move names only:
-what an op does to tensors is the engine's.
+Patterns are whole keys; `**.` in front and `.**` at the end stand for any number of segments, the
+fewest first. Rules here move names only: what an op does to tensors is the engine's.
 """
+
 import re
 
 PIECE = re.compile(r"\{([^{}]*)\}|([^{}]+)")
@@ -65,11 +67,13 @@ class Pattern:
         return {v: (k, x) for k, v, x in self.pieces if k in ("words", "part")}
 
     def _regex(self, other):
-        out, seen, skip = "", set(), False
+        out, seen = "", set()
         for i, (kind, value, extra) in enumerate(self.pieces):
             if kind == "dot":
                 after, before = self.pieces[i + 1], self.pieces[i - 1]
-                if not (after[0] == "rest" and not after[2] and i + 2 == len(self.pieces)) and not (before[0] == "rest" and before[2]):
+                if not (after[0] == "rest" and not after[2] and i + 2 == len(self.pieces)) and not (
+                    before[0] == "rest" and before[2]
+                ):
                     out += r"\."
                 continue
             if kind == "text":
@@ -77,13 +81,21 @@ class Pattern:
                 continue
             if kind == "rest":
                 alone = len(self.pieces) == 1
-                inner = r"[^.]+(?:\.[^.]+)*" if alone else r"(?:[^.]+\.)*?" if extra else r"(?:\.[^.]+)*"
+                inner = (
+                    r"[^.]+(?:\.[^.]+)*"
+                    if alone
+                    else r"(?:[^.]+\.)*?"
+                    if extra
+                    else r"(?:\.[^.]+)*"
+                )
             elif kind == "words":
                 inner = "|".join(sorted((re.escape(a) for a, _ in extra), key=len, reverse=True))
             elif kind == "part":
                 inner = "[^.]+"
             elif value in other and other[value][0] == "words":
-                inner = "|".join(sorted((re.escape(b) for _, b in other[value][1]), key=len, reverse=True))
+                inner = "|".join(
+                    sorted((re.escape(b) for _, b in other[value][1]), key=len, reverse=True)
+                )
             elif value in other:
                 inner = "[^.]+"
             else:
@@ -93,7 +105,8 @@ class Pattern:
         return re.compile(out)
 
     def match(self, key, other=None):
-        """The bindings if the key matches, else None. `other`: captures that the other side declares."""
+        """The bindings if the key matches, else None. `other`: captures that the other side
+        declares."""
         other = other or {}
         m = self._regex(other).fullmatch(key)
         if not m:
@@ -144,7 +157,7 @@ class Pattern:
 def example(pattern, fill):
     """A key of a pattern."""
     bound = {}
-    for kind, value, extra in pattern.pieces:
+    for kind, value, _ in pattern.pieces:
         if kind == "rest":
             bound[value] = fill
         elif kind == "words":
@@ -157,7 +170,8 @@ def example(pattern, fill):
 
 
 class Rule:
-    """One rule of a `rename` or `map`: patterns left and right, the ops between, what it leaves alone."""
+    """One rule of a `rename` or `map`: patterns left and right, the ops between, what it leaves
+    alone."""
 
     def __init__(self, left, right, arrow="<->", via="", unless=(), optional=False):
         self.left = [Pattern(p) for p in ([left] if isinstance(left, str) else left)]
@@ -204,9 +218,19 @@ class Rule:
 
 
 def scales_of(rule):
-    """The rule for the block scales of what a rule packs: FP8 models have `weight_scale_inv` beside each weight, which is packed as the weights are."""
-    packs = rule.via.startswith("stack(") and rule.via.count("|") == rule.via.count("| concat(") and not rule.unless and len(rule.right) == 1
-    if not packs or not all(p.text.endswith(".weight") for p in rule.left) or rule.right[0].text.endswith((".weight", "**")):
+    """The rule for the block scales of what a rule packs: FP8 models have `weight_scale_inv` beside
+    each weight, which is packed as the weights are."""
+    packs = (
+        rule.via.startswith("stack(")
+        and rule.via.count("|") == rule.via.count("| concat(")
+        and not rule.unless
+        and len(rule.right) == 1
+    )
+    if (
+        not packs
+        or not all(p.text.endswith(".weight") for p in rule.left)
+        or rule.right[0].text.endswith((".weight", "**"))
+    ):
         return []
     left = [p.text + "_scale_inv" for p in rule.left]
     return [Rule(left, [rule.right[0].text + "_scale_inv"], rule.arrow, rule.via, optional=True)]

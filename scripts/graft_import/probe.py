@@ -1,16 +1,20 @@
 """Ask an installed transformers what it does to the keys of each of its models.
 
-Every model class is built on torch's meta device (no weights, no downloads) from its default configuration, with few layers where the
-configuration takes that. Written down, one JSON object a line, resumable:
+Every model class is built on torch's meta device (no weights, no downloads) from its default
+configuration, with few layers where the configuration takes that. Written down, one JSON object a
+line, resumable:
 
   class, model_type, base_prefix
-  program  the conversion rules in order: [module path or "", registry entry, index of the rule in that entry]
-  ties     target -> [source, when], as the class declares them: `tied`, `always`, or the flag that rules as path=default
+  program  the conversion rules in order: [module path or "", registry entry, index of the rule in
+that entry]
+  ties     target -> [source, when], as the class declares them: `tied`, `always`, or the flag that
+rules as path=default
   model    model key -> hub name that transformers' reverse renaming gives it (experts as `*`)
   hub      hub key -> model name that transformers' renaming gives it
 
 Of keys that differ only in numbers, the first and the last of the model are kept.
 """
+
 import json
 import os
 import re
@@ -21,7 +25,13 @@ NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 # Heads that add one small layer to a model that is asked anyway; they come last.
-HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
+HEADS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+    "ForNextSentencePrediction",
+)
 LAYERS = 8  # enough for every kind of layer that a default configuration mixes
 EXPERTS = 4
 
@@ -35,12 +45,19 @@ QWEN4 = {
     "ple_layer_ids": [1, 2],
 }
 
-# What a default configuration lacks before its model can be built: model type -> fields, dotted where they lie inside another configuration.
+# What a default configuration lacks before its model can be built: model type -> fields, dotted
+# where they lie inside another configuration.
 LACKING = {
     "aya_vision": {"vision_config.num_attention_heads": 16},
     "beit": {"out_indices": [3, 5, 7, 11]},
     "deepseek_ocr2": {"text_config.mlp_layer_types": ["dense"] + ["sparse"] * 11},
-    "dots1": {"n_routed_experts": 4, "moe_intermediate_size": 16, "intermediate_size": 16, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "dots1": {
+        "n_routed_experts": 4,
+        "moe_intermediate_size": 16,
+        "intermediate_size": 16,
+        "n_shared_experts": 1,
+        "first_k_dense_replace": 1,
+    },
     "emu3": {"vocabulary_map": {}},
     "chameleon": {"vocabulary_map": {}},
     "esm": {"vocab_size": 33},
@@ -62,7 +79,10 @@ LACKING = {
         "head_config.scale_final_input_size": 8,
         "head_config.scale_final_hidden_sizes": [8, 8, 8],
     },
-    "qwen3_omni_moe": {"talker_config.text_config.shared_expert_intermediate_size": 16, "talker_config.spatial_merge_size": 2},
+    "qwen3_omni_moe": {
+        "talker_config.text_config.shared_expert_intermediate_size": 16,
+        "talker_config.spatial_merge_size": 2,
+    },
     "qwen4_exp_text": QWEN4,
     "qwen4_exp": {f"text_config.{name}": value for name, value in QWEN4.items()},
     "t5gemma2_encoder": {"text_config.dropout_rate": 0.0},
@@ -74,7 +94,8 @@ class Late(Exception):
 
 
 def classes():
-    """(model type, class name) of every model that an Auto class names, registry entries' own types first."""
+    """(model type, class name) of every model that an Auto class names, registry entries' own types
+    first."""
     import transformers
     import transformers.models.auto.modeling_auto as auto
     from transformers.conversion_mapping import _build_checkpoint_conversion_mapping
@@ -88,7 +109,11 @@ def classes():
                     if not one.endswith("Config"):
                         found.setdefault(one, model_type)
     for name in registry:  # a class that no Auto class names
-        if name not in found and hasattr(transformers, name) and hasattr(getattr(transformers, name), "config_class"):
+        if (
+            name not in found
+            and hasattr(transformers, name)
+            and hasattr(getattr(transformers, name), "config_class")
+        ):
             found[name] = getattr(transformers, name).config_class.model_type
 
     def order(entry):
@@ -121,7 +146,11 @@ def shrink(config):
         for name, value in list(vars(one).items()):
             if isinstance(value, bool) or not isinstance(value, int):
                 continue
-            if name in ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "depth") and value > LAYERS:
+            if (
+                name
+                in ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "depth")
+                and value > LAYERS
+            ):
                 for other, items in list(vars(one).items()):
                     if isinstance(items, list) and len(items) == value:
                         setattr(one, other, items[:LAYERS])
@@ -131,7 +160,8 @@ def shrink(config):
 
 
 def build(cls):
-    """The model on the meta device, with few layers and experts if its configuration lets itself be told."""
+    """The model on the meta device, with few layers and experts if its configuration lets itself be
+    told."""
     import torch
     from transformers.initialization import no_init_weights
 
@@ -157,7 +187,8 @@ def build(cls):
 
 
 def conversions(model):
-    """The rules for a model as (module path, entry, index, transform); transformers itself decides which apply."""
+    """The rules for a model as (module path, entry, index, transform); transformers itself decides
+    which apply."""
     from transformers import conversion_mapping as cm
 
     registry = cm._build_checkpoint_conversion_mapping()
@@ -221,7 +252,7 @@ def ask(cls):
             model_names[key] = apply_renamings(name, renames)
         try:
             hub = list(revert_weight_conversion(model, state))
-            model._weight_conversions = [t for t in conversions_again(model)]
+            model._weight_conversions = list(conversions_again(model))
             hub += [k for k in revert_weight_conversion(model, state) if k not in set(hub)]
         except Exception as e:
             note = f"transformers can't revert its own rules here: {type(e).__name__}: {e}"[:200]
@@ -257,7 +288,8 @@ def config_paths(config, path=""):
 
 
 def declared_ties(model, state, note):
-    """target -> [source, when]: `tied` where the flag of the whole model rules, `always`, or the path and default of the flag that does."""
+    """target -> [source, when]: `tied` where the flag of the whole model rules, `always`, or the
+    path and default of the flag that does."""
     paths = config_paths(model.config)
     out = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
@@ -265,7 +297,9 @@ def declared_ties(model, state, note):
             continue
         config = module.config
         try:
-            forced = bool(getattr(type(config)(tie_word_embeddings=False), "tie_word_embeddings", False))
+            forced = bool(
+                getattr(type(config)(tie_word_embeddings=False), "tie_word_embeddings", False)
+            )
         except Exception:  # a configuration that can't be made without arguments
             forced = False
         default = bool(getattr(config, "tie_word_embeddings", False))
@@ -318,7 +352,11 @@ def probe(out_path, only=None, seconds=90):
             try:
                 facts = ask(getattr(transformers, name))
             except Exception as e:
-                facts = {"class": name, "model_type": model_type, "error": f"{type(e).__name__}: {e}"[:200]}
+                facts = {
+                    "class": name,
+                    "model_type": model_type,
+                    "error": f"{type(e).__name__}: {e}"[:200],
+                }
             finally:
                 signal.alarm(0)
             facts["version"] = transformers.__version__

@@ -1,4 +1,6 @@
-"""The conversion registry of the installed transformers, as data: entries, their rules, and what each rule does to real keys."""
+"""The conversion registry of the installed transformers, as data: entries, their rules, and what
+each rule does to real keys."""
+
 from transformers.conversion_mapping import _build_checkpoint_conversion_mapping
 from transformers.core_model_loading import (
     GroupWeightRename,
@@ -18,7 +20,10 @@ def signature(transforms):
             type(t).__name__,
             tuple(t._original_source_patterns),
             tuple(t._original_target_patterns),
-            tuple((type(o).__name__, tuple(sorted((k, str(v)) for k, v in vars(o).items()))) for o in getattr(t, "operations", ())),
+            tuple(
+                (type(o).__name__, tuple(sorted((k, str(v)) for k, v in vars(o).items())))
+                for o in getattr(t, "operations", ())
+            ),
         )
         for t in transforms
     )
@@ -47,11 +52,15 @@ class Registry:
         """New transforms for a program: [(path, entry, index, transform)]."""
         from copy import deepcopy
 
-        return [(path, entry, index, deepcopy(self.entries[entry][index])) for path, entry, index in program]
+        return [
+            (path, entry, index, deepcopy(self.entries[entry][index]))
+            for path, entry, index in program
+        ]
 
 
 class Trace:
-    """What each rule of each entry did to the keys of all models: (entry, index) -> {before: after}, both ways."""
+    """What each rule of each entry did to the keys of all models: (entry, index) -> {before:
+    after}, both ways."""
 
     def __init__(self, registry):
         self.registry = registry
@@ -62,7 +71,8 @@ class Trace:
 
     @staticmethod
     def _scoped(path, base, key):
-        """The key below a module, as transformers scopes rules: below the base model's prefix or where that prefix is missing."""
+        """The key below a module, as transformers scopes rules: below the base model's prefix or
+        where that prefix is missing."""
         if not path:
             return "", key
         scope = path.removeprefix(base).removeprefix(".") + "."
@@ -82,8 +92,14 @@ class Trace:
             now = self._walk(key, renames, base, self.forward, False, facts["class"])
             now = self._walk(now, converters, base, self.forward, True, facts["class"])
             if facts.get("trusted") is None and now != facts["hub"][key]:
-                self.faults.append(f"{facts['class']}: {key} gives {facts['hub'][key]} in transformers, {now} here")
-        back = [(p, e, i, t.reverse_transform()) for p, e, i, t in self.registry.fresh(facts["program"])[::-1] if not isinstance(t, PrefixChange)]
+                self.faults.append(
+                    f"{facts['class']}: {key} gives {facts['hub'][key]} in transformers, {now} here"
+                )
+        back = [
+            (p, e, i, t.reverse_transform())
+            for p, e, i, t in self.registry.fresh(facts["program"])[::-1]
+            if not isinstance(t, PrefixChange)
+        ]
         renames = [x for x in back if not isinstance(x[3], WeightConverter)]
         converters = [x for x in back if isinstance(x[3], WeightConverter)]
         for key in sorted(facts["model"]):
@@ -113,17 +129,26 @@ class Trace:
 
 
 OPS = {
-    ("MergeModulelist",): lambda o, n: f"stack({n})" if o[0].dim == 0 else f"stack({n}, {o[0].dim})",
+    ("MergeModulelist",): lambda o, n: (
+        f"stack({n})" if o[0].dim == 0 else f"stack({n}, {o[0].dim})"
+    ),
     ("MergeModulelist", "Concatenate"): lambda o, n: f"stack({n}) | concat({o[1].dim})",
     ("Chunk",): lambda o, n: f"split({o[0].dim})",
-    ("Concatenate",): lambda o, n: f"concat({o[0].dim})" if o[0].num_shards_attribute is None else f"concat({o[0].dim}, over {n})",
+    ("Concatenate",): lambda o, n: (
+        f"concat({o[0].dim})"
+        if o[0].num_shards_attribute is None
+        else f"concat({o[0].dim}, over {n})"
+    ),
     ("Interleave",): lambda o, n: f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim})",
-    ("Interleave", "Chunk"): lambda o, n: f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim}) | split({o[1].dim})",
+    ("Interleave", "Chunk"): lambda o, n: (
+        f"{'interleave' if o[0].inverse else 'deinterleave'}({o[0].dim}) | split({o[1].dim})"
+    ),
 }
 
 
 class Entry:
-    """One entry's rules in the language: renames, then maps; what couldn't be said, with the reason."""
+    """One entry's rules in the language: renames, then maps; what couldn't be said, with the
+    reason."""
 
     def __init__(self, registry, name, trace):
         self.name, self.trace, self.registry = name, trace, registry
@@ -148,7 +173,15 @@ class Entry:
             else:
                 keep = []
                 left, right = f"{head}{t.prefix_to_remove}.{{path**}}", f"{head}{{path**}}"
-            return [Rule(left.replace("\\.", "."), right.replace("\\.", "."), "->", unless=keep, optional=True)]
+            return [
+                Rule(
+                    left.replace("\\.", "."),
+                    right.replace("\\.", "."),
+                    "->",
+                    unless=keep,
+                    optional=True,
+                )
+            ]
         rules = []
         offset = t.offset if isinstance(t, Inkling2IndexOffsetWeightRename) else 0
         targets = t._original_target_patterns
@@ -159,7 +192,8 @@ class Entry:
         return self._choose(rules, t, index)
 
     def _choose(self, readings, t, index):
-        """The narrowest way to write each reading under which all keys move as the regex moves them."""
+        """The narrowest way to write each reading under which all keys move as the regex moves
+        them."""
         key = (self.registry.canonical[self.name], index)
         there, back = self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
         plain = [ways["whole"] for ways in readings]
@@ -175,8 +209,15 @@ class Entry:
         tries = [[self._middle(r, there) for r in rules] for rules in tries]
         best = None
         for rules in tries:
-            wrong = [k for k, after in there.items() if Group("rename", rules).apply([k]) != [after] and not isinstance(t, GroupWeightRename)]
-            wrong_back = [k for k, after in back.items() if Group("rename", rules).apply([k], True) != [after]]
+            wrong = [
+                k
+                for k, after in there.items()
+                if Group("rename", rules).apply([k]) != [after]
+                and not isinstance(t, GroupWeightRename)
+            ]
+            wrong_back = [
+                k for k, after in back.items() if Group("rename", rules).apply([k], True) != [after]
+            ]
             if best is None or (len(wrong), len(wrong_back)) < best[:2]:
                 best = (len(wrong), len(wrong_back), rules, wrong, wrong_back)
             if not wrong and not wrong_back:
@@ -189,14 +230,20 @@ class Entry:
         rules = [self._once(self._bare(r, there, back), there, back) for r in rules]
         if wrong:
             k = wrong[0]
-            raise Inexpressible(f"`{k}` becomes `{there[k]}`, and no whole-segment pattern does that")
+            raise Inexpressible(
+                f"`{k}` becomes `{there[k]}`, and no whole-segment pattern does that"
+            )
         if wrong_back:
             k = wrong_back[0]
-            self.notes.append(f"{describe(t)}: backwards, transformers makes `{back[k]}` of `{k}`, this file `{Group('rename', rules).apply([k], True)[0]}`")
+            self.notes.append(
+                f"{describe(t)}: backwards, transformers makes `{back[k]}` of `{k}`, this file "
+                f"`{Group('rename', rules).apply([k], True)[0]}`"
+            )
         return rules
 
     def _one_of_many(self, rule, lost):
-        """Many keys that are to be one, all numbers of a segment: transformers takes the first. Back it writes a star in place of the number."""
+        """Many keys that are to be one, all numbers of a segment: transformers takes the first.
+        Back it writes a star in place of the number."""
         if len(readings := rule.left + rule.right) != 2 or len(lost) != 1:
             raise Inexpressible("makes one key of many, in more than one way")
         left, right = (p.text.removesuffix(".**") for p in readings)
@@ -204,94 +251,174 @@ class Entry:
         self.drops.append(Drop("The first stands for all, which hold the same.", left))
         # at the root or below the base model's name, since `**.` would take the many for results
         written = [
-            Rule(*(head + p.replace(number, "\\*").removeprefix("**.") for p in (left, right)), optional=True) for head in ("", "{p*}.")
+            Rule(
+                *(head + p.replace(number, "\\*").removeprefix("**.") for p in (left, right)),
+                optional=True,
+            )
+            for head in ("", "{p*}.")
         ]
         return [*written, Rule(left.replace(number, "0"), right, "->", optional=True)]
 
     @staticmethod
     def _once(rule, there, back):
-        """Where a result looks like a source (`x` -> `module.x`), what has moved already is left alone, so that moving twice moves once."""
+        """Where a result looks like a source (`x` -> `module.x`), what has moved already is left
+        alone, so that moving twice moves once."""
         result = rule.right[0].text
         for name, (kind, words) in rule.left[0].words().items():
             if kind == "words":
-                result = result.replace("{" + name + "}", "{" + name + ": " + "|".join(b for _, b in words) + "}")
+                result = result.replace(
+                    "{" + name + "}", "{" + name + ": " + "|".join(b for _, b in words) + "}"
+                )
             elif name == "part":
                 return rule
-        if rule.arrow == "->" or rule.forward(example(Pattern(result), "")) is None or result in [u.text for u in rule.unless]:
+        if (
+            rule.arrow == "->"
+            or rule.forward(example(Pattern(result), "")) is None
+            or result in [u.text for u in rule.unless]
+        ):
             return rule
-        kept = Rule(rule.left[0].text, rule.right[0].text, rule.arrow, rule.via, [*(u.text for u in rule.unless), result], rule.optional)
-        same = all(kept.forward(k) == rule.forward(k) for k in there) and all(kept.backward(k) == rule.backward(k) for k in back)
+        kept = Rule(
+            rule.left[0].text,
+            rule.right[0].text,
+            rule.arrow,
+            rule.via,
+            [*(u.text for u in rule.unless), result],
+            rule.optional,
+        )
+        same = all(kept.forward(k) == rule.forward(k) for k in there) and all(
+            kept.backward(k) == rule.backward(k) for k in back
+        )
         return kept if same else rule
 
     @staticmethod
     def _bare(rule, there, back):
         """Without the `.**` at the end, where every key that moves ends there."""
         sides = rule.left + rule.right
-        if not all(p.text.endswith(".**") for p in sides) or any(p.text.endswith("{part*}.**") for p in sides):
+        if not all(p.text.endswith(".**") for p in sides) or any(
+            p.text.endswith("{part*}.**") for p in sides
+        ):
             return rule
-        short = Rule(*([p.text[:-3] for p in side] for side in (rule.left, rule.right)), rule.arrow, rule.via, [u.text for u in rule.unless], rule.optional)
-        moved = [k for k in there if rule.forward(k) is not None], [k for k in back if rule.backward(k) is not None]
-        same = all(short.forward(k) == rule.forward(k) for k in moved[0]) and all(short.backward(k) == rule.backward(k) for k in moved[1])
+        short = Rule(
+            *([p.text[:-3] for p in side] for side in (rule.left, rule.right)),
+            rule.arrow,
+            rule.via,
+            [u.text for u in rule.unless],
+            rule.optional,
+        )
+        moved = (
+            [k for k in there if rule.forward(k) is not None],
+            [k for k in back if rule.backward(k) is not None],
+        )
+        same = all(short.forward(k) == rule.forward(k) for k in moved[0]) and all(
+            short.backward(k) == rule.backward(k) for k in moved[1]
+        )
         return short if same and (moved[0] or moved[1]) else rule
 
     @staticmethod
     def _middle(rule, keys):
-        """A `(.+)` inside a pattern stands for the segments that keys have there, if they all have the same."""
+        """A `(.+)` inside a pattern stands for the segments that keys have there, if they all have
+        the same."""
         import re
 
         if len(rule.left) != 1 or not re.search(r"\{path\*\*\}\.", rule.left[0].text):
             return rule
-        seen = {re.sub(r"(?<![^.])\d+(?![^.])", "#", b["path"]) for k in keys if (b := rule.left[0].match(k)) is not None}
+        seen = {
+            re.sub(r"(?<![^.])\d+(?![^.])", "#", b["path"])
+            for k in keys
+            if (b := rule.left[0].match(k)) is not None
+        }
         if len(seen) != 1:
             return rule
         middle = seen.pop()
         for name in ("l", "i", "j", "k"):
             middle = middle.replace("#", "{" + name + "}", 1)
-        return Rule(*(p.text.replace("{path**}", middle) for p in (rule.left[0], rule.right[0])), unless=[u.text.replace("{path**}", middle) for u in rule.unless])
+        return Rule(
+            *(p.text.replace("{path**}", middle) for p in (rule.left[0], rule.right[0])),
+            unless=[u.text.replace("{path**}", middle) for u in rule.unless],
+        )
 
     def _map(self, t, index):
         kinds = tuple(type(o).__name__ for o in t.operations)
-        left, right, keep, captures = convert_patterns(t._original_source_patterns, t._original_target_patterns)
+        left, right, keep, captures = convert_patterns(
+            t._original_source_patterns, t._original_target_patterns
+        )
         if kinds == ("Transpose",):
             o = t.operations[0]
             if o.check_dims:
-                raise Inexpressible("transposes where the shapes ask for it, and which lengths tell isn't said; such a file is written by hand")
-            return self._checked([Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index)
+                raise Inexpressible(
+                    "transposes where the shapes ask for it, and which lengths tell isn't said; "
+                    "such a file is written by hand"
+                )
+            return self._checked(
+                [Rule(left, right, via=f"transpose({o.dim0}, {o.dim1})", unless=keep)], t, index
+            )
         if "PermuteForRope" in kinds:
             return self._rope(t, left, right, keep, index)
         if kinds == ("ErnieFuseAndSplitTextVisionExperts",) and len(right) == 2:
             return self._two_kinds(left, right, keep, captures[0])
         if kinds == ("Split",) and [p.split(".")[-2][0] for p in right] == ["q", "k", "v"]:
-            # it cuts by the sizes of the model's parameters, which for query, key and value are those of their heads
-            for name, field in (("heads", "num_attention_heads"), ("kv_heads", "num_key_value_heads")):
+            # it cuts by the sizes of the model's parameters, which for query, key and value are
+            # those of their heads
+            for name, field in (
+                ("heads", "num_attention_heads"),
+                ("kv_heads", "num_key_value_heads"),
+            ):
                 self.lets.append(f"let {name} = config.text_config.{field} ?? config.{field}")
-            return self._checked([Rule(left, right, via=f"split({t.operations[0].dim}, heads, kv_heads, kv_heads)", unless=keep)], t, index)
+            return self._checked(
+                [
+                    Rule(
+                        left,
+                        right,
+                        via=f"split({t.operations[0].dim}, heads, kv_heads, kv_heads)",
+                        unless=keep,
+                    )
+                ],
+                t,
+                index,
+            )
         if kinds == ("Concatenate",) and t.operations[0].num_shards_attribute:
             name = t.operations[0].num_shards_attribute
             self.lets.append(f"let parts = config.text_config.{name} ?? config.{name}")
-            left = [p.replace("{" + captures[0] + "}", "{" + captures[0] + ": 0..parts}") for p in left]
+            left = [
+                p.replace("{" + captures[0] + "}", "{" + captures[0] + ": 0..parts}") for p in left
+            ]
         if kinds not in OPS:
-            raise Inexpressible(f"ops {' | '.join(kinds)}" + (": sizes of the model's parameters" if "Split" in kinds else ""))
+            raise Inexpressible(
+                f"ops {' | '.join(kinds)}"
+                + (": sizes of the model's parameters" if "Split" in kinds else "")
+            )
         via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
 
     def _two_kinds(self, left, right, keep, name):
-        """Experts of two kinds in one list, the first half text's, the second vision's, each kind with sizes of its own."""
-        self.lets.append("let experts = config.text_config.moe_num_experts ?? config.moe_num_experts")
+        """Experts of two kinds in one list, the first half text's, the second vision's, each kind
+        with sizes of its own."""
+        self.lets.append(
+            "let experts = config.text_config.moe_num_experts ?? config.moe_num_experts"
+        )
         via = f"stack({name})" + (" | concat(1)" if len(left) > 1 else "")
         bounds = ("0..experts", "experts..2 * experts")
         return [
-            Rule([p.replace("{" + name + "}", "{" + f"{name}: {b}" + "}")[:-3] for p in left], [target[:-3]], via=via, unless=keep)
+            Rule(
+                [p.replace("{" + name + "}", "{" + f"{name}: {b}" + "}")[:-3] for p in left],
+                [target[:-3]],
+                via=via,
+                unless=keep,
+            )
             for b, target in zip(bounds, right)
         ]
 
     def _rope(self, t, left, right, keep, index):
         """RoPE's two orders of a head's rows: cut first, then turn query and key by name."""
         o = t.operations[-1]
-        config = "config." + (f"{o.subconfig_key}." if o.subconfig_key else "") + "num_attention_heads"
+        config = (
+            "config." + (f"{o.subconfig_key}." if o.subconfig_key else "") + "num_attention_heads"
+        )
         self.lets = [f"let heads = {config}"]
         if len(right) == 1:
-            return self._checked([Rule(left, right, via="rope_halves(heads)", unless=keep)], t, index)
+            return self._checked(
+                [Rule(left, right, via="rope_halves(heads)", unless=keep)], t, index
+            )
         [first] = self._checked([Rule(left, right, via="split(0)", unless=keep)], t, index)
         left, right = [p.text for p in first.left], [p.text for p in first.right]
         turned, out = [], []
@@ -305,25 +432,39 @@ class Entry:
         return [Rule(left, out, via="split(0)", unless=keep), *turned]
 
     def _checked(self, rules, t, index):
-        """A converter's rule, as it is or beginning inside a segment, whichever moves all keys as the regexes do."""
+        """A converter's rule, as it is or beginning inside a segment, whichever moves all keys as
+        the regexes do."""
         key = (self.registry.canonical[self.name], index)
         there, back = self.trace.forward.get(key, {}), self.trace.backward.get(key, {})
         [rule] = rules
         glued = None
-        if all(p.text.startswith("**.") and not p.text.startswith("**.{") for p in rule.left + rule.right):
-            left, right = ([p.text.replace("**.", "**.{part*}", 1) for p in side] for side in (rule.left, rule.right))
+        if all(
+            p.text.startswith("**.") and not p.text.startswith("**.{")
+            for p in rule.left + rule.right
+        ):
+            left, right = (
+                [p.text.replace("**.", "**.{part*}", 1) for p in side]
+                for side in (rule.left, rule.right)
+            )
             glued = Rule(left, right, rule.arrow, rule.via, [u.text for u in rule.unless])
         wrong = None
         for one in filter(None, (rule, glued)):
-            bad = next((k for k, after in there.items() if after not in (one.forward(k) or [k])), None)
+            bad = next(
+                (k for k, after in there.items() if after not in (one.forward(k) or [k])), None
+            )
             if bad is None:
                 break
             wrong = wrong or bad
         else:
-            raise Inexpressible(f"`{wrong}` becomes `{there[wrong]}`, and no whole-segment pattern does that")
+            raise Inexpressible(
+                f"`{wrong}` becomes `{there[wrong]}`, and no whole-segment pattern does that"
+            )
         for before, after in back.items():
             got = one.backward(before) or [before]
             if after not in got:
-                self.notes.append(f"{describe(t)}: backwards, transformers makes `{after}` of `{before}`, this file `{got[0]}`")
+                self.notes.append(
+                    f"{describe(t)}: backwards, transformers makes `{after}` of `{before}`, this "
+                    f"file `{got[0]}`"
+                )
                 break
         return [self._bare(one, there, back)]

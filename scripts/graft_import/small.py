@@ -1,8 +1,11 @@
-"""Small configurations: a class's default one with short lengths, few layers and few experts, as far as the class takes them.
+"""Small configurations: a class's default one with short lengths, few layers and few experts, as
+far as the class takes them.
 
-Nothing is run forward, so lengths needn't fit each other as they must for a model that computes; a class that checks them, or whose parts don't
-fit when built, gets back its own lengths, one group of fields at a time.
+Nothing is run forward, so lengths needn't fit each other as they must for a model that computes; a
+class that checks them, or whose parts don't fit when built, gets back its own lengths, one group of
+fields at a time.
 """
+
 import copy
 import math
 import re
@@ -10,21 +13,54 @@ import time
 
 from .probe import LACKING
 
-# What a field with a larger number becomes, by its name; the first that fits. Groups are given up one by one where a class refuses.
+# What a field with a larger number becomes, by its name; the first that fits. Groups are given up
+# one by one where a class refuses.
 FIELDS = [
     ("shared layers", r"num_kv_shared_layers", 0),
-    ("layers", r"num_hidden_layers|num_layers|n_layers?|.*_num_hidden_layers|(en|de)coder_layers|.*_layers_num|depth|num_(en|de)coder_layers|.*num_layers", 2),
-    ("vocabulary", r"vocab_size|.*_vocab_size|vocab_size_.*|n_vocab|n_words|ngram_vocab_size_base|entity_vocab_size", 64),
-    ("positions", r"max_position_embeddings|n_positions|n_ctx|max_(source|target)_positions|max_2d_position_embeddings|max_seq_len|context_length", 32),
+    (
+        "layers",
+        r"num_hidden_layers|num_layers|n_layers?|.*_num_hidden_layers|(en|de)coder_layers|.*_layers_num|depth|num_(en|de)coder_layers|.*num_layers",
+        2,
+    ),
+    (
+        "vocabulary",
+        r"vocab_size|.*_vocab_size|vocab_size_.*|n_vocab|n_words|ngram_vocab_size_base|entity_vocab_size",
+        64,
+    ),
+    (
+        "positions",
+        r"max_position_embeddings|n_positions|n_ctx|max_(source|target)_positions|max_2d_position_embeddings|max_seq_len|context_length",
+        32,
+    ),
     ("groups", r"num_key_value_heads|num_kv_heads|.*_num_key_value_heads|num_key_value_groups", 2),
-    ("heads", r"num_attention_heads|n_heads?|mamba_n_heads|mamba_num_heads|num_heads|.*attention_heads|encoder_attention_heads", 4),
+    (
+        "heads",
+        r"num_attention_heads|n_heads?|mamba_n_heads|mamba_num_heads|num_heads|.*attention_heads|encoder_attention_heads",
+        4,
+    ),
     ("head width", r"head_dim|.*_head_dim|d_kv|attention_head_dim", 8),
     ("experts", r"(moe_)?(num|n)_(local_|routed_)?experts", 4),
-    ("inner width", r"intermediate_size|intermediate_size_.*|.*ffn_dim|d_ff|n_inner|ffn_dim|mlp_dim|ffn_hidden_size|dense_intermediate_size", 48),
+    (
+        "inner width",
+        r"intermediate_size|intermediate_size_.*|.*ffn_dim|d_ff|n_inner|ffn_dim|mlp_dim|ffn_hidden_size|dense_intermediate_size",
+        48,
+    ),
     ("experts", r"num_experts_per_tok|moe_k|moe_topk", 2),
-    ("inner width", r"moe_intermediate_size|.*expert_intermediate_size|shared_.*intermediate_size", 24),
-    ("width", r"upsample_groups|condition_dim|base_channels|adapter_(in|out)(put)?_(dim|size)|hidden_size|d_model|n_embd|embed_dim|hidden_dim|dim|.*_hidden_size|.*hidden_dim|model_dim|input_hidden_size|.*embed_dim|out_hidden_size", 32),
-    ("width", r"embedding_size|projection_dim|.*_projection_dim|proj_dim|.*_embedding_dim|.*embedding_size", 16),
+    (
+        "inner width",
+        r"moe_intermediate_size|.*expert_intermediate_size|shared_.*intermediate_size",
+        24,
+    ),
+    (
+        "width",
+        r"upsample_groups|condition_dim|base_channels|adapter_(in|out)(put)?_(dim|size)|hidden_size|d_model|n_embd|embed_dim|hidden_dim|dim|.*_hidden_size|.*hidden_dim|model_dim|input_hidden_size|.*embed_dim|out_hidden_size",
+        32,
+    ),
+    (
+        "width",
+        r"embedding_size|projection_dim|.*_projection_dim|proj_dim|.*_embedding_dim|.*embedding_size",
+        16,
+    ),
     ("ranks", r".*lora_rank|.*_rank|laurel_rank", 8),
     ("image", r"image_size|img_size|max_img_size|input_size", 16),
     ("image", r"patch_size", 8),
@@ -45,41 +81,73 @@ FITTING = {
     "gemma3n_vision": {"architecture": "test_vit", "model_args": None},
     "esm": {"position_embedding_type": "rotary"},  # as ESM-2 is published
     "dots3_note_text": {"num_key_value_heads": 4, "head_dim": 16},
-    "ernie4_5_vl_moe_text": {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default", "mrope_section": [1, 1, 2]}},
+    "ernie4_5_vl_moe_text": {
+        "rope_parameters": {
+            "rope_theta": 10000.0,
+            "rope_type": "default",
+            "mrope_section": [1, 1, 2],
+        }
+    },
     "qwen4_exp_text": {"ple_layer_ids": [1], "split_ngram_parts": 4, "eos_token_id": 2},
 }
-WIDTHS = re.compile(r"(hidden_sizes|embed_dims|conv_dim|.*_channels|.*_hidden_sizes|dims|tdnn_dim|.*channels_list)$")
-DEPTHS = re.compile(r"(depths|num_blocks|layers_per_stage|stage_num_blocks|stage_numb_of_layers|encoder_depths|depth)$")
+WIDTHS = re.compile(
+    r"(hidden_sizes|embed_dims|conv_dim|.*_channels|.*_hidden_sizes|dims|tdnn_dim|.*channels_list)$"
+)
+DEPTHS = re.compile(
+    r"(depths|num_blocks|layers_per_stage|stage_num_blocks|stage_numb_of_layers|encoder_depths|depth)$"
+)
 LISTS = ["widths of stages", "depths of stages", "fitting"]
 GROUPS = list(dict.fromkeys(group for group, _, _ in FIELDS)) + LISTS
 LARGE = 40_000_000  # elements; a larger model isn't worth it
 
 
 def representative(config, count):
-    """Which layers show every kind that the lists with one item per layer tell apart: at least two, in their order."""
+    """Which layers show every kind that the lists with one item per layer tell apart: at least two,
+    in their order."""
     lists = [value for value in config.values() if isinstance(value, list) and len(value) == count]
     kinds = {}
     for layer in range(count):
-        kinds.setdefault(repr([value[layer] for value in lists if not isinstance(value[layer], (int, float)) or isinstance(value[layer], bool)]), layer)
+        kinds.setdefault(
+            repr(
+                [
+                    value[layer]
+                    for value in lists
+                    if not isinstance(value[layer], (int, float)) or isinstance(value[layer], bool)
+                ]
+            ),
+            layer,
+        )
     chosen = sorted(kinds.values())[:6]
     chosen += [layer for layer in range(count) if layer not in chosen][: max(0, 2 - len(chosen))]
     return sorted(chosen)
 
 
 def shrink(config, spared, layers=2):
-    """The same configuration, as a dictionary, with every group of fields small that isn't spared."""
+    """The same configuration, as a dictionary, with every group of fields small that isn't
+    spared."""
     config = dict(config)
     for name, value in list(config.items()):
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             config[name] = shrink(value, spared, layers)
     for name, value in list(config.items()):
-        if isinstance(value, list) and value and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        if (
+            isinstance(value, list)
+            and value
+            and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        ):
             if "widths of stages" not in spared and WIDTHS.fullmatch(name):
                 config[name] = [min(v, 8 * (1 + n // 2)) for n, v in enumerate(value)]
             elif "depths of stages" not in spared and DEPTHS.fullmatch(name):
                 config[name] = [1 for _ in value]
             else:
-                small = next((small for group, pattern, small in FIELDS if re.fullmatch(pattern, name) and group not in spared), None)
+                small = next(
+                    (
+                        small
+                        for group, pattern, small in FIELDS
+                        if re.fullmatch(pattern, name) and group not in spared
+                    ),
+                    None,
+                )
                 if small is not None:
                     config[name] = [min(v, small) for v in value]
         if isinstance(value, bool) or not isinstance(value, int):
@@ -87,14 +155,22 @@ def shrink(config, spared, layers=2):
         for group, pattern, small in FIELDS:
             if re.fullmatch(pattern, name):
                 if group == "layers" and value > 1 and group not in spared:
-                    lists = [other for other, items in config.items() if isinstance(items, list) and len(items) == value and value > 2]
+                    lists = [
+                        other
+                        for other, items in config.items()
+                        if isinstance(items, list) and len(items) == value and value > 2
+                    ]
                     chosen = representative(config, value) if lists else range(min(value, layers))
                     for other in lists:
                         config[other] = [config[other][layer] for layer in chosen]
                     for other, of in config.items():  # those that say it by the layer's number
                         if isinstance(of, dict) and of and all(str(key).isdigit() for key in of):
                             numbers = {int(key): said for key, said in of.items()}
-                            config[other] = {n: numbers[layer] for n, layer in enumerate(chosen) if layer in numbers}
+                            config[other] = {
+                                n: numbers[layer]
+                                for n, layer in enumerate(chosen)
+                                if layer in numbers
+                            }
                     small = len(chosen)
                 if group not in spared and value > small:
                     config[name] = small
@@ -106,7 +182,10 @@ def shrink(config, spared, layers=2):
 
 def equal_groups(config):
     """As many heads of keys as of queries, for classes that want it so."""
-    out = {name: equal_groups(value) if isinstance(value, dict) else value for name, value in config.items()}
+    out = {
+        name: equal_groups(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+    }
     for name, value in config.items():
         if isinstance(value, int) and re.fullmatch(r"(.*_)?num_(key_value|kv)_heads", str(name)):
             out[name] = 4
@@ -121,7 +200,14 @@ def tokens(config):
             config[name] = last
             last -= 1
     small = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-    return {**config, **{name: value for name, value in small.items() if isinstance(config.get(name), int) and config[name] >= 64}}
+    return {
+        **config,
+        **{
+            name: value
+            for name, value in small.items()
+            if isinstance(config.get(name), int) and config[name] >= 64
+        },
+    }
 
 
 def lacking(config):
@@ -160,7 +246,8 @@ def tries():
 
 
 def small_config(cls, layers=2, seconds=25, always=()):
-    """The smallest configuration found that a class takes; `always` are groups that are spared in any case."""
+    """The smallest configuration found that a class takes; `always` are groups that are spared in
+    any case."""
     error = None
     until = time.monotonic() + seconds
     base = lacking(cls.config_class()).to_dict()
@@ -169,7 +256,9 @@ def small_config(cls, layers=2, seconds=25, always=()):
         spared = (*spared, *always)
         try:
             said = shrink(base, set(spared), layers)
-            config = cls.config_class.from_dict(equal_groups(said) if "equal groups" in spared else said)
+            config = cls.config_class.from_dict(
+                equal_groups(said) if "equal groups" in spared else said
+            )
             size = numel(cls, config)
         except Exception as e:  # any class may refuse
             error = error or e

@@ -1,13 +1,16 @@
-"""Turn one rule of transformers' conversion registry, a regex over parts of a key, into whole-segment patterns.
+"""Turn one rule of transformers' conversion registry, a regex over parts of a key, into
+whole-segment patterns.
 
-Nothing is guessed: a form that isn't known here raises `Inexpressible` with the reason, and every rule made here is compared with the regex
-on real keys before it is written (`verify`).
+Nothing is guessed: a form that isn't known here raises `Inexpressible` with the reason, and every
+rule made here is compared with the regex on real keys before it is written (`verify`).
 """
+
 import re
 from itertools import product
 
 try:
-    from re import _constants as sre, _parser as sre_parse
+    from re import _constants as sre  # type: ignore[attr-defined]
+    from re import _parser as sre_parse  # type: ignore[attr-defined]
 except ImportError:  # before Python 3.11
     import sre_constants as sre
     import sre_parse
@@ -38,7 +41,8 @@ def join(elements):
 
 
 def alternatives(tree, groups):
-    """Every way to read a regex tree, as lists of elements; `groups` collects what each numbered group holds in that reading."""
+    """Every way to read a regex tree, as lists of elements; `groups` collects what each numbered
+    group holds in that reading."""
     ways = [([], {})]
 
     def add(options):
@@ -76,7 +80,11 @@ def alternatives(tree, groups):
         elif op is sre.SUBPATTERN:
             number, _, _, inner = value
             inside = [(join(e), g) for e, g in alternatives(inner, groups)]
-            plain = [e[0][1] for e, _ in inside if len(e) == 1 and e[0][0] == "text" and "." not in e[0][1]]
+            plain = [
+                e[0][1]
+                for e, _ in inside
+                if len(e) == 1 and e[0][0] == "text" and "." not in e[0][1]
+            ]
             if number is not None and len(inside) > 1 and len(plain) == len(inside):
                 one = [("words", number, tuple(plain))]
                 inside = [(one, {number: one})]
@@ -95,7 +103,15 @@ def alternatives(tree, groups):
 class Names:
     """Names for captures: by the segment before a number, else the next letter."""
 
-    WISH = {"layers": "l", "layer": "l", "blocks": "b", "block": "b", "experts": "e", "stages": "s", "resblocks": "b"}
+    WISH = {
+        "layers": "l",
+        "layer": "l",
+        "blocks": "b",
+        "block": "b",
+        "experts": "e",
+        "stages": "s",
+        "resblocks": "b",
+    }
 
     def __init__(self):
         self.taken = set()
@@ -111,7 +127,8 @@ class Names:
 
 
 def spell(elements, names, declare):
-    """Elements as pattern text. On the declaring side indices and words get their names; the other side refers to them."""
+    """Elements as pattern text. On the declaring side indices and words get their names; the other
+    side refers to them."""
     out = ""
     for e in elements:
         kind = e[0]
@@ -143,7 +160,9 @@ def read_target(text, groups):
     for part in re.split(r"(\\\d)", text):
         if re.fullmatch(r"\\\d", part):
             if int(part[1]) not in groups:
-                raise Inexpressible(f"the replacement takes group {part[1]}, which this reading of the regex lacks")
+                raise Inexpressible(
+                    f"the replacement takes group {part[1]}, which this reading of the regex lacks"
+                )
             out += groups[int(part[1])]
         else:
             for n, piece in enumerate(part.split("*")):
@@ -154,7 +173,8 @@ def read_target(text, groups):
 
 
 class Shape:
-    """One reading of one source regex: what it matches, where it may begin, what it must not stand beside."""
+    """One reading of one source regex: what it matches, where it may begin, what it must not stand
+    beside."""
 
     def __init__(self, elements, groups):
         self.groups = groups
@@ -177,7 +197,8 @@ def read_source(regex):
 
 
 def whole(text, anchored):
-    """Body text as a whole-key pattern: dots at its ends are borders, and so are its ends without one."""
+    """Body text as a whole-key pattern: dots at its ends are borders, and so are its ends without
+    one."""
     body = text.strip(".")
     if not body:
         raise Inexpressible("nothing is left of the pattern")
@@ -187,7 +208,13 @@ def whole(text, anchored):
 def cut(text, left, right, name="part"):
     """A whole-key pattern that begins or ends inside a segment."""
     body = text.strip(".")
-    return "**." + ("{" + name + "*}" if left else "") + body + ("{" + name + "*}" if right else "") + ".**"
+    return (
+        "**."
+        + ("{" + name + "*}" if left else "")
+        + body
+        + ("{" + name + "*}" if right else "")
+        + ".**"
+    )
 
 
 def unless(shape, names):
@@ -196,12 +223,18 @@ def unless(shape, names):
     head = "" if shape.anchored else "**."
     for e in shape.behind:
         text = spell(e, names, True) if all(x[0] in ("text", "index") for x in e) else ""
-        if text.endswith("."):  # else it looks at letters of the same segment, which whole segments imply
+        if text.endswith(
+            "."
+        ):  # else it looks at letters of the same segment, which whole segments imply
             out.append("**." + text + spell(shape.body, names, False).strip(".") + ".**")
     for before, e in shape.ahead:
         text = spell(e, names, True)
         full = spell(before, names, False) + text
-        if not text.startswith((".", "_")) and not spell(before, names, False).endswith(".") and before:
+        if (
+            not text.startswith((".", "_"))
+            and not spell(before, names, False).endswith(".")
+            and before
+        ):
             continue  # letters of the same segment
         if text == "_":
             continue
@@ -217,7 +250,8 @@ def named(shape):
 
 
 def rename(source, target, offset=0):
-    """The ways to write a rename: for each reading of the source, mode -> rule. `offset` is added to the index on the right."""
+    """The ways to write a rename: for each reading of the source, mode -> rule. `offset` is added
+    to the index on the right."""
     out = []
     for shape in read_source(source):
         names = named(shape)
@@ -244,35 +278,60 @@ def rename(source, target, offset=0):
         ways = {}
         if not shape.anchored and left.startswith("."):
             # the regex wants something before it, which `**.` doesn't
-            ways["above"] = Rule(*(whole("{above*}" + side, False) for side in (left, right)), unless=keep)
+            ways["above"] = Rule(
+                *(whole("{above*}" + side, False) for side in (left, right)), unless=keep
+            )
         if left.endswith("_"):
             if not right.endswith("_"):
                 raise Inexpressible("cuts the start of a segment away")
-            ways = {mode: Rule(*(p.text[:-3] + "{part*}.**" for p in (r.left[0], r.right[0])), unless=keep) for mode, r in ways.items()}
-            ways["whole"] = Rule(*(whole(side, shape.anchored)[:-3] + "{part*}.**" for side in (left, right)), unless=keep)
+            ways = {
+                mode: Rule(
+                    *(p.text[:-3] + "{part*}.**" for p in (r.left[0], r.right[0])), unless=keep
+                )
+                for mode, r in ways.items()
+            }
+            ways["whole"] = Rule(
+                *(whole(side, shape.anchored)[:-3] + "{part*}.**" for side in (left, right)),
+                unless=keep,
+            )
         else:
-            ways["whole"] = Rule(whole(left, shape.anchored), whole(right, shape.anchored), unless=keep)
+            ways["whole"] = Rule(
+                whole(left, shape.anchored), whole(right, shape.anchored), unless=keep
+            )
             if not shape.anchored and left.startswith("."):
-                ways["below"] = Rule(whole(left, False), whole(right, False), unless=[*keep, left.strip(".") + ".**"])
+                ways["below"] = Rule(
+                    whole(left, False), whole(right, False), unless=[*keep, left.strip(".") + ".**"]
+                )
             if not shape.anchored and not left.startswith("."):
-                ways["inside"] = [Rule(cut(a, True, False), cut(b, True, False), unless=keep) for a, b in spelled_out(left, right, 0)]
+                ways["inside"] = [
+                    Rule(cut(a, True, False), cut(b, True, False), unless=keep)
+                    for a, b in spelled_out(left, right, 0)
+                ]
             if not shape.anchored and not left.endswith("."):
-                ways["start"] = [Rule(cut(a, False, True), cut(b, False, True), unless=keep) for a, b in spelled_out(left, right, -1)]
+                ways["start"] = [
+                    Rule(cut(a, False, True), cut(b, False, True), unless=keep)
+                    for a, b in spelled_out(left, right, -1)
+                ]
         out.append(ways)
     return out
 
 
 def spelled_out(left, right, end):
-    """Where a pattern is to be cut at an enumeration, one pair of patterns for each word: two captures can't stand side by side."""
+    """Where a pattern is to be cut at an enumeration, one pair of patterns for each word: two
+    captures can't stand side by side."""
     segment = left.strip(".").split(".")[end]
     m = re.search(r"\{(\w): ([^{}]+)\}", segment)
     if not m:
         return [(left, right)]
-    return [(left.replace(m[0], word), right.replace("{" + m[1] + "}", word)) for word in m[2].split("|")]
+    return [
+        (left.replace(m[0], word), right.replace("{" + m[1] + "}", word))
+        for word in m[2].split("|")
+    ]
 
 
 def convert_patterns(sources, targets):
-    """The patterns of a converter: its sources as left sides, its targets as right sides, with `{e}` for the experts."""
+    """The patterns of a converter: its sources as left sides, its targets as right sides, with
+    `{e}` for the experts."""
     left, right, keep, anchored, captures = [], [], [], False, []
     for source in sources:
         shapes = read_source(source)
