@@ -8,9 +8,9 @@ use crate::diagnostic::Span;
 /// A name as written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ident {
-    /// The text.
+    /// The name, without quotes if it had them.
     pub text: String,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -46,11 +46,11 @@ pub struct Trivia {
 /// A statement with what stands around it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
-    /// Comments and blank lines.
+    /// The comments and blank lines around it.
     pub trivia: Trivia,
     /// What it says.
     pub kind: StatementKind,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -161,9 +161,9 @@ pub enum StatementKind {
 /// `"text"` with its escapes resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StringLit {
-    /// The text.
+    /// What stands between the quotes, with its escapes resolved.
     pub text: String,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -202,11 +202,11 @@ pub struct Group {
 pub struct Rule {
     /// Comments and blank lines (in a group with braces; else the statement has them).
     pub trivia: Trivia,
-    /// Left of the arrow.
+    /// What stands left of the arrow.
     pub sources: Vec<Side>,
-    /// The arrow.
+    /// The arrow between them: which ways the rule can be read.
     pub arrow: Arrow,
-    /// Right of the arrow.
+    /// What stands right of the arrow.
     pub targets: Vec<Side>,
     /// The joint ops after `via`.
     pub via: Vec<OpCall>,
@@ -214,7 +214,7 @@ pub struct Rule {
     pub alone: bool,
     /// The clauses at the end.
     pub tail: Tail,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -227,7 +227,7 @@ pub struct Side {
     pub ops: Vec<OpCall>,
     /// `optional` right after the item and its ops: this source may be missing.
     pub optional: bool,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -321,7 +321,7 @@ pub struct OpCall {
     pub name: Ident,
     /// What stands in the parentheses.
     pub args: Vec<Arg>,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -342,7 +342,7 @@ pub enum Arg {
 pub struct Pattern {
     /// The segments.
     pub segments: Vec<Segment>,
-    /// Where, with the quotes.
+    /// The bytes it was read from, with the quotes.
     pub span: Span,
 }
 
@@ -353,7 +353,7 @@ pub enum Segment {
     Rest {
         /// `path`
         name: Option<Ident>,
-        /// Where.
+        /// The bytes it was read from.
         span: Span,
     },
     /// Text and captures within one segment: `w{x: v|o}`, `layers`, `{l}`; never empty
@@ -374,7 +374,7 @@ pub enum Atom {
 pub struct Capture {
     /// What it is.
     pub kind: CaptureKind,
-    /// Where, with the braces.
+    /// The bytes it was read from, with the braces.
     pub span: Span,
 }
 
@@ -416,7 +416,7 @@ pub enum CaptureKind {
 pub struct Expr {
     /// What it is.
     pub kind: ExprKind,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 

@@ -42,7 +42,7 @@ impl fmt::Display for NoInverse {
 
 impl std::error::Error for NoInverse {}
 
-/// What undoes a call.
+/// The call that undoes another.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Undone<A> {
@@ -54,7 +54,7 @@ pub enum Undone<A> {
 }
 
 impl OpKind {
-    /// What undoes a call of it.
+    /// The call that undoes a call of this op with these arguments.
     ///
     /// # Errors
     /// If nothing does; the error says why.

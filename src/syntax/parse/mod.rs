@@ -36,15 +36,16 @@ const MAX_DIAGNOSTICS: usize = 200;
 #[grammar = "../grammar/regraft.pest"]
 struct Grammar;
 
-/// A tree and what was wrong with its text.
+/// The tree of a rule file, with what was wrong with its text: both, as a bad statement is skipped
+/// and the rest still parses.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Parsed {
-    /// What could be read.
+    /// The statements that could be read.
     pub file: RuleFile,
-    /// What could not.
+    /// What is wrong with the others, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
-    /// The text.
+    /// The text that the tree's spans point into.
     pub source: Arc<SourceText>,
 }
 
@@ -81,9 +82,9 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
 struct StatementParser<'s> {
     lexed: &'s Lexed<'s>,
     source: &'s Arc<SourceText>,
-    /// The next token.
+    /// The index of the next token.
     at: usize,
-    /// The next comment.
+    /// The index of the next comment that belongs to nothing yet.
     comment: usize,
     /// Whether the last report said that a statement read before goes on in a way that can't be.
     leftover: bool,
