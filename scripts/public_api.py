@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prints what a program can name through src/lib.rs: a line for each public item, by module.
 
-A module is followed from src/lib.rs by its `pub mod` lines; an item of a private module counts where
-a `pub use` names it. It is a coarse reading by lines, for a reviewer who compares two prints:
+A module is followed from src/lib.rs by its `pub mod` lines; an item of a private module counts
+where a `pub use` names it. It is a coarse reading by lines, for a reviewer who compares two prints:
 
     python3 scripts/public_api.py > before; …; python3 scripts/public_api.py | diff before -
 """
@@ -64,7 +64,8 @@ def items(path: Path) -> list[tuple[str, str, str, bool]]:
             if kind == "use":
                 found.append((kind, "", whole(lines, at), False))
             elif name:
-                full = f"{owner}::{name.group()}" if line.startswith(" ") and owner else name.group()
+                inside = line.startswith(" ") and owner
+                full = f"{owner}::{name.group()}" if inside else name.group()
                 found.append((kind, full, whole(lines, at), grows))
         if line.strip() and not line.strip().startswith("#["):
             grows = False
