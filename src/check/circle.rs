@@ -59,7 +59,7 @@ pub(super) fn circles(rules: &Rules) -> Vec<Diagnostic> {
             .filter(|edge| edge.condition == 0 || edge.condition == condition)
             .collect();
         if let Some(step) = circle(&holding, names.len())
-            && !told.iter().any(|known| std::ptr::eq(*known, step))
+            && !told.iter().any(|known| known.id == step.id)
         {
             told.push(step);
         }

@@ -145,6 +145,7 @@ impl Checker<'_> {
         let scope = self.scopes.len();
         let built_in = self.includes.is_built_in(source);
         self.scopes.push(Scope {
+            number: scope,
             source: Arc::clone(source),
             lets: IndexMap::new(),
             under,

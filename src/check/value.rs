@@ -108,6 +108,8 @@ impl fmt::Display for Value {
 /// The `let`s of one rule file, and the subtree that a `use … under …` scopes it to.
 #[derive(Clone, Debug)]
 pub struct Scope {
+    /// Which of [`Rules::scopes`](super::Rules::scopes) it is. A file that is used twice has two.
+    pub number: usize,
     /// The text that spans point into.
     pub source: Arc<SourceText>,
     /// Name -> what stands after `=` (none: a parameter that must be given), in order.
@@ -121,7 +123,7 @@ pub struct Scope {
 impl Scope {
     /// A place in this scope's text.
     pub fn place(&self, span: Span) -> Place {
-        Place { source: Arc::clone(&self.source), span }
+        Place::new(Arc::clone(&self.source), span)
     }
 }
 

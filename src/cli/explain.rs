@@ -389,10 +389,10 @@ fn follow(prepared: &Prepared, key: &str, plan: &Plan) -> Vec<Hit> {
     let header = prepared.header();
     let contains = |key: &str| header.tensors.contains_key(key);
     let each = |visit: &mut dyn FnMut(&str)| header.tensors.keys().for_each(|key| visit(key));
-    let layout = Layout::new(&contains, &each);
     let config = prepared.config.value();
     let (mut keys, mut hits) = (vec![key.to_owned()], Vec::new());
     for stage in prepared.route.stages() {
+        let layout = Layout::new(&contains, &each);
         let forward = stage.direction == Direction::Forward;
         let alone = Environment {
             config: (!config.is_null()).then_some(config),

@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     // In the folder of the file, so that files it uses are found.
     let inverse = Arc::new(SourceText { name: source.name.clone(), text: text.clone() });
     check(&inverse, &library)?;
-    let line = |one: &LeftOut| Place { source: Arc::clone(&source), span: one.span }.line();
+    let line = |one: &LeftOut| Place::new(Arc::clone(&source), one.span).line();
     let lossy = in_used_files(&rules);
     if console.json {
         let left_out: Vec<_> = left_out

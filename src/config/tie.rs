@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::OnceLock;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Config, kind};
@@ -27,7 +27,7 @@ const FLAG: &str = "tie_word_embeddings";
 const TEXT_CONFIGS: [&str; 4] = ["text_config", "decoder", "generator", "text_encoder"];
 
 /// Whether a model is tied, and what decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TieDecision {
     /// Whether the output head and the input embedding are one tensor, by intent.
     pub tied: bool,
@@ -36,7 +36,7 @@ pub struct TieDecision {
 }
 
 /// What decided whether a model is tied.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TieReason {

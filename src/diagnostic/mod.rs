@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use codes::Code;
 pub use render::{render, render_all};
@@ -60,21 +60,39 @@ impl Span {
 /// `column` from 1.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The rule text.
+    /// The rule text; of a place that was read from JSON, its name only.
     pub source: Arc<SourceText>,
     /// Where in it.
     pub span: Span,
+    /// Line and column of a place that was read without its text.
+    told: Option<(usize, usize)>,
 }
 
 impl Place {
+    /// A span of a text.
+    pub fn new(source: Arc<SourceText>, span: Span) -> Self {
+        Self { source, span, told: None }
+    }
+
+    /// Whether the text is here, and not only where in it.
+    pub fn has_text(&self) -> bool {
+        self.told.is_none()
+    }
+
     /// Line number, from 1.
     pub fn line(&self) -> usize {
+        if let Some((line, _)) = self.told {
+            return line;
+        }
         let start = (self.span.start as usize).min(self.source.text.len());
         self.source.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1
     }
 
     /// Column of the first character, from 1, in characters.
     pub fn column(&self) -> usize {
+        if let Some((_, column)) = self.told {
+            return column;
+        }
         let text = self.source.text.as_bytes();
         let start = (self.span.start as usize).min(text.len());
         let before = &text[..start];
@@ -96,8 +114,37 @@ impl Serialize for Place {
     }
 }
 
+/// What a place is as JSON.
+#[derive(Deserialize)]
+struct Told {
+    file: String,
+    start: u32,
+    end: u32,
+    line: usize,
+    column: usize,
+}
+
+impl<'de> Deserialize<'de> for Place {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Told { file, start, end, line, column } = Told::deserialize(deserializer)?;
+        let source = Arc::new(SourceText { name: file, text: String::new() });
+        Ok(Self { source, span: Span { start, end }, told: Some((line, column)) })
+    }
+}
+
+/// The same bytes of the same file, whether its text is here or not.
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        let told = |place: &Place| {
+            let Span { start, end } = place.span;
+            (start, end, place.line(), place.column())
+        };
+        self.source.name == other.source.name && told(self) == told(other)
+    }
+}
+
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing; nothing is wrong. Exit code 0.
@@ -109,7 +156,7 @@ pub enum Severity {
 }
 
 /// A message about rules, or about how rules fit a checkpoint.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Diagnostic {
     /// Its code, as `RG101`.
     pub code: Code,
@@ -201,7 +248,7 @@ impl fmt::Display for Diagnostic {
 }
 
 /// Several diagnostics, at least one of which is an error: what a failed phase returns.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl fmt::Display for Diagnostics {

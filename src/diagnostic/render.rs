@@ -36,6 +36,11 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
         }
         group = group.element(snippet);
     }
+    for (place, label) in told(diagnostic) {
+        let label = if label.is_empty() { String::new() } else { format!(" {label}") };
+        let at = format!("{}:{}:{}{label}", place.source.name, place.line(), place.column());
+        group = group.element(Level::NOTE.with_name("at").message(one_line(&at).into_owned()));
+    }
     if let Some(keys) = keys(&diagnostic.keys) {
         group = group.element(Level::NOTE.with_name("keys").message(keys));
     }
@@ -45,7 +50,7 @@ pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let text = renderer.render(&[group]);
     // Without rule text to show, the renderer still leaves an empty margin for it under the title.
-    let has_text = diagnostic.primary.is_some() || !diagnostic.labels.is_empty();
+    let has_text = places(diagnostic).any(|(_, (place, _))| place.has_text());
     let margin = |at: usize, line: &str| !has_text && at == 1 && plain(line).trim() == "|";
     let mut out = String::with_capacity(text.len() + 1);
     for (_, line) in text.lines().enumerate().filter(|(at, line)| !margin(*at, line)) {
@@ -69,15 +74,23 @@ pub fn render_all(diagnostics: &[Diagnostic], colour: bool) -> String {
     diagnostics.iter().map(|diagnostic| render(diagnostic, colour)).collect::<Vec<_>>().join("\n")
 }
 
+/// Its places and what is said there, the primary one first.
+fn places(diagnostic: &Diagnostic) -> impl Iterator<Item = (bool, &(Place, String))> {
+    let labels = diagnostic.labels.iter().map(|place| (false, place));
+    diagnostic.primary.iter().map(|place| (true, place)).chain(labels)
+}
+
+/// The places of which only file, line and column are known, since they were read from JSON.
+fn told(diagnostic: &Diagnostic) -> impl Iterator<Item = &(Place, String)> {
+    places(diagnostic).map(|(_, place)| place).filter(|(place, _)| !place.has_text())
+}
+
 type Mark<'d> = (bool, Range<usize>, &'d str);
 
 /// The places of a diagnostic, grouped by the text they point into; the primary's text first.
 fn by_source(diagnostic: &Diagnostic) -> Vec<(&Arc<SourceText>, Vec<Mark<'_>>)> {
     let mut sources: Vec<(&Arc<SourceText>, Vec<Mark<'_>>)> = Vec::new();
-    let primary = diagnostic.primary.iter().map(|place| (true, place));
-    for (primary, (place, label)) in
-        primary.chain(diagnostic.labels.iter().map(|place| (false, place)))
-    {
+    for (primary, (place, label)) in places(diagnostic).filter(|(_, (place, _))| place.has_text()) {
         let mark = (primary, range(place), label.as_str());
         match sources
             .iter_mut()
@@ -129,21 +142,18 @@ mod tests {
     use crate::diagnostic::{Span, codes};
 
     fn place(text: &str, start: u32, end: u32) -> Place {
-        Place {
-            source: Arc::new(SourceText { name: "a.graft".to_owned(), text: text.to_owned() }),
-            span: Span { start, end },
-        }
+        Place::new(
+            Arc::new(SourceText { name: "a.graft".to_owned(), text: text.to_owned() }),
+            Span { start, end },
+        )
     }
 
     #[test]
     fn code_places_keys_and_hints_are_shown() {
-        let other = Place {
-            source: Arc::new(SourceText {
-                name: "b.graft".to_owned(),
-                text: "drop \"q\"".to_owned(),
-            }),
-            span: Span { start: 5, end: 8 },
-        };
+        let other = Place::new(
+            Arc::new(SourceText { name: "b.graft".to_owned(), text: "drop \"q\"".to_owned() }),
+            Span { start: 5, end: 8 },
+        );
         let diagnostic = Diagnostic::error(codes::COLLISION, "two sources give one key")
             .at(place("drop \"a\"\nkeep \"b\"\n", 14, 17), "this one")
             .label(place("drop \"a\"\nkeep \"b\"\n", 5, 8), "and this")
@@ -165,6 +175,19 @@ mod tests {
         assert!(text.contains("= help: drop one"), "{text}");
         assert!(text.ends_with('\n') && !text.contains('\u{1b}'));
         assert!(render(&diagnostic, true).contains('\u{1b}'));
+    }
+
+    /// A finding that was read from JSON says where it is, and equals the one that was written.
+    #[test]
+    fn a_finding_that_was_read_says_where_it_is() {
+        let written = Diagnostic::error(codes::COLLISION, "two sources give one key")
+            .at(place("# é\ndrop \"a\"\n", 10, 13), "this one")
+            .keys(["a"]);
+        let read: Diagnostic =
+            serde_json::from_str(&serde_json::to_string(&written).unwrap()).unwrap();
+        assert_eq!(read, written);
+        let text = render(&read, false);
+        assert!(text.contains("at: a.graft:2:6 this one") && !text.contains("-->"), "{text}");
     }
 
     #[test]

@@ -74,6 +74,8 @@ fn covered_once(program: &Program) {
 /// temporaries.
 fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
     let Random { plan, store } = random;
+    let read: Plan = serde_json::from_str(&serde_json::to_string(plan).unwrap()).unwrap();
+    assert_eq!(&read, plan, "as JSON");
     let expected: Vec<_> =
         plan.targets.iter().map(|target| naive::evaluate(plan, store, target.node)).collect();
     let limit = if choices.below(4) == 0 { choices.below(6) + 1 } else { MAX_PIECES };

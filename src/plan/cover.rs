@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::codes::{
     MISMATCHED_KEY, MISSING_KEY, NO_KEYS, SHAPE, TIE_APPLIED, UNEXPECTED_KEY,
@@ -23,7 +23,7 @@ use crate::plan::{Part, counted};
 use crate::tensor::TensorInfo;
 
 /// How the keys of a plan meet the target manifest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Keys that the manifest asks for and nothing gives.
     pub missing: Vec<Key>,
@@ -31,7 +31,7 @@ pub struct Report {
     pub unexpected: Vec<Key>,
     /// Keys that are given and belong to another [part](super::Part) of the target; they are left
     /// out.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Key>,
     /// Keys whose shape or dtype is not what the manifest says.
     pub mismatched: Vec<Key>,

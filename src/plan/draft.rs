@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use indexmap::IndexMap;
 
-use crate::check::Step;
+use crate::check::{Identity, Rule, Step};
 use crate::diagnostic::codes::COLLISION;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
@@ -26,6 +26,29 @@ pub(super) struct Rewriter {
     pub(super) built_in: bool,
 }
 
+/// What a plan tells of a rule, or of a statement that has none.
+#[derive(Clone, Copy)]
+pub(super) struct Written<'r> {
+    /// Which it is of those of its stage.
+    pub(super) id: Identity,
+    /// Where it is.
+    pub(super) place: &'r Place,
+    /// It in one line.
+    pub(super) text: &'r str,
+}
+
+impl<'r> From<&'r Step> for Written<'r> {
+    fn from(step: &'r Step) -> Self {
+        Self { id: step.id, place: &step.place, text: &step.text }
+    }
+}
+
+impl<'r> From<&'r Rule> for Written<'r> {
+    fn from(rule: &'r Rule) -> Self {
+        Self { id: rule.id, place: &rule.place, text: &rule.text }
+    }
+}
+
 /// What statements change. A branch that is tried and not taken leaves no trace, since the draft of
 /// before it is put back whole: a field that a statement writes belongs here.
 #[derive(Clone, Default)]
@@ -33,7 +56,8 @@ pub(super) struct Draft {
     pub(super) graph: Graph,
     pub(super) state: State,
     pub(super) rules: Vec<RuleInfo>,
-    pub(super) rule_ids: HashMap<(usize, u32, usize), RuleId>,
+    /// Those of the stage that runs, by which of its rules they are.
+    pub(super) of_stage: HashMap<Identity, RuleId>,
     /// The rules of `rename`s and `map`s.
     pub(super) rewrites: BTreeMap<RuleId, Rewriter>,
     /// Where each rule is written.
@@ -58,16 +82,10 @@ impl Draft {
         self.findings.iter().any(Diagnostic::is_error)
     }
 
-    /// The number of a rule in this plan; `at` counts the rules of a statement.
-    pub(super) fn rule_id(
-        &mut self,
-        place: &crate::diagnostic::Place,
-        at: usize,
-        text: &str,
-    ) -> RuleId {
-        let file = std::sync::Arc::as_ptr(&place.source) as usize;
+    /// The number in this plan of a rule, or a statement, of the stage that runs.
+    pub(super) fn rule_id(&mut self, Written { id, place, text }: Written<'_>) -> RuleId {
         let next = RuleId(u32::try_from(self.rules.len()).unwrap_or(u32::MAX));
-        let id = *self.rule_ids.entry((file, place.span.start, at)).or_insert(next);
+        let id = *self.of_stage.entry(id).or_insert(next);
         if id.0 as usize >= self.rules.len() {
             self.places.insert(id, place.clone());
             self.rules.push(RuleInfo {
@@ -93,7 +111,7 @@ impl Draft {
         step: &Step,
         changes: Vec<(usize, String)>,
     ) -> Vec<(Key, Key)> {
-        let rule = self.rule_id(&step.place, 0, &step.text);
+        let rule = self.rule_id(step.into());
         self.count(rule, changes.len() as u64);
         self.rename_by(rule, changes)
     }

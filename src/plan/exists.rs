@@ -13,15 +13,15 @@ use crate::syntax::ast;
 /// Visits each key.
 type EachKey<'a> = dyn Fn(&mut dyn FnMut(&str)) + 'a;
 
-/// The keys of a layout, and what was asked about them: a rule asks for every key that it fits, and
-/// the keys are gone through once.
+/// The keys of a layout, and what the rules of one stage asked about them: a rule asks for every key
+/// that it fits, and the keys are gone through once.
 pub struct Layout<'a> {
     contains: &'a dyn Fn(&str) -> bool,
     each: &'a EachKey<'a>,
     asked: RefCell<HashMap<Question, Answer>>,
 }
 
-/// Which scope and which pattern of it.
+/// The number of a scope, and where in its text a pattern begins.
 type Question = (usize, u32);
 
 struct Answer {
@@ -48,7 +48,7 @@ impl<'a> Layout<'a> {
         captures: Captures<'_>,
         environment: &Environment<'_>,
     ) -> Option<bool> {
-        let question = (std::ptr::from_ref(scope) as usize, pattern.span.start);
+        let question = (scope.number, pattern.span.start);
         let mut asked = self.asked.borrow_mut();
         let answer = match asked.entry(question) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),

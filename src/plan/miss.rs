@@ -2,13 +2,11 @@
 //! that stopped it.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use super::Stage;
 use super::draft::Draft;
 use crate::check::reading::{ReadRule, Reading};
-use crate::check::{Rule, SideItem};
-use crate::diagnostic::Diagnostic;
+use crate::check::{Identity, SideItem};
 use crate::key::{Part, Reach, Segments};
 
 /// Keys that are searched for the nearest miss of a rule.
@@ -28,19 +26,10 @@ pub(super) fn nearest_misses(draft: &Draft, stage: &Stage<'_>) -> Vec<String> {
     misses.into_iter().map(|(_, miss)| miss).collect()
 }
 
-/// The nearest miss of the rule that a finding points at, if a part of a key fits it at all.
-pub(super) fn miss_of(
-    draft: &Draft,
-    finding: &Diagnostic,
-    stage: &Stage<'_>,
-) -> Option<(Reach, String)> {
-    let (place, _) = finding.primary.as_ref()?;
+/// The nearest miss of a rule of a stage, if a part of a key fits it at all.
+pub(super) fn miss_of(draft: &Draft, rule: Identity, stage: &Stage<'_>) -> Option<(Reach, String)> {
     let rules = Reading::of(stage.rules, stage.direction).rules();
-    let is_it = |rule: &Rule| {
-        rule.place.span.range() == place.span.range()
-            && Arc::ptr_eq(&rule.place.source, &place.source)
-    };
-    let rule = rules.into_iter().find(|read| is_it(read.rule))?;
+    let rule = rules.into_iter().find(|read| read.rule.id == rule)?;
     nearest_miss(draft, rule).filter(|(reach, _)| reach.parts > usize::from(starts_open(rule)))
 }
 

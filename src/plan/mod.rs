@@ -9,6 +9,7 @@ mod base;
 mod behind;
 mod bind;
 mod blocks;
+mod consistent;
 mod context;
 mod cover;
 mod draft;
@@ -32,6 +33,7 @@ mod verdict;
 use indexmap::IndexMap;
 
 pub use asked::{Answer, Answers, Question};
+pub use consistent::Inconsistent;
 pub use cover::Report;
 pub use exists::Layout;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};

@@ -5,7 +5,8 @@
 //! [`Op::Reshape`] and [`Op::Concat`] only move elements (index maps); the others compute values,
 //! element by element.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::config::TieDecision;
 use crate::diagnostic::Diagnostic;
@@ -46,6 +47,7 @@ pub enum Op {
     /// A made tensor, every element the same. No inputs.
     Fill {
         /// The value, converted to the node's dtype.
+        #[serde(with = "value")]
         value: f64,
     },
     /// Sinusoidal positions, `[rows, columns]`: in row `p`, the sines of `p / 10000^(2i/columns)`
@@ -78,11 +80,13 @@ pub enum Op {
     /// `x + value`, in the dtype's own arithmetic.
     Add {
         /// What is added.
+        #[serde(with = "value")]
         value: f64,
     },
     /// `x * value`
     Mul {
         /// The factor.
+        #[serde(with = "value")]
         value: f64,
     },
     /// `-x`
@@ -167,7 +171,11 @@ pub enum Verdict {
 }
 
 /// The key graph: how each key of the result is made from the keys of the checkpoint.
-#[derive(Clone, Debug, Default, Serialize)]
+///
+/// A plan reads back from its JSON what it is, and data that isn't a plan ([`Plan::check`]) is
+/// refused when it is read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct Plan {
     /// Every step, inputs first.
     pub nodes: Vec<Node>,
@@ -178,30 +186,72 @@ pub struct Plan {
     /// The rules of the program.
     pub rules: Vec<RuleInfo>,
     /// In which layout the checkpoint was found; `None` if no rule could tell.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
     /// Whether word embeddings are tied, and what decided.
     pub tied: Option<TieDecision>,
     /// Keys that a one-way rename or a prefix rule changed, for a [`Record`](super::Record).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub renamed: Vec<super::Renamed>,
     /// Keys that a statement took away or rounded, for a [`Record`](super::Record).
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<super::Lost>,
     /// How the keys meet the target manifest, if there was one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<super::Report>,
     /// Missing keys that a `tie … if absent fallback` leaves as the model holds them, in order.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Key>,
     /// What became of each tie, in the order in which they applied.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ties: Vec<super::TieFact>,
     /// What bytes would have to tell and nobody did: ties whose tensors were not compared.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<super::Question>,
     /// What was found while planning: notes and warnings, no errors.
     pub findings: Vec<Diagnostic>,
+}
+
+impl Serialize for Plan {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The derived one, which is a function of the type.
+        Plan::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Plan {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let plan = Plan::deserialize(deserializer)?;
+        plan.check().map_err(D::Error::custom)?;
+        Ok(plan)
+    }
+}
+
+/// A value as JSON, which has no infinite numbers: those are text.
+mod value {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(f64),
+        Text(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        match value.is_finite() {
+            true => serializer.serialize_f64(*value),
+            false => serializer.serialize_str(&value.to_string()),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Number(value) => Ok(value),
+            Written::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
 }
 
 impl Plan {

@@ -1,13 +1,13 @@
 //! [`TieFact`]: what became of a tie, as a plan remembers it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::key::Key;
 use crate::plan::node::RuleId;
 
 /// What became of one key of a `tie`. Keys are as they were when it applied; rules after it may
 /// have renamed them.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TieFact {
     /// The `tie`.
     pub rule: RuleId,
@@ -25,7 +25,7 @@ pub struct TieFact {
 }
 
 /// What became of a tie.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum TieOutcome {
     /// The target is one tensor with the source now.

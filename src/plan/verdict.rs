@@ -9,13 +9,13 @@ use std::collections::HashSet;
 
 use indexmap::IndexSet;
 
-use crate::check::Direction;
 use crate::check::reading::Reading;
+use crate::check::{Direction, Identity};
 use crate::diagnostic::codes::{ALREADY_THERE, MIXED_LAYOUT, NEITHER_LAYOUT, UNMATCHED_RULE};
-use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::Key;
 use crate::plan::context::Context;
-use crate::plan::draft::Draft;
+use crate::plan::draft::{Draft, Written};
 use crate::plan::miss::{miss_of, nearest_misses};
 use crate::plan::pass::lossy::report_left_out;
 use crate::plan::pass::tie::close_ties;
@@ -36,8 +36,8 @@ pub(super) struct Evidence {
     pub(super) same: usize,
     /// Whether a rewrite took a key that doesn't look like a result.
     pub(super) fresh: bool,
-    /// Rules that took nothing.
-    pub(super) unmatched: Vec<Diagnostic>,
+    /// Rules that took nothing, and what is to be said of them.
+    pub(super) unmatched: Vec<(Identity, Diagnostic)>,
     /// Rewrites that ran.
     pub(super) rewrites: usize,
     /// Rules of them that must take something: those that are not `optional`.
@@ -50,6 +50,7 @@ pub(super) struct Evidence {
 
 pub(super) fn run_stage(context: &Context<'_>, draft: &mut Draft, stage: &Stage<'_>) {
     draft.evidence = Evidence::default();
+    draft.of_stage.clear();
     let before = context.repeated.then(|| draft.clone());
     run_statements(context, draft, &Reading::of(stage.rules, stage.direction));
     close_ties(context, draft);
@@ -146,10 +147,10 @@ fn report_stage(
         _ => {}
     }
     if matches!(verdict, Verdict::Converts | Verdict::Mixed) || evidence.rewrites == 0 {
-        for mut finding in evidence.unmatched {
+        for (rule, mut finding) in evidence.unmatched {
             if !stage.named {
                 finding.severity = Severity::Note;
-            } else if let Some((_, miss)) = miss_of(draft, &finding, stage) {
+            } else if let Some((_, miss)) = miss_of(draft, rule, stage) {
                 finding.hints.insert(0, miss);
             }
             draft.findings.push(finding);
@@ -158,11 +159,12 @@ fn report_stage(
 }
 
 impl Draft {
-    pub(super) fn unmatched(&mut self, place: &Place, what: &str) {
-        self.evidence.unmatched.push(
+    pub(super) fn unmatched(&mut self, written: Written<'_>, what: &str) {
+        self.evidence.unmatched.push((
+            written.id,
             Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
-                .at(place.clone(), "no key fits")
+                .at(written.place.clone(), "no key fits")
                 .hint("write `optional` at its end if that is fine"),
-        );
+        ));
     }
 }

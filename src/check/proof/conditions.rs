@@ -165,6 +165,7 @@ impl<'a> Asked<'a> {
             captures: Captures { known: &rule.captures, value: &value },
         };
         let scope = Scope {
+            number: rule.id.scope,
             source: rule.place.source.clone(),
             lets: IndexMap::new(),
             under: Vec::new(),

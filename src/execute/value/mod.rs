@@ -58,9 +58,7 @@ impl Step {
                 unsupported(format!("cannot cast {from} to {to}"))
             }
             Step::Cast => Ok(()),
-            _ if from != to => Err(Error::corrupt(format!(
-                "the plan is inconsistent: arithmetic from {from} to {to}"
-            ))),
+            _ if from != to => Err(Error::corrupt(format!("arithmetic from {from} to {to}"))),
             _ if from == Dtype::Bool => unsupported("no arithmetic on BOOL".to_owned()),
             Step::Add(value) | Step::Mul(value) => match Kind::of(from) {
                 None => unsupported(format!("no arithmetic on {from}")),

@@ -6,8 +6,8 @@
 //! second size in one module tells that one of the numbers is wrong.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
+use crate::check::value::Scope;
 use crate::diagnostic::codes::HEAD_SIZES;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
@@ -21,20 +21,19 @@ pub(in crate::plan) struct Heads(
     HashMap<Attention, (Turned, Key, Place), foldhash::fast::RandomState>,
 );
 
-/// A rule file, and where an attention is.
+/// The number of a rule file's scope, and where an attention is.
 type Attention = (usize, Box<str>);
 
 /// Takes note of what an instance turned, and compares it with what else the module has.
-pub(super) fn note_heads(draft: &mut Draft, made: &[Entry], place: &Place) {
+pub(super) fn note_heads(draft: &mut Draft, made: &[Entry], place: &Place, scope: &Scope) {
     let turned = std::mem::take(&mut draft.graph.turned);
     let Some(key) = made.first().map(|entry| &entry.key) else { return };
-    let file = Arc::as_ptr(&place.source) as usize;
     for here in turned {
         let first = draft
             .evidence
             .heads
             .0
-            .entry((file, module(key)))
+            .entry((scope.number, module(key)))
             .or_insert_with(|| (here, key.clone(), place.clone()));
         // One tensor may be turned twice, by heads of two sizes: that is no second opinion of
         // them.

@@ -85,7 +85,7 @@ pub(super) fn instance(
             }
         }
     }
-    note_heads(draft, &made[first..], &bound.rule.place);
+    note_heads(draft, &made[first..], &bound.rule.place, scope);
     Ok(())
 }
 

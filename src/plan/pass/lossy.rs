@@ -16,7 +16,7 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Bindings, Key, Part, Pattern, Segments};
 use crate::plan::bind::{BoundItem, Looked, bind, matches_any};
 use crate::plan::context::{Context, with_environment};
-use crate::plan::draft::Draft;
+use crate::plan::draft::{Draft, Written};
 use crate::plan::{Lost, RecordedRules, Stage, counted};
 use crate::tensor::Dtype;
 
@@ -57,7 +57,7 @@ pub(in crate::plan) fn is_repeated(context: &Context<'_>, stage: &Stage<'_>) -> 
 
 /// A one-way rule of a group that is read backwards.
 pub(super) fn leave_one_way(context: &Context<'_>, draft: &mut Draft, rule: &Rule, scope: &Scope) {
-    let restored = restore(context, draft, &rule.place, &rule.text);
+    let restored = restore(context, draft, rule.into());
     if restored {
         // So these rules are for this checkpoint, if no other fits a key.
         draft.evidence.matched += 1;
@@ -324,11 +324,11 @@ fn loose(target: &Pattern) -> Option<Regex> {
 pub(in crate::plan) fn restore(
     context: &Context<'_>,
     draft: &mut Draft,
-    place: &crate::diagnostic::Place,
-    text: &str,
+    written: Written<'_>,
 ) -> bool {
     let Some(record) = context.options.record else { return false };
-    let rule = draft.rule_id(place, 0, text);
+    let rule = draft.rule_id(written);
+    let Written { place, text, .. } = written;
     let mut restored = Vec::new();
     for renamed in record.renamed.iter().filter(|renamed| renamed.is_by(place, text)) {
         if let Some(mut entry) = draft.state.remove(&renamed.to) {

@@ -117,7 +117,7 @@ impl<'a> Matching<'a> {
         let mut rest = undone.iter().peekable();
         let inverses = bound
             .iter()
-            .map(|bound| rest.next_if(|inverse| std::ptr::eq(inverse.rule, bound.rule)))
+            .map(|bound| rest.next_if(|inverse| inverse.rule.id == bound.rule.id))
             .map(|inverse| {
                 inverse.filter(|inverse| inverse.source_pattern(0).is_some_and(is_named))
             })
@@ -282,7 +282,7 @@ fn reads_back(
     bound: &BoundRule<'_>,
     undone: &[BoundRule<'_>],
 ) -> Result<(), Box<Diagnostic>> {
-    let Some(inverse) = undone.iter().find(|inverse| std::ptr::eq(inverse.rule, bound.rule)) else {
+    let Some(inverse) = undone.iter().find(|inverse| inverse.rule.id == bound.rule.id) else {
         return Ok(());
     };
     let (Some(read), Some(BoundItem::Pattern(write))) =

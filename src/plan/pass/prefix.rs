@@ -20,7 +20,7 @@ pub(in crate::plan) fn prefix(
     direction: Direction,
 ) -> Result<(), Box<Diagnostic>> {
     if direction == Direction::Reverse {
-        restore(context, draft, &step.place, &step.text);
+        restore(context, draft, step.into());
         return Ok(());
     }
     let Some(wanted) = context.options.wanted else { return Ok(()) };

@@ -48,8 +48,8 @@ pub(in crate::plan) fn rewrite(
     }
     let (taken, judged) = match_keys(context, draft, &bound, &undone, scope)?;
     let mut change = Change::default();
-    for (at, (bound, taken)) in bound.iter().zip(taken).enumerate() {
-        let id = draft.rule_id(&bound.rule.place, at, &bound.rule.text);
+    for (bound, taken) in bound.iter().zip(taken) {
+        let id = draft.rule_id(bound.rule.into());
         draft.rewrites.insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
         note_taken(draft, id, bound, &taken);
         change.rename(draft, bound, id, taken.renames);
@@ -76,7 +76,7 @@ fn note_taken(draft: &mut Draft, id: RuleId, bound: &BoundRule<'_>, taken: &Take
     draft.evidence.matched += count;
     draft.evidence.same += taken.same;
     if count == 0 && taken.same == 0 && !bound.rule.optional {
-        draft.unmatched(&bound.rule.place, "this rule");
+        draft.unmatched(bound.rule.into(), "this rule");
     }
     if taken.again > 0 && taken.again == taken.renames.len() {
         taken_again(draft, bound, &taken.renames);

@@ -75,7 +75,7 @@ pub(in crate::plan) fn select(
     }
     let mut places = selected(context, draft, keys, scope)?;
     if places.is_empty() && !keys.optional {
-        draft.unmatched(&step.place, if keep { "this `keep`" } else { "this `drop`" });
+        draft.unmatched(step.into(), if keep { "this `keep`" } else { "this `drop`" });
     }
     if keep {
         let kept: BTreeSet<usize> = places.iter().copied().collect();
@@ -91,7 +91,7 @@ pub(in crate::plan) fn select(
     if places.is_empty() {
         return Ok(());
     }
-    let rule = draft.rule_id(&step.place, 0, &step.text);
+    let rule = draft.rule_id(step.into());
     draft.count(rule, places.len() as u64);
     let mut names = Vec::new();
     for at in places {
@@ -123,9 +123,9 @@ pub(in crate::plan) fn cast(
     }
     let places = selected(context, draft, keys, scope)?;
     if places.is_empty() && !keys.optional {
-        draft.unmatched(&step.place, "this `cast`");
+        draft.unmatched(step.into(), "this `cast`");
     }
-    let rule = draft.rule_id(&step.place, 0, &step.text);
+    let rule = draft.rule_id(step.into());
     let named = with_environment(context, draft, |environment| {
         Keys::bind_all(&keys.keys, scope, environment)
     })?;
@@ -200,7 +200,7 @@ pub(in crate::plan) fn create(
     direction: Direction,
 ) -> Result<(), Box<Diagnostic>> {
     let Some(key) = target.literal() else { return Ok(()) };
-    let rule = draft.rule_id(&step.place, 0, &step.text);
+    let rule = draft.rule_id(step.into());
     if direction == Direction::Reverse {
         if let Some(entry) = draft.state.remove(&key) {
             draft.drop_sources(entry.node, &DropReason::Rule(rule));

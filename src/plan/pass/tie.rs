@@ -71,7 +71,7 @@ pub(in crate::plan) fn tie(
     if other {
         close_ties(context, draft);
     }
-    let rule = draft.rule_id(&step.place, 0, &step.text);
+    let rule = draft.rule_id(step.into());
     let (targets_of, sources_of) = with_environment(context, draft, |environment| {
         Ok::<_, Box<Diagnostic>>((
             Keys::bind_all(&tie.targets, scope, environment)?,

@@ -37,7 +37,7 @@ impl Builder<'_, '_> {
     }
 
     pub(super) fn place(&self, span: Span) -> Place {
-        Place { source: self.source.clone(), span }
+        Place::new(self.source.clone(), span)
     }
 
     /// Reports and gives nothing.

@@ -52,7 +52,7 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
     if source.text.len() > MAX_TEXT {
         let message =
             format!("a rule file of {} bytes; at most {MAX_TEXT} are read", source.text.len());
-        let place = Place { source: source.clone(), span: Span::default() };
+        let place = Place::new(source.clone(), Span::default());
         let diagnostics = vec![Diagnostic::error(codes::LIMIT, message).at(place, "")];
         return Parsed { file: RuleFile::default(), diagnostics, source };
     }
@@ -532,7 +532,7 @@ impl<'s> Reader<'s> {
     }
 
     fn place(&self, token: Token) -> Place {
-        Place { source: self.source.clone(), span: span(token.start, token.end) }
+        Place::new(self.source.clone(), span(token.start, token.end))
     }
 }
 

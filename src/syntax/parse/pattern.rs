@@ -18,9 +18,8 @@ impl Builder<'_, '_> {
         let body = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
         let base = at.start as usize + 1;
         if let Some(problem) = misplaced(body) {
-            let diagnostic = problem.diagnostic(|range| Place {
-                source: self.source.clone(),
-                span: span(base + range.0, base + range.1),
+            let diagnostic = problem.diagnostic(|range| {
+                Place::new(self.source.clone(), span(base + range.0, base + range.1))
             });
             return self.fail(diagnostic);
         }

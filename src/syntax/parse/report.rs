@@ -189,7 +189,7 @@ impl<'r> Found<'r> {
     }
 
     fn place(&self, span: crate::diagnostic::Span) -> Place {
-        Place { source: self.source.clone(), span }
+        Place::new(self.source.clone(), span)
     }
 }
 
@@ -243,7 +243,7 @@ pub(super) fn pattern(
     let position = position(error).min(body.len());
     let length =
         body.get(position..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
-    let place = Place { source: source.clone(), span: at(base, position, length) };
+    let place = Place::new(source.clone(), at(base, position, length));
     let found = body.get(position..position + length).filter(|found| !found.is_empty());
     let found = found.map_or("the end".to_owned(), |found| format!("`{found}`"));
     let expected = words::either(&words::expected(&expected(error)));

@@ -6,6 +6,8 @@
 //! (words: `reverse`, `allow-lossy`, `not-strict`, `tied`, `untied`, `equal` or `differ` for
 //! compared bytes).
 
+mod identity;
+mod json;
 mod patterns;
 mod trace;
 
@@ -100,7 +102,12 @@ impl Given {
         };
         let stages = [Stage { rules, direction, named: true }];
         let answer = |_: &Question| Ok::<_, Infallible>(self.equal.unwrap_or(Answer::Unknown));
-        plan_asking(&stages, &self.header, &options, answer).unwrap()
+        let planned = plan_asking(&stages, &self.header, &options, answer).unwrap();
+        if let Ok(plan) = &planned {
+            let read: Plan = serde_json::from_str(&serde_json::to_string(plan).unwrap()).unwrap();
+            assert_eq!(&read, plan, "as JSON");
+        }
+        planned
     }
 }
 
