@@ -1,7 +1,6 @@
 #!/bin/sh
 # What can be said of everything written in Python without building or importing the package: lints
-# and layout (ruff.toml), types (pyproject.toml), and the tests of the importer, which need nothing
-# but Python.
+# and layout (ruff.toml), and types (pyproject.toml).
 #
 #   REGRAFT_LINT    the environment with ruff and mypy; kept  [target/python/lint]
 #   PYTHON          the Python to make it with, 3.10 or newer  [python3]
@@ -20,4 +19,3 @@ fi
 "$venv/bin/ruff" check --quiet
 "$venv/bin/ruff" format --check --quiet
 "$venv/bin/mypy" --config-file python/pyproject.toml
-"$venv/bin/python" scripts/test_importer.py

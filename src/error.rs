@@ -42,7 +42,7 @@ struct Inner {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error with a message: lower case, no full stop.
+    /// Makes an error of a kind. Its message is lower case, without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
@@ -54,40 +54,41 @@ impl Error {
         }))
     }
 
-    /// An I/O error on a file; `doing` says what was tried, as in "cannot open".
+    /// Makes an error of the operating system's on a file; `doing` says what was tried, as in
+    /// "cannot open".
     pub fn io(doing: &str, file: impl AsRef<Path>, source: std::io::Error) -> Self {
         let mut error = Self::new(ErrorKind::Io, doing.to_owned()).in_file(file);
         error.0.source = Some(Box::new(source));
         error
     }
 
-    /// Corrupt input.
+    /// Makes an error about content that breaks the rules of its format.
     pub fn corrupt(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Corrupt, message)
     }
 
-    /// Names the file, unless one is named already.
+    /// Names the file, unless one is named already: who is nearest to the file knows it best.
     #[must_use]
     pub fn in_file(mut self, file: impl AsRef<Path>) -> Self {
         self.0.file.get_or_insert_with(|| file.as_ref().to_owned());
         self
     }
 
-    /// Names the key.
+    /// Names the key at which it failed.
     #[must_use]
     pub fn at_key(mut self, key: impl Into<String>) -> Self {
         self.0.key = Some(key.into());
         self
     }
 
-    /// Adds what the user can do about it.
+    /// Adds a hint: what the user can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// The kind of failure.
+    /// The kind of failure, for a program to decide by.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
@@ -97,17 +98,18 @@ impl Error {
         &self.0.message
     }
 
-    /// The file concerned.
+    /// The file that the failure is about, if it is about one.
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// The key concerned.
+    /// The key that the failure is about, if it is about one.
     pub fn key(&self) -> Option<&str> {
         self.0.key.as_deref()
     }
 
-    /// What the user can do about it.
+    /// What the user can do about it: the hint that was given, or what is known of the system's
+    /// error.
     pub fn advice(&self) -> Option<&str> {
         let by_hand = || {
             self.is_out_of_files().then_some("let the process open more files: `ulimit -n 1024`")

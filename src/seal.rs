@@ -9,19 +9,19 @@ use serde_json::Value;
 /// hexadecimal.
 const FIELD: &str = "blake3";
 
-/// Why an object can't be trusted.
+/// A reason why an object can't be trusted.
 #[derive(Debug)]
 pub(crate) enum Broken {
-    /// The checksum doesn't fit.
+    /// The checksum doesn't fit the rest: the object was changed since it was written.
     Damaged,
-    /// It is no such object, in the parser's words.
+    /// The text is no such object; the parser's words say why.
     Foreign(String),
 }
 
-/// What was read.
+/// An object that was read, with what is known of its wholeness.
 pub(crate) struct Unsealed<T> {
     pub(crate) content: T,
-    /// Whether there was a checksum, which fits then.
+    /// Whether there was a checksum, which fits then. Objects of before checksums have none.
     pub(crate) is_sealed: bool,
 }
 
@@ -31,7 +31,7 @@ fn sum(object: &Value) -> Result<String, serde_json::Error> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// An object with its checksum, as bytes; with line breaks if it is for people too.
+/// Writes an object with its checksum, as bytes; with line breaks if it is for people too.
 ///
 /// # Errors
 /// If it can't be written as a JSON object.

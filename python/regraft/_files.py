@@ -16,7 +16,7 @@ from typing import Any, Callable, Union
 from . import _regraft
 from ._arrays import nbytes, ops_by_name
 from ._errors import CheckpointError
-from ._options import Options, Unpack, checked, named
+from ._options import DEFAULTS, ConvertOptions, Options, Unpack, takes
 from ._plan import Plan, warn_of_overflow
 from ._rules import PathLike, RulesLike, _apply, _plan
 
@@ -124,12 +124,12 @@ class Checkpoint(Mapping[str, Any]):
         """Where the files lie, and config.json beside them."""
         return str(self._inner.directory)
 
+    @takes(Options)
     def plan(self, rules: RulesLike = None, **options: Unpack[Options]) -> Plan:
         """Plans rules, or without any those that config.json asks for. Options as in
         :func:`regraft.plan`."""
-        checked("plan", options)
         equal = self._differing_bytes if self._inner.has_bytes else None
-        return _plan(self._inner, rules, equal=equal, beside=self.directory, **options)
+        return _plan(self._inner, rules, options, equal=equal, beside=self.directory)
 
     def _differing_bytes(self, a: str, b: str) -> int | None:
         """In the map, where a tensor may have been written to; as bytes, since a framework may lack
@@ -139,13 +139,13 @@ class Checkpoint(Mapping[str, Any]):
         bytes_of = [self._tensor(key, "U8", (self.nbytes[key],)) for key in (a, b)]
         return ops_by_name(self._framework).differing_bytes(*bytes_of)
 
+    @takes(Options)
     def apply(self, rules: RulesLike = None, **options: Unpack[Options]) -> dict[str, Any]:
         """Applies rules, or without any those that config.json asks for. What is a view of a tensor
         in a file stays there, unread.
 
         Options as in :func:`regraft.apply`.
         """
-        checked("apply", options)
         return _apply(self, rules, options)
 
     def _carry_out(self, plan: Plan) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _paths(given: Paths) -> list[str]:
     return [os.fspath(path) for path in given]
 
 
-@named
+@takes()
 def open(
     path: Paths,
     *,
@@ -218,36 +218,26 @@ class Conversion:
     """Everything that the engine reports."""
 
 
-@named
+# Options that the engine takes as they are.
+_AS_GIVEN = (
+    "max_shard_size",
+    "single",
+    "materialize_ties",
+    "force",
+    "memory",
+    "resume",
+    "checksums",
+    "rank",
+)
+
+
+@takes(ConvertOptions)
 def convert(
     src: Paths,
     dst: PathLike,
     *,
     rules: RulesLike = None,
-    config: Any = None,
-    target: Any = None,
-    part: bool = False,
-    from_: str | None = None,
-    to: str | None = None,
-    reverse: bool = False,
-    tied: bool | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    strict: bool = True,
-    allow_lossy: bool = False,
-    record: Any = None,
-    max_shard_size: int | None = 5_000_000_000,
-    single: bool = False,
-    materialize_ties: bool = False,
-    side_files: bool = True,
-    write_record: bool = False,
-    force: bool = False,
-    metadata: Mapping[str, str] | None = None,
-    memory: int | None = None,
-    resume: bool = False,
-    checksums: bool = False,
-    rank: tuple[int, int] | None = None,
-    allow_outside: bool = False,
-    progress: None | bool | Callable[[int, int], object] | Any = None,
+    **options: Unpack[ConvertOptions],
 ) -> Conversion:
     """Converts a checkpoint into new files, streamed, in the engine's own threads. The output
     appears whole or not at all.
@@ -270,52 +260,30 @@ def convert(
 
     An exception of ``progress``, and Ctrl-C, end the run and leave nothing behind.
     """
+    given: dict[str, Any] = {**DEFAULTS, **options}
     paths = _paths(src)
-    opened = _regraft.Checkpoint(paths, strict, allow_outside)
-    made = _plan(
-        opened,
-        rules,
-        beside=str(opened.directory),
-        config=config,
-        target=target,
-        part=part,
-        from_=from_,
-        to=to,
-        reverse=reverse,
-        tied=tied,
-        parameters=parameters,
-        strict=strict,
-        allow_lossy=allow_lossy,
-        record=record,
-    )
+    opened = _regraft.Checkpoint(paths, given["strict"], given["allow_outside"])
+    made = _plan(opened, rules, options, beside=str(opened.directory))
     made._warn()
-    beside = list(_regraft.side_files(paths, allow_outside)) if side_files else []
-    tell, close = _progress(progress)
+    side_files = _regraft.side_files(paths, given["allow_outside"]) if given["side_files"] else []
+    tell, close = _progress(given["progress"])
     with tempfile.TemporaryDirectory() as scratch:
-        if write_record:
-            beside.append(Path(scratch) / _regraft.RECORD_FILE)
-            beside[-1].write_text(made.record)
+        if given["write_record"]:
+            side_files.append(Path(scratch) / _regraft.RECORD_FILE)
+            side_files[-1].write_text(made.record)
         try:
-            report = json.loads(
-                _regraft.write(
-                    opened,
-                    made._inner,
-                    os.fspath(dst),
-                    max_shard_size=max_shard_size,
-                    single=single,
-                    materialize_ties=materialize_ties,
-                    force=force,
-                    metadata=dict(metadata or {}),
-                    side_files=beside,
-                    memory=memory,
-                    resume=resume,
-                    checksums=checksums,
-                    rank=rank,
-                    progress=tell,
-                )
+            written = _regraft.write(
+                opened,
+                made._inner,
+                os.fspath(dst),
+                metadata=dict(given["metadata"] or {}),
+                side_files=side_files,
+                progress=tell,
+                **{name: given[name] for name in _AS_GIVEN},
             )
         finally:
             close()
+    report = json.loads(written)
     warn_of_overflow(report.get("overflowed", {}))
     return Conversion(
         plan=made,

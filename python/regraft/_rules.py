@@ -9,7 +9,7 @@ from typing import Any, Callable, Union
 from . import _facts, _optimizer, _regraft
 from ._arrays import ops_of
 from ._errors import Diagnostic, diagnostics_from_json
-from ._options import Options, Unpack, checked, named
+from ._options import DEFAULTS, Options, Unpack, takes
 from ._plan import Plan
 
 PathLike = Union[str, "os.PathLike[str]"]
@@ -62,15 +62,15 @@ class Rules:
         layouts = f": {self.layouts[0]} <-> {self.layouts[1]}" if self.layouts else ""
         return f"<regraft.Rules {self.name}{layouts}>"
 
+    @takes(Options)
     def plan(self, source: Any, **options: Unpack[Options]) -> Plan:
         """Plans these rules against a state dict or the path of a checkpoint; no tensor is changed.
         Options as in :func:`regraft.plan`."""
-        checked("plan", options)
         return plan(source, rules=self, **options)
 
+    @takes(Options)
     def apply(self, state_dict: Any, *, inplace: bool = False, **options: Unpack[Options]) -> Any:
         """Applies these rules to a state dict. Options as in :func:`regraft.apply`."""
-        checked("apply", options, "inplace")
         return _apply(state_dict, self, options, inplace)
 
 
@@ -107,25 +107,20 @@ def _is_path(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike))
 
 
+# What says something of the tensors that a checkpoint has, and not of how to read the rules.
+_ABOUT_CONTENT = ("config", "target", "from_", "to", "parameters", "record")
+
+
 def _plan(
     source: Any,
     rules: RulesLike,
+    options: Options,
     *,
-    config: Any = None,
-    target: Any = None,
-    part: bool = False,
-    from_: str | None = None,
-    to: str | None = None,
-    reverse: bool = False,
-    tied: bool | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    strict: bool = True,
-    allow_lossy: bool = False,
-    record: Any = None,
     equal: Callable[[str, str], int | None] | None = None,
     beside: str | None = None,
 ) -> Plan:
     inner: Any
+    given: dict[str, Any] = {**DEFAULTS, **options}
     nested: list[str] = []
     resolved = _resolve(rules)
     if isinstance(source, (_regraft.Checkpoint, _regraft.Header)):
@@ -135,19 +130,11 @@ def _plan(
         _facts.refuse_nested(source)
         nested = _facts.nested_beside(source)
         inner = _regraft.Header(keys, dtypes, shapes)
-        if rules is None and config is None:
+        if rules is None and given["config"] is None:
             raise TypeError("give rules, or a config that chooses them")
-        if not keys and (target is None or _facts.holds_nothing()):
+        if not keys and (given["target"] is None or _facts.holds_nothing()):
             # A rank that holds nothing runs the same line as the one that holds everything.
-            resolved, config, target, from_, to, parameters, record = (
-                [],
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-            )
+            resolved, given = [], {**given, **dict.fromkeys(_ABOUT_CONTENT)}
 
         def equal(a: str, b: str) -> int | None:
             x, y = source[a], source[b]
@@ -157,17 +144,13 @@ def _plan(
             return ops.differing_bytes(x, y)
 
     how: dict[str, Any] = {
-        "config": _facts.config(config, beside),
-        "from_layout": from_,
-        "to_layout": to,
-        "reverse": reverse,
-        "tied": tied,
-        "parameters": _facts.parameters(parameters),
-        "wanted": _facts.wanted(target),
-        "part": part,
-        "strict": strict,
-        "allow_lossy": allow_lossy,
-        "record": _facts.record(record, beside),
+        "config": _facts.config(given["config"], beside),
+        "from_layout": given["from_"],
+        "to_layout": given["to"],
+        "parameters": _facts.parameters(given["parameters"]),
+        "wanted": _facts.wanted(given["target"]),
+        "record": _facts.record(given["record"], beside),
+        **{name: given[name] for name in ("reverse", "tied", "part", "strict", "allow_lossy")},
     }
     made = _regraft.plan(inner, resolved, equal=equal, **how)
     if nested:
@@ -176,23 +159,8 @@ def _plan(
     return Plan(made, (inner, resolved, how), tuple(nested))
 
 
-@named
-def plan(
-    source: Any,
-    *,
-    rules: RulesLike = None,
-    config: Any = None,
-    target: Any = None,
-    part: bool = False,
-    from_: str | None = None,
-    to: str | None = None,
-    reverse: bool = False,
-    tied: bool | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    strict: bool = True,
-    allow_lossy: bool = False,
-    record: Any = None,
-) -> Plan:
+@takes(Options)
+def plan(source: Any, *, rules: RulesLike = None, **options: Unpack[Options]) -> Plan:
     """Plans: says how each key of the result is made, without making it.
 
     source: a state dict; an opened checkpoint; or the path of one (a file, a directory, an index,
@@ -218,24 +186,11 @@ def plan(
 
     Raises PlanError with everything because of which this can't be converted so.
     """
-    options: dict[str, Any] = {
-        "config": config,
-        "target": target,
-        "part": part,
-        "from_": from_,
-        "to": to,
-        "reverse": reverse,
-        "tied": tied,
-        "parameters": parameters,
-        "strict": strict,
-        "allow_lossy": allow_lossy,
-        "record": record,
-    }
     from ._files import Checkpoint
 
     if _is_path(source):
         opened = _regraft.Checkpoint([os.fspath(source)])
-        return _plan(opened, rules, beside=str(opened.directory), **options)
+        return _plan(opened, rules, options, beside=str(opened.directory))
     if isinstance(source, Checkpoint):
         return source.plan(rules, **options)
     if _optimizer.is_state(source):
@@ -243,26 +198,16 @@ def plan(
             "this is the state of an optimizer, by names of parameters",
             "`apply` converts it as its parameters; a plan is of parameters",
         )
-    return _plan(source, rules, **options)
+    return _plan(source, rules, options)
 
 
-@named
+@takes(Options)
 def apply(
     state_dict: Any,
     *,
     rules: RulesLike = None,
-    config: Any = None,
-    target: Any = None,
-    part: bool = False,
-    from_: str | None = None,
-    to: str | None = None,
-    reverse: bool = False,
-    tied: bool | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    strict: bool = True,
-    allow_lossy: bool = False,
-    record: Any = None,
     inplace: bool = False,
+    **options: Unpack[Options],
 ) -> Any:
     """Converts a state dict of torch tensors or numpy arrays; options as in :func:`plan`.
 
@@ -284,51 +229,35 @@ def apply(
 
     Findings are warnings of the class RegraftWarning. Raises PlanError as :func:`plan` does.
     """
-    options: Options = {
-        "config": config,
-        "target": target,
-        "part": part,
-        "from_": from_,
-        "to": to,
-        "reverse": reverse,
-        "tied": tied,
-        "parameters": parameters,
-        "strict": strict,
-        "allow_lossy": allow_lossy,
-        "record": record,
-    }
     return _apply(state_dict, rules, options, inplace)
 
 
 def _apply(state_dict: Any, rules: RulesLike, options: Options, inplace: bool = False) -> Any:
     from ._files import Checkpoint
 
-    given: dict[str, Any] = dict(options)
     if isinstance(state_dict, Checkpoint):
         if inplace:
             raise TypeError("files are not edited in place: `regraft.convert` writes new ones")
-        made = state_dict.plan(rules, **given)
+        made = state_dict.plan(rules, **options)
         made._warn()
         return state_dict._carry_out(made)
     if _optimizer.is_state(state_dict):
-        return _apply_to_optimizer(state_dict, rules, given, inplace)
-    made = _plan(state_dict, rules, **given)
+        return _apply_to_optimizer(state_dict, rules, options, inplace)
+    made = _plan(state_dict, rules, options)
     made._warn()
     return made._carry_out(state_dict, inplace)
 
 
-def _apply_to_optimizer(
-    state_dict: Any, rules: RulesLike, given: dict[str, Any], inplace: bool
-) -> Any:
+def _apply_to_optimizer(state_dict: Any, rules: RulesLike, options: Options, inplace: bool) -> Any:
     told: list[str] = []
 
     def make(state: Mapping[str, Any]) -> Plan:
-        made = _plan(state, rules, **given)
+        made = _plan(state, rules, options)
         made._warn(told)
         return made
 
     def make_names(names: Mapping[str, Any]) -> Plan:
-        return _plan(names, rules, **dict(given, strict=False))
+        return _plan(names, rules, {**options, "strict": False})
 
     result = _optimizer.convert(state_dict, make, make_names)
     if not inplace:

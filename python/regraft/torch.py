@@ -10,7 +10,7 @@ from typing import Any
 from . import _regraft
 from ._errors import Diagnostic, PlanError
 from ._modules import Names, config_of, level_of, shared_names, tensor_paths
-from ._options import Options, Unpack, checked
+from ._options import Options, SaveOptions, Unpack, takes
 from ._result import moved_metadata
 from ._rules import RulesLike, _apply, _plan, _resolve, load
 from .checkpoint_utils import (
@@ -74,7 +74,7 @@ def normalize_keys(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """
     _refuse_flat(state_dict)
     rules = [_rules("swa"), _rules("wrappers")] if _is_average(state_dict) else [_rules("wrappers")]
-    return _plan(state_dict, rules)._carry_out(state_dict)
+    return _plan(state_dict, rules, {})._carry_out(state_dict)
 
 
 def materialize_ties(
@@ -130,16 +130,13 @@ class _Hook:
 
     def __init__(self, rules: RulesLike, options: Options) -> None:
         self._rules = rules
-        self._options: dict[str, Any] = dict(options)
+        self._options = options
 
-    def _chosen(self, module: Any) -> dict[str, Any]:
-        options = dict(self._options)
-        config = config_of(module) if "config" not in options else None
-        if config is not None:
-            options["config"] = config
-        return options
+    def _chosen(self, module: Any) -> Options:
+        config = config_of(module) if "config" not in self._options else None
+        return self._options if config is None else {**self._options, "config": config}
 
-    def _converts(self, options: Mapping[str, Any]) -> bool:
+    def _converts(self, options: Options) -> bool:
         return self._rules is not None or options.get("config") is not None
 
 
@@ -194,16 +191,17 @@ class _LoadHook(_Hook):
         result.update(beside)
         _replace(state_dict, prefix, result, made, names)
 
-    def _convert(self, made: Any, names: Names, options: dict[str, Any]) -> Any:
+    def _convert(self, made: Any, names: Names, options: Options) -> Any:
         if "target" in options:
-            return _apply(made, self._rules, options)  # type: ignore[arg-type]
+            return _apply(made, self._rules, options)
         # The module that loads is the target. What it lacks or doesn't know torch tells, for its
         # own `strict`; so all is made.
-        options.setdefault("strict", False)
-        plan = _plan(made, self._rules, target=names.keys, **options)
+        options = {"strict": False, **options, "target": names.keys}
+        plan = _plan(made, self._rules, options)
         unknown = plan.report.unexpected
         if unknown:
-            plan = _plan(made, self._rules, target=[*names.keys, *unknown], **options)
+            options["target"] = [*names.keys, *unknown]
+            plan = _plan(made, self._rules, options)
         plan._warn(but=_TOLD_BY_TORCH)
         return plan._carry_out(made)
 
@@ -249,10 +247,6 @@ def _without(made: Any, prefix: str) -> Any:
 
 
 class _SaveHook(_Hook):
-    def __init__(self, rules: RulesLike, reverse: bool, options: Options) -> None:
-        super().__init__(rules, options)
-        self._reverse = reverse
-
     def __call__(
         self, module: Any, state_dict: MutableMapping[str, Any], prefix: str, *_: Any
     ) -> None:
@@ -264,7 +258,7 @@ class _SaveHook(_Hook):
         if self._converts(options):
             # PEFT saves and loads under its own prefix: what is behind it is converted.
             inside = _without(made, _PEFT_PREFIX)
-            done = _apply(inside, self._rules, dict(options, reverse=self._reverse))  # type: ignore[arg-type]
+            done = _apply(inside, self._rules, options)
             made = done if inside is made else _under(done, _PEFT_PREFIX)
         _replace(state_dict, prefix, made, made, None)
 
@@ -277,6 +271,7 @@ def _under(made: Any, prefix: str) -> Any:
     return result
 
 
+@takes(Options)
 def add_load_hook(
     model: Any, rules: RulesLike = None, *, ties: bool = True, **options: Unpack[Options]
 ) -> Any:
@@ -294,13 +289,13 @@ def add_load_hook(
     checkpoint lacks it: a count of 0 means that the next update replaces the average. Hooked models
     pickle and deepcopy, their hooks with them.
     """
-    checked("add_load_hook", options)
     _resolve(rules)
     return model.register_load_state_dict_pre_hook(_LoadHook(rules, ties, options))
 
 
-def add_save_hook(  # type: ignore[misc]
-    model: Any, rules: RulesLike = None, *, reverse: bool = True, **options: Unpack[Options]
+@takes(SaveOptions)
+def add_save_hook(
+    model: Any, rules: RulesLike = None, *, reverse: bool = True, **options: Unpack[SaveOptions]
 ) -> Any:
     """Lets ``model.state_dict()`` give another layout: wrappers go from the keys, then ``rules``
     apply, backwards unless ``reverse=False`` (without any, those that the model's config asks for,
@@ -312,9 +307,8 @@ def add_save_hook(  # type: ignore[misc]
     count of an averaged model is left out, since no published layout has it: keep it beside, to go
     on averaging.
     """
-    checked("add_save_hook", options)
     _resolve(rules)
-    hook = _SaveHook(rules, reverse, options)  # type: ignore[arg-type]
+    hook = _SaveHook(rules, {**options, "reverse": reverse})
     handle = model.register_state_dict_post_hook(hook)
     return handle if handle is not None else _Handle(model, hook)
 

@@ -349,14 +349,14 @@ pub(crate) fn is_rank_0(py: Python<'_>, text: Option<&str>, reference: bool) -> 
     ranks::is_rank_0(text, compat(reference)).map_err(|error| errors::raised(py, &error))
 }
 
-/// `kind` says what Python has: `text`, `path`, `int`, `bytes`, `falsy` or `other`; `class` is the
-/// name of its type.
+/// `kind` says what Python has: `text`, `path`, `int`, `bytes`, `falsy` or `other`; `class_name`
+/// is the name of its type.
 #[pyfunction]
 pub(crate) fn trust_remote_code(
     py: Python<'_>,
     kind: &str,
     text: &str,
-    class: &str,
+    class_name: &str,
     patterns: Option<Vec<String>>,
     reference: bool,
 ) -> PyResult<bool> {
@@ -370,17 +370,19 @@ pub(crate) fn trust_remote_code(
             "text" | "path" | "falsy" => {
                 Ok(trust::resolve_trust_remote_code(name, &given, is_dir, Compat::Strict))
             }
-            _ => Err(PyTypeError::new_err(format!("a name or a path is asked for, not {class}"))),
+            _ => Err(PyTypeError::new_err(format!(
+                "a name or a path is asked for, not {class_name}"
+            ))),
         };
     }
     let name = match kind {
         "text" => ModelName::Text(text.to_owned()),
         // Only its form is part of an error, and that is Python's.
         "path" => ModelName::Path(text.into(), "PosixPath"),
-        "int" => ModelName::Int(if class == "bool" { "bool" } else { "int" }),
+        "int" => ModelName::Int(if class_name == "bool" { "bool" } else { "int" }),
         "bytes" => ModelName::Bytes(text.as_bytes().to_vec()),
         "falsy" => ModelName::Falsy,
-        _ => ModelName::Other(class.to_owned()),
+        _ => ModelName::Other(class_name.to_owned()),
     };
     reference::resolve_trust_remote_code(&name, is_dir).map_err(|error| errors::raised(py, &error))
 }

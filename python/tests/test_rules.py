@@ -1,6 +1,7 @@
 """Rules and plans, without torch or numpy: loading, checking, planning, explaining, and what is
 raised."""
 
+import inspect
 import json
 import pickle
 import subprocess
@@ -9,6 +10,7 @@ import time
 
 import pytest
 import regraft
+from regraft import _options
 
 MANIFEST = {f"layers.{i}.weight": ["F32", [4, 6]] for i in range(3)}
 
@@ -278,3 +280,29 @@ def test_ninety_thousand_keys(tmp_path):
     # Far above what it takes when optimized (a fraction of a second): this is no benchmark, and
     # machines are shared.
     assert seconds < 20
+
+
+def test_options_are_declared_once_and_shown_by_every_verb():
+    assert set(_options.DEFAULTS) == set(_options.ConvertOptions.__annotations__)
+    of_a_plan = {
+        name: default
+        for name, default in _options.DEFAULTS.items()
+        if name in _options.Options.__annotations__
+    }
+    assert len(of_a_plan) == 11
+    verbs = (
+        regraft.plan,
+        regraft.apply,
+        regraft.convert,
+        regraft.Rules.plan,
+        regraft.Rules.apply,
+        regraft.Checkpoint.plan,
+        regraft.Checkpoint.apply,
+    )
+    for verb in verbs:
+        shown = inspect.signature(verb).parameters
+        assert {name: shown[name].default for name in of_a_plan} == of_a_plan, verb
+        assert all(shown[name].kind is shown[name].KEYWORD_ONLY for name in of_a_plan)
+        assert "options" not in shown
+        with pytest.raises(TypeError, match="did you mean `target`"):
+            verb(*[None] * 2, targett=None)

@@ -13,6 +13,7 @@ use regraft::execute::{Sharing, sharing};
 use regraft::key::{Bindings, Part, Reach, Segments};
 use regraft::plan::{DropReason, Hit, Layout, NodeId, Op, Plan, Target, trace};
 use regraft::syntax::ast;
+use regraft::tensor::TensorInfo;
 use serde_json::{Value, json};
 
 use super::console::{Console, rule_line};
@@ -108,37 +109,7 @@ impl Explained<'_> {
         let mut out = String::new();
         let header = self.prepared.header();
         if let Some(info) = header.get(self.key) {
-            let _ = writeln!(out, "{}  {info}, in the checkpoint", one_line(self.key));
-            let becomes = self.becomes();
-            for target in becomes.iter().take(TARGETS) {
-                let how = if *target.key == *self.key { "stays as it is" } else { "becomes" };
-                let name = if *target.key == *self.key {
-                    String::new()
-                } else {
-                    format!(" {}", one_line(&target.key))
-                };
-                let _ = writeln!(
-                    out,
-                    "  {how}{name}  {}{}",
-                    self.plan.info(target),
-                    self.sharing(target)?
-                );
-            }
-            if becomes.len() > TARGETS {
-                let _ = writeln!(out, "  and {} more", becomes.len() - TARGETS);
-            }
-            if let Some(dropped) =
-                self.plan.dropped.iter().find(|dropped| *dropped.key == *self.key)
-            {
-                let why = match &dropped.reason {
-                    DropReason::Rule(rule) => format!("by {}", rule_line(self.plan, *rule)),
-                    DropReason::TiedTo(key) => {
-                        format!("since it is one tensor with {}", one_line(key))
-                    }
-                    DropReason::NotWanted => "since the target does not ask for it".to_owned(),
-                };
-                let _ = writeln!(out, "  is dropped {why}");
-            }
+            self.write_source(info, &mut out)?;
         }
         if let Some(target) =
             self.target.filter(|target| header.get(self.key).is_none() || !target.rules.is_empty())
@@ -158,25 +129,7 @@ impl Explained<'_> {
             }
         }
         if !self.hits.is_empty() {
-            let _ = writeln!(out, "\nthe way of {}:", one_line(self.followed.unwrap_or(self.key)));
-            for hit in &self.hits {
-                let _ =
-                    writeln!(out, "  {}:{}  {}", hit.place.source.name, hit.place.line(), hit.text);
-                if !hit.captures.is_empty() {
-                    let captures: Vec<String> = hit
-                        .captures
-                        .iter()
-                        .map(|(name, value)| format!("{name} = {value}"))
-                        .collect();
-                    let _ = writeln!(out, "    with {}", one_line(&captures.join(", ")));
-                }
-                let targets = if hit.targets.is_empty() {
-                    "nothing that can be named here".to_owned()
-                } else {
-                    hit.targets.join(", ")
-                };
-                let _ = writeln!(out, "    -> {}", one_line(&targets));
-            }
+            self.write_way(&mut out);
         } else if self.untouched() {
             let nearest = self.nearest();
             out.push_str(if nearest.is_empty() {
@@ -196,6 +149,55 @@ impl Explained<'_> {
             self.tree(target.node, 1, &mut out);
         }
         Ok(out)
+    }
+
+    /// Writes what becomes of the key as one of the checkpoint's.
+    fn write_source(&self, info: &TensorInfo, out: &mut String) -> Result<()> {
+        let _ = writeln!(out, "{}  {info}, in the checkpoint", one_line(self.key));
+        let becomes = self.becomes();
+        for target in becomes.iter().take(TARGETS) {
+            let how = if *target.key == *self.key { "stays as it is" } else { "becomes" };
+            let name = if *target.key == *self.key {
+                String::new()
+            } else {
+                format!(" {}", one_line(&target.key))
+            };
+            let _ =
+                writeln!(out, "  {how}{name}  {}{}", self.plan.info(target), self.sharing(target)?);
+        }
+        if becomes.len() > TARGETS {
+            let _ = writeln!(out, "  and {} more", becomes.len() - TARGETS);
+        }
+        if let Some(dropped) = self.plan.dropped.iter().find(|dropped| *dropped.key == *self.key) {
+            let why = match &dropped.reason {
+                DropReason::Rule(rule) => format!("by {}", rule_line(self.plan, *rule)),
+                DropReason::TiedTo(key) => {
+                    format!("since it is one tensor with {}", one_line(key))
+                }
+                DropReason::NotWanted => "since the target does not ask for it".to_owned(),
+            };
+            let _ = writeln!(out, "  is dropped {why}");
+        }
+        Ok(())
+    }
+
+    /// Writes the rules that take the key, one after the other, with what each makes of it.
+    fn write_way(&self, out: &mut String) {
+        let _ = writeln!(out, "\nthe way of {}:", one_line(self.followed.unwrap_or(self.key)));
+        for hit in &self.hits {
+            let _ = writeln!(out, "  {}:{}  {}", hit.place.source.name, hit.place.line(), hit.text);
+            if !hit.captures.is_empty() {
+                let captures: Vec<String> =
+                    hit.captures.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+                let _ = writeln!(out, "    with {}", one_line(&captures.join(", ")));
+            }
+            let targets = if hit.targets.is_empty() {
+                "nothing that can be named here".to_owned()
+            } else {
+                hit.targets.join(", ")
+            };
+            let _ = writeln!(out, "    -> {}", one_line(&targets));
+        }
     }
 
     fn as_json(&self) -> Result<Value> {

@@ -1,16 +1,15 @@
 //! [`Config`]: a checkpoint's config.json, read as plain data.
 //!
-//! A config is hostile input: its size and nesting are limited, and no field is assumed to be there
-//! or to have its usual type. What the fields mean is for others, except for one question that
-//! rules ask often: whether a model is [tied](Config::tie_policy).
+//! Reading one from a file needs the feature `files`. A config is hostile input: its size and
+//! nesting are limited, and no field is assumed to be there or to have its usual type. What the
+//! fields mean is for others, except for one question that rules ask often: whether a model is
+//! [tied](Config::tie_policy).
 
 mod base;
+#[cfg(feature = "files")]
+mod file;
 mod json;
 mod tie;
-
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
 
 use serde_json::Value;
 
@@ -34,47 +33,29 @@ impl Config {
         Self(Value::Null)
     }
 
-    /// A config from data, as [`read`](Config::read) would give it.
+    /// A config from data, as [`from_json`](Config::from_json) would give it.
     pub fn from_value(value: Value) -> Self {
         Self(value)
     }
 
-    /// Reads a config: a JSON file, or a directory that holds a `config.json`.
+    /// A config from the bytes of a config.json.
     ///
     /// `NaN` and `Infinity`, which Python writes into JSON and JSON doesn't have, read as null.
     ///
     /// # Errors
-    /// If the file can't be read, is larger than [`MAX_BYTES`], or is no JSON object nested less
-    /// than 128 deep. The error names the file.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let joined;
-        let path = if path.is_dir() {
-            joined = path.join("config.json");
-            joined.as_path()
-        } else {
-            path
-        };
-        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| Error::io("cannot read", path, e))?;
+    /// If they are more than [`MAX_BYTES`], or no JSON object nested less than 128 deep.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
         if bytes.len() as u64 > MAX_BYTES {
-            return Err(Error::new(
-                ErrorKind::Limit,
-                format!("the config is larger than {} MiB", MAX_BYTES >> 20),
-            )
-            .in_file(path));
+            let message = format!("the config is larger than {} MiB", MAX_BYTES >> 20);
+            return Err(Error::new(ErrorKind::Limit, message));
         }
-        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
+        let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         match serde_json::from_slice(&json::without_python_constants(text)) {
             Ok(value @ Value::Object(_)) => Ok(Self(value)),
             Ok(other) => {
-                Err(Error::corrupt(format!("a config is a JSON object, this is {}", kind(&other)))
-                    .in_file(path))
+                Err(Error::corrupt(format!("a config is a JSON object, this is {}", kind(&other))))
             }
-            Err(error) => Err(Error::corrupt(format!("not a JSON object: {error}")).in_file(path)),
+            Err(error) => Err(Error::corrupt(format!("not a JSON object: {error}"))),
         }
     }
 

@@ -20,6 +20,16 @@ fn reads_a_file_or_its_directory() {
 }
 
 #[test]
+fn bytes_need_no_file() {
+    let config = Config::from_json(b"\xEF\xBB\xBF{\"a\": NaN, \"model_type\": \"llama\"}").unwrap();
+    assert_eq!(config.value(), &json!({"a": null, "model_type": "llama"}));
+    let error = Config::from_json(b"[]").unwrap_err();
+    assert_eq!((error.kind(), error.file()), (ErrorKind::Corrupt, None));
+    let long = vec![b' '; usize::try_from(MAX_BYTES).unwrap() + 1];
+    assert_eq!(Config::from_json(&long).unwrap_err().kind(), ErrorKind::Limit);
+}
+
+#[test]
 fn an_error_names_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let error = Config::read(dir.path()).unwrap_err();

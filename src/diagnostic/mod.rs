@@ -19,7 +19,7 @@ pub use render::{render, render_all};
 /// A named rule text. Spans point into it.
 #[derive(Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct SourceText {
-    /// What the user calls it: a file, or the name of an embedded rule file.
+    /// The name by which a user knows the text: a file, or the name of an embedded rule file.
     pub name: String,
     /// The whole text.
     #[serde(skip)]
@@ -31,9 +31,9 @@ pub struct SourceText {
 /// Two spans are always equal, so that trees that differ only in layout compare equal.
 #[derive(Clone, Copy, Debug, Default, Eq, Serialize)]
 pub struct Span {
-    /// First byte.
+    /// The first byte of the range.
     pub start: u32,
-    /// One past the last byte.
+    /// One past the last byte of the range.
     pub end: u32,
 }
 
@@ -50,7 +50,7 @@ impl Span {
         Span { start: self.start, end: end.end }
     }
 
-    /// As a range of bytes.
+    /// The span as a range of bytes, for slicing.
     pub fn range(self) -> std::ops::Range<usize> {
         self.start as usize..self.end as usize
     }
@@ -60,9 +60,9 @@ impl Span {
 /// `column` from 1.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// The rule text; of a place that was read from JSON, its name only.
+    /// The rule text that the span points into; of a place that was read from JSON, its name only.
     pub source: Arc<SourceText>,
-    /// Where in it.
+    /// The bytes of the text that are meant.
     pub span: Span,
     /// Line and column of a place that was read without its text.
     told: Option<(usize, usize)>,
@@ -79,7 +79,7 @@ impl Place {
         self.told.is_none()
     }
 
-    /// Line number, from 1.
+    /// The number of the line on which the span begins, from 1.
     pub fn line(&self) -> usize {
         if let Some((line, _)) = self.told {
             return line;
@@ -88,7 +88,7 @@ impl Place {
         self.source.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1
     }
 
-    /// Column of the first character, from 1, in characters.
+    /// The column at which the span begins, from 1, in characters.
     pub fn column(&self) -> usize {
         if let Some((_, column)) = self.told {
             return column;
@@ -143,34 +143,37 @@ impl PartialEq for Place {
     }
 }
 
-/// How bad it is.
+/// How bad a finding is. The list is closed, as exit codes depend on it: a program may match on all
+/// of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Worth knowing; nothing is wrong. Exit code 0.
+    /// A note is worth knowing; nothing is wrong. The exit code is 0.
     Note,
-    /// A finding: the work is done, but look at this. Exit code 1.
+    /// A warning says that the work is done, but should be looked at. The exit code is 1.
     Warning,
-    /// The work is not done. Exit code 1 for a checkpoint that doesn't fit, 2 for rules.
+    /// An error says that the work is not done. The exit code is 1 for a checkpoint that doesn't
+    /// fit, 2 for rules.
     Error,
 }
 
 /// A message about rules, or about how rules fit a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Diagnostic {
-    /// Its code, as `RG101`.
+    /// The code, as `RG101`, by which docs and programs know what was found.
     pub code: Code,
-    /// How bad it is.
+    /// The severity, which decides the exit code.
     pub severity: Severity,
-    /// What was found: lower case, no full stop.
+    /// The message says what was found, in lower case and without a full stop.
     pub message: String,
-    /// Where in the rule text, with what to say there.
+    /// The place in rule text that the message is about, with what to say there.
     pub primary: Option<(Place, String)>,
-    /// Further places in rule text.
+    /// Further places in rule text that explain it, with what to say there.
     pub labels: Vec<(Place, String)>,
-    /// The keys concerned, all of them; rendering shows the first five.
+    /// All keys that the message is about; rendering shows the first five.
     pub keys: Vec<String>,
-    /// What to do about it.
+    /// The hints say what can be done about it.
     pub hints: Vec<String>,
 }
 
@@ -187,50 +190,50 @@ impl Diagnostic {
         }
     }
 
-    /// An error.
+    /// Makes an error: the work is not done.
     pub fn error(code: Code, message: impl Into<String>) -> Self {
         Self::new(Severity::Error, code, message)
     }
 
-    /// A warning.
+    /// Makes a warning: the work is done, and should be looked at.
     pub fn warning(code: Code, message: impl Into<String>) -> Self {
         Self::new(Severity::Warning, code, message)
     }
 
-    /// A note.
+    /// Makes a note: nothing is wrong.
     pub fn note(code: Code, message: impl Into<String>) -> Self {
         Self::new(Severity::Note, code, message)
     }
 
-    /// Points at rule text.
+    /// Points at the place in rule text that the message is about.
     #[must_use]
     pub fn at(mut self, place: Place, label: impl Into<String>) -> Self {
         self.primary = Some((place, label.into()));
         self
     }
 
-    /// Points at a further place in rule text.
+    /// Points at a further place in rule text that explains the message.
     #[must_use]
     pub fn label(mut self, place: Place, label: impl Into<String>) -> Self {
         self.labels.push((place, label.into()));
         self
     }
 
-    /// Names keys.
+    /// Adds keys that the message is about.
     #[must_use]
     pub fn keys<K: Into<String>>(mut self, keys: impl IntoIterator<Item = K>) -> Self {
         self.keys.extend(keys.into_iter().map(Into::into));
         self
     }
 
-    /// Says what to do about it.
+    /// Adds a hint: what can be done about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// Whether it is an error.
+    /// Whether the work is not done because of it.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
     }

@@ -17,7 +17,8 @@ const KEYS: usize = 5;
 /// Characters up to which the keys stand on one line.
 const ONE_LINE: usize = 80;
 
-/// One diagnostic, over several lines, ending in a newline; with colour if `colour`.
+/// Renders one diagnostic over several lines, the last of which ends in a newline; with escape
+/// sequences for a terminal if `colour`.
 pub fn render(diagnostic: &Diagnostic, colour: bool) -> String {
     let level = match diagnostic.severity {
         Severity::Note => Level::NOTE,
@@ -69,7 +70,7 @@ fn plain(line: &str) -> String {
     })
 }
 
-/// Several, with an empty line between them.
+/// Renders several diagnostics, with an empty line between them.
 pub fn render_all(diagnostics: &[Diagnostic], colour: bool) -> String {
     diagnostics.iter().map(|diagnostic| render(diagnostic, colour)).collect::<Vec<_>>().join("\n")
 }

@@ -77,11 +77,7 @@ fn step(
     let w = width(info.dtype);
     let shapes: Vec<&TensorInfo> =
         node.inputs.iter().map(|input| &plan.node(*input).info).collect();
-    let mut out = Vec::new();
-    let room = numel.checked_mul(w).is_some_and(|bytes| out.try_reserve_exact(bytes).is_ok());
-    if !room {
-        return Err(Error::new(ErrorKind::Limit, format!("no memory for a tensor of {info}")));
-    }
+    let mut out = room(numel.checked_mul(w), info)?;
     match &node.op {
         Op::Source { key } => {
             matches_header(source, key, info)?;
@@ -93,22 +89,7 @@ fn step(
             let element = value::fill(*value, info.dtype)?;
             (0..numel).for_each(|_| out.extend_from_slice(&element));
         }
-        Op::Sinusoids => {
-            let (rows, columns) = (info.shape[0], info.shape[1]);
-            for row in 0..rows {
-                for column in 0..columns {
-                    let half = columns.div_ceil(2);
-                    let pair = if column < half { column } else { column - half };
-                    #[allow(clippy::cast_precision_loss)]
-                    let angle = row as f64 / 10_000f64.powf(2.0 * pair as f64 / columns as f64);
-                    let element = value::fill(
-                        if column < half { angle.sin() } else { angle.cos() },
-                        info.dtype,
-                    )?;
-                    out.extend_from_slice(&element);
-                }
-            }
-        }
+        Op::Sinusoids => sinusoids(info, &mut out)?,
         Op::Reshape => out.extend_from_slice(&inputs[0]),
         Op::Narrow { dim, start, .. } => gather(&info.shape, w, &mut out, |at| {
             at[*dim] += start;
@@ -159,6 +140,31 @@ fn step(
         }
     }
     Ok(out)
+}
+
+/// An empty buffer with room for a tensor.
+fn room(bytes: Option<usize>, info: &TensorInfo) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    if bytes.is_some_and(|bytes| out.try_reserve_exact(bytes).is_ok()) {
+        return Ok(out);
+    }
+    Err(Error::new(ErrorKind::Limit, format!("no memory for a tensor of {info}")))
+}
+
+/// Sinusoidal positions, as [`Op::Sinusoids`] says.
+fn sinusoids(info: &TensorInfo, out: &mut Vec<u8>) -> Result<()> {
+    let (rows, columns) = (info.shape[0], info.shape[1]);
+    let half = columns.div_ceil(2);
+    for row in 0..rows {
+        for column in 0..columns {
+            let pair = if column < half { column } else { column - half };
+            #[allow(clippy::cast_precision_loss)]
+            let angle = row as f64 / 10_000f64.powf(2.0 * pair as f64 / columns as f64);
+            let element = if column < half { angle.sin() } else { angle.cos() };
+            out.extend_from_slice(&value::fill(element, info.dtype)?);
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a source is what the plan was made for.

@@ -79,7 +79,7 @@ pub(super) fn bind<'a>(
         let op = if inverted {
             op.inverse().map_err(|why| {
                 Box::new(
-                    Diagnostic::error(crate::diagnostic::codes::NOT_INVERTIBLE, why)
+                    Diagnostic::error(crate::diagnostic::codes::NOT_INVERTIBLE, why.reason())
                         .at(used.place.clone(), "here"),
                 )
             })?

@@ -8,9 +8,9 @@ use crate::diagnostic::Span;
 /// A name as written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ident {
-    /// The text.
+    /// The name, without quotes if it had them.
     pub text: String,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -46,16 +46,17 @@ pub struct Trivia {
 /// A statement with what stands around it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Statement {
-    /// Comments and blank lines.
+    /// The comments and blank lines around it.
     pub trivia: Trivia,
     /// What it says.
     pub kind: StatementKind,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
 /// The statements of the language.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StatementKind {
     /// `ruleset mixtral: hub <-> packed`, `ruleset wrappers`
     Ruleset {
@@ -160,14 +161,15 @@ pub enum StatementKind {
 /// `"text"` with its escapes resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StringLit {
-    /// The text.
+    /// What stands between the quotes, with its escapes resolved.
     pub text: String,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
 /// `anywhere` or `leading`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StripPlace {
     /// At any position, repeated.
     Anywhere,
@@ -200,11 +202,11 @@ pub struct Group {
 pub struct Rule {
     /// Comments and blank lines (in a group with braces; else the statement has them).
     pub trivia: Trivia,
-    /// Left of the arrow.
+    /// What stands left of the arrow.
     pub sources: Vec<Side>,
-    /// The arrow.
+    /// The arrow between them: which ways the rule can be read.
     pub arrow: Arrow,
-    /// Right of the arrow.
+    /// What stands right of the arrow.
     pub targets: Vec<Side>,
     /// The joint ops after `via`.
     pub via: Vec<OpCall>,
@@ -212,7 +214,7 @@ pub struct Rule {
     pub alone: bool,
     /// The clauses at the end.
     pub tail: Tail,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -225,12 +227,13 @@ pub struct Side {
     pub ops: Vec<OpCall>,
     /// `optional` right after the item and its ops: this source may be missing.
     pub optional: bool,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
 /// What a side can be.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum SideItem {
     /// `"model.layers.{l}.weight"`
     Pattern(Pattern),
@@ -289,6 +292,7 @@ pub struct Tie {
 
 /// What to do with a tied target that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IfPresent {
     /// Leave it, report if it differs.
     Keep,
@@ -300,6 +304,7 @@ pub enum IfPresent {
 
 /// What to do when a target and every source is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum IfAbsent {
     /// Nothing.
     Skip,
@@ -316,12 +321,13 @@ pub struct OpCall {
     pub name: Ident,
     /// What stands in the parentheses.
     pub args: Vec<Arg>,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
 /// An argument of an op.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Arg {
     /// `1`, `heads`, `e`, `F32`, `[4, 8]`
     Value(Expr),
@@ -336,7 +342,7 @@ pub enum Arg {
 pub struct Pattern {
     /// The segments.
     pub segments: Vec<Segment>,
-    /// Where, with the quotes.
+    /// The bytes it was read from, with the quotes.
     pub span: Span,
 }
 
@@ -347,7 +353,7 @@ pub enum Segment {
     Rest {
         /// `path`
         name: Option<Ident>,
-        /// Where.
+        /// The bytes it was read from.
         span: Span,
     },
     /// Text and captures within one segment: `w{x: v|o}`, `layers`, `{l}`; never empty
@@ -368,12 +374,13 @@ pub enum Atom {
 pub struct Capture {
     /// What it is.
     pub kind: CaptureKind,
-    /// Where, with the braces.
+    /// The bytes it was read from, with the braces.
     pub span: Span,
 }
 
 /// The forms of a capture within a segment.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum CaptureKind {
     /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`; a bare `{x}` may also refer to words or
     /// text that another place declares. The group of a regex is `{1}` or `{name}`.
@@ -409,7 +416,7 @@ pub enum CaptureKind {
 pub struct Expr {
     /// What it is.
     pub kind: ExprKind,
-    /// Where.
+    /// The bytes it was read from.
     pub span: Span,
 }
 
@@ -452,6 +459,7 @@ impl Expr {
 /// The forms of an expression, loosest binding last: `or`, `and`, `not`, comparisons, `??`, `+ -`,
 /// `* / %`, unary `-`, primary.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ExprKind {
     /// `null`
     Null,
@@ -492,6 +500,7 @@ pub enum ConfigStep {
 
 /// Operators with one operand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UnaryOp {
     /// `-`
     Neg,
@@ -502,6 +511,7 @@ pub enum UnaryOp {
 /// Operators with two operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
+#[non_exhaustive]
 pub enum BinaryOp {
     Or,
     And,

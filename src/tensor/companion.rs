@@ -8,6 +8,7 @@
 
 /// What a companion is for its tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Role {
     /// Factors, of the whole tensor, of rows, or of blocks.
     Scale,

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! dtypes {
     ($($(#[$doc:meta])* $name:ident $text:literal $bits:literal;)*) => {
-        /// What one element is.
+        /// What one element is. The list is that of the safetensors format and grows with it; a match
+        /// on all of it is wanted, so that code which reads elements is told of a new dtype.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[allow(non_camel_case_types)]
         pub enum Dtype {

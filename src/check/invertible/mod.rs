@@ -9,6 +9,7 @@ use super::rules::{CaptureKind, Rule};
 use crate::diagnostic::codes::{ARITY, NOT_INVERTIBLE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::syntax::ast::{Arrow, Rule as RuleText};
+use crate::syntax::op::NoInverse;
 use follow::Follow;
 
 /// Checks one rule.
@@ -45,9 +46,9 @@ pub(super) fn rule(rule: &Rule, text: &RuleText) -> Result<(), Box<Diagnostic>> 
     Follow { rule, from: right, to: left, forward: false }.through(&backwards)
 }
 
-fn no_inverse(place: &Place, why: &str) -> Box<Diagnostic> {
+fn no_inverse(place: &Place, why: NoInverse) -> Box<Diagnostic> {
     Box::new(
-        Diagnostic::error(NOT_INVERTIBLE, why.to_owned())
+        Diagnostic::error(NOT_INVERTIBLE, why.reason())
             .at(place.clone(), "has no inverse as it is written, in a `<->` rule")
             .hint("write `->` if the rule is meant to go one way"),
     )

@@ -11,7 +11,7 @@ pub use resolve::{dtype, resolve};
 use crate::diagnostic::Place;
 use crate::key::Slot;
 pub use crate::syntax::op::OpKind;
-use crate::syntax::op::{self, Flow, Many, ParameterKind, Undone};
+use crate::syntax::op::{self, Flow, Many, NoInverse, ParameterKind, Undone};
 use crate::tensor::Dtype;
 pub use crate::tensor::widens;
 
@@ -98,8 +98,8 @@ impl<E: Clone> Op<E> {
     /// The op that undoes it.
     ///
     /// # Errors
-    /// Why there is none.
-    pub fn inverse(&self) -> Result<Op<E>, &'static str> {
+    /// If there is none; the error says why.
+    pub fn inverse(&self) -> Result<Op<E>, NoInverse> {
         Ok(match self.kind.undo(&self.arguments)? {
             Undone::By(kind, arguments) => Op::new(kind, arguments),
             Undone::ByPermutation => Op { inverted: !self.inverted, ..self.clone() },

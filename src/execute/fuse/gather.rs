@@ -87,43 +87,10 @@ impl Worker {
             .ok_or_else(outside)
     }
 
-    fn gather(
-        &mut self,
-        leaf: Leaf,
-        lane: &Lane,
-        dims: &[u64],
-        leaves: &dyn Leaves,
-        out: &mut [u8],
-        strides: &[u64],
-    ) -> Result<()> {
+    /// How much of a box one read brings.
+    fn stretches(&self, leaf: Leaf, lane: &Lane, dims: &[u64], strides: &[u64]) -> Stretches {
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
-        if let Some(bytes) = leaves.bytes(leaf) {
-            if nibbles {
-                let last: u64 = lane.offset
-                    + dims
-                        .iter()
-                        .zip(&lane.strides)
-                        .map(|(n, stride)| (n - 1) * stride)
-                        .sum::<u64>();
-                let codes = bytes
-                    .get(bytes_of(lane.offset / 2, 1)?..=bytes_of(last / 2, 1)?)
-                    .ok_or_else(outside)?;
-                let codes = halves(codes);
-                return strided::copy(
-                    dims,
-                    1,
-                    &codes[usize::from(lane.offset % 2 == 1)..],
-                    &lane.strides,
-                    out,
-                    strides,
-                )
-                .ok_or_else(outside);
-            }
-            let bytes = bytes.get(bytes_of(lane.offset, size)?..).ok_or_else(outside)?;
-            return strided::copy(dims, bytes_of(1, size)?, bytes, &lane.strides, out, strides)
-                .ok_or_else(outside);
-        }
         // The dims that one stretch spans, narrow ones first; the others are walked. In nibbles, a
         // stretch counts bytes of two.
         let mut order: Vec<usize> = (0..dims.len()).collect();
@@ -159,6 +126,25 @@ impl Worker {
         if let Some(k) = beside {
             steps[k] = (limit / span).clamp(1, dims[k]);
         }
+        Stretches { steps, beside }
+    }
+
+    /// Brings the elements of a box of a leaf to `out`, with the strides that they have there.
+    fn gather(
+        &mut self,
+        leaf: Leaf,
+        lane: &Lane,
+        dims: &[u64],
+        leaves: &dyn Leaves,
+        out: &mut [u8],
+        strides: &[u64],
+    ) -> Result<()> {
+        if let Some(bytes) = leaves.bytes(leaf) {
+            return from_memory(bytes, leaf, lane, dims, out, strides);
+        }
+        let nibbles = leaf.dtype == Dtype::F4;
+        let size = width(leaf.dtype);
+        let Stretches { steps, beside } = self.stretches(leaf, lane, dims, strides);
         let mut at = vec![0u64; dims.len()];
         loop {
             let part: Vec<u64> = at
@@ -221,6 +207,36 @@ impl Worker {
             }
         }
     }
+}
+
+/// How a box is read: so many steps of each dim at once, of which those of the dim `beside` are
+/// ranges of their own.
+struct Stretches {
+    steps: Vec<u64>,
+    beside: Option<usize>,
+}
+
+/// The elements of a box of a leaf that is in memory.
+fn from_memory(
+    bytes: &[u8],
+    leaf: Leaf,
+    lane: &Lane,
+    dims: &[u64],
+    out: &mut [u8],
+    strides: &[u64],
+) -> Result<()> {
+    if leaf.dtype != Dtype::F4 {
+        let size = width(leaf.dtype);
+        let bytes = bytes.get(bytes_of(lane.offset, size)?..).ok_or_else(outside)?;
+        return strided::copy(dims, bytes_of(1, size)?, bytes, &lane.strides, out, strides)
+            .ok_or_else(outside);
+    }
+    let steps = dims.iter().zip(&lane.strides).map(|(n, stride)| (n - 1) * stride);
+    let last = lane.offset + steps.sum::<u64>();
+    let codes = bytes.get(bytes_of(lane.offset / 2, 1)?..=bytes_of(last / 2, 1)?);
+    let codes = halves(codes.ok_or_else(outside)?);
+    let first = usize::from(lane.offset % 2 == 1);
+    strided::copy(dims, 1, &codes[first..], &lane.strides, out, strides).ok_or_else(outside)
 }
 
 /// Bytes that an element of a leaf takes once gathered.

@@ -13,22 +13,22 @@ mod undo;
 use super::ast::Arg;
 use crate::tensor::Dtype;
 pub use table::{OPS, OpKind};
-pub use undo::{Argument, Undone};
+pub use undo::{Argument, NoInverse, Undone};
 
 /// One op of the language.
 #[derive(Debug)]
 pub struct Row {
-    /// Which op.
+    /// The op that the row is about.
     pub kind: OpKind,
-    /// How it is written. Ops that differ in whether `over` is written share a name.
+    /// The name by which it is written. Ops that differ in whether `over` is written share a name.
     pub name: &'static str,
-    /// What stands in its parentheses.
+    /// The parameters that stand in its parentheses, in order.
     pub parameters: &'static [Parameter],
-    /// What it takes, as a message about wrong arguments says it.
+    /// What it takes, in the words of a message about wrong arguments.
     pub wants: &'static str,
-    /// How many tensors it takes and gives.
+    /// How many tensors a call takes and gives.
     pub flow: Flow,
-    /// What undoes it.
+    /// What undoes a call; checking `<->` and writing inverses both ask this.
     pub inverse: Inverse,
     /// The columns of its line in docs/language.md after the first.
     pub docs: [&'static str; 4],
@@ -37,9 +37,9 @@ pub struct Row {
 /// A parameter of an op.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter {
-    /// Its name, by which `plan` asks for it.
+    /// The name by which `plan` asks for its argument.
     pub name: &'static str,
-    /// What may stand there.
+    /// The form that its argument has.
     pub kind: ParameterKind,
     /// Whether it has to be written.
     pub presence: Presence,
@@ -47,6 +47,7 @@ pub struct Parameter {
 
 /// What may stand where a parameter is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ParameterKind {
     /// `2`, `heads`
     Number,
@@ -64,10 +65,11 @@ pub enum ParameterKind {
 
 /// Whether a parameter has to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Presence {
-    /// It has to be.
+    /// It has to be written.
     Required,
-    /// It need not be, and the op knows what that means.
+    /// It need not be written, and the op knows what that means.
     Optional,
     /// It is this number if it isn't written.
     Number(i64),
@@ -79,8 +81,9 @@ pub enum Presence {
 
 /// How many tensors an op takes and gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Flow {
-    /// Each tensor by itself.
+    /// Each tensor becomes one, by itself.
     Each,
     /// Several become one.
     Join(Many),
@@ -95,7 +98,7 @@ pub enum Flow {
 /// How many several are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Many {
-    /// So many.
+    /// This many, whatever the arguments say.
     Exactly(usize),
     /// As many as the numbers of its last parameter; any number if there are none.
     Listed,
@@ -103,6 +106,7 @@ pub enum Many {
 
 /// What undoes an op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Inverse {
     /// This op, with the same arguments.
     Op(OpKind),

@@ -1,6 +1,8 @@
 //! What undoes a call of an op, by what its row says: one answer for arguments as they are written,
 //! as they are checked, and as numbers.
 
+use std::fmt;
+
 use super::{Inverse, OpKind, ParameterKind};
 use crate::syntax::ast::{Arg, Expr, ExprKind};
 use crate::tensor::{Dtype, widens};
@@ -21,8 +23,28 @@ pub trait Argument: Clone {
     fn dtype(&self) -> Option<Dtype>;
 }
 
-/// What undoes a call.
+/// Why nothing undoes a call of an op: it loses something, or its arguments don't say enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoInverse(&'static str);
+
+impl NoInverse {
+    /// The reason in words, as a message says it.
+    pub const fn reason(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for NoInverse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for NoInverse {}
+
+/// The call that undoes another.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Undone<A> {
     /// This op with these arguments.
     By(OpKind, Vec<A>),
@@ -32,12 +54,12 @@ pub enum Undone<A> {
 }
 
 impl OpKind {
-    /// What undoes a call of it.
+    /// The call that undoes a call of this op with these arguments.
     ///
     /// # Errors
-    /// Why nothing does.
-    pub fn undo<A: Argument>(self, arguments: &[A]) -> Result<Undone<A>, &'static str> {
-        match self.row().inverse {
+    /// If nothing does; the error says why.
+    pub fn undo<A: Argument>(self, arguments: &[A]) -> Result<Undone<A>, NoInverse> {
+        let undone = match self.row().inverse {
             Inverse::Op(kind) => Ok(Undone::By(kind, arguments.to_vec())),
             Inverse::Reordered(..) if arguments.iter().any(A::has_start) => Err(
                 "only a slice from the start can be undone, by padding with zeros: slice(dim, ..end, of)",
@@ -46,7 +68,7 @@ impl OpKind {
                 reordered(kind, order, arguments).map(|moved| Undone::By(kind, moved)).ok_or(needs)
             }
             Inverse::Widening(kind, needs) => {
-                let moved = reordered(kind, &[1, 0], arguments).ok_or(needs)?;
+                let moved = reordered(kind, &[1, 0], arguments).ok_or(NoInverse(needs))?;
                 match (moved[0].dtype(), moved[1].dtype()) {
                     (Some(from), Some(to)) if widens(from, to) => Ok(Undone::By(kind, moved)),
                     _ => Err("this cast rounds, so it can't be undone"),
@@ -54,7 +76,8 @@ impl OpKind {
             }
             Inverse::Permutation => Ok(Undone::ByPermutation),
             Inverse::None(why) => Err(why),
-        }
+        };
+        undone.map_err(NoInverse)
     }
 }
 

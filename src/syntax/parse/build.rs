@@ -53,40 +53,14 @@ impl Builder<'_, '_> {
         let parts: Vec<Node<'_>> = pair.into_inner().collect();
         let has = |rule: Rule| parts.iter().any(|part| part.as_rule() == rule);
         Some(match rule {
-            Rule::ruleset => {
-                let mut names = self.idents(&parts).into_iter();
-                let name = names.next()?;
-                let arrow = parts.iter().find(|part| part.as_rule() == Rule::arrow).map(arrow);
-                let layouts = match (names.next(), arrow, names.next()) {
-                    (Some(left), Some(arrow), Some(right)) => Some((left, arrow, right)),
-                    _ => None,
-                };
-                StatementKind::Ruleset { name, layouts }
-            }
+            Rule::ruleset => self.ruleset(&parts)?,
             Rule::models => {
                 let models = parts.into_iter().filter(|part| part.as_rule() == Rule::model);
                 StatementKind::Models(
                     models.map(|model| self.ident_or_text(model)).collect::<Option<_>>()?,
                 )
             }
-            Rule::use_rules => {
-                let mut path = None;
-                let mut under = None;
-                let mut reversed = false;
-                for part in parts {
-                    match part.as_rule() {
-                        Rule::rules_path => path = Some((self.ident(&part), false)),
-                        Rule::string if path.is_none() => {
-                            path = Some((self.quoted_ident(&part)?, true))
-                        }
-                        Rule::string => under = Some(self.pattern(&part)?),
-                        Rule::kw_reversed => reversed = true,
-                        _ => {}
-                    }
-                }
-                let (path, is_file) = path?;
-                StatementKind::Use { path, is_file, reversed, under }
-            }
+            Rule::use_rules => self.use_rules(parts)?,
             Rule::let_value => {
                 let name = self.idents(&parts).into_iter().next()?;
                 let value = parts.into_iter().find(|part| part.as_rule() == Rule::expr);
@@ -145,33 +119,65 @@ impl Builder<'_, '_> {
                 }
             }
             Rule::trust => StatementKind::Trust(self.strings(&parts)?),
-            Rule::example => {
-                let mut sides = [Vec::new(), Vec::new()];
-                let mut arrow_seen = None;
-                for part in parts {
-                    match part.as_rule() {
-                        Rule::arrow => arrow_seen = Some(arrow(&part)),
-                        Rule::strings => {
-                            let strings: Vec<Node<'_>> = part.into_inner().collect();
-                            sides[usize::from(arrow_seen.is_some())] = self.strings(&strings)?;
-                        }
-                        _ => {}
-                    }
-                }
-                let [left, right] = sides;
-                let arrow = arrow_seen?;
-                if right.is_empty() && arrow == Arrow::TwoWay {
-                    let message =
-                        "a key that is dropped can't come back, so its example can't be `<->`";
-                    let diagnostic = Diagnostic::error(codes::SYNTAX, message)
-                        .at(self.place(span), "nothing stands right of the arrow");
-                    return self
-                        .fail(diagnostic.hint("write `->`, or the key of the right layout"));
-                }
-                StatementKind::Example { left, arrow, right }
-            }
+            Rule::example => self.example(span, parts)?,
             _ => return None,
         })
+    }
+
+    /// `ruleset`, its name, and the layouts left and right if they are given.
+    fn ruleset(&self, parts: &[Node<'_>]) -> Option<StatementKind> {
+        let mut names = self.idents(parts).into_iter();
+        let name = names.next()?;
+        let arrow = parts.iter().find(|part| part.as_rule() == Rule::arrow).map(arrow);
+        let layouts = match (names.next(), arrow, names.next()) {
+            (Some(left), Some(arrow), Some(right)) => Some((left, arrow, right)),
+            _ => None,
+        };
+        Some(StatementKind::Ruleset { name, layouts })
+    }
+
+    /// `use` of an embedded file by its name, or of a file in quotes. The first text in quotes is
+    /// the file unless a name came before; one after it is what the rules stand under.
+    fn use_rules(&mut self, parts: Vec<Node<'_>>) -> Option<StatementKind> {
+        let mut path = None;
+        let mut under = None;
+        let mut reversed = false;
+        for part in parts {
+            match part.as_rule() {
+                Rule::rules_path => path = Some((self.ident(&part), false)),
+                Rule::string if path.is_none() => path = Some((self.quoted_ident(&part)?, true)),
+                Rule::string => under = Some(self.pattern(&part)?),
+                Rule::kw_reversed => reversed = true,
+                _ => {}
+            }
+        }
+        let (path, is_file) = path?;
+        Some(StatementKind::Use { path, is_file, reversed, under })
+    }
+
+    /// `example`. Only a one-way example may have nothing on its right.
+    fn example(&mut self, span: Span, parts: Vec<Node<'_>>) -> Option<StatementKind> {
+        let mut sides = [Vec::new(), Vec::new()];
+        let mut arrow_seen = None;
+        for part in parts {
+            match part.as_rule() {
+                Rule::arrow => arrow_seen = Some(arrow(&part)),
+                Rule::strings => {
+                    let strings: Vec<Node<'_>> = part.into_inner().collect();
+                    sides[usize::from(arrow_seen.is_some())] = self.strings(&strings)?;
+                }
+                _ => {}
+            }
+        }
+        let [left, right] = sides;
+        let arrow = arrow_seen?;
+        if right.is_empty() && arrow == Arrow::TwoWay {
+            let message = "a key that is dropped can't come back, so its example can't be `<->`";
+            let diagnostic = Diagnostic::error(codes::SYNTAX, message)
+                .at(self.place(span), "nothing stands right of the arrow");
+            return self.fail(diagnostic.hint("write `->`, or the key of the right layout"));
+        }
+        Some(StatementKind::Example { left, arrow, right })
     }
 
     /// The condition of a `when`.

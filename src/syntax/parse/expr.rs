@@ -19,7 +19,8 @@ const NEG: u8 = 8;
 /// How tightly comparisons bind: they don't chain.
 const COMPARISON: u8 = 4;
 
-enum Item<'i> {
+/// A piece of the grammar's flat list.
+enum Piece<'i> {
     Prefix(UnaryOp, Span),
     Infix(BinaryOp, Span),
     Primary(Pair<'i, Rule>),
@@ -46,7 +47,7 @@ impl Builder<'_, '_> {
         let mut items = Vec::new();
         for part in pair.into_inner() {
             if part.as_rule() == Rule::infix {
-                items.push(Item::Infix(infix(part.as_str().trim_end())?, self.span(&part)));
+                items.push(Piece::Infix(infix(part.as_str().trim_end())?, self.span(&part)));
                 continue;
             }
             for part in part.into_inner() {
@@ -57,9 +58,9 @@ impl Builder<'_, '_> {
                         } else {
                             UnaryOp::Not
                         };
-                        items.push(Item::Prefix(op, self.span(&part)));
+                        items.push(Piece::Prefix(op, self.span(&part)));
                     }
-                    _ => items.push(Item::Primary(part)),
+                    _ => items.push(Piece::Primary(part)),
                 }
             }
         }
@@ -69,20 +70,20 @@ impl Builder<'_, '_> {
     /// The longest expression whose operators all bind tighter than `loosest`.
     fn climb<'i>(
         &mut self,
-        items: &mut std::iter::Peekable<impl Iterator<Item = Item<'i>>>,
+        items: &mut std::iter::Peekable<impl Iterator<Item = Piece<'i>>>,
         loosest: u8,
     ) -> Option<Expr> {
         let mut left = match items.next()? {
-            Item::Primary(pair) => self.primary(pair.into_inner().next()?)?,
-            Item::Prefix(op, at) => {
+            Piece::Primary(pair) => self.primary(pair.into_inner().next()?)?,
+            Piece::Prefix(op, at) => {
                 let operand = self.climb(items, if op == UnaryOp::Neg { NEG } else { NOT })?;
                 let span = at.to(operand.span);
                 Expr { kind: ExprKind::Unary(op, Box::new(operand)), span }
             }
-            Item::Infix(..) => return None,
+            Piece::Infix(..) => return None,
         };
         let mut compared: Option<Span> = None;
-        while let Some(Item::Infix(op, at)) = items.peek() {
+        while let Some(Piece::Infix(op, at)) = items.peek() {
             let (op, at) = (*op, *at);
             let power = op.binding();
             if power <= loosest {

@@ -11,7 +11,7 @@ pub(super) const MAX_NESTING: usize = 64;
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// Letters, digits and underscores.
     Word,
     /// Starts with a digit.
@@ -34,7 +34,7 @@ pub(super) enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Token {
     /// What it is.
-    pub(super) kind: Kind,
+    pub(super) kind: TokenKind,
     /// First byte.
     pub(super) start: usize,
     /// One past the last byte.
@@ -106,10 +106,10 @@ impl<'s> Lexed<'s> {
             }
             let (kind, end) = lexed.token_at(at, c);
             match (kind, c) {
-                (Kind::Open, '(' | '[') => depth += 1,
-                (Kind::Close, ')' | ']') => depth = depth.saturating_sub(1),
-                (Kind::Word, _) if first_on_line && resets_depth(&text[at..end]) => depth = 0,
-                (Kind::Text, _) if depth + bracket_depth(&text[at..end]) > MAX_NESTING => {
+                (TokenKind::Open, '(' | '[') => depth += 1,
+                (TokenKind::Close, ')' | ']') => depth = depth.saturating_sub(1),
+                (TokenKind::Word, _) if first_on_line && resets_depth(&text[at..end]) => depth = 0,
+                (TokenKind::Text, _) if depth + bracket_depth(&text[at..end]) > MAX_NESTING => {
                     lexed.too_deep.push(lexed.tokens.len())
                 }
                 _ => {}
@@ -117,7 +117,7 @@ impl<'s> Lexed<'s> {
             if depth > MAX_NESTING {
                 lexed.too_deep.push(lexed.tokens.len());
             }
-            if first_on_line && kind == Kind::Word && STATEMENTS.contains(&&text[at..end]) {
+            if first_on_line && kind == TokenKind::Word && STATEMENTS.contains(&&text[at..end]) {
                 lexed.starts.push(lexed.tokens.len());
             }
             lexed.tokens.push(Token { kind, start: at, end, first_on_line });
@@ -128,31 +128,31 @@ impl<'s> Lexed<'s> {
     }
 
     /// The token that starts with `c` at `at`, and where it ends.
-    fn token_at(&self, at: usize, c: char) -> (Kind, usize) {
+    fn token_at(&self, at: usize, c: char) -> (TokenKind, usize) {
         let text = self.text;
         let while_end = |keep: &dyn Fn(char) -> bool| {
             text[at..].find(|c| !keep(c)).map_or(text.len(), |length| at + length)
         };
         match c {
             '"' => match quote_end(text, at, '"') {
-                Some(end) => (Kind::Text, end),
-                None => (Kind::Unclosed, line_end(text, at)),
+                Some(end) => (TokenKind::Text, end),
+                None => (TokenKind::Unclosed, line_end(text, at)),
             },
-            '(' | '[' | '{' => (Kind::Open, at + 1),
-            ')' | ']' | '}' => (Kind::Close, at + 1),
+            '(' | '[' | '{' => (TokenKind::Open, at + 1),
+            ')' | ']' | '}' => (TokenKind::Close, at + 1),
             '/' => match quote_end(text, at, '/') {
                 Some(end)
                     if end > at + 2 && (self.operand_may_start() || regex_follow(&text[end..])) =>
                 {
-                    (Kind::Regex, end)
+                    (TokenKind::Regex, end)
                 }
-                _ => (Kind::Sign, at + 1),
+                _ => (TokenKind::Sign, at + 1),
             },
             _ if c.is_ascii_digit() => {
-                (Kind::Number, while_end(&|c| c.is_alphanumeric() || c == '_'))
+                (TokenKind::Number, while_end(&|c| c.is_alphanumeric() || c == '_'))
             }
             _ if c.is_alphabetic() || c == '_' => {
-                (Kind::Word, while_end(&|c| c.is_alphanumeric() || c == '_'))
+                (TokenKind::Word, while_end(&|c| c.is_alphanumeric() || c == '_'))
             }
             _ => {
                 let signs = [
@@ -162,7 +162,7 @@ impl<'s> Lexed<'s> {
                     .iter()
                     .find(|sign| text[at..].starts_with(**sign))
                     .map_or(c.len_utf8(), |sign| sign.len());
-                (Kind::Sign, at + length)
+                (TokenKind::Sign, at + length)
             }
         }
     }
@@ -171,9 +171,9 @@ impl<'s> Lexed<'s> {
     /// divide.
     fn operand_may_start(&self) -> bool {
         self.tokens.last().is_none_or(|token| match token.kind {
-            Kind::Word => matches!(&self.text[token.start..token.end], "map" | "rename"),
-            Kind::Open => self.text[token.start..].starts_with('{'),
-            Kind::Sign => matches!(&self.text[token.start..token.end], "," | "->" | "<->"),
+            TokenKind::Word => matches!(&self.text[token.start..token.end], "map" | "rename"),
+            TokenKind::Open => self.text[token.start..].starts_with('{'),
+            TokenKind::Sign => matches!(&self.text[token.start..token.end], "," | "->" | "<->"),
             _ => false,
         })
     }
@@ -240,9 +240,9 @@ impl<'s> Lexed<'s> {
     /// Whether a token can begin a rule of a group.
     pub(super) fn may_begin_rule(&self, index: usize) -> bool {
         match self.get(index).map(|token| token.kind) {
-            Some(Kind::Text | Kind::Unclosed | Kind::Regex) => true,
+            Some(TokenKind::Text | TokenKind::Unclosed | TokenKind::Regex) => true,
             // `where (…)` is a clause.
-            Some(Kind::Word) => {
+            Some(TokenKind::Word) => {
                 self.word(index + 1) == "("
                     && !matches!(
                         self.word(index),
@@ -262,9 +262,9 @@ impl<'s> Lexed<'s> {
             return false;
         };
         let ended = match before.kind {
-            Kind::Sign => self.word(index - 1) == ";",
-            Kind::Open => self.word(index - 1) == "{",
-            Kind::Word => !matches!(
+            TokenKind::Sign => self.word(index - 1) == ";",
+            TokenKind::Open => self.word(index - 1) == "{",
+            TokenKind::Word => !matches!(
                 self.word(index - 1),
                 "unless" | "target" | "via" | "where" | "and" | "or" | "not" | "over"
             ),

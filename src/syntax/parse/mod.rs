@@ -21,7 +21,7 @@ use pest::iterators::Pair;
 use pest_derive::Parser;
 
 use self::build::Builder;
-use self::lex::{Kind, Lexed, MAX_NESTING, RawComment, Token};
+use self::lex::{Lexed, MAX_NESTING, RawComment, Token, TokenKind};
 pub(super) use self::words::STATEMENTS;
 use super::ast::{Comment, Group, Rule as MapRule, RuleFile, Statement, StatementKind, Trivia};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, codes};
@@ -36,14 +36,16 @@ const MAX_DIAGNOSTICS: usize = 200;
 #[grammar = "../grammar/regraft.pest"]
 struct Grammar;
 
-/// A tree and what was wrong with its text.
+/// The tree of a rule file, with what was wrong with its text: both, as a bad statement is skipped
+/// and the rest still parses.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Parsed {
-    /// What could be read.
+    /// The statements that could be read.
     pub file: RuleFile,
-    /// What could not.
+    /// What is wrong with the others, in the order of the text.
     pub diagnostics: Vec<Diagnostic>,
-    /// The text.
+    /// The text that the tree's spans point into.
     pub source: Arc<SourceText>,
 }
 
@@ -57,7 +59,7 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
         return Parsed { file: RuleFile::default(), diagnostics, source };
     }
     let lexed = Lexed::new(&source.text);
-    let mut reader = Reader {
+    let mut reader = StatementParser {
         lexed: &lexed,
         source: &source,
         at: 0,
@@ -76,13 +78,13 @@ pub fn parse(source: Arc<SourceText>) -> Parsed {
     Parsed { file: RuleFile { statements, trailing_comments }, diagnostics, source }
 }
 
-/// Where reading stands.
-struct Reader<'s> {
+/// Parses statement by statement, and keeps where it stands.
+struct StatementParser<'s> {
     lexed: &'s Lexed<'s>,
     source: &'s Arc<SourceText>,
-    /// The next token.
+    /// The index of the next token.
     at: usize,
-    /// The next comment.
+    /// The index of the next comment that belongs to nothing yet.
     comment: usize,
     /// Whether the last report said that a statement read before goes on in a way that can't be.
     leftover: bool,
@@ -98,7 +100,7 @@ struct Before {
     lone: Rule,
 }
 
-impl<'s> Reader<'s> {
+impl<'s> StatementParser<'s> {
     /// Statements up to the `}` of a block that opened at a token, or to the end of the file; and
     /// the comments before that.
     fn block(&mut self, open: Option<Token>, depth: usize) -> (Vec<Statement>, Vec<Comment>) {
@@ -125,7 +127,8 @@ impl<'s> Reader<'s> {
                 before = None;
                 continue;
             }
-            let rule = if token.kind == Kind::Word { words::statement_rule(word) } else { None };
+            let rule =
+                if token.kind == TokenKind::Word { words::statement_rule(word) } else { None };
             let Some(rule) = rule else {
                 self.not_a_statement(token, before);
                 // What was read before it was only a part, unless a `;` is all that is wrong.
@@ -255,65 +258,7 @@ impl<'s> Reader<'s> {
         let open = self.lexed.get(self.at + 1)?;
         self.at += 2;
         let leading = self.comments_until(open.start);
-        let mut rules: Vec<MapRule> = Vec::new();
-        let mut limit = 0;
-        let mut before: Option<Before> = None;
-        loop {
-            let Some(token) = self.peek() else {
-                self.report(report::unclosed(self.place(open), "group"));
-                break;
-            };
-            let word = self.lexed.word(self.at);
-            if word == "}" || self.diagnostics.len() >= MAX_DIAGNOSTICS {
-                break;
-            }
-            if self.lexed.begins_statement(self.at, false) && !self.lexed.may_begin_rule(self.at) {
-                self.report(report::unclosed(self.place(open), "group"));
-                break;
-            }
-            // Up to the limit there is no further one, so it is looked for once for all rules of a
-            // line.
-            if token.start >= limit {
-                limit = self.rule_limit(self.at);
-            }
-            if !self.lexed.may_begin_rule(self.at) {
-                let separator = matches!(word, "," | ";") && before.is_some();
-                if separator {
-                    self.report(report::separator(self.place(token)));
-                    self.at += 1;
-                } else {
-                    match before {
-                        Some(before) => {
-                            self.report_leftover(before, limit, token);
-                            rules.pop();
-                        }
-                        None => self.report(report::not_a_rule(self.place(token), word)),
-                    }
-                    self.at = self.lexed.index_at(limit).max(self.at + 1);
-                }
-                before = None;
-                continue;
-            }
-            before = Some(Before { start: token.start, lone: Rule::lone_rule });
-            let at = self.at;
-            let blank_before = self.blank_before(at);
-            let leading = self.comments_until(token.start);
-            match self.read(Rule::one_rule, at, limit, |builder, pair| builder.rule(pair)) {
-                Some((mut rule, end)) => {
-                    let inside = self.comments_until(end);
-                    rule.trivia =
-                        self.trivia(leading, blank_before, inside, self.span(token.start, end));
-                    if rules.is_empty() {
-                        no_blank_first(&mut rule.trivia);
-                    }
-                    rules.push(rule);
-                }
-                None => {
-                    before = None;
-                    self.at = self.lexed.index_at(limit).max(at + 1);
-                }
-            }
-        }
+        let rules = self.rules(open);
         let closing_token = self.peek();
         let mut closing_comments =
             self.comments_until(closing_token.map_or(self.lexed.text.len(), |token| token.start));
@@ -337,6 +282,75 @@ impl<'s> Reader<'s> {
         })
     }
 
+    /// The rules of a group that opened at a token, up to its `}` or to where it should have
+    /// stood.
+    fn rules(&mut self, open: Token) -> Vec<MapRule> {
+        let mut rules: Vec<MapRule> = Vec::new();
+        let mut limit = 0;
+        let mut before: Option<Before> = None;
+        loop {
+            let Some(token) = self.peek() else {
+                self.report(report::unclosed(self.place(open), "group"));
+                break;
+            };
+            if self.lexed.word(self.at) == "}" || self.diagnostics.len() >= MAX_DIAGNOSTICS {
+                break;
+            }
+            if self.lexed.begins_statement(self.at, false) && !self.lexed.may_begin_rule(self.at) {
+                self.report(report::unclosed(self.place(open), "group"));
+                break;
+            }
+            // Up to the limit there is no further one, so it is looked for once for all rules of a
+            // line.
+            if token.start >= limit {
+                limit = self.rule_limit(self.at);
+            }
+            if !self.lexed.may_begin_rule(self.at) {
+                if self.not_a_rule(token, before.take(), limit) {
+                    rules.pop();
+                }
+                continue;
+            }
+            before = Some(Before { start: token.start, lone: Rule::lone_rule });
+            let at = self.at;
+            let blank_before = self.blank_before(at);
+            let leading = self.comments_until(token.start);
+            match self.read(Rule::one_rule, at, limit, |builder, pair| builder.rule(pair)) {
+                Some((mut rule, end)) => {
+                    let inside = self.comments_until(end);
+                    rule.trivia =
+                        self.trivia(leading, blank_before, inside, self.span(token.start, end));
+                    if rules.is_empty() {
+                        no_blank_first(&mut rule.trivia);
+                    }
+                    rules.push(rule);
+                }
+                None => {
+                    before = None;
+                    self.at = self.lexed.index_at(limit).max(at + 1);
+                }
+            }
+        }
+        rules
+    }
+
+    /// Reports a token of a group that begins no rule, and moves behind what it spoils. Says
+    /// whether the rule before it was only a part of one, and so is spoiled too.
+    fn not_a_rule(&mut self, token: Token, before: Option<Before>, limit: usize) -> bool {
+        let word = self.lexed.word(self.at);
+        if matches!(word, "," | ";") && before.is_some() {
+            self.report(report::separator(self.place(token)));
+            self.at += 1;
+            return false;
+        }
+        match before {
+            Some(before) => self.report_leftover(before, limit, token),
+            None => self.report(report::not_a_rule(self.place(token), word)),
+        }
+        self.at = self.lexed.index_at(limit).max(self.at + 1);
+        before.is_some()
+    }
+
     /// Reads a grammar rule that starts at a token and ends before `limit`, builds a node from it,
     /// and moves behind it.
     fn read<T>(
@@ -355,7 +369,8 @@ impl<'s> Reader<'s> {
         let pair = match Grammar::parse(rule, text) {
             Ok(mut pairs) => pairs.next()?,
             Err(error) => {
-                let found = report::Found::new(self.lexed, self.source, token.start, &error, limit);
+                let found =
+                    report::Mismatch::new(self.lexed, self.source, token.start, &error, limit);
                 self.report(found.diagnostic());
                 return None;
             }
@@ -387,7 +402,7 @@ impl<'s> Reader<'s> {
             // On a line of its own a word is meant as a statement, unless it is close to what could
             // have come.
             Some(before)
-                if !(token.kind == Kind::Word
+                if !(token.kind == TokenKind::Word
                     && token.first_on_line
                     && self.meant_as_statement(word, before)) =>
             {
@@ -422,8 +437,10 @@ impl<'s> Reader<'s> {
         let text = self.lexed.text.get(before.start..limit).unwrap_or_default();
         let deep = self.lexed.too_deep(self.lexed.index_at(before.start), limit).is_some();
         let diagnostic = match if deep { None } else { Grammar::parse(before.lone, text).err() } {
-            Some(error) => report::Found::new(self.lexed, self.source, before.start, &error, limit)
-                .diagnostic(),
+            Some(error) => {
+                report::Mismatch::new(self.lexed, self.source, before.start, &error, limit)
+                    .diagnostic()
+            }
             None => {
                 report::not_a_statement(self.place(token), self.lexed.word(self.at), token.kind)
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pest::error::{Error, ErrorVariant, InputLocation};
 
-use super::lex::{Kind, Lexed, MAX_NESTING, Token};
+use super::lex::{Lexed, MAX_NESTING, Token, TokenKind};
 use super::words::{self, STATEMENTS};
 use super::{Rule, pattern::at, span};
 use crate::diagnostic::{Diagnostic, Place, SourceText, codes, did_you_mean};
@@ -36,7 +36,7 @@ pub(super) fn like_statement(word: &str) -> bool {
 }
 
 /// Where pest stopped, what it expected, and what stands there.
-pub(super) struct Found<'r> {
+pub(super) struct Mismatch<'r> {
     lexed: &'r Lexed<'r>,
     source: &'r Arc<SourceText>,
     expected: Vec<&'static str>,
@@ -47,7 +47,7 @@ pub(super) struct Found<'r> {
     past_end: bool,
 }
 
-impl<'r> Found<'r> {
+impl<'r> Mismatch<'r> {
     /// From an error of pest, over a text that starts at `base` and ends at `limit`.
     pub(super) fn new(
         lexed: &'r Lexed<'r>,
@@ -89,7 +89,7 @@ impl<'r> Found<'r> {
             return diagnostic.at(place, format!("expected {expected} after this"));
         };
         let place = self.place(span(token.start, token.end));
-        if token.kind == Kind::Unclosed {
+        if token.kind == TokenKind::Unclosed {
             return unclosed_quote(place);
         }
         if let Some(diagnostic) = self.special(token, word, &place) {
@@ -100,7 +100,7 @@ impl<'r> Found<'r> {
         let candidates: Vec<&str> = candidates
             .chain(["present", "absent"].into_iter().filter(|_| self.expects(Rule::tie_clause)))
             .collect();
-        if token.kind == Kind::Word
+        if token.kind == TokenKind::Word
             && let Some(meant) =
                 did_you_mean(word, words_in(&candidates).into_iter().filter(|known| *known != word))
         {
@@ -116,7 +116,7 @@ impl<'r> Found<'r> {
             format!("expected {expected}, found {}", described(token.kind, word)),
         )
         .at(place, format!("expected {expected}"));
-        let commas = self.expects(Rule::comma) && matches!(token.kind, Kind::Text);
+        let commas = self.expects(Rule::comma) && matches!(token.kind, TokenKind::Text);
         if commas { diagnostic.hint("separate patterns with commas") } else { diagnostic }
     }
 
@@ -142,7 +142,7 @@ impl<'r> Found<'r> {
                         .hint(ARROWS),
                     );
                 }
-                _ if token.kind == Kind::Text => {
+                _ if token.kind == TokenKind::Text => {
                     let diagnostic = error(
                         "a rule without an arrow".to_owned(),
                         "expected `<->` or `->` before this",
@@ -216,11 +216,11 @@ fn position(error: &Error<Rule>) -> usize {
     }
 }
 
-fn described(kind: Kind, word: &str) -> String {
+fn described(kind: TokenKind, word: &str) -> String {
     match kind {
-        Kind::Text => "text in quotes".to_owned(),
-        Kind::Unclosed => "an open quote".to_owned(),
-        Kind::Regex => "a /regex/".to_owned(),
+        TokenKind::Text => "text in quotes".to_owned(),
+        TokenKind::Unclosed => "an open quote".to_owned(),
+        TokenKind::Regex => "a /regex/".to_owned(),
         _ => format!("`{}`", word.chars().take(40).collect::<String>()),
     }
 }
@@ -253,11 +253,11 @@ pub(super) fn pattern(
 }
 
 /// A token that begins no statement.
-pub(super) fn not_a_statement(place: Place, word: &str, kind: Kind) -> Diagnostic {
-    if kind == Kind::Unclosed {
+pub(super) fn not_a_statement(place: Place, word: &str, kind: TokenKind) -> Diagnostic {
+    if kind == TokenKind::Unclosed {
         return unclosed_quote(place);
     }
-    if kind == Kind::Word {
+    if kind == TokenKind::Word {
         let other = OTHER_WORDS.iter().find(|(other, _)| *other == word).map(|(_, meant)| *meant);
         let meant = other.or_else(|| did_you_mean(word, STATEMENTS.iter().copied()));
         let message = if CLAUSES.contains(&word) {
@@ -278,7 +278,7 @@ pub(super) fn not_a_statement(place: Place, word: &str, kind: Kind) -> Diagnosti
         format!("expected a statement, found {}", described(kind, word)),
     );
     match kind {
-        Kind::Text | Kind::Regex => diagnostic
+        TokenKind::Text | TokenKind::Regex => diagnostic
             .at(place, "no statement begins so")
             .hint("write `rename`, `map`, `drop` or the like before it"),
         _ if word == ";" => diagnostic.at(place, "not needed").hint("statements end without a `;`"),
@@ -291,7 +291,7 @@ pub(super) fn not_a_statement(place: Place, word: &str, kind: Kind) -> Diagnosti
 
 /// A token that begins no rule of a group.
 pub(super) fn not_a_rule(place: Place, word: &str) -> Diagnostic {
-    Diagnostic::error(codes::SYNTAX, format!("expected a rule, found {}", described(Kind::Sign, word)))
+    Diagnostic::error(codes::SYNTAX, format!("expected a rule, found {}", described(TokenKind::Sign, word)))
         .at(place, "no rule begins so")
         .hint("a rule of a group begins with a pattern in quotes, a /regex/ or a made tensor like `zeros([4], F32)`")
 }

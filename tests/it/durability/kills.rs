@@ -3,10 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::{Place, Random, contents, kill_after, kill_when};
+
+/// The journal of a change in place, from the place it is in.
+const JOURNAL: &str = "source/.regraft-journal";
 
 /// How often each kind of run is killed; `scripts/kill_runs.sh` asks for more.
 fn kills() -> u64 {
@@ -53,6 +57,65 @@ fn finished(place: &Place) -> Option<usize> {
     )
 }
 
+/// Where a run puts its output: one file, or a directory of shards.
+struct Output<'p> {
+    place: &'p Place,
+    name: String,
+    is_file: bool,
+}
+
+impl<'p> Output<'p> {
+    fn new(place: &'p Place, stem: &str, is_file: bool) -> Self {
+        let name = if is_file { format!("{stem}.safetensors") } else { stem.to_owned() };
+        Output { place, name, is_file }
+    }
+
+    /// The files and their bytes, if there is an output.
+    fn content(&self) -> Option<BTreeMap<String, Vec<u8>>> {
+        let path = self.place.path(&self.name);
+        if self.is_file {
+            std::fs::read(path).ok().map(|bytes| BTreeMap::from([(String::new(), bytes)]))
+        } else {
+            contents(&path)
+        }
+    }
+
+    fn remove(&self) {
+        let path = self.place.path(&self.name);
+        let removed =
+            if self.is_file { std::fs::remove_file(path) } else { std::fs::remove_dir_all(path) };
+        removed.unwrap();
+    }
+}
+
+/// Kills a run when a random one of its files is finished, and a little later; says whether it was
+/// killed before its end.
+fn kill_after_a_file(run: Command, place: &Place, shards: usize, random: &mut Random) -> bool {
+    let count = usize::try_from(random.below(shards as u64 + 1)).unwrap();
+    let delay = Duration::from_micros(random.below(500));
+    let mut since = None;
+    kill_when(run, |elapsed| {
+        if since.is_none() && finished(place).is_some_and(|found| found >= count) {
+            since = Some(elapsed);
+        }
+        since.is_some_and(|since| elapsed >= since + delay)
+    })
+}
+
+/// What a run did when it was killed, by what it left.
+fn phase(place: &Place, killed: bool, visible: bool, shards: usize) -> &'static str {
+    match finished(place) {
+        _ if !killed => "after its end",
+        // What is hidden goes after the output has appeared.
+        _ if visible => "after the rename",
+        None if place.hidden().is_empty() => "before anything is written",
+        None => "before it says what it does",
+        Some(0) => "in the first files",
+        Some(done) if done < shards => "between files",
+        Some(_) => "before the rename",
+    }
+}
+
 /// Kills runs of one kind, half of them at random moments and half after a random one of their
 /// files is finished; each is continued or done again, half of those that are continued are killed
 /// once more before.
@@ -65,35 +128,19 @@ fn killed(
     phases: &mut Phases,
 ) {
     let source = contents(&place.path("source")).unwrap();
-    let file = more.contains(&"single");
+    let is_file = more.contains(&"single");
     let more: Vec<&str> = more.iter().copied().filter(|word| *word != "single").collect();
-    let name = |stem: &str| if file { format!("{stem}.safetensors") } else { stem.to_owned() };
-    let (whole, out) = (name("whole"), name("out"));
+    let whole = Output::new(place, "whole", is_file);
+    let out = Output::new(place, "out", is_file);
     let arguments =
         |out| [&["apply", "source", "--rules", rules, "-o", out, "--quiet"], &more[..]].concat();
-    let content = |name: &str| {
-        let path = place.path(name);
-        if file {
-            std::fs::read(path).ok().map(|bytes| BTreeMap::from([(String::new(), bytes)]))
-        } else {
-            contents(&path)
-        }
-    };
-    let remove = |name: &str| {
-        if file {
-            std::fs::remove_file(place.path(name))
-        } else {
-            std::fs::remove_dir_all(place.path(name))
-        }
-        .unwrap()
-    };
     let start = Instant::now();
-    place.run(&arguments(&whole));
+    place.run(&arguments(&whole.name));
     let took = micros(start);
-    let expected = content(&whole).unwrap();
-    let shards = expected.keys().filter(|name| file || name.ends_with(".safetensors")).count();
+    let expected = whole.content().unwrap();
+    let shards = expected.keys().filter(|name| is_file || name.ends_with(".safetensors")).count();
     let check = || {
-        let found = content(&out);
+        let found = out.content();
         assert!(
             found.is_none() || found.as_ref() == Some(&expected),
             "{rules}: half an output is visible"
@@ -102,37 +149,17 @@ fn killed(
         found.is_some()
     };
     for time in 0..times {
-        let run = place.regraft(&arguments(&out));
+        let run = place.regraft(&arguments(&out.name));
         let killed = if time % 2 == 0 {
-            let delay = Duration::from_micros(random.below(took + took / 8));
-            kill_after(run, delay)
+            kill_after(run, Duration::from_micros(random.below(took + took / 8)))
         } else {
-            let (count, delay) = (
-                usize::try_from(random.below(shards as u64 + 1)).unwrap(),
-                Duration::from_micros(random.below(500)),
-            );
-            let mut since = None;
-            kill_when(run, |elapsed| {
-                if since.is_none() && finished(place).is_some_and(|found| found >= count) {
-                    since = Some(elapsed);
-                }
-                since.is_some_and(|since| elapsed >= since + delay)
-            })
+            kill_after_a_file(run, place, shards, random)
         };
         let visible = check();
-        phases.count(match finished(place) {
-            _ if !killed => "after its end",
-            // What is hidden goes after the output has appeared.
-            _ if visible => "after the rename",
-            None if place.hidden().is_empty() => "before anything is written",
-            None => "before it says what it does",
-            Some(0) => "in the first files",
-            Some(done) if done < shards => "between files",
-            Some(_) => "before the rename",
-        });
+        phases.count(phase(place, killed, visible, shards));
         if !visible {
             // Either way of going on gives the same bytes, and takes away what the killed run left.
-            let mut again = arguments(&out);
+            let mut again = arguments(&out.name);
             if random.below(2) == 0 {
                 again.push("--resume");
                 phases.count("continued");
@@ -153,14 +180,14 @@ fn killed(
         for left in place.hidden() {
             let path = place.path(&left);
             assert!(
-                visible || !path.join("run").exists() || !path.join(&out).exists(),
+                visible || !path.join("run").exists() || !path.join(&out.name).exists(),
                 "{left} is left"
             );
             std::fs::remove_dir_all(path).unwrap();
         }
-        remove(&out);
+        out.remove();
     }
-    remove(&whole);
+    whole.remove();
 }
 
 #[test]
@@ -194,6 +221,57 @@ fn a_killed_run_leaves_no_output_or_a_whole_one_and_can_be_continued() {
     assert!(phases.0.contains_key("continued"), "no run was killed in time");
 }
 
+/// The first bytes of a shard, which a change of its header changes.
+fn start_of(path: &Path) -> Vec<u8> {
+    let mut start = vec![0; 40];
+    std::fs::File::open(path).unwrap().read_exact(&mut start).unwrap();
+    start
+}
+
+/// What stands in the source, without what a change in place may leave beside its journal.
+fn source_files(place: &Place) -> BTreeMap<String, Vec<u8>> {
+    let mut found = contents(&place.path("source")).unwrap();
+    found.retain(|name, _| {
+        !name.starts_with(".regraft-journal-") && !name.starts_with(".regraft-index-")
+    });
+    found
+}
+
+/// Makes the source anew.
+fn lay_out(place: &Place, files: &BTreeMap<String, Vec<u8>>) {
+    let folder = place.path("source");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    for (name, bytes) in files {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+}
+
+/// Recovers an interrupted change forward or back, at times killed while it does so; says whether
+/// it went back.
+fn recover(place: &Place, took: u64, random: &mut Random, phases: &mut Phases) -> bool {
+    let way = |back: bool| {
+        if back {
+            &["recover", "source", "--roll-back", "--quiet"][..]
+        } else {
+            &["recover", "source", "--quiet"]
+        }
+    };
+    let mut settled = None;
+    if random.below(2) == 0 {
+        let back = random.below(2) == 0;
+        if kill_after(place.regraft(way(back)), Duration::from_micros(random.below(took))) {
+            phases.count("recovery killed");
+        }
+        settled = (!place.path(JOURNAL).exists()).then_some(back);
+    }
+    settled.unwrap_or_else(|| {
+        let back = random.below(2) == 0;
+        place.run(way(back));
+        back
+    })
+}
+
 /// Kills changes in place of one kind, in each of their phases; half of the recoveries are killed
 /// too.
 fn killed_in_place(
@@ -220,29 +298,12 @@ fn killed_in_place(
     let longer =
         |name: &String| name.ends_with(".safetensors") && after[name].len() > before[name].len();
     assert_eq!(before.keys().any(longer), rules == "grow.graft");
-    let journal = place.path("source/.regraft-journal");
-    let last = place
-        .path("source")
-        .join(before.keys().rfind(|name| name.ends_with(".safetensors")).unwrap());
-    let start_of = |path: &Path| {
-        let mut start = vec![0; 40];
-        std::fs::File::open(path).unwrap().read_exact(&mut start).unwrap();
-        start
-    };
-    let first = before[last.file_name().unwrap().to_str().unwrap()][..40].to_vec();
-    let found = || {
-        let mut found = contents(&place.path("source")).unwrap();
-        found.retain(|name, _| {
-            !name.starts_with(".regraft-journal-") && !name.starts_with(".regraft-index-")
-        });
-        found
-    };
+    let journal = place.path(JOURNAL);
+    let last_name = before.keys().rfind(|name| name.ends_with(".safetensors")).unwrap();
+    let last = place.path("source").join(last_name);
+    let first = &before[last_name][..40];
     for time in 0..times {
-        std::fs::remove_dir_all(place.path("source")).unwrap();
-        std::fs::create_dir(place.path("source")).unwrap();
-        for (name, bytes) in &before {
-            std::fs::write(place.path("source").join(name), bytes).unwrap();
-        }
+        lay_out(&place, &before);
         // At any moment; while there is a journal; when the last header has just been written.
         let (wait, delay) = match time % 3 {
             0 => (None, random.below(took + took / 4)),
@@ -251,16 +312,14 @@ fn killed_in_place(
         };
         let mut since = wait.is_none().then_some(Duration::ZERO);
         let killed = kill_when(place.regraft(&arguments), |elapsed| {
-            if since.is_none()
-                && wait.is_some_and(|path| {
-                    path.exists() && (*path == journal || start_of(path) != first)
-                })
-            {
+            let come =
+                |path: &PathBuf| path.exists() && (*path == journal || start_of(path) != first);
+            if since.is_none() && wait.is_some_and(come) {
                 since = Some(elapsed);
             }
             since.is_some_and(|since| elapsed >= since + Duration::from_micros(delay))
         });
-        let mut now = found();
+        let mut now = source_files(&place);
         let interrupted = now.remove(".regraft-journal").is_some();
         let changed = now.iter().filter(|(name, bytes)| before[*name] != **bytes).count();
         let left = now.iter().filter(|(name, bytes)| after[*name] != **bytes).count();
@@ -282,29 +341,9 @@ fn killed_in_place(
         let refused = place.regraft(&["inspect", "source"]).output().unwrap();
         assert_eq!(refused.status.code(), Some(3));
         assert!(String::from_utf8_lossy(&refused.stderr).contains("regraft recover"));
-        let way = |back: bool| {
-            if back {
-                &["recover", "source", "--roll-back", "--quiet"][..]
-            } else {
-                &["recover", "source", "--quiet"]
-            }
-        };
-        let mut settled = None;
-        if random.below(2) == 0 {
-            let back = random.below(2) == 0;
-            if kill_after(place.regraft(way(back)), Duration::from_micros(random.below(took))) {
-                phases.count("recovery killed");
-            }
-            settled = (!journal.exists()).then_some(back);
-        }
-        let back = settled.unwrap_or_else(|| random.below(2) == 0);
-        if settled.is_none() {
-            place.run(way(back));
-        }
-        assert!(
-            found() == if back { before.clone() } else { after.clone() },
-            "recovery left something between"
-        );
+        let back = recover(&place, took, random, phases);
+        let settled = if back { &before } else { &after };
+        assert!(source_files(&place) == *settled, "recovery left something between");
     }
 }
 

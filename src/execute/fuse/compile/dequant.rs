@@ -54,26 +54,8 @@ impl Compiler<'_> {
                 for (left, right, width) in
                     regions(cols, block[1]).into_iter().filter(|(a, b, _)| a < b)
                 {
-                    let mut inside = Vec::new();
-                    let mut region = Vec::new();
-                    for piece in &refined {
-                        clip(
-                            piece.clone(),
-                            Which::Target,
-                            Cut::along(&axes, 1, (top, bottom)),
-                            &mut inside,
-                            self.limit,
-                        )?;
-                    }
-                    for piece in inside {
-                        clip(
-                            piece,
-                            Which::Target,
-                            Cut::along(&axes, 2, (left, right)),
-                            &mut region,
-                            self.limit,
-                        )?;
-                    }
+                    let edges = [(1, (top, bottom)), (2, (left, right))];
+                    let region = within(&refined, &axes, edges, self.limit)?;
                     let (high, wide) = (bottom - top, right - left);
                     let blocks = Axes::new(&[outer, high / height, height, wide / width, width]);
                     let first = top / block[0] * grid[1] + left / block[1];
@@ -145,4 +127,22 @@ impl Compiler<'_> {
         }
         Some(out)
     }
+}
+
+/// What of some pieces lies between two edges along each of two axes of the target.
+fn within(
+    pieces: &[Piece<Value>],
+    axes: &Axes,
+    edges: [(usize, (u64, u64)); 2],
+    limit: usize,
+) -> Option<Vec<Piece<Value>>> {
+    let mut inside = pieces.to_vec();
+    for (axis, range) in edges {
+        let mut clipped = Vec::new();
+        for piece in inside {
+            clip(piece, Which::Target, Cut::along(axes, axis, range), &mut clipped, limit)?;
+        }
+        inside = clipped;
+    }
+    Some(inside)
 }
