@@ -45,8 +45,8 @@ pub use verify::{CHECKSUMS, Verified, verify};
 /// refuses files without it.
 ///
 /// # Errors
-/// [`ErrorKind::Exists`] if the output is there (see [`WriteOptions::force`]) or would lie in its
-/// own source; [`ErrorKind::Interrupted`] if cancelled; I/O errors with the file; errors of the
+/// [`ErrorKind::Exists`](crate::error::ErrorKind::Exists) if the output is there (see [`WriteOptions::force`]) or would lie in its
+/// own source; [`ErrorKind::Interrupted`](crate::error::ErrorKind::Interrupted) if cancelled; I/O errors with the file; errors of the
 /// plan as in [`views`](super::views). In every case nothing of the output is there.
 pub fn write(
     plan: &Plan,

@@ -1,11 +1,11 @@
 //! What `torch.save` writes: where a file's pickle lies, what it says, and which tensors that
 //! means.
 //!
-//! * [`archive`]: the zip archive of PyTorch 1.6 and later, and where `data.pkl` lies in it
-//! * [`pickle`]: the machine, which turns a pickle into [`Values`] and runs nothing of it
-//! * [`value`]: these values, each by its number
-//! * [`tensor`]: what PyTorch means by the few names that it writes: storages and tensors
-//! * [`dtype`]: its dtypes
+//! * `archive`: the zip archive of PyTorch 1.6 and later, and where `data.pkl` lies in it
+//! * `pickle`: the machine, which turns a pickle into [`Values`] and runs nothing of it
+//! * `value`: these values, each by its number
+//! * `tensor`: what PyTorch means by the few names that it writes: storages and tensors
+//! * `dtype`: its dtypes
 //!
 //! A tensor's elements are never looked at here, and memory is bounded by the length of the pickle,
 //! and that by [`MAX_PICKLE`].
