@@ -105,9 +105,9 @@ def public(module: str, path: Path, folder: Path, out: list[str]) -> None:
             if not at:
                 out.append(f"{module}: {declaration}")
                 continue
-            for _, inner, text, inner_grows in items(at[0]):
-                if inner.split("::")[0] in names or names == ["*"]:
-                    out.append(shown(module, inner, text, inner_grows))
+            for _, item, text, item_grows in items(at[0]):
+                if item.split("::")[0] in names or names == ["*"]:
+                    out.append(shown(module, item, text, item_grows))
         else:
             out.append(shown(module, name, declaration, grows))
     # What a private module implements for a type that is public elsewhere.
