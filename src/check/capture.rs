@@ -102,7 +102,8 @@ impl<'a> Table<'a> {
         self.note(name, span, SideOf::Left, Kind::Chars)
     }
 
-    fn declare_atoms(&mut self, atoms: &[ast::Atom], side: SideOf) -> Result<(), Box<Diagnostic>> {
+    /// Where each capture ends must be told by what follows it.
+    fn ends_are_plain(&self, atoms: &[ast::Atom]) -> Result<(), Box<Diagnostic>> {
         for pair in atoms.windows(2) {
             if let [ast::Atom::Capture(first), second] = pair {
                 let joined = match (&first.kind, second) {
@@ -126,6 +127,11 @@ impl<'a> Table<'a> {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn declare_atoms(&mut self, atoms: &[ast::Atom], side: SideOf) -> Result<(), Box<Diagnostic>> {
+        self.ends_are_plain(atoms)?;
         for atom in atoms {
             let ast::Atom::Capture(capture) = atom else { continue };
             match &capture.kind {

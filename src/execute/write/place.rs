@@ -118,6 +118,9 @@ impl Spot {
             None => !share,
         };
         if own && shards.iter().all(|shard| same(shard) == Some(true)) {
+            // A rank that was killed right after it put the output in its place left what ranks
+            // told each other by.
+            let _ = std::fs::remove_dir_all(self.common());
             return Ok(true);
         }
         let error = Error::new(
@@ -126,6 +129,11 @@ impl Spot {
         )
         .in_file(&self.target);
         Err(error.hint("if it is whole, nothing is left to do; else remove it, and run all ranks"))
+    }
+
+    /// The directory by which ranks tell each other what they have finished.
+    fn common(&self) -> PathBuf {
+        self.parent.join(format!(".{}.regraft-ranks", self.name))
     }
 
     /// The directory that the output goes into.
@@ -158,7 +166,7 @@ impl Spot {
         let (temporary, lock) = match (adopted, mode) {
             (Some(found), _) => found,
             (None, Mode::Together) => {
-                let path = self.parent.join(format!("{prefix}ranks"));
+                let path = self.common();
                 match std::fs::create_dir(&path) {
                     Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                         return Err(failed(error));
