@@ -1,4 +1,4 @@
-//! One file for each kind of statement.
+//! What statements do: functions of a context and a draft, by what they have in common.
 
 mod heads;
 mod instance;
