@@ -81,6 +81,12 @@ impl Error {
         self
     }
 
+    /// Names the key at which it failed, unless a key is named.
+    #[must_use]
+    pub(crate) fn or_at_key(self, key: &str) -> Self {
+        if self.key().is_some() { self } else { self.at_key(key) }
+    }
+
     /// Adds a hint: what the user can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

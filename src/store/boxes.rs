@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use smallvec::{SmallVec, smallvec};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::tensor::{Dtype, Shape, TensorInfo};
+use crate::tensor::{Shape, TensorInfo};
 
 /// Where bytes lie: a file, an object of a remote store or a storage in memory, by its number in
 /// its store.
@@ -47,12 +47,7 @@ impl StoredBox {
 
     /// Whether its elements follow each other in row-major order.
     pub fn is_row_major(&self) -> bool {
-        let mut step = 1u64;
-        self.shape.iter().zip(self.strides.iter()).rev().all(|(n, stride)| {
-            let fits = *n == 1 || *stride == step;
-            step = step.saturating_mul(*n);
-            fits
-        })
+        self.shape.is_row_major(&self.strides)
     }
 }
 
@@ -187,7 +182,7 @@ impl Boxes {
     /// The stretches of bytes that some elements of the row-major tensor lie in, each once. The
     /// range is known to lie within the tensor.
     pub(super) fn stretches(&self, elements: std::ops::Range<u64>) -> Vec<Stretch> {
-        let size = u64::from(self.info.dtype.bits() / 8).max(1);
+        let size = self.info.dtype.element();
         let along = self.info.shape.contiguous_strides();
         let mut found = Vec::new();
         for part in &self.boxes {
@@ -285,6 +280,10 @@ const MAX_CORNERS: usize = 1 << 22;
 /// # Errors
 /// If there are too many corners.
 fn cover_once(shape: &[u64], boxes: &[StoredBox]) -> Result<bool> {
+    // Nearly every tensor is one box.
+    if let [part] = boxes {
+        return Ok(part.shape[..] == *shape);
+    }
     // Dimensions that no box cuts have the same ends in all.
     let cut: Vec<usize> = (0..shape.len())
         .filter(|dim| boxes.iter().any(|part| part.shape[*dim] != shape[*dim]))
@@ -311,9 +310,4 @@ fn cover_once(shape: &[u64], boxes: &[StoredBox]) -> Result<bool> {
     }
     count(&|dim| (0, shape[dim]), -1);
     Ok(left.values().all(|count| *count == 0))
-}
-
-/// Bytes of an element, as boxes count them; dtypes of less than a byte are read as one run.
-pub(super) fn element(dtype: Dtype) -> u64 {
-    u64::from(dtype.bits() / 8).max(1)
 }

@@ -113,7 +113,7 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If the key isn't there, the range leaves the tensor, or reading fails.
     fn read_at(&self, key: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        read::row_major(self, key, offset, buffer).map_err(|error| named(error, key))
+        read::row_major(self, key, offset, buffer).map_err(|error| error.or_at_key(key))
     }
 
     /// A tensor as a view (mapped or in memory); no byte is copied.
@@ -125,7 +125,7 @@ pub trait Store: Send + Sync {
     /// If the key isn't there, the store has no shared storage, the tensor is in several boxes, or
     /// mapping its file fails.
     fn view(&self, key: &str) -> Result<TensorView> {
-        read::view(self, key).map_err(|error| named(error, key))
+        read::view(self, key).map_err(|error| error.or_at_key(key))
     }
 }
 
@@ -168,11 +168,6 @@ pub trait Storages {
     /// # Errors
     /// If there is no such blob, or mapping its file fails.
     fn storage(&self, blob: Blob) -> Result<Storage>;
-}
-
-/// An error that names its key.
-fn named(error: Error, key: &str) -> Error {
-    if error.key().is_some() { error } else { error.at_key(key) }
 }
 
 /// Checks that `count` bytes from `offset` lie within a tensor of `len` bytes; gives the offset.

@@ -1,7 +1,6 @@
 //! What follows from a store's boxes: a tensor's bytes in row-major order, and a tensor as a view.
 
-use super::boxes::element;
-use super::{Range, Store, range_in};
+use super::{Boxes, Range, Store, range_in};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::TensorView;
 
@@ -22,14 +21,10 @@ pub(super) fn row_major<S: Store + ?Sized>(
         let offset = run.offset.checked_add(start).ok_or_else(outside)?;
         return store.read(&mut [Range { blob: run.blob, offset, buffer }]);
     }
-    if let (Some(storages), 1, Some(part)) = (store.storages(), boxes.len(), boxes.get(0)) {
-        let storage = storages.storage(part.blob)?;
-        let bits = part.offset.checked_mul(8).ok_or_else(outside)?;
-        let strides = part.strides.to_vec();
-        let view = TensorView::strided(storage, boxes.info().clone(), strides, bits)?;
+    if let Some(view) = shared(store, &boxes)? {
         return view.read_row_major(start, buffer);
     }
-    let size = element(boxes.info().dtype);
+    let size = boxes.info().dtype.element();
     let end = start.checked_add(buffer.len() as u64).ok_or_else(outside)?;
     let elements = start / size..end.div_ceil(size);
     if start % size == 0 && end % size == 0 {
@@ -49,13 +44,13 @@ pub(super) fn row_major<S: Store + ?Sized>(
 /// with the gaps between read through, so that a tensor with strides isn't read element by element.
 fn scattered<S: Store + ?Sized>(
     store: &S,
-    boxes: &super::Boxes,
+    boxes: &Boxes,
     elements: std::ops::Range<u64>,
     buffer: &mut [u8],
 ) -> Result<()> {
     let outside = || Error::corrupt("the range leaves the tensor");
     let size = |bytes: u64| usize::try_from(bytes).map_err(|_| outside());
-    let first = elements.start * element(boxes.info().dtype);
+    let first = elements.start * boxes.info().dtype.element();
     let mut wanted = boxes.stretches(elements);
     wanted.sort_unstable_by_key(|stretch| (stretch.blob, stretch.offset));
     // Per range: which of the wanted it has, and its end in the blob.
@@ -102,18 +97,22 @@ fn scattered<S: Store + ?Sized>(
 /// A tensor as a view of the storage that it lies in.
 pub(super) fn view<S: Store + ?Sized>(store: &S, key: &str) -> Result<TensorView> {
     let boxes = store.boxes(key)?;
-    let unsupported = |why: &str| Err(Error::new(ErrorKind::Unsupported, why));
-    let Some(storages) = store.storages() else {
-        return unsupported("the store gives no shared storage");
+    shared(store, &boxes)?.ok_or_else(|| {
+        let why = match boxes.len() {
+            1 => "the store gives no shared storage",
+            _ => "a tensor in several parts has no view",
+        };
+        Error::new(ErrorKind::Unsupported, why)
+    })
+}
+
+/// A tensor of one box as a view, if the store shares its storage.
+fn shared<S: Store + ?Sized>(store: &S, boxes: &Boxes) -> Result<Option<TensorView>> {
+    let (Some(storages), 1, Some(part)) = (store.storages(), boxes.len(), boxes.get(0)) else {
+        return Ok(None);
     };
-    let (info, bits) = (boxes.info().clone(), |bytes: u64| bytes.checked_mul(8));
-    match (boxes.get(0), boxes.len()) {
-        (Some(part), 1) => {
-            let offset =
-                bits(part.offset).ok_or_else(|| Error::corrupt("an offset exceeds 64 bits"))?;
-            let strides = part.strides.to_vec();
-            TensorView::strided(storages.storage(part.blob)?, info, strides, offset)
-        }
-        _ => unsupported("a tensor in several parts has no view"),
-    }
+    let offset = part.offset.checked_mul(8);
+    let offset = offset.ok_or_else(|| Error::corrupt("an offset exceeds 64 bits"))?;
+    let (info, strides) = (boxes.info().clone(), part.strides.to_vec());
+    TensorView::strided(storages.storage(part.blob)?, info, strides, offset).map(Some)
 }

@@ -27,6 +27,12 @@ macro_rules! dtypes {
                 match self { $(Dtype::$name => $bits,)* }
             }
 
+            /// Bytes that one element takes where elements are told apart: those of less than a byte
+            /// count as one.
+            pub(crate) fn element(self) -> u64 {
+                u64::from(self.bits() / 8).max(1)
+            }
+
             /// Whether its elements are integers or booleans: indices, counts, masks, packed words.
             pub const fn is_integer(self) -> bool {
                 use Dtype::{Bool, I8, I16, I32, I64, U8, U16, U32, U64};

@@ -27,6 +27,20 @@ impl Shape {
         Some(Self(sizes))
     }
 
+    /// Whether strides, in elements, step through it in row-major order without gaps. Dimensions of
+    /// one element don't matter; where there is no element, every stride does.
+    pub(crate) fn is_row_major(&self, strides: &[u64]) -> bool {
+        if self.0.contains(&0) {
+            return true;
+        }
+        let mut expected = 1u64;
+        self.0.iter().zip(strides).rev().all(|(size, stride)| {
+            let fits = *size == 1 || *stride == expected;
+            expected = expected.saturating_mul(*size);
+            fits
+        })
+    }
+
     /// Row-major strides, in elements.
     pub fn contiguous_strides(&self) -> Vec<u64> {
         let mut strides = vec![1u64; self.0.len()];

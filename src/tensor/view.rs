@@ -158,20 +158,7 @@ impl TensorView {
     /// Whether its elements lie in row-major order without gaps. Dimensions of one element don't
     /// matter; an empty tensor is.
     pub fn is_contiguous(&self) -> bool {
-        if self.numel() == 0 {
-            return true;
-        }
-        let mut expected = 1u64;
-        for (size, stride) in self.info.shape.iter().zip(&self.strides).rev() {
-            if *size == 1 {
-                continue;
-            }
-            if *stride != expected {
-                return false;
-            }
-            expected = expected.saturating_mul(*size);
-        }
-        true
+        self.info.shape.is_row_major(&self.strides)
     }
 
     /// Whether both lie in one storage (maybe in different places of it).

@@ -241,7 +241,7 @@ fn from_memory(
 
 /// Bytes that an element of a leaf takes once gathered.
 pub(in crate::execute) fn width(dtype: Dtype) -> u64 {
-    u64::from(dtype.bits() / 8).max(1)
+    dtype.element()
 }
 
 /// Bytes of some elements, as this machine counts memory.

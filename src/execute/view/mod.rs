@@ -12,14 +12,14 @@ use indexmap::IndexMap;
 use rayon::prelude::*;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::fuse::compile::{AsStored, Layout, Leaf, Value, compile};
+use crate::execute::fuse::compile::{AsStored, Layout, Leaf, Program, Value, compile};
 use crate::execute::fuse::gather::{Leaves, Worker, bytes_of, outside};
 use crate::execute::fuse::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
 use crate::execute::fuse::tile::tiles;
 use crate::execute::{Report, naive, not_cancelled};
 use crate::key::{Key, natural_order};
 use crate::plan::{NodeId, Op, Plan};
-use crate::store::{Boxes, Hints, Range, Store};
+use crate::store::{Hints, Range, Store};
 use crate::tensor::{Storage, TensorView};
 pub use sharing::{Sharing, sharing};
 
@@ -81,7 +81,7 @@ pub(super) fn views_within(
     let all: Vec<usize> = (0..plan.targets.len()).collect();
     let program = compile(plan, &AsStored(source), &all, limit)?;
     let mut report = Report::default();
-    let mut leaves = InMemory::of(plan, source, program.leaves())?;
+    let mut leaves = InMemory::of(plan, source, &program)?;
     report.bytes_read = leaves.read;
     for node in &program.temporaries {
         not_cancelled(cancel)?;
@@ -250,18 +250,14 @@ struct InMemory {
 
 impl InMemory {
     /// The boxes of sources that pieces read.
-    fn of(plan: &Plan, source: &dyn Store, leaves: impl Iterator<Item = Leaf>) -> Result<Self> {
+    fn of(plan: &Plan, source: &dyn Store, program: &Program) -> Result<Self> {
         let mut found = Self::default();
-        let mut boxes: BTreeMap<NodeId, Boxes> = BTreeMap::new();
-        for leaf in leaves {
+        for leaf in program.leaves() {
             let (Op::Source { key }, Some(part)) = (&plan.node(leaf.node).op, leaf.part) else {
                 continue;
             };
             let Entry::Vacant(place) = found.places.entry((leaf.node, leaf.part)) else { continue };
-            let boxes = match boxes.entry(leaf.node) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => unknown.insert(source.boxes(key)?),
-            };
+            let boxes = program.boxes.get(&leaf.node).ok_or_else(outside)?;
             let part = boxes.get(part as usize).ok_or_else(outside)?;
             let at = |error: Error| error.at_key(key.as_str());
             match source.storages() {

@@ -31,7 +31,7 @@ const MOST: u64 = 24 << 20;
 /// If reading, computing or writing fails, or the run is cancelled.
 pub(super) fn fill(prepared: &Prepared<'_>, begun: &mut Begun, report: &mut Report) -> Result<()> {
     let Prepared { options, shards, .. } = prepared;
-    let mut leaves = StoreLeaves::new(prepared.plan, prepared.source, prepared.program.leaves())?;
+    let mut leaves = StoreLeaves::new(prepared.plan, prepared.source, &prepared.program);
     let before = evaluate(prepared, &begun.todo, &mut leaves, report)?;
     let total = needed(prepared, &begun.todo)
         .fold(0u64, |sum, layout| sum.saturating_add(layout.numel * layout.size));

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
-use crate::execute::fuse::compile::Leaf;
+use crate::error::Result;
+use crate::execute::fuse::compile::{Leaf, Program};
 use crate::execute::fuse::gather::{Leaves, outside};
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan};
@@ -23,34 +23,17 @@ pub(in crate::execute) trait FileLeaves: Leaves {
 pub(super) struct StoreLeaves<'a> {
     plan: &'a Plan,
     source: &'a dyn Store,
-    /// Of each source that pieces read.
-    boxes: HashMap<NodeId, Boxes>,
+    boxes: &'a HashMap<NodeId, Boxes>,
     pub(super) temporaries: BTreeMap<NodeId, Vec<u8>>,
     /// Bytes that were read.
     pub(super) read: AtomicU64,
 }
 
 impl<'a> StoreLeaves<'a> {
-    /// The leaves of some layouts, no temporary evaluated yet.
-    ///
-    /// # Errors
-    /// If a source isn't in the store.
-    pub(super) fn new(
-        plan: &'a Plan,
-        source: &'a dyn Store,
-        leaves: impl Iterator<Item = Leaf>,
-    ) -> Result<Self> {
-        let mut boxes = HashMap::new();
-        for leaf in leaves.filter(|leaf| leaf.part.is_some()) {
-            if let (Op::Source { key }, false) =
-                (&plan.node(leaf.node).op, boxes.contains_key(&leaf.node))
-            {
-                let found = source.boxes(key).map_err(|error| named(error, key))?;
-                boxes.insert(leaf.node, found);
-            }
-        }
+    /// The leaves of a program, no temporary evaluated yet.
+    pub(super) fn new(plan: &'a Plan, source: &'a dyn Store, program: &'a Program) -> Self {
         let (temporaries, read) = (BTreeMap::new(), AtomicU64::new(0));
-        Ok(Self { plan, source, boxes, temporaries, read })
+        Self { plan, source, boxes: &program.boxes, temporaries, read }
     }
 
     /// The box that a leaf is, and the key of its tensor.
@@ -71,7 +54,7 @@ impl FileLeaves for StoreLeaves<'_> {
             return Ok(None);
         };
         let dtype = self.plan.node(leaf.node).info.dtype;
-        Extent::of(files, part, dtype).map(Some).map_err(|error| named(error, key))
+        Extent::of(files, part, dtype).map(Some).map_err(|error| error.or_at_key(key))
     }
 }
 
@@ -84,7 +67,7 @@ impl Leaves for StoreLeaves<'_> {
             let offset = part.offset.checked_add(*offset).ok_or_else(outside)?;
             asked.push(Range { blob: part.blob, offset, buffer });
         }
-        self.source.read(&mut asked).map_err(|error| named(error, key))
+        self.source.read(&mut asked).map_err(|error| error.or_at_key(key))
     }
 
     fn bytes(&self, leaf: Leaf) -> Option<&[u8]> {
@@ -93,8 +76,4 @@ impl Leaves for StoreLeaves<'_> {
             None => self.temporaries.get(&leaf.node).map(Vec::as_slice),
         }
     }
-}
-
-fn named(error: Error, key: &Key) -> Error {
-    if error.key().is_some() { error } else { error.at_key(key.as_str()) }
 }

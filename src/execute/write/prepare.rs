@@ -73,7 +73,7 @@ pub(super) fn prepare<'a>(
         .and_then(|name| name.to_str())
         .filter(|_| is_file)
         .unwrap_or("model.safetensors");
-    let leaves = StoreLeaves::new(plan, source, program.leaves())?;
+    let leaves = StoreLeaves::new(plan, source, &program);
     let share = can_share(&leaves, &program.layouts, spot.parent())?;
     let phases =
         |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };

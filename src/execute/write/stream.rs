@@ -171,13 +171,7 @@ impl<'a> Pool<'a> {
                 }
                 Work::Portion(output, portion) => {
                     let done = self.job(output, portion, job - first, &mut worker, &mut buffer);
-                    done.map_err(|error| {
-                        if error.key().is_some() {
-                            error
-                        } else {
-                            error.at_key(output.key.as_str())
-                        }
-                    })?;
+                    done.map_err(|error| error.or_at_key(&output.key))?;
                 }
             }
         }

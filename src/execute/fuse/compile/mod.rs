@@ -8,7 +8,7 @@
 mod consistent;
 mod dequant;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::layout::{Axes, Cut, Lane, Piece, Which, clip, refine, tidy};
@@ -158,6 +158,9 @@ pub(in crate::execute) struct Program {
     pub(in crate::execute) layouts: Vec<Arc<Layout>>,
     /// Nodes that have to be evaluated first.
     pub(in crate::execute) temporaries: BTreeSet<NodeId>,
+    /// Of each source that is read, where the store has it: asked once, so that what is read is
+    /// what was compiled for.
+    pub(in crate::execute) boxes: HashMap<NodeId, Boxes>,
 }
 
 impl Program {
@@ -200,15 +203,19 @@ pub(in crate::execute) fn compile(
             }
         }
     }
-    let mut compiler = Compiler { plan, stored, limit, done: vec![None; plan.nodes.len()] };
+    let mut compiler =
+        Compiler { plan, stored, limit, done: vec![None; plan.nodes.len()], boxes: HashMap::new() };
     for (id, _) in needed.iter().enumerate().filter(|(_, needed)| **needed) {
         let id = NodeId(u32::try_from(id).map_err(|_| inconsistent("too many nodes"))?);
         let pieces = compiler.node(id)?;
         compiler.done[id.0 as usize] = Some(pieces);
     }
     let mut finished: Vec<Option<Arc<Layout>>> = vec![None; plan.nodes.len()];
-    let mut program =
-        Program { layouts: Vec::with_capacity(targets.len()), temporaries: BTreeSet::new() };
+    let mut program = Program {
+        layouts: Vec::with_capacity(targets.len()),
+        temporaries: BTreeSet::new(),
+        boxes: HashMap::new(),
+    };
     for target in targets {
         let target = &plan.targets[*target];
         let slot = &mut finished[target.node.0 as usize];
@@ -225,6 +232,7 @@ pub(in crate::execute) fn compile(
         program.temporaries.extend(leaves.filter(|leaf| leaf.part.is_none()).map(|leaf| leaf.node));
         program.layouts.push(layout);
     }
+    program.boxes = compiler.boxes;
     Ok(program)
 }
 
@@ -279,6 +287,7 @@ struct Compiler<'a> {
     stored: &'a dyn Stored,
     limit: usize,
     done: Vec<Option<Pieces>>,
+    boxes: HashMap<NodeId, Boxes>,
 }
 
 impl Compiler<'_> {
@@ -289,7 +298,7 @@ impl Compiler<'_> {
             .ok_or_else(|| inconsistent("an input isn't computed"))
     }
 
-    fn node(&self, id: NodeId) -> Result<Pieces> {
+    fn node(&mut self, id: NodeId) -> Result<Pieces> {
         let node = self.plan.node(id);
         check(self.plan, id)?;
         let numel = node.info.numel().unwrap_or(0);
@@ -347,7 +356,7 @@ impl Compiler<'_> {
 
     /// A piece for each box of a stored tensor; `None` if those are too many.
     fn source(
-        &self,
+        &mut self,
         node: NodeId,
         key: &Key,
         info: &TensorInfo,
@@ -384,7 +393,9 @@ impl Compiler<'_> {
             piece.coalesce();
             Ok(piece)
         };
-        boxes.iter().enumerate().map(piece).collect::<Result<_>>().map(Some)
+        let pieces = boxes.iter().enumerate().map(piece).collect::<Result<_>>()?;
+        self.boxes.insert(node, boxes);
+        Ok(Some(pieces))
     }
 
     fn narrow(
