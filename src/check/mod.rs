@@ -6,6 +6,7 @@ mod circle;
 mod invertible;
 pub mod keys;
 mod lower;
+mod number;
 pub mod op;
 mod proof;
 pub mod reading;
@@ -15,6 +16,7 @@ pub mod value;
 
 pub use keys::Keys;
 pub use lower::{Includes, NoIncludes, NotIncluded, check};
+pub use number::Calculated;
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
 pub use rules::{
     Capture, CaptureKind, Direction, Example, Identity, Rule, Rules, Selection, Side, SideItem,
@@ -46,5 +48,6 @@ pub fn resolve_within(
     let mut table = capture::Table::within(scope, known, pattern.span);
     table.declare(pattern, capture::SideOf::Left)?;
     let resolved = table.resolve(pattern, capture::SideOf::Left)?;
-    Ok(Keys::new(resolved, table.finish().into()))
+    let (captures, numbers) = table.finish();
+    Ok(Keys::new(resolved, captures.into(), numbers.into()))
 }

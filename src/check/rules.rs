@@ -6,6 +6,7 @@ use std::sync::Arc;
 use regex::Regex;
 
 use super::keys::Keys;
+use super::number::Calculated;
 use super::op::{Made, OpUse};
 use super::value::Scope;
 use crate::diagnostic::{Diagnostic, Place, SourceText};
@@ -162,6 +163,8 @@ pub struct Rule {
     pub text: String,
     /// Its captures; a [`Slot`] counts them.
     pub captures: Vec<Capture>,
+    /// The numbers of its patterns that are calculated.
+    pub numbers: Vec<Calculated>,
     /// Left of the arrow.
     pub left: Vec<Side>,
     /// The arrow.
@@ -198,6 +201,11 @@ impl Rule {
     /// backwards they would be those of the target, so only if it is never read backwards.
     pub fn knows_lengths(&self) -> bool {
         self.arrow == Arrow::OneWay && self.left.len() == 1
+    }
+
+    /// Whether ranges or calculated numbers, which only a config may tell, decide which keys fit.
+    pub fn hangs_on_numbers(&self) -> bool {
+        !self.numbers.is_empty() || self.captures.iter().any(Capture::has_range)
     }
 
     /// The captures on both sides, which tell instances apart.

@@ -169,6 +169,17 @@ pub fn unknown_layout(_: &Scope, _: &Pattern, _: Captures<'_>) -> Option<bool> {
     None
 }
 
+/// What is there without a config, a parameter, or captures.
+pub(super) fn with_nothing<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
+    work(&Environment {
+        config: None,
+        tied: None,
+        parameters: &IndexMap::new(),
+        exists: &unknown_layout,
+        captures: Captures::NONE,
+    })
+}
+
 /// Depth to which `let`s may refer to `let`s.
 const MAX_DEPTH: usize = 64;
 

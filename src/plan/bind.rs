@@ -3,7 +3,7 @@
 
 use regex::Regex;
 
-use crate::check::keys::ranges;
+use crate::check::keys::numbers;
 use crate::check::op::{Made, Op, OpUse};
 use crate::check::value::{Captures, Environment, LENGTHS, Scope, Value};
 use crate::check::{Capture, CaptureKind, Direction, Keys, Rule, Side, SideItem};
@@ -64,7 +64,7 @@ pub(super) fn bind<'a>(
     environment: &Environment<'_>,
     direction: Direction,
 ) -> Result<BoundRule<'a>, Box<Diagnostic>> {
-    let ranges = ranges(&rule.captures, scope, environment)?;
+    let known = numbers(&rule.captures, &rule.numbers, scope, environment)?;
     let numbers = |used: &'a OpUse<Expr>,
                    inverted: bool|
      -> Result<(Op<Number>, &'a Place), Box<Diagnostic>> {
@@ -96,7 +96,7 @@ pub(super) fn bind<'a>(
             ops.reverse();
         }
         let item = match &side.item {
-            SideItem::Pattern(pattern) => BoundItem::Pattern(pattern.with_ranges(&ranges)),
+            SideItem::Pattern(pattern) => BoundItem::Pattern(pattern.with_numbers(&known)),
             SideItem::Regex(regex) => BoundItem::Regex(regex),
             SideItem::Made(made) => BoundItem::Made(made),
         };
@@ -120,7 +120,7 @@ pub(super) fn bind<'a>(
         unless_source: Keys::bind_all(unless_source, scope, environment)?,
         unless_target: Keys::bind_all(unless_target, scope, environment)?,
         shared: rule.shared(),
-        ranges,
+        ranges: known.ranges,
         rename: rule.is_rename(),
         asks_result: reversed
             && rule.condition.as_ref().is_some_and(|condition| {

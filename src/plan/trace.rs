@@ -6,12 +6,12 @@
 
 use super::bind::{matches_any, regex_matches, truth_of, value_of};
 use super::pass::strip::{below, rejoin, strip_key, without};
-use crate::check::keys::ranges;
+use crate::check::keys::known_numbers;
 use crate::check::reading::{Act, Reading, Rewrite, Statement};
 use crate::check::value::{Environment, Scope, Value};
-use crate::check::{Capture, Direction, Identity, Keys, Rule, Rules, Selection, Side, SideItem};
+use crate::check::{Direction, Identity, Keys, Rule, Rules, Selection, Side, SideItem};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::key::{Binding, Bindings, Segments, Slot};
+use crate::key::{Binding, Bindings, Numbers, Pattern, Segments, Slot};
 
 /// Ways to answer undecided questions that are tried.
 const WAYS: usize = 64;
@@ -143,12 +143,12 @@ impl<'a> Tracer<'a> {
         segments.split(&key);
         for read in rewrite.rules() {
             let rule = read.rule;
-            let ranges = self.ranges(&rule.captures, scope);
+            let numbers = known_numbers(&rule.captures, &rule.numbers, scope, self.environment);
             for source in read.sources() {
                 let mut bindings = Bindings::new(rule.captures.len());
                 let fits = match &source.item {
                     SideItem::Pattern(pattern) => {
-                        pattern.with_ranges(&ranges).matches(&key, &segments, &mut bindings)
+                        pattern.with_numbers(&numbers).matches(&key, &segments, &mut bindings)
                     }
                     SideItem::Regex(regex) => regex_matches(regex, &key, &mut bindings),
                     SideItem::Made(_) => false,
@@ -159,7 +159,7 @@ impl<'a> Tracer<'a> {
                 {
                     continue;
                 }
-                let Some((named, open)) = render(read.targets(), &ranges, &key, &bindings) else {
+                let Some((named, open)) = render(read.targets(), &numbers, &key, &bindings) else {
                     continue;
                 };
                 let left_alone =
@@ -193,7 +193,7 @@ impl<'a> Tracer<'a> {
         segments.split(key);
         for keys in &selection.keys {
             let mut bindings = Bindings::new(keys.captures().len());
-            let pattern = keys.without_ranges().with_ranges(&self.ranges(keys.captures(), scope));
+            let pattern = self.known(keys, scope);
             if !pattern.matches(key, &segments, &mut bindings)
                 || self.excepted(&selection.unless, scope, key)
             {
@@ -220,23 +220,15 @@ impl<'a> Tracer<'a> {
         let mut segments = Segments::default();
         segments.split(key);
         exceptions.iter().any(|keys| {
-            let pattern = keys.without_ranges().with_ranges(&self.ranges(keys.captures(), scope));
+            let pattern = self.known(keys, scope);
             matches_any(&[pattern], key, &segments)
         })
     }
 
-    /// The range of each capture, where the facts at hand say it.
-    fn ranges(&self, captures: &[Capture], scope: &Scope) -> Vec<Option<std::ops::Range<u64>>> {
-        captures
-            .iter()
-            .map(|capture| {
-                ranges(std::slice::from_ref(capture), scope, self.environment)
-                    .ok()?
-                    .into_iter()
-                    .next()
-                    .flatten()
-            })
-            .collect()
+    /// A pattern with its numbers, where the facts at hand say them.
+    fn known(&self, keys: &Keys, scope: &Scope) -> Pattern {
+        let numbers = known_numbers(keys.captures(), keys.numbers(), scope, self.environment);
+        keys.without_ranges().with_numbers(&numbers)
     }
 
     /// Whether a condition holds; either way in turn, if that isn't known.
@@ -273,7 +265,7 @@ impl<'a> Tracer<'a> {
 /// range.
 fn render(
     targets: &[Side],
-    ranges: &[Option<std::ops::Range<u64>>],
+    numbers: &Numbers,
     key: &str,
     bindings: &Bindings,
 ) -> Option<(Vec<String>, bool)> {
@@ -283,7 +275,7 @@ fn render(
         if pattern.slots().iter().any(|slot| *bindings.get(*slot) == Binding::Unbound) {
             open = true;
         } else {
-            named.push(pattern.with_ranges(ranges).render(key, bindings)?);
+            named.push(pattern.with_numbers(numbers).render(key, bindings)?);
         }
     }
     Some((named, open))

@@ -382,12 +382,12 @@ pub struct Capture {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum CaptureKind {
-    /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`; a bare `{x}` may also refer to words or
+    /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`, `{3-l}`; a bare `{x}` may also refer to words or
     /// text that another place declares. The group of a regex is `{1}` or `{name}`.
     Index {
         /// `l`
         name: Ident,
-        /// Factor, 1 if not written.
+        /// Factor, 1 if not written; not 0.
         mul: i64,
         /// Summand, 0 if not written.
         add: i64,
@@ -406,9 +406,9 @@ pub enum CaptureKind {
         /// Each word on this side, and its partner on the other side if it has one.
         words: Vec<(String, Option<String>)>,
     },
-    /// Arithmetic that isn't affine in one capture, `{l*l}`, `{l+m}`: kept so that `check` can say
-    /// why it can't be inverted.
-    Other(Expr),
+    /// Any other arithmetic: `{l+offset}`, `{3*b+r+1}`, `{(i-1)/3}`, `{config.num_layers}`; a single
+    /// name in parentheses, `{(n)}`, is the value of a `let`.
+    Calculated(Expr),
 }
 
 /// An expression.

@@ -22,7 +22,7 @@ impl Checker<'_> {
         is_map: bool,
     ) -> Result<Rule, Box<Diagnostic>> {
         let scope = &self.scopes[scope_id];
-        let mut table = Table::new(scope);
+        let mut table = Table::of_rule(scope, rule.arrow);
         for (sides, side_of) in [(&rule.sources, SideOf::Left), (&rule.targets, SideOf::Right)] {
             for side in sides {
                 match &side.item {
@@ -52,11 +52,13 @@ impl Checker<'_> {
             let keys = resolve_alone(scope, &exception.pattern)?;
             if exception.target { unless_right.push(keys) } else { unless_left.push(keys) }
         }
+        let (captures, numbers) = table.finish();
         let mut lowered = Rule {
             id: Identity { scope: scope_id, start: rule.span.start },
             place: scope.place(rule.span),
             text: print_rule(rule),
-            captures: table.finish(),
+            captures,
+            numbers,
             left,
             arrow: rule.arrow,
             right,

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use super::effort::{Effort, weight};
-use crate::key::{Atom, Part, Pattern};
+use crate::key::{Atom, Number, Part, Pattern};
 
 /// Representative segments.
 pub(super) struct Alphabet {
@@ -97,6 +97,9 @@ impl Alphabet {
                 around.push(part);
             }
             for atom in atoms.iter() {
+                if matches!(atom, Atom::Calculated { number: Number::Sum(_), .. }) {
+                    return false;
+                }
                 if let Atom::Index { mul, add, .. } = atom
                     && (*mul, *add) != (1, 0)
                     && !factors.contains(&(*mul, *add))
@@ -105,7 +108,8 @@ impl Alphabet {
                 }
             }
         }
-        let small = factors.iter().all(|(mul, add)| *mul <= 8 && (-8..=8).contains(add));
+        let small =
+            factors.iter().all(|(mul, add)| (1..=8).contains(mul) && (-8..=8).contains(add));
         self.whole
             && around.len() <= 1
             && small
@@ -140,6 +144,14 @@ fn examples(atoms: &[Atom]) -> (Vec<String>, bool) {
                     .filter(|number| *number >= 0)
                     .map(|number| number.to_string())
                     .collect()
+            }
+            Atom::Calculated { number, .. } => {
+                let sum = match number {
+                    Number::Sum(sum) => sum.examples(NUMBERS, EXAMPLES),
+                    Number::Calculation(_) | Number::Unknown => Vec::new(),
+                };
+                let numbers = NUMBERS.iter().map(u64::to_string);
+                numbers.chain(sum.into_iter().map(|number| number.to_string())).collect()
             }
             Atom::Chars(_) => ["x", "0", "x_y", "z9"].map(str::to_owned).to_vec(),
             Atom::Words { words, .. } => {

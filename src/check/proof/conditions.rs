@@ -115,7 +115,7 @@ impl<'a> Asked<'a> {
             }
             _ => None,
         });
-        Some(Self { giver, index: Some(index?), pace })
+        Some(Self { giver, index: Some(index.filter(|index| index.mul > 0)?), pace })
     }
 
     /// How many values of its index tell all about both conditions.

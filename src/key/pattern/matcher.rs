@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{Atom, Binding, Bindings, Part, Reach, Segments, Slot};
+use super::{Atom, Binding, Bindings, Number, Part, Reach, Segments, Slot};
 
 /// Solves `mul * n + add == number` for a whole `n >= 0`.
 fn solve(number: u64, mul: i64, add: i64) -> Option<u64> {
     let rest = i64::try_from(number).ok()?.checked_sub(add)?;
-    if mul == 0 || rest % mul != 0 {
+    if rest.checked_rem(mul)? != 0 {
         return None;
     }
-    u64::try_from(rest / mul).ok()
+    u64::try_from(rest.checked_div(mul)?).ok()
 }
 
 /// One look at a key: how it is divided among the parts of a pattern.
@@ -119,19 +119,23 @@ impl<'a> Matcher<'a> {
                 None => false,
             },
             Atom::Index { slot, mul, add, range } => {
-                let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-                let number = &text[..digits];
-                if digits == 0 || (digits > 1 && number.starts_with('0')) {
-                    return false;
-                }
-                let Some(value) = number.parse().ok().and_then(|number| solve(number, *mul, *add))
-                else {
-                    return false;
-                };
+                let Some((number, digits)) = leading_number(text) else { return false };
+                let Some(value) = solve(number, *mul, *add) else { return false };
                 if range.as_ref().is_some_and(|range| !range.contains(&value)) {
                     return false;
                 }
                 self.bind(*slot, Binding::Index(value), bindings, &mut |this, bindings| {
+                    this.atoms(others, &text[digits..], start + digits, bindings, then)
+                })
+            }
+            Atom::Calculated { number, .. } => {
+                let Some((found, digits)) = leading_number(text) else { return false };
+                let solved = match number {
+                    Number::Sum(sum) => sum.solve(found),
+                    Number::Calculation(_) | Number::Unknown => Some(Vec::new()),
+                };
+                let Some(solved) = solved else { return false };
+                self.bind_all(&solved, bindings, &mut |this, bindings| {
                     this.atoms(others, &text[digits..], start + digits, bindings, then)
                 })
             }
@@ -171,6 +175,21 @@ impl<'a> Matcher<'a> {
         }
     }
 
+    /// Binds slots to numbers, and goes on.
+    fn bind_all(
+        &mut self,
+        solved: &[(Slot, u64)],
+        bindings: &mut Bindings,
+        then: &mut dyn FnMut(&mut Self, &mut Bindings) -> bool,
+    ) -> bool {
+        let Some(((slot, value), others)) = solved.split_first() else {
+            return then(self, bindings);
+        };
+        self.bind(*slot, Binding::Index(*value), bindings, &mut |this, bindings| {
+            this.bind_all(others, bindings, then)
+        })
+    }
+
     /// Binds a slot, goes on, and takes the binding back if that fails. A slot that is bound
     /// already must agree.
     fn bind(
@@ -206,4 +225,14 @@ impl<'a> Matcher<'a> {
 fn text_binding(start: usize, end: usize) -> Binding {
     #[allow(clippy::cast_possible_truncation)]
     Binding::Text(start as u32, end as u32)
+}
+
+/// The decimal number that text begins with, without leading zeros, and how long it is.
+fn leading_number(text: &str) -> Option<(u64, usize)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number = &text[..digits];
+    if digits > 1 && number.starts_with('0') {
+        return None;
+    }
+    Some((number.parse().ok()?, digits))
 }

@@ -470,7 +470,10 @@ fn sketch(pattern: &Pattern, bindings: &Bindings, bound: &BoundRule<'_>) -> Stri
                 parts.push(whole.render("", bindings).unwrap_or_else(|| {
                     let shown = atoms.iter().map(|atom| match atom {
                         Atom::Text(text) => text.to_string(),
-                        other => format!("{{{}}}", other.slot().map_or("?", name)),
+                        other => {
+                            let names = other.slots().iter().map(|slot| name(*slot));
+                            format!("{{{}}}", names.collect::<Vec<_>>().join("+"))
+                        }
                     });
                     shown.collect()
                 }));

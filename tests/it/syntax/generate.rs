@@ -126,7 +126,7 @@ fn capture() -> impl Strategy<Value = Capture> {
     let factor = prop_oneof![-4i64..0, 1i64..5];
     let binary = |op, left: &str, right: &str| {
         let name = |name: &str| Box::new(expr(ExprKind::Name(name.to_owned())));
-        CaptureKind::Other(expr(ExprKind::Binary(op, name(left), name(right))))
+        CaptureKind::Calculated(expr(ExprKind::Binary(op, name(left), name(right))))
     };
     prop_oneof![
         ident().prop_map(|name| CaptureKind::Index { name, mul: 1, add: 0, range: None }),

@@ -197,7 +197,9 @@ impl<'p> Lookup<'p> {
 
     /// A key that is rewritten twice, and whether it is plain.
     pub(super) fn twice(&self, key: String) -> Option<(Twice, bool)> {
-        if !self.program.takers.is_empty() || self.takes_part(&key) || self.has_regex {
+        let calculates = self.rules.iter().any(|placed| !placed.rule.numbers.is_empty());
+        if !self.program.takers.is_empty() || self.takes_part(&key) || self.has_regex || calculates
+        {
             return None;
         }
         let (once, by) = self.through(&key)?;
