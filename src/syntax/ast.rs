@@ -426,7 +426,7 @@ impl Expr {
         visit(self);
         match &self.kind {
             ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => inner.walk(visit),
-            ExprKind::Binary(_, left, right) => {
+            ExprKind::Binary(_, left, right) | ExprKind::Item(left, right) => {
                 left.walk(visit);
                 right.walk(visit);
             }
@@ -477,6 +477,8 @@ pub enum ExprKind {
     Name(String),
     /// `config.text_config.num_heads`, `config.layer_types[0]`; `config` alone is the whole
     Config(Vec<ConfigStep>),
+    /// `config.layer_types[l]`, `kinds[0]`: an item of a list
+    Item(Box<Expr>, Box<Expr>),
     /// `tied`
     Tied,
     /// `exists("pattern")`
@@ -515,6 +517,7 @@ pub enum UnaryOp {
 pub enum BinaryOp {
     Or,
     And,
+    In,
     Eq,
     Ne,
     Lt,
@@ -536,7 +539,8 @@ impl BinaryOp {
         match self {
             BinaryOp::Or => 1,
             BinaryOp::And => 2,
-            BinaryOp::Eq
+            BinaryOp::In
+            | BinaryOp::Eq
             | BinaryOp::Ne
             | BinaryOp::Lt
             | BinaryOp::Le
@@ -553,6 +557,7 @@ impl BinaryOp {
         match self {
             BinaryOp::Or => "or",
             BinaryOp::And => "and",
+            BinaryOp::In => "in",
             BinaryOp::Eq => "==",
             BinaryOp::Ne => "!=",
             BinaryOp::Lt => "<",

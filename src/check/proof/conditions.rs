@@ -262,6 +262,17 @@ fn pace(expr: &Expr) -> Option<Pace> {
                 period: least_common_multiple(a.period, b.period)?,
             })
         }
+        ExprKind::Binary(BinaryOp::In, left, right) => {
+            let (ExprKind::List(items), index) = (&bare(right).kind, line(left)?) else {
+                return None;
+            };
+            let greatest = items
+                .iter()
+                .map(constant)
+                .try_fold(0, |greatest: i64, item| Some(greatest.max(item?.checked_abs()?)))?;
+            let from = index.spread.checked_add(greatest)?.checked_add(1)?;
+            Some(Pace { from: within(from)?, period: index.period })
+        }
         ExprKind::Binary(
             BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge,
             left,

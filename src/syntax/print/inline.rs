@@ -245,6 +245,17 @@ fn expression(expr: &Expr, tight: bool) -> String {
                 .collect();
             format!("config{steps}")
         }
+        ExprKind::Item(list, index) => {
+            let parens = !matches!(
+                list.kind,
+                ExprKind::List(_)
+                    | ExprKind::Paren(_)
+                    | ExprKind::Config(_)
+                    | ExprKind::Name(_)
+                    | ExprKind::Item(..)
+            );
+            format!("{}[{}]", operand_text(list, tight, parens), expression(index, tight))
+        }
         ExprKind::Tied => "tied".to_owned(),
         ExprKind::Exists(pattern) => format!("exists({})", print_pattern(pattern)),
         ExprKind::Unary(UnaryOp::Neg, operand) => {
