@@ -20,6 +20,7 @@ mod lower;
 mod miss;
 mod modules;
 mod node;
+mod numbers;
 mod pass;
 mod print;
 mod record;

@@ -12,6 +12,7 @@ use crate::check::{invertible, proof, resolve_alone};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{ARITY, BAD_PATTERN, BAD_REGEX, NOT_INVERTIBLE};
 use crate::syntax::ast::{self, Arrow, Expr};
+use crate::syntax::op as syntax_op;
 use crate::syntax::print_rule;
 
 impl Checker<'_> {
@@ -89,33 +90,37 @@ impl Checker<'_> {
         Ok(lowered)
     }
 
-    /// Numbers of ops may be `let` values; captures, over which an op goes, and dtypes are not
-    /// numbers.
+    /// Numbers of ops may be `let` values, captures of the instance, and lengths of its tensor; a
+    /// tensor that is made has none before it is there.
     fn check_op_names(&mut self, scope: usize, rule: &ast::Rule, captures: &[Capture]) {
-        let calls = rule
-            .via
-            .iter()
-            .chain(rule.sources.iter().chain(&rule.targets).flat_map(|side| &side.ops));
-        for call in calls {
-            let skip_first = matches!(call.name.text.as_str(), "stack" | "unstack");
-            let skip_all = matches!(call.name.text.as_str(), "cast" | "dequant_mxfp4");
+        let sides = || rule.sources.iter().chain(&rule.targets);
+        let ops = rule.via.iter().chain(sides().flat_map(|side| &side.ops));
+        for call in ops {
+            let Some(row) = syntax_op::row(&call.name.text, &call.args) else { continue };
             for (at, arg) in call.args.iter().enumerate() {
-                let is_dtype = call.name.text == "dequant_fp8" && at == 1;
-                if skip_all || is_dtype || (skip_first && at == 0) {
-                    continue;
-                }
-                match arg {
-                    ast::Arg::Value(expr) => {
-                        self.check_names(scope, expr, Sight::Numbers(captures))
-                    }
-                    ast::Arg::Range(start, end) => {
-                        start.iter().chain(end).for_each(|expr| {
-                            self.check_names(scope, expr, Sight::Numbers(captures))
-                        });
-                    }
-                    ast::Arg::Over(_) => {}
+                let parameter = row.parameters.get(at).or(row.parameters.last());
+                let is_number = parameter.is_some_and(|one| one.kind.is_number());
+                if is_number {
+                    self.check_numbers(scope, arg, Sight::Numbers { captures, lengths: true });
                 }
             }
+        }
+        let made = sides().filter_map(|side| match &side.item {
+            ast::SideItem::Made(call) => call.args.first(),
+            _ => None,
+        });
+        for shape in made {
+            self.check_numbers(scope, shape, Sight::Numbers { captures, lengths: false });
+        }
+    }
+
+    fn check_numbers(&mut self, scope: usize, arg: &ast::Arg, sight: Sight<'_>) {
+        match arg {
+            ast::Arg::Value(expr) => self.check_names(scope, expr, sight),
+            ast::Arg::Range(start, end) => {
+                start.iter().chain(end).for_each(|expr| self.check_names(scope, expr, sight));
+            }
+            ast::Arg::Over(_) => {}
         }
     }
 
