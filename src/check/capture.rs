@@ -367,9 +367,9 @@ impl<'a> Table<'a> {
                 }
             }
         }
-        if parts.iter().filter(|part| matches!(part, Part::Rest(_))).count() > 4 {
+        if parts.iter().filter(|part| part.is_wide()).count() > 4 {
             return Err(Box::new(
-                Diagnostic::error(LIMIT, "more than four `**` in one pattern")
+                Diagnostic::error(LIMIT, "more than four `**`, or words with dots, in one pattern")
                     .at(self.scope.place(pattern.span), "here"),
             ));
         }

@@ -32,6 +32,17 @@ pub enum Part {
 }
 
 impl Part {
+    /// Whether it may take more than one segment, or a capture of it holds a dot.
+    pub fn is_wide(&self) -> bool {
+        match self {
+            Part::Literal(_) => false,
+            Part::Rest(_) => true,
+            Part::Segment(atoms) => atoms.iter().any(|atom| {
+                matches!(atom, Atom::Words { words, .. } if words.iter().any(|word| word.contains('.')))
+            }),
+        }
+    }
+
     /// Whether a segment fits, by itself.
     pub fn fits(&self, segment: &str) -> bool {
         let atoms = match self {
@@ -71,7 +82,7 @@ pub enum Atom {
     },
     /// One or more characters.
     Chars(Slot),
-    /// One of these words; the slot holds which.
+    /// One of these words, which may go over several segments; the slot holds which.
     Words {
         /// Where the choice is bound.
         slot: Slot,
@@ -252,14 +263,14 @@ impl Pattern {
             })
             .collect();
         let mut pattern = Self { parts, forks: false };
-        let rests = pattern.parts.iter().filter(|part| matches!(part, Part::Rest(_))).count();
+        let wide = pattern.parts.iter().filter(|part| part.is_wide()).count();
         let words = |part: &Part| match part {
             Part::Segment(atoms) => {
                 atoms.iter().filter(|atom| matches!(atom, Atom::Words { .. })).count()
             }
             _ => 0,
         };
-        let many = rests > 2 || pattern.parts.iter().any(|part| words(part) > 2);
+        let many = wide > 2 || pattern.parts.iter().any(|part| words(part) > 2);
         // A capture that stands twice must agree with itself, so that what follows hangs on what it
         // was bound to.
         pattern.forks = many && pattern.slots().len() == pattern.all_slots().count();
@@ -289,7 +300,7 @@ impl Pattern {
         Self::new(self.parts.iter().map(part).collect())
     }
 
-    /// Its parts.
+    /// Its parts, each of which is a segment unless it is [wide](Part::is_wide).
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }

@@ -43,6 +43,7 @@ enum Sketch {
     Index(&'static str, &'static str),
     Chars(&'static str, &'static str),
     Words(&'static str),
+    Wide(&'static str, &'static str),
     Rest,
 }
 
@@ -53,9 +54,13 @@ fn sketch() -> impl Strategy<Value = Sketch> {
         1 => (text(), text()).prop_map(|(before, after)| Sketch::Index(before, after)),
         1 => (text(), text()).prop_map(|(before, after)| Sketch::Chars(before, after)),
         1 => text().prop_map(Sketch::Words),
+        1 => (text(), text()).prop_map(|(before, after)| Sketch::Wide(before, after)),
         2 => Just(Sketch::Rest),
     ]
 }
+
+const NARROW: [&str; 3] = ["a", "ab", "b"];
+const WIDE: [&str; 4] = ["a", "a.b", "b.12.a", "b"];
 
 fn build(sketches: &[Sketch]) -> Pattern {
     let mut parts = Vec::new();
@@ -71,11 +76,12 @@ fn build(sketches: &[Sketch]) -> Pattern {
                 atoms(before, Atom::Index { slot, mul: 1, add: 0, range: None }, after)
             }
             Sketch::Chars(before, after) => atoms(before, Atom::Chars(slot), after),
-            Sketch::Words(before) => atoms(
-                before,
-                Atom::Words { slot, words: ["a", "ab", "b"].map(Into::into).into() },
-                "",
-            ),
+            Sketch::Wide(before, after) => {
+                atoms(before, Atom::Words { slot, words: WIDE.map(Into::into).into() }, after)
+            }
+            Sketch::Words(before) => {
+                atoms(before, Atom::Words { slot, words: NARROW.map(Into::into).into() }, "")
+            }
             Sketch::Rest => Part::Rest(slot),
         });
     }
@@ -115,7 +121,11 @@ proptest! {
             let text = &expected[format!("c{}", slot.0).as_str()];
             match bindings.get(slot) {
                 Binding::Index(value) => prop_assert_eq!(value.to_string(), text),
-                Binding::Word(which) => prop_assert_eq!(["a", "ab", "b"][usize::from(*which)], text),
+                Binding::Word(which) => {
+                    let wide = matches!(sketches[usize::from(slot.0)], Sketch::Wide(..));
+                    let words = if wide { &WIDE[..] } else { &NARROW[..] };
+                    prop_assert_eq!(words[usize::from(*which)], text)
+                }
                 _ => prop_assert_eq!(bindings.text(slot, &key).unwrap(), text.strip_suffix('.').unwrap_or(text)),
             }
         }

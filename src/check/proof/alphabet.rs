@@ -77,7 +77,7 @@ impl Alphabet {
             }
         }
         whole &= symbols.len() <= MAX_SYMBOLS;
-        let complete = free <= 2 && whole;
+        let complete = free <= 2 && whole && !parts.iter().any(|part| part.is_wide());
         symbols.truncate(MAX_SYMBOLS);
         Self { symbols, complete, whole }
     }
@@ -90,6 +90,9 @@ impl Alphabet {
         let mut factors: Vec<(i64, i64)> = Vec::new();
         for part in patterns.iter().flat_map(|pattern| pattern.parts()) {
             let Part::Segment(atoms) = part else { continue };
+            if part.is_wide() {
+                return false;
+            }
             if atoms.len() > 1
                 && atoms.iter().any(|atom| matches!(atom, Atom::Chars(_)))
                 && !around.contains(&part)

@@ -270,7 +270,9 @@ fn ambiguous(pattern: &Pattern) -> bool {
         }
         _ => false,
     });
-    segments || (rests > 1 && fixed > 1)
+    let wide =
+        pattern.parts().iter().any(|part| part.is_wide() && matches!(part, Part::Segment(_)));
+    segments || (rests > 1 && fixed > 1) || wide
 }
 
 /// Keys of one pattern in which each capture holds text that looks like what stands around it on

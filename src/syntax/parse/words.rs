@@ -109,7 +109,7 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::capture | Rule::index_capture | Rule::text_capture | Rule::words_capture => {
             "a capture"
         }
-        Rule::word_pair | Rule::word => "a word",
+        Rule::word_pair | Rule::word | Rule::word_part => "a word",
         Rule::dot => "`.`",
         Rule::arrow => "`<->`;`->`",
         Rule::two_way => "`<->`",
