@@ -391,7 +391,15 @@ impl<'a> Table<'a> {
 
     fn atom(&mut self, atom: &ast::Atom, side: SideOf) -> Result<Atom, Box<Diagnostic>> {
         let capture = match atom {
-            ast::Atom::Text(text) => return Ok(Atom::Text(text.as_str().into())),
+            // A dot within a segment of the left layout stands where the separator is elsewhere.
+            ast::Atom::Text(text) => {
+                return Ok(Atom::Text(match self.scope.separator {
+                    Some(separator) if side == SideOf::Left => {
+                        text.replace('.', separator.encode_utf8(&mut [0; 4])).into()
+                    }
+                    _ => text.as_str().into(),
+                }));
+            }
             ast::Atom::Capture(capture) => capture,
         };
         let (name, mul, add) = match &capture.kind {

@@ -20,7 +20,7 @@ pub use number::Calculated;
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
 pub use rules::{
     Capture, CaptureKind, Direction, Example, Identity, Rule, Rules, Selection, Side, SideItem,
-    Step, Tie,
+    Step, Tie, Whole,
 };
 
 use crate::diagnostic::Diagnostic;

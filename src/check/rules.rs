@@ -90,6 +90,13 @@ pub struct Step {
 /// The kinds of statements, as they are written.
 #[derive(Clone, Debug)]
 pub(super) enum StepKind {
+    /// A statement about a file as a whole, where it is written and once more at the end of the file.
+    Whole {
+        /// What it says.
+        whole: Whole,
+        /// Whether it is the one at the end.
+        end: bool,
+    },
     /// `rename` and `map`: the rules apply at once, the first that matches a key wins.
     Rewrite(Vec<Rule>),
     /// `strip anywhere …`: these segments go, wherever they are.
@@ -150,6 +157,15 @@ pub(super) enum StepKind {
         /// If not.
         otherwise: Vec<Step>,
     },
+}
+
+/// What a statement says of a file as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// `separator …`: keys of the left layout are split at this character.
+    Separator(char),
+    /// `strict`: every key must be taken by a rule.
+    Strict,
 }
 
 /// One rule of a `rename` or `map`.

@@ -116,6 +116,8 @@ pub struct Scope {
     pub lets: IndexMap<String, (Option<Expr>, Span)>,
     /// The literal segments before every pattern of the file.
     pub under: Vec<String>,
+    /// What keys of the file's left layout are split at, if not at dots.
+    pub separator: Option<char>,
     /// Whether the file ships with the library: then advice is for who uses it, not for its author.
     pub built_in: bool,
 }

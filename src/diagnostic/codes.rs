@@ -183,4 +183,6 @@ codes! {
     LEFT_INTEGERS = 341;
     /// Heads of two sizes in one attention: one of the numbers of heads is wrong.
     HEAD_SIZES = 345;
+    /// Keys that no rule takes, in a file that is `strict`.
+    NOT_TAKEN = 350;
 }

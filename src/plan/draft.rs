@@ -11,8 +11,8 @@ use crate::key::Key;
 use crate::plan::base::Base;
 use crate::plan::graph::Graph;
 use crate::plan::node::{DropReason, RuleId, RuleInfo, Verdict};
-use crate::plan::pass::TieState;
 use crate::plan::pass::strip::Stray;
+use crate::plan::pass::{Before, TieState};
 use crate::plan::state::{Entry, State};
 use crate::plan::verdict::Evidence;
 use crate::plan::{Lost, Renamed};
@@ -73,6 +73,9 @@ pub(super) struct Draft {
     /// What is done to keys before the first rule, until it was.
     pub(super) base: Option<Base>,
     pub(super) verdicts: Vec<Verdict>,
+    /// The keys that there were before the statements of a file that says something of itself as a
+    /// whole.
+    pub(super) before: HashMap<Identity, Before>,
     /// Wrappers that stay because a few keys lack them.
     pub(super) strays: Vec<Stray>,
 }

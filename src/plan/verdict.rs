@@ -34,6 +34,8 @@ pub(super) struct Evidence {
     pub(super) made: HashSet<Key, foldhash::fast::RandomState>,
     /// Keys that fit a rewrite and keep their name: they are in both layouts.
     pub(super) same: usize,
+    /// Those keys.
+    pub(super) kept: HashSet<Key, foldhash::fast::RandomState>,
     /// Whether a rewrite took a key that doesn't look like a result.
     pub(super) fresh: bool,
     /// Rules that took nothing, and what is to be said of them.

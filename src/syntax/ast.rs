@@ -67,6 +67,10 @@ pub enum StatementKind {
     },
     /// `models mixtral, MixtralForCausalLM`
     Models(Vec<Ident>),
+    /// `separator "/"`: keys of the left layout are split at this character
+    Separator(StringLit),
+    /// `strict`: every key must be taken by a rule
+    Strict,
     /// `use detr under "model.detr"`, `use llama reversed`
     Use {
         /// `detr`, `transformers/detr`, or in quotes a file beside this one: `"./detr.graft"`

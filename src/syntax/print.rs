@@ -108,6 +108,10 @@ impl Parts {
                     wanted.into_iter().collect(),
                 )
             }
+            StatementKind::Separator(separator) => {
+                Parts::line(format!("separator {}", quoted(&separator.text)))
+            }
+            StatementKind::Strict => Parts::line("strict".to_owned()),
             StatementKind::Prefix(prefix) => {
                 Parts::line(format!("prefix {}", print_pattern(prefix)))
             }
@@ -197,6 +201,8 @@ fn keyword(kind: &StatementKind) -> &'static str {
     match kind {
         StatementKind::Ruleset { .. } => "ruleset",
         StatementKind::Models(_) => "models",
+        StatementKind::Separator(_) => "separator",
+        StatementKind::Strict => "strict",
         StatementKind::Use { .. } => "use",
         StatementKind::Let { .. } => "let",
         StatementKind::Strip { .. } => "strip",

@@ -169,6 +169,7 @@ impl<'a> Asked<'a> {
             source: rule.place.source.clone(),
             lets: IndexMap::new(),
             under: Vec::new(),
+            separator: None,
             built_in: false,
         };
         environment.truth(&scope, condition).ok()

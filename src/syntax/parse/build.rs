@@ -60,6 +60,11 @@ impl Builder<'_, '_> {
                     models.map(|model| self.ident_or_text(model)).collect::<Option<_>>()?,
                 )
             }
+            Rule::separator => {
+                let string = parts.iter().find(|part| part.as_rule() == Rule::string)?;
+                StatementKind::Separator(self.string(string)?)
+            }
+            Rule::strict => StatementKind::Strict,
             Rule::use_rules => self.use_rules(parts)?,
             Rule::let_value => {
                 let name = self.idents(&parts).into_iter().next()?;

@@ -4,8 +4,26 @@ use super::Rule;
 
 /// The keywords that begin a statement.
 pub(in crate::syntax) const STATEMENTS: &[&str] = &[
-    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast",
-    "tie", "untie", "create", "expect", "trust", "example", "when",
+    "ruleset",
+    "models",
+    "separator",
+    "strict",
+    "use",
+    "let",
+    "strip",
+    "prefix",
+    "rename",
+    "map",
+    "drop",
+    "keep",
+    "cast",
+    "tie",
+    "untie",
+    "create",
+    "expect",
+    "trust",
+    "example",
+    "when",
 ];
 
 /// The grammar rule of a statement without braces.
@@ -13,6 +31,8 @@ pub(super) fn statement_rule(word: &str) -> Option<Rule> {
     Some(match word {
         "ruleset" => Rule::ruleset,
         "models" => Rule::models,
+        "separator" => Rule::separator,
+        "strict" => Rule::strict,
         "use" => Rule::use_rules,
         "let" => Rule::let_value,
         "strip" => Rule::strip,
@@ -47,6 +67,8 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::ruleset | Rule::kw_ruleset => "`ruleset`",
         Rule::models | Rule::kw_models => "`models`",
         Rule::model | Rule::model_name => "a model type or class",
+        Rule::separator | Rule::kw_separator => "`separator`",
+        Rule::strict | Rule::kw_strict => "`strict`",
         Rule::use_rules | Rule::kw_use => "`use`",
         Rule::rules_path | Rule::rules_step => "the name of a rule file",
         Rule::let_value | Rule::kw_let => "`let`",

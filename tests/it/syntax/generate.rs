@@ -8,9 +8,36 @@ use regraft::syntax::ast::*;
 
 /// Words that an expression uses itself, or that begin a statement: never a name here.
 const RESERVED: &[&str] = &[
-    "config", "exists", "null", "true", "false", "tied", "and", "or", "not", "in", "over",
-    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast",
-    "tie", "create", "expect", "trust", "example", "when",
+    "config",
+    "exists",
+    "null",
+    "true",
+    "false",
+    "tied",
+    "and",
+    "or",
+    "not",
+    "in",
+    "over",
+    "ruleset",
+    "models",
+    "separator",
+    "strict",
+    "use",
+    "let",
+    "strip",
+    "prefix",
+    "rename",
+    "map",
+    "drop",
+    "keep",
+    "cast",
+    "tie",
+    "create",
+    "expect",
+    "trust",
+    "example",
+    "when",
 ];
 
 const AT: Span = Span { start: 0, end: 0 };
@@ -326,6 +353,8 @@ fn simple() -> BoxedStrategy<StatementKind> {
             StatementKind::Strip { place, wrappers, if_wanted }
         }),
         pattern().prop_map(StatementKind::Prefix),
+        string().prop_map(StatementKind::Separator),
+        Just(StatementKind::Strict),
         group().prop_map(StatementKind::Rename),
         group().prop_map(StatementKind::Map),
         selection().prop_map(StatementKind::Drop),
