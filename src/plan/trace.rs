@@ -4,7 +4,7 @@
 //! complete, `tie`, `create`, `prefix`. A question that the facts at hand don't decide (`when
 //! config.x` without a config) is answered both ways, so that there may be several traces.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::bind::{matches_any, regex_matches, truth_of, value_of};
 use super::pass::strip::{below, rejoin, strip_key, without};
@@ -66,7 +66,7 @@ pub fn trace(
             answers,
             asked: Vec::new(),
             trace: Trace::default(),
-            since: HashMap::new(),
+            since: BTreeMap::new(),
         };
         let results = tracer.follow(&Reading::of(rules, direction), keys.to_vec());
         traces.push(Trace { results, ..tracer.trace });
@@ -91,7 +91,7 @@ struct Tracer<'a> {
     asked: Vec<(Identity, String)>,
     trace: Trace,
     /// What became of keys since a `separator` was read.
-    since: HashMap<Identity, Since>,
+    since: BTreeMap<Identity, Since>,
 }
 
 /// What became of keys since a `separator` was read.

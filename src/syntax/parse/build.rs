@@ -66,14 +66,7 @@ impl Builder<'_, '_> {
             }
             Rule::strict => StatementKind::Strict,
             Rule::use_rules => self.use_rules(parts)?,
-            Rule::let_value => {
-                let name = self.idents(&parts).into_iter().next()?;
-                let value = parts.into_iter().find(|part| part.as_rule() == Rule::expr);
-                StatementKind::Let {
-                    name,
-                    value: value.map(|value| self.expr(value)).transpose_option()?,
-                }
-            }
+            Rule::let_value => self.let_value(parts)?,
             Rule::strip => {
                 let place =
                     if has(Rule::kw_anywhere) { StripPlace::Anywhere } else { StripPlace::Leading };
@@ -139,6 +132,14 @@ impl Builder<'_, '_> {
             _ => None,
         };
         Some(StatementKind::Ruleset { name, layouts })
+    }
+
+    /// `let heads = config.num_attention_heads`
+    fn let_value(&mut self, parts: Vec<Pair<'_, Rule>>) -> Option<StatementKind> {
+        let name = self.idents(&parts).into_iter().next()?;
+        let value = parts.into_iter().find(|part| part.as_rule() == Rule::expr);
+        let value = value.map(|value| self.expr(value)).transpose_option()?;
+        Some(StatementKind::Let { name, value })
     }
 
     /// `use` of an embedded file by its name, or of a file in quotes. The first text in quotes is
