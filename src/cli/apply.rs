@@ -11,12 +11,13 @@ use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
 use regraft::execute::{PatchOptions, Progress, Report, Ties, WriteOptions};
 use regraft::plan::Verdict;
-use regraft::store::Checkpoint;
+use regraft::store::{Checkpoint, NamedPath};
 use serde_json::json;
 
 use super::console::{Console, has_findings};
 use super::conversion::{ConversionArguments, in_order};
 use super::size::Size;
+use super::source::named_path;
 use super::summary::counted;
 use super::{Exit, Failure, Result, progress};
 
@@ -34,9 +35,10 @@ use super::{Exit, Failure, Result, progress};
   regraft apply ckpt/ --rules my.graft --dry-run
   RANK=3 regraft apply llama/ -o stage3/ --target s0.json,s1.json,s2.json,s3.json    a pipeline stage reads just its part")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, or an index; several count as one checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// A safetensors file, a directory, or an index; several count as one checkpoint, and
+    /// `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     /// The directory to make; or a file, if its name ends with .safetensors
     #[arg(long, short, value_name = "DST", required_unless_present_any = ["dry_run", "in_place"])]

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use regraft::check::Direction;
 use regraft::config::{Config, TieDecision};
-use regraft::conversion::{compare, config_beside};
+use regraft::conversion::{compare, config_of};
 use regraft::diagnostic::plain::one_line;
 use regraft::key::Key;
 use regraft::library::{HUB, MODEL, Route};
 use regraft::plan::{Answer, Op, Plan, PlanOptions, Question, RuleId, TieOutcome, plan_asking};
-use regraft::store::{Counted, OpenOptions, Store, open_all};
+use regraft::store::{Counted, NamedPath, OpenOptions, Store, open_named};
 use regraft::store::{Twins, same_place, twins};
 use regraft::tensor::Header;
 use serde::Serialize;
@@ -21,6 +22,7 @@ use super::conversion::named_rules;
 use super::lines::{Gathered, Line};
 use super::related::SourceKeys;
 use super::size::Size;
+use super::source::named_path;
 use super::summary::counted;
 use super::{Exit, Result};
 
@@ -40,9 +42,10 @@ Examples:
   regraft ties t5.json --config config.json           a manifest, without bytes
   regraft ties t5-small/ --json")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint, and
+    /// `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     /// Rule files that declare ties: names of built-in ones, or files [default: what config.json
     /// asks for]
@@ -70,10 +73,9 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let named = named_rules(&arguments.rules, arguments.allow_outside)?;
     let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
-    let checkpoint = open_all(&arguments.sources, &options)?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
-        None => config_beside(&checkpoint)?,
+        None => config_of(&arguments.sources)?,
     };
     let routes = match named {
         None => [
@@ -85,6 +87,8 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
             Route::named(named, None, None, true)?,
         ],
     };
+    let ranks = routes[0].rank_files(Direction::Forward)?;
+    let checkpoint = open_named(&arguments.sources, ranks, &options)?;
     let reads = checkpoint.has_bytes() && !arguments.no_bytes;
     let source = Counted::new(&checkpoint);
     let facts = Asking { source: &source, config: &config, tied: arguments.tied, reads };

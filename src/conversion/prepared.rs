@@ -3,8 +3,9 @@
 use indexmap::IndexMap;
 
 use super::planned::Planned;
-use super::source::{Source, record_beside};
+use super::source::{Given, Source, record_beside};
 use super::{Asked, Target};
+use crate::check::Direction;
 use crate::check::value::Value;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
@@ -71,7 +72,7 @@ impl Choice {
 }
 
 impl Prepared {
-    pub(super) fn new(source: Source, asked: Asked, choice: Choice) -> Result<Self, Failure> {
+    pub(super) fn new(given: Given, asked: Asked, choice: Choice) -> Result<Self, Failure> {
         let config = asked.config.unwrap_or_default();
         let (from, to, reverse) = (asked.from.as_deref(), asked.to.as_deref(), asked.reverse);
         let layout = if reverse { from } else { to };
@@ -82,6 +83,7 @@ impl Prepared {
             Some(rules) => Route::named(rules, from, to, reverse)?,
             None => by_config(&config, from, to, reverse)?,
         };
+        let source = given.open(route.rank_files(Direction::Forward)?)?;
         let record = match (asked.record, source.checkpoint()) {
             (Some(record), _) => Some(record),
             (None, Some(checkpoint)) => record_beside(checkpoint)?,

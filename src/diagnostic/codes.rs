@@ -183,4 +183,6 @@ codes! {
     LEFT_INTEGERS = 341;
     /// Heads of two sizes in one attention: one of the numbers of heads is wrong.
     HEAD_SIZES = 345;
+    /// Tensors that should be the same in the files of all ranks, and aren't.
+    UNEQUAL = 346;
 }

@@ -22,6 +22,7 @@ mod modules;
 mod node;
 mod pass;
 mod print;
+mod ranks;
 mod record;
 mod run;
 mod sources;
@@ -155,6 +156,7 @@ fn attempt(
     header: &Header,
     options: &PlanOptions<'_>,
 ) -> (Result<Plan, Diagnostics>, Vec<Question>) {
+    let options = &*ranks::with_count(stages, header, options);
     let decision = options.config.tie_policy(options.tied);
     let asked = Asked::default();
     let context = Context::new(header, options, &decision, &asked);

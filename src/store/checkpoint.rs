@@ -29,6 +29,8 @@ pub struct Checkpoint {
     pub(super) indexes: Vec<PathBuf>,
     pub(super) ignored: Vec<PathBuf>,
     pub(super) notes: Vec<String>,
+    /// Whether keys begin with names that their files don't have.
+    is_named: bool,
 }
 
 impl Checkpoint {
@@ -90,6 +92,7 @@ impl Checkpoint {
             indexes: Vec::new(),
             ignored: Vec::new(),
             notes: Vec::new(),
+            is_named: false,
         }
     }
 
@@ -140,7 +143,8 @@ impl Checkpoint {
                     let other = other.map_or("a manifest", String::as_str);
                     return Err(Error::corrupt(format!("the key is in {other} too"))
                         .in_file(&file.path)
-                        .at_key(slot.key().as_str()));
+                        .at_key(slot.key().as_str())
+                        .hint(EQUAL_KEYS));
                 }
             }
         }
@@ -163,6 +167,16 @@ impl Checkpoint {
                 }
             }
         }
+    }
+
+    /// The same with a name before each key.
+    pub(super) fn under(self, name: &str) -> Self {
+        Self { header: self.header.under(name), is_named: true, ..self }
+    }
+
+    /// Whether its keys are those of its files, and none has a name before it.
+    pub(crate) fn has_keys_of_files(&self) -> bool {
+        !self.is_named
     }
 
     /// Adds all of another checkpoint.
@@ -191,7 +205,7 @@ impl Checkpoint {
                     );
                     let error = Error::corrupt(format!("the key is in {earlier} too"))
                         .at_key(slot.key().as_str());
-                    return Err(error.in_file(file.unwrap_or(other.directory)));
+                    return Err(error.in_file(file.unwrap_or(other.directory)).hint(EQUAL_KEYS));
                 }
             }
         }
@@ -208,6 +222,7 @@ impl Checkpoint {
                 self.files.iter().map(|file| file.path.display().to_string()).collect();
         }
         self.has_bytes &= other.has_bytes;
+        self.is_named |= other.is_named;
         self.indexes.extend(other.indexes);
         self.ignored.extend(other.ignored);
         self.notes.extend(other.notes);
@@ -234,6 +249,9 @@ impl Checkpoint {
         })
     }
 }
+
+/// What to do about a key that is in two files.
+const EQUAL_KEYS: &str = "files of ranks, which hold equal keys, are told apart by a name before each: rank0=FILE rank1=FILE; or by a `shards` statement of the rules";
 
 fn number(count: usize) -> Result<u32> {
     u32::try_from(count).map_err(|_| too_many())

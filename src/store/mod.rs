@@ -24,6 +24,8 @@ mod json;
 mod manifest;
 mod memory;
 #[cfg(feature = "files")]
+mod named;
+#[cfg(feature = "files")]
 mod numbered;
 #[cfg(feature = "files")]
 mod open;
@@ -46,6 +48,10 @@ pub use counted::Counted;
 pub use files::{Extent, Files};
 pub use identity::Identity;
 pub use memory::StateDict;
+#[cfg(feature = "files")]
+pub use named::{NamedPath, open_named};
+#[cfg(feature = "files")]
+pub(crate) use open::directory_of;
 #[cfg(feature = "files")]
 pub use open::{OpenOptions, open, open_all};
 #[cfg(feature = "files")]

@@ -99,6 +99,26 @@ impl Header {
         })
     }
 
+    /// The same with a name before each key. What else names keys goes along.
+    #[must_use]
+    pub fn under(mut self, name: &str) -> Self {
+        let renamed = |key: &str| Key::from(format!("{name}.{key}"));
+        let aliases: Vec<(String, Key)> =
+            self.aliases().map(|(alias, kept)| (alias.to_owned(), kept.clone())).collect();
+        for (alias, kept) in aliases {
+            self.metadata.remove(&alias);
+            self.metadata.insert(renamed(&alias).to_string(), renamed(&kept).to_string());
+        }
+        self.tensors =
+            self.tensors.into_iter().map(|(key, entry)| (renamed(&key), entry)).collect();
+        for remark in &mut self.remarks {
+            if let Remark::Unlisted { keys, .. } = remark {
+                keys.iter_mut().for_each(|key| *key = renamed(key));
+            }
+        }
+        self
+    }
+
     /// A header without places, from dtypes and shapes.
     pub fn from_infos(infos: impl IntoIterator<Item = (Key, TensorInfo)>) -> Self {
         let tensors =

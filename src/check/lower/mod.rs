@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use crate::check::circle::circles;
 use crate::check::op::{self};
-use crate::check::rules::{Example, Identity, Rule, Rules, Step, StepKind};
+use crate::check::rules::{Example, Identity, Rule, Rules, Shards, Step, StepKind};
 use crate::check::sight::Sight;
 use crate::check::value::Scope;
 use crate::check::{proof, resolve_alone};
@@ -17,8 +17,8 @@ use crate::diagnostic::codes::{
     BAD_PATTERN, DUPLICATE, INCLUDE_CYCLE, LIMIT, OUTSIDE, UNKNOWN_RULES,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, Span, did_you_mean};
-use crate::key::Slot;
-use crate::syntax::ast::{self, StatementKind};
+use crate::key::{RankFiles, Slot};
+use crate::syntax::ast::{self, Expr, StatementKind};
 use crate::syntax::{parse, print_statement_line};
 
 /// Finds the text of a rule file that another one uses.
@@ -93,6 +93,7 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
         name: source.name.clone(),
         layouts: None,
         models: Vec::new(),
+        shards: None,
         scopes: Vec::new(),
         steps: Vec::new(),
         examples: Vec::new(),
@@ -215,6 +216,18 @@ impl Checker<'_> {
                         rules.layouts = Some((left.text.clone(), right.text.clone()));
                     }
                 }
+                StatementKind::Shards { capture, range, files } => {
+                    let shards = self.shards(scope, capture, range.as_ref(), files, statement.span);
+                    let Some(shards) = self.report(shards) else { continue };
+                    if let Some(first) = rules.shards.replace(shards) {
+                        let place = self.scopes[scope].place(statement.span);
+                        self.findings.push(
+                            Diagnostic::error(DUPLICATE, "a file has one `shards` statement")
+                                .at(place, "the second")
+                                .label(first.place, "the first"),
+                        );
+                    }
+                }
                 StatementKind::Models(models) => {
                     rules.models.extend(models.iter().map(|model| model.text.clone()))
                 }
@@ -233,6 +246,7 @@ impl Checker<'_> {
                 statement.kind,
                 StatementKind::Ruleset { .. }
                     | StatementKind::Models(_)
+                    | StatementKind::Shards { .. }
                     | StatementKind::Let { .. }
             ) {
                 self.findings.push(
@@ -252,6 +266,7 @@ impl Checker<'_> {
         let kind = match &statement.kind {
             StatementKind::Ruleset { .. }
             | StatementKind::Models(_)
+            | StatementKind::Shards { .. }
             | StatementKind::Let { .. }
             | StatementKind::Trust(_)
             | StatementKind::Example { .. } => return,
@@ -324,6 +339,29 @@ impl Checker<'_> {
             let text = print_statement_line(&statement.kind);
             steps.push(Step { id, scope, kind, place, text });
         }
+    }
+
+    /// `shards`: a name that files can have, and a range that can be worked out.
+    fn shards(
+        &mut self,
+        scope: usize,
+        capture: &ast::Ident,
+        range: Option<&(Expr, Expr)>,
+        files: &ast::StringLit,
+        span: Span,
+    ) -> Result<Shards, Box<Diagnostic>> {
+        for bound in range.iter().flat_map(|(start, end)| [start, end]) {
+            self.check_names(scope, bound, Sight::Nothing);
+        }
+        let scope = &self.scopes[scope];
+        let files = RankFiles::parse(&files.text, &capture.text).map_err(|hint| {
+            Box::new(
+                Diagnostic::error(BAD_PATTERN, "this can't be the name of a rank's file")
+                    .at(scope.place(files.span), "here")
+                    .hint(hint),
+            )
+        })?;
+        Ok(Shards { files, range: range.cloned(), place: scope.place(span) })
     }
 
     fn strip(
