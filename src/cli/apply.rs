@@ -51,9 +51,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "HOW", default_value = "alias", help_heading = "Output")]
     ties: TiesArgument,
 
-    /// Most bytes of tensors in one file
-    #[arg(long, value_name = "SIZE", default_value = "5GB", help_heading = "Output")]
-    max_shard_size: Size,
+    /// Most bytes of tensors in one file [default: 5GB]; the files of ranks are not parted
+    #[arg(long, value_name = "SIZE", help_heading = "Output")]
+    max_shard_size: Option<Size>,
 
     /// Replace an output that is there; in place, change linked and read-only files too
     #[arg(long, help_heading = "Output")]
@@ -123,6 +123,10 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     console.findings(&prepared.findings);
     console.findings(&planned.plan.findings);
     let exit = Exit::findings(has_findings(&planned.plan.findings));
+    if let (Some(files), Some(_)) = (planned.rank_files(), arguments.max_shard_size) {
+        let why = format!("each rank's file is one ({files}), so --max-shard-size can't part it");
+        return Err(Failure::Usage(why));
+    }
     if arguments.dry_run {
         dry_run(arguments, &planned, prepared.has_bytes(), console)?;
         return Ok(exit);
@@ -161,7 +165,7 @@ fn dry_run(
 ) -> Result<()> {
     let output = arguments.output.as_deref().and_then(Path::extension);
     let options = WriteOptions {
-        max_shard_size: Some(arguments.max_shard_size.0),
+        max_shard_size: Some(arguments.max_shard_size.unwrap_or(Size::SHARD).0),
         single: output.is_some_and(|extension| extension == "safetensors"),
         ties: arguments.ties.ties(),
         ..WriteOptions::default()
@@ -218,7 +222,7 @@ fn write_files(
     let display = progress::Display::new(arguments.progress, console);
     let progress = |progress: Progress| display.update(progress);
     let mut options = Output::new(WriteOptions {
-        max_shard_size: Some(arguments.max_shard_size.0),
+        max_shard_size: Some(arguments.max_shard_size.unwrap_or(Size::SHARD).0),
         ties: arguments.ties.ties(),
         force: arguments.force,
         memory: arguments.memory.0,
@@ -267,7 +271,7 @@ fn describe(arguments: &Arguments, planned: &Planned, report: &Report, seconds: 
     }
     let compared = match planned.bytes_compared {
         0 => String::new(),
-        bytes => format!(" ({} to compare ties)", Size(bytes)),
+        bytes => format!(" ({} to compare)", Size(bytes)),
     };
     let place = match &arguments.output {
         Some(output) => format!("to {}", output.display()),

@@ -9,6 +9,7 @@ use crate::check::Direction;
 use crate::check::value::Value;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::key::RankFiles;
 use crate::library::{self, Failure, HUB, MODEL, Route};
 use crate::plan::{Answer, Answers, Plan, PlanOptions, Question, Record, plan, plan_asking};
 use crate::store::{Checkpoint, Counted, Store, differing_bytes};
@@ -33,6 +34,8 @@ pub struct Prepared {
     /// What the check of named rules had to remark.
     pub findings: Vec<Diagnostic>,
     pub(super) source: Source,
+    /// How files are called, if each rank gets one.
+    rank_files: Option<RankFiles>,
     /// What the conversion that made the checkpoint did.
     record: Option<Record>,
     /// The layout that was asked for, where the config chooses the rules.
@@ -84,6 +87,7 @@ impl Prepared {
             None => by_config(&config, from, to, reverse)?,
         };
         let source = given.open(route.rank_files(Direction::Forward)?)?;
+        let rank_files = route.rank_files(Direction::Reverse)?.cloned();
         let record = match (asked.record, source.checkpoint()) {
             (Some(record), _) => Some(record),
             (None, Some(checkpoint)) => record_beside(checkpoint)?,
@@ -98,6 +102,7 @@ impl Prepared {
             target: asked.target,
             findings,
             source,
+            rank_files,
             record,
             asked: layout,
             not_strict: asked.not_strict,
@@ -192,6 +197,7 @@ impl Prepared {
             compared,
             bytes_compared: 0,
             rank: self.target.as_ref().and_then(Target::rank),
+            rank_files: self.rank_files.clone(),
             parameters,
             source: self.source.clone(),
         }

@@ -286,7 +286,7 @@ pub(super) fn metadata(path: &Path) -> Result<std::fs::Metadata> {
 }
 
 /// The directory of a checkpoint: where config and tokenizer lie.
-pub fn directory_of(path: &Path) -> PathBuf {
+pub(crate) fn directory_of(path: &Path) -> PathBuf {
     if path.is_dir() { path.to_owned() } else { parent(path) }
 }
 
