@@ -46,8 +46,17 @@ pub struct Shards {
     pub files: RankFiles,
     /// The ranks that there are.
     pub range: Option<(Expr, Expr)>,
+    /// Which of [`Rules::scopes`] its names are in.
+    pub(super) scope: usize,
     /// Where it is written.
     pub place: Place,
+}
+
+impl Shards {
+    /// Where the names of its range are looked up.
+    pub fn scope<'r>(&self, rules: &'r Rules) -> Option<&'r Scope> {
+        rules.scopes.get(self.scope)
+    }
 }
 
 /// Which way rules are read.

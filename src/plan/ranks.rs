@@ -39,7 +39,7 @@ pub(super) fn with_count<'o, 'p>(
     let mut options = Cow::Borrowed(options);
     for (rules, shards) in readers(stages) {
         let Some((_, end)) = &shards.range else { continue };
-        let (ExprKind::Name(name), Some(scope)) = (&end.kind, rules.scopes.first()) else {
+        let (ExprKind::Name(name), Some(scope)) = (&end.kind, shards.scope(rules)) else {
             continue;
         };
         let is_open = scope.lets.get(name).is_some_and(|(value, _)| value.is_none());
@@ -57,7 +57,7 @@ pub(super) fn with_count<'o, 'p>(
 pub(super) fn check_ranks(context: &Context<'_>, draft: &mut Draft, stages: &[Stage<'_>]) {
     for (rules, shards) in readers(stages) {
         let there = there(context.header);
-        let (Some(last), Some(scope)) = (there.last(), rules.scopes.first()) else { continue };
+        let (Some(last), Some(scope)) = (there.last(), shards.scope(rules)) else { continue };
         let expected = with_environment(context, draft, |environment| {
             let Some((start, end)) = &shards.range else { return Ok(0..last.saturating_add(1)) };
             let bound =

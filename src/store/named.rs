@@ -1,16 +1,17 @@
 //! Files that are told apart by a name before their keys: named by who gives them, or numbered as
 //! the files of ranks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
 use super::numbered;
-use super::open::{OpenOptions, metadata, open_one};
+use super::open::{OpenOptions, metadata, open_one, parent};
 use super::sharded::check_inside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{RankFiles, natural_order};
+use crate::tensor::Remark;
 
 /// A path of a checkpoint, and the name that stands before its keys.
 ///
@@ -93,6 +94,10 @@ pub fn open_named(
             None => opened = Some(one),
         }
     }
+    let left = match ranks {
+        Some(ranks) => left_beside(sources, ranks),
+        None => Vec::new(),
+    };
     let mut checkpoint =
         opened.ok_or_else(|| Error::new(ErrorKind::Unsupported, "no checkpoint is given"))?;
     // Of a directory, what is not there is missing; files that are named are those that are meant.
@@ -102,7 +107,30 @@ pub fn open_named(
     {
         checkpoint.header.remarks.extend(numbered::part(&checkpoint.header.files));
     }
+    checkpoint.header.remarks.extend(left);
     Ok(checkpoint)
+}
+
+/// What of the files of ranks lies beside those that are given by name, and isn't given.
+fn left_beside(sources: &[NamedPath], ranks: &RankFiles) -> Vec<Remark> {
+    let mut given: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
+    for source in sources.iter().filter(|source| source.name.is_none() && source.path.is_file()) {
+        let name = source.path.file_name().and_then(OsStr::to_str);
+        if let Some(name) = name.filter(|name| ranks.rank(name).is_some()) {
+            given.entry(parent(&source.path)).or_default().insert(name.to_owned());
+        }
+    }
+    let mut left = Vec::new();
+    for (directory, given) in given {
+        // Who gives files by name has chosen among those of one number.
+        let Ok((there, _)) = files_of(&directory, ranks) else { continue };
+        let others: Vec<String> =
+            there.into_values().filter(|name| !given.contains(name)).collect();
+        if let (Some(file), false) = (given.into_iter().next(), others.is_empty()) {
+            left.push(Remark::Ranks { file, others });
+        }
+    }
+    left
 }
 
 /// Opens a file of a rank, or those of a directory; anything else as it is.

@@ -73,6 +73,13 @@ pub enum Remark {
         /// How many there should be.
         of: u64,
     },
+    /// Files of ranks were given by name, and more of them lie beside.
+    Ranks {
+        /// One that was given.
+        file: String,
+        /// Those that weren't.
+        others: Vec<String>,
+    },
     /// A file beside the shards holds keys that their index doesn't list.
     Unlisted {
         /// The file.

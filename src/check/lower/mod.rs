@@ -2,6 +2,7 @@
 
 mod rule;
 mod select;
+mod shards;
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use crate::diagnostic::codes::{
     BAD_PATTERN, DUPLICATE, INCLUDE_CYCLE, LIMIT, OUTSIDE, UNKNOWN_RULES,
 };
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, Span, did_you_mean};
-use crate::key::{RankFiles, Slot};
-use crate::syntax::ast::{self, Expr, StatementKind};
+use crate::key::Slot;
+use crate::syntax::ast::{self, StatementKind};
 use crate::syntax::{parse, print_statement_line};
 
 /// Finds the text of a rule file that another one uses.
@@ -88,6 +89,8 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
         findings: Vec::new(),
         files: 0,
         effort: proof::Effort::of_check(),
+        shards: None,
+        apart: 0,
     };
     let mut rules = Rules {
         name: source.name.clone(),
@@ -103,6 +106,7 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
     };
     rules.steps = checker.file(source, Vec::new(), Some(&mut rules));
     rules.scopes = std::mem::take(&mut checker.scopes);
+    rules.shards = checker.shards.take().map(|(shards, _)| shards);
     checker.findings.extend(circles(&rules));
     if checker.findings.iter().any(Diagnostic::is_error) {
         return Err(Diagnostics(checker.findings));
@@ -120,6 +124,11 @@ struct Checker<'a> {
     files: usize,
     /// What the proofs of all statements may still cost.
     effort: proof::Effort,
+    /// How files are told apart, as the outermost file says that says it, and how deep that is.
+    shards: Option<(Shards, usize)>,
+    /// Whether what is read here is not the left layout as a whole: within a `when`, or a file that
+    /// is used `reversed`.
+    apart: usize,
 }
 
 impl Checker<'_> {
@@ -148,6 +157,7 @@ impl Checker<'_> {
             built_in,
         });
         self.lets(scope, &parsed.file.statements);
+        self.shards_of(scope, &parsed.file.statements);
         if let Some(rules) = rules.as_deref_mut() {
             self.front_matter(scope, &parsed.file.statements, rules);
         }
@@ -216,18 +226,6 @@ impl Checker<'_> {
                         rules.layouts = Some((left.text.clone(), right.text.clone()));
                     }
                 }
-                StatementKind::Shards { capture, range, files } => {
-                    let shards = self.shards(scope, capture, range.as_ref(), files, statement.span);
-                    let Some(shards) = self.report(shards) else { continue };
-                    if let Some(first) = rules.shards.replace(shards) {
-                        let place = self.scopes[scope].place(statement.span);
-                        self.findings.push(
-                            Diagnostic::error(DUPLICATE, "a file has one `shards` statement")
-                                .at(place, "the second")
-                                .label(first.place, "the first"),
-                        );
-                    }
-                }
                 StatementKind::Models(models) => {
                     rules.models.extend(models.iter().map(|model| model.text.clone()))
                 }
@@ -271,7 +269,9 @@ impl Checker<'_> {
             | StatementKind::Trust(_)
             | StatementKind::Example { .. } => return,
             StatementKind::Use { path, is_file, reversed, under } => {
+                self.apart += usize::from(*reversed);
                 let used = self.include(scope, path, *is_file, under.as_ref());
+                self.apart -= usize::from(*reversed);
                 if !*reversed {
                     steps.extend(used);
                     return;
@@ -281,8 +281,10 @@ impl Checker<'_> {
             StatementKind::When { condition, then, otherwise, .. } => {
                 self.check_names(scope, condition, Sight::Nothing);
                 self.check_exists(scope, condition, &[]);
+                self.apart += 1;
                 let (then, otherwise) =
                     (self.statements(scope, then), self.statements(scope, otherwise));
+                self.apart -= 1;
                 Some(StepKind::When { condition: condition.clone(), then, otherwise })
             }
             StatementKind::Rename(group) | StatementKind::Map(group) => {
@@ -339,29 +341,6 @@ impl Checker<'_> {
             let text = print_statement_line(&statement.kind);
             steps.push(Step { id, scope, kind, place, text });
         }
-    }
-
-    /// `shards`: a name that files can have, and a range that can be worked out.
-    fn shards(
-        &mut self,
-        scope: usize,
-        capture: &ast::Ident,
-        range: Option<&(Expr, Expr)>,
-        files: &ast::StringLit,
-        span: Span,
-    ) -> Result<Shards, Box<Diagnostic>> {
-        for bound in range.iter().flat_map(|(start, end)| [start, end]) {
-            self.check_names(scope, bound, Sight::Nothing);
-        }
-        let scope = &self.scopes[scope];
-        let files = RankFiles::parse(&files.text, &capture.text).map_err(|hint| {
-            Box::new(
-                Diagnostic::error(BAD_PATTERN, "this can't be the name of a rank's file")
-                    .at(scope.place(files.span), "here")
-                    .hint(hint),
-            )
-        })?;
-        Ok(Shards { files, range: range.cloned(), place: scope.place(span) })
     }
 
     fn strip(
