@@ -80,8 +80,9 @@ fn of_files(
         )),
         Remark::Ranks { file, others } => {
             let count = counted(others.len(), "more file");
+            let are = if others.len() == 1 { "is" } else { "are" };
             let message = format!(
-                "{file} holds a part of the tensors, and {count} of ranks beside it are not given: {}",
+                "{file} holds a part of the tensors, and {count} of ranks beside it {are} not given: {}",
                 some(others)
             );
             let finding = Diagnostic::warning(MISSING_FILE, message);
