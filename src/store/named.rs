@@ -57,11 +57,20 @@ impl NamedPath {
             let what = format!("`{name}=` names no file");
             return Err(Error::new(ErrorKind::Unsupported, what).hint("write NAME=FILE"));
         }
-        if name.split('.').any(str::is_empty) {
-            let what = format!("{name:?} can't stand before a key: a name has segments of a key");
-            return Err(Error::new(ErrorKind::Unsupported, what).hint("write NAME=FILE"));
+        let named = Self { name: Some(name.to_owned()), path: file.into() };
+        named.checked().map(|()| named)
+    }
+
+    /// Whether the name can stand before a key.
+    fn checked(&self) -> Result<()> {
+        match &self.name {
+            Some(name) if name.split('.').any(str::is_empty) => {
+                let what =
+                    format!("{name:?} can't stand before a key: a name has segments of a key");
+                Err(Error::new(ErrorKind::Unsupported, what).hint("write NAME=FILE"))
+            }
+            _ => Ok(()),
         }
-        Ok(Self { name: Some(name.to_owned()), path: file.into() })
     }
 }
 
@@ -69,12 +78,14 @@ impl NamedPath {
 /// how the files of ranks are called, keys of such files with the rank's number.
 ///
 /// # Errors
-/// As [`open_all`](super::open_all); and if a name or a rank is given twice.
+/// As [`open_all`](super::open_all); and if a name or a rank is given twice, or a name isn't made of
+/// segments.
 pub fn open_named(
     sources: &[NamedPath],
     ranks: Option<&RankFiles>,
     options: &OpenOptions,
 ) -> Result<Checkpoint> {
+    sources.iter().try_for_each(NamedPath::checked)?;
     let mut names: Vec<&str> = sources.iter().filter_map(|one| one.name.as_deref()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {

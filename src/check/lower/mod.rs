@@ -269,9 +269,8 @@ impl Checker<'_> {
             | StatementKind::Trust(_)
             | StatementKind::Example { .. } => return,
             StatementKind::Use { path, is_file, reversed, under } => {
-                self.apart += usize::from(*reversed);
-                let used = self.include(scope, path, *is_file, under.as_ref());
-                self.apart -= usize::from(*reversed);
+                let used =
+                    self.apart(*reversed, |it| it.include(scope, path, *is_file, under.as_ref()));
                 if !*reversed {
                     steps.extend(used);
                     return;
@@ -281,10 +280,9 @@ impl Checker<'_> {
             StatementKind::When { condition, then, otherwise, .. } => {
                 self.check_names(scope, condition, Sight::Nothing);
                 self.check_exists(scope, condition, &[]);
-                self.apart += 1;
-                let (then, otherwise) =
-                    (self.statements(scope, then), self.statements(scope, otherwise));
-                self.apart -= 1;
+                let (then, otherwise) = self.apart(true, |it| {
+                    (it.statements(scope, then), it.statements(scope, otherwise))
+                });
                 Some(StepKind::When { condition: condition.clone(), then, otherwise })
             }
             StatementKind::Rename(group) | StatementKind::Map(group) => {

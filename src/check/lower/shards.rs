@@ -36,6 +36,14 @@ impl Checker<'_> {
         }
     }
 
+    /// Reads what is not the left layout as a whole, if it `is` so.
+    pub(super) fn apart<T>(&mut self, is: bool, read: impl FnOnce(&mut Self) -> T) -> T {
+        self.apart += usize::from(is);
+        let found = read(self);
+        self.apart -= usize::from(is);
+        found
+    }
+
     fn two_shards(&mut self, second: Span, scope: usize, first: &Shards) {
         let finding = Diagnostic::error(DUPLICATE, "rules have one `shards` statement");
         let place = self.scopes[scope].place(second);
