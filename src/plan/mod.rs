@@ -38,6 +38,7 @@ pub use consistent::Inconsistent;
 pub use cover::Report;
 pub use exists::Layout;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+pub use ranks::count_ranks;
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use sources::implausible;
 pub use tied::{TieFact, TieOutcome};

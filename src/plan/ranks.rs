@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use indexmap::IndexMap;
+
 use crate::check::value::Value;
 use crate::check::{Direction, Rules, Shards};
 use crate::diagnostic::Diagnostic;
@@ -29,24 +31,34 @@ fn there(header: &Header) -> BTreeSet<u64> {
     header.tensors.keys().filter_map(|key| Some(rank_of(key)?.0)).collect()
 }
 
-/// Options with the number of ranks, where a range of `shards` ends with a parameter that has no
-/// value: the files that are there say it.
+/// The parameters to which the files of ranks give a value, how many there are: those without a
+/// value of their own with which a range of `shards` ends.
+pub fn count_ranks(stages: &[Stage<'_>], header: &Header) -> IndexMap<String, Value> {
+    let open = readers(stages).filter_map(|(rules, shards)| {
+        let (_, end) = shards.range.as_ref()?;
+        let ExprKind::Name(name) = &end.kind else { return None };
+        let (value, _) = shards.scope(rules)?.lets.get(name)?;
+        value.is_none().then_some(name)
+    });
+    let open: Vec<&String> = open.collect();
+    if open.is_empty() {
+        return IndexMap::new();
+    }
+    let count = there(header).last().map_or(0, |last| last.saturating_add(1));
+    let count = Value::Int(i64::try_from(count).unwrap_or(i64::MAX));
+    open.into_iter().map(|name| (name.clone(), count.clone())).collect()
+}
+
+/// Options with these parameters, where they have no value.
 pub(super) fn with_count<'o, 'p>(
     stages: &[Stage<'_>],
     header: &Header,
     options: &'o PlanOptions<'p>,
 ) -> Cow<'o, PlanOptions<'p>> {
     let mut options = Cow::Borrowed(options);
-    for (rules, shards) in readers(stages) {
-        let Some((_, end)) = &shards.range else { continue };
-        let (ExprKind::Name(name), Some(scope)) = (&end.kind, shards.scope(rules)) else {
-            continue;
-        };
-        let is_open = scope.lets.get(name).is_some_and(|(value, _)| value.is_none());
-        if is_open && !options.parameters.contains_key(name) {
-            let count = there(header).last().map_or(0, |last| last.saturating_add(1));
-            let count = Value::Int(i64::try_from(count).unwrap_or(i64::MAX));
-            options.to_mut().parameters.insert(name.clone(), count);
+    for (name, count) in count_ranks(stages, header) {
+        if !options.parameters.contains_key(&name) {
+            options.to_mut().parameters.insert(name, count);
         }
     }
     options

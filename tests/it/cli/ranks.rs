@@ -252,6 +252,15 @@ fn what_should_be_the_same_in_all_ranks_and_is_not_stops_the_work() {
 }
 
 #[test]
+fn what_ranks_hold_alike_is_no_disagreement() {
+    let sandbox = llama(8, false, 2);
+    let ran = sandbox.run(&["ties", "ranks", "--rules", "meta_llama"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    assert!(ran.out.contains("0.norm.weight = 1.norm.weight"), "{}", ran.out);
+    assert!(ran.out.contains("disagreements: none"), "{}", ran.out);
+}
+
+#[test]
 fn files_of_ranks_make_a_directory_of_whole_files() {
     let sandbox = llama(8, false, 2);
     let back = ["apply", "hub", "--rules", "meta_llama", "--reverse", "--set", "ranks=2"];
