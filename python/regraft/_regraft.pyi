@@ -55,6 +55,7 @@ class Checkpoint:
         paths: Sequence[str | Path],
         strict: bool = True,
         allow_outside: bool = False,
+        root: str | None = None,
         *,
         names: Sequence[str] | None = None,
         rules: Sequence[Rules] | None = None,

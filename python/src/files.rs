@@ -42,20 +42,21 @@ impl Checkpoint {
     /// Opens one or several paths as one checkpoint, with a name before the keys of each that has
     /// one; rules may say how the files of ranks are told apart.
     #[new]
-    #[pyo3(signature = (paths, strict = true, allow_outside = false, *, names = None, rules = None, from_layout = None, to_layout = None, reverse = false))]
+    #[pyo3(signature = (paths, strict = true, allow_outside = false, root = None, *, names = None, rules = None, from_layout = None, to_layout = None, reverse = false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         paths: Vec<PathBuf>,
         strict: bool,
         allow_outside: bool,
+        root: Option<String>,
         names: Option<Vec<String>>,
         rules: Option<Vec<PyRef<'_, Rules>>>,
         from_layout: Option<&str>,
         to_layout: Option<&str>,
         reverse: bool,
     ) -> PyResult<Self> {
-        let options = OpenOptions { strict, allow_outside };
+        let options = OpenOptions { strict, allow_outside, root };
         let ranks = match rules {
             None => None,
             Some(rules) => {

@@ -86,7 +86,7 @@ impl Conversion {
         for path in paths.iter().map(|one| &one.path) {
             path.metadata().map_err(|source| Error::io("cannot open", path, source))?;
         }
-        Ok(Self::new(Given::Paths { paths, options: *options }))
+        Ok(Self::new(Given::Paths { paths, options: options.clone() }))
     }
 
     /// Of a checkpoint that was opened from these paths, whose directories have its side files;

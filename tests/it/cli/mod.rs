@@ -8,3 +8,4 @@ mod ranks;
 mod sandbox;
 mod sources;
 mod ties;
+mod torch;

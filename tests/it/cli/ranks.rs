@@ -241,7 +241,7 @@ fn what_should_be_the_same_in_all_ranks_and_is_not_stops_the_work() {
     assert_eq!(ran.code, 1);
     let message =
         "`1.layers.1.ffn_norm.weight` differs from `0.layers.1.ffn_norm.weight` in 1 byte";
-    assert!(ran.err.contains("RG346") && ran.err.contains(message), "{}", ran.err);
+    assert!(ran.err.contains("RG351") && ran.err.contains(message), "{}", ran.err);
     assert!(!sandbox.path("out").exists());
     // Without a look at bytes it isn't known, and said.
     let ran = sandbox.run(&["plan", "ranks", "--rules", "meta_llama"]);
