@@ -19,8 +19,8 @@ pub use lower::{Includes, NoIncludes, NotIncluded, check};
 pub use number::Calculated;
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
 pub use rules::{
-    Capture, CaptureKind, Direction, Example, Identity, Rule, Rules, Selection, Side, SideItem,
-    Step, Tie, Whole,
+    Capture, CaptureKind, Direction, Example, Identity, Rule, Rules, Selection, Shards, Side,
+    SideItem, Step, Tie, Whole,
 };
 
 use crate::diagnostic::Diagnostic;

@@ -10,7 +10,7 @@ use regraft::config::Config;
 use regraft::conversion::{Choice, Conversion, Planned, Prepared};
 use regraft::execute::Lanes;
 use regraft::library::{self, Library, Route};
-use regraft::store::{Checkpoint, OpenOptions};
+use regraft::store::{Checkpoint, NamedPath, OpenOptions};
 
 use super::console::Console;
 use super::target::TargetArguments;
@@ -56,6 +56,11 @@ pub(super) struct ConversionArguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
 
+    /// Where in a file with dicts in dicts the state dict lies, as `ema.model`; empty for the whole
+    /// file [default: where it usually does]
+    #[arg(long, value_name = "PATH", help_heading = "Facts")]
+    root: Option<String>,
+
     /// Missing and unexpected keys are findings, not a stop
     #[arg(long, help_heading = "Facts")]
     no_strict: bool,
@@ -69,19 +74,20 @@ pub(super) struct ConversionArguments {
 impl ConversionArguments {
     /// How to open the checkpoint.
     pub(super) fn open_options(&self) -> OpenOptions {
-        OpenOptions { strict: !self.no_strict, allow_outside: self.allow_outside }
+        OpenOptions {
+            strict: !self.no_strict,
+            allow_outside: self.allow_outside,
+            root: self.root.clone(),
+        }
     }
 
     /// Reads everything but tensors.
-    pub(super) fn prepare(&self, sources: &[PathBuf], console: Console) -> Result<Prepared> {
+    pub(super) fn prepare(&self, sources: &[NamedPath], console: Console) -> Result<Prepared> {
         let named = named_rules(&self.rules, self.allow_outside)?;
-        let mut conversion = Conversion::open_all(sources, &self.open_options())?
+        let mut conversion = Conversion::open_named(sources.to_vec(), &self.open_options())?
             .reverse(self.reverse)
             .strict(!self.no_strict)
             .allow_lossy(self.allow_lossy);
-        if let Some(checkpoint) = conversion.checkpoint() {
-            tell_of(checkpoint, console);
-        }
         if let Some(path) = &self.config {
             conversion = conversion.config(Config::read(path)?);
         }
@@ -108,7 +114,11 @@ impl ConversionArguments {
             }
             conversion = conversion.set(name, value.clone());
         }
-        Ok(conversion.prepare()?)
+        let prepared = conversion.prepare()?;
+        if let Some(checkpoint) = prepared.checkpoint() {
+            tell_of(checkpoint, console);
+        }
+        Ok(prepared)
     }
 
     /// Prints a plan, and the lanes if its source has bytes.

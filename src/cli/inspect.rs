@@ -3,9 +3,6 @@
 //! Tensors that share bytes can't be in a safetensors file (the format refuses overlaps); those
 //! with equal bytes are found with `--bytes`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
 use regraft::config::Config;
 use regraft::conversion::config_beside;
 use regraft::diagnostic::Diagnostic;
@@ -13,13 +10,15 @@ use regraft::diagnostic::plain::one_line;
 use regraft::key::{Key, natural_order};
 use regraft::plan::implausible;
 use regraft::store::twins;
-use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
+use regraft::store::{Checkpoint, NamedPath, OpenOptions, Store, open_named};
 use regraft::tensor::{Header, TensorInfo};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 use super::console::{Console, has_findings};
 use super::lines::Gathered;
 use super::size::Size;
+use super::source::named_path;
 use super::summary::counted;
 use super::{Exit, Result};
 
@@ -30,9 +29,10 @@ use super::{Exit, Result};
   regraft inspect model.safetensors --bytes      which tensors are equal byte for byte
   regraft inspect model.safetensors --json")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint, and
+    /// `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     /// Read the tensors, and list those that are equal byte for byte
     #[arg(long)]
@@ -42,14 +42,22 @@ pub(super) struct Arguments {
     #[arg(long)]
     all: bool,
 
+    /// Where in a file with dicts in dicts the state dict lies; empty for the whole file
+    #[arg(long, value_name = "PATH")]
+    root: Option<String>,
+
     /// Follow symbolic links out of the checkpoint's directory
     #[arg(long)]
     allow_outside: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
-    let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
-    let checkpoint = open_all(&arguments.sources, &options)?;
+    let options = OpenOptions {
+        strict: false,
+        allow_outside: arguments.allow_outside,
+        root: arguments.root.clone(),
+    };
+    let checkpoint = open_named(&arguments.sources, None, &options)?;
     // A config that can't be read is for those to say who need it.
     let config = config_beside(&checkpoint).unwrap_or_else(|_| Config::empty());
     let findings = implausible(checkpoint.header(), &config, None, false);

@@ -2,6 +2,7 @@
 
 mod number;
 mod pattern;
+mod ranks;
 mod set;
 
 use std::borrow::Borrow;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use number::{Arithmetic, Calculation, Number, Sum, Term};
 pub use pattern::{Atom, Binding, Bindings, Numbers, Part, Pattern, Reach, Segments, Slot};
+pub use ranks::{RankFiles, rank_of};
 pub use set::PatternSet;
 
 #[cfg(test)]

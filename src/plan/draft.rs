@@ -76,6 +76,8 @@ pub(super) struct Draft {
     /// The keys that there were before the statements of a file that says something of itself as a
     /// whole.
     pub(super) before: HashMap<Identity, Before>,
+    /// Tensors that can't be read and that no statement dropped, and what each is.
+    pub(super) unreadable: Vec<(Key, String)>,
     /// Wrappers that stay because a few keys lack them.
     pub(super) strays: Vec<Stray>,
 }

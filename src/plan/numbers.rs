@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::check::op::{Arity, Op, OpUse};
+use crate::check::op::{Arity, Op, OpKind, OpUse};
 use crate::check::value::{Captures, Environment, LENGTHS, Scope, Value, names};
 use crate::check::{Capture, Rule};
 use crate::diagnostic::codes::{BAD_VALUE, NOT_INVERTIBLE};
@@ -63,6 +63,11 @@ impl<'a> BoundOp<'a> {
         };
         let two_way = rule.arrow == Arrow::TwoWay;
         Ok(Self { op, known, asks_lengths, two_way, place: &used.place })
+    }
+
+    /// Which op it is.
+    pub(super) fn kind(&self) -> OpKind {
+        self.op.kind
     }
 
     /// How many tensors it takes and gives.

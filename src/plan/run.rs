@@ -6,8 +6,9 @@ use crate::plan::base::{Base, meet_base, restore_base, try_base};
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
 use crate::plan::load::{check_parameters, check_tie_flag, load, load_aliases};
+use crate::plan::ranks::check_ranks;
 use crate::plan::verdict::run_stage;
-use crate::plan::{Stage, pass};
+use crate::plan::{Stage, pass, sources};
 
 /// A draft of the checkpoint's own keys, before the first rule.
 ///
@@ -18,11 +19,13 @@ pub(super) fn begin(
     remarks: &[Diagnostic],
     base: Option<Base>,
 ) -> Draft {
-    let mut draft = Draft { base, ..Draft::default() };
+    let unreadable = sources::unreadable(context.header);
+    let mut draft = Draft { base, unreadable, ..Draft::default() };
     load(context, &mut draft);
     load_aliases(context, &mut draft);
     draft.findings.extend_from_slice(remarks);
     check_parameters(context, &mut draft, stages);
+    check_ranks(context, &mut draft, stages);
     check_tie_flag(context, &mut draft);
     draft
 }

@@ -7,15 +7,18 @@
 use crate::error::{Error, Result};
 use crate::tensor::{Header, Storage, TensorView};
 
+mod archive;
 mod boxes;
 #[cfg(feature = "files")]
 mod checkpoint;
 mod compare;
+mod contents;
 mod counted;
 #[cfg(feature = "files")]
-mod distributed;
+mod dcp;
 #[cfg(feature = "files")]
 mod files;
+mod format;
 mod identity;
 #[cfg(feature = "files")]
 mod journal;
@@ -24,9 +27,14 @@ mod json;
 mod manifest;
 mod memory;
 #[cfg(feature = "files")]
+mod named;
+#[cfg(feature = "files")]
 mod numbered;
+mod numpy;
 #[cfg(feature = "files")]
 mod open;
+#[cfg(feature = "files")]
+mod pickled;
 mod read;
 mod safetensors;
 #[cfg(feature = "files")]
@@ -35,8 +43,11 @@ mod sharded;
 mod side;
 pub mod torch;
 #[cfg(feature = "files")]
+mod unpacked;
+#[cfg(feature = "files")]
 mod variants;
 
+pub use archive::{ReadAt, Window};
 pub use boxes::{Blob, Boxes, StoredBox};
 #[cfg(feature = "files")]
 pub use checkpoint::Checkpoint;
@@ -44,8 +55,13 @@ pub use compare::{Equality, Twins, differing_bytes, same_place, tensors_equal, t
 pub use counted::Counted;
 #[cfg(feature = "files")]
 pub use files::{Extent, Files};
+pub use format::Format;
 pub use identity::Identity;
 pub use memory::StateDict;
+#[cfg(feature = "files")]
+pub use named::{NamedPath, open_named};
+#[cfg(feature = "files")]
+pub(crate) use open::directory_of;
 #[cfg(feature = "files")]
 pub use open::{OpenOptions, open, open_all};
 #[cfg(feature = "files")]

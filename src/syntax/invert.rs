@@ -116,6 +116,7 @@ fn kind(
         | StatementKind::Strip { .. }
         | StatementKind::Expect { .. } => kind.clone(),
         StatementKind::Separator(_) => return Err(SEPARATOR),
+        StatementKind::Shards { .. } => return Err(SHARDS),
         StatementKind::Use { path, is_file, reversed, under } => StatementKind::Use {
             path: path.clone(),
             is_file: *is_file,
@@ -162,6 +163,8 @@ fn kind(
 }
 
 const SEPARATOR: &str = "it says how keys of the left layout are split, and the inverse's left layout is another one: read the file itself backwards, with --reverse";
+
+const SHARDS: &str = "it says how the files of the left layout are named, and the inverse's left layout is another one: read the file itself backwards, with --reverse";
 
 const ASKS_LAYOUT: &str =
     "`exists` is a fact about the left layout, which the inverse doesn't start from";

@@ -34,7 +34,8 @@ pub struct Location {
 pub struct Entry {
     /// dtype and shape.
     pub info: TensorInfo,
-    /// Where its bytes lie; `None` in a manifest, which has no bytes, and for tensors in memory.
+    /// Where its bytes lie, if they are one run of a file as they are. `None` in a manifest, which
+    /// has no bytes, for tensors in memory, and for those that lie in parts or with strides.
     pub location: Option<Location>,
 }
 
@@ -48,6 +49,10 @@ pub struct Header {
     pub files: Vec<String>,
     /// `__metadata__` of the files, merged; where files disagree, the first file's value stands.
     pub metadata: BTreeMap<String, String>,
+    /// Keys that lie in one place: one tensor, under several names. The first of them stands for
+    /// all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<Vec<Key>>,
     /// What is odd about the files; whether it matters, a plan says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<Remark>,
@@ -73,12 +78,56 @@ pub enum Remark {
         /// How many there should be.
         of: u64,
     },
+    /// Files of ranks were given by name, and more of them lie beside.
+    Ranks {
+        /// One that was given.
+        file: String,
+        /// Those that weren't.
+        others: Vec<String>,
+    },
     /// A file beside the shards holds keys that their index doesn't list.
     Unlisted {
         /// The file.
         file: String,
         /// The keys that only it has.
         keys: Vec<Key>,
+    },
+    /// An index says another total size than the tensors have.
+    Total {
+        /// What it says, and what they have.
+        what: String,
+    },
+    /// A file has dicts in dicts, and the state dict was found in one of them.
+    Root {
+        /// The file.
+        file: String,
+        /// The path of the dict that was taken.
+        root: String,
+        /// Other dicts with tensors, by their paths.
+        others: Vec<String>,
+    },
+    /// A file has more than the state dict that was taken of it.
+    LeftOut {
+        /// The file.
+        file: String,
+        /// What has tensors: its path, and how many.
+        trees: Vec<(String, u64)>,
+        /// Paths of what is no tensor.
+        plain: Vec<String>,
+    },
+    /// A state dict has values of classes that nobody knows here.
+    Foreign {
+        /// The file.
+        file: String,
+        /// Where each is, and its class.
+        values: Vec<(String, String)>,
+    },
+    /// Tensors that can't be read.
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Each by its key, and what it is.
+        tensors: Vec<(Key, String)>,
     },
 }
 
@@ -97,6 +146,39 @@ impl Header {
                 self.tensors.get_key_value(value.as_str()).filter(|_| name != "format")?;
             Some((name.as_str(), kept))
         })
+    }
+
+    /// The same with a name before each key. What else names keys goes along.
+    #[must_use]
+    pub fn under(mut self, name: &str) -> Self {
+        let renamed = |key: &str| Key::from(format!("{name}.{key}"));
+        let aliases: Vec<(String, Key)> =
+            self.aliases().map(|(alias, kept)| (alias.to_owned(), kept.clone())).collect();
+        for (alias, kept) in aliases {
+            self.metadata.remove(&alias);
+            self.metadata.insert(renamed(&alias).to_string(), renamed(&kept).to_string());
+        }
+        self.tensors =
+            self.tensors.into_iter().map(|(key, entry)| (renamed(&key), entry)).collect();
+        self.shared.iter_mut().flatten().for_each(|key| *key = renamed(key));
+        for remark in &mut self.remarks {
+            match remark {
+                Remark::Unlisted { keys, .. } => {
+                    keys.iter_mut().for_each(|key| *key = renamed(key));
+                }
+                Remark::Unreadable { tensors, .. } => {
+                    tensors.iter_mut().for_each(|(key, _)| *key = renamed(key));
+                }
+                Remark::Gap { .. }
+                | Remark::Part { .. }
+                | Remark::Ranks { .. }
+                | Remark::Total { .. }
+                | Remark::Root { .. }
+                | Remark::LeftOut { .. }
+                | Remark::Foreign { .. } => {}
+            }
+        }
+        self
     }
 
     /// A header without places, from dtypes and shapes.

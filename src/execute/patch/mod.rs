@@ -58,6 +58,13 @@ type Row = (Key, TensorInfo, [u64; 2]);
 /// the journal stays, for [`recover`].
 pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Result<Report> {
     let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
+    if !source.has_keys_of_files() {
+        let error = Error::new(
+            ErrorKind::Unsupported,
+            "in place, files keep their keys, and these are read with names before them",
+        );
+        return Err(error.in_file(source.directory()).hint("write new files"));
+    }
     let directory = one_directory(&paths)?;
     for path in &paths {
         refuse_shared(path, options.insist)?;

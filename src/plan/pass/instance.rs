@@ -1,12 +1,11 @@
 //! Instances of a `map`: the tensors of one layer, say, followed through the joint ops to the
 //! targets.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::check::CaptureKind;
-use std::borrow::Cow;
-
-use crate::check::op::{Arity, Op};
+use crate::check::op::{Arity, Op, OpKind};
 use crate::check::value::{Captures, Scope};
 use crate::diagnostic::codes::{INCOMPLETE, SHAPE};
 use crate::diagnostic::{Diagnostic, Place};
@@ -19,6 +18,7 @@ use crate::plan::lower::Number;
 use crate::plan::numbers::{BoundOp, shown};
 use crate::plan::pass::heads::note_heads;
 use crate::plan::pass::matching::{Members, own_slots};
+use crate::plan::pass::same::same;
 use crate::plan::pass::select::make;
 use crate::plan::state::Entry;
 use crate::plan::{DropReason, NodeId, RuleId};
@@ -369,6 +369,9 @@ impl<'a> Instance<'a> {
             }
             let group: Vec<NodeId> = group.into_values().collect();
             let Some(input) = group.first() else { continue };
+            if op.kind() == OpKind::SameOver {
+                same(self.context, draft, &group, op.place)?;
+            }
             let numbers = self.numbers(draft, op, *input)?;
             let node =
                 draft.graph.gather(group, &numbers).map_err(|why| self.unfit(why, op.place))?;

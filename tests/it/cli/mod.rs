@@ -4,6 +4,8 @@ mod bad_input;
 mod commands;
 mod conversion;
 mod names;
+mod ranks;
 mod sandbox;
 mod sources;
 mod ties;
+mod torch;

@@ -4,6 +4,7 @@
 mod bad_header;
 mod directory;
 mod manifest;
+mod named;
 mod oracle;
 
 use std::collections::BTreeMap;

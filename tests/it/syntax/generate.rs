@@ -21,6 +21,7 @@ const RESERVED: &[&str] = &[
     "over",
     "ruleset",
     "models",
+    "shards",
     "separator",
     "strict",
     "use",
@@ -345,6 +346,9 @@ fn simple() -> BoxedStrategy<StatementKind> {
             1..12
         )
         .prop_map(StatementKind::Models),
+        (ident(), of((any_expr(), any_expr())), string()).prop_map(|(capture, range, files)| {
+            StatementKind::Shards { capture, range, files }
+        }),
         (path, any::<bool>(), of(pattern())).prop_map(|((path, is_file), reversed, under)| {
             StatementKind::Use { path, is_file, reversed, under }
         }),
