@@ -216,7 +216,7 @@ fn no_rename(rule: &Rule) -> Box<Diagnostic> {
     } else if rule.right.len() > 1 {
         (
             "more than one target",
-            "to part a tensor, write a `map` with `split` or `unstack`; a second name for a whole one is a `tie`",
+            "to part a tensor, write a `map` with `split` or `unstack`; to give it to each target whole, one with `copy`",
         )
     } else {
         (

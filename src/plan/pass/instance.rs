@@ -291,6 +291,9 @@ impl<'a> Instance<'a> {
                 return Err(incomplete(self.bound, &self.bindings, 0, &[], &self.keys));
             };
             let Some(input) = parts.first() else { continue };
+            if op.kind() == OpKind::Same {
+                same(self.context, draft, &parts, op.place)?;
+            }
             let numbers = self.numbers(draft, op, *input)?;
             let node =
                 draft.graph.join(parts, &numbers).map_err(|why| self.unfit(why, op.place))?;

@@ -74,12 +74,26 @@ ops! {
         inverse: Inverse::Op(OpKind::ConcatOver),
         docs: ["1 → all values of `s`", "equal parts", "`concat(dim, over s)`", "a range"],
     }
+    Same = "same" {
+        parameters: [],
+        wants: "nothing, or `over` a capture",
+        flow: Flow::Join(Many::Listed),
+        inverse: Inverse::Op(OpKind::Copy),
+        docs: ["all → 1", "the first of them, as all are equal byte for byte; else an error", "`copy`", "equal bytes"],
+    }
     SameOver = "same" {
         parameters: [over("s")],
         wants: "`over` a capture",
         flow: Flow::Gather,
         inverse: Inverse::Op(OpKind::CopyOver),
         docs: ["all values of `s` → 1", "the first of them, as all are equal byte for byte; else an error", "`copy(over s)`", "equal bytes; for `<->`: a range, `{s: 0..4}`"],
+    }
+    Copy = "copy" {
+        parameters: [],
+        wants: "nothing, or `over` a capture",
+        flow: Flow::Part(Many::Listed),
+        inverse: Inverse::Op(OpKind::Same),
+        docs: ["1 → one per target", "the same tensor under each key", "`same`", "nothing"],
     }
     CopyOver = "copy" {
         parameters: [over("s")],
