@@ -133,9 +133,7 @@ impl Draft {
             let Some(mut entry) = self.state.take(at) else { continue };
             let before = std::mem::replace(&mut entry.key, Key::from(key));
             entry.rules.push(rule);
-            if self.evidence.made.contains(&before) {
-                self.evidence.made.insert(entry.key.clone());
-            }
+            self.evidence.follow(&before, &entry.key);
             renamed.push((before, entry.key.clone()));
             entries.push(entry);
         }

@@ -395,9 +395,10 @@ impl<'a> Instance<'a> {
         let mut slots = family.slots;
         let position = slots.partition_point(|slot| *slot < over);
         slots.insert(position, over);
-        let range = self.bound.ranges.get(usize::from(over.0)).cloned().flatten();
-        let start = range.as_ref().map_or(0, |range| range.start);
-        let count = range.as_ref().map_or(0, |range| range.end.saturating_sub(range.start));
+        let range = values_of(self.bound, over);
+        let (start, count) = range
+            .as_ref()
+            .map_or((0, 0), |range| (range.start, range.end.saturating_sub(range.start)));
         let mut nodes = BTreeMap::new();
         for (values, node) in family.nodes {
             few(count).map_err(|why| self.unfit(why, op.place))?;
@@ -406,12 +407,13 @@ impl<'a> Instance<'a> {
             if let Some(range) = &range
                 && parts.len() as u64 != count
             {
-                let why = format!(
-                    "{} parts come out of this, for the range {}..{}",
-                    parts.len(),
-                    range.start,
-                    range.end
-                );
+                let words = self.bound.ranges.get(usize::from(over.0)).is_none_or(Option::is_none);
+                let values = if words {
+                    format!("{count} words")
+                } else {
+                    format!("the range {}..{}", range.start, range.end)
+                };
+                let why = format!("{} parts come out of this, for {values}", parts.len());
                 return Err(self.unfit(why, op.place));
             }
             for (at, part) in (start..).zip(parts) {
@@ -439,6 +441,15 @@ fn history(draft: &Draft, members: &[Members]) -> (Key, Vec<RuleId>) {
         }
     }
     (origin, rules)
+}
+
+/// The values that a capture has by how it is written: its range, or a number for each word.
+fn values_of(bound: &BoundRule<'_>, capture: Slot) -> Option<std::ops::Range<u64>> {
+    let at = usize::from(capture.0);
+    bound.ranges.get(at).cloned().flatten().or_else(|| match &bound.rule.captures.get(at)?.kind {
+        CaptureKind::Words { left, .. } => Some(0..left.len() as u64),
+        _ => None,
+    })
 }
 
 fn scattered(bound: &BoundRule<'_>, over: Slot, at: u64) -> Binding {

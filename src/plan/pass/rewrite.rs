@@ -75,7 +75,8 @@ fn note_taken(draft: &mut Draft, id: RuleId, bound: &BoundRule<'_>, taken: &Take
     draft.count(id, count as u64);
     draft.evidence.matched += count;
     draft.evidence.same += taken.same.len();
-    draft.evidence.kept.extend(taken.same.iter().cloned());
+    let by = draft.evidence.rewrites;
+    draft.evidence.kept.extend(taken.same.iter().map(|key| (key.clone(), by)));
     if count == 0 && taken.same.is_empty() && !bound.rule.optional {
         draft.unmatched(bound.rule.into(), "this rule");
     }

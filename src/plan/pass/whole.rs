@@ -15,7 +15,11 @@ use crate::plan::state::Entry;
 
 /// The keys before the statements of a file, by what they were in the checkpoint.
 #[derive(Clone, Debug, Default)]
-pub(in crate::plan) struct Before(HashMap<Key, Was, foldhash::fast::RandomState>);
+pub(in crate::plan) struct Before {
+    keys: HashMap<Key, Was, foldhash::fast::RandomState>,
+    /// How many rewrites had run.
+    rewrites: usize,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Was {
@@ -59,7 +63,7 @@ pub(in crate::plan) fn whole(
 
 /// Before the statements of a file: notes the keys, and splits those that have the separator.
 fn begin(draft: &mut Draft, step: &Step, separator: Option<char>, scope: &Scope) {
-    let mut before = Before::default();
+    let mut before = Before { rewrites: draft.evidence.rewrites, ..Before::default() };
     let mut places = Vec::new();
     for (place, entry) in draft.state.iter() {
         let Some(rest) = below(&entry.key, &scope.under) else { continue };
@@ -67,7 +71,7 @@ fn begin(draft: &mut Draft, step: &Step, separator: Option<char>, scope: &Scope)
         if split {
             places.push(place);
         }
-        before.0.insert(entry.origin.clone(), Was { rules: entry.rules.len(), split });
+        before.keys.insert(entry.origin.clone(), Was { rules: entry.rules.len(), split });
     }
     draft.before.insert(step.id, before);
     if let Some(separator) = separator {
@@ -77,10 +81,10 @@ fn begin(draft: &mut Draft, step: &Step, separator: Option<char>, scope: &Scope)
 
 /// What a key was before, if no rule took it since.
 fn untouched(draft: &Draft, before: &Before, entry: &Entry) -> Option<Was> {
-    let was = before.0.get(&entry.origin)?;
+    let was = before.keys.get(&entry.origin)?;
     let since = entry.rules.get(was.rules..).unwrap_or_default();
-    let taken = since.iter().any(|rule| draft.rewrites.contains_key(rule))
-        || draft.evidence.kept.contains(&entry.key);
+    let kept = draft.evidence.kept.get(&entry.key).is_some_and(|by| *by > before.rewrites);
+    let taken = kept || since.iter().any(|rule| draft.rewrites.contains_key(rule));
     (!taken).then_some(*was)
 }
 
@@ -94,11 +98,7 @@ fn exchange_all(draft: &mut Draft, places: Vec<usize>, separator: char, scope: &
         let rest = rest.chars().map(|c| exchanged(c, separator));
         let key: String = under.chars().chain(rest).collect();
         let before = std::mem::replace(&mut entry.key, Key::from(key));
-        for keys in [&mut draft.evidence.made, &mut draft.evidence.kept] {
-            if keys.contains(&before) {
-                keys.insert(entry.key.clone());
-            }
-        }
+        draft.evidence.follow(&before, &entry.key);
         draft.put(entry);
     }
 }
