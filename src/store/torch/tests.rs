@@ -99,7 +99,7 @@ fn tensors_say_where_they_lie() {
     for (key, storage, len, dtype, offset, shape, strides) in rows {
         let tensor = meanings.tensor(get(&values, root, key).0).unwrap();
         assert_eq!(
-            (&*tensor.storage.key, tensor.storage.len, tensor.dtype, tensor.offset),
+            (tensor.storage.key, tensor.storage.len, tensor.dtype, tensor.offset),
             (*storage, *len, *dtype, *offset),
             "{key}"
         );

@@ -453,7 +453,8 @@ const PLAIN: &[&str] = &[
 ];
 
 impl Name<'_> {
-    fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
+    /// It as a part of a key.
+    pub(in crate::store) fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
         match self {
             Self::Text(text) => Some((*text).into()),
             Self::Number(number) => Some(number.to_string().into()),
