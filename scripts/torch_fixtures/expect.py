@@ -64,10 +64,10 @@ def ties(tensors):
     return [group for group in groups.values() if len(group) > 1]
 
 
-def below(value, prefix=""):
+def below(value, path=()):
     """Every tensor of a tree, by its path: dicts by key, lists and tuples by index."""
     if isinstance(value, torch.Tensor):
-        return {prefix: value}
+        return {".".join(path): value}
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, (list, tuple)):
@@ -76,8 +76,7 @@ def below(value, prefix=""):
         return {}
     found = {}
     for key, inner in items:
-        path = f"{prefix}.{key}" if prefix else str(key)
-        found.update(below(inner, path))
+        found.update(below(inner, (*path, str(key))))
     return found
 
 
