@@ -170,16 +170,16 @@ def test_a_negated_tensor_has_its_sign_or_is_refused(tmp_path):
     path = tmp_path / "model.pt"
     negated = torch.tensor([1 + 2j, 3 - 4j]).conj().imag
     assert negated.is_neg()
-    torch.save({"w": torch.ones(2), "n": negated}, path)
+    torch.save({"w": torch.ones(2), "negated": negated}, path)
     try:
         opened = regraft.open(path)
     except regraft.CheckpointError as error:
-        assert "n" in str(error)
+        assert "negated" in str(error)
         return
-    if "n" in opened:
-        assert opened["n"].tolist() == [-2, 4]
+    if "negated" in opened:
+        assert opened["negated"].tolist() == [-2, 4]
     else:
-        assert any("n" in note for note in opened.notes)
+        assert any("negated" in note for note in opened.notes)
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,8 @@ def make(cases):
     one("hostile_npy_object", np.array([Owns()], dtype=object))
     cases.refused("hostile_npy_object", "a.npy", "code")
     folder = cases.folder("refused_npz_some")
-    np.savez(folder / "a.npz", w=arrays["w"], rows=rows)
-    cases.refused("refused_npz_some", "a.npz", "dtype", ["rows"], tensors({"w": arrays["w"]}))
+    np.savez(folder / "a.npz", w=arrays["w"], strange=rows)
+    cases.refused("refused_npz_some", "a.npz", "dtype", ["strange"], tensors({"w": arrays["w"]}))
     headers(cases)
     members(cases)
 
@@ -130,12 +130,12 @@ def members(cases):
     archived(
         "hostile_npz_bomb",
         **{
-            "w.npy": file(
+            "lone.npy": file(
                 "{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }\n", bytes(2 << 20)
             )
         },
     )
-    cases.refused("hostile_npz_bomb", "a.npz", "corrupt", ["w"], {}, {"w": torch.zeros(6)})
+    cases.refused("hostile_npz_bomb", "a.npz", "corrupt", ["lone"], {}, {"lone": torch.zeros(6)})
     archived("hostile_npz_parent", **{"../w.npy": good.getvalue()})
     cases.refused(
         "hostile_npz_parent",
@@ -147,8 +147,11 @@ def members(cases):
     folder = cases.folder("hostile_npz_twice")
     from .pickles import Member, archive
 
-    same = [Member("w.npy", good.getvalue()), Member("w.npy", good.getvalue()[:-4] + bytes(4))]
+    same = [
+        Member("lone.npy", good.getvalue()),
+        Member("lone.npy", good.getvalue()[:-4] + bytes(4)),
+    ]
     (folder / "a.npz").write_bytes(archive(same))
-    cases.refused("hostile_npz_twice", "a.npz", "corrupt", ["w"])
+    cases.refused("hostile_npz_twice", "a.npz", "corrupt", ["lone"])
     archived("npz_other_members", **{"w.npy": good.getvalue(), "readme.txt": b"hello"})
     cases.refused("npz_other_members", "a.npz", "member", ["readme.txt"], {"w": torch.arange(3.0)})

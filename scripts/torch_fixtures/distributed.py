@@ -62,7 +62,6 @@ def ranks(rank, world, place, meeting):
     full = {
         "rows": torch.randn(5, 3),
         "columns": torch.randn(3, 5).bfloat16(),
-        "short": torch.randn(1, 2),
         "same": torch.randn(4),
         "plain": torch.arange(6),
         "scalar": torch.tensor(2.5),
@@ -71,7 +70,6 @@ def ranks(rank, world, place, meeting):
     placed = {
         "rows": [Shard(0), Shard(1)],
         "columns": [Shard(1), Replicate()],
-        "short": [Shard(0), Replicate()],
         "same": [Replicate(), Replicate()],
     }
     saved = {
@@ -80,6 +78,21 @@ def ranks(rank, world, place, meeting):
     }
     dcp.save({**saved, "epoch": 3, "note": "text"}, checkpoint_id=folder("mesh_2"))
     done("mesh_2", full, skipped=["epoch", "note"])
+
+    # By `torch.save`, each process has a file of its own with its part.
+    path = folder("dtensors_of_one_process")
+    if rank == 0:
+        own = {key: saved[key] for key in ("rows", "same", "plain")}
+        torch.save({**own, "plain": full["plain"]}, path)
+        cases.refused(
+            "dtensors_of_one_process",
+            CKPT,
+            "dtensor",
+            ["rows"],
+            {"plain": full["plain"]},
+            {"same": full["same"]},
+            note="`rows` is a part of the tensor that its shape says, `same` is whole",
+        )
 
     model = nn.Sequential(nn.Linear(3, 5, bias=False))
     whole = {key: of.clone() for key, of in model.state_dict().items()}
@@ -105,7 +118,7 @@ def zipped(of):
 
 
 class Written:
-    """A checkpoint by hand: `w` of four rows in two chunks, and `b`."""
+    """A checkpoint by hand: `rows.weight` of four rows in two chunks, and `one.bias`."""
 
     def __init__(self):
         torch.manual_seed(5)
@@ -113,8 +126,10 @@ class Written:
         self.payloads = [zipped(self.w[:3].clone()), zipped(self.w[3:].clone()), zipped(self.b)]
         chunks = [self.chunk((0, 0), (3, 3)), self.chunk((3, 0), (1, 3))]
         self.tensors = {
-            "w": TensorStorageMetadata(TensorProperties(torch.float32), torch.Size((4, 3)), chunks),
-            "b": TensorStorageMetadata(
+            "rows.weight": TensorStorageMetadata(
+                TensorProperties(torch.float32), torch.Size((4, 3)), chunks
+            ),
+            "one.bias": TensorStorageMetadata(
                 TensorProperties(torch.float32), torch.Size((2,)), [self.chunk((0,), (2,))]
             ),
         }
@@ -131,7 +146,7 @@ class Written:
     def place(self):
         """Says where the payloads lie."""
         at = 0
-        indices = [("w", (0, 0)), ("w", (3, 0)), ("b", (0,))]
+        indices = [("rows.weight", (0, 0)), ("rows.weight", (3, 0)), ("one.bias", (0,))]
         for (key, offset), payload in zip(indices, self.payloads):
             self.storage[MetadataIndex(key, offset)] = _StorageInfo(self.file, at, len(payload))
             at += len(payload)
@@ -157,9 +172,9 @@ class Written:
 
 def by_hand(cases):
     right = Written()
-    expected = {"w": right.w, "b": right.b}
+    expected = {"rows.weight": right.w, "one.bias": right.b}
     place = right.write(cases.folder(RIGHT))
-    found = {"w": torch.zeros(4, 3), "b": torch.zeros(2)}
+    found = {"rows.weight": torch.zeros(4, 3), "one.bias": torch.zeros(2)}
     dcp.load(found, checkpoint_id=place, no_dist=True)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     cases.readable(RIGHT, CKPT, expected)
@@ -186,7 +201,7 @@ def by_hand(cases):
 
 
 def lies(cases):
-    def lie(name, key="w", why="corrupt", says=None):
+    def lie(name, key="rows.weight", why="corrupt", says=None):
         """A decorator: writes a checkpoint after what it decorates has changed it."""
 
         def write(change):
@@ -202,100 +217,106 @@ def lies(cases):
 
     @lie("file_outside")
     def _(made):
-        made.info("w", 0, 0).relative_path = "../../by_hand/ckpt/__0_0.distcp"
+        made.info("rows.weight", 0, 0).relative_path = "../../by_hand/ckpt/__0_0.distcp"
 
     @lie("file_absolute")
     def _(made):
-        made.info("w", 0, 0).relative_path = "/etc/hostname"
+        made.info("rows.weight", 0, 0).relative_path = "/etc/hostname"
 
     @lie("file_missing")
     def _(made):
-        made.info("w", 3, 0).relative_path = "__1_0.distcp"
+        made.info("rows.weight", 3, 0).relative_path = "__1_0.distcp"
 
     @lie("file_is_the_metadata")
     def _(made):
-        made.info("w", 3, 0).relative_path = ".metadata"
+        made.info("rows.weight", 3, 0).relative_path = ".metadata"
 
     @lie("chunk_missing")
     def _(made):
-        made.tensors["w"].chunks.pop()
+        made.tensors["rows.weight"].chunks.pop()
 
     @lie("chunk_missing_in_the_middle")
     def _(made):
-        made.tensors["w"].size = torch.Size((5, 3))
-        made.tensors["w"].chunks[1] = made.chunk((4, 0), (1, 3))
-        made.storage[MetadataIndex("w", (4, 0))] = made.storage.pop(MetadataIndex("w", (3, 0)))
+        made.tensors["rows.weight"].size = torch.Size((5, 3))
+        made.tensors["rows.weight"].chunks[1] = made.chunk((4, 0), (1, 3))
+        made.storage[MetadataIndex("rows.weight", (4, 0))] = made.storage.pop(
+            MetadataIndex("rows.weight", (3, 0))
+        )
 
     @lie("chunk_without_bytes")
     def _(made):
-        del made.storage[MetadataIndex("w", (3, 0))]
+        del made.storage[MetadataIndex("rows.weight", (3, 0))]
 
     @lie("chunk_twice")
     def _(made):
-        made.tensors["w"].chunks.append(made.chunk((0, 0), (3, 3)))
+        made.tensors["rows.weight"].chunks.append(made.chunk((0, 0), (3, 3)))
 
     @lie("chunks_overlap")
     def _(made):
-        made.tensors["w"].chunks[1] = made.chunk((2, 0), (1, 3))
-        made.storage[MetadataIndex("w", (2, 0))] = made.storage.pop(MetadataIndex("w", (3, 0)))
+        made.tensors["rows.weight"].chunks[1] = made.chunk((2, 0), (1, 3))
+        made.storage[MetadataIndex("rows.weight", (2, 0))] = made.storage.pop(
+            MetadataIndex("rows.weight", (3, 0))
+        )
 
     @lie("chunk_leaves_the_tensor")
     def _(made):
-        made.tensors["w"].size = torch.Size((4, 2))
+        made.tensors["rows.weight"].size = torch.Size((4, 2))
 
     @lie("chunk_negative")
     def _(made):
-        made.tensors["w"].chunks[1] = made.chunk((-1, 0), (1, 3))
-        made.storage[MetadataIndex("w", (-1, 0))] = made.storage.pop(MetadataIndex("w", (3, 0)))
+        made.tensors["rows.weight"].chunks[1] = made.chunk((-1, 0), (1, 3))
+        made.storage[MetadataIndex("rows.weight", (-1, 0))] = made.storage.pop(
+            MetadataIndex("rows.weight", (3, 0))
+        )
 
     @lie("chunk_of_other_rank")
     def _(made):
-        made.tensors["w"].chunks[1] = made.chunk((3,), (1,))
+        made.tensors["rows.weight"].chunks[1] = made.chunk((3,), (1,))
 
     @lie("chunk_sizes_overflow")
     def _(made):
-        made.tensors["w"].size = torch.Size((big, big))
-        made.tensors["w"].chunks[:] = [made.chunk((0, 0), (big, big))]
+        made.tensors["rows.weight"].size = torch.Size((big, big))
+        made.tensors["rows.weight"].chunks[:] = [made.chunk((0, 0), (big, big))]
 
     @lie("chunk_end_overflows")
     def _(made):
-        made.tensors["w"].chunks[1] = made.chunk((2**63 - 1, 0), (2**63 - 1, 3))
-        moved = made.storage.pop(MetadataIndex("w", (3, 0)))
-        made.storage[MetadataIndex("w", (2**63 - 1, 0))] = moved
+        made.tensors["rows.weight"].chunks[1] = made.chunk((2**63 - 1, 0), (2**63 - 1, 3))
+        moved = made.storage.pop(MetadataIndex("rows.weight", (3, 0)))
+        made.storage[MetadataIndex("rows.weight", (2**63 - 1, 0))] = moved
 
     @lie("no_chunks")
     def _(made):
-        made.tensors["w"].chunks.clear()
+        made.tensors["rows.weight"].chunks.clear()
 
     @lie("range_beyond")
     def _(made):
-        made.info("w", 3, 0).offset = 1 << 40
+        made.info("rows.weight", 3, 0).offset = 1 << 40
 
     @lie("range_overflows")
     def _(made):
-        made.info("w", 3, 0).offset = 2**63 - 1
-        made.info("w", 3, 0).length = 2**63 - 1
+        made.info("rows.weight", 3, 0).offset = 2**63 - 1
+        made.info("rows.weight", 3, 0).length = 2**63 - 1
 
     @lie("range_negative")
     def _(made):
-        made.info("w", 3, 0).offset = -1
+        made.info("rows.weight", 3, 0).offset = -1
 
     @lie("range_too_long")
     def _(made):
-        made.info("b", 0).length += 1
+        made.info("one.bias", 0).length += 1
 
     @lie("range_cut", says=[])
     def _(made):
-        made.info("w", 0, 0).length -= 30
+        made.info("rows.weight", 0, 0).length -= 30
 
     @lie("range_shifted", says=[])
     def _(made):
-        made.info("w", 0, 0).offset += 1
+        made.info("rows.weight", 0, 0).offset += 1
 
     @lie("range_of_another")
     def _(made):
-        made.info("w", 3, 0).offset = made.info("b", 0).offset
-        made.info("w", 3, 0).length = made.info("b", 0).length
+        made.info("rows.weight", 3, 0).offset = made.info("one.bias", 0).offset
+        made.info("rows.weight", 3, 0).length = made.info("one.bias", 0).length
 
     @lie("payload_of_other_dtype")
     def _(made):
@@ -319,11 +340,11 @@ def lies(cases):
 
     @lie("compressed", why="compressed")
     def _(made):
-        made.info("w", 0, 0).transform_descriptors = ["zstd"]
+        made.info("rows.weight", 0, 0).transform_descriptors = ["zstd"]
 
     @lie("size_is_text", says=[])
     def _(made):
-        made.tensors["w"].size = "43"
+        made.tensors["rows.weight"].size = "43"
 
 
 def documents(cases):
@@ -350,7 +371,7 @@ def documents(cases):
     }.items():
         made = Written()
         made.write(cases.folder(f"hostile_metadata_{case}"), data)
-        rest = {"w": right.w, "b": right.b} if case == "system_within" else None
+        rest = {"rows.weight": right.w, "one.bias": right.b} if case == "system_within" else None
         cases.refused(f"hostile_metadata_{case}", CKPT, why, says, rest, files=made.files)
     made = Written()
     (made.write(cases.folder("refused_no_metadata")) / ".metadata").rename(
@@ -360,7 +381,7 @@ def documents(cases):
         "refused_no_metadata",
         CKPT,
         "corrupt",
-        rest={"w": right.w, "b": right.b},
+        rest={"rows.weight": right.w, "one.bias": right.b},
         files=made.files,
         note="what a save without collectives leaves: one file of metadata for each process",
     )
@@ -375,14 +396,14 @@ def shards(cases):
         place = cases.folder(case) / CKPT
         place.mkdir()
         for number, (offset, part) in enumerate(zip(offsets, parts), 1):
-            info = json.dumps({"w": {"saved_offsets": offset}}) if text is None else text
+            info = json.dumps({"rows.weight": {"saved_offsets": offset}}) if text is None else text
             name = f"shard-{number:05}-model-00001-of-00001.safetensors"
             said = {"format": "pt", "DCP_SHARDING_INFO": info, "DCP_VERSION": "1.0"}
-            save_file({"w": part.contiguous()}, place / name, metadata=said)
+            save_file({"rows.weight": part.contiguous()}, place / name, metadata=said)
 
     parts = [w[:3], w[3:]]
     write("shards_by_hand", [[0, 0], [3, 0]], parts)
-    cases.readable("shards_by_hand", CKPT, {"w": w})
+    cases.readable("shards_by_hand", CKPT, {"rows.weight": w})
     for case, offsets in {
         "hole": [[0, 0], [4, 0]],
         "overlap": [[0, 0], [2, 0]],
@@ -392,7 +413,7 @@ def shards(cases):
         "overflow": [[0, 0], [2**64 - 1, 0]],
     }.items():
         write(f"hostile_shards_{case}", offsets, parts)
-        cases.refused(f"hostile_shards_{case}", CKPT, "corrupt", ["w"])
+        cases.refused(f"hostile_shards_{case}", CKPT, "corrupt", ["rows.weight"])
     write("hostile_shards_no_json", [[0, 0], [3, 0]], parts, "{")
     cases.refused("hostile_shards_no_json", CKPT, "corrupt")
 
@@ -402,7 +423,7 @@ def make(cases):
     with tempfile.TemporaryDirectory() as scratch:
         meeting = os.path.join(scratch, "meeting")
         torch.multiprocessing.spawn(ranks, (2, str(cases.place), meeting), 2)
-    cases.names += ["mesh_2", "fsdp2_sgd_2"]
+    cases.names += ["mesh_2", "fsdp2_sgd_2", "dtensors_of_one_process"]
     by_hand(cases)
     lies(cases)
     documents(cases)

@@ -111,11 +111,11 @@ def trees(make):
         note="the second is the first, by the pickle's memo",
     )
     make.read("zip_integer_keys", {0: floats(2), 1: {10: floats(3), 2: floats(1)}, -1: floats(2)})
-    collide = {0: floats(2), 1: floats(3), "1": floats(4)}
-    make.save("refused_keys_1_and_1", collide)
-    make.cases.refused("refused_keys_1_and_1", FILE, "collision", ["1"])
-    make.save("refused_keys_by_two_paths", {"a.b": floats(2), "a": {"b": floats(3)}})
-    make.cases.refused("refused_keys_by_two_paths", FILE, "collision", ["a.b"])
+    collide = {0: floats(2), 4711: floats(3), "4711": floats(4)}
+    make.save("refused_keys_of_one_text", collide)
+    make.cases.refused("refused_keys_of_one_text", FILE, "collision", ["4711"])
+    make.save("refused_keys_by_two_paths", {"one.two": floats(2), "one": {"two": floats(3)}})
+    make.cases.refused("refused_keys_by_two_paths", FILE, "collision", ["one.two"])
     make.read("zip_list", [floats(2), floats(3), (floats(1), floats(2, 2))])
     bare = floats(2, 3)
     make.named("zip_bare_tensor", bare, "bare", [], {}, {"": bare}, note="its key is empty")
@@ -168,10 +168,15 @@ def bits(make):
     neg = pair.conj().imag
     assert neg.is_neg()
     make.named(
-        "zip_neg_bit", {"plain": plain, "neg": neg}, "neg", ["neg"], {"plain": plain}, {"neg": neg}
+        "zip_neg_bit",
+        {"plain": plain, "negated": neg},
+        "neg",
+        ["negated"],
+        {"plain": plain},
+        {"negated": neg},
     )
     path = make.cases.place / "zip_neg_bit" / FILE
-    assert torch.load(path)["neg"].tolist() == [-2, 4]
+    assert torch.load(path)["negated"].tolist() == [-2, 4]
     make.named(
         "refused_conj_bit",
         {"plain": plain, "turned": pair.conj()},
@@ -516,7 +521,7 @@ def frameworks(make):
 
 
 def indexes(make):
-    first, second = {"a": floats(2)}, {"b": floats(3), "c": floats(1)}
+    first, second = {"first.weight": floats(2)}, {"b": floats(3), "c": floats(1)}
     names = ["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"]
 
     def sharded(case, where):
@@ -534,7 +539,7 @@ def indexes(make):
         make.cases.refused(case, ".", "corrupt", says, files=shared)
 
     right_case = "bin_sharded_by_index"
-    right = {"a": names[0], "b": names[1], "c": names[1]}
+    right = {"first.weight": names[0], "b": names[1], "c": names[1]}
     shared = {name: f"../{right_case}/{name}" for name in names}
     both = {**first, **second}
     sharded(right_case, right)
@@ -542,8 +547,8 @@ def indexes(make):
     make.cases.readable(right_case, "pytorch_model.bin.index.json", both, note=note)
     gone = "pytorch_model-00003-of-00003.bin"
     refused("bin_no_file", {**right, "d": gone}, [gone])
-    refused("bin_wrong_file", {**right, "a": names[1]}, ["a"])
-    refused("bin_key_missing", {**right, "gone": names[1]}, ["gone"])
+    refused("bin_wrong_file", {**right, "first.weight": names[1]}, ["first.weight"])
+    refused("bin_key_missing", {**right, "gone.weight": names[1]}, ["gone.weight"])
     refused("hostile_index_parent", {**right, "d": f"../{right_case}/{names[0]}"}, [])
     folder = sharded("bin_beside_safetensors", right)
     save_file(both, folder / "model.safetensors", metadata={"format": "pt"})
