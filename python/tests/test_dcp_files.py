@@ -14,7 +14,7 @@ if not torch.distributed.is_available() or not torch.distributed.is_gloo_availab
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
 import regraft
-from torch_files import columns, raw
+from torch_files import columns, raw, said
 
 # How many checkpoints so many processes save, consolidated ones counted twice.
 CHECKPOINTS = {1: 23, 2: 23, 4: 24}
@@ -72,7 +72,7 @@ def test_every_checkpoint_is_as_it_was_saved(saved):
         opened = regraft.open(place / case["folder"])
         compare(opened, tensors, case["root"], name)
         if case["root"]:
-            assert opened.notes, f"{name}: what isn't the model isn't mentioned"
+            assert said(opened), f"{name}: what isn't the model isn't mentioned"
 
 
 def test_a_root_is_named(saved):

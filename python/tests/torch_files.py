@@ -101,6 +101,14 @@ def below(value, path=()):
     return found
 
 
+def said(opened):
+    """All that is said of an opened checkpoint: its notes, and the findings of a plan of it."""
+    told = list(opened.notes)
+    for finding in opened.plan().findings:
+        told += [finding.message, *finding.keys, *finding.hints]
+    return "\n".join(told)
+
+
 class Maker:
     """Makes things at random, the same for the same seed."""
 

@@ -217,9 +217,11 @@ def tensors(cases):
         maybe = {}
         if case == "storage_longer_than_said":
             maybe = {KEY: torch.tensor([[1.0, 2], [3, 4]])}
-        # A warning that names the key is as good: nothing of it is given.
+        # A warning that names the key is as good: nothing of it is given. An error may name the
+        # storage instead.
+        says = [] if case.startswith("storage") else [KEY]
         cases.refused(
-            f"hostile_tensor_{case}", "checkpoint.pt", "corrupt", [KEY], rest={}, maybe=maybe
+            f"hostile_tensor_{case}", "checkpoint.pt", "corrupt", says, rest={}, maybe=maybe
         )
     expanded = tensor(shape=(1 << 40,), stride=(0,))
     folder = cases.folder("hostile_tensor_expanded_4_tib")
@@ -338,7 +340,9 @@ def streams(cases):
     }.items():
         folder = cases.folder(f"hostile_stream_{case}")
         (folder / "checkpoint.pt").write_bytes(data)
-        cases.refused(f"hostile_stream_{case}", "checkpoint.pt", "corrupt")
+        # Where what is needed is there, it may be given.
+        harmless = {"rest": GOOD} if case == "keys_twice" else {}
+        cases.refused(f"hostile_stream_{case}", "checkpoint.pt", "corrupt", **harmless)
     folder = cases.folder("legacy_by_hand")
     (folder / "checkpoint.pt").write_bytes(made(size(6) + FLOATS))
     found = torch.load(folder / "checkpoint.pt", weights_only=True)

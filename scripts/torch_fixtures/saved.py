@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from .expect import at, below, entries, raw
+from .expect import at, below, entries, entry, raw
 from .pickles import (
     FLOATS,
     Member,
@@ -118,7 +118,8 @@ def trees(make):
     make.cases.refused("refused_keys_by_two_paths", FILE, "collision", ["one.two"])
     make.read("zip_list", [floats(2), floats(3), (floats(1), floats(2, 2))])
     bare = floats(2, 3)
-    make.named("zip_bare_tensor", bare, "bare", [], {}, {"": bare}, note="its key is empty")
+    make.save("zip_bare_tensor", bare)
+    make.cases.expect("zip_bare_tensor", FILE, root="", only=entry(bare))
     make.read(
         "zip_nested_deep",
         {"meta": {"epoch": 3}, "a": {"b": [{"w": floats(2)}, {"w": floats(3)}]}, "c": floats(1)},

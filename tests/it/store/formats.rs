@@ -165,7 +165,7 @@ fn readable(path: &Path, case: &Expected, expected: &Tensors) -> Result<(), Stri
         let checkpoint = open(path, &options).map_err(|error| text_of(&error))?;
         let found = read(&checkpoint)?;
         differ(&found, &below(&case.root, expected, &found))?;
-        if !case.skipped.is_empty() && checkpoint.notes().is_empty() {
+        if !case.skipped.is_empty() && said_by(&checkpoint).trim().is_empty() {
             return Err(format!("says nothing of {:?}", case.skipped));
         }
         let ties = same_place(&checkpoint).map_err(|error| text_of(&error))?;
@@ -206,7 +206,7 @@ fn refused(path: &Path, case: &Expected, why: &str) -> Result<(), String> {
         Err(error) => return named(&error),
     };
     let Some(rest) = &case.rest else {
-        let told = !checkpoint.notes().is_empty();
+        let told = !said_by(&checkpoint).trim().is_empty();
         return match case.says.is_none() && SAID.contains(&why) && told {
             true => Ok(()),
             false => Err(format!("opened: {found:?}")),
