@@ -41,7 +41,7 @@ def list_torch(path):
     return took
 
 
-def convert_torch(source, out):
+def convert_torch(source, out, how):
     import torch
     from safetensors.torch import save_file
 
@@ -49,7 +49,7 @@ def convert_torch(source, out):
     os.mkdir(out)
     where = {}
     for shard in sorted(Path(source).glob("*.bin")):
-        tensors = torch.load(shard, mmap=True, weights_only=True)
+        tensors = torch.load(shard, mmap=how == "mmap", weights_only=True)
         named = {key.replace("layers.", "blocks.", 1): of for key, of in tensors.items()}
         name = shard.with_suffix(".safetensors").name
         save_file(named, Path(out) / name, metadata={"format": "pt"})
@@ -259,11 +259,14 @@ class Bench:
     def convert(self):
         print(f"== {self.arguments.mib:,} MiB in {SHARDS} shards, renamed, to safetensors")
         self.make("convert", self.arguments.mib)
-        torch = self.torch("torch.load + save_file", "convert_torch", self.place / "bin", self.out)
+        task = ("convert_torch", self.place / "bin", self.out)
+        torch = self.torch("torch.load + save_file", *task, "read")
+        mapped = self.torch("torch.load(mmap) + save_file", *task, "mmap")
         rules = ("--rules", self.rules)
         files = self.apply("regraft apply, from safetensors", self.place / "files", *rules)
         ours = self.apply("regraft apply, from .bin", self.place / "bin", *rules)
         faster("than torch.load + save_file", torch, ours, 3)
+        faster("than torch.load(mmap) + save_file", mapped, ours)
         if files and ours:
             ratio = ours[0] / files[0]
             print(f"  -> {ratio:.2f} x the time from safetensors (to reach: at most 1.10)")
@@ -287,10 +290,10 @@ class Bench:
         bounded(ours)
 
 
-def faster(than, torch, ours, reach):
+def faster(than, torch, ours, reach=None):
     if torch and ours:
         ratio = torch[0] / ours[0]
-        print(f"  -> {ratio:.1f} x faster {than} (to reach: {reach})")
+        print(f"  -> {ratio:.1f} x faster {than}" + (f" (to reach: {reach})" if reach else ""))
 
 
 def bounded(ours):

@@ -20,6 +20,7 @@ FILES = {
     "modules": 160,
     "sharded": 200,
     "named": 90,
+    "arrays": 100,
     "numpy": 400,
     "converted": 40,
 }
@@ -95,6 +96,26 @@ def test_nested_files(tmp_path, dtypes):
         for other in others:
             part = loaded[other] if other else loaded
             compare(regraft.open(path, root=other), below(part), (seed, "root", other))
+
+
+def test_files_as_arrays(tmp_path, dtypes):
+    """Of torch's files, without torch's tensors."""
+    path = tmp_path / "model.pt"
+    known = [dtype for dtype in dtypes[True] if hasattr(np, str(dtype).split(".")[1])]
+    assert len(known) >= 13
+    for seed in range(FILES["arrays"]):
+        maker, legacy = Maker(seed + 70_000), seed % 3 == 0
+        of = maker.tree(known)
+        torch_files.save(maker, of, path, legacy)
+        opened = regraft.open(path, framework="numpy")
+        expected = below(of)
+        assert set(opened) == set(expected), seed
+        for key, tensor in expected.items():
+            found = opened[key]
+            assert type(found) is np.ndarray, (seed, key)
+            assert found.dtype.name == str(tensor.dtype).split(".")[1], (seed, key)
+            assert found.shape == tuple(tensor.shape), (seed, key)
+            assert np.ascontiguousarray(found).tobytes() == raw(tensor), (seed, key)
 
 
 def test_modules(tmp_path):

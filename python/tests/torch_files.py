@@ -9,6 +9,7 @@ import random
 from collections import OrderedDict, defaultdict
 
 import numpy as np
+import regraft
 import torch
 from torch import nn
 
@@ -102,9 +103,14 @@ def below(value, path=()):
 
 
 def said(opened):
-    """All that is said of an opened checkpoint: its notes, and the findings of a plan of it."""
+    """All that is said of an opened checkpoint: its notes, and what a plan of it finds or is
+    refused for."""
     told = list(opened.notes)
-    for finding in opened.plan().findings:
+    try:
+        findings = opened.plan().findings
+    except regraft.PlanError as error:
+        return "\n".join([*told, str(error)])
+    for finding in findings:
         told += [finding.message, *finding.keys, *finding.hints]
     return "\n".join(told)
 
