@@ -7,7 +7,7 @@ use regraft::diagnostic::SourceText;
 use regraft::execute::{WriteOptions, naive, views, write};
 use regraft::key::Key;
 use regraft::plan::{Plan, PlanOptions};
-use regraft::store::{OpenOptions, StateDict, Store, open, torch};
+use regraft::store::{OpenOptions, StateDict, Store, Window, open, torch};
 use regraft::syntax::{parse, print};
 use regraft::tensor::{Dtype, Header, Storage, TensorInfo, TensorView};
 use regraft::{Route, compile, plan as plan_by};
@@ -51,7 +51,7 @@ pub fn header(data: &[u8]) {
 /// A file that `torch.save` may have written: values name values that are there, and a tensor has
 /// as many strides as dimensions.
 pub fn torch(data: &[u8]) {
-    let Ok(saved) = torch::read(std::io::Cursor::new(data)) else { return };
+    let Ok(saved) = torch::read(Window::new(&data, data.len() as u64)) else { return };
     let count = saved.values.iter().count();
     assert!(count <= data.len(), "more values than bytes");
     let there = |id: &torch::Id| assert!(saved.values.get(*id).is_some(), "{id:?} isn't there");

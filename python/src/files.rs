@@ -38,14 +38,15 @@ impl Checkpoint {
 impl Checkpoint {
     /// Opens one or several paths as one checkpoint.
     #[new]
-    #[pyo3(signature = (paths, strict = true, allow_outside = false))]
+    #[pyo3(signature = (paths, strict = true, allow_outside = false, root = None))]
     fn new(
         py: Python<'_>,
         paths: Vec<PathBuf>,
         strict: bool,
         allow_outside: bool,
+        root: Option<String>,
     ) -> PyResult<Self> {
-        let options = OpenOptions { strict, allow_outside };
+        let options = OpenOptions { strict, allow_outside, root };
         let opened = py.detach(|| with_threads(|| regraft::store::open_all(&paths, &options)));
         let checkpoint = opened.map_err(|error| errors::world(py, &error))?;
         Ok(Self { checkpoint: Arc::new(checkpoint), sources: paths, allow_outside })

@@ -56,6 +56,11 @@ pub(super) struct ConversionArguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
 
+    /// Where in a file with dicts in dicts the state dict lies, as `ema.model`; empty for the whole
+    /// file [default: where it usually does]
+    #[arg(long, value_name = "PATH", help_heading = "Facts")]
+    root: Option<String>,
+
     /// Missing and unexpected keys are findings, not a stop
     #[arg(long, help_heading = "Facts")]
     no_strict: bool,
@@ -69,7 +74,11 @@ pub(super) struct ConversionArguments {
 impl ConversionArguments {
     /// How to open the checkpoint.
     pub(super) fn open_options(&self) -> OpenOptions {
-        OpenOptions { strict: !self.no_strict, allow_outside: self.allow_outside }
+        OpenOptions {
+            strict: !self.no_strict,
+            allow_outside: self.allow_outside,
+            root: self.root.clone(),
+        }
     }
 
     /// Reads everything but tensors.

@@ -42,13 +42,21 @@ pub(super) struct Arguments {
     #[arg(long)]
     all: bool,
 
+    /// Where in a file with dicts in dicts the state dict lies; empty for the whole file
+    #[arg(long, value_name = "PATH")]
+    root: Option<String>,
+
     /// Follow symbolic links out of the checkpoint's directory
     #[arg(long)]
     allow_outside: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
-    let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
+    let options = OpenOptions {
+        strict: false,
+        allow_outside: arguments.allow_outside,
+        root: arguments.root.clone(),
+    };
     let checkpoint = open_all(&arguments.sources, &options)?;
     // A config that can't be read is for those to say who need it.
     let config = config_beside(&checkpoint).unwrap_or_else(|_| Config::empty());

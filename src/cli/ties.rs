@@ -62,6 +62,10 @@ pub(super) struct Arguments {
     #[arg(long)]
     no_bytes: bool,
 
+    /// Where in a file with dicts in dicts the state dict lies; empty for the whole file
+    #[arg(long, value_name = "PATH")]
+    root: Option<String>,
+
     /// Follow symbolic links out of the checkpoint's directory
     #[arg(long)]
     allow_outside: bool,
@@ -69,7 +73,11 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let named = named_rules(&arguments.rules, arguments.allow_outside)?;
-    let options = OpenOptions { strict: false, allow_outside: arguments.allow_outside };
+    let options = OpenOptions {
+        strict: false,
+        allow_outside: arguments.allow_outside,
+        root: arguments.root.clone(),
+    };
     let checkpoint = open_all(&arguments.sources, &options)?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,

@@ -183,4 +183,14 @@ codes! {
     LEFT_INTEGERS = 341;
     /// Heads of two sizes in one attention: one of the numbers of heads is wrong.
     HEAD_SIZES = 345;
+    /// A state dict that lies among other things in its file.
+    ROOT = 346;
+    /// What a file has besides the state dict that was taken of it.
+    LEFT_OUT = 347;
+    /// A value of a class that regraft doesn't know, in a state dict.
+    FOREIGN_VALUE = 348;
+    /// A tensor that can't be read.
+    UNREADABLE = 349;
+    /// An index that says another total size than the tensors have.
+    TOTAL_SIZE = 350;
 }

@@ -19,7 +19,7 @@ use crate::plan::modules::check_modules;
 use crate::plan::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
 use crate::plan::pass::strip::Stray;
 use crate::plan::state::Entry;
-use crate::plan::{Part, counted};
+use crate::plan::{Part, counted, sources};
 use crate::tensor::TensorInfo;
 
 /// How the keys of a plan meet the target manifest.
@@ -63,6 +63,7 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
+    draft.findings.extend(sources::not_read(context, &draft.unreadable));
     refuse_no_keys(context, &mut draft, &entries, &kept);
     if draft.failed() {
         return Err(Diagnostics(draft.findings));

@@ -73,6 +73,8 @@ pub(super) struct Draft {
     /// What is done to keys before the first rule, until it was.
     pub(super) base: Option<Base>,
     pub(super) verdicts: Vec<Verdict>,
+    /// Tensors that can't be read and that no statement dropped, and what each is.
+    pub(super) unreadable: Vec<(Key, String)>,
     /// Wrappers that stay because a few keys lack them.
     pub(super) strays: Vec<Stray>,
 }

@@ -1,6 +1,8 @@
 //! What a draft begins with: the tensors of the checkpoint, and what can be said of them and of the
 //! options before the first statement runs.
 
+use std::collections::HashMap;
+
 use crate::config::TieReason;
 use crate::diagnostic::codes::{LIMIT, TIE_APPLIED, TIE_FLAG, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, did_you_mean};
@@ -18,6 +20,7 @@ const MAX_SEGMENTS: usize = 1024;
 pub(super) fn load(context: &Context<'_>, draft: &mut Draft) {
     let mut segments = Segments::default();
     let count = context.header.tensors.len();
+    let shared = shared(context);
     draft.graph.reserve(count);
     draft.state.reserve(count);
     for (key, entry) in &context.header.tensors {
@@ -29,14 +32,16 @@ pub(super) fn load(context: &Context<'_>, draft: &mut Draft) {
             );
             continue;
         }
-        match draft.graph.source(key, &entry.info) {
+        // A key that shares its place is the tensor of the one that stands for it.
+        let first = shared.get(key).copied();
+        match draft.graph.source(first.unwrap_or(key), &entry.info) {
             Ok(node) => {
                 let entry = Entry {
                     key: key.clone(),
                     node,
                     origin: key.clone(),
                     rules: Vec::new(),
-                    tied: false,
+                    tied: first.is_some(),
                 };
                 // Keys of a header are different from each other.
                 let _ = draft.state.insert(entry);
@@ -48,9 +53,41 @@ pub(super) fn load(context: &Context<'_>, draft: &mut Draft) {
     }
 }
 
+/// For each key that shares its place with others, the one that stands for them.
+fn shared<'h>(context: &Context<'h>) -> HashMap<&'h Key, &'h Key> {
+    let mut found = HashMap::new();
+    for keys in &context.header.shared {
+        if let Some((first, rest)) = keys.split_first() {
+            found.extend(rest.iter().map(|key| (key, first)));
+        }
+    }
+    found
+}
+
+/// Says which keys of the checkpoint are one tensor.
+fn tell_shared(context: &Context<'_>, draft: &mut Draft) {
+    let groups = &context.header.shared;
+    if groups.is_empty() {
+        return;
+    }
+    let aliases = groups.iter().flat_map(|keys| keys.iter().skip(1));
+    let names: Vec<&str> = aliases.map(Key::as_str).collect();
+    let share = if names.len() == 1 {
+        "1 key shares its storage in the file with another, and is one tensor with it".to_owned()
+    } else {
+        let count = names.len();
+        format!(
+            "{count} keys share their storage in the file with others, and are one tensor with them"
+        )
+    };
+    let message = format!("{share}: files have it once, unless ties are materialized");
+    draft.findings.push(Diagnostic::note(TIE_APPLIED, message).keys(names));
+}
+
 /// Keys that were left out when the file was saved, as its metadata says: each is one tensor
 /// with the key that it names.
 pub(super) fn load_aliases(context: &Context<'_>, draft: &mut Draft) {
+    tell_shared(context, draft);
     let mut made = Vec::new();
     for (alias, kept) in context.header.aliases() {
         let is_key = alias.len() <= MAX_KEY_LEN

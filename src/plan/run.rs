@@ -7,7 +7,7 @@ use crate::plan::context::Context;
 use crate::plan::draft::Draft;
 use crate::plan::load::{check_parameters, check_tie_flag, load, load_aliases};
 use crate::plan::verdict::run_stage;
-use crate::plan::{Stage, pass};
+use crate::plan::{Stage, pass, sources};
 
 /// A draft of the checkpoint's own keys, before the first rule.
 ///
@@ -18,7 +18,8 @@ pub(super) fn begin(
     remarks: &[Diagnostic],
     base: Option<Base>,
 ) -> Draft {
-    let mut draft = Draft { base, ..Draft::default() };
+    let unreadable = sources::unreadable(context.header);
+    let mut draft = Draft { base, unreadable, ..Draft::default() };
     load(context, &mut draft);
     load_aliases(context, &mut draft);
     draft.findings.extend_from_slice(remarks);

@@ -6,12 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use indexmap::IndexMap;
+
 use crate::config::Config;
 use crate::diagnostic::codes::{
-    MISSING_FILE, MISSING_LAYER, PLACEHOLDER, UNLISTED_KEY, UNWRITABLE_KEY,
+    FOREIGN_VALUE, LEFT_OUT, MISSING_FILE, MISSING_LAYER, PLACEHOLDER, ROOT, TOTAL_SIZE,
+    UNLISTED_KEY, UNREADABLE, UNWRITABLE_KEY,
 };
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::{Key, natural_order};
+use crate::plan::context::Context;
 use crate::plan::{Plan, Target, counted};
 use crate::tensor::{Header, MAX_KEY_LEN, MAX_RANK, METADATA, Remark, Wanted};
 
@@ -50,6 +54,10 @@ fn of_files(
     layers: Option<&Layers>,
 ) -> Option<Diagnostic> {
     match remark {
+        Remark::Total { what } => Some(Diagnostic::note(TOTAL_SIZE, what.clone())),
+        Remark::Root { .. } | Remark::LeftOut { .. } | Remark::Foreign { .. } => told(remark),
+        // A rule may drop them: what is left of them the end of planning tells.
+        Remark::Unreadable { .. } => None,
         Remark::Gap { missing, count, of } => {
             let more = count.saturating_sub(missing.len() as u64);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -91,6 +99,95 @@ fn of_files(
             })
         }
     }
+}
+
+/// What a file has besides the tensors of its state dict.
+fn told(remark: &Remark) -> Option<Diagnostic> {
+    match remark {
+        Remark::Root { file, root, others } => {
+            let finding = Diagnostic::note(
+                ROOT,
+                format!("the state dict of {file} is what it has at `{root}`"),
+            );
+            Some(if others.is_empty() {
+                finding
+            } else {
+                let others: Vec<String> =
+                    others.iter().take(8).map(|it| format!("`{it}`")).collect();
+                finding.hint(format!(
+                    "it has tensors at {} too: --root takes those",
+                    others.join(", ")
+                ))
+            })
+        }
+        Remark::LeftOut { file, trees, plain } => {
+            let tensors = trees.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
+            let mut parts = Vec::new();
+            if !trees.is_empty() {
+                let named: Vec<String> = trees
+                    .iter()
+                    .take(8)
+                    .map(|(path, count)| format!("`{path}` ({count})"))
+                    .collect();
+                let count = counted(usize::try_from(tensors).unwrap_or(usize::MAX), "tensor");
+                parts.push(match trees.as_slice() {
+                    [(path, _)] => format!("{count} in `{path}`"),
+                    _ => format!("{count} in {}", named.join(", ")),
+                });
+            }
+            if !plain.is_empty() {
+                parts.push(format!("{} without a tensor", counted(plain.len(), "value")));
+            }
+            let message = format!("of {file} are left out: {}", parts.join("; "));
+            let finding = Diagnostic::note(LEFT_OUT, message);
+            Some(finding.keys(plain.iter().map(String::as_str)))
+        }
+        Remark::Foreign { file, values } => {
+            let classes: BTreeSet<&str> = values.iter().map(|(_, class)| class.as_str()).collect();
+            let classes: Vec<String> = classes.iter().take(8).map(|it| format!("`{it}`")).collect();
+            let message = format!(
+                "the state dict of {file} has {} of {}: left out, and nothing of it was run",
+                counted(values.len(), "value"),
+                classes.join(", ")
+            );
+            let finding = Diagnostic::warning(FOREIGN_VALUE, message);
+            Some(finding.keys(values.iter().map(|(path, _)| path.as_str())))
+        }
+        _ => None,
+    }
+}
+
+/// The tensors of a header's files that can't be read, and what each is.
+pub(super) fn unreadable(header: &Header) -> Vec<(Key, String)> {
+    let of = |remark: &Remark| match remark {
+        Remark::Unreadable { tensors, .. } => tensors.clone(),
+        _ => Vec::new(),
+    };
+    header.remarks.iter().flat_map(of).collect()
+}
+
+/// What to say of tensors that can't be read, and that no rule dropped.
+pub(super) fn not_read(context: &Context<'_>, tensors: &[(Key, String)]) -> Vec<Diagnostic> {
+    let mut kinds: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for (key, what) in tensors {
+        if context.options.wanted.is_none_or(|wanted| wanted.contains(key)) {
+            kinds.entry(what).or_default().push(key);
+        }
+    }
+    let finding = |(what, keys): (&str, Vec<&str>)| {
+        let many = if keys.len() == 1 { String::new() } else { format!(" ({} keys)", keys.len()) };
+        let mut finding = Diagnostic::error(UNREADABLE, format!("can't be read: {what}{many}"));
+        if context.options.not_strict {
+            finding.severity = Severity::Warning;
+        }
+        let first = keys.first().copied().unwrap_or_default();
+        finding
+            .hint(format!(
+                "`drop \"{first}\"` in a rule file leaves it out; --no-strict leaves out all"
+            ))
+            .keys(keys)
+    };
+    kinds.into_iter().map(finding).collect()
 }
 
 /// Fields of a config that count a decoder's layers.

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
 use smallvec::{SmallVec, smallvec};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -14,11 +15,11 @@ use crate::tensor::{Shape, TensorInfo};
 
 /// Where bytes lie: a file, an object of a remote store or a storage in memory, by its number in
 /// its store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Blob(pub u32);
 
 /// A part of a tensor, and where its elements lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StoredBox {
     /// Where it begins in the tensor, in elements along each dimension.
     pub start: Shape,
@@ -53,7 +54,7 @@ impl StoredBox {
 
 /// The boxes of one tensor. They cover each of its elements exactly once, which is checked when
 /// they are put together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Boxes {
     info: TensorInfo,
     boxes: SmallVec<[StoredBox; 1]>,
@@ -161,6 +162,13 @@ impl Boxes {
             [part] if part.is_row_major() => Some(part),
             _ => None,
         }
+    }
+
+    /// The same boxes, where the numbers of blobs are others.
+    #[must_use]
+    pub(super) fn moved(mut self, to: impl Fn(Blob) -> Blob) -> Self {
+        self.boxes.iter_mut().for_each(|part| part.blob = to(part.blob));
+        self
     }
 
     /// Whether both are the same elements of the same blobs. Tensors without elements lie nowhere.

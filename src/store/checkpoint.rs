@@ -1,4 +1,4 @@
-//! [`Checkpoint`]: safetensors files as one store.
+//! [`Checkpoint`]: files as one store, whatever the format of each is.
 //!
 //! * Files are opened when their bytes are first asked for, and must then be what they were when
 //!   their header was read.
@@ -9,14 +9,20 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
-use super::safetensors::{FileHeader, read_header};
-use super::{Blob, Boxes, Files, Hints, Identity, Range, StateDict, Storages, Store, distributed};
+use super::archive::Window;
+use super::contents::Contents;
+use super::format::{self, Format};
+use super::json::ByKey;
+use super::unpacked::{Scratch, Unpacked};
+use super::{
+    Blob, Boxes, Files, Hints, Identity, OpenOptions, Range, StateDict, Storages, Store, dcp,
+};
 use crate::error::{Error, Result};
 use crate::tensor::{Entry, Header, Location, Storage};
 
@@ -25,11 +31,19 @@ pub struct Checkpoint {
     pub(super) header: Header,
     pub(super) directory: PathBuf,
     pub(super) files: Vec<StoredFile>,
+    /// The boxes of those tensors that aren't one run of a file.
+    pub(super) parts: ByKey<Boxes>,
+    /// What has to be unpacked: blobs from [`PACKED`] on.
+    unpacked: Vec<Unpacked>,
+    scratch: Arc<Scratch>,
     pub(super) has_bytes: bool,
     pub(super) indexes: Vec<PathBuf>,
     pub(super) ignored: Vec<PathBuf>,
     pub(super) notes: Vec<String>,
 }
+
+/// Blobs from this number on are packed bytes, those below are files.
+const PACKED: u32 = 1 << 31;
 
 impl Checkpoint {
     /// The directory that holds the files: where config and tokenizer lie.
@@ -40,6 +54,11 @@ impl Checkpoint {
     /// The files, in the order of [`Header::files`]; empty for a manifest.
     pub fn paths(&self) -> impl ExactSizeIterator<Item = &Path> {
         self.files.iter().map(|file| file.path.as_path())
+    }
+
+    /// The formats of the files, in the same order.
+    pub fn formats(&self) -> impl ExactSizeIterator<Item = Format> {
+        self.files.iter().map(|file| file.format)
     }
 
     /// Whether there are tensors to read: a manifest has none.
@@ -86,6 +105,9 @@ impl Checkpoint {
             header,
             directory,
             files: Vec::new(),
+            parts: ByKey::default(),
+            unpacked: Vec::new(),
+            scratch: Arc::default(),
             has_bytes: false,
             indexes: Vec::new(),
             ignored: Vec::new(),
@@ -93,46 +115,64 @@ impl Checkpoint {
         }
     }
 
+    /// Without a tensor yet, in files of this directory.
+    pub(super) fn empty(directory: &Path) -> Self {
+        let mut checkpoint = Self::manifest(Header::default(), directory.to_owned());
+        checkpoint.has_bytes = true;
+        checkpoint
+    }
+
+    /// Takes files by name, in the order in which places count them.
+    pub(super) fn take_files(&mut self, files: Vec<(String, StoredFile)>) {
+        for (name, file) in files {
+            self.header.files.push(name);
+            self.files.push(file);
+        }
+    }
+
     /// The keys of a file beside the checkpoint; none if it can't be read.
     pub(super) fn keys_of(path: &Path) -> Vec<crate::key::Key> {
-        StoredFile::read(path)
+        StoredFile::read(path, &OpenOptions::default())
             .map(|(_, header)| header.tensors.into_keys().collect())
             .unwrap_or_default()
     }
 
     /// Files of one directory, given by name, their keys all different.
-    pub(super) fn from_files(directory: &Path, names: Vec<String>) -> Result<Self> {
+    pub(super) fn from_files(
+        directory: &Path,
+        names: Vec<String>,
+        options: &OpenOptions,
+    ) -> Result<Self> {
         let paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
         super::journal::settled(paths.iter().map(PathBuf::as_path))?;
-        let mut checkpoint = Self::manifest(Header::default(), directory.to_owned());
-        checkpoint.has_bytes = true;
+        let mut checkpoint = Self::empty(directory);
         // A header is read in parallel with others: a checkpoint on a network disk has hundreds.
-        let read: Vec<Result<(StoredFile, FileHeader)>> =
-            paths.par_iter().map(|path| StoredFile::read(path)).collect();
+        let read: Vec<Result<(StoredFile, Contents)>> =
+            paths.par_iter().map(|path| StoredFile::read(path, options)).collect();
+        let mut slices = dcp::Slices::default();
         for (name, read) in names.into_iter().zip(read) {
-            let (file, header) = read?;
-            checkpoint.add(name, file, header)?;
+            let (file, mut contents) = read?;
+            let number = number(checkpoint.files.len())?;
+            slices
+                .take(&name, number, &mut contents)
+                .map_err(|error| error.in_file(file.path()))?;
+            checkpoint.add(name, file, contents)?;
         }
+        slices.put_into(&mut checkpoint)?;
         Ok(checkpoint)
     }
 
-    fn add(&mut self, name: String, file: StoredFile, header: FileHeader) -> Result<()> {
+    fn add(&mut self, name: String, file: StoredFile, header: Contents) -> Result<()> {
         let number = number(self.files.len())?;
-        if let Some(error) = distributed::sliced(&self.directory, &name, &header.metadata, false) {
-            return Err(error);
-        }
+        let first = self.number_packed()?;
         for (key, (info, [begin, end])) in header.tensors {
             match self.header.tensors.entry(key) {
                 Slot::Vacant(slot) => {
-                    let location = Some(Location { file: number, offset: begin, len: end - begin });
-                    slot.insert(Entry { info, location });
+                    let location = Location { file: number, offset: begin, len: end - begin };
+                    let is_run = !header.parts.contains_key(slot.key());
+                    slot.insert(Entry { info, location: is_run.then_some(location) });
                 }
                 Slot::Occupied(slot) => {
-                    if let Some(error) =
-                        distributed::sliced(&self.directory, &name, &header.metadata, true)
-                    {
-                        return Err(error);
-                    }
                     let other = slot
                         .get()
                         .location
@@ -144,10 +184,26 @@ impl Checkpoint {
                 }
             }
         }
+        let place = |blob: Blob| match blob.0.checked_sub(1) {
+            None => Blob(number),
+            Some(packed) => Blob(first.saturating_add(packed)),
+        };
+        self.parts.extend(header.parts.into_iter().map(|(key, boxes)| (key, boxes.moved(place))));
+        for packed in header.packed {
+            self.unpacked.push(Unpacked::new(number, packed, &self.scratch)?);
+        }
+        self.header.shared.extend(header.shared);
+        self.header.remarks.extend(header.remarks);
         self.merge_metadata(header.metadata, &name);
         self.header.files.push(name);
         self.files.push(file);
         Ok(())
+    }
+
+    /// The number of the next blob of packed bytes.
+    fn number_packed(&self) -> Result<u32> {
+        let count = u32::try_from(self.unpacked.len()).ok();
+        count.and_then(|count| count.checked_add(PACKED)).ok_or_else(too_many)
     }
 
     /// Where files disagree, the first file's value stands.
@@ -168,6 +224,7 @@ impl Checkpoint {
     /// Adds all of another checkpoint.
     pub(super) fn join(&mut self, other: Checkpoint) -> Result<()> {
         let first = number(self.files.len())?;
+        let packed = self.number_packed()?;
         for (key, mut entry) in other.header.tensors {
             let file = entry
                 .location
@@ -197,6 +254,13 @@ impl Checkpoint {
         }
         let from = other.directory.display().to_string();
         self.merge_metadata(other.header.metadata, &from);
+        let place = |blob: Blob| match blob.0.checked_sub(PACKED) {
+            None => Blob(blob.0.saturating_add(first)),
+            Some(number) => Blob(packed.saturating_add(number)),
+        };
+        self.parts.extend(other.parts.into_iter().map(|(key, boxes)| (key, boxes.moved(place))));
+        self.unpacked.extend(other.unpacked.into_iter().map(|packed| packed.after(first)));
+        self.header.shared.extend(other.header.shared);
         self.header.files.extend(other.header.files);
         self.header.remarks.extend(other.header.remarks);
         self.files.extend(other.files);
@@ -214,17 +278,11 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn find(&self, key: &str) -> Result<(&Entry, Location)> {
-        let entry = self.header.tensors.get(key).ok_or_else(|| {
-            Error::corrupt("the checkpoint has no such key").at_key(key).in_file(&self.directory)
-        })?;
-        let found = entry.location.map(|location| (entry, location));
-        found.ok_or_else(|| {
-            let error = Error::new(crate::error::ErrorKind::Unsupported, "a manifest has no bytes")
-                .at_key(key)
-                .in_file(&self.directory);
-            error.hint("give the checkpoint itself; a manifest serves for planning only")
-        })
+    /// Bytes that have to be unpacked, and the file that they are of; `None` if the blob is a file.
+    fn packed(&self, blob: Blob) -> Option<(&Unpacked, &StoredFile)> {
+        let number = usize::try_from(blob.0.checked_sub(PACKED)?).ok()?;
+        let packed = self.unpacked.get(number)?;
+        Some((packed, self.files.get(packed.file())?))
     }
 
     fn blob(&self, blob: Blob) -> Result<&StoredFile> {
@@ -264,14 +322,28 @@ impl Store for Checkpoint {
         &self.header
     }
 
-    /// Each file is a blob, and each tensor one run in it.
+    /// Each file is a blob, and so is what has to be unpacked.
     fn boxes(&self, key: &str) -> Result<Boxes> {
-        let (entry, location) = self.find(key)?;
-        Boxes::row_major(entry.info.clone(), Blob(location.file), location.offset)
+        let entry = self.header.tensors.get(key).ok_or_else(|| {
+            Error::corrupt("the checkpoint has no such key").at_key(key).in_file(&self.directory)
+        })?;
+        if let Some(location) = entry.location {
+            return Boxes::row_major(entry.info.clone(), Blob(location.file), location.offset);
+        }
+        self.parts.get(key).cloned().ok_or_else(|| {
+            let error = Error::new(crate::error::ErrorKind::Unsupported, "a manifest has no bytes")
+                .at_key(key)
+                .in_file(&self.directory);
+            error.hint("give the checkpoint itself; a manifest serves for planning only")
+        })
     }
 
     fn read(&self, ranges: &mut [Range<'_>]) -> Result<()> {
         for range in ranges {
+            if let Some((packed, file)) = self.packed(range.blob) {
+                packed.read(file, range.offset, range.buffer)?;
+                continue;
+            }
             let file = self.blob(range.blob)?;
             read_exact_at(file.handle()?, range.buffer, range.offset).map_err(
                 |source| match source.kind() {
@@ -303,7 +375,8 @@ impl Store for Checkpoint {
             .iter()
             .map(|file| Some((name(file), file.len, since(file.modified?)?)))
             .collect();
-        Identity::of(&(files?, &self.header.tensors)).ok()
+        let packed: Vec<_> = self.unpacked.iter().map(Unpacked::bytes).collect();
+        Identity::of(&(files?, &self.header.tensors, &self.parts, packed)).ok()
     }
 
     /// By the open files: one that was replaced meanwhile is read as it was.
@@ -333,20 +406,28 @@ impl Store for Checkpoint {
 
 impl Storages for Checkpoint {
     fn storage(&self, blob: Blob) -> Result<Storage> {
-        self.blob(blob)?.map()
+        match self.packed(blob) {
+            Some((packed, file)) => packed.map(file),
+            None => self.blob(blob)?.map(),
+        }
     }
 }
 
 impl Files for Checkpoint {
-    fn file(&self, blob: Blob) -> Result<(&File, &Path)> {
+    fn file(&self, blob: Blob) -> Result<(&File, &Path, u64)> {
+        if let Some((packed, file)) = self.packed(blob) {
+            let (scratch, start) = packed.file_of(file)?;
+            return Ok((scratch, &file.path, start));
+        }
         let file = self.blob(blob)?;
-        Ok((file.handle()?, &file.path))
+        Ok((file.handle()?, &file.path, 0))
     }
 }
 
 /// A file of a checkpoint.
 pub(super) struct StoredFile {
     pub(super) path: PathBuf,
+    format: Format,
     len: u64,
     modified: Option<SystemTime>,
     handle: OnceLock<File>,
@@ -354,26 +435,40 @@ pub(super) struct StoredFile {
 }
 
 impl StoredFile {
-    fn read(path: &Path) -> Result<(Self, FileHeader)> {
+    fn read(path: &Path, options: &OpenOptions) -> Result<(Self, Contents)> {
         let (file, len, modified) = open_regular(path)?;
-        let header = read_header(&file, len).map_err(|error| error.in_file(path))?;
-        Ok((
-            Self {
-                path: path.to_owned(),
-                len,
-                modified,
-                handle: OnceLock::new(),
-                map: OnceLock::new(),
-            },
-            header,
-        ))
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("the file");
+        let read = format::read(name, Window::new(&file, len), options.root.as_deref());
+        let (format, contents) = read.map_err(|error| error.in_file(path))?;
+        Ok((Self::found(path, format, len, modified), contents))
+    }
+
+    /// A file of which something else says what it holds.
+    pub(super) fn open(path: &Path, format: Format) -> Result<Self> {
+        let (_, len, modified) = open_regular(path)?;
+        Ok(Self::found(path, format, len, modified))
+    }
+
+    fn found(path: &Path, format: Format, len: u64, modified: Option<SystemTime>) -> Self {
+        let (handle, map) = (OnceLock::new(), OnceLock::new());
+        Self { path: path.to_owned(), format, len, modified, handle, map }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All of its bytes.
+    pub(super) fn window(&self) -> Result<Window<'_>> {
+        Ok(Window::new(self.handle()?, self.len))
     }
 
     fn changed(&self) -> Error {
         Error::corrupt("the file changed after its header was read").in_file(&self.path)
     }
 
-    fn handle(&self) -> Result<&File> {
+    pub(super) fn handle(&self) -> Result<&File> {
         if self.handle.get().is_none() {
             let (file, len, modified) = open_regular(&self.path)?;
             if len != self.len || modified != self.modified {

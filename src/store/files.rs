@@ -6,14 +6,15 @@ use super::boxes::{Blob, StoredBox};
 use crate::error::{Error, Result};
 use crate::tensor::Dtype;
 
-/// The capability of a store whose blobs are open files.
+/// The capability of a store whose blobs lie in open files.
 pub trait Files {
-    /// The file that a blob is, open for reading, and its path for messages.
+    /// The file that a blob lies in, open for reading; its path for messages; and where in it the
+    /// blob begins, in bytes.
     ///
     /// # Errors
     /// If there is no such blob, or the file can't be opened or isn't any more what it was when its
     /// header was read.
-    fn file(&self, blob: Blob) -> Result<(&std::fs::File, &Path)>;
+    fn file(&self, blob: Blob) -> Result<(&std::fs::File, &Path, u64)>;
 }
 
 /// Bytes in a file.
@@ -35,9 +36,11 @@ impl<'a> Extent<'a> {
     /// # Errors
     /// As [`Files::file`].
     pub fn of(files: &'a dyn Files, part: &StoredBox, dtype: Dtype) -> Result<Self> {
-        let (file, path) = files.file(part.blob)?;
+        let (file, path, start) = files.file(part.blob)?;
         let bits = part.span().and_then(|span| span.checked_mul(u64::from(dtype.bits())));
-        let len = bits.ok_or_else(|| Error::corrupt("the offset exceeds 64 bits"))?.div_ceil(8);
-        Ok(Self { file, path, offset: part.offset, len })
+        let beyond = || Error::corrupt("the offset exceeds 64 bits");
+        let len = bits.ok_or_else(beyond)?.div_ceil(8);
+        let offset = start.checked_add(part.offset).ok_or_else(beyond)?;
+        Ok(Self { file, path, offset, len })
     }
 }

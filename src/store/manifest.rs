@@ -51,7 +51,7 @@ fn read(path: &Path) -> Result<Wanted> {
         };
     }
     match content(path)? {
-        Content::Safetensors | Content::Json(Kind::Manifest | Kind::Wrapped, _) => whole(),
+        Content::Tensors | Content::Json(Kind::Manifest | Kind::Wrapped, _) => whole(),
         Content::Json(Kind::Index, text) => {
             let index = json::index(&text).map_err(here)?;
             let directory = parent(path);

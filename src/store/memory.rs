@@ -7,6 +7,9 @@ use std::sync::OnceLock;
 
 use indexmap::IndexMap;
 
+use super::archive::{Packed, Window};
+use super::contents::as_packed;
+use super::format;
 use super::safetensors::read_header;
 use super::{Blob, Boxes, Hints, Identity, Range, Storages, Store};
 use crate::error::{Error, Result};
@@ -56,9 +59,45 @@ impl StateDict {
         Ok(dict)
     }
 
+    /// The tensors of a file of any format that is read, from its bytes, which they share as far
+    /// as these are theirs as they are. `name` is how the file is called, `root` where in dicts in
+    /// dicts the state dict lies (`None`: where it usually does).
+    ///
+    /// # Errors
+    /// If the bytes are of no such format, or break a rule of theirs.
+    pub fn from_file(name: &str, bytes: Vec<u8>, root: Option<&str>) -> Result<Self> {
+        let slice = bytes.as_slice();
+        let window = Window::new(&slice, bytes.len() as u64);
+        let (_, contents) = format::read(name, window, root)?;
+        let unpack = |packed: &Packed| {
+            let mut unpacked = Vec::new();
+            packed.unpack(window, &mut unpacked).map(|()| Storage::new(unpacked))
+        };
+        let unpacked = contents.packed.iter().map(unpack).collect::<Result<Vec<Storage>>>()?;
+        let storage = Storage::new(bytes);
+        let mut dict = Self::default();
+        dict.set_metadata(contents.metadata);
+        for (key, (info, [begin, _])) in contents.tensors {
+            let parts = contents.parts.get(&key);
+            let view = match parts.and_then(|boxes| boxes.get(0)) {
+                None => TensorView::contiguous(storage.clone(), info, begin),
+                Some(part) => {
+                    let packed = as_packed(part.blob).and_then(|number| unpacked.get(number));
+                    let storage = packed.unwrap_or(&storage).clone();
+                    let strides = part.strides.to_vec();
+                    TensorView::strided(storage, info, strides, part.offset.saturating_mul(8))
+                }
+            };
+            dict.insert(key.clone(), view.map_err(|error| error.at_key(key.as_str()))?);
+        }
+        (dict.header.shared, dict.header.remarks) = (contents.shared, contents.remarks);
+        Ok(dict)
+    }
+
     /// Puts a tensor under a key; gives the one that was there, whose place in the order it takes.
     pub fn insert(&mut self, key: Key, view: TensorView) -> Option<TensorView> {
         let info = view.info().clone();
+        self.header.shared.iter_mut().for_each(|keys| keys.retain(|known| *known != key));
         self.header.tensors.insert(key.clone(), Entry { info, location: None });
         self.firsts = OnceLock::new();
         self.tensors.insert(key, view)
@@ -67,6 +106,7 @@ impl StateDict {
     /// Takes a tensor out; the others keep their order.
     pub fn remove(&mut self, key: &str) -> Option<TensorView> {
         self.header.tensors.shift_remove(key);
+        self.header.shared.iter_mut().for_each(|keys| keys.retain(|known| known.as_str() != key));
         self.firsts = OnceLock::new();
         self.tensors.shift_remove(key)
     }

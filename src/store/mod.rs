@@ -7,15 +7,18 @@
 use crate::error::{Error, Result};
 use crate::tensor::{Header, Storage, TensorView};
 
+mod archive;
 mod boxes;
 #[cfg(feature = "files")]
 mod checkpoint;
 mod compare;
+mod contents;
 mod counted;
 #[cfg(feature = "files")]
-mod distributed;
+mod dcp;
 #[cfg(feature = "files")]
 mod files;
+mod format;
 mod identity;
 #[cfg(feature = "files")]
 mod journal;
@@ -25,8 +28,11 @@ mod manifest;
 mod memory;
 #[cfg(feature = "files")]
 mod numbered;
+mod numpy;
 #[cfg(feature = "files")]
 mod open;
+#[cfg(feature = "files")]
+mod pickled;
 mod read;
 mod safetensors;
 #[cfg(feature = "files")]
@@ -35,8 +41,11 @@ mod sharded;
 mod side;
 pub mod torch;
 #[cfg(feature = "files")]
+mod unpacked;
+#[cfg(feature = "files")]
 mod variants;
 
+pub use archive::{ReadAt, Window};
 pub use boxes::{Blob, Boxes, StoredBox};
 #[cfg(feature = "files")]
 pub use checkpoint::Checkpoint;
@@ -44,6 +53,7 @@ pub use compare::{Equality, Twins, differing_bytes, same_place, tensors_equal, t
 pub use counted::Counted;
 #[cfg(feature = "files")]
 pub use files::{Extent, Files};
+pub use format::Format;
 pub use identity::Identity;
 pub use memory::StateDict;
 #[cfg(feature = "files")]

@@ -17,15 +17,19 @@ const NAMED: usize = 5;
 const OTHERS: &[&str] = &["consolidated", "adapter", "optimizer"];
 
 /// The parts of `model-00002-of-00003.safetensors`: what stands before the number, the number, how
-/// it is written, and how many there are, with what may follow that, as diffusers once named
-/// variants: `model-00002-of-00003.fp16.safetensors`.
+/// it is written, and how many there are, with the ending and what may stand before it, as diffusers
+/// once named variants: `model-00002-of-00003.fp16.safetensors`.
 fn numbers(name: &str) -> Option<(&str, u64, usize, &str)> {
-    let (rest, of) = name.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+    ENDINGS.iter().any(|ending| name.ends_with(ending)).then_some(())?;
+    let (rest, of) = name.rsplit_once("-of-")?;
     let (stem, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     (digits(number) && digits(count_of(of))).then_some(())?;
     Some((stem, number.parse().ok()?, number.len(), of))
 }
+
+/// Endings of files that are numbered.
+const ENDINGS: &[&str] = &[".safetensors", ".bin", ".pt", ".pth"];
 
 /// How many there are, without what follows.
 fn count_of(of: &str) -> &str {
@@ -57,7 +61,7 @@ fn incomplete(names: &[String]) -> Vec<(Vec<String>, u64, u64)> {
         }
         let missing = (first..=last).filter(|number| !there.contains(number)).take(NAMED);
         found.push((
-            missing.map(|number| format!("{stem}-{number:0width$}-of-{of}.safetensors")).collect(),
+            missing.map(|number| format!("{stem}-{number:0width$}-of-{of}")).collect(),
             lacking,
             count,
         ));

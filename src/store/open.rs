@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Checkpoint, open_regular};
 use super::json::{self, Kind};
 use super::safetensors::{HEAD, MAX_HEADER_LEN, foreign};
-use super::{distributed, manifest, numbered, sharded, variants};
+use super::{dcp, format, manifest, numbered, pickled, sharded, variants};
 use crate::config::BYTE_ORDER_MARK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
 
 /// How [`open`] judges what is odd.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// Whether keys that lie in the shards but not in the index, or in another shard than it says,
     /// are errors. If not, the keys of the shards count and [`Checkpoint::notes`] says so. Default:
@@ -23,11 +23,14 @@ pub struct OpenOptions {
     /// Whether symbolic links may lead out of the checkpoint's directory. The `blobs` of the
     /// Hugging Face cache are always allowed. Default: false.
     pub allow_outside: bool,
+    /// Where in a file with dicts in dicts the state dict lies: the names that lead to it, joined
+    /// by dots; empty for all of the file. Default: where it usually does.
+    pub root: Option<String>,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { strict: true, allow_outside: false }
+        Self { strict: true, allow_outside: false, root: None }
     }
 }
 
@@ -36,8 +39,8 @@ const MAX_JSON_LEN: u64 = 1 << 30;
 
 /// What a file's content says it is.
 pub(super) enum Content {
-    /// A safetensors file, or something that only its reader can complain about.
-    Safetensors,
+    /// A file of tensors, or something that only its reader can complain about.
+    Tensors,
     /// A JSON document, with its text.
     Json(Kind, String),
     /// Other text.
@@ -58,9 +61,9 @@ fn open_one(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
         return open_directory(path, options);
     }
     match content(path)? {
-        Content::Safetensors => {
+        Content::Tensors => {
             let (directory, name) = split(path)?;
-            Checkpoint::from_files(&directory, vec![name])
+            Checkpoint::from_files(&directory, vec![name], options)
         }
         Content::Json(Kind::Index, text) => sharded::open(path, &text, options),
         Content::Json(kind @ (Kind::Manifest | Kind::Wrapped), text) => {
@@ -126,22 +129,12 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
         let others = sharded::listed(directory, &listing.indexes, index);
         let unlisted = numbered::unlisted(&checkpoint, &others, options);
         checkpoint.header.remarks.extend(unlisted);
+        checkpoint.ignored.extend(pickled::beside(directory, &listing.pickled));
         return Ok(checkpoint);
     }
     let (names, mut ignored) = listing.split_consolidated();
     if names.is_empty() {
-        if listing.distributed {
-            return Err(distributed::refused(directory, directory));
-        }
-        let error = Error::new(ErrorKind::Unsupported, "the directory has no safetensors file")
-            .in_file(directory);
-        return Err(match listing.pickled {
-            Some(name) => error.hint(format!(
-                "it has {name:?}, which regraft does not read: unpickling runs code; convert it with safetensors' own tools first"
-            )),
-            None if listing.pipeline => error.hint("it is a pipeline of diffusers: give the folder of one part, as `unet` or `vae`"),
-            None => error,
-        });
+        return open_other(directory, &listing, options);
     }
     for name in &names {
         sharded::check_inside(directory, name, options)?;
@@ -149,11 +142,44 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
     let (names, variants) = variants::split(directory, names);
     ignored.extend(variants);
     let gaps = numbered::gaps(&names);
-    let mut checkpoint = Checkpoint::from_files(directory, names.clone())
+    let mut checkpoint = Checkpoint::from_files(directory, names.clone(), options)
         .map_err(|error| variants::choose(directory, &names, error))?;
     checkpoint.header.remarks.extend(gaps);
     checkpoint.ignored = ignored.into_iter().map(|name| directory.join(name)).collect();
+    checkpoint.ignored.extend(pickled::beside(directory, &listing.pickled));
     Ok(checkpoint)
+}
+
+/// Opens a directory without safetensors files.
+fn open_other(directory: &Path, listing: &Listing, options: &OpenOptions) -> Result<Checkpoint> {
+    if listing.distributed {
+        return dcp::open(directory, options);
+    }
+    if let Some(index) = pickled::index(directory, &listing.other_indexes)? {
+        let path = directory.join(index);
+        let Content::Json(Kind::Index, text) = content(&path)? else {
+            return Err(
+                Error::corrupt("not an index: it has no field \"weight_map\"").in_file(path)
+            );
+        };
+        return sharded::open(&path, &text, options);
+    }
+    if let Some(names) = pickled::chosen(directory, &listing.pickled)? {
+        for name in &names {
+            sharded::check_inside(directory, name, options)?;
+        }
+        let gaps = numbered::gaps(&names);
+        let mut checkpoint = Checkpoint::from_files(directory, names, options)?;
+        checkpoint.header.remarks.extend(gaps);
+        return Ok(checkpoint);
+    }
+    let error =
+        Error::new(ErrorKind::Unsupported, "the directory has no checkpoint").in_file(directory);
+    Err(if listing.pipeline {
+        error.hint("it is a pipeline of diffusers: give the folder of one part, as `unet` or `vae`")
+    } else {
+        error.hint("regraft reads safetensors, what torch.save and torch.distributed.checkpoint write, and NumPy's files")
+    })
 }
 
 /// The files of a directory that matter here.
@@ -162,8 +188,10 @@ pub(super) struct Listing {
     /// In natural order.
     pub(super) safetensors: Vec<String>,
     pub(super) indexes: Vec<String>,
-    /// One file that looks like a pickle.
-    pickled: Option<String>,
+    /// Indexes of files of other formats.
+    other_indexes: Vec<String>,
+    /// Files of other formats, in natural order.
+    pickled: Vec<String>,
     /// Whether there is a file of `torch.distributed.checkpoint`.
     distributed: bool,
     /// Whether it is the folder of a diffusers pipeline, whose parts lie in folders of their own.
@@ -177,14 +205,15 @@ impl Listing {
             directory: directory.to_owned(),
             safetensors: Vec::new(),
             indexes: Vec::new(),
-            pickled: None,
+            other_indexes: Vec::new(),
+            pickled: Vec::new(),
             distributed: false,
             pipeline: false,
         };
         for entry in std::fs::read_dir(directory).map_err(failed)? {
             // A name that isn't UTF-8 is none that any tool writes.
             let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
-            listing.distributed |= distributed::is_part(&name);
+            listing.distributed |= dcp::is_part(&name);
             listing.pipeline |= name == "model_index.json";
             if name.starts_with('.') {
                 continue;
@@ -196,14 +225,15 @@ impl Listing {
             match extension {
                 "safetensors" => listing.safetensors.push(name),
                 "json" if name.ends_with(".safetensors.index.json") => listing.indexes.push(name),
-                "bin" | "pt" | "pth" | "ckpt" | "pkl" => {
-                    listing.pickled = listing.pickled.take().into_iter().chain([name]).min()
-                }
+                "json" if name.ends_with(".index.json") => listing.other_indexes.push(name),
+                _ if pickled::is_named_so(extension) => listing.pickled.push(name),
                 _ => {}
             }
         }
         listing.safetensors.sort_by(|a, b| natural_order(a, b));
         listing.indexes.sort_by(|a, b| natural_order(a, b));
+        listing.other_indexes.sort_by(|a, b| natural_order(a, b));
+        listing.pickled.sort_by(|a, b| natural_order(a, b));
         Ok(listing)
     }
 
@@ -242,11 +272,11 @@ impl Listing {
 /// Tells what a file is.
 pub(super) fn content(path: &Path) -> Result<Content> {
     let (mut file, len, _) = open_regular(path)?;
-    if path.file_name().and_then(|name| name.to_str()).is_some_and(distributed::is_part) {
-        return Err(distributed::refused(path, &parent(path)));
+    if path.file_name().and_then(|name| name.to_str()).is_some_and(dcp::is_part) {
+        return Err(dcp::one_file(path, &parent(path)));
     }
     if path.extension().is_some_and(|extension| extension == "safetensors") {
-        return Ok(Content::Safetensors);
+        return Ok(Content::Tensors);
     }
     let failed = |source| Error::io("cannot read", path, source);
     let mut bytes = Vec::new();
@@ -255,7 +285,10 @@ pub(super) fn content(path: &Path) -> Result<Content> {
         bytes.get(..9).and_then(|start| start.split_first_chunk::<8>())
         && u64::from_le_bytes(*header_len) <= MAX_HEADER_LEN
     {
-        return Ok(Content::Safetensors);
+        return Ok(Content::Tensors);
+    }
+    if format::of_head(&bytes).is_some() {
+        return Ok(Content::Tensors);
     }
     if let Some(error) = foreign(&bytes) {
         return Err(error.in_file(path));

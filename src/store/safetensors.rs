@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 
+use super::contents::Contents;
 use super::json::{self, ByKey, MAX_KEY_LEN, MAX_RANK, METADATA, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -28,16 +29,8 @@ pub(super) const HEAD: u64 = 512;
 /// Bytes of the header's length.
 const LEN_BYTES: u64 = 8;
 
-/// The checked header of one file.
-#[derive(Debug)]
-pub(super) struct FileHeader {
-    /// Key -> dtype and shape, and the bytes `begin..end` of the *file*; in the header's order.
-    pub(super) tensors: ByKey<Row>,
-    pub(super) metadata: BTreeMap<String, String>,
-}
-
 /// Reads and checks the header of a file of `file_len` bytes.
-pub(super) fn read_header(mut reader: impl Read, file_len: u64) -> Result<FileHeader> {
+pub(super) fn read_header(mut reader: impl Read, file_len: u64) -> Result<Contents> {
     let failed = |source: std::io::Error| {
         Error::new(ErrorKind::Io, format!("cannot read the header: {source}"))
     };
@@ -65,7 +58,7 @@ pub(super) fn read_header(mut reader: impl Read, file_len: u64) -> Result<FileHe
         *begin += data_start;
         *end += data_start;
     }
-    Ok(FileHeader { tensors, metadata: table.metadata })
+    Ok(Contents { tensors, metadata: table.metadata, ..Contents::default() })
 }
 
 /// The header's length, from the first bytes of a file, once it is known to fit.
@@ -161,10 +154,9 @@ pub(super) fn whole_bytes(info: &TensorInfo) -> Result<u64> {
 
 /// The error for a file that begins like something else than safetensors or JSON.
 pub(super) fn foreign(head: &[u8]) -> Option<Error> {
-    // Copies, since save_file refuses tensors that share memory, as tied ones do, and such that
-    // aren't contiguous.
-    const PICKLE: &str = "regraft never runs code from a checkpoint, and unpickling does; convert it once with safetensors' own tools, \
-                          `safetensors.torch.save_file({k: v.clone().contiguous() for k, v in torch.load(path, weights_only=True).items()}, …)`";
+    const NAMED: &str =
+        "regraft opens such files under their own names: .pt, .pth, .bin, .ckpt, .npz, .npy";
+    const PICKLE: &str = "regraft reads what torch.save writes; load this where it was made, and save it with torch.save or safetensors";
     let unsupported = |what: &str, hint: &str| {
         Some(Error::new(ErrorKind::Unsupported, format!("this is {what}")).hint(hint))
     };
@@ -181,25 +173,14 @@ pub(super) fn foreign(head: &[u8]) -> Option<Error> {
                 .hint("the download answered with a page: log in and fetch it again"),
         );
     }
-    const NUMPY: &str = "regraft reads safetensors; convert it with `safetensors.numpy.save_file(dict(numpy.load(path)), …)`";
-    if let Some(entry) = head.strip_prefix(b"PK\x03\x04") {
-        // The name of the first file in it says who wrote it: its length is at 26, and it starts at
-        // 30.
-        let len = entry.get(22..24).map_or(0, |len| usize::from(len[0]) | usize::from(len[1]) << 8);
-        let name = entry.get(26..).map_or(&[][..], |rest| rest.get(..len).unwrap_or(rest));
-        return if name.ends_with(b".npy") {
-            unsupported("a NumPy archive (.npz)", NUMPY)
-        } else if name.ends_with(b".pkl") {
-            unsupported("a zip archive, as `torch.save` writes: a pickle inside", PICKLE)
-        } else {
-            unsupported("a zip archive; if `torch.save` wrote it, a pickle is inside", PICKLE)
-        };
+    if head.starts_with(b"PK\x03\x04") {
+        return unsupported("a zip archive, as torch.save and NumPy write", NAMED);
     }
     if head.starts_with(b"PK\x05\x06") {
         return unsupported("an empty zip archive", "regraft reads safetensors");
     }
     if head.starts_with(b"\x93NUMPY") {
-        return unsupported("a NumPy array (.npy)", "regraft reads safetensors");
+        return unsupported("a NumPy array (.npy)", NAMED);
     }
     if matches!(head, [0x80, 2..=5, ..]) {
         return unsupported("a Python pickle", PICKLE);

@@ -4,11 +4,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
+use super::format::Format;
 use super::journal;
 use super::json::{self, Index, Kind};
 use super::open::{Content, Listing, OpenOptions, content, metadata, parent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, natural_order};
+use crate::tensor::Remark;
 
 /// Opens the shards that an index names, beside it.
 pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Checkpoint> {
@@ -32,7 +34,7 @@ pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Che
         check_inside(&directory, name, options)?;
     }
     journal::settled(std::iter::once(path))?;
-    let mut checkpoint = Checkpoint::from_files(&directory, names)?;
+    let mut checkpoint = Checkpoint::from_files(&directory, names, options)?;
     checkpoint.indexes.push(path.to_owned());
     compare(&mut checkpoint, &index, options).map_err(here)?;
     Ok(checkpoint)
@@ -234,16 +236,21 @@ fn compare(checkpoint: &mut Checkpoint, index: &Index, options: &OpenOptions) ->
         }
         notes.push(format!("key {:?}: {message}", key.as_str()));
     }
-    let total: u64 = header
-        .tensors
-        .values()
-        .filter_map(|entry| entry.location)
-        .fold(0, |sum, location| sum.saturating_add(location.len));
+    let bytes = header.tensors.values().filter_map(|entry| entry.info.nbytes());
+    let total: u64 = bytes.fold(0, u64::saturating_add);
+    let mut remarks = Vec::new();
     #[allow(clippy::cast_precision_loss)] // the claim may be a float itself
     if let Some(claim) = index.total_size.filter(|claim| *claim != total as f64) {
-        notes
-            .push(format!("the index says total_size {claim}, but the tensors take {total} bytes"));
+        let wrong =
+            format!("the index says total_size {claim}, but the tensors take {total} bytes");
+        // In files that may hold a tensor under two keys, tools count in more than one way.
+        if checkpoint.formats().all(|format| format == Format::Safetensors) {
+            notes.push(wrong);
+        } else {
+            remarks.push(Remark::Total { what: wrong });
+        }
     }
+    checkpoint.header.remarks.extend(remarks);
     checkpoint.notes.extend(notes);
     Ok(())
 }

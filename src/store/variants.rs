@@ -31,6 +31,13 @@ fn without_count(name: &str) -> &str {
     counted.filter(|(_, count)| number(count)).map_or(name, |(base, _)| base)
 }
 
+/// What a file is called without its count and ending; `None` if it isn't counted.
+pub(super) fn without_count_of(name: &str) -> Option<&str> {
+    let (stem, _) = name.rsplit_once('.')?;
+    let base = without_count(stem);
+    (base != stem).then_some(base)
+}
+
 fn of(name: &str) -> (&str, Option<&str>) {
     parts(name.strip_suffix(".safetensors").unwrap_or(name))
 }

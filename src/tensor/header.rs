@@ -34,7 +34,8 @@ pub struct Location {
 pub struct Entry {
     /// dtype and shape.
     pub info: TensorInfo,
-    /// Where its bytes lie; `None` in a manifest, which has no bytes, and for tensors in memory.
+    /// Where its bytes lie, if they are one run of a file as they are. `None` in a manifest, which
+    /// has no bytes, for tensors in memory, and for those that lie in parts or with strides.
     pub location: Option<Location>,
 }
 
@@ -48,6 +49,10 @@ pub struct Header {
     pub files: Vec<String>,
     /// `__metadata__` of the files, merged; where files disagree, the first file's value stands.
     pub metadata: BTreeMap<String, String>,
+    /// Keys that lie in one place: one tensor, under several names. The first of them stands for
+    /// all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<Vec<Key>>,
     /// What is odd about the files; whether it matters, a plan says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<Remark>,
@@ -79,6 +84,43 @@ pub enum Remark {
         file: String,
         /// The keys that only it has.
         keys: Vec<Key>,
+    },
+    /// An index says another total size than the tensors have.
+    Total {
+        /// What it says, and what they have.
+        what: String,
+    },
+    /// A file has dicts in dicts, and the state dict was found in one of them.
+    Root {
+        /// The file.
+        file: String,
+        /// The path of the dict that was taken.
+        root: String,
+        /// Other dicts with tensors, by their paths.
+        others: Vec<String>,
+    },
+    /// A file has more than the state dict that was taken of it.
+    LeftOut {
+        /// The file.
+        file: String,
+        /// What has tensors: its path, and how many.
+        trees: Vec<(String, u64)>,
+        /// Paths of what is no tensor.
+        plain: Vec<String>,
+    },
+    /// A state dict has values of classes that nobody knows here.
+    Foreign {
+        /// The file.
+        file: String,
+        /// Where each is, and its class.
+        values: Vec<(String, String)>,
+    },
+    /// Tensors that can't be read.
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Each by its key, and what it is.
+        tensors: Vec<(Key, String)>,
     },
 }
 

@@ -37,6 +37,11 @@ const NEEDS_MORE: &[Code] = &[
     codes::NO_WAY,
     codes::MISSING_FILE,
     codes::UNLISTED_KEY,
+    codes::ROOT,
+    codes::LEFT_OUT,
+    codes::FOREIGN_VALUE,
+    codes::UNREADABLE,
+    codes::TOTAL_SIZE,
 ];
 
 /// A fenced block of a document.

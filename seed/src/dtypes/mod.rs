@@ -15,7 +15,7 @@ use super::Compat;
 use super::model::{PlainStateDict, Value};
 use super::reference::{Json, Raised, decode_utf8, parse, unpickle};
 use regraft::error::ErrorKind;
-use regraft::store::{OpenOptions, Store, open};
+use regraft::store::{OpenOptions, Store, Window, open};
 use regraft::tensor::Dtype;
 
 pub use regraft::store::torch::TorchDtype;
@@ -68,7 +68,8 @@ pub fn get_checkpoint_tensor_dtypes(
             }
         } else {
             let open = File::open(&file).map_err(|error| not_opened(&file, &error))?;
-            dtypes.extend(unpickle::state_dict_dtypes(open)?);
+            let len = open.metadata().map_err(|error| not_opened(&file, &error))?.len();
+            dtypes.extend(unpickle::state_dict_dtypes(Window::new(&open, len))?);
         }
     }
     Ok(dtypes)

@@ -3,9 +3,9 @@
 //! The engine reads the pickle without running it; here a call that it doesn't know ends the
 //! reading, as it does there.
 
-use std::io::{Read, Seek};
-
-use regraft::store::torch::{self, Meaning, Meanings, TorchDtype, TorchError, Unknown};
+use regraft::error::ErrorKind;
+use regraft::store::Window;
+use regraft::store::torch::{self, Meaning, Meanings, TorchDtype, Unknown};
 
 use super::Raised;
 
@@ -14,13 +14,11 @@ use super::Raised;
 /// # Errors
 /// An `UnpicklingError` for a file that is neither form of such a file, or that needs code to run;
 /// an `OSError` where reading fails.
-pub(crate) fn state_dict_dtypes(
-    file: impl Read + Seek,
-) -> Result<Vec<(String, TorchDtype)>, Raised> {
+pub(crate) fn state_dict_dtypes(file: Window<'_>) -> Result<Vec<(String, TorchDtype)>, Raised> {
     let bad = |why: String| Raised::new("UnpicklingError", why);
-    let saved = torch::read(file).map_err(|error| match error {
-        TorchError::Io(error) => Raised::new("OSError", error.to_string()),
-        error => bad(error.to_string()),
+    let saved = torch::read(file).map_err(|error| match error.kind() {
+        ErrorKind::Io => Raised::new("OSError", error.to_string()),
+        _ => bad(error.to_string()),
     })?;
     let meanings = Meanings::of(&saved.values);
     // It stands before where the pickle breaks, if that does.

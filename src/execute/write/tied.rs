@@ -32,7 +32,7 @@ pub(in crate::execute) fn carried(
 ) -> BTreeMap<String, String> {
     let mut metadata = more.clone();
     metadata.extend(header.metadata.clone());
-    let mut says_aliases = false;
+    let mut says_aliases = !header.shared.is_empty();
     for (alias, kept) in header.aliases() {
         let is_left_out = !header.tensors.contains_key(alias);
         says_aliases |= is_left_out;

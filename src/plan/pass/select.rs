@@ -60,6 +60,29 @@ fn selected(
     })
 }
 
+/// Takes tensors that can't be read out of those that nobody dropped; gives how many there were.
+/// Nothing was done to their keys, which are those of the file.
+fn drop_unreadable(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    keys: &Selection,
+    scope: &Scope,
+) -> Result<usize, Box<Diagnostic>> {
+    if draft.unreadable.is_empty() {
+        return Ok(0);
+    }
+    let (patterns, unless) = with_environment(context, draft, |environment| {
+        let patterns = Keys::bind_all(&keys.keys, scope, environment)?;
+        Ok::<_, Box<Diagnostic>>((patterns, Keys::bind_all(&keys.unless, scope, environment)?))
+    })?;
+    let (before, mut segments) = (draft.unreadable.len(), Segments::default());
+    draft.unreadable.retain(|(key, _)| {
+        segments.split(key);
+        !matches_any(&patterns, key, &segments) || matches_any(&unless, key, &segments)
+    });
+    Ok(before - draft.unreadable.len())
+}
+
 pub(in crate::plan) fn select(
     context: &Context<'_>,
     draft: &mut Draft,
@@ -74,7 +97,8 @@ pub(in crate::plan) fn select(
         return Ok(());
     }
     let mut places = selected(context, draft, keys, scope)?;
-    if places.is_empty() && !keys.optional {
+    let unreadable = if keep { 0 } else { drop_unreadable(context, draft, keys, scope)? };
+    if places.is_empty() && unreadable == 0 && !keys.optional {
         draft.unmatched(step.into(), if keep { "this `keep`" } else { "this `drop`" });
     }
     if keep {

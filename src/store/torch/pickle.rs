@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 use std::fmt;
 
+#[cfg(test)]
 use super::Saved;
-use super::archive::{u16_at, u32_at, u64_at};
 use super::value::{Call, Id, Value, Values};
+use crate::store::archive::{u16_at, u32_at, u64_at};
 
 /// Where and why a pickle breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub enum PickleError {
     NotMemorized(u32),
     /// It imports what is no name.
     NoName,
+    /// It makes more values than [`MAX_VALUES`].
+    Values,
 }
 
 impl fmt::Display for PickleError {
@@ -44,23 +47,29 @@ impl fmt::Display for PickleError {
             Self::EmptyStack => f.write_str("the stack is empty"),
             Self::NotMemorized(slot) => write!(f, "Memo value not found at index {slot}"),
             Self::NoName => f.write_str("STACK_GLOBAL requires str"),
+            Self::Values => write!(f, "more than {MAX_VALUES} values"),
         }
     }
 }
 
 impl std::error::Error for PickleError {}
 
+/// The most values of a pickle: a state dict has about twenty for each tensor.
+pub const MAX_VALUES: usize = 1 << 25;
+
 /// Reads the pickle that comes after so many others.
+#[cfg(test)]
 pub(super) fn read(bytes: &[u8], before: usize) -> Saved {
     let mut machine = Machine::new(bytes);
     let mut root = machine.object();
     for _ in 0..before {
         root = root.and_then(|_| machine.object());
     }
-    Saved { values: machine.values, root }
+    Saved { values: machine.into_values(), root }
 }
 
-struct Machine<'a> {
+/// Reads pickles that lie one behind the other. All of their values are numbered together.
+pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     values: Values,
@@ -80,7 +89,7 @@ enum Step {
 }
 
 impl<'a> Machine<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
             at: 0,
@@ -91,9 +100,22 @@ impl<'a> Machine<'a> {
         }
     }
 
+    /// How many bytes were read.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The values that were made, without the machine.
+    pub(super) fn into_values(self) -> Values {
+        self.values
+    }
+
     /// Runs to the next STOP and gives the value that is left.
-    fn object(&mut self) -> Result<Id> {
+    pub(super) fn object(&mut self) -> Result<Id> {
         loop {
+            if self.values.0.len() > MAX_VALUES {
+                return Err(PickleError::Values);
+            }
             let opcode = self.take(1)?.first().copied().unwrap_or_default();
             if let Step::End(root) = self.step(opcode)? {
                 // The next pickle, if there is one, begins with nothing.
@@ -111,6 +133,8 @@ impl<'a> Machine<'a> {
             // PROTO and FRAME
             0x80 => drop(self.take(1)?),
             0x95 => drop(self.take(8)?),
+            // READONLY_BUFFER
+            0x98 => drop(self.top()?),
             b'(' => self.marks.push(self.stack.len()),
             b'0' => drop(self.pop()?),
             b'1' => drop(self.pop_mark()?),
@@ -118,7 +142,7 @@ impl<'a> Machine<'a> {
                 let top = self.top()?;
                 self.stack.push(top);
             }
-            b'q' | b'r' | 0x94 | b'h' | b'j' => self.memorized(opcode)?,
+            b'p' | b'q' | b'r' | 0x94 | b'g' | b'h' | b'j' => self.memorized(opcode)?,
             b')'
             | b't'
             | b'}'
@@ -126,12 +150,16 @@ impl<'a> Machine<'a> {
             | b's'
             | b'u'
             | b']'
+            | b'l'
             | b'a'
             | b'e'
             | 0x85..=0x87
             | 0x8f
-            | 0x90 => self.collection(opcode)?,
-            b'c' | 0x93 | b'Q' | b'b' | b'R' | 0x81 => self.named(opcode)?,
+            | 0x90
+            | 0x91 => self.collection(opcode)?,
+            b'c' | 0x93 | b'P' | b'Q' | b'b' | b'R' | b'i' | b'o' | 0x81 | 0x92 | 0x82..=0x84 => {
+                self.named(opcode)?
+            }
             _ => {
                 let value = self.constant(opcode)?;
                 self.push(value);
@@ -166,15 +194,16 @@ impl<'a> Machine<'a> {
                 let len = if opcode == 0x8a { self.len8()? } else { self.len32()? };
                 integer(self.take(len)?)
             }
-            b'C' | b'B' => {
-                let len = if opcode == b'C' { self.len8()? } else { self.len32()? };
+            b'C' | b'B' | 0x8e | 0x96 => {
+                let len = self.length(opcode)?;
                 Value::Bytes(self.take(len)?.into())
             }
-            b'U' | 0x8c | b'T' | b'X' => {
-                let short = matches!(opcode, b'U' | 0x8c);
-                let len = if short { self.len8()? } else { self.len32()? };
+            b'U' | 0x8c | b'T' | b'X' | 0x8d => {
+                let len = self.length(opcode)?;
                 Value::Text(String::from_utf8_lossy(self.take(len)?).into())
             }
+            // STRING, in quotes, and UNICODE
+            b'S' | b'V' => Value::Text(self.line()?.trim_matches(['\'', '"']).into()),
             _ => return Err(PickleError::Opcode(opcode)),
         })
     }
@@ -207,6 +236,15 @@ impl<'a> Machine<'a> {
                 self.set(&items)?;
             }
             b']' => self.push(Value::List(Vec::new())),
+            b'l' => {
+                let items = self.pop_mark()?;
+                self.push(Value::List(items));
+            }
+            // FROZENSET
+            0x91 => {
+                let items = self.pop_mark()?;
+                self.push(Value::Set(items));
+            }
             0x8f => self.push(Value::Set(Vec::new())),
             b'a' => {
                 let item = self.pop()?;
@@ -226,10 +264,11 @@ impl<'a> Machine<'a> {
         let slot = match opcode {
             b'q' | b'h' => self.take(1)?.first().copied().unwrap_or_default().into(),
             b'r' | b'j' => u32_at(self.take(4)?, 0),
+            b'p' | b'g' => self.line()?.parse().map_err(|_| PickleError::NotMemorized(u32::MAX))?,
             // MEMOIZE takes the next free one.
             _ => u32::try_from(self.memo.len()).unwrap_or(u32::MAX),
         };
-        if matches!(opcode, b'h' | b'j') {
+        if matches!(opcode, b'g' | b'h' | b'j') {
             let id = *self.memo.get(&slot).ok_or(PickleError::NotMemorized(slot))?;
             self.stack.push(id);
         } else {
@@ -255,9 +294,36 @@ impl<'a> Machine<'a> {
                 let global = Value::Global(format!("{module}.{name}").into());
                 self.push(global);
             }
+            b'P' => {
+                let name = Value::Text(self.line()?.into());
+                self.push(name);
+                let name = self.pop()?;
+                self.push(Value::Persistent(name));
+            }
             b'Q' => {
                 let name = self.pop()?;
                 self.push(Value::Persistent(name));
+            }
+            // Names that an interpreter keeps in a table of its own, by their number.
+            0x82..=0x84 => {
+                let len = 1 << (opcode - 0x82);
+                let number = u32_at(self.take(len)?, 0);
+                self.push(Value::Global(format!("copyreg.extension {number}").into()));
+            }
+            b'i' => {
+                let function = format!("{}.{}", self.line()?, self.line()?);
+                let items = self.pop_mark()?;
+                self.push(Value::Global(function.into()));
+                let function = self.pop()?;
+                self.call(function, items);
+            }
+            b'o' => {
+                let mut items = self.pop_mark()?;
+                if items.is_empty() {
+                    return Err(PickleError::EmptyStack);
+                }
+                let function = items.remove(0);
+                self.call(function, items);
             }
             b'b' => {
                 let state = self.pop()?;
@@ -265,15 +331,26 @@ impl<'a> Machine<'a> {
                     call.state = Some(state);
                 }
             }
+            // NEWOBJ_EX has names for some arguments besides.
+            0x92 => {
+                let (_, arguments, function) = (self.pop()?, self.pop()?, self.pop()?);
+                self.push(Value::Call(Box::new(Call::new(function, arguments))));
+            }
             // REDUCE and NEWOBJ
             _ => {
                 let (arguments, function) = (self.pop()?, self.pop()?);
-                let (entries, items, state) = (Vec::new(), Vec::new(), None);
-                let call = Call { function, arguments, entries, items, state };
-                self.push(Value::Call(Box::new(call)));
+                self.push(Value::Call(Box::new(Call::new(function, arguments))));
             }
         }
         Ok(())
+    }
+
+    /// What calling something with these arguments would give.
+    fn call(&mut self, function: Id, arguments: Vec<Id>) {
+        self.push(Value::Tuple(arguments));
+        if let Some(arguments) = self.stack.pop() {
+            self.push(Value::Call(Box::new(Call::new(function, arguments))));
+        }
     }
 
     fn take(&mut self, len: usize) -> Result<&'a [u8]> {
@@ -282,6 +359,17 @@ impl<'a> Machine<'a> {
         let bytes = bytes.ok_or(PickleError::Truncated)?;
         self.at += len;
         Ok(bytes)
+    }
+
+    /// The length of bytes or text, in as many bytes as the opcode has for it.
+    fn length(&mut self, opcode: u8) -> Result<usize> {
+        match opcode {
+            b'U' | 0x8c | b'C' => self.len8(),
+            0x8d | 0x8e | 0x96 => {
+                usize::try_from(u64_at(self.take(8)?, 0)).map_err(|_| PickleError::Truncated)
+            }
+            _ => self.len32(),
+        }
     }
 
     fn len8(&mut self) -> Result<usize> {

@@ -107,6 +107,11 @@ impl Meanings {
         meanings
     }
 
+    /// What a value means, where it is a call or lies outside the pickle.
+    pub fn get(&self, id: Id) -> Option<&Meaning> {
+        self.0.get(&id)
+    }
+
     /// The tensor that a value is.
     pub fn tensor(&self, id: Id) -> Option<&Arc<TorchTensor>> {
         match self.0.get(&id)? {
@@ -203,9 +208,13 @@ fn over(
 /// The storage that a persistent id names: a tuple of `"storage"`, its class, a key, a device and a
 /// length.
 fn storage(values: &Values, name: Id) -> Result<Meaning, Unknown> {
-    let [kind, class, key, _, len, ..] = values.tuple(name) else {
+    let [kind, class, key, _, len, view @ ..] = values.tuple(name) else {
         return Err(Unknown::NotAStorage);
     };
+    // Storages that are parts of others: no version of this decade writes them.
+    if view.first().is_some_and(|view| values.get(*view) != Some(&Value::None)) {
+        return Err(Unknown::NotAStorage);
+    }
     let (Some("storage"), Some(class), Some(key)) =
         (values.text(*kind), values.global(*class), values.text(*key))
     else {

@@ -59,6 +59,12 @@ pub struct Call {
     pub state: Option<Id>,
 }
 
+impl Call {
+    pub(super) fn new(function: Id, arguments: Id) -> Self {
+        Self { function, arguments, entries: Vec::new(), items: Vec::new(), state: None }
+    }
+}
+
 /// All values of a pickle.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Values(pub(super) Vec<Value>);
@@ -79,6 +85,14 @@ impl Values {
         match self.get(id) {
             Some(Value::Tuple(items)) => items,
             _ => &[],
+        }
+    }
+
+    /// The items of a list.
+    pub(super) fn list(&self, id: Id) -> Option<&[Id]> {
+        match self.get(id)? {
+            Value::List(items) => Some(items),
+            _ => None,
         }
     }
 

@@ -7,3 +7,4 @@ mod names;
 mod sandbox;
 mod sources;
 mod ties;
+mod torch;

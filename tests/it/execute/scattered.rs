@@ -145,9 +145,9 @@ impl Storages for Scattered {
 }
 
 impl Files for Scattered {
-    fn file(&self, blob: Blob) -> Result<(&File, &Path)> {
+    fn file(&self, blob: Blob) -> Result<(&File, &Path, u64)> {
         let (_, file, path) = &self.blobs[blob.0 as usize];
-        Ok((file, path))
+        Ok((file, path, 0))
     }
 }
 

@@ -283,7 +283,7 @@ fn other_kinds_of_files_are_named() {
         (
             b"PK\x03\x04\x14\x00\x00\x00\x00\x00ttddCRCCsizesizE\x37\x00\x00\x00params/img/Transformer/encoderblock/LayerNorm_0/one.npy\x93NUMPY",
             ErrorKind::Unsupported,
-            "NumPy archive",
+            "NumPy",
         ),
         (
             b"PK\x03\x04\x00\x00\x00\x08\x00\x00ttddCRCCsizesizE\x10\x00\x00\x00archive/data.pkl\x80\x02",

@@ -1,0 +1,73 @@
+//! Files of `torch.save` on the command line: what is said of them, and what comes of them.
+
+use regraft::store::{OpenOptions, Store as _, open};
+
+use super::sandbox::Sandbox;
+
+/// A file that PyTorch wrote, in the sandbox.
+fn fixture(sandbox: &Sandbox, name: &str) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch");
+    for entry in std::fs::read_dir(folder.join(name)).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_str().unwrap();
+        sandbox.write(&format!("{name}/{file}"), std::fs::read(&path).unwrap());
+    }
+}
+
+fn told(name: &str, more: &[&str]) -> String {
+    let sandbox = Sandbox::new();
+    fixture(&sandbox, name);
+    let path = match name {
+        "bin_sharded" => name.to_owned(),
+        _ => format!("{name}/checkpoint.pt"),
+    };
+    let ran = sandbox.run(&[&["plan", &path][..], more].concat());
+    format!("{}\nexit {}", ran.err, ran.code)
+}
+
+#[test]
+fn the_state_dict_is_found_and_what_is_left_out_is_named() {
+    insta::assert_snapshot!(told("zip_nested_model_ema", &[]));
+}
+
+#[test]
+fn another_root_is_taken_if_it_is_asked_for() {
+    let sandbox = Sandbox::new();
+    fixture(&sandbox, "zip_nested_model_ema");
+    let file = "zip_nested_model_ema/checkpoint.pt";
+    for (root, begins) in [("model_ema", ""), ("", "model.")] {
+        let ran = sandbox.run(&["apply", file, "-o", "out", "--force", "--root", root]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        assert!(!ran.err.contains("RG346"), "{}", ran.err);
+        let written = open(sandbox.path("out"), &OpenOptions::default()).unwrap();
+        let key = format!("{begins}norm.weight");
+        assert!(written.header().get(&key).is_some(), "{:?}", written.header().tensors.keys());
+    }
+    let ran = sandbox.run(&["apply", file, "-o", "no", "--root", "modle"]);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+    assert!(ran.err.contains("model, model_ema"), "{}", ran.err);
+    assert!(!sandbox.path("no").exists());
+}
+
+#[test]
+fn what_a_file_would_have_run_is_named() {
+    insta::assert_snapshot!(told("hostile_system", &[]));
+}
+
+#[test]
+fn a_tensor_that_cannot_be_read_stops_unless_it_is_dropped() {
+    insta::assert_snapshot!(told("refused_sparse", &[]));
+    let sandbox = Sandbox::new();
+    fixture(&sandbox, "refused_sparse");
+    sandbox.write("drop.graft", "drop \"s\"\n");
+    let file = "refused_sparse/checkpoint.pt";
+    let ran = sandbox.run(&["plan", file, "--rules", "drop.graft"]);
+    assert!(ran.code == 0 && !ran.err.contains("RG349"), "{}", ran.err);
+    let ran = sandbox.run(&["plan", file, "--no-strict"]);
+    assert!(ran.code == 1 && ran.err.contains("warning[RG349]"), "{}", ran.err);
+}
+
+#[test]
+fn a_wrong_total_of_an_index_is_told() {
+    insta::assert_snapshot!(told("bin_sharded", &[]));
+}
