@@ -33,4 +33,4 @@ pub(super) use contents::contents;
 pub use dtype::TorchDtype;
 pub use pickle::{MAX_VALUES, PickleError};
 pub use tensor::{Meaning, Meanings, TorchStorage, TorchTensor, Unknown};
-pub use value::{Call, Id, Value, Values};
+pub use value::{Call, Id, Span, Value, Values};
