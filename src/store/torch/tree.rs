@@ -118,6 +118,21 @@ impl<'v> Tree<'v> {
         Kind::Foreign(name, inside.chain(call.state).collect())
     }
 
+    /// The classes and functions that a file names to make values of, and that nobody knows here,
+    /// wherever they are: each once.
+    pub(in crate::store) fn foreign(&self) -> Vec<String> {
+        let mut found = std::collections::BTreeSet::new();
+        for (id, value) in self.values.iter() {
+            if let Value::Call(call) = value
+                && matches!(self.meanings.get(id), Some(Meaning::Unknown(_)))
+                && let Kind::Foreign(name, _) = self.kind_of_call(id, call)
+            {
+                found.insert(name.to_owned());
+            }
+        }
+        found.into_iter().collect()
+    }
+
     /// The name of what is called: of a class, where a helper makes its instance.
     fn called(&self, call: &'v Call) -> &'v str {
         let first = self.values.tuple(call.arguments).first();
