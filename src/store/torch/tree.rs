@@ -334,8 +334,8 @@ impl<'v> Tree<'v> {
         }
     }
 
-    /// Every dict that has tensors, by its path, and how many are in and below it; those with the
-    /// fewest names first. Not all of a file that has thousands.
+    /// Every dict that has tensors, by its path, and how many are right in it; those with the fewest
+    /// names first. Not all of a file that has thousands, and not those of an optimizer's state.
     pub(in crate::store) fn roots(&self) -> Vec<(String, u64)> {
         let mut found = Vec::new();
         let mut at = std::collections::VecDeque::from([(String::new(), self.top, 0usize)]);
@@ -351,7 +351,8 @@ impl<'v> Tree<'v> {
                 match self.kind(*inner) {
                     Kind::Tensor(_) | Kind::Lost(_) => tensors += 1,
                     Kind::Branch(_) => {
-                        if let Some(name) = name.text() {
+                        if let Some(text) = name.text().filter(|_| !self.is_beside(*name, *inner)) {
+                            let name = text;
                             at.push_back((join(&path, &name), *inner, depth + 1));
                         }
                     }
