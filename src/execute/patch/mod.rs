@@ -70,7 +70,7 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
         refuse_shared(path, options.insist)?;
     }
     let mut report = Report::default();
-    let kept = kept(plan, options.ties);
+    let kept = kept(plan, options.ties.into());
     let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let rows = rows(plan, source, &kept, &program.layouts, &mut report)?;
     let metadata = metadata(plan, source, options);
@@ -125,7 +125,12 @@ fn metadata(
     source: &Checkpoint,
     options: &PatchOptions<'_>,
 ) -> BTreeMap<String, String> {
-    carried(plan, source.header(), &options.metadata.cloned().unwrap_or_default(), options.ties)
+    carried(
+        plan,
+        source.header(),
+        &options.metadata.cloned().unwrap_or_default(),
+        options.ties.into(),
+    )
 }
 
 /// The lane of each file and the bytes that stay in it, if [`patch`] would carry the plan out as
