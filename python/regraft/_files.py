@@ -18,7 +18,7 @@ from ._arrays import nbytes, ops_by_name
 from ._errors import CheckpointError
 from ._options import DEFAULTS, ConvertOptions, Options, Unpack, takes
 from ._plan import Plan, warn_of_overflow
-from ._rules import PathLike, RulesLike, _apply, _plan
+from ._rules import PathLike, RulesLike, _apply, _plan, _told_by
 
 
 def _map(path: str) -> mmap.mmap:
@@ -51,7 +51,7 @@ class Checkpoint(Mapping[str, Any]):
         self,
         inner: _regraft.Checkpoint,
         framework: str | None,
-        again: tuple[list[str], bool, bool],
+        again: tuple[Paths, bool, bool],
     ) -> None:
         self._inner = inner
         self._framework = framework
@@ -158,13 +158,18 @@ class Checkpoint(Mapping[str, Any]):
         return self._keys, list(self.dtypes.values()), list(self.shapes.values())
 
 
-Paths = Union[PathLike, Sequence[PathLike]]
+Paths = Union[PathLike, Sequence[PathLike], Mapping[str, PathLike]]
 
 
 def _paths(given: Paths) -> list[str]:
     if isinstance(given, (str, os.PathLike)):
         return [os.fspath(given)]
-    return [os.fspath(path) for path in given]
+    return [os.fspath(path) for path in (given.values() if isinstance(given, Mapping) else given)]
+
+
+def _names(given: Paths) -> list[str] | None:
+    """What stands before the keys of each, if they are named."""
+    return list(given) if isinstance(given, Mapping) else None
 
 
 @takes()
@@ -176,7 +181,8 @@ def open(
     allow_outside: bool = False,
 ) -> Checkpoint:
     """Opens a checkpoint: a safetensors file, a directory with or without an index, an index, or
-    several of them as one.
+    several of them as one. Of a mapping from names to paths, the keys of each begin with its name:
+    ``{"rank0": …}`` gives ``rank0.norm.weight``; so files with equal keys are told apart.
 
     framework: ``torch`` or ``numpy``; the first of these that is installed if not given.
     strict: whether keys in the shards that the index doesn't know, or places elsewhere, are errors.
@@ -186,15 +192,13 @@ def open(
     """
     if framework is not None:
         ops_by_name(framework)
-    paths = _paths(path)
-    return Checkpoint(
-        _regraft.Checkpoint(paths, strict, allow_outside), framework, (paths, strict, allow_outside)
-    )
+    paths, names = _paths(path), _names(path)
+    inner = _regraft.Checkpoint(paths, strict, allow_outside, names=names)
+    again: Paths = dict(zip(names, paths)) if names is not None else paths
+    return Checkpoint(inner, framework, (again, strict, allow_outside))
 
 
-def _reopen(
-    framework: str | None, paths: list[str], strict: bool, allow_outside: bool
-) -> Checkpoint:
+def _reopen(framework: str | None, paths: Paths, strict: bool, allow_outside: bool) -> Checkpoint:
     return open(paths, framework=framework, strict=strict, allow_outside=allow_outside)
 
 
@@ -242,9 +246,12 @@ def convert(
     """Converts a checkpoint into new files, streamed, in the engine's own threads. The output
     appears whole or not at all.
 
-    src: a safetensors file, a directory, an index, or several of them. dst: a directory to be made,
-    or a file if it ends with ``.safetensors``. rules .. record: as in :func:`regraft.plan`.
-    max_shard_size: most bytes of tensors in one file; ``single``: one file, however large.
+    src: a safetensors file, a directory, an index, or several of them, named or not, as
+    :func:`open` takes them. dst: a directory to be made, or a file if it ends with
+    ``.safetensors``. rules .. record: as in :func:`regraft.plan`; where rules say so (``shards``),
+    files of ranks are told apart, and one is written for each.
+    max_shard_size: most bytes of tensors in one file, but for those of ranks; ``single``: one file,
+    however large.
     materialize_ties: write tied tensors under each of their keys.
     side_files: copy config, tokenizer and other files that are no weights from source directories.
     write_record: write what the way back can't know from the rules beside the output, where it is
@@ -262,7 +269,9 @@ def convert(
     """
     given: dict[str, Any] = {**DEFAULTS, **options}
     paths = _paths(src)
-    opened = _regraft.Checkpoint(paths, given["strict"], given["allow_outside"])
+    opened = _regraft.Checkpoint(
+        paths, given["strict"], given["allow_outside"], names=_names(src), **_told_by(rules, given)
+    )
     made = _plan(opened, rules, options, beside=str(opened.directory))
     made._warn()
     side_files = _regraft.side_files(paths, given["allow_outside"]) if given["side_files"] else []

@@ -51,7 +51,17 @@ class Wanted:
 
 class Checkpoint:
     def __new__(
-        cls, paths: Sequence[str | Path], strict: bool = True, allow_outside: bool = False
+        cls,
+        paths: Sequence[str | Path],
+        strict: bool = True,
+        allow_outside: bool = False,
+        root: str | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        rules: Sequence[Rules] | None = None,
+        from_layout: str | None = None,
+        to_layout: str | None = None,
+        reverse: bool = False,
     ) -> Checkpoint: ...
     def columns(self) -> list[list[Any]]: ...
     def as_header(self) -> Header: ...
