@@ -198,9 +198,7 @@ def open(
     return Checkpoint(inner, framework, (again, strict, allow_outside))
 
 
-def _reopen(
-    framework: str | None, paths: Paths, strict: bool, allow_outside: bool
-) -> Checkpoint:
+def _reopen(framework: str | None, paths: Paths, strict: bool, allow_outside: bool) -> Checkpoint:
     return open(paths, framework=framework, strict=strict, allow_outside=allow_outside)
 
 

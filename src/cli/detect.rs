@@ -19,8 +19,8 @@ Examples:
   regraft detect mixtral-8x7b/
   regraft detect header.json --config config.json --top 20")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint, and
-    /// `NAME=SRC` puts `NAME.` before its keys
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
+    /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
     #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
     sources: Vec<NamedPath>,
 

@@ -22,8 +22,8 @@ use super::{Exit, Failure, Result};
   regraft diff before/ after/
   regraft diff model.safetensors header.json --headers")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; `NAME=A` puts `NAME.` before its
-    /// keys
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; `NAME=A`
+    /// puts `NAME.` before its keys
     #[arg(value_name = "A", value_parser = named_path())]
     left: NamedPath,
 

@@ -47,8 +47,8 @@ Examples:
   regraft ties t5.json --config config.json           a manifest, without bytes
   regraft ties t5-small/ --json")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint, and
-    /// `NAME=SRC` puts `NAME.` before its keys
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
+    /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
     #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
     sources: Vec<NamedPath>,
 

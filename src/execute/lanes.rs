@@ -41,7 +41,7 @@ pub struct FileLanes {
 /// # Errors
 /// As [`write()`](super::write()), for inconsistent plans.
 pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Result<Lanes> {
-    let kept = kept(plan, options.ties);
+    let kept = kept(plan, options.into());
     let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let temporary = |node: NodeId| program.temporaries.contains(&node);
     let tensors = written(plan, &kept);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::archive::{Archive, Stream, Window};
+use super::archive::{Archive, Stream, Window, is_tar};
 use super::contents::Contents;
 use super::safetensors::{HEAD, read_header};
 use super::{numpy, torch};
@@ -38,6 +38,9 @@ pub(super) fn of_head(head: &[u8]) -> Option<Format> {
     if head.starts_with(b"\x93NUMPY") {
         return Some(Format::Numpy);
     }
+    if is_tar(head) {
+        return Some(Format::Torch);
+    }
     if head.starts_with(ZIP) {
         // Which of both, its members say.
         return Some(Format::Torch);
@@ -69,17 +72,17 @@ pub(super) fn read(
         let contents = read_header(Stream::new(window), window.len())?;
         return Ok((Format::Safetensors, contents));
     };
-    let contents = match format {
-        Format::Numpy => numpy::array(window, name)?,
-        _ if head.starts_with(ZIP) => {
-            let archive = Archive::read(window)?;
-            if numpy::is_archive(&archive) {
-                return Ok((Format::Numpy, numpy::archive(&archive, name)?));
-            }
-            torch::contents(window, root, name)?
+    if format == Format::Numpy {
+        return Ok((format, numpy::array(window, name)?));
+    }
+    if head.starts_with(ZIP) {
+        let archive = Archive::read(window)?;
+        if numpy::is_archive(&archive) {
+            return Ok((Format::Numpy, numpy::archive(&archive, name)?));
         }
-        _ => torch::contents(window, root, name)?,
-    };
+    }
+    let mut contents = torch::contents(window, root, name)?;
+    contents.note_shared();
     Ok((format, contents))
 }
 

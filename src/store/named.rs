@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::checkpoint::Checkpoint;
 use super::numbered;
 use super::open::{OpenOptions, metadata, open_one, parent};
@@ -155,13 +157,18 @@ fn open_ranks(path: &Path, ranks: &RankFiles, options: &OpenOptions) -> Result<C
         });
     }
     let (files, others) = files_of(path, ranks)?;
-    let mut opened: Option<Checkpoint> = None;
-    for (rank, name) in &files {
+    // As with the files of one checkpoint: their headers are read side by side.
+    let files: Vec<(u64, String)> = files.into_iter().collect();
+    let read = files.par_iter().map(|(rank, name)| {
         check_inside(path, name, options)?;
-        let one = open_one(&path.join(name), options)?.under(&rank.to_string());
+        Ok(open_one(&path.join(name), options)?.under(&rank.to_string()))
+    });
+    let read: Vec<Result<Checkpoint>> = read.collect();
+    let mut opened: Option<Checkpoint> = None;
+    for one in read {
         match &mut opened {
-            Some(checkpoint) => checkpoint.join(one)?,
-            None => opened = Some(one),
+            Some(checkpoint) => checkpoint.join(one?)?,
+            None => opened = Some(one?),
         }
     }
     let Some(mut checkpoint) = opened else {

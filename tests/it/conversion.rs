@@ -470,3 +470,37 @@ fn rules_say_how_files_of_ranks_are_told_apart() {
     let other = Conversion::open(folder.path("m")).unwrap().rules([]);
     assert_eq!(world(other.prepare()).kind(), ErrorKind::Corrupt);
 }
+
+#[test]
+fn what_a_rank_holds_once_its_own_file_says_and_no_other_has_it_for_it() {
+    let folder = Folder::new();
+    let row = TensorInfo::new(Dtype::F32, vec![2]);
+    let infos = ["0.a", "1.a", "2.a"].map(|key| (Key::from(key), row.clone()));
+    // Two heads that are one tensor with an embedding of their rank, and one with that of another.
+    let says = [("0.b", "0.a"), ("1.b", "1.a"), ("2.b", "0.a"), ("step", "7")];
+    let says: BTreeMap<String, String> =
+        says.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let (mut bytes, _) = safetensors_header(&infos, &says).unwrap();
+    bytes.extend([1, 2, 3].iter().flat_map(|byte| [*byte; 8]));
+    std::fs::create_dir(folder.path("m")).unwrap();
+    std::fs::write(folder.path("m/model.safetensors"), bytes).unwrap();
+
+    let text = "shards {r: 0..3} in \"c.{r:0}.pth\"\nrename \"{r}.c\" <-> \"{r}.a\"";
+    let rules = || [compile(text).unwrap()];
+    let planned = Conversion::open(folder.path("m")).unwrap().rules(rules()).reverse(true).plan();
+    planned.unwrap().write(folder.path("out")).unwrap();
+    let file = |rank: u32| {
+        let path = folder.path("out").join(format!("c.{rank}.safetensors"));
+        let says = open(&path, &OpenOptions::default()).unwrap().header().metadata.clone();
+        (read(&path), says)
+    };
+    let says = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    assert_eq!(file(0), (pairs([("c", 1)]), says(&[("b", "c"), ("step", "7")])));
+    assert_eq!(file(1), (pairs([("c", 2)]), says(&[("b", "c"), ("step", "7")])));
+    assert_eq!(file(2), (pairs([("b", 1), ("c", 3)]), says(&[("step", "7")])));
+
+    let back = Conversion::open(folder.path("out")).unwrap().rules(rules()).plan().unwrap();
+    assert_eq!(keys(&back), ["0.a", "0.b", "1.a", "1.b", "2.a", "2.b"]);
+}

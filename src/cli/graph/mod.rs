@@ -24,8 +24,8 @@ use super::{Exit, Result};
   regraft graph mixtral-8x7b/ --format svg > graph.svg
   regraft graph header.json --rules deepseek_v3 | dot -Tpdf > graph.pdf")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint, and
-    /// `NAME=SRC` puts `NAME.` before its keys
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
+    /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
     #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
     sources: Vec<NamedPath>,
 

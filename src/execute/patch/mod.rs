@@ -26,7 +26,7 @@ use crate::execute::fuse::compile::{Layout, RowMajor, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::key::Key;
 use crate::plan::{Op, Plan};
-use crate::store::{Checkpoint, MAX_HEADER_LEN, Store as _, placed_header};
+use crate::store::{Checkpoint, Format, MAX_HEADER_LEN, Store as _, placed_header};
 use crate::tensor::TensorInfo;
 use index::new_index;
 use journal::{Journal, Patch};
@@ -57,6 +57,7 @@ type Row = (Key, TensorInfo, [u64; 2]);
 /// [`ErrorKind::Exists`] if a journal is there. I/O errors; where files had been changed by then,
 /// the journal stays, for [`recover`].
 pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Result<Report> {
+    only_safetensors(source)?;
     let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
     if !source.has_keys_of_files() {
         let error = Error::new(
@@ -70,7 +71,7 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
         refuse_shared(path, options.insist)?;
     }
     let mut report = Report::default();
-    let kept = kept(plan, options.ties);
+    let kept = kept(plan, options.ties.into());
     let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let rows = rows(plan, source, &kept, &program.layouts, &mut report)?;
     let metadata = metadata(plan, source, options);
@@ -120,12 +121,26 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     Ok(report)
 }
 
+/// Only these files have a header that can be changed.
+fn only_safetensors(source: &Checkpoint) -> Result<()> {
+    let other = source.paths().zip(source.formats()).find(|(_, it)| *it != Format::Safetensors);
+    let Some((path, format)) = other else { return Ok(()) };
+    let what = format!("this is a file of {format}; only safetensors files are changed in place");
+    let error = Error::new(ErrorKind::Unsupported, what).in_file(path);
+    Err(error.hint("give an output: -o"))
+}
+
 fn metadata(
     plan: &Plan,
     source: &Checkpoint,
     options: &PatchOptions<'_>,
 ) -> BTreeMap<String, String> {
-    carried(plan, source.header(), &options.metadata.cloned().unwrap_or_default(), options.ties)
+    carried(
+        plan,
+        source.header(),
+        &options.metadata.cloned().unwrap_or_default(),
+        options.ties.into(),
+    )
 }
 
 /// The lane of each file and the bytes that stay in it, if [`patch`] would carry the plan out as
@@ -137,6 +152,7 @@ pub(super) fn stay(
     kept: &[usize],
     layouts: &[Arc<Layout>],
 ) -> Option<Vec<FileLanes>> {
+    only_safetensors(source).ok()?;
     let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
     let directory = one_directory(&paths).ok()?;
     paths.iter().try_for_each(|path| refuse_shared(path, options.insist)).ok()?;

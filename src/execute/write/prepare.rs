@@ -63,14 +63,14 @@ pub(super) fn prepare<'a>(
         return Err(error.in_file(out).hint("name a directory, in which each rank gets a file"));
     }
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
-    let targets = kept(plan, options.ties);
+    let targets = kept(plan, options.into());
     if targets.is_empty() {
         return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key")
             .in_file(out));
     }
     let program = compile(plan, &AsStored(source), &targets, MAX_PIECES)?;
     each_key_once(plan)?;
-    let metadata = metadata(plan, source, &options.metadata, options.ties);
+    let metadata = metadata(plan, source, &options.metadata, options.into());
     let tensors = shards::written(plan, &targets);
     let limit = if is_file || options.single { None } else { options.max_shard_size };
     let own_name = out

@@ -5,7 +5,8 @@
 //! begins the next, and one larger than the limit has a shard of its own. Inside a file wide dtypes
 //! come first, so that every tensor is aligned to its elements.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::copy::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +35,26 @@ pub(in crate::execute) enum Files<'a> {
 }
 
 impl Files<'_> {
+    /// What the metadata of a file says: of keys that are one tensor, it names those of its own.
+    fn metadata<'m>(
+        self,
+        group: &[Written<'_>],
+        metadata: &'m BTreeMap<String, String>,
+    ) -> Cow<'m, BTreeMap<String, String>> {
+        let keys: BTreeSet<&str> = match self {
+            Files::Sized { .. } => return Cow::Borrowed(metadata),
+            Files::Ranks(_) => group.iter().map(|item| item.key.as_str()).collect(),
+        };
+        let own =
+            metadata.iter().filter_map(|(name, value)| match (rank_of(name), rank_of(value)) {
+                (Some((rank, alias)), Some((other, kept))) if rank == other => {
+                    keys.contains(value.as_str()).then(|| (alias.to_owned(), kept.to_owned()))
+                }
+                _ => Some((name.clone(), value.clone())),
+            });
+        Cow::Owned(own.collect())
+    }
+
     /// The key that a tensor has in its file.
     fn key(self, key: &Key) -> Key {
         match self {
@@ -122,7 +143,8 @@ pub(super) fn lay_out(
         group.sort_by_key(|item| std::cmp::Reverse(item.info.dtype.bits()));
         let entries: Vec<(Key, TensorInfo)> =
             group.iter().map(|item| (into.key(item.key), item.info.clone())).collect();
-        let (mut header, offsets) = safetensors_header(&entries, metadata)?;
+        let metadata = into.metadata(&group, metadata);
+        let (mut header, offsets) = safetensors_header(&entries, &metadata)?;
         if let Some(phase) = wanted_phase(&group, &offsets, phases) {
             let missing = (phase + BLOCK - header.len() as u64 % BLOCK) % BLOCK;
             header = padded(header, missing)?;

@@ -5,7 +5,6 @@
 //! usual one is taken, unless somebody asks for another.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::tensor::{Meaning, Meanings, TorchTensor, Unknown};
 use super::value::{Call, Id, Value, Values};
@@ -26,7 +25,7 @@ const BESIDE: &[&str] = &["optim", "sched", "scaler", "rng", "callback", "loop"]
 /// The values of a file as a tree.
 pub(in crate::store) struct Tree<'v> {
     values: &'v Values,
-    meanings: &'v Meanings,
+    meanings: Meanings<'v>,
     /// How many tensors are in and below a value, where they were counted: those of models, and
     /// all.
     counts: HashMap<Id, [u64; 2]>,
@@ -36,7 +35,7 @@ pub(in crate::store) struct Tree<'v> {
 /// What a value is to a reader of state dicts.
 pub(in crate::store) enum Kind<'v> {
     /// A tensor.
-    Tensor(&'v Arc<TorchTensor>),
+    Tensor(TorchTensor<'v>),
     /// A tensor of a kind that can't be read, and what it is.
     Lost(String),
     /// A dict, a module, a list: what it holds, by name.
@@ -62,7 +61,7 @@ pub(in crate::store) enum Name<'v> {
 #[derive(Default)]
 pub(in crate::store) struct Below<'v> {
     /// Tensors, by their keys, in order.
-    pub(in crate::store) tensors: Vec<(String, &'v Arc<TorchTensor>)>,
+    pub(in crate::store) tensors: Vec<(String, TorchTensor<'v>)>,
     /// Tensors that can't be read, and why.
     pub(in crate::store) lost: Vec<(String, String)>,
     /// What is no tensor.
@@ -74,18 +73,22 @@ pub(in crate::store) struct Below<'v> {
 }
 
 impl<'v> Tree<'v> {
-    pub(in crate::store) fn new(values: &'v Values, meanings: &'v Meanings, top: Id) -> Self {
+    pub(in crate::store) fn new(values: &'v Values, meanings: Meanings<'v>, top: Id) -> Self {
         Self { values, meanings, counts: HashMap::new(), top }
     }
 
     /// What a value is.
     pub(in crate::store) fn kind(&self, id: Id) -> Kind<'v> {
         if let Some(tensor) = self.meanings.tensor(id) {
-            return self.odd_bits(tensor).map_or(Kind::Tensor(tensor), Kind::Lost);
+            return match self.odd_bits(&tensor) {
+                Some(what) => Kind::Lost(what),
+                None => Kind::Tensor(tensor),
+            };
         }
         match self.values.get(id) {
             Some(Value::Dict(entries)) => Kind::Branch(self.named(entries)),
-            Some(Value::List(items) | Value::Tuple(items)) => Kind::Branch(numbered(items)),
+            Some(Value::List(items)) => Kind::Branch(numbered(items)),
+            Some(Value::Tuple(_)) => Kind::Branch(numbered(self.values.tuple(id))),
             Some(Value::Call(call)) => self.kind_of_call(id, call),
             Some(Value::Persistent(_)) => Kind::Lost("a storage without a tensor".to_owned()),
             _ => Kind::Plain,
@@ -113,6 +116,21 @@ impl<'v> Tree<'v> {
         }
         let inside = [call.arguments].into_iter().chain(call.items.iter().copied());
         Kind::Foreign(name, inside.chain(call.state).collect())
+    }
+
+    /// The classes and functions that a file names to make values of, and that nobody knows here,
+    /// wherever they are: each once.
+    pub(in crate::store) fn foreign(&self) -> Vec<String> {
+        let mut found = std::collections::BTreeSet::new();
+        for (id, value) in self.values.iter() {
+            if let Value::Call(call) = value
+                && matches!(self.meanings.get(id), Some(Meaning::Unknown(_)))
+                && let Kind::Foreign(name, _) = self.kind_of_call(id, call)
+            {
+                found.insert(name.to_owned());
+            }
+        }
+        found.into_iter().collect()
     }
 
     /// The name of what is called: of a class, where a helper makes its instance.
@@ -177,7 +195,7 @@ impl<'v> Tree<'v> {
         let mut found: Vec<(Name<'v>, Id)> = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let name = match self.values.get(*key) {
-                Some(Value::Text(text)) => Name::Text(text),
+                Some(Value::Text(_)) => Name::Text(self.values.text(*key).unwrap_or_default()),
                 Some(Value::Int(number)) => Name::Number(*number),
                 _ => Name::None,
             };
@@ -194,7 +212,7 @@ impl<'v> Tree<'v> {
     }
 
     /// Why a tensor's bytes aren't its elements, if they aren't: bits beside them say so.
-    fn odd_bits(&self, tensor: &TorchTensor) -> Option<String> {
+    fn odd_bits(&self, tensor: &TorchTensor<'_>) -> Option<String> {
         let entries = self.values.entries(tensor.metadata?)?;
         let set =
             entries.iter().filter(|(_, value)| self.values.get(*value) == Some(&Value::Bool(true)));
@@ -316,8 +334,8 @@ impl<'v> Tree<'v> {
         }
     }
 
-    /// Every dict that has tensors, by its path, and how many are in and below it; those with the
-    /// fewest names first. Not all of a file that has thousands.
+    /// Every dict that has tensors, by its path, and how many are right in it; those with the fewest
+    /// names first. Not all of a file that has thousands, and not those of an optimizer's state.
     pub(in crate::store) fn roots(&self) -> Vec<(String, u64)> {
         let mut found = Vec::new();
         let mut at = std::collections::VecDeque::from([(String::new(), self.top, 0usize)]);
@@ -333,7 +351,8 @@ impl<'v> Tree<'v> {
                 match self.kind(*inner) {
                     Kind::Tensor(_) | Kind::Lost(_) => tensors += 1,
                     Kind::Branch(_) => {
-                        if let Some(name) = name.text() {
+                        if let Some(text) = name.text().filter(|_| !self.is_beside(*name, *inner)) {
+                            let name = text;
                             at.push_back((join(&path, &name), *inner, depth + 1));
                         }
                     }
@@ -450,7 +469,8 @@ const PLAIN: &[&str] = &[
 ];
 
 impl Name<'_> {
-    fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
+    /// It as a part of a key.
+    pub(in crate::store) fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
         match self {
             Self::Text(text) => Some((*text).into()),
             Self::Number(number) => Some(number.to_string().into()),

@@ -171,17 +171,19 @@ fn llama_of_meta_comes_together_and_apart() {
     }
 }
 
-/// `ranks` are two files in Meta's layout, `hub` what transformers' convert_llama_weights_to_hf.py
-/// made of them.
+/// `ranks` are two files in Meta's layout, `torch` the same as `torch.save` writes them, and `hub`
+/// is what transformers' convert_llama_weights_to_hf.py made of them.
 #[test]
 fn two_ranks_become_what_the_script_of_transformers_makes_of_them() {
     let sandbox = Sandbox::new();
     let fixture = format!("{}/tests/fixtures/meta_llama", env!("CARGO_MANIFEST_DIR"));
-    let ranks = format!("{fixture}/ranks");
-    let ran = sandbox.run(&["apply", &ranks, "-o", "out", "--rules", "meta_llama"]);
-    assert_eq!(ran.code, 0, "{}", ran.err);
-    let ran = sandbox.run(&["diff", "out", &format!("{fixture}/hub")]);
-    assert_eq!((ran.code, ran.out.as_str()), (0, "equal: 21 keys byte for byte\n"));
+    for kind in ["ranks", "torch"] {
+        let ranks = format!("{fixture}/{kind}");
+        let ran = sandbox.run(&["apply", &ranks, "-o", kind, "--rules", "meta_llama"]);
+        assert_eq!(ran.code, 0, "{kind}: {}", ran.err);
+        let ran = sandbox.run(&["diff", kind, &format!("{fixture}/hub")]);
+        assert_eq!((ran.code, ran.out.as_str()), (0, "equal: 21 keys byte for byte\n"), "{kind}");
+    }
 }
 
 #[test]
