@@ -392,9 +392,9 @@ class NumpyOps:
         dtype = self.dtype(name)
         if count == 0:
             return self.np.empty(shape, dtype=dtype)
-        flat = self.np.frombuffer(
-            buffer, dtype=self.np.uint8, count=count, offset=offset
-        ).view(dtype)
+        flat = self.np.frombuffer(buffer, dtype=self.np.uint8, count=count, offset=offset).view(
+            dtype
+        )
         if strides is None:
             return flat.reshape(shape)
         steps = [stride * dtype.itemsize for stride in strides]

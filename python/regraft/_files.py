@@ -364,8 +364,8 @@ def convert(
     """Converts a checkpoint into new files, streamed, in the engine's own threads. The output
     appears whole or not at all.
 
-    src: what :func:`open` takes; root, strict, allow_outside: as there. dst: a directory to be made,
-    or a file if it ends with ``.safetensors``. rules .. record: as in :func:`regraft.plan`.
+    src: what :func:`open` takes; strict, allow_outside, root: as there. dst: a directory to be
+    made, or a file if it ends with ``.safetensors``. rules .. record: as in :func:`regraft.plan`.
     max_shard_size: most bytes of tensors in one file; ``single``: one file, however large.
     materialize_ties: write tied tensors under each of their keys.
     side_files: copy config, tokenizer and other files that are no weights from source directories.
