@@ -174,17 +174,20 @@ class Checkpoint(Mapping[str, Any]):
 
     def _mapped(self, number: int, key: str) -> tuple[mmap.mmap, int]:
         """The map of a blob, and where in it the blob begins."""
-        if number not in self._maps:
-            path = self.paths[number] if number < len(self.paths) else None
-            try:
-                if path is not None:
-                    with open_file(path, "rb") as file:
-                        self._maps[number] = _map(file.fileno()), 0
-                else:
-                    self._maps[number] = self._unpacked(number)
-            except (OSError, ValueError) as error:
-                raise CheckpointError(f"cannot map: {error}", "io", path, key) from error
-        return self._maps[number]
+        found = self._maps.get(number)
+        if found is not None:
+            return found
+        path = self.paths[number] if number < len(self.paths) else None
+        try:
+            if path is None:
+                made = self._unpacked(number)
+            else:
+                with open_file(path, "rb") as file:
+                    made = _map(file.fileno()), 0
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot map: {error}", "io", path, key) from error
+        # Two threads may map at once; all views must share one, so the first stands.
+        return self._maps.setdefault(number, made)
 
     def _unpacked(self, number: int) -> tuple[mmap.mmap, int]:
         """What is compressed in a file, or has the other byte order, unpacked by the engine."""
