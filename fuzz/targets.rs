@@ -55,11 +55,10 @@ pub fn torch(data: &[u8]) {
     let count = saved.values.iter().count();
     assert!(count <= data.len(), "more values than bytes");
     let there = |id: &torch::Id| assert!(saved.values.get(*id).is_some(), "{id:?} isn't there");
-    for (_, value) in saved.values.iter() {
+    for (id, value) in saved.values.iter() {
+        saved.values.tuple(id).iter().for_each(there);
         match value {
-            torch::Value::Tuple(ids) | torch::Value::List(ids) | torch::Value::Set(ids) => {
-                ids.iter().for_each(there);
-            }
+            torch::Value::List(ids) | torch::Value::Set(ids) => ids.iter().for_each(there),
             torch::Value::Dict(entries) => {
                 entries.iter().for_each(|(key, value)| [key, value].into_iter().for_each(there));
             }

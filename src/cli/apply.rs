@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use regraft::conversion::{Output, Planned};
 use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
+use regraft::error::{Error, ErrorKind};
 use regraft::execute::{PatchOptions, Progress, Report, Ties, WriteOptions};
 use regraft::plan::Verdict;
 use regraft::store::Checkpoint;
@@ -16,6 +17,7 @@ use serde_json::json;
 
 use super::console::{Console, has_findings};
 use super::conversion::{ConversionArguments, in_order};
+use super::inspect::write_values;
 use super::size::Size;
 use super::summary::counted;
 use super::{Exit, Failure, Result, progress};
@@ -34,7 +36,8 @@ use super::{Exit, Failure, Result, progress};
   regraft apply ckpt/ --rules my.graft --dry-run
   RANK=3 regraft apply llama/ -o stage3/ --target s0.json,s1.json,s2.json,s3.json    a pipeline stage reads just its part")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, or an index; several count as one checkpoint
+    /// A file of safetensors, torch.save or NumPy, a directory, or an index; several count as one
+    /// checkpoint
     #[arg(required = true, value_name = "SRC")]
     sources: Vec<PathBuf>,
 
@@ -87,6 +90,10 @@ pub(super) struct Arguments {
     #[arg(long, help_heading = "Output")]
     record: bool,
 
+    /// Write what files of torch.save hold besides tensors (epoch, arguments) as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    values: Option<PathBuf>,
+
     /// Show what would be done, and write nothing
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
@@ -125,6 +132,11 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         dry_run(arguments, &planned, prepared.has_bytes(), console)?;
         return Ok(exit);
     }
+    if let Some(path) = arguments.values.as_deref().filter(|path| path.exists()) {
+        return Err(Error::new(ErrorKind::Exists, "the file is there already")
+            .in_file(path)
+            .into());
+    }
     let directory = prepared.checkpoint().map(Checkpoint::directory).unwrap_or(Path::new("."));
     let cancel = cancel(arguments.output.as_deref().unwrap_or(directory))?;
     let report = match arguments.output.as_deref() {
@@ -136,6 +148,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
             cancel: Some(&cancel),
         })?,
     };
+    if let (Some(path), Some(checkpoint)) = (&arguments.values, prepared.checkpoint()) {
+        write_values(checkpoint, path, console)?;
+    }
     let seconds = start.elapsed().as_secs_f64();
     // What only the values could tell.
     let found = report.findings();

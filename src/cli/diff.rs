@@ -23,7 +23,7 @@ use super::{Exit, Failure, Result};
   regraft diff before/ after/
   regraft diff model.safetensors header.json --headers")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest
     #[arg(value_name = "A")]
     left: PathBuf,
 

@@ -28,7 +28,7 @@ use super::{Exit, Failure, Result};
   regraft explain mixtral-8x7b/ model.layers.3.block_sparse_moe.experts.0.w1.weight
   regraft explain mixtral-8x7b/ model.layers.3.mlp.experts.gate_up_proj")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest
     #[arg(value_name = "SRC")]
     source: PathBuf,
 

@@ -4,17 +4,19 @@
 //! with equal bytes are found with `--bytes`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use regraft::config::Config;
 use regraft::conversion::config_beside;
 use regraft::diagnostic::Diagnostic;
 use regraft::diagnostic::plain::one_line;
+use regraft::error::Error;
 use regraft::key::{Key, natural_order};
 use regraft::plan::implausible;
 use regraft::store::twins;
 use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
-use regraft::tensor::{Header, TensorInfo};
+use regraft::tensor::{Header, Remark, TensorInfo};
 use serde_json::{Map, Value, json};
 
 use super::console::{Console, has_findings};
@@ -30,13 +32,19 @@ use super::{Exit, Result};
   regraft inspect model.safetensors --bytes      which tensors are equal byte for byte
   regraft inspect model.safetensors --json")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
+    /// count as one checkpoint
     #[arg(required = true, value_name = "SRC")]
     sources: Vec<PathBuf>,
 
     /// Read the tensors, and list those that are equal byte for byte
     #[arg(long)]
     bytes: bool,
+
+    /// Write what files of torch.save hold besides tensors (epoch, arguments) as JSON; `-` for
+    /// standard output
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
 
     /// One line for each key
     #[arg(long)]
@@ -58,6 +66,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         root: arguments.root.clone(),
     };
     let checkpoint = open_all(&arguments.sources, &options)?;
+    if let Some(path) = &arguments.values {
+        write_values(&checkpoint, path, console)?;
+    }
     // A config that can't be read is for those to say who need it.
     let config = config_beside(&checkpoint).unwrap_or_else(|_| Config::empty());
     let findings = implausible(checkpoint.header(), &config, None, false);
@@ -75,7 +86,22 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
             console.note(&format!("note: {} is no part of the checkpoint", path.display()));
         }
     }
-    Ok(Exit::findings(!checkpoint.notes().is_empty() || has_findings(&findings)))
+    let unread = |remark: &Remark| matches!(remark, Remark::Unreadable { .. });
+    let is_odd = checkpoint.header().remarks.iter().any(unread) || !checkpoint.notes().is_empty();
+    Ok(Exit::findings(is_odd || has_findings(&findings)))
+}
+
+/// Writes what a checkpoint's files hold besides tensors.
+pub(super) fn write_values(checkpoint: &Checkpoint, path: &Path, console: Console) -> Result<()> {
+    let values = checkpoint.plain_values()?;
+    let text = serde_json::to_string_pretty(&values)
+        .map_err(|error| Error::corrupt(format!("values that JSON can't hold: {error}")))?;
+    if path.as_os_str() == "-" {
+        return console.out(&format!("{text}\n"));
+    }
+    let written = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
+    let written = written.and_then(|mut file| file.write_all(format!("{text}\n").as_bytes()));
+    Ok(written.map_err(|error| Error::io("cannot write the values to", path, error))?)
 }
 
 fn sorted(header: &Header) -> Vec<(&Key, &TensorInfo)> {
@@ -129,6 +155,7 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
             out.push_str(&format!("files: {files}, {} to {}\n", one_line(first), one_line(last)))
         }
     }
+    out.push_str(&beside(header));
     if !header.metadata.is_empty() {
         let pairs: Vec<String> = header
             .metadata
@@ -144,6 +171,41 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
         for group in equal {
             let names: Vec<_> = group.iter().map(|key| one_line(key)).collect();
             out.push_str(&format!("equal byte for byte: {}\n", names.join(" = ")));
+        }
+    }
+    out
+}
+
+/// What files have besides the tensors of their state dict, a line each.
+fn beside(header: &Header) -> String {
+    let mut out = String::new();
+    for remark in &header.remarks {
+        match remark {
+            Remark::Root { root, others, .. } => {
+                let others: Vec<_> = others.iter().map(|root| one_line(root)).collect();
+                out.push_str(&format!("root: {}\n", one_line(root)));
+                if !others.is_empty() {
+                    out.push_str(&format!("other roots: {}\n", others.join(", ")));
+                }
+            }
+            Remark::LeftOut { trees, plain, .. } => {
+                for (path, tensors) in trees {
+                    let count = counted(*tensors, "tensor");
+                    out.push_str(&format!("left out: {}, {count}\n", one_line(path)));
+                }
+                if !plain.is_empty() {
+                    let names: Vec<_> = plain.iter().take(20).map(|name| one_line(name)).collect();
+                    let more = if plain.len() > 20 { ", …" } else { "" };
+                    out.push_str(&format!("no tensors: {}{more}\n", names.join(", ")));
+                }
+            }
+            Remark::Unreadable { tensors, .. } => {
+                for (key, what) in tensors {
+                    let what = one_line(what);
+                    out.push_str(&format!("can't be read: {}, {what}\n", one_line(key)));
+                }
+            }
+            _ => {}
         }
     }
     out
@@ -220,6 +282,7 @@ fn as_json(
         "groups": groups,
         "tensors": tensors,
         "dtypes": dtypes,
+        "remarks": header.remarks,
         "total": { "tensors": sorted.len(), "bytes": bytes },
         "equal": equal,
         "notes": checkpoint.notes(),

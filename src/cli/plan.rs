@@ -17,7 +17,8 @@ use super::{Exit, Result};
   regraft plan out/ --from model --to hub --compare
   regraft plan llama/ --target stage0.json,stage1.json --rank 1")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
+    /// count as one checkpoint
     #[arg(required = true, value_name = "SRC")]
     sources: Vec<PathBuf>,
 

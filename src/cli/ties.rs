@@ -40,7 +40,8 @@ Examples:
   regraft ties t5.json --config config.json           a manifest, without bytes
   regraft ties t5-small/ --json")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
+    /// count as one checkpoint
     #[arg(required = true, value_name = "SRC")]
     sources: Vec<PathBuf>,
 

@@ -19,6 +19,7 @@ use super::archive::Window;
 use super::contents::Contents;
 use super::format::{self, Format};
 use super::json::ByKey;
+use super::torch::PlainValues;
 use super::unpacked::{Scratch, Unpacked};
 use super::{
     Blob, Boxes, Files, Hints, Identity, OpenOptions, Range, StateDict, Storages, Store, dcp,
@@ -59,6 +60,23 @@ impl Checkpoint {
     /// The formats of the files, in the same order.
     pub fn formats(&self) -> impl ExactSizeIterator<Item = Format> {
         self.files.iter().map(|file| file.format)
+    }
+
+    /// What the files of `torch.save` hold besides tensors, by file if there are several.
+    ///
+    /// # Errors
+    /// If a file can't be read, or has too much of it.
+    pub fn plain_values(&self) -> Result<PlainValues> {
+        let files = self.files.iter().zip(&self.header.files);
+        let mut found = Vec::new();
+        for (file, name) in files.filter(|(file, _)| file.format == Format::Torch) {
+            let values = PlainValues::read(file.window()?);
+            found.push((name.clone(), values.map_err(|error| error.in_file(&file.path))?));
+        }
+        Ok(match found.len() {
+            1 => found.remove(0).1,
+            _ => PlainValues::together(found),
+        })
     }
 
     /// Whether there are tensors to read: a manifest has none.

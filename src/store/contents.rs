@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
+use smallvec::SmallVec;
 
 use super::archive::Packed;
 use super::boxes::{Blob, Boxes};
@@ -41,7 +42,7 @@ pub(super) fn as_packed(blob: Blob) -> Option<usize> {
 impl Contents {
     /// Notes which keys lie in one place: they are one tensor.
     pub(super) fn note_shared(&mut self) {
-        let mut groups: IndexMap<(Lies<'_>, &TensorInfo), Vec<&Key>> = IndexMap::new();
+        let mut groups: IndexMap<(Lies<'_>, &TensorInfo), SmallVec<[&Key; 1]>> = IndexMap::new();
         for (key, (info, run)) in &self.tensors {
             if info.numel() != Some(0) {
                 let place = self.parts.get(key).map_or(Lies::Run(*run), Lies::of);

@@ -69,17 +69,17 @@ pub(super) fn read(
         let contents = read_header(Stream::new(window), window.len())?;
         return Ok((Format::Safetensors, contents));
     };
-    let contents = match format {
-        Format::Numpy => numpy::array(window, name)?,
-        _ if head.starts_with(ZIP) => {
-            let archive = Archive::read(window)?;
-            if numpy::is_archive(&archive) {
-                return Ok((Format::Numpy, numpy::archive(&archive, name)?));
-            }
-            torch::contents(window, root, name)?
+    if format == Format::Numpy {
+        return Ok((format, numpy::array(window, name)?));
+    }
+    if head.starts_with(ZIP) {
+        let archive = Archive::read(window)?;
+        if numpy::is_archive(&archive) {
+            return Ok((Format::Numpy, numpy::archive(&archive, name)?));
         }
-        _ => torch::contents(window, root, name)?,
-    };
+    }
+    let mut contents = torch::contents(window, root, name)?;
+    contents.note_shared();
     Ok((format, contents))
 }
 

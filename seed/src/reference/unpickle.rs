@@ -23,7 +23,7 @@ pub(crate) fn state_dict_dtypes(file: Window<'_>) -> Result<Vec<(String, TorchDt
     let meanings = Meanings::of(&saved.values);
     // It stands before where the pickle breaks, if that does.
     let unknown = meanings.iter().find_map(|(_, meaning)| match meaning {
-        Meaning::Unknown(unknown) => Some(refusal(unknown)),
+        Meaning::Unknown(unknown) => Some(refusal(&unknown)),
         _ => None,
     });
     if let Some(why) = unknown {

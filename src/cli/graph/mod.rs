@@ -24,7 +24,8 @@ use super::{Exit, Result};
   regraft graph mixtral-8x7b/ --format svg > graph.svg
   regraft graph header.json --rules deepseek_v3 | dot -Tpdf > graph.pdf")]
 pub(super) struct Arguments {
-    /// A safetensors file, a directory, an index, or a manifest; several count as one checkpoint
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
+    /// count as one checkpoint
     #[arg(required = true, value_name = "SRC")]
     sources: Vec<PathBuf>,
 

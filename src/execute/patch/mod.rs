@@ -26,7 +26,7 @@ use crate::execute::fuse::compile::{Layout, RowMajor, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::key::Key;
 use crate::plan::{Op, Plan};
-use crate::store::{Checkpoint, MAX_HEADER_LEN, Store as _, placed_header};
+use crate::store::{Checkpoint, Format, MAX_HEADER_LEN, Store as _, placed_header};
 use crate::tensor::TensorInfo;
 use index::new_index;
 use journal::{Journal, Patch};
@@ -57,6 +57,7 @@ type Row = (Key, TensorInfo, [u64; 2]);
 /// [`ErrorKind::Exists`] if a journal is there. I/O errors; where files had been changed by then,
 /// the journal stays, for [`recover`].
 pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Result<Report> {
+    only_safetensors(source)?;
     let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
     let directory = one_directory(&paths)?;
     for path in &paths {
@@ -113,6 +114,15 @@ pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Re
     Ok(report)
 }
 
+/// Only these files have a header that can be changed.
+fn only_safetensors(source: &Checkpoint) -> Result<()> {
+    let other = source.paths().zip(source.formats()).find(|(_, it)| *it != Format::Safetensors);
+    let Some((path, format)) = other else { return Ok(()) };
+    let what = format!("this is a file of {format}; only safetensors files are changed in place");
+    let error = Error::new(ErrorKind::Unsupported, what).in_file(path);
+    Err(error.hint("give an output: -o"))
+}
+
 fn metadata(
     plan: &Plan,
     source: &Checkpoint,
@@ -130,6 +140,7 @@ pub(super) fn stay(
     kept: &[usize],
     layouts: &[Arc<Layout>],
 ) -> Option<Vec<FileLanes>> {
+    only_safetensors(source).ok()?;
     let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
     let directory = one_directory(&paths).ok()?;
     paths.iter().try_for_each(|path| refuse_shared(path, options.insist)).ok()?;

@@ -58,7 +58,7 @@ pub(in crate::store) enum StorageBytes {
     /// As they are: the first one, and how many.
     Run { start: u64, len: u64 },
     /// They have to be unpacked.
-    Packed(Packed),
+    Packed(Box<Packed>),
 }
 
 impl StorageBytes {
@@ -144,8 +144,8 @@ impl<'f> Container<'f> {
     /// If one isn't there, has another length than the pickle says, or lies outside of the file.
     pub(in crate::store) fn storages<'s>(
         &self,
-        used: impl Iterator<Item = &'s TorchStorage>,
-        meanings: &Meanings,
+        used: impl Iterator<Item = TorchStorage<'s>>,
+        meanings: Meanings<'_>,
     ) -> Result<HashMap<String, StorageBytes>> {
         match self {
             Self::Archive { archive, folder, swapped } => {
@@ -153,15 +153,15 @@ impl<'f> Container<'f> {
                     archive.members().iter().map(|member| (&*member.name, member)).collect();
                 let mut found = HashMap::new();
                 for storage in used {
-                    if found.contains_key(&storage.key) {
+                    if found.contains_key(storage.key) {
                         continue;
                     }
                     let name = format!("{folder}data/{}", storage.key);
                     let member = members.get(&*name).ok_or_else(|| {
                         Error::corrupt(format!("the archive has no {name:?}, which a tensor needs"))
                     })?;
-                    let bytes = of_member(archive, member, storage, *swapped)?;
-                    found.insert(storage.key.clone(), bytes);
+                    let bytes = of_member(archive, member, &storage, *swapped)?;
+                    found.insert(storage.key.to_owned(), bytes);
                 }
                 Ok(found)
             }
@@ -183,7 +183,7 @@ fn is_big(values: &Values, facts: &[Id]) -> bool {
 
 /// How many bytes are swapped at a time where the byte order is the other one. Parts of a complex
 /// number are swapped one by one, and bytes without a dtype not at all, as PyTorch has it.
-fn swap(storage: &TorchStorage, swapped: bool) -> u8 {
+fn swap(storage: &TorchStorage<'_>, swapped: bool) -> u8 {
     use super::TorchDtype::{Complex32, Complex64, Complex128};
     let size = storage.dtype.map_or(1, |dtype| match dtype {
         Complex32 | Complex64 | Complex128 => dtype.element_size() / 2,
@@ -193,7 +193,7 @@ fn swap(storage: &TorchStorage, swapped: bool) -> u8 {
 }
 
 /// How many bytes a storage has, as the pickle says.
-fn claimed(storage: &TorchStorage) -> Result<u64> {
+fn claimed(storage: &TorchStorage<'_>) -> Result<u64> {
     let size = storage.dtype.map_or(1, super::TorchDtype::element_size);
     storage.len.checked_mul(size).ok_or_else(|| {
         Error::corrupt(format!("storage {:?} has more bytes than 64 bits count", storage.key))
@@ -203,7 +203,7 @@ fn claimed(storage: &TorchStorage) -> Result<u64> {
 fn of_member(
     archive: &Archive<'_>,
     member: &Member,
-    storage: &TorchStorage,
+    storage: &TorchStorage<'_>,
     swapped: bool,
 ) -> Result<StorageBytes> {
     let (claim, place) = (claimed(storage)?, archive.place(member)?);
@@ -216,7 +216,7 @@ fn of_member(
     }
     let swap = swap(storage, swapped);
     Ok(if member.deflated || swap > 1 {
-        StorageBytes::Packed(Packed::member(member, place, swap))
+        StorageBytes::Packed(Box::new(Packed::member(member, place, swap)))
     } else {
         StorageBytes::Run { start: place.start(), len: place.len() }
     })
@@ -228,13 +228,13 @@ fn in_stream(
     keys: &[String],
     start: u64,
     swapped: bool,
-    meanings: &Meanings,
+    meanings: Meanings<'_>,
 ) -> Result<HashMap<String, StorageBytes>> {
     // The stream doesn't say how large an element is; the pickle does.
-    let storages: HashMap<&str, &TorchStorage> = meanings
+    let storages: HashMap<&str, TorchStorage<'_>> = meanings
         .iter()
         .filter_map(|(_, meaning)| match meaning {
-            Meaning::Storage(storage) => Some((&*storage.key, &**storage)),
+            Meaning::Storage(storage) => Some((storage.key, storage)),
             _ => None,
         })
         .collect();
@@ -265,7 +265,12 @@ fn in_stream(
         let swap = swap(storage, swapped);
         let (start, len) = (place.start(), place.len());
         let bytes = if swap > 1 {
-            StorageBytes::Packed(Packed::bytes(format!("storage {key}"), start, len, swap))
+            StorageBytes::Packed(Box::new(Packed::bytes(
+                format!("storage {key}"),
+                start,
+                len,
+                swap,
+            )))
         } else {
             StorageBytes::Run { start, len }
         };

@@ -1,7 +1,6 @@
 //! The tensors of a file that `torch.save` wrote, as keys with boxes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use indexmap::map::Entry as Slot;
 
@@ -28,7 +27,7 @@ pub(in crate::store) fn contents(
     let (saved, container) = Container::read(window)?;
     let top = saved.root.map_err(|error| broken(&error))?;
     let meanings = Meanings::of(&saved.values);
-    let mut tree = Tree::new(&saved.values, &meanings, top);
+    let mut tree = Tree::new(&saved.values, meanings, top);
     let (path, id) = tree.root(root)?;
     let below = tree.below(id, root.is_some())?;
     let mut beside = tree.beside(&path);
@@ -36,18 +35,18 @@ pub(in crate::store) fn contents(
     if below.tensors.is_empty() && below.lost.is_empty() {
         return Err(nothing(&beside, root));
     }
-    let used = below.tensors.iter().map(|(_, tensor)| &*tensor.storage);
-    let storages = container.storages(used, &meanings)?;
+    let used = below.tensors.iter().map(|(_, tensor)| tensor.storage);
+    let storages = container.storages(used, meanings)?;
+    drop(container);
     let mut reader = Reader { storages, packed: HashMap::new(), contents: Contents::default() };
     let mut lost = below.lost;
     for (key, tensor) in below.tensors {
-        match stored(tensor) {
-            Ok(form) => reader.add(key, tensor, form)?,
+        match stored(&tensor) {
+            Ok(form) => reader.add(key, &tensor, form)?,
             Err(what) => lost.push((key, what)),
         }
     }
     let mut contents = reader.contents;
-    contents.note_shared();
     let others = tree.roots().into_iter().map(|(path, _)| path);
     let remarks = &mut contents.remarks;
     let file = || file.to_owned();
@@ -84,9 +83,9 @@ pub(in crate::store) fn alone(window: Window<'_>) -> Result<(TensorInfo, u64, Sh
     let top = saved.root.map_err(|error| broken(&error))?;
     let meanings = Meanings::of(&saved.values);
     let tensor = meanings.tensor(top).ok_or_else(|| Error::corrupt("it is no tensor"))?;
-    let form = stored(tensor).map_err(|what| Error::new(ErrorKind::Unsupported, what))?;
-    let storages = container.storages([&*tensor.storage].into_iter(), &meanings)?;
-    let Some(StorageBytes::Run { start, len }) = storages.get(&tensor.storage.key) else {
+    let form = stored(&tensor).map_err(|what| Error::new(ErrorKind::Unsupported, what))?;
+    let storages = container.storages([tensor.storage].into_iter(), meanings)?;
+    let Some(StorageBytes::Run { start, len }) = storages.get(tensor.storage.key) else {
         let what = "its bytes are packed, or of another byte order";
         return Err(Error::new(ErrorKind::Unsupported, what));
     };
@@ -136,7 +135,7 @@ struct Form {
 }
 
 /// The dtype, shape and strides of a tensor, or why it can't be read.
-fn stored(tensor: &TorchTensor) -> std::result::Result<Form, String> {
+fn stored(tensor: &TorchTensor<'_>) -> std::result::Result<Form, String> {
     let dtype = tensor.dtype.safetensors().ok_or_else(|| {
         format!("a tensor of dtype {}, which safetensors doesn't have", tensor.dtype)
     })?;
@@ -183,7 +182,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn add(&mut self, key: String, tensor: &Arc<TorchTensor>, form: Form) -> Result<()> {
+    fn add(&mut self, key: String, tensor: &TorchTensor<'_>, form: Form) -> Result<()> {
         if key.len() > MAX_KEY_LEN {
             let why = format!("a key of {} bytes; {MAX_KEY_LEN} are read", key.len());
             return Err(Error::new(ErrorKind::Limit, why));
@@ -210,8 +209,8 @@ impl Reader {
     }
 
     /// The bytes that a tensor's elements lie in: of which blob, the first, the one after the last.
-    fn place(&mut self, tensor: &TorchTensor, form: &Form) -> Result<(Blob, u64, u64)> {
-        let storage = &tensor.storage.key;
+    fn place(&mut self, tensor: &TorchTensor<'_>, form: &Form) -> Result<(Blob, u64, u64)> {
+        let storage = tensor.storage.key;
         let Some(bytes) = self.storages.get(storage) else {
             return Err(Error::corrupt(format!("storage {storage:?} isn't there")));
         };
@@ -229,8 +228,8 @@ impl Reader {
                     Some(number) => *number,
                     None => {
                         let number = self.contents.packed.len();
-                        self.contents.packed.push(bytes.clone());
-                        self.packed.insert(storage.clone(), number);
+                        self.contents.packed.push((**bytes).clone());
+                        self.packed.insert(storage.to_owned(), number);
                         number
                     }
                 };

@@ -96,7 +96,7 @@ impl<'v> Reader<'v> {
                 continue;
             };
             let names = path.iter().map(|part| match self.values.get(*part) {
-                Some(Value::Text(text)) => Some(text.to_string()),
+                Some(Value::Text(_)) => self.values.text(*part).map(str::to_owned),
                 Some(Value::Int(number)) => Some(number.to_string()),
                 _ => None,
             });
@@ -208,7 +208,8 @@ impl<'v> Reader<'v> {
                     self.values.list(inner).unwrap_or_else(|| self.values.tuple(inner))
                 })
             }
-            Some(Value::Tuple(items) | Value::List(items)) => items,
+            Some(Value::Tuple(_)) => self.values.tuple(id),
+            Some(Value::List(items)) => items,
             _ => return Err(Error::corrupt("sizes are no list of numbers")),
         };
         let size = |id: &Id| match self.values.get(*id) {

@@ -7,6 +7,7 @@
 //! * `value`: these values, each by its number
 //! * `tensor`: what PyTorch means by the few names that it writes: storages and tensors
 //! * `dtype`: its dtypes
+//! * `plain`: what is no tensor, as JSON
 //! * `tree`: dicts in dicts, the state dict among them, and what isn't of it
 //! * `contents`: the tensors of a state dict as keys with boxes
 //! * `dcp`: the pickle that says where `torch.distributed.checkpoint` put the parts of tensors
@@ -20,6 +21,7 @@ mod contents;
 pub(super) mod dcp;
 mod dtype;
 mod pickle;
+mod plain;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -32,5 +34,6 @@ pub(super) use contents::alone;
 pub(super) use contents::contents;
 pub use dtype::TorchDtype;
 pub use pickle::{MAX_VALUES, PickleError};
+pub use plain::PlainValues;
 pub use tensor::{Meaning, Meanings, TorchStorage, TorchTensor, Unknown};
-pub use value::{Call, Id, Value, Values};
+pub use value::{Call, Id, Span, Value, Values};

@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use smallvec::SmallVec;
+
 #[cfg(test)]
 use super::Saved;
 use super::value::{Call, Id, Value, Values};
@@ -75,7 +77,32 @@ pub(super) struct Machine<'a> {
     values: Values,
     stack: Vec<Id>,
     marks: Vec<usize>,
-    memo: HashMap<u32, Id>,
+    memo: Memo,
+}
+
+/// Values that a pickle memorizes, by their slots, which nearly always count up.
+#[derive(Default)]
+struct Memo {
+    first: Vec<Option<Id>>,
+    /// Slots far beyond those that were used before.
+    others: HashMap<u32, Id>,
+    count: u32,
+}
+
+impl Memo {
+    fn get(&self, slot: u32) -> Option<Id> {
+        let first = usize::try_from(slot).ok().and_then(|at| self.first.get(at).copied());
+        first.flatten().or_else(|| self.others.get(&slot).copied())
+    }
+
+    fn set(&mut self, slot: u32, id: Id) {
+        self.count = self.count.saturating_add(u32::from(self.get(slot).is_none()));
+        match usize::try_from(slot) {
+            Ok(at) if at < self.first.len() => self.first[at] = Some(id),
+            Ok(at) if at == self.first.len() => self.first.push(Some(id)),
+            _ => drop(self.others.insert(slot, id)),
+        }
+    }
 }
 
 type Result<T> = std::result::Result<T, PickleError>;
@@ -96,7 +123,7 @@ impl<'a> Machine<'a> {
             values: Values::default(),
             stack: Vec::new(),
             marks: Vec::new(),
-            memo: HashMap::new(),
+            memo: Memo::default(),
         }
     }
 
@@ -113,7 +140,7 @@ impl<'a> Machine<'a> {
     /// Runs to the next STOP and gives the value that is left.
     pub(super) fn object(&mut self) -> Result<Id> {
         loop {
-            if self.values.0.len() > MAX_VALUES {
+            if self.values.all.len() > MAX_VALUES {
                 return Err(PickleError::Values);
             }
             let opcode = self.take(1)?.first().copied().unwrap_or_default();
@@ -121,7 +148,7 @@ impl<'a> Machine<'a> {
                 // The next pickle, if there is one, begins with nothing.
                 self.stack.clear();
                 self.marks.clear();
-                self.memo.clear();
+                self.memo = Memo::default();
                 return Ok(root);
             }
         }
@@ -192,18 +219,24 @@ impl<'a> Machine<'a> {
             // LONG1 and LONG4
             0x8a | 0x8b => {
                 let len = if opcode == 0x8a { self.len8()? } else { self.len32()? };
-                integer(self.take(len)?)
+                let bytes = self.take(len)?;
+                integer(bytes).map_or_else(|| Value::Long(self.values.new_bytes(bytes)), Value::Int)
             }
             b'C' | b'B' | 0x8e | 0x96 => {
                 let len = self.length(opcode)?;
-                Value::Bytes(self.take(len)?.into())
+                let bytes = self.take(len)?;
+                Value::Bytes(self.values.new_bytes(bytes))
             }
             b'U' | 0x8c | b'T' | b'X' | 0x8d => {
                 let len = self.length(opcode)?;
-                Value::Text(String::from_utf8_lossy(self.take(len)?).into())
+                let text = String::from_utf8_lossy(self.take(len)?);
+                self.values.new_text(&text)
             }
             // STRING, in quotes, and UNICODE
-            b'S' | b'V' => Value::Text(self.line()?.trim_matches(['\'', '"']).into()),
+            b'S' | b'V' => {
+                let line = self.line()?;
+                self.values.new_text(line.trim_matches(['\'', '"']))
+            }
             _ => return Err(PickleError::Opcode(opcode)),
         })
     }
@@ -211,20 +244,21 @@ impl<'a> Machine<'a> {
     /// Tuples, lists, sets and dicts, and what is put into them.
     fn collection(&mut self, opcode: u8) -> Result<()> {
         match opcode {
-            b')' => self.push(Value::Tuple(Vec::new())),
+            b')' => self.push_tuple(&[]),
             0x85..=0x87 => {
-                let mut items = (0x85..=opcode).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
+                let mut items: SmallVec<[Id; 3]> =
+                    (0x85..=opcode).map(|_| self.pop()).collect::<Result<_>>()?;
                 items.reverse();
-                self.push(Value::Tuple(items));
+                self.push_tuple(&items);
             }
             b't' => {
                 let items = self.pop_mark()?;
-                self.push(Value::Tuple(items));
+                self.push_tuple(&items);
             }
-            b'}' => self.push(Value::Dict(Vec::new())),
+            b'}' => self.push(Value::Dict(Box::default())),
             b'd' => {
                 let items = self.pop_mark()?;
-                self.push(Value::Dict(Vec::new()));
+                self.push(Value::Dict(Box::default()));
                 self.set(&items)?;
             }
             b's' => {
@@ -235,17 +269,17 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.set(&items)?;
             }
-            b']' => self.push(Value::List(Vec::new())),
+            b']' => self.push(Value::List(Box::default())),
             b'l' => {
                 let items = self.pop_mark()?;
-                self.push(Value::List(items));
+                self.push(Value::List(Box::new(items)));
             }
             // FROZENSET
             0x91 => {
                 let items = self.pop_mark()?;
-                self.push(Value::Set(items));
+                self.push(Value::Set(Box::new(items)));
             }
-            0x8f => self.push(Value::Set(Vec::new())),
+            0x8f => self.push(Value::Set(Box::default())),
             b'a' => {
                 let item = self.pop()?;
                 self.add(&[item]);
@@ -266,14 +300,14 @@ impl<'a> Machine<'a> {
             b'r' | b'j' => u32_at(self.take(4)?, 0),
             b'p' | b'g' => self.line()?.parse().map_err(|_| PickleError::NotMemorized(u32::MAX))?,
             // MEMOIZE takes the next free one.
-            _ => u32::try_from(self.memo.len()).unwrap_or(u32::MAX),
+            _ => self.memo.count,
         };
         if matches!(opcode, b'g' | b'h' | b'j') {
-            let id = *self.memo.get(&slot).ok_or(PickleError::NotMemorized(slot))?;
+            let id = self.memo.get(slot).ok_or(PickleError::NotMemorized(slot))?;
             self.stack.push(id);
         } else {
             let top = self.top()?;
-            self.memo.insert(slot, top);
+            self.memo.set(slot, top);
         }
         Ok(())
     }
@@ -283,7 +317,8 @@ impl<'a> Machine<'a> {
         match opcode {
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?);
-                self.push(Value::Global(format!("{module}.{name}").into()));
+                let global = self.values.new_global(&module, &name);
+                self.push(global);
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
@@ -291,11 +326,13 @@ impl<'a> Machine<'a> {
                 else {
                     return Err(PickleError::NoName);
                 };
-                let global = Value::Global(format!("{module}.{name}").into());
+                let (module, name) = (module.to_owned(), name.to_owned());
+                let global = self.values.new_global(&module, &name);
                 self.push(global);
             }
             b'P' => {
-                let name = Value::Text(self.line()?.into());
+                let line = self.line()?;
+                let name = self.values.new_text(&line);
                 self.push(name);
                 let name = self.pop()?;
                 self.push(Value::Persistent(name));
@@ -308,14 +345,16 @@ impl<'a> Machine<'a> {
             0x82..=0x84 => {
                 let len = 1 << (opcode - 0x82);
                 let number = u32_at(self.take(len)?, 0);
-                self.push(Value::Global(format!("copyreg.extension {number}").into()));
+                let name = self.values.new_global("copyreg", &format!("extension {number}"));
+                self.push(name);
             }
             b'i' => {
-                let function = format!("{}.{}", self.line()?, self.line()?);
+                let (module, name) = (self.line()?, self.line()?);
                 let items = self.pop_mark()?;
-                self.push(Value::Global(function.into()));
+                let function = self.values.new_global(&module, &name);
+                self.push(function);
                 let function = self.pop()?;
-                self.call(function, items);
+                self.call(function, &items);
             }
             b'o' => {
                 let mut items = self.pop_mark()?;
@@ -323,7 +362,7 @@ impl<'a> Machine<'a> {
                     return Err(PickleError::EmptyStack);
                 }
                 let function = items.remove(0);
-                self.call(function, items);
+                self.call(function, &items);
             }
             b'b' => {
                 let state = self.pop()?;
@@ -346,8 +385,8 @@ impl<'a> Machine<'a> {
     }
 
     /// What calling something with these arguments would give.
-    fn call(&mut self, function: Id, arguments: Vec<Id>) {
-        self.push(Value::Tuple(arguments));
+    fn call(&mut self, function: Id, arguments: &[Id]) {
+        self.push_tuple(arguments);
         if let Some(arguments) = self.stack.pop() {
             self.push(Value::Call(Box::new(Call::new(function, arguments))));
         }
@@ -390,9 +429,14 @@ impl<'a> Machine<'a> {
 
     /// Makes a value. Each takes a byte of the pickle at least, so that their number fits.
     fn push(&mut self, value: Value) {
-        let id = Id(u32::try_from(self.values.0.len()).unwrap_or(u32::MAX));
-        self.values.0.push(value);
+        let id = Id(u32::try_from(self.values.all.len()).unwrap_or(u32::MAX));
+        self.values.all.push(value);
         self.stack.push(id);
+    }
+
+    fn push_tuple(&mut self, items: &[Id]) {
+        let tuple = self.values.new_tuple(items);
+        self.push(tuple);
     }
 
     fn pop(&mut self) -> Result<Id> {
@@ -415,7 +459,7 @@ impl<'a> Machine<'a> {
 
     fn top_value(&mut self) -> Option<&mut Value> {
         let id = *self.stack.last()?;
-        self.values.0.get_mut(usize::try_from(id.0).ok()?)
+        self.values.all.get_mut(usize::try_from(id.0).ok()?)
     }
 
     /// Sets keys and values, one after the other, on the value on top.
@@ -442,12 +486,13 @@ impl<'a> Machine<'a> {
 }
 
 /// An integer of any length: two's complement, little-endian.
-fn integer(bytes: &[u8]) -> Value {
+/// `None` if it has more than 64 bits.
+fn integer(bytes: &[u8]) -> Option<i64> {
     if bytes.len() > 8 {
-        return Value::Long(bytes.into());
+        return None;
     }
     let sign = if bytes.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
     let mut whole = [sign; 8];
     whole.iter_mut().zip(bytes).for_each(|(whole, byte)| *whole = *byte);
-    Value::Int(i64::from_le_bytes(whole))
+    Some(i64::from_le_bytes(whole))
 }

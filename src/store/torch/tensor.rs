@@ -7,19 +7,16 @@
 //! Source: `torch.serialization`, `torch._utils` and `torch._tensor` of PyTorch 2.15.
 
 use std::fmt;
-use std::sync::Arc;
-
-use indexmap::IndexMap;
 
 use super::dtype::TorchDtype;
 use super::value::{Call, Id, ORDERED_DICT, Value, Values};
 use crate::tensor::Shape;
 
 /// A storage: bytes that lie beside the pickle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TorchStorage {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TorchStorage<'v> {
     /// Its key: in an archive, the entry `data/KEY`.
-    pub key: String,
+    pub key: &'v str,
     /// What its elements are; `None` for one of bytes, over which each tensor has a dtype of its
     /// own.
     pub dtype: Option<TorchDtype>,
@@ -29,9 +26,9 @@ pub struct TorchStorage {
 
 /// A tensor: a view of a storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TorchTensor {
+pub struct TorchTensor<'v> {
     /// Where its bytes are.
-    pub storage: Arc<TorchStorage>,
+    pub storage: TorchStorage<'v>,
     /// What an element is.
     pub dtype: TorchDtype,
     /// Where it begins in the storage, in elements.
@@ -48,11 +45,11 @@ pub struct TorchTensor {
 /// storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Meaning {
+pub enum Meaning<'v> {
     /// A storage.
-    Storage(Arc<TorchStorage>),
+    Storage(TorchStorage<'v>),
     /// A tensor.
-    Tensor(Arc<TorchTensor>),
+    Tensor(TorchTensor<'v>),
     /// A value without a tensor: a dict, a set, a size, a device.
     Plain,
     /// A value that nothing here knows.
@@ -87,68 +84,71 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// What the calls and the outer things of a pickle mean, in the order in which they stand.
-#[derive(Clone, Debug, Default)]
-pub struct Meanings(IndexMap<Id, Meaning>);
+/// What the calls and the outer things of a pickle mean. Each is looked at when it is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Meanings<'v>(&'v Values);
 
-impl Meanings {
-    /// Looks at each value once. One that is made of others stands after them.
-    pub fn of(values: &Values) -> Self {
-        let mut meanings = Self::default();
-        for (id, value) in values.iter() {
-            let meaning = match value {
-                Value::Persistent(name) => storage(values, *name),
-                Value::Call(call) => meanings.of_call(values, call),
-                _ => continue,
-            };
-            let meaning = meaning.unwrap_or_else(Meaning::Unknown);
-            meanings.0.insert(id, meaning);
-        }
-        meanings
+/// How many functions may stand around each other: a subclass's tensor in a parameter is two.
+const MAX_AROUND: usize = 8;
+
+impl<'v> Meanings<'v> {
+    /// Of all values of a pickle.
+    pub fn of(values: &'v Values) -> Self {
+        Self(values)
     }
 
     /// What a value means, where it is a call or lies outside the pickle.
-    pub fn get(&self, id: Id) -> Option<&Meaning> {
-        self.0.get(&id)
+    pub fn get(&self, id: Id) -> Option<Meaning<'v>> {
+        self.within(id, MAX_AROUND)
     }
 
     /// The tensor that a value is.
-    pub fn tensor(&self, id: Id) -> Option<&Arc<TorchTensor>> {
-        match self.0.get(&id)? {
+    pub fn tensor(&self, id: Id) -> Option<TorchTensor<'v>> {
+        match self.get(id)? {
             Meaning::Tensor(tensor) => Some(tensor),
             _ => None,
         }
     }
 
     /// The storage that a value names.
-    pub fn storage(&self, id: Id) -> Option<&Arc<TorchStorage>> {
-        match self.0.get(&id)? {
-            Meaning::Storage(storage) => Some(storage),
+    pub fn storage(&self, id: Id) -> Option<TorchStorage<'v>> {
+        match self.0.get(id)? {
+            Value::Persistent(name) => storage(self.0, *name).ok(),
             _ => None,
         }
     }
 
     /// Each meaning with its value's number, in the order of the pickle.
-    pub fn iter(&self) -> impl Iterator<Item = (Id, &Meaning)> {
-        self.0.iter().map(|(id, meaning)| (*id, meaning))
+    pub fn iter(&self) -> impl Iterator<Item = (Id, Meaning<'v>)> {
+        let meanings = *self;
+        self.0.iter().filter_map(move |(id, _)| Some((id, meanings.get(id)?)))
     }
 
-    fn of_call(&self, values: &Values, call: &Call) -> Result<Meaning, Unknown> {
-        let name = values.global(call.function).ok_or(Unknown::NotAFunction)?;
+    fn within(&self, id: Id, around: usize) -> Option<Meaning<'v>> {
+        let meaning = match self.0.get(id)? {
+            Value::Persistent(name) => storage(self.0, *name).map(Meaning::Storage),
+            Value::Call(call) => self.of_call(call, around),
+            _ => return None,
+        };
+        Some(meaning.unwrap_or_else(Meaning::Unknown))
+    }
+
+    fn of_call(&self, call: &Call, around: usize) -> Result<Meaning<'v>, Unknown> {
+        let name = self.0.global(call.function).ok_or(Unknown::NotAFunction)?;
         // A subclass's tensor: a function and its arguments are arguments here, once.
         if name == REBUILD_FROM_TYPE {
-            let [function, _, arguments, ..] = values.tuple(call.arguments) else {
+            let [function, _, arguments, ..] = self.0.tuple(call.arguments) else {
                 return Err(Unknown::Arguments(name.to_owned()));
             };
-            let inner = values.global(*function).ok_or(Unknown::NotAFunction)?;
-            return self.result(values, inner, *arguments);
+            let inner = self.0.global(*function).ok_or(Unknown::NotAFunction)?;
+            return self.result(inner, *arguments, around);
         }
-        self.result(values, name, call.arguments)
+        self.result(name, call.arguments, around)
     }
 
     /// What a function would give.
-    fn result(&self, values: &Values, name: &str, arguments: Id) -> Result<Meaning, Unknown> {
-        let items = values.tuple(arguments);
+    fn result(&self, name: &str, arguments: Id, around: usize) -> Result<Meaning<'v>, Unknown> {
+        let (values, items) = (self.0, self.0.tuple(arguments));
         let wrong = || Unknown::Arguments(name.to_owned());
         match name {
             ORDERED_DICT | "torch.Size" | "torch.device" | "builtins.set" | "__builtin__.set" => {
@@ -169,8 +169,11 @@ impl Meanings {
                 tensor.map(Meaning::Tensor).ok_or_else(wrong)
             }
             "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
-                let tensor = items.first().and_then(|id| self.tensor(*id)).ok_or_else(wrong)?;
-                Ok(Meaning::Tensor(Arc::clone(tensor)))
+                let around = around.checked_sub(1).ok_or_else(wrong)?;
+                match items.first().and_then(|id| self.within(*id, around)) {
+                    Some(Meaning::Tensor(tensor)) => Ok(Meaning::Tensor(tensor)),
+                    _ => Err(wrong()),
+                }
             }
             _ => Err(Unknown::Function(name.to_owned())),
         }
@@ -180,13 +183,13 @@ impl Meanings {
 const REBUILD_FROM_TYPE: &str = "torch._tensor._rebuild_from_type_v2";
 
 /// A tensor over a storage; offset, sizes and strides are the second to fourth argument.
-fn over(
-    values: &Values,
-    storage: &Arc<TorchStorage>,
+fn over<'v>(
+    values: &'v Values,
+    storage: TorchStorage<'v>,
     dtype: TorchDtype,
     arguments: &[Id],
     metadata: Option<Id>,
-) -> Option<Arc<TorchTensor>> {
+) -> Option<TorchTensor<'v>> {
     let number = |id: &Id| match values.get(*id)? {
         Value::Int(number) => Some(*number),
         _ => None,
@@ -194,20 +197,19 @@ fn over(
     let size = |id: &Id| number(id).and_then(|number| u64::try_from(number).ok());
     let [_, offset, sizes, strides, ..] = arguments else { return None };
     let all = |id: &Id| match values.get(*id)? {
-        Value::Tuple(items) => Some(items),
+        Value::Tuple(_) => Some(values.tuple(*id)),
         _ => None,
     };
     let sizes: Vec<u64> = all(sizes)?.iter().map(size).collect::<Option<_>>()?;
     let strides: Vec<i64> = all(strides)?.iter().map(number).collect::<Option<_>>()?;
     (sizes.len() == strides.len()).then_some(())?;
-    let storage = Arc::clone(storage);
     let offset = size(offset)?;
-    Some(Arc::new(TorchTensor { storage, dtype, offset, shape: sizes.into(), strides, metadata }))
+    Some(TorchTensor { storage, dtype, offset, shape: sizes.into(), strides, metadata })
 }
 
 /// The storage that a persistent id names: a tuple of `"storage"`, its class, a key, a device and a
 /// length.
-fn storage(values: &Values, name: Id) -> Result<Meaning, Unknown> {
+fn storage(values: &Values, name: Id) -> Result<TorchStorage<'_>, Unknown> {
     let [kind, class, key, _, len, view @ ..] = values.tuple(name) else {
         return Err(Unknown::NotAStorage);
     };
@@ -225,7 +227,7 @@ fn storage(values: &Values, name: Id) -> Result<Meaning, Unknown> {
     let Some((_, dtype)) = dtype else { return Err(Unknown::Storage(class.to_owned())) };
     let Some(Value::Int(len)) = values.get(*len) else { return Err(Unknown::NotAStorage) };
     let len = u64::try_from(*len).map_err(|_| Unknown::NotAStorage)?;
-    Ok(Meaning::Storage(Arc::new(TorchStorage { key: key.to_owned(), dtype: *dtype, len })))
+    Ok(TorchStorage { key, dtype: *dtype, len })
 }
 
 /// The classes of storages, and what their elements are.

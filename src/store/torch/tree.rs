@@ -5,7 +5,6 @@
 //! usual one is taken, unless somebody asks for another.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::tensor::{Meaning, Meanings, TorchTensor, Unknown};
 use super::value::{Call, Id, Value, Values};
@@ -26,7 +25,7 @@ const BESIDE: &[&str] = &["optim", "sched", "scaler", "rng", "callback", "loop"]
 /// The values of a file as a tree.
 pub(in crate::store) struct Tree<'v> {
     values: &'v Values,
-    meanings: &'v Meanings,
+    meanings: Meanings<'v>,
     /// How many tensors are in and below a value, where they were counted: those of models, and
     /// all.
     counts: HashMap<Id, [u64; 2]>,
@@ -36,7 +35,7 @@ pub(in crate::store) struct Tree<'v> {
 /// What a value is to a reader of state dicts.
 pub(in crate::store) enum Kind<'v> {
     /// A tensor.
-    Tensor(&'v Arc<TorchTensor>),
+    Tensor(TorchTensor<'v>),
     /// A tensor of a kind that can't be read, and what it is.
     Lost(String),
     /// A dict, a module, a list: what it holds, by name.
@@ -62,7 +61,7 @@ pub(in crate::store) enum Name<'v> {
 #[derive(Default)]
 pub(in crate::store) struct Below<'v> {
     /// Tensors, by their keys, in order.
-    pub(in crate::store) tensors: Vec<(String, &'v Arc<TorchTensor>)>,
+    pub(in crate::store) tensors: Vec<(String, TorchTensor<'v>)>,
     /// Tensors that can't be read, and why.
     pub(in crate::store) lost: Vec<(String, String)>,
     /// What is no tensor.
@@ -74,18 +73,22 @@ pub(in crate::store) struct Below<'v> {
 }
 
 impl<'v> Tree<'v> {
-    pub(in crate::store) fn new(values: &'v Values, meanings: &'v Meanings, top: Id) -> Self {
+    pub(in crate::store) fn new(values: &'v Values, meanings: Meanings<'v>, top: Id) -> Self {
         Self { values, meanings, counts: HashMap::new(), top }
     }
 
     /// What a value is.
     pub(in crate::store) fn kind(&self, id: Id) -> Kind<'v> {
         if let Some(tensor) = self.meanings.tensor(id) {
-            return self.odd_bits(tensor).map_or(Kind::Tensor(tensor), Kind::Lost);
+            return match self.odd_bits(&tensor) {
+                Some(what) => Kind::Lost(what),
+                None => Kind::Tensor(tensor),
+            };
         }
         match self.values.get(id) {
             Some(Value::Dict(entries)) => Kind::Branch(self.named(entries)),
-            Some(Value::List(items) | Value::Tuple(items)) => Kind::Branch(numbered(items)),
+            Some(Value::List(items)) => Kind::Branch(numbered(items)),
+            Some(Value::Tuple(_)) => Kind::Branch(numbered(self.values.tuple(id))),
             Some(Value::Call(call)) => self.kind_of_call(id, call),
             Some(Value::Persistent(_)) => Kind::Lost("a storage without a tensor".to_owned()),
             _ => Kind::Plain,
@@ -177,7 +180,7 @@ impl<'v> Tree<'v> {
         let mut found: Vec<(Name<'v>, Id)> = Vec::with_capacity(entries.len());
         for (key, value) in entries {
             let name = match self.values.get(*key) {
-                Some(Value::Text(text)) => Name::Text(text),
+                Some(Value::Text(_)) => Name::Text(self.values.text(*key).unwrap_or_default()),
                 Some(Value::Int(number)) => Name::Number(*number),
                 _ => Name::None,
             };
@@ -194,7 +197,7 @@ impl<'v> Tree<'v> {
     }
 
     /// Why a tensor's bytes aren't its elements, if they aren't: bits beside them say so.
-    fn odd_bits(&self, tensor: &TorchTensor) -> Option<String> {
+    fn odd_bits(&self, tensor: &TorchTensor<'_>) -> Option<String> {
         let entries = self.values.entries(tensor.metadata?)?;
         let set =
             entries.iter().filter(|(_, value)| self.values.get(*value) == Some(&Value::Bool(true)));
@@ -450,7 +453,8 @@ const PLAIN: &[&str] = &[
 ];
 
 impl Name<'_> {
-    fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
+    /// It as a part of a key.
+    pub(in crate::store) fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
         match self {
             Self::Text(text) => Some((*text).into()),
             Self::Number(number) => Some(number.to_string().into()),

@@ -17,31 +17,56 @@ pub enum Value {
     Bool(bool),
     /// An integer of 64 bits.
     Int(i64),
-    /// A longer integer: two's complement, little-endian.
-    Long(Box<[u8]>),
+    /// A longer integer: two's complement, little-endian ([`Values::bytes`]).
+    Long(Span),
     /// A float.
     Float(f64),
-    /// A string; what is not UTF-8 in it is replaced.
-    Text(Box<str>),
-    /// Bytes.
-    Bytes(Box<[u8]>),
-    /// A tuple.
-    Tuple(Vec<Id>),
-    /// A list.
-    List(Vec<Id>),
-    /// A set.
-    Set(Vec<Id>),
+    /// A string ([`Values::text`]); what is not UTF-8 in it is replaced.
+    Text(Span),
+    /// Bytes ([`Values::bytes`]).
+    Bytes(Span),
+    /// A tuple ([`Values::tuple`]).
+    Tuple(Span),
+    /// A list ([`Values::list`]).
+    List(Box<Vec<Id>>),
+    /// A set ([`Values::set`]).
+    Set(Box<Vec<Id>>),
     /// A dict: its entries in the order in which they were set. A key that is set twice is there
     /// twice.
-    Dict(Vec<(Id, Id)>),
-    /// A name that the pickle imports: its module and its name, joined by a dot.
-    Global(Box<str>),
+    Dict(Box<Vec<(Id, Id)>>),
+    /// A name that the pickle imports: its module and its name, joined by a dot
+    /// ([`Values::global`]).
+    Global(Span),
     /// Something that lies outside the pickle, by what names it there.
     Persistent(Id),
     /// What calling a function would give. It is not called.
     Call(Box<Call>),
     /// A number whose text isn't one.
     Opaque,
+}
+
+/// Where in [`Values`] the content of a value that can't change lies: a state dict has a million of
+/// them, which would each be an allocation otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl Span {
+    fn of<T>(self, all: &[T]) -> &[T] {
+        let (start, len) = (usize::try_from(self.start), usize::try_from(self.len));
+        let (Ok(start), Ok(len)) = (start, len) else { return &[] };
+        all.get(start..).and_then(|rest| rest.get(..len)).unwrap_or_default()
+    }
+
+    /// Of what is put behind all that is there. A pickle is shorter than four gigabytes.
+    fn behind<T: Clone>(all: &mut Vec<T>, more: &[T]) -> Self {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let span = Self { start: number(all.len()), len: number(more.len()) };
+        all.extend_from_slice(more);
+        span
+    }
 }
 
 /// A call, and what is done to its result.
@@ -67,31 +92,53 @@ impl Call {
 
 /// All values of a pickle.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Values(pub(super) Vec<Value>);
+pub struct Values {
+    pub(super) all: Vec<Value>,
+    /// What strings, names and bytes have.
+    bytes: Vec<u8>,
+    /// What tuples have.
+    items: Vec<Id>,
+}
 
 impl Values {
     /// A value by its number.
     pub fn get(&self, id: Id) -> Option<&Value> {
-        self.0.get(usize::try_from(id.0).ok()?)
+        self.all.get(usize::try_from(id.0).ok()?)
     }
 
     /// All values in the order in which they were made.
     pub fn iter(&self) -> impl Iterator<Item = (Id, &Value)> {
-        (0..).map(Id).zip(&self.0)
+        (0..).map(Id).zip(&self.all)
     }
 
     /// The items of a tuple; none of anything else.
     pub fn tuple(&self, id: Id) -> &[Id] {
         match self.get(id) {
-            Some(Value::Tuple(items)) => items,
+            Some(Value::Tuple(items)) => items.of(&self.items),
             _ => &[],
         }
     }
 
     /// The items of a list.
-    pub(super) fn list(&self, id: Id) -> Option<&[Id]> {
+    pub fn list(&self, id: Id) -> Option<&[Id]> {
         match self.get(id)? {
             Value::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The items of a set.
+    pub fn set(&self, id: Id) -> Option<&[Id]> {
+        match self.get(id)? {
+            Value::Set(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// Bytes, or those of a long integer.
+    pub fn bytes(&self, id: Id) -> Option<&[u8]> {
+        match self.get(id)? {
+            Value::Bytes(bytes) | Value::Long(bytes) => Some(bytes.of(&self.bytes)),
             _ => None,
         }
     }
@@ -99,7 +146,7 @@ impl Values {
     /// A string.
     pub fn text(&self, id: Id) -> Option<&str> {
         match self.get(id)? {
-            Value::Text(text) => Some(text),
+            Value::Text(text) => self.text_at(*text),
             _ => None,
         }
     }
@@ -107,9 +154,29 @@ impl Values {
     /// The name that is imported, with its module.
     pub fn global(&self, id: Id) -> Option<&str> {
         match self.get(id)? {
-            Value::Global(name) => Some(name),
+            Value::Global(name) => self.text_at(*name),
             _ => None,
         }
+    }
+
+    fn text_at(&self, span: Span) -> Option<&str> {
+        std::str::from_utf8(span.of(&self.bytes)).ok()
+    }
+
+    pub(super) fn new_text(&mut self, text: &str) -> Value {
+        Value::Text(Span::behind(&mut self.bytes, text.as_bytes()))
+    }
+
+    pub(super) fn new_global(&mut self, module: &str, name: &str) -> Value {
+        Value::Global(Span::behind(&mut self.bytes, format!("{module}.{name}").as_bytes()))
+    }
+
+    pub(super) fn new_bytes(&mut self, bytes: &[u8]) -> Span {
+        Span::behind(&mut self.bytes, bytes)
+    }
+
+    pub(super) fn new_tuple(&mut self, items: &[Id]) -> Value {
+        Value::Tuple(Span::behind(&mut self.items, items))
     }
 
     /// The entries of a dict or an `OrderedDict`.

@@ -71,3 +71,46 @@ fn a_tensor_that_cannot_be_read_stops_unless_it_is_dropped() {
 fn a_wrong_total_of_an_index_is_told() {
     insta::assert_snapshot!(told("bin_sharded", &[]));
 }
+
+#[test]
+fn a_file_of_torch_is_not_changed_in_place() {
+    let sandbox = Sandbox::new();
+    fixture(&sandbox, "zip_views");
+    let before = sandbox.snapshot();
+    let ran = sandbox.run(&["apply", "zip_views/checkpoint.pt", "--in-place"]);
+    assert!(ran.code == 3 && ran.err.contains("only safetensors files"), "{}", ran.err);
+    assert_eq!(sandbox.snapshot(), before);
+}
+
+#[test]
+fn what_is_no_tensor_is_kept_as_json() {
+    let sandbox = Sandbox::new();
+    fixture(&sandbox, "zip_nested_model_ema");
+    let file = "zip_nested_model_ema/checkpoint.pt";
+    let ran = sandbox.run(&["inspect", file, "--values", "-"]);
+    let values: serde_json::Value =
+        serde_json::from_str(&ran.out[..ran.out.find("\nkey ").unwrap()]).unwrap();
+    // What else is in the file: `args`, a dict of plain values.
+    assert!(values.get("args").is_some_and(|args| args.is_object()), "{values}");
+    assert!(values.get("model").is_none(), "{values}");
+    let ran = sandbox.run(&["apply", file, "-o", "out", "--values", "values.json"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let written = std::fs::read_to_string(sandbox.path("values.json")).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&written).unwrap(), values);
+    // A file that is there is left alone.
+    let ran = sandbox.run(&["inspect", file, "--values", "values.json"]);
+    assert_eq!(ran.code, 3, "{}", ran.err);
+}
+
+#[test]
+fn inspect_shows_roots_and_what_is_beside_them() {
+    let sandbox = Sandbox::new();
+    fixture(&sandbox, "zip_nested_model_ema");
+    let ran = sandbox.run(&["inspect", "zip_nested_model_ema/checkpoint.pt"]);
+    for line in ["root: model\n", "other roots: model_ema\n", "left out: model_ema, 9 tensors\n"] {
+        assert!(ran.out.contains(line), "{}", ran.out);
+    }
+    fixture(&sandbox, "refused_sparse");
+    let ran = sandbox.run(&["inspect", "refused_sparse/checkpoint.pt"]);
+    assert!(ran.code == 1 && ran.out.contains("can't be read: s, a sparse tensor"), "{}", ran.out);
+}

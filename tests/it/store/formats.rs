@@ -62,8 +62,8 @@ struct Expected {
 }
 
 /// The options that name a root.
-fn rooted(_root: &str) -> OpenOptions {
-    OpenOptions::default()
+fn rooted(root: &str) -> OpenOptions {
+    OpenOptions { root: Some(root.to_owned()), ..OpenOptions::default() }
 }
 
 /// Every case of a folder of `tests/fixtures`.
@@ -296,4 +296,104 @@ fn files_of_numpy() {
 #[test]
 fn directories_of_distributed_checkpoints() {
     check_all("dcp", 50);
+}
+
+/// Numbers that look random, the same each time.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end.max(1) as u64) as usize
+    }
+
+    /// Bytes with something wrong in them.
+    fn broken(&mut self, bytes: &[u8]) -> Vec<u8> {
+        const EXTREME: [u64; 6] = [0, 1, u64::MAX, 1 << 63, (1 << 63) - 1, 0xffff_fffe];
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=self.below(3) {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = self.below(bytes.len());
+            match self.below(5) {
+                0 => bytes.truncate(at),
+                1 => bytes[at] ^= 1 << self.below(8),
+                2 => bytes[at] = self.below(256) as u8,
+                3 => {
+                    let number = EXTREME[self.below(EXTREME.len())].to_le_bytes();
+                    let len = [1, 2, 4, 8][self.below(4)].min(bytes.len() - at);
+                    bytes[at..at + len].copy_from_slice(&number[..len]);
+                }
+                _ => {
+                    let end = at + self.below(bytes.len() - at);
+                    let part = bytes[at..end].to_vec();
+                    let to = self.below(bytes.len());
+                    bytes.splice(to..to, part);
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// Files that are broken at random are refused or read, in little time, and nothing panics.
+fn break_all(folder: &str, times: usize) {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let mut wrong = String::new();
+    for directory in cases(folder) {
+        let text = std::fs::read_to_string(directory.join("expected.json")).unwrap();
+        let case: Expected = serde_json::from_str(&text).unwrap();
+        let place = scratch.path().join(directory.file_name().unwrap());
+        copy(&directory, &place);
+        for (to, from) in &case.files {
+            std::fs::copy(directory.join(from), place.join(to)).unwrap();
+        }
+        let path = place.join(&case.open);
+        // Of a directory, what leads to the rest: the metadata or the index.
+        let target = match path.is_dir() {
+            false => path.clone(),
+            true => match [".metadata", "pytorch_model.bin.index.json"]
+                .map(|name| path.join(name))
+                .into_iter()
+                .find(|file| file.exists())
+            {
+                Some(file) => file,
+                None => continue,
+            },
+        };
+        let whole = std::fs::read(&target).unwrap();
+        for _ in 0..times {
+            let bytes = numbers.broken(&whole);
+            std::fs::write(&target, &bytes).unwrap();
+            let started = Instant::now();
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                let _ = open(&path, &OpenOptions::default()).map(|found| read(&found));
+            }));
+            if result.is_err() || started.elapsed() > LONG {
+                let took = started.elapsed();
+                writeln!(wrong, "{}: {took:?}: {}", place.display(), hex(&bytes)).unwrap();
+            }
+        }
+        assert!(!Path::new(OWNED).exists(), "{}: code was run", directory.display());
+    }
+    assert!(wrong.is_empty(), "{wrong:.4000}");
+}
+
+#[test]
+fn broken_files_of_torch_save() {
+    break_all("torch", 25);
+}
+
+#[test]
+fn broken_files_of_numpy() {
+    break_all("numpy", 25);
+}
+
+#[test]
+fn broken_metadata_of_distributed_checkpoints() {
+    break_all("dcp", 40);
 }
