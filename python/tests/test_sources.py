@@ -66,7 +66,8 @@ def test_a_view_of_a_large_storage_costs_the_view(tmp_path):
 def test_elements_at_odd_addresses_are_copied(tmp_path, framework):
     path, copied = tmp_path / "x.pt", 0
     for count in range(1, 9):
-        of = {"bytes": torch.zeros(count, dtype=torch.uint8), "a": torch.arange(6.0).view(2, 3).t()}
+        # One byte more before the storage each time.
+        of = {"x" * count: 1, "a": torch.arange(6.0).view(2, 3).t()}
         of["tied"] = of["a"]
         torch.save(of, path, _use_new_zipfile_serialization=False)
         opened = regraft.open(path, framework=framework)
@@ -82,7 +83,7 @@ def test_elements_at_odd_addresses_are_copied(tmp_path, framework):
         del tied
         gc.collect()
         assert opened["tied"][0, 0] == (0 if is_copy else 7)
-    assert copied >= 6
+    assert copied >= 4
 
 
 def distributed(folder):
