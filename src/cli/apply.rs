@@ -8,7 +8,6 @@ use std::time::Instant;
 use clap::ValueEnum;
 use regraft::conversion::{Output, Planned};
 use regraft::diagnostic::Diagnostic;
-use regraft::error::Error;
 use regraft::error::{Error, ErrorKind};
 use regraft::execute::{PatchOptions, Progress, Report, Ties, WriteOptions};
 use regraft::plan::Verdict;
