@@ -107,6 +107,79 @@ pub fn index(data: &[u8]) {
     let _ = std::fs::remove_file(&path);
 }
 
+/// A file of tensors of any format; a pickle alone is put into an archive beside some storages.
+/// What is read has as many bytes as its shape says, and its plain values are JSON.
+pub fn saved(data: &[u8]) {
+    let bytes = if data.starts_with(b"\x80") { archive(data) } else { data.to_vec() };
+    let slice = bytes.as_slice();
+    let _ = torch::PlainValues::read(Window::new(&slice, bytes.len() as u64))
+        .map(|values| serde_json::to_string(&values).expect("values are JSON"));
+    for root in [None, Some(""), Some("state_dict.model")] {
+        let Ok(dict) = StateDict::from_file("file", bytes.clone(), root) else { continue };
+        for (key, view) in dict.iter() {
+            let Some(len) = view.info().nbytes().filter(|len| *len <= LONGEST as u64) else {
+                continue;
+            };
+            assert_eq!(view.to_vec().len() as u64, len, "{key:?}");
+            let boxes = dict.boxes(key).expect("a tensor has boxes");
+            assert_eq!(boxes.info(), view.info());
+        }
+        for keys in &dict.header().shared {
+            assert!(keys.iter().all(|key| dict.get(key).is_some()), "{keys:?}");
+        }
+    }
+}
+
+/// An archive as `torch.save` writes it, without checksums: this pickle, and storages `0` to `3`.
+fn archive(pickle: &[u8]) -> Vec<u8> {
+    let storage: Vec<u8> = (0..64).collect();
+    let members: Vec<(String, &[u8])> = std::iter::once(("a/data.pkl".to_owned(), pickle))
+        .chain((0..4).map(|at| (format!("a/data/{at}"), &storage[..])))
+        .collect();
+    let (mut bytes, mut directory) = (Vec::new(), Vec::new());
+    let number = |len: usize| u32::try_from(len).expect("a short file").to_le_bytes();
+    for (name, content) in &members {
+        let start = number(bytes.len());
+        let sizes = [number(content.len()), number(content.len())].concat();
+        let name_len = [u8::try_from(name.len()).expect("a short name"), 0];
+        bytes.extend(b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        bytes.extend([&sizes[..], &name_len, b"\0\0", name.as_bytes(), content].concat());
+        directory.extend(b"PK\x01\x02\x14\0\x14\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        directory.extend([&sizes[..], &name_len, &[0; 12], &start, name.as_bytes()].concat());
+    }
+    let (start, len) = (number(bytes.len()), number(directory.len()));
+    bytes.extend(directory);
+    bytes.extend(b"PK\x05\x06\0\0\0\0\x05\0\x05\0");
+    bytes.extend([&len[..], &start, b"\0\0"].concat());
+    bytes
+}
+
+/// `.metadata` of a checkpoint of several processes, beside a file of one: what opens is covered by
+/// parts that are there.
+pub fn metadata(data: &[u8]) {
+    static PLACE: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static NUMBER: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let place = PLACE.get_or_init(|| tempfile::tempdir().expect("a directory"));
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let folder = place.path().join(number.to_string());
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join(".metadata"), data).expect("a file");
+    std::fs::write(folder.join("__0_0.distcp"), PARTS).expect("a file");
+    if let Ok(checkpoint) = open(&folder, &OpenOptions::default()) {
+        for (key, entry) in &checkpoint.header().tensors {
+            let Some(len) = entry.info.nbytes().filter(|len| *len <= LONGEST as u64) else {
+                continue;
+            };
+            let mut bytes = vec![0; usize::try_from(len).expect("a short tensor")];
+            checkpoint.read_at(key, 0, &mut bytes).expect("a tensor that was checked");
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("a folder to remove");
+}
+
+/// A file of `torch.distributed.checkpoint` with the parts of a few small tensors.
+const PARTS: &[u8] = include_bytes!("../tests/fixtures/dcp/by_hand/ckpt/__0_0.distcp");
+
 fn planned(rules: &str, header: &Header) -> Option<Plan> {
     let route = Route::named(vec![compile(rules).ok()?], None, None, false).ok()?;
     plan_by(&route.stages(), header, &PlanOptions::default()).ok()

@@ -55,7 +55,10 @@ fn of_files(
 ) -> Option<Diagnostic> {
     match remark {
         Remark::Total { what } => Some(Diagnostic::note(TOTAL_SIZE, what.clone())),
-        Remark::Root { .. } | Remark::LeftOut { .. } | Remark::Foreign { .. } => told(remark),
+        Remark::Root { .. }
+        | Remark::LeftOut { .. }
+        | Remark::Named { .. }
+        | Remark::Foreign { .. } => told(remark),
         // A rule may drop them: what is left of them the end of planning tells.
         Remark::Unreadable { .. } => None,
         Remark::Gap { missing, count, of } => {
@@ -142,6 +145,14 @@ fn told(remark: &Remark) -> Option<Diagnostic> {
             let finding = Diagnostic::note(LEFT_OUT, message);
             Some(finding.keys(plain.iter().map(String::as_str)))
         }
+        Remark::Named { file, names } => {
+            let message = format!(
+                "{file} names {} that regraft doesn't know, outside of its state dict; nothing was run",
+                counted_of(names.len(), "class or function", "classes and functions"),
+            );
+            let finding = Diagnostic::note(FOREIGN_VALUE, message);
+            Some(finding.keys(names.iter().map(String::as_str)))
+        }
         Remark::Foreign { file, values } => {
             let classes: BTreeSet<&str> = values.iter().map(|(_, class)| class.as_str()).collect();
             let classes: Vec<String> = classes.iter().take(8).map(|it| format!("`{it}`")).collect();
@@ -155,6 +166,10 @@ fn told(remark: &Remark) -> Option<Diagnostic> {
         }
         _ => None,
     }
+}
+
+fn counted_of(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// The tensors of a header's files that can't be read, and what each is.

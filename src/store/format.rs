@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::archive::{Archive, Stream, Window};
+use super::archive::{Archive, Stream, Window, is_tar};
 use super::contents::Contents;
 use super::safetensors::{HEAD, read_header};
 use super::{numpy, torch};
@@ -37,6 +37,9 @@ impl fmt::Display for Format {
 pub(super) fn of_head(head: &[u8]) -> Option<Format> {
     if head.starts_with(b"\x93NUMPY") {
         return Some(Format::Numpy);
+    }
+    if is_tar(head) {
+        return Some(Format::Torch);
     }
     if head.starts_with(ZIP) {
         // Which of both, its members say.

@@ -20,8 +20,8 @@ const MAX_HEADER: u64 = 1 << 20;
 
 /// Whether an archive is one of arrays.
 pub(super) fn is_archive(archive: &Archive<'_>) -> bool {
-    let is_array = |name: &str| name.ends_with(".npy");
-    !archive.members().is_empty() && archive.members().iter().all(|it| is_array(&it.name))
+    let ends = |ending: &str| archive.members().iter().any(|it| it.name.ends_with(ending));
+    ends(".npy") && !ends("data.pkl")
 }
 
 /// Reads an archive of arrays: each is called as its member, without the ending.
@@ -31,7 +31,10 @@ pub(super) fn is_archive(archive: &Archive<'_>) -> bool {
 pub(super) fn archive(archive: &Archive<'_>, file: &str) -> Result<Contents> {
     let mut reader = Reader::default();
     for member in archive.members() {
-        let key = member.name.strip_suffix(".npy").unwrap_or(&member.name);
+        let Some(key) = member.name.strip_suffix(".npy") else {
+            reader.others.push(member.name.clone());
+            continue;
+        };
         let here = |error: Error| error.at_key(key);
         let place = archive.place(member).map_err(here)?;
         let head = archive.head(member, MAX_HEADER).map_err(here)?;
@@ -82,6 +85,8 @@ pub(super) fn array(window: Window<'_>, file: &str) -> Result<Contents> {
 struct Reader {
     contents: Contents,
     lost: Vec<(Key, String)>,
+    /// Members that are no arrays.
+    others: Vec<String>,
 }
 
 impl Reader {
@@ -115,6 +120,10 @@ impl Reader {
         if !self.lost.is_empty() {
             let file = file.to_owned();
             self.contents.remarks.push(Remark::Unreadable { file, tensors: self.lost });
+        }
+        if !self.others.is_empty() {
+            let (file, plain) = (file.to_owned(), self.others);
+            self.contents.remarks.push(Remark::LeftOut { file, trees: Vec::new(), plain });
         }
         self.contents
     }

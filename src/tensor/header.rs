@@ -115,6 +115,13 @@ pub enum Remark {
         /// Where each is, and its class.
         values: Vec<(String, String)>,
     },
+    /// A file names classes and functions that nobody knows here, outside of its state dict.
+    Named {
+        /// The file.
+        file: String,
+        /// Their names.
+        names: Vec<String>,
+    },
     /// Tensors that can't be read.
     Unreadable {
         /// The file.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use regraft::Conversion;
 use regraft::config::Config;
 use regraft::execute::views;
 use regraft::key::Key;
@@ -224,4 +225,18 @@ fn the_example_is_its_case() {
         assert_eq!(checkpoint.header().get(key), Some(&said.info()), "{key}");
         assert_eq!(checkpoint.view(key).unwrap().to_vec(), data(key, &said.info()), "{key}");
     }
+}
+
+/// What a training run leaves becomes what the model itself does.
+#[test]
+fn the_example_of_torch_is_the_same_model() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let out = tempfile::tempdir().unwrap();
+    let written = ["mixtral", "training/last.pt"].map(|source| {
+        let conversion = Conversion::open(folder.join(source)).unwrap().to("model");
+        let place = out.path().join(source.replace('/', "-"));
+        conversion.plan().unwrap().write(&place).unwrap();
+        std::fs::read(place.join("model.safetensors")).unwrap()
+    });
+    assert!(written[0] == written[1]);
 }

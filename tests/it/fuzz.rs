@@ -186,6 +186,64 @@ fn headers_are_accepted_only_where_the_crate_accepts_them() {
 }
 
 #[test]
+fn files_of_tensors_give_as_many_bytes_as_they_say() {
+    let words = [
+        "\u{0}",
+        "(",
+        ")",
+        ".",
+        "K\u{2}",
+        "R",
+        "Q",
+        "b",
+        "}",
+        "]",
+        "u",
+        "e",
+        "h\u{1}",
+        "t",
+        "\u{85}",
+        "ctorch\nFloatStorage\n",
+        "cos\nsystem\n",
+        "PK\u{3}\u{4}",
+        "PK\u{1}\u{2}",
+        "PK\u{5}\u{6}",
+        "'<f4'",
+        "'fortran_order': True",
+        "(3,)",
+    ];
+    run("saved", targets::saved, Vec::new(), &words, 6_000);
+}
+
+#[test]
+fn metadata_of_processes_opens_only_where_it_reads() {
+    let words = [
+        "\u{0}",
+        "(",
+        ")",
+        ".",
+        "K\u{2}",
+        "R",
+        "b",
+        "}",
+        "]",
+        "u",
+        "e",
+        "h\u{1}",
+        "t",
+        "\u{85}",
+        "chunks",
+        "offsets",
+        "sizes",
+        "offset",
+        "length",
+        "__0_0.distcp",
+        "fqn",
+    ];
+    run("metadata", targets::metadata, Vec::new(), &words, 3_000);
+}
+
+#[test]
 fn pickles_make_values_and_nothing_else() {
     let words = [
         "\u{0}",

@@ -1,6 +1,8 @@
-//! Archives around tensors: zip, as `torch.save` and NumPy write it.
+//! Archives around tensors: zip, as `torch.save` and NumPy write it, and tar, as `torch.save` once
+//! did.
 //!
 //! * `directory`: what an archive says that it holds, and where each member lies
+//! * `tar`: the members of a tar archive
 //! * `packed`: members whose bytes aren't in the file as they are, compressed or of the other byte
 //!   order, and the unnamed file that they are unpacked into
 //!
@@ -9,9 +11,11 @@
 
 mod directory;
 mod packed;
+mod tar;
 mod window;
 
 pub(super) use directory::{Archive, Member, u16_at, u32_at, u64_at};
 pub(super) use packed::Packed;
+pub(super) use tar::{is_tar, members};
 pub(super) use window::Stream;
 pub use window::{ReadAt, Window};

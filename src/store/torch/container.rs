@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 
 use super::pickle::{Machine, PickleError};
+use super::tar;
 use super::tensor::{Meaning, Meanings, TorchStorage};
-use super::value::{Id, Value, Values};
+use super::value::{Id, Values};
 use crate::error::{Error, Result};
-use crate::store::archive::{Archive, Member, Packed, Window, u64_at};
+use crate::store::archive::{Archive, Member, Packed, Window, is_tar, members, u64_at};
 
 /// The longest pickle that is read, in bytes: one of a hundred thousand tensors has about sixteen
 /// million.
@@ -48,8 +49,9 @@ pub(in crate::store) enum Container<'f> {
         /// Their keys in order, and where the first one begins.
         keys: Vec<String>,
         start: u64,
-        swapped: bool,
     },
+    /// They are members of a tar archive, each behind its length: where they are.
+    Listed(Vec<(String, u64, u64)>),
 }
 
 /// Where the bytes of a storage lie in the file.
@@ -76,7 +78,21 @@ const PICKLE: &str = "data.pkl";
 impl<'f> Container<'f> {
     /// Reads what is around the pickle, and the pickle itself.
     pub(in crate::store) fn read(file: Window<'f>) -> Result<(Saved, Self)> {
-        if file.head(4)? == *b"PK\x03\x04" { Self::archive(file) } else { Self::stream(file) }
+        let head = file.head(512)?;
+        if head.starts_with(b"PK\x03\x04") {
+            Self::archive(file)
+        } else if is_tar(&head) {
+            let members = members(file)?;
+            // NeMo packs a checkpoint together with its config.
+            let inner = members.iter().find(|(name, _)| name.ends_with(".ckpt"));
+            if let Some((_, inner)) = inner {
+                let is_zip = inner.head(4)?.starts_with(b"PK\x03\x04");
+                return if is_zip { Self::archive(*inner) } else { Self::stream(*inner) };
+            }
+            tar::read(&members).map(|(saved, places)| (saved, Self::Listed(places)))
+        } else {
+            Self::stream(file)
+        }
     }
 
     fn archive(file: Window<'f>) -> Result<(Saved, Self)> {
@@ -88,10 +104,20 @@ impl<'f> Container<'f> {
                 .is_some_and(|folder| folder.is_empty() || folder.ends_with('/'))
         };
         // A folder inside of another may have a pickle as well: the outer one is meant.
-        let member = archive.members().iter().filter(of_pickle).min_by_key(|it| it.name.len());
-        let member = member.ok_or_else(|| {
-            Error::corrupt(format!("the archive has no {PICKLE}: it is none of torch.save"))
-        })?;
+        let mut pickles: Vec<&Member> = archive.members().iter().filter(of_pickle).collect();
+        let depth = |member: &Member| member.name.bytes().filter(|byte| *byte == b'/').count();
+        pickles.sort_by_key(|member| depth(member));
+        let member = match pickles.as_slice() {
+            [] => {
+                let what = format!("the archive has no {PICKLE}: it is none of torch.save");
+                return Err(Error::corrupt(what));
+            }
+            [one, other, ..] if depth(one) == depth(other) => {
+                let what = format!("the archive has {:?} and {:?}", one.name, other.name);
+                return Err(Error::corrupt(what));
+            }
+            [one, ..] => *one,
+        };
         let bytes = archive.unpack(member, MAX_PICKLE)?;
         let folder = member.name.strip_suffix(PICKLE).unwrap_or_default().to_owned();
         let order = archive.members().iter().find(|it| it.name == format!("{folder}byteorder"));
@@ -110,16 +136,16 @@ impl<'f> Container<'f> {
     }
 
     /// Five pickles: a magic number, a version, facts of the system, the object, the keys of the
-    /// storages. A file of gigabytes begins with them, so more of it is only read as needed.
+    /// storages. A file of gigabytes begins with them, so more of it is only read as needed. What
+    /// follows is little-endian whatever the facts say, as PyTorch has it.
     fn stream(file: Window<'f>) -> Result<(Saved, Self)> {
         let mut most = 1 << 20;
         loop {
             let bytes = file.head(most)?;
             let all = bytes.len() as u64 == file.len() || most >= MAX_PICKLE;
             let mut machine = Machine::new(&bytes);
-            let facts =
-                (0..3).map(|_| machine.object()).collect::<std::result::Result<Vec<_>, _>>();
-            let root = facts.and_then(|facts| Ok((facts, machine.object()?)));
+            let facts = (0..3).try_for_each(|_| machine.object().map(drop));
+            let root = facts.and_then(|()| machine.object());
             let keys = root.as_ref().ok().map(|_| machine.object());
             let cut = PickleError::Truncated;
             let is_cut = root.as_ref().err() == Some(&cut) || keys == Some(Err(cut));
@@ -129,12 +155,11 @@ impl<'f> Container<'f> {
             }
             let start = machine.at() as u64;
             let values = machine.into_values();
-            let swapped = root.as_ref().is_ok_and(|(facts, _)| is_big(&values, facts));
             let names = keys.and_then(|keys| values.list(keys.ok()?));
             let names = names.into_iter().flatten();
             let keys = names.filter_map(|id| values.text(*id)).map(str::to_owned).collect();
-            let saved = Saved { values, root: root.map(|(_, root)| root) };
-            return Ok((saved, Self::Stream { file, keys, start, swapped }));
+            let saved = Saved { values, root };
+            return Ok((saved, Self::Stream { file, keys, start }));
         }
     }
 
@@ -165,20 +190,15 @@ impl<'f> Container<'f> {
                 }
                 Ok(found)
             }
-            Self::Stream { file, keys, start, swapped } => {
-                in_stream(*file, keys, *start, *swapped, meanings)
-            }
+            Self::Stream { file, keys, start } => in_stream(*file, keys, *start, meanings),
+            Self::Listed(places) => Ok(places
+                .iter()
+                .map(|(key, start, len)| {
+                    (key.clone(), StorageBytes::Run { start: *start, len: *len })
+                })
+                .collect()),
         }
     }
-}
-
-/// Whether the facts of the system say that its numbers begin with their largest part.
-fn is_big(values: &Values, facts: &[Id]) -> bool {
-    let entries = facts.last().and_then(|facts| values.entries(*facts)).unwrap_or_default();
-    entries.iter().any(|(key, value)| {
-        values.text(*key) == Some("little_endian")
-            && values.get(*value) == Some(&Value::Bool(false))
-    })
 }
 
 /// How many bytes are swapped at a time where the byte order is the other one. Parts of a complex
@@ -227,7 +247,6 @@ fn in_stream(
     file: Window<'_>,
     keys: &[String],
     start: u64,
-    swapped: bool,
     meanings: Meanings<'_>,
 ) -> Result<HashMap<String, StorageBytes>> {
     // The stream doesn't say how large an element is; the pickle does.
@@ -248,10 +267,7 @@ fn in_stream(
             Error::corrupt(format!("the file ends before storage {key:?} does"))
                 .hint("the file is truncated: fetch it again")
         };
-        let mut count = file.bytes(at, 8).map_err(|_| cut())?;
-        if swapped {
-            count.reverse();
-        }
+        let count = file.bytes(at, 8).map_err(|_| cut())?;
         let size = storage.dtype.map_or(1, super::TorchDtype::element_size);
         let len = u64_at(&count, 0).checked_mul(size);
         let place = len.and_then(|len| file.part(at.checked_add(8)?, len).ok());
@@ -262,18 +278,8 @@ fn in_stream(
             return Err(Error::corrupt(why));
         }
         at = at.saturating_add(8).saturating_add(place.len());
-        let swap = swap(storage, swapped);
         let (start, len) = (place.start(), place.len());
-        let bytes = if swap > 1 {
-            StorageBytes::Packed(Box::new(Packed::bytes(
-                format!("storage {key}"),
-                start,
-                len,
-                swap,
-            )))
-        } else {
-            StorageBytes::Run { start, len }
-        };
+        let bytes = StorageBytes::Run { start, len };
         found.insert(key.clone(), bytes);
     }
     Ok(found)

@@ -46,6 +46,14 @@ pub(in crate::store) fn contents(
             Err(what) => lost.push((key, what)),
         }
     }
+    if reader.contents.tensors.is_empty()
+        && let Some((key, what)) = lost.first()
+    {
+        let what = format!("nothing of the state dict can be read: {what}");
+        return Err(Error::new(ErrorKind::Unsupported, what).at_key(key));
+    }
+    let mut foreign = tree.foreign();
+    foreign.retain(|name| !below.foreign.iter().any(|(_, known)| known == name));
     let mut contents = reader.contents;
     let others = tree.roots().into_iter().map(|(path, _)| path);
     let remarks = &mut contents.remarks;
@@ -64,6 +72,9 @@ pub(in crate::store) fn contents(
     }
     if !below.foreign.is_empty() {
         remarks.push(Remark::Foreign { file: file(), values: below.foreign });
+    }
+    if !foreign.is_empty() {
+        remarks.push(Remark::Named { file: file(), names: foreign });
     }
     if !lost.is_empty() {
         let tensors = lost.into_iter().map(|(key, why)| (Key::from(&*key), why)).collect();

@@ -10,6 +10,8 @@ use indexmap::IndexMap;
 
 use super::contents::broken;
 use super::pickle::Machine;
+use super::tensor::Meanings;
+use super::tree::{Tree, listed};
 use super::value::{Id, Value, Values};
 use super::{MAX_PICKLE, TorchDtype};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,7 +61,22 @@ pub(in crate::store) fn read(window: Window<'_>) -> Result<Saved> {
     let mut machine = Machine::new(&bytes);
     let root = machine.object().map_err(|error| broken(&error))?;
     let values = machine.into_values();
-    Reader { values: &values }.saved(root)
+    Reader { values: &values }.saved(root).map_err(|error| {
+        let tree = Tree::new(&values, Meanings::of(&values), root);
+        let names: Vec<String> = tree.foreign().into_iter().filter(|it| !is_of_dcp(it)).collect();
+        if names.is_empty() {
+            return error;
+        }
+        error.hint(format!(
+            "it names {}, which is none of its classes; nothing was run",
+            listed(&names)
+        ))
+    })
+}
+
+/// Whether a class is one of those that the file is made of.
+fn is_of_dcp(name: &str) -> bool {
+    name.starts_with("torch.distributed.checkpoint.")
 }
 
 struct Reader<'v> {

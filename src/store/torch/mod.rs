@@ -3,6 +3,7 @@
 //!
 //! * `container`: the archive of PyTorch 1.6 and later, the stream before, and where each storage
 //!   lies in them
+//! * `tar`: the archive of its first year
 //! * `pickle`: the machine, which turns a pickle into [`Values`] and runs nothing of it
 //! * `value`: these values, each by its number
 //! * `tensor`: what PyTorch means by the few names that it writes: storages and tensors
@@ -22,6 +23,7 @@ pub(super) mod dcp;
 mod dtype;
 mod pickle;
 mod plain;
+mod tar;
 mod tensor;
 #[cfg(test)]
 mod tests;

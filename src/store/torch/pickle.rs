@@ -229,8 +229,11 @@ impl<'a> Machine<'a> {
             }
             b'U' | 0x8c | b'T' | b'X' | 0x8d => {
                 let len = self.length(opcode)?;
-                let text = String::from_utf8_lossy(self.take(len)?);
-                self.values.new_text(&text)
+                match std::str::from_utf8(self.take(len)?) {
+                    Ok(text) => self.values.new_text(text),
+                    // Text that no key can be, as of lone surrogates.
+                    Err(_) => Value::Opaque,
+                }
             }
             // STRING, in quotes, and UNICODE
             b'S' | b'V' => {
@@ -429,8 +432,7 @@ impl<'a> Machine<'a> {
 
     /// Makes a value. Each takes a byte of the pickle at least, so that their number fits.
     fn push(&mut self, value: Value) {
-        let id = Id(u32::try_from(self.values.all.len()).unwrap_or(u32::MAX));
-        self.values.all.push(value);
+        let id = self.values.add(value);
         self.stack.push(id);
     }
 

@@ -135,6 +135,11 @@ impl<'v> Meanings<'v> {
 
     fn of_call(&self, call: &Call, around: usize) -> Result<Meaning<'v>, Unknown> {
         let name = self.0.global(call.function).ok_or(Unknown::NotAFunction)?;
+        // Nothing that PyTorch rebuilds is a dict or a list to be filled.
+        let is_filled = !(call.entries.is_empty() && call.items.is_empty());
+        if is_filled && name.starts_with("torch.") {
+            return Err(Unknown::Arguments(name.to_owned()));
+        }
         // A subclass's tensor: a function and its arguments are arguments here, once.
         if name == REBUILD_FROM_TYPE {
             let [function, _, arguments, ..] = self.0.tuple(call.arguments) else {
@@ -222,12 +227,17 @@ fn storage(values: &Values, name: Id) -> Result<TorchStorage<'_>, Unknown> {
     else {
         return Err(Unknown::NotAStorage);
     };
-    let short = class.rsplit('.').next().unwrap_or_default();
-    let dtype = STORAGES.iter().find(|(known, _)| *known == short);
-    let Some((_, dtype)) = dtype else { return Err(Unknown::Storage(class.to_owned())) };
+    let dtype = class_of(class).ok_or_else(|| Unknown::Storage(class.to_owned()))?;
     let Some(Value::Int(len)) = values.get(*len) else { return Err(Unknown::NotAStorage) };
     let len = u64::try_from(*len).map_err(|_| Unknown::NotAStorage)?;
-    Ok(TorchStorage { key, dtype: *dtype, len })
+    Ok(TorchStorage { key, dtype, len })
+}
+
+/// What the elements of a class of storages are, of whichever device: `torch.cuda.FloatStorage`.
+/// `None` if it is no such class; one of bytes has no dtype.
+pub(super) fn class_of(class: &str) -> Option<Option<TorchDtype>> {
+    let short = class.strip_prefix("torch.")?.rsplit('.').next()?;
+    STORAGES.iter().find(|(known, _)| *known == short).map(|(_, dtype)| *dtype)
 }
 
 /// The classes of storages, and what their elements are.

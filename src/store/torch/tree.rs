@@ -118,6 +118,21 @@ impl<'v> Tree<'v> {
         Kind::Foreign(name, inside.chain(call.state).collect())
     }
 
+    /// The classes and functions that a file names to make values of, and that nobody knows here,
+    /// wherever they are: each once.
+    pub(in crate::store) fn foreign(&self) -> Vec<String> {
+        let mut found = std::collections::BTreeSet::new();
+        for (id, value) in self.values.iter() {
+            if let Value::Call(call) = value
+                && matches!(self.meanings.get(id), Some(Meaning::Unknown(_)))
+                && let Kind::Foreign(name, _) = self.kind_of_call(id, call)
+            {
+                found.insert(name.to_owned());
+            }
+        }
+        found.into_iter().collect()
+    }
+
     /// The name of what is called: of a class, where a helper makes its instance.
     fn called(&self, call: &'v Call) -> &'v str {
         let first = self.values.tuple(call.arguments).first();
@@ -319,8 +334,8 @@ impl<'v> Tree<'v> {
         }
     }
 
-    /// Every dict that has tensors, by its path, and how many are in and below it; those with the
-    /// fewest names first. Not all of a file that has thousands.
+    /// Every dict that has tensors, by its path, and how many are right in it; those with the fewest
+    /// names first. Not all of a file that has thousands, and not those of an optimizer's state.
     pub(in crate::store) fn roots(&self) -> Vec<(String, u64)> {
         let mut found = Vec::new();
         let mut at = std::collections::VecDeque::from([(String::new(), self.top, 0usize)]);
@@ -336,7 +351,8 @@ impl<'v> Tree<'v> {
                 match self.kind(*inner) {
                     Kind::Tensor(_) | Kind::Lost(_) => tensors += 1,
                     Kind::Branch(_) => {
-                        if let Some(name) = name.text() {
+                        if let Some(text) = name.text().filter(|_| !self.is_beside(*name, *inner)) {
+                            let name = text;
                             at.push_back((join(&path, &name), *inner, depth + 1));
                         }
                     }

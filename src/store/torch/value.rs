@@ -21,7 +21,7 @@ pub enum Value {
     Long(Span),
     /// A float.
     Float(f64),
-    /// A string ([`Values::text`]); what is not UTF-8 in it is replaced.
+    /// A string ([`Values::text`]).
     Text(Span),
     /// Bytes ([`Values::bytes`]).
     Bytes(Span),
@@ -41,7 +41,7 @@ pub enum Value {
     Persistent(Id),
     /// What calling a function would give. It is not called.
     Call(Box<Call>),
-    /// A number whose text isn't one.
+    /// A number whose text isn't one, or a string that isn't UTF-8.
     Opaque,
 }
 
@@ -168,7 +168,25 @@ impl Values {
     }
 
     pub(super) fn new_global(&mut self, module: &str, name: &str) -> Value {
-        Value::Global(Span::behind(&mut self.bytes, format!("{module}.{name}").as_bytes()))
+        self.new_name(&format!("{module}.{name}"))
+    }
+
+    pub(super) fn new_name(&mut self, name: &str) -> Value {
+        Value::Global(Span::behind(&mut self.bytes, name.as_bytes()))
+    }
+
+    /// Puts a value behind all others.
+    pub(super) fn add(&mut self, value: Value) -> Id {
+        let id = Id(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
+        self.all.push(value);
+        id
+    }
+
+    /// Puts a value in the place of another.
+    pub(super) fn put(&mut self, id: Id, value: Value) {
+        if let Some(place) = usize::try_from(id.0).ok().and_then(|at| self.all.get_mut(at)) {
+            *place = value;
+        }
     }
 
     pub(super) fn new_bytes(&mut self, bytes: &[u8]) -> Span {

@@ -125,7 +125,7 @@ fn text_of(error: &regraft::error::Error) -> String {
 /// All that a checkpoint says of itself beside its tensors.
 fn said_by(checkpoint: &Checkpoint) -> String {
     checkpoint.notes().iter().fold(
-        format!("{:?}", checkpoint.header().remarks).trim_matches(&['[', ']']).to_owned(),
+        format!("{:?}", checkpoint.header().remarks).trim_matches(['[', ']']).to_owned(),
         |said, note| said + "\n" + note,
     )
 }

@@ -3,6 +3,7 @@
 
 mod bad_header;
 mod directory;
+mod formats;
 mod manifest;
 mod oracle;
 
