@@ -114,6 +114,13 @@ def meta_llama(cases):
     return "llama_untied", case["config"], keys
 
 
+def meta_llama_ranks(cases):
+    """The file of one rank, whose tensors are whole: the data of a key depends on the key, so no
+    two ranks could have the same norms."""
+    of, config, keys = meta_llama(cases)
+    return of, config, {f"0.{key}": said for key, said in keys.items()}
+
+
 def prefixes(texts, name, under=""):
     """(subtree, base prefix) of each `prefix` of a file and of those that it uses."""
     below = under + "." if under else ""
@@ -292,11 +299,16 @@ BY_HAND = {
     "qwen3_vl_moe": before_five("qwen3_vl_moe"),
     "transformers/timm_wrapper": timm,
     "llama": meta_llama,
+    "meta_llama": meta_llama_ranks,
     "transformers/MtpModel": mtp,
     "transformers/HyperCLOVAXVisionV2Model": whole("hyperclovax_vision_v2"),
     # published within a model that also talks, whose names have this prefix
     "transformers/Qwen2_5OmniThinkerModel": whole("qwen2_5_omni_thinker", "thinker."),
 }
+
+
+# Parameters that reading backwards needs.
+SET = {"meta_llama": {"set": {"ranks": 1}}}
 
 
 class Planner:
@@ -601,6 +613,7 @@ def main():
         made = {"of": of, "config": needed(config, fields), "keys": fold(keys)}
         if target:
             made["target"] = list(fold(dict.fromkeys(target, ["U8", []])))
+        made |= SET.get(name, {})
         lines.append(f"{json.dumps(name)}: {json.dumps(made, separators=(',', ':'))}")
     for line in report:
         print(line)

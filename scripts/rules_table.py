@@ -87,7 +87,7 @@ def table():
         "",
         (
             "The layouts: *hub* is what is published, *model* what transformers v5 holds in "
-            "memory, *meta* what Meta publishes."
+            "memory, *meta* what Meta publishes, *ranks* that in a file for each rank."
         ),
         "",
         "This page is written by `scripts/rules_table.py`.",

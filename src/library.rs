@@ -7,11 +7,12 @@ mod examples;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::check::{Direction, Includes, NotIncluded, Rules, check};
+use crate::check::{Direction, Includes, NotIncluded, Rules, Shards, check};
 use crate::config::Config;
-use crate::diagnostic::codes::{NO_WAY, UNKNOWN_LAYOUT, UNKNOWN_RULES};
+use crate::diagnostic::codes::{DUPLICATE, NO_WAY, UNKNOWN_LAYOUT, UNKNOWN_RULES};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
 use crate::error::Error;
+use crate::key::RankFiles;
 use crate::plan::{Plan, Stage, Verdict};
 use crate::tensor::Header;
 
@@ -84,7 +85,8 @@ pub fn head(name: &str) -> Option<Head> {
     let text = text(name)?;
     let goes_on = |line: &&str| {
         let word = line.split(' ').next().unwrap_or_default();
-        matches!(word, "ruleset" | "models") || !line.starts_with(|c: char| c.is_ascii_lowercase())
+        matches!(word, "ruleset" | "models" | "shards")
+            || !line.starts_with(|c: char| c.is_ascii_lowercase())
     };
     let length: usize = text.split_inclusive('\n').take_while(goes_on).map(str::len).sum();
     let mut head = Head::default();
@@ -362,6 +364,31 @@ impl Route {
             .iter()
             .map(|(rules, direction, named)| Stage { rules, direction: *direction, named: *named })
             .collect()
+    }
+
+    /// How the files of ranks are called, as the rules that are read in a direction say: forwards
+    /// those that are read, backwards those that are written.
+    ///
+    /// # Errors
+    /// If two of them say different things.
+    pub fn rank_files(&self, direction: Direction) -> Result<Option<&RankFiles>, Diagnostics> {
+        let mut found: Option<&Shards> = None;
+        let read = self.stages.iter().filter(|(_, read, _)| *read == direction);
+        for shards in read.filter_map(|(rules, ..)| rules.shards.as_ref()) {
+            match found {
+                Some(first) if first.files != shards.files => {
+                    let finding = Diagnostic::error(
+                        DUPLICATE,
+                        "two rule files name the files of ranks differently",
+                    );
+                    let finding = finding.at(shards.place.clone(), "here");
+                    let finding = finding.label(first.place.clone(), "and here");
+                    return Err(Diagnostics(vec![finding]));
+                }
+                _ => found = Some(shards),
+            }
+        }
+        Ok(found.map(|shards| &shards.files))
     }
 
     /// Each rule file's name, and which way it is read.

@@ -19,7 +19,7 @@ from ._arrays import bits, nbytes, ops_by_name
 from ._errors import CheckpointError
 from ._options import DEFAULTS, ConvertOptions, Options, Unpack, takes
 from ._plan import Plan, warn, warn_of_overflow
-from ._rules import PathLike, RulesLike, _apply, _plan
+from ._rules import PathLike, RulesLike, _apply, _plan, _told_by
 
 
 def _map(file: int, offset: int = 0) -> mmap.mmap:
@@ -263,13 +263,18 @@ class _AsNeeded(dict[str, Any]):
         return value
 
 
-Paths = Union[PathLike, Sequence[PathLike]]
+Paths = Union[PathLike, Sequence[PathLike], Mapping[str, PathLike]]
 
 
 def _paths(given: Paths) -> list[str]:
     if isinstance(given, (str, os.PathLike)):
         return [os.fspath(given)]
-    return [os.fspath(path) for path in given]
+    return [os.fspath(path) for path in (given.values() if isinstance(given, Mapping) else given)]
+
+
+def _names(given: Paths) -> list[str] | None:
+    """What stands before the keys of each, if they are named."""
+    return list(given) if isinstance(given, Mapping) else None
 
 
 @takes()
@@ -284,7 +289,9 @@ def open(
     """Opens a checkpoint: a safetensors file; what ``torch.save`` wrote (``.pt``, ``.pth``,
     ``.bin``, ``.ckpt``); ``.npz`` and ``.npy``; a directory of such files, with or without an
     index; a directory of ``torch.distributed.checkpoint``; an index; or several of them as one. No
-    code of a file is run, and neither torch nor numpy is needed to open one.
+    code of a file is run, and neither torch nor numpy is needed to open one. Of a mapping from
+    names to paths, the keys of each begin with its name: ``{"rank0": …}`` gives
+    ``rank0.norm.weight``; so files with equal keys are told apart.
 
     framework: ``torch`` or ``numpy``; the first of these that is installed if not given.
     strict: whether keys in the shards that the index doesn't know, or places elsewhere, are errors.
@@ -306,9 +313,10 @@ def open(
 
 
 def _opened(path: Paths, framework: str | None, options: dict[str, Any]) -> Checkpoint:
-    paths = _paths(path)
-    inner = _regraft.Checkpoint(paths, **options)
-    return Checkpoint(inner, framework, {"path": paths, **options})
+    paths, names = _paths(path), _names(path)
+    inner = _regraft.Checkpoint(paths, names=names, **options)
+    again: Paths = dict(zip(names, paths)) if names is not None else paths
+    return Checkpoint(inner, framework, {"path": again, **options})
 
 
 def _reopen(framework: str | None, again: dict[str, Any]) -> Checkpoint:
@@ -368,8 +376,10 @@ def convert(
     appears whole or not at all.
 
     src: what :func:`open` takes; strict, allow_outside, root: as there. dst: a directory to be
-    made, or a file if it ends with ``.safetensors``. rules .. record: as in :func:`regraft.plan`.
-    max_shard_size: most bytes of tensors in one file; ``single``: one file, however large.
+    made, or a file if it ends with ``.safetensors``. rules .. record: as in :func:`regraft.plan`;
+    where rules say so (``shards``), files of ranks are told apart, and one is written for each.
+    max_shard_size: most bytes of tensors in one file, but for those of ranks; ``single``: one file,
+    however large.
     materialize_ties: write tied tensors under each of their keys.
     side_files: copy config, tokenizer and other files that are no weights from source directories.
     write_record: write what the way back can't know from the rules beside the output, where it is
@@ -387,7 +397,14 @@ def convert(
     """
     given: dict[str, Any] = {**DEFAULTS, **options}
     paths = _paths(src)
-    opened = _regraft.Checkpoint(paths, given["strict"], given["allow_outside"], given["root"])
+    opened = _regraft.Checkpoint(
+        paths,
+        given["strict"],
+        given["allow_outside"],
+        given["root"],
+        names=_names(src),
+        **_told_by(rules, given),
+    )
     made = _plan(opened, rules, options, beside=str(opened.directory))
     made._warn()
     side_files = _regraft.side_files(paths, given["allow_outside"]) if given["side_files"] else []

@@ -58,6 +58,12 @@ class Checkpoint:
         strict: bool = True,
         allow_outside: bool = False,
         root: str | None = None,
+        *,
+        names: Sequence[str] | None = None,
+        rules: Sequence[Rules] | None = None,
+        from_layout: str | None = None,
+        to_layout: str | None = None,
+        reverse: bool = False,
     ) -> Checkpoint: ...
     def columns(self) -> list[list[Any]]: ...
     def read(self, key: str, offset: int, count: int) -> bytes: ...

@@ -103,6 +103,16 @@ def _resolve(rules: RulesLike) -> list[_regraft.Rules] | None:
     return [(one if isinstance(one, Rules) else load(one))._inner for one in several]
 
 
+def _told_by(rules: RulesLike, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What says how the files of ranks are told apart, for who opens them."""
+    return {
+        "rules": _resolve(rules),
+        "from_layout": given["from_"],
+        "to_layout": given["to"],
+        "reverse": given["reverse"],
+    }
+
+
 def _is_path(source: Any) -> bool:
     return isinstance(source, (str, os.PathLike))
 
@@ -189,7 +199,8 @@ def plan(source: Any, *, rules: RulesLike = None, **options: Unpack[Options]) ->
     from ._files import Checkpoint
 
     if _is_path(source):
-        opened = _regraft.Checkpoint([os.fspath(source)])
+        told_by = _told_by(rules, {**DEFAULTS, **options})
+        opened = _regraft.Checkpoint([os.fspath(source)], **told_by)
         return _plan(opened, rules, options, beside=str(opened.directory))
     if isinstance(source, Checkpoint):
         return source.plan(rules, **options)

@@ -11,19 +11,22 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use rayon::prelude::*;
+use regraft::check::Direction;
 use regraft::config::Config;
 use regraft::conversion::{Conversion, config_beside, side_files_of};
 use regraft::error::Error;
 use regraft::execute::{Progress, Rank, Report, Ties, WriteOptions};
 use regraft::key::Key;
+use regraft::library::Route;
 use regraft::plan::implausible;
-use regraft::store::{Blob, Files as _, OpenOptions, Store as _};
+use regraft::store::{Blob, Files as _, NamedPath, OpenOptions, Store as _, open_named};
 use regraft::tensor::{Entry, Remark};
 
 use crate::errors;
 use crate::header::Header;
 use crate::plan::Plan;
 use crate::pool::with_threads;
+use crate::rules::Rules;
 
 /// A checkpoint in files, of which headers are read.
 #[pyclass(frozen, module = "regraft._regraft")]
@@ -64,18 +67,37 @@ const STRETCH: usize = 1 << 20;
 
 #[pymethods]
 impl Checkpoint {
-    /// Opens one or several paths as one checkpoint.
+    /// Opens one or several paths as one checkpoint, with a name before the keys of each that has
+    /// one; rules may say how the files of ranks are told apart.
     #[new]
-    #[pyo3(signature = (paths, strict = true, allow_outside = false, root = None))]
+    #[pyo3(signature = (paths, strict = true, allow_outside = false, root = None, *, names = None, rules = None, from_layout = None, to_layout = None, reverse = false))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         paths: Vec<PathBuf>,
         strict: bool,
         allow_outside: bool,
         root: Option<String>,
+        names: Option<Vec<String>>,
+        rules: Option<Vec<PyRef<'_, Rules>>>,
+        from_layout: Option<&str>,
+        to_layout: Option<&str>,
+        reverse: bool,
     ) -> PyResult<Self> {
         let options = OpenOptions { strict, allow_outside, root };
-        let opened = py.detach(|| with_threads(|| regraft::store::open_all(&paths, &options)));
+        let ranks = match rules {
+            None => None,
+            Some(rules) => {
+                let rules = rules.iter().map(|rules| rules.rules.clone()).collect();
+                Route::named(rules, from_layout, to_layout, reverse)
+                    .and_then(|route| Ok(route.rank_files(Direction::Forward)?.cloned()))
+                    .map_err(|diagnostics| errors::plan(py, &diagnostics))?
+            }
+        };
+        let mut names = names.unwrap_or_default().into_iter();
+        let named: Vec<NamedPath> =
+            paths.iter().map(|path| NamedPath { name: names.next(), path: path.clone() }).collect();
+        let opened = py.detach(|| with_threads(|| open_named(&named, ranks.as_ref(), &options)));
         let checkpoint = opened.map_err(|error| errors::world(py, &error))?;
         Ok(Self { checkpoint: Arc::new(checkpoint), sources: paths, allow_outside })
     }
@@ -240,6 +262,7 @@ pub(crate) fn write(
         ..WriteOptions::default()
     };
     options.memory = memory.unwrap_or(options.memory);
+    options.rank_files = plan.planned.rank_files().cloned();
     let (source, plan) = (&*checkpoint.checkpoint, &plan.planned.plan);
     let write = || with_threads(|| regraft::execute::write(plan, source, &out, &options));
     let (result, stopped) = watched(py, &seen, progress.as_ref(), write);

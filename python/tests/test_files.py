@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -425,3 +426,80 @@ def test_numpy_over_files(tmp_path):
     assert out["b"].tolist() == [[0, 3], [1, 4], [2, 5]]
     with pytest.raises(ValueError):
         regraft.open(tmp_path / "x.safetensors", framework="jax")
+
+
+RANKS = """
+shards {r: 0..ranks} in "consolidated.{r}.pth"
+let ranks
+map "{r: 0..ranks}.wq" <-> "q" via concat(0, over r)
+map "{r: 0..ranks}.wo" <-> "o" via concat(1, over r)
+map "{r: 0..ranks}.norm" <-> "norm" via same(over r)
+"""
+
+
+def ranks_of(whole, count, folder):
+    folder.mkdir()
+    for rank in range(count):
+        part = {
+            "wq": whole["q"].chunk(count, 0)[rank].contiguous(),
+            "wo": whole["o"].chunk(count, 1)[rank].contiguous(),
+            "norm": whole["norm"],
+        }
+        save_file(part, folder / f"consolidated.{rank:02}.safetensors")
+    return folder
+
+
+def test_files_with_equal_keys_are_told_apart_by_names(tmp_path):
+    whole = {"q": torch.randn(8, 6), "o": torch.randn(6, 8), "norm": torch.randn(6)}
+    folder = ranks_of(whole, 2, tmp_path / "ranks")
+    files = {str(rank): folder / f"consolidated.{rank:02}.safetensors" for rank in range(2)}
+    with pytest.raises(regraft.CheckpointError, match="the key is in"):
+        regraft.open(list(files.values()))
+    for name in ("", "a..b"):
+        with pytest.raises(regraft.CheckpointError, match="can't stand before a key"):
+            regraft.open({name: files["0"]})
+    opened = regraft.open(files)
+    assert set(opened) == {f"{rank}.{key}" for rank in range(2) for key in ("wq", "wo", "norm")}
+    assert torch.equal(opened["1.wq"], whole["q"][4:])
+    assert torch.equal(pickle.loads(pickle.dumps(opened))["1.wq"], whole["q"][4:])
+    rules = regraft.compile(RANKS)
+    made = opened.apply(rules)
+    assert {key: tensor.tolist() for key, tensor in made.items()} == {
+        key: tensor.tolist() for key, tensor in whole.items()
+    }
+    regraft.convert(files, tmp_path / "whole.safetensors", rules=rules)
+    assert_same(load_file(tmp_path / "whole.safetensors"), whole)
+
+
+def test_files_of_ranks_are_read_and_written_as_rules_say(tmp_path):
+    whole = {"q": torch.randn(8, 6), "o": torch.randn(6, 8), "norm": torch.randn(6)}
+    rules = regraft.compile(RANKS)
+    for count in (1, 2, 4):
+        folder = ranks_of(whole, count, tmp_path / f"ranks{count}")
+        assert len(regraft.plan(folder, rules=rules)) == 3
+        regraft.convert(folder, tmp_path / f"out{count}", rules=rules)
+        assert_same(load_file(tmp_path / f"out{count}" / "model.safetensors"), whole)
+        back = tmp_path / f"back{count}"
+        done = regraft.convert(
+            tmp_path / f"out{count}", back, rules=rules, reverse=True, parameters={"ranks": count}
+        )
+        assert done.files == tuple(f"consolidated.{rank:02}.safetensors" for rank in range(count))
+        for name in done.files:
+            assert_same(load_file(back / name), load_file(folder / name))
+
+
+def test_one_tensor_for_each_rank_is_one_in_memory():
+    rules = regraft.compile(RANKS)
+    whole = {"q": torch.randn(8, 6), "o": torch.randn(6, 8), "norm": torch.randn(6)}
+    parts = rules.apply(whole, reverse=True, parameters={"ranks": 2})
+    assert parts["0.norm"].data_ptr() == parts["1.norm"].data_ptr() == whole["norm"].data_ptr()
+    assert_same(rules.apply(parts), whole)
+    parts["1.norm"] = parts["1.norm"] + 1
+    with pytest.raises(regraft.PlanError, match="1.norm.* differs from .0.norm"):
+        rules.apply(parts)
+
+
+def assert_same(found, expected):
+    assert set(found) == set(expected)
+    for key, tensor in expected.items():
+        assert torch.equal(found[key], tensor), key

@@ -17,8 +17,8 @@ pub use keys::Keys;
 pub use lower::{Includes, NoIncludes, NotIncluded, check};
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
 pub use rules::{
-    Capture, CaptureKind, Direction, Example, Identity, Rule, Rules, Selection, Side, SideItem,
-    Step, Tie,
+    Capture, CaptureKind, Direction, Example, Identity, Rule, Rules, Selection, Shards, Side,
+    SideItem, Step, Tie,
 };
 
 use crate::diagnostic::Diagnostic;

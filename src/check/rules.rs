@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::op::{Made, OpUse};
 use super::value::Scope;
 use crate::diagnostic::{Diagnostic, Place, SourceText};
-use crate::key::{Binding, Pattern, Slot};
+use crate::key::{Binding, Pattern, RankFiles, Slot};
 use crate::syntax::ast::{Arrow, Expr, IfAbsent, IfPresent};
 use crate::tensor::Dtype;
 
@@ -22,6 +22,8 @@ pub struct Rules {
     pub layouts: Option<(String, String)>,
     /// Class names and model types it is for.
     pub models: Vec<String>,
+    /// How the files of the left layout are told apart, if they are those of ranks.
+    pub shards: Option<Shards>,
     /// The `let`s of each file, by number; 0 is the file itself.
     pub scopes: Vec<Scope>,
     /// The statements as they are written; a [`Reading`](super::reading::Reading) says in which
@@ -35,6 +37,26 @@ pub struct Rules {
     pub findings: Vec<Diagnostic>,
     /// The text.
     pub source: Arc<SourceText>,
+}
+
+/// `shards {r: 0..ranks} in "consolidated.{r}.pth"`
+#[derive(Clone, Debug)]
+pub struct Shards {
+    /// How the files are named.
+    pub files: RankFiles,
+    /// The ranks that there are.
+    pub range: Option<(Expr, Expr)>,
+    /// Which of [`Rules::scopes`] its names are in.
+    pub(super) scope: usize,
+    /// Where it is written.
+    pub place: Place,
+}
+
+impl Shards {
+    /// Where the names of its range are looked up.
+    pub fn scope<'r>(&self, rules: &'r Rules) -> Option<&'r Scope> {
+        rules.scopes.get(self.scope)
+    }
 }
 
 /// Which way rules are read.

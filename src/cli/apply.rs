@@ -11,13 +11,14 @@ use regraft::diagnostic::Diagnostic;
 use regraft::error::{Error, ErrorKind};
 use regraft::execute::{PatchOptions, Progress, Report, Ties, WriteOptions};
 use regraft::plan::Verdict;
-use regraft::store::Checkpoint;
+use regraft::store::{Checkpoint, NamedPath};
 use serde_json::json;
 
 use super::console::{Console, has_findings};
 use super::conversion::{ConversionArguments, in_order};
 use super::inspect::write_values;
 use super::size::Size;
+use super::source::named_path;
 use super::summary::counted;
 use super::{Exit, Failure, Result, progress};
 
@@ -36,9 +37,9 @@ use super::{Exit, Failure, Result, progress};
   RANK=3 regraft apply llama/ -o stage3/ --target s0.json,s1.json,s2.json,s3.json    a pipeline stage reads just its part")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, or an index; several count as one
-    /// checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// checkpoint, and `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     /// The directory to make; or a file, if its name ends with .safetensors
     #[arg(long, short, value_name = "DST", required_unless_present_any = ["dry_run", "in_place"])]
@@ -51,9 +52,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "HOW", default_value = "alias", help_heading = "Output")]
     ties: TiesArgument,
 
-    /// Most bytes of tensors in one file
-    #[arg(long, value_name = "SIZE", default_value = "5GB", help_heading = "Output")]
-    max_shard_size: Size,
+    /// Most bytes of tensors in one file [default: 5GB]; the files of ranks are not parted
+    #[arg(long, value_name = "SIZE", help_heading = "Output")]
+    max_shard_size: Option<Size>,
 
     /// Replace an output that is there; in place, change linked and read-only files too
     #[arg(long, help_heading = "Output")]
@@ -127,6 +128,10 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     console.findings(&prepared.findings);
     console.findings(&planned.plan.findings);
     let exit = Exit::findings(has_findings(&planned.plan.findings));
+    if let (Some(files), Some(_)) = (planned.rank_files(), arguments.max_shard_size) {
+        let why = format!("each rank's file is one ({files}), so --max-shard-size can't part it");
+        return Err(Failure::Usage(why));
+    }
     if arguments.dry_run {
         dry_run(arguments, &planned, prepared.has_bytes(), console)?;
         return Ok(exit);
@@ -173,7 +178,7 @@ fn dry_run(
 ) -> Result<()> {
     let output = arguments.output.as_deref().and_then(Path::extension);
     let options = WriteOptions {
-        max_shard_size: Some(arguments.max_shard_size.0),
+        max_shard_size: Some(arguments.max_shard_size.unwrap_or(Size::SHARD).0),
         single: output.is_some_and(|extension| extension == "safetensors"),
         ties: arguments.ties.ties(),
         ..WriteOptions::default()
@@ -230,7 +235,7 @@ fn write_files(
     let display = progress::Display::new(arguments.progress, console);
     let progress = |progress: Progress| display.update(progress);
     let mut options = Output::new(WriteOptions {
-        max_shard_size: Some(arguments.max_shard_size.0),
+        max_shard_size: Some(arguments.max_shard_size.unwrap_or(Size::SHARD).0),
         ties: arguments.ties.ties(),
         force: arguments.force,
         memory: arguments.memory.0,
@@ -279,7 +284,7 @@ fn describe(arguments: &Arguments, planned: &Planned, report: &Report, seconds: 
     }
     let compared = match planned.bytes_compared {
         0 => String::new(),
-        bytes => format!(" ({} to compare ties)", Size(bytes)),
+        bytes => format!(" ({} to compare)", Size(bytes)),
     };
     let place = match &arguments.output {
         Some(output) => format!("to {}", output.display()),

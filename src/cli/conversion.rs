@@ -10,7 +10,7 @@ use regraft::config::Config;
 use regraft::conversion::{Choice, Conversion, Planned, Prepared};
 use regraft::execute::Lanes;
 use regraft::library::{self, Library, Route};
-use regraft::store::{Checkpoint, OpenOptions};
+use regraft::store::{Checkpoint, NamedPath, OpenOptions};
 
 use super::console::Console;
 use super::target::TargetArguments;
@@ -82,15 +82,12 @@ impl ConversionArguments {
     }
 
     /// Reads everything but tensors.
-    pub(super) fn prepare(&self, sources: &[PathBuf], console: Console) -> Result<Prepared> {
+    pub(super) fn prepare(&self, sources: &[NamedPath], console: Console) -> Result<Prepared> {
         let named = named_rules(&self.rules, self.allow_outside)?;
-        let mut conversion = Conversion::open_all(sources, &self.open_options())?
+        let mut conversion = Conversion::open_named(sources.to_vec(), &self.open_options())?
             .reverse(self.reverse)
             .strict(!self.no_strict)
             .allow_lossy(self.allow_lossy);
-        if let Some(checkpoint) = conversion.checkpoint() {
-            tell_of(checkpoint, console);
-        }
         if let Some(path) = &self.config {
             conversion = conversion.config(Config::read(path)?);
         }
@@ -117,7 +114,11 @@ impl ConversionArguments {
             }
             conversion = conversion.set(name, value.clone());
         }
-        Ok(conversion.prepare()?)
+        let prepared = conversion.prepare()?;
+        if let Some(checkpoint) = prepared.checkpoint() {
+            tell_of(checkpoint, console);
+        }
+        Ok(prepared)
     }
 
     /// Prints a plan, and the lanes if its source has bytes.

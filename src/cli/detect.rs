@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use regraft::config::Config;
 use regraft::conversion::config_beside;
 use regraft::library::detect;
-use regraft::store::{OpenOptions, Store as _, open_all};
+use regraft::store::{NamedPath, OpenOptions, Store as _, open_named};
 
 use super::console::Console;
+use super::source::named_path;
 use super::{Exit, Result};
 
 /// Names the rule files and layouts that explain a checkpoint's keys, the best first
@@ -19,9 +20,9 @@ Examples:
   regraft detect header.json --config config.json --top 20")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
-    /// count as one checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     /// The model's configuration [default: config.json beside the checkpoint]
     #[arg(long, value_name = "FILE")]
@@ -33,7 +34,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
-    let checkpoint = open_all(&arguments.sources, &OpenOptions::default())?;
+    let checkpoint = open_named(&arguments.sources, None, &OpenOptions::default())?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
         None => config_beside(&checkpoint)?,

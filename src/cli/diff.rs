@@ -1,16 +1,15 @@
 //! `regraft diff`: how two checkpoints differ: keys, dtypes, shapes, bytes.
 
-use std::path::PathBuf;
-
 use rayon::prelude::*;
 use regraft::error::Error;
 use regraft::key::{Key, natural_order};
-use regraft::store::{Checkpoint, OpenOptions, Store as _, open};
+use regraft::store::{Checkpoint, NamedPath, OpenOptions, Store as _, open_named};
 use regraft::tensor::TensorInfo;
 use serde_json::json;
 
 use super::console::Console;
 use super::lines::Gathered;
+use super::source::named_path;
 use super::summary::counted;
 use super::{Exit, Failure, Result};
 
@@ -23,13 +22,14 @@ use super::{Exit, Failure, Result};
   regraft diff before/ after/
   regraft diff model.safetensors header.json --headers")]
 pub(super) struct Arguments {
-    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest
-    #[arg(value_name = "A")]
-    left: PathBuf,
+    /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; `NAME=A`
+    /// puts `NAME.` before its keys
+    #[arg(value_name = "A", value_parser = named_path())]
+    left: NamedPath,
 
     /// The other one
-    #[arg(value_name = "B")]
-    right: PathBuf,
+    #[arg(value_name = "B", value_parser = named_path())]
+    right: NamedPath,
 
     /// Compare keys, dtypes and shapes only
     #[arg(long)]
@@ -52,7 +52,8 @@ struct Difference {
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let options = OpenOptions { allow_outside: arguments.allow_outside, ..OpenOptions::default() };
-    let (left, right) = (open(&arguments.left, &options)?, open(&arguments.right, &options)?);
+    let open = |path: &NamedPath| open_named(std::slice::from_ref(path), None, &options);
+    let (left, right) = (open(&arguments.left)?, open(&arguments.right)?);
     let bytes = !arguments.headers;
     if bytes && !(left.has_bytes() && right.has_bytes()) {
         return Err(Failure::Usage(

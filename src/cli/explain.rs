@@ -1,8 +1,5 @@
 //! `regraft explain`: why a key is what it is.
 
-use std::fmt::Write as _;
-use std::path::PathBuf;
-
 use regraft::check::reading::Reading;
 use regraft::check::value::{Captures, Environment, Scope, unknown_layout};
 use regraft::check::{Direction, SideItem};
@@ -12,12 +9,15 @@ use regraft::diagnostic::{Diagnostics, did_you_mean};
 use regraft::execute::{Sharing, sharing};
 use regraft::key::{Bindings, Part, Reach, Segments};
 use regraft::plan::{DropReason, Hit, Layout, NodeId, Op, Plan, Target, trace};
+use regraft::store::NamedPath;
 use regraft::syntax::ast;
 use regraft::tensor::TensorInfo;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 use super::console::{Console, rule_line};
 use super::conversion::ConversionArguments;
+use super::source::named_path;
 use super::summary::{is_stack, op_text};
 use super::{Exit, Failure, Result};
 
@@ -29,8 +29,8 @@ use super::{Exit, Failure, Result};
   regraft explain mixtral-8x7b/ model.layers.3.mlp.experts.gate_up_proj")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest
-    #[arg(value_name = "SRC")]
-    source: PathBuf,
+    #[arg(value_name = "[NAME=]SRC", value_parser = named_path())]
+    source: NamedPath,
 
     /// A key of the checkpoint, or of what it becomes
     #[arg(value_name = "KEY")]

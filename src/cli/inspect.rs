@@ -15,13 +15,14 @@ use regraft::error::Error;
 use regraft::key::{Key, natural_order};
 use regraft::plan::implausible;
 use regraft::store::twins;
-use regraft::store::{Checkpoint, OpenOptions, Store, open_all};
+use regraft::store::{Checkpoint, NamedPath, OpenOptions, Store, open_named};
 use regraft::tensor::{Header, Remark, TensorInfo};
 use serde_json::{Map, Value, json};
 
 use super::console::{Console, has_findings};
 use super::lines::Gathered;
 use super::size::Size;
+use super::source::named_path;
 use super::summary::counted;
 use super::{Exit, Result};
 
@@ -33,9 +34,9 @@ use super::{Exit, Result};
   regraft inspect model.safetensors --json")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
-    /// count as one checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     /// Read the tensors, and list those that are equal byte for byte
     #[arg(long)]
@@ -65,7 +66,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         allow_outside: arguments.allow_outside,
         root: arguments.root.clone(),
     };
-    let checkpoint = open_all(&arguments.sources, &options)?;
+    let checkpoint = open_named(&arguments.sources, None, &options)?;
     if let Some(path) = &arguments.values {
         write_values(&checkpoint, path, console)?;
     }

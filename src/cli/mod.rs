@@ -23,6 +23,7 @@ mod recover;
 mod related;
 mod rules;
 mod size;
+mod source;
 mod summary;
 mod target;
 mod test;

@@ -1,12 +1,12 @@
 //! `regraft plan`: what `apply` would do, from headers alone.
 
-use std::path::PathBuf;
-
 use regraft::execute::WriteOptions;
+use regraft::store::NamedPath;
 
 use super::console::{Console, has_findings};
 use super::conversion::ConversionArguments;
 use super::size::Size;
+use super::source::named_path;
 use super::{Exit, Result};
 
 /// Show what converting a checkpoint would do, without reading a tensor
@@ -18,9 +18,9 @@ use super::{Exit, Result};
   regraft plan llama/ --target stage0.json,stage1.json --rank 1")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
-    /// count as one checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     #[command(flatten)]
     conversion: ConversionArguments,

@@ -7,6 +7,11 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Size(pub(super) u64);
 
+impl Size {
+    /// Most bytes of tensors in one file, unless something else is said.
+    pub(super) const SHARD: Size = Size(5_000_000_000);
+}
+
 const UNITS: &[(&str, u64)] = &[
     ("kib", 1 << 10),
     ("mib", 1 << 20),

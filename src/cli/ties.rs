@@ -1,17 +1,23 @@
 //! `regraft ties`: which tensors are one, by storage, by bytes, by the file's own word and by
 //! declaration, and where these disagree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use indexmap::IndexMap;
+use regraft::check::Direction;
+use regraft::check::value::Value;
 use regraft::config::{Config, TieDecision};
-use regraft::conversion::{compare, config_beside};
+use regraft::conversion::{compare, config_of};
 use regraft::diagnostic::plain::one_line;
 use regraft::key::Key;
 use regraft::library::{HUB, MODEL, Route};
-use regraft::plan::{Answer, Op, Plan, PlanOptions, Question, RuleId, TieOutcome, plan_asking};
-use regraft::store::{Counted, OpenOptions, Store, open_all};
+use regraft::plan::{
+    Answer, DropReason, Op, Plan, PlanOptions, Question, RuleId, TieOutcome, count_ranks,
+    plan_asking,
+};
+use regraft::store::{Counted, NamedPath, OpenOptions, Store, open_named};
 use regraft::store::{Twins, same_place, twins};
 use regraft::tensor::Header;
 use serde::Serialize;
@@ -21,6 +27,7 @@ use super::conversion::named_rules;
 use super::lines::{Gathered, Line};
 use super::related::SourceKeys;
 use super::size::Size;
+use super::source::named_path;
 use super::summary::counted;
 use super::{Exit, Result};
 
@@ -41,9 +48,9 @@ Examples:
   regraft ties t5-small/ --json")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
-    /// count as one checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     /// Rule files that declare ties: names of built-in ones, or files [default: what config.json
     /// asks for]
@@ -79,10 +86,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         allow_outside: arguments.allow_outside,
         root: arguments.root.clone(),
     };
-    let checkpoint = open_all(&arguments.sources, &options)?;
     let config = match &arguments.config {
         Some(path) => Config::read(path)?,
-        None => config_beside(&checkpoint)?,
+        None => config_of(&arguments.sources)?,
     };
     let routes = match named {
         None => [
@@ -94,9 +100,13 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
             Route::named(named, None, None, true)?,
         ],
     };
+    let ranks = routes[0].rank_files(Direction::Forward)?;
+    let checkpoint = open_named(&arguments.sources, ranks, &options)?;
     let reads = checkpoint.has_bytes() && !arguments.no_bytes;
     let source = Counted::new(&checkpoint);
-    let facts = Asking { source: &source, config: &config, tied: arguments.tied, reads };
+    // Saving begins from what loading gives, which doesn't say any more how many ranks there are.
+    let ranks = count_ranks(&routes[0].stages(), checkpoint.header());
+    let facts = Asking { source: &source, config: &config, tied: arguments.tied, ranks, reads };
     let loading = facts.plan(&routes[0], checkpoint.header(), &|key| Some(Key::from(key)))?;
     let loaded = Header::from_infos(
         loading.targets.iter().map(|target| (target.key.clone(), loading.info(target).clone())),
@@ -114,6 +124,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         bytes,
         declared: declared(&loading, &saving),
         disagreements: Vec::new(),
+        gone: gone(&loading),
         bytes_read: source.bytes_read(),
     };
     found.disagree();
@@ -133,6 +144,7 @@ struct Asking<'a> {
     source: &'a Counted<'a>,
     config: &'a Config,
     tied: Option<bool>,
+    ranks: IndexMap<String, Value>,
     reads: bool,
 }
 
@@ -157,6 +169,7 @@ impl Asking<'_> {
         let options = PlanOptions {
             config: self.config.clone(),
             tied: self.tied,
+            parameters: self.ranks.clone(),
             not_strict: true,
             ..PlanOptions::default()
         };
@@ -238,6 +251,15 @@ fn declared(loading: &Plan, saving: &Plan) -> Vec<Declared> {
     found
 }
 
+/// What loading leaves out, and what stands for it: with `same`, a tensor of another rank.
+fn gone(loading: &Plan) -> BTreeMap<Key, Option<Key>> {
+    let gone = loading.dropped.iter().map(|dropped| match &dropped.reason {
+        DropReason::TiedTo(kept) => (dropped.key.clone(), Some(kept.clone())),
+        DropReason::Rule(_) | DropReason::NotWanted => (dropped.key.clone(), None),
+    });
+    gone.collect()
+}
+
 /// What two of storage, bytes and declaration say otherwise.
 #[derive(Serialize)]
 struct Disagreement {
@@ -260,6 +282,9 @@ struct TiesFound {
     bytes: Vec<Twins>,
     declared: Vec<Declared>,
     disagreements: Vec<Disagreement>,
+    /// What loading leaves out, and what stands for it, if anything does.
+    #[serde(skip)]
+    gone: BTreeMap<Key, Option<Key>>,
     /// Bytes of tensors that were read for this.
     bytes_read: u64,
 }
@@ -301,11 +326,12 @@ impl TiesFound {
         for group in self.bytes.iter().filter(|group| !group.constant) {
             // Keys that rules tie are left out but for one of each group that they make.
             let is_declared = |key: &Key, other: &Key| {
-                self.declared.iter().any(|tie| {
-                    let [target, source] = &tie.origins;
-                    let both = [target.as_ref(), source.as_ref()];
-                    both == [Some(key), Some(other)] || both == [Some(other), Some(key)]
-                })
+                self.goes(key, other)
+                    || self.declared.iter().any(|tie| {
+                        let [target, source] = &tie.origins;
+                        let both = [target.as_ref(), source.as_ref()];
+                        both == [Some(key), Some(other)] || both == [Some(other), Some(key)]
+                    })
             };
             let undeclared: Vec<&Key> = group
                 .keys
@@ -338,6 +364,16 @@ impl TiesFound {
             }
         }
         self.disagreements = found;
+    }
+
+    /// Whether a key need not be tied to another, as one of them goes for a reason of its own.
+    fn goes(&self, key: &Key, other: &Key) -> bool {
+        let stands = |gone: &Key, kept: &Key| match self.gone.get(gone) {
+            Some(Some(found)) => found == kept,
+            Some(None) => true,
+            None => false,
+        };
+        stands(key, other) || stands(other, key)
     }
 
     /// Whether both are known to be equal byte for byte, and that says something.

@@ -19,25 +19,25 @@ use indexmap::IndexMap;
 use crate::check::Rules;
 use crate::check::value::Value;
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::library::{self, Failure};
 use crate::plan::Record;
-use crate::store::{Checkpoint, OpenOptions, Store};
+use crate::store::{Checkpoint, NamedPath, OpenOptions, Store};
 use crate::tensor::Header;
 
 pub use output::{Output, side_files_of};
 pub use planned::Planned;
 pub use prepared::{Choice, Prepared, compare};
-pub use source::{config_beside, record_beside};
+pub use source::{config_beside, config_of, record_beside};
 pub use target::{Target, TargetError};
 
-use source::Source;
+use source::{Given, Source};
 
 /// What is to be converted, and how: made by [`Conversion::open`], told more by the methods that
 /// give it back, and carried out by [`Conversion::plan`].
 #[derive(Clone)]
 pub struct Conversion {
-    source: Source,
+    given: Given,
     asked: Asked,
 }
 
@@ -61,11 +61,11 @@ struct Asked {
 }
 
 impl Conversion {
-    /// Of a checkpoint: a safetensors file, a directory, an index, or a manifest. Only headers are
-    /// read.
+    /// Of a checkpoint: a safetensors file, a directory, an index, or a manifest. Only its headers
+    /// are going to be read, by [`Conversion::prepare`]: rules may say how its files are told apart.
     ///
     /// # Errors
-    /// As [`store::open`](crate::store::open).
+    /// If nothing is there.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_all(&[path], &OpenOptions::default())
     }
@@ -73,10 +73,20 @@ impl Conversion {
     /// Of several paths that are one checkpoint together.
     ///
     /// # Errors
-    /// As [`store::open_all`](crate::store::open_all).
+    /// If nothing is there at one of them.
     pub fn open_all<P: AsRef<Path>>(paths: &[P], options: &OpenOptions) -> Result<Self> {
-        let checkpoint = Arc::new(crate::store::open_all(paths, options)?);
-        Ok(Self::of_checkpoint(checkpoint, paths, options.allow_outside))
+        Self::open_named(paths.iter().map(NamedPath::from).collect(), options)
+    }
+
+    /// Of several paths that are one checkpoint together, some with names before their keys.
+    ///
+    /// # Errors
+    /// If nothing is there at one of them.
+    pub fn open_named(paths: Vec<NamedPath>, options: &OpenOptions) -> Result<Self> {
+        for path in paths.iter().map(|one| &one.path) {
+            path.metadata().map_err(|source| Error::io("cannot open", path, source))?;
+        }
+        Ok(Self::new(Given::Paths { paths, options: options.clone() }))
     }
 
     /// Of a checkpoint that was opened from these paths, whose directories have its side files;
@@ -87,22 +97,22 @@ impl Conversion {
         allow_outside: bool,
     ) -> Self {
         let paths = paths.iter().map(|path| path.as_ref().to_owned()).collect();
-        Self::new(Source::files(checkpoint, paths, allow_outside))
+        Self::new(Given::Source(Source::files(checkpoint, paths, allow_outside)))
     }
 
     /// Of tensors in memory, or in any other store. Nothing lies beside it: a config has to be
     /// given.
     pub fn of_store(store: Arc<dyn Store>) -> Self {
-        Self::new(Source::store(store))
+        Self::new(Given::Source(Source::store(store)))
     }
 
     /// Of keys, dtypes and shapes, without tensors: what can be planned, and not carried out.
     pub fn of_header(header: Arc<Header>) -> Self {
-        Self::new(Source::header_alone(header))
+        Self::new(Given::Source(Source::header_alone(header)))
     }
 
-    fn new(source: Source) -> Self {
-        Self { source, asked: Asked::default() }
+    fn new(given: Given) -> Self {
+        Self { given, asked: Asked::default() }
     }
 
     /// Applies these rules, one after the other, instead of those that the config asks for.
@@ -201,16 +211,6 @@ impl Conversion {
         self
     }
 
-    /// The checkpoint's keys, dtypes and shapes.
-    pub fn header(&self) -> &Header {
-        self.source.header()
-    }
-
-    /// The checkpoint's files, if it is of files.
-    pub fn checkpoint(&self) -> Option<&Checkpoint> {
-        self.source.checkpoint()
-    }
-
     /// How the rules are going to be chosen, which the config decides where none are named. One
     /// beside the checkpoint is read, once.
     ///
@@ -219,20 +219,22 @@ impl Conversion {
     pub fn choice(&mut self) -> Result<Choice> {
         let config = match self.asked.config.take() {
             Some(config) => config,
-            None => self.checkpoint().map_or_else(|| Ok(Config::empty()), config_beside)?,
+            None => self.given.config()?,
         };
         let config = self.asked.config.insert(config);
         Ok(if self.asked.rules.is_some() { Choice::Named } else { Choice::by(config) })
     }
 
-    /// Reads what lies beside the checkpoint, and chooses the rules.
+    /// Reads what lies beside the checkpoint, chooses the rules, and opens the checkpoint as they
+    /// say.
     ///
     /// # Errors
-    /// If the config or the record beside the checkpoint can't be read, or no rules have a layout
-    /// that was asked for.
+    /// If the config or the record beside the checkpoint can't be read, no rules have a layout
+    /// that was asked for, or the checkpoint can't be opened, as [`store::open`](crate::store::open)
+    /// says.
     pub fn prepare(mut self) -> std::result::Result<Prepared, Failure> {
         let choice = self.choice()?;
-        Prepared::new(self.source, self.asked, choice)
+        Prepared::new(self.given, self.asked, choice)
     }
 
     /// Plans; bytes are read only where a tie has to be decided by them.

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::{
     self, Lanes, PatchOptions, Rank, Report, Views, WriteOptions, views, views_over, views_until,
 };
+use crate::key::RankFiles;
 use crate::library::Route;
 use crate::plan::{Answer, Plan, Question, Record};
 use crate::store::{Checkpoint, Store};
@@ -31,6 +32,8 @@ pub struct Planned {
     /// The values of parameters, as they are written in rules.
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) rank: Option<Rank>,
+    /// How files are called, if each rank gets one.
+    pub(super) rank_files: Option<RankFiles>,
     pub(super) source: Source,
 }
 
@@ -91,7 +94,7 @@ impl Planned {
     /// As [`Planned::write`]; and if a side file can't be carried along.
     pub fn write_with(&self, out: impl AsRef<Path>, output: Output<'_>) -> Result<Report> {
         let (out, tensors) = (out.as_ref(), self.source.tensors()?);
-        let mut options = output.write;
+        let mut options = self.with_rank_files(&output.write);
         if output.side_files {
             let beside = side_files_of(&self.source.paths, self.source.allow_outside)?;
             options.side_files.splice(0..0, beside);
@@ -108,6 +111,10 @@ impl Planned {
     /// If the source isn't files; and as [`execute::patch`].
     pub fn patch(&self, options: &PatchOptions<'_>) -> Result<Report> {
         self.source.tensors()?;
+        if self.rank_files.is_some() {
+            let error = Error::new(ErrorKind::Unsupported, "the files of ranks are new files");
+            return Err(error.hint("name a directory for them"));
+        }
         execute::patch(&self.plan, self.files()?, options)
     }
 
@@ -116,7 +123,17 @@ impl Planned {
     /// # Errors
     /// If the source isn't files; and as [`execute::lanes`].
     pub fn lanes(&self, options: &WriteOptions<'_>) -> Result<Lanes> {
-        execute::lanes(&self.plan, self.files()?, options)
+        execute::lanes(&self.plan, self.files()?, &self.with_rank_files(options))
+    }
+
+    /// How the files of ranks are called, if that is what the rules write.
+    pub fn rank_files(&self) -> Option<&RankFiles> {
+        self.rank_files.as_ref()
+    }
+
+    fn with_rank_files<'a>(&self, options: &WriteOptions<'a>) -> WriteOptions<'a> {
+        let rank_files = options.rank_files.clone().or_else(|| self.rank_files.clone());
+        WriteOptions { rank_files, ..options.clone() }
     }
 
     fn files(&self) -> Result<&Checkpoint> {

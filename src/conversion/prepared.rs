@@ -3,11 +3,13 @@
 use indexmap::IndexMap;
 
 use super::planned::Planned;
-use super::source::{Source, record_beside};
+use super::source::{Given, Source, record_beside};
 use super::{Asked, Target};
+use crate::check::Direction;
 use crate::check::value::Value;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::key::RankFiles;
 use crate::library::{self, Failure, HUB, MODEL, Route};
 use crate::plan::{Answer, Answers, Plan, PlanOptions, Question, Record, plan, plan_asking};
 use crate::store::{Checkpoint, Counted, Store, differing_bytes};
@@ -32,6 +34,8 @@ pub struct Prepared {
     /// What the check of named rules had to remark.
     pub findings: Vec<Diagnostic>,
     pub(super) source: Source,
+    /// How files are called, if each rank gets one.
+    rank_files: Option<RankFiles>,
     /// What the conversion that made the checkpoint did.
     record: Option<Record>,
     /// The layout that was asked for, where the config chooses the rules.
@@ -71,7 +75,7 @@ impl Choice {
 }
 
 impl Prepared {
-    pub(super) fn new(source: Source, asked: Asked, choice: Choice) -> Result<Self, Failure> {
+    pub(super) fn new(given: Given, asked: Asked, choice: Choice) -> Result<Self, Failure> {
         let config = asked.config.unwrap_or_default();
         let (from, to, reverse) = (asked.from.as_deref(), asked.to.as_deref(), asked.reverse);
         let layout = if reverse { from } else { to };
@@ -82,6 +86,8 @@ impl Prepared {
             Some(rules) => Route::named(rules, from, to, reverse)?,
             None => by_config(&config, from, to, reverse)?,
         };
+        let source = given.open(route.rank_files(Direction::Forward)?)?;
+        let rank_files = route.rank_files(Direction::Reverse)?.cloned();
         let record = match (asked.record, source.checkpoint()) {
             (Some(record), _) => Some(record),
             (None, Some(checkpoint)) => record_beside(checkpoint)?,
@@ -96,6 +102,7 @@ impl Prepared {
             target: asked.target,
             findings,
             source,
+            rank_files,
             record,
             asked: layout,
             not_strict: asked.not_strict,
@@ -190,6 +197,7 @@ impl Prepared {
             compared,
             bytes_compared: 0,
             rank: self.target.as_ref().and_then(Target::rank),
+            rank_files: self.rank_files.clone(),
             parameters,
             source: self.source.clone(),
         }

@@ -5,9 +5,42 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::RankFiles;
 use crate::plan::{RECORD_FILE, Record};
-use crate::store::{Checkpoint, Store, no_file};
+use crate::store::{Checkpoint, NamedPath, OpenOptions, Store, directory_of, no_file, open_named};
 use crate::tensor::Header;
+
+/// What is going to be converted. Files are opened when the rules are known, which may say how the
+/// files of ranks are told apart.
+#[derive(Clone)]
+pub(super) enum Given {
+    Paths { paths: Vec<NamedPath>, options: OpenOptions },
+    Source(Source),
+}
+
+impl Given {
+    /// The config.json beside it; empty if there is none.
+    pub(super) fn config(&self) -> Result<Config> {
+        match self {
+            Given::Paths { paths, .. } => config_of(paths),
+            Given::Source(source) => {
+                source.checkpoint().map_or_else(|| Ok(Config::empty()), config_beside)
+            }
+        }
+    }
+
+    /// Opens it; `ranks` is how the files of ranks are called, if there are any.
+    pub(super) fn open(self, ranks: Option<&RankFiles>) -> Result<Source> {
+        match self {
+            Given::Source(source) => Ok(source),
+            Given::Paths { paths, options } => {
+                let checkpoint = Arc::new(open_named(&paths, ranks, &options)?);
+                let paths = paths.into_iter().map(|one| one.path).collect();
+                Ok(Source::files(checkpoint, paths, options.allow_outside))
+            }
+        }
+    }
+}
 
 /// What is converted.
 #[derive(Clone)]
@@ -95,7 +128,19 @@ impl Source {
 /// # Errors
 /// If it can't be read, or something else has its name.
 pub fn config_beside(checkpoint: &Checkpoint) -> Result<Config> {
-    let path = checkpoint.directory().join("config.json");
+    config_in(checkpoint.directory())
+}
+
+/// The config.json beside a checkpoint that isn't opened yet; empty if there is none.
+///
+/// # Errors
+/// As [`config_beside`].
+pub fn config_of(paths: &[NamedPath]) -> Result<Config> {
+    paths.first().map_or_else(|| Ok(Config::empty()), |first| config_in(&directory_of(&first.path)))
+}
+
+fn config_in(directory: &Path) -> Result<Config> {
+    let path = directory.join("config.json");
     if is_there(&path)? { Config::read(path) } else { Ok(Config::empty()) }
 }
 

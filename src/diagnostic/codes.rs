@@ -193,4 +193,6 @@ codes! {
     UNREADABLE = 349;
     /// An index that says another total size than the tensors have.
     TOTAL_SIZE = 350;
+    /// Tensors that should be the same in the files of all ranks, and aren't.
+    UNEQUAL = 351;
 }

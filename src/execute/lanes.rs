@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Lane;
 use super::patch::{PatchOptions, stay};
-use super::write::shards::{grouped, written};
+use super::write::shards::{Files, grouped, written};
 use super::write::{WriteOptions, kept};
 use crate::error::Result;
 use crate::execute::fuse::compile::{Layout, RowMajor, compile};
@@ -41,13 +41,17 @@ pub struct FileLanes {
 /// # Errors
 /// As [`write()`](super::write()), for inconsistent plans.
 pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Result<Lanes> {
-    let kept = kept(plan, options.ties);
+    let kept = kept(plan, options.into());
     let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let temporary = |node: NodeId| program.temporaries.contains(&node);
     let tensors = written(plan, &kept);
     let limit = if options.single { None } else { options.max_shard_size };
     let mut lanes = Lanes { bytes: BTreeMap::new(), files: Vec::new(), in_place: None };
-    for (name, group) in grouped(&tensors, limit, "model.safetensors")? {
+    let into = match &options.rank_files {
+        Some(files) => Files::Ranks(files),
+        None => Files::Sized { limit, name: "model.safetensors" },
+    };
+    for (name, group) in grouped(&tensors, into)? {
         let mut bytes = BTreeMap::new();
         for layout in group.iter().filter_map(|tensor| program.layouts.get(tensor.number)) {
             add(layout, &temporary, &mut bytes);
@@ -58,7 +62,7 @@ pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Re
         }
         lanes.files.push(FileLanes { name, bytes });
     }
-    if source.has_bytes() {
+    if source.has_bytes() && source.has_keys_of_files() && options.rank_files.is_none() {
         let patch = PatchOptions { ties: options.ties, ..PatchOptions::default() };
         lanes.in_place = stay(plan, source, &patch, &kept, &program.layouts);
     }

@@ -1,6 +1,7 @@
 //! Keys: full names like `model.layers.3.mlp.gate.weight`, their segments, and patterns over them.
 
 mod pattern;
+mod ranks;
 mod set;
 
 use std::borrow::Borrow;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use pattern::{Atom, Binding, Bindings, Part, Pattern, Reach, Segments, Slot};
+pub use ranks::{RankFiles, rank_of};
 pub use set::PatternSet;
 
 #[cfg(test)]

@@ -105,8 +105,11 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     let kinds = kinds(&keys);
     let asked: Vec<&str> =
         super::candidates(config).into_iter().map(|rules| rules.source.name.as_str()).collect();
-    let files: Vec<(&str, &Rules)> =
-        names().filter_map(|name| Some((name, rules(name)?))).collect();
+    // Files of ranks hold a model of which another file speaks, in names that are those again.
+    let files: Vec<(&str, &Rules)> = names()
+        .filter_map(|name| Some((name, rules(name)?)))
+        .filter(|(_, rules)| rules.shards.is_none())
+        .collect();
     let telling = Telling::new(&files);
     let mut found = Vec::new();
     for (name, rules) in files {

@@ -22,6 +22,7 @@ mod modules;
 mod node;
 mod pass;
 mod print;
+mod ranks;
 mod record;
 mod run;
 mod sources;
@@ -37,6 +38,7 @@ pub use consistent::Inconsistent;
 pub use cover::Report;
 pub use exists::Layout;
 pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+pub use ranks::count_ranks;
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use sources::implausible;
 pub use tied::{TieFact, TieOutcome};
@@ -155,6 +157,7 @@ fn attempt(
     header: &Header,
     options: &PlanOptions<'_>,
 ) -> (Result<Plan, Diagnostics>, Vec<Question>) {
+    let options = &*ranks::with_count(stages, header, options);
     let decision = options.config.tie_policy(options.tied);
     let asked = Asked::default();
     let context = Context::new(header, options, &decision, &asked);

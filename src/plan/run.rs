@@ -6,6 +6,7 @@ use crate::plan::base::{Base, meet_base, restore_base, try_base};
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
 use crate::plan::load::{check_parameters, check_tie_flag, load, load_aliases};
+use crate::plan::ranks::check_ranks;
 use crate::plan::verdict::run_stage;
 use crate::plan::{Stage, pass, sources};
 
@@ -24,6 +25,7 @@ pub(super) fn begin(
     load_aliases(context, &mut draft);
     draft.findings.extend_from_slice(remarks);
     check_parameters(context, &mut draft, stages);
+    check_ranks(context, &mut draft, stages);
     check_tie_flag(context, &mut draft);
     draft
 }

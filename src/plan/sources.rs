@@ -89,6 +89,16 @@ fn of_files(
             MISSING_FILE,
             format!("{file} is one of {of} files; what is given is a part of the checkpoint"),
         )),
+        Remark::Ranks { file, others } => {
+            let count = counted(others.len(), "more file");
+            let are = if others.len() == 1 { "is" } else { "are" };
+            let message = format!(
+                "{file} holds a part of the tensors, and {count} of ranks beside it {are} not given: {}",
+                some(others)
+            );
+            let finding = Diagnostic::warning(MISSING_FILE, message);
+            Some(finding.hint("give the directory, or all of them by name"))
+        }
         Remark::Unlisted { file, keys } => {
             let keys: Vec<&Key> = keys
                 .iter()
@@ -102,6 +112,14 @@ fn of_files(
             })
         }
     }
+}
+
+/// The first of some names.
+fn some(names: &[String]) -> String {
+    const SOME: usize = 5;
+    let more = if names.len() > SOME { ", …" } else { "" };
+    let first: Vec<&str> = names.iter().take(SOME).map(String::as_str).collect();
+    format!("{}{more}", first.join(", "))
 }
 
 /// What a file has besides the tensors of its state dict.

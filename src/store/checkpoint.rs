@@ -25,6 +25,7 @@ use super::{
     Blob, Boxes, Files, Hints, Identity, OpenOptions, Range, StateDict, Storages, Store, dcp,
 };
 use crate::error::{Error, Result};
+use crate::key::Key;
 use crate::tensor::{Entry, Header, Location, Storage};
 
 /// Tensors in files: one file, a directory, several; or a manifest, which has no bytes.
@@ -41,6 +42,8 @@ pub struct Checkpoint {
     pub(super) indexes: Vec<PathBuf>,
     pub(super) ignored: Vec<PathBuf>,
     pub(super) notes: Vec<String>,
+    /// Whether keys begin with names that their files don't have.
+    is_named: bool,
 }
 
 /// Blobs from this number on are packed bytes, those below are files.
@@ -130,6 +133,7 @@ impl Checkpoint {
             indexes: Vec::new(),
             ignored: Vec::new(),
             notes: Vec::new(),
+            is_named: false,
         }
     }
 
@@ -149,7 +153,7 @@ impl Checkpoint {
     }
 
     /// The keys of a file beside the checkpoint; none if it can't be read.
-    pub(super) fn keys_of(path: &Path) -> Vec<crate::key::Key> {
+    pub(super) fn keys_of(path: &Path) -> Vec<Key> {
         StoredFile::read(path, &OpenOptions::default())
             .map(|(_, header)| header.tensors.into_keys().collect())
             .unwrap_or_default()
@@ -198,7 +202,8 @@ impl Checkpoint {
                     let other = other.map_or("a manifest", String::as_str);
                     return Err(Error::corrupt(format!("the key is in {other} too"))
                         .in_file(&file.path)
-                        .at_key(slot.key().as_str()));
+                        .at_key(slot.key().as_str())
+                        .hint(EQUAL_KEYS));
                 }
             }
         }
@@ -239,6 +244,18 @@ impl Checkpoint {
         }
     }
 
+    /// The same with a name before each key.
+    pub(super) fn under(self, name: &str) -> Self {
+        let parts = self.parts.into_iter();
+        let parts = parts.map(|(key, boxes)| (Key::from(format!("{name}.{key}")), boxes));
+        Self { header: self.header.under(name), parts: parts.collect(), is_named: true, ..self }
+    }
+
+    /// Whether its keys are those of its files, and none has a name before it.
+    pub(crate) fn has_keys_of_files(&self) -> bool {
+        !self.is_named
+    }
+
     /// Adds all of another checkpoint.
     pub(super) fn join(&mut self, other: Checkpoint) -> Result<()> {
         let first = number(self.files.len())?;
@@ -266,7 +283,7 @@ impl Checkpoint {
                     );
                     let error = Error::corrupt(format!("the key is in {earlier} too"))
                         .at_key(slot.key().as_str());
-                    return Err(error.in_file(file.unwrap_or(other.directory)));
+                    return Err(error.in_file(file.unwrap_or(other.directory)).hint(EQUAL_KEYS));
                 }
             }
         }
@@ -290,6 +307,7 @@ impl Checkpoint {
                 self.files.iter().map(|file| file.path.display().to_string()).collect();
         }
         self.has_bytes &= other.has_bytes;
+        self.is_named |= other.is_named;
         self.indexes.extend(other.indexes);
         self.ignored.extend(other.ignored);
         self.notes.extend(other.notes);
@@ -310,6 +328,9 @@ impl Checkpoint {
         })
     }
 }
+
+/// What to do about a key that is in two files.
+const EQUAL_KEYS: &str = "files of ranks, which hold equal keys, are told apart by a name before each: rank0=FILE rank1=FILE; or by a `shards` statement of the rules";
 
 fn number(count: usize) -> Result<u32> {
     u32::try_from(count).map_err(|_| too_many())

@@ -27,6 +27,8 @@ mod json;
 mod manifest;
 mod memory;
 #[cfg(feature = "files")]
+mod named;
+#[cfg(feature = "files")]
 mod numbered;
 mod numpy;
 #[cfg(feature = "files")]
@@ -56,6 +58,10 @@ pub use files::{Extent, Files};
 pub use format::Format;
 pub use identity::Identity;
 pub use memory::StateDict;
+#[cfg(feature = "files")]
+pub use named::{NamedPath, open_named};
+#[cfg(feature = "files")]
+pub(crate) use open::directory_of;
 #[cfg(feature = "files")]
 pub use open::{OpenOptions, open, open_all};
 #[cfg(feature = "files")]

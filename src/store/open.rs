@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Checkpoint, open_regular};
 use super::json::{self, Kind};
 use super::safetensors::{HEAD, MAX_HEADER_LEN, foreign};
-use super::{dcp, format, manifest, numbered, pickled, sharded, variants};
+use super::{NamedPath, dcp, format, manifest, numbered, open_named, pickled, sharded, variants};
 use crate::config::BYTE_ORDER_MARK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
@@ -56,7 +56,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkpoint>
     open_all(&[path], options)
 }
 
-fn open_one(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+pub(super) fn open_one(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     if metadata(path)?.is_dir() {
         return open_directory(path, options);
     }
@@ -96,21 +96,7 @@ fn open_one(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
 /// # Errors
 /// As [`open`]; and if two hold the same key, or no path is given.
 pub fn open_all<P: AsRef<Path>>(paths: &[P], options: &OpenOptions) -> Result<Checkpoint> {
-    let Some((first, rest)) = paths.split_first() else {
-        return Err(Error::new(ErrorKind::Unsupported, "no checkpoint is given"));
-    };
-    let mut checkpoint = open_one(first.as_ref(), options)?;
-    for path in rest {
-        checkpoint.join(open_one(path.as_ref(), options)?)?;
-    }
-    // Of a directory, what is not there is missing; files that are named are those that are meant.
-    if checkpoint.indexes.is_empty()
-        && checkpoint.has_bytes
-        && paths.iter().all(|path| !path.as_ref().is_dir())
-    {
-        checkpoint.header.remarks.extend(numbered::part(&checkpoint.header.files));
-    }
-    Ok(checkpoint)
+    open_named(&paths.iter().map(NamedPath::from).collect::<Vec<_>>(), None, options)
 }
 
 fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint> {
@@ -330,6 +316,11 @@ pub(super) fn content(path: &Path) -> Result<Content> {
 
 pub(super) fn metadata(path: &Path) -> Result<std::fs::Metadata> {
     std::fs::metadata(path).map_err(|source| Error::io("cannot open", path, source))
+}
+
+/// The directory of a checkpoint: where config and tokenizer lie.
+pub(crate) fn directory_of(path: &Path) -> PathBuf {
+    if path.is_dir() { path.to_owned() } else { parent(path) }
 }
 
 /// The directory of a file; the current one for a bare name.

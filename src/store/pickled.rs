@@ -101,7 +101,7 @@ pub(super) fn chosen(directory: &Path, names: &[String]) -> Result<Option<Vec<St
                 first.join(", ")
             );
             let error = Error::new(ErrorKind::Unsupported, message).in_file(directory);
-            Err(error.hint("give the file itself; several that belong together can all be given"))
+            Err(error.hint("give the file itself; several that belong together can all be given, those of ranks with a name before each (rank0=FILE) or with rules that say `shards`"))
         }
     }
 }

@@ -67,6 +67,16 @@ pub enum StatementKind {
     },
     /// `models mixtral, MixtralForCausalLM`
     Models(Vec<Ident>),
+    /// `shards {r} in "consolidated.{r}.pth"`, `shards {r: 0..ranks} in "rank{r:0}.safetensors"`:
+    /// the left layout is files whose keys are equal, one for each rank
+    Shards {
+        /// `r`
+        capture: Ident,
+        /// `0..ranks`
+        range: Option<(Expr, Expr)>,
+        /// How the files are named.
+        files: StringLit,
+    },
     /// `use detr under "model.detr"`, `use llama reversed`
     Use {
         /// `detr`, `transformers/detr`, or in quotes a file beside this one: `"./detr.graft"`

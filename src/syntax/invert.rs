@@ -113,6 +113,7 @@ fn kind(
         | StatementKind::Trust(_)
         | StatementKind::Strip { .. }
         | StatementKind::Expect { .. } => kind.clone(),
+        StatementKind::Shards { .. } => return Err(SHARDS),
         StatementKind::Use { path, is_file, reversed, under } => StatementKind::Use {
             path: path.clone(),
             is_file: *is_file,
@@ -157,6 +158,8 @@ fn kind(
         }
     })
 }
+
+const SHARDS: &str = "it says how the files of the left layout are named, and the inverse's left layout is another one: read the file itself backwards, with --reverse";
 
 const ASKS_LAYOUT: &str =
     "`exists` is a fact about the left layout, which the inverse doesn't start from";

@@ -86,6 +86,13 @@ impl Parts {
             StatementKind::Models(models) => {
                 Parts::list(word, models.iter().map(model).collect(), Vec::new())
             }
+            StatementKind::Shards { capture, range, files } => {
+                let range = range
+                    .as_ref()
+                    .map(|(start, end)| format!(": {}..{}", print_expr(start), print_expr(end)));
+                let capture = format!("{}{}", capture.text, range.unwrap_or_default());
+                Parts::line(format!("shards {{{capture}}} in {}", quoted(&files.text)))
+            }
             StatementKind::Use { path, is_file, reversed, under } => {
                 let path = if *is_file { quoted(&path.text) } else { path.text.clone() };
                 let under = under.as_ref().map(|under| format!(" under {}", print_pattern(under)));
@@ -197,6 +204,7 @@ fn keyword(kind: &StatementKind) -> &'static str {
     match kind {
         StatementKind::Ruleset { .. } => "ruleset",
         StatementKind::Models(_) => "models",
+        StatementKind::Shards { .. } => "shards",
         StatementKind::Use { .. } => "use",
         StatementKind::Let { .. } => "let",
         StatementKind::Strip { .. } => "strip",

@@ -78,6 +78,13 @@ pub enum Remark {
         /// How many there should be.
         of: u64,
     },
+    /// Files of ranks were given by name, and more of them lie beside.
+    Ranks {
+        /// One that was given.
+        file: String,
+        /// Those that weren't.
+        others: Vec<String>,
+    },
     /// A file beside the shards holds keys that their index doesn't list.
     Unlisted {
         /// The file.
@@ -146,6 +153,40 @@ impl Header {
                 self.tensors.get_key_value(value.as_str()).filter(|_| name != "format")?;
             Some((name.as_str(), kept))
         })
+    }
+
+    /// The same with a name before each key. What else names keys goes along.
+    #[must_use]
+    pub fn under(mut self, name: &str) -> Self {
+        let renamed = |key: &str| Key::from(format!("{name}.{key}"));
+        let aliases: Vec<(String, Key)> =
+            self.aliases().map(|(alias, kept)| (alias.to_owned(), kept.clone())).collect();
+        for (alias, kept) in aliases {
+            self.metadata.remove(&alias);
+            self.metadata.insert(renamed(&alias).to_string(), renamed(&kept).to_string());
+        }
+        self.tensors =
+            self.tensors.into_iter().map(|(key, entry)| (renamed(&key), entry)).collect();
+        self.shared.iter_mut().flatten().for_each(|key| *key = renamed(key));
+        for remark in &mut self.remarks {
+            match remark {
+                Remark::Unlisted { keys, .. } => {
+                    keys.iter_mut().for_each(|key| *key = renamed(key));
+                }
+                Remark::Unreadable { tensors, .. } => {
+                    tensors.iter_mut().for_each(|(key, _)| *key = renamed(key));
+                }
+                Remark::Gap { .. }
+                | Remark::Part { .. }
+                | Remark::Ranks { .. }
+                | Remark::Total { .. }
+                | Remark::Root { .. }
+                | Remark::LeftOut { .. }
+                | Remark::Foreign { .. }
+                | Remark::Named { .. } => {}
+            }
+        }
+        self
     }
 
     /// A header without places, from dtypes and shapes.

@@ -302,9 +302,9 @@ fn bytes_that_cannot_be_read_are_a_failure_of_the_world() {
     let folder = Folder::new();
     let file = folder.tensors("m/model.safetensors", &[(EMBED, 1), (HEAD, 1)]);
     folder.text("m/config.json", TIED);
-    let conversion = Conversion::open(folder.path("m")).unwrap();
+    let prepared = Conversion::open(folder.path("m")).unwrap().prepare().unwrap();
     std::fs::write(file, "short").unwrap();
-    let error = world(conversion.plan());
+    let error = world(prepared.plan());
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
@@ -437,4 +437,70 @@ fn several_paths_are_one_checkpoint() {
     assert_eq!(read(&folder.path("out")), pairs([("a", 1), ("b", 2)]));
     let none = Conversion::open(folder.path("none")).map(drop).unwrap_err();
     assert_eq!(none.kind(), ErrorKind::Io);
+}
+
+#[test]
+fn rules_say_how_files_of_ranks_are_told_apart() {
+    let folder = Folder::new();
+    for (file, byte) in [("m/c.0.safetensors", 1), ("m/c.1.safetensors", 1)] {
+        folder.tensors(file, &[("norm", byte)]);
+    }
+    let text = "shards {r: 0..n} in \"c.{r:0}.pth\"\nlet n\nmap \"{r: 0..n}.norm\" <-> \"norm\" via same(over r)";
+    let open = |name: &str| {
+        let conversion = Conversion::open(folder.path(name)).unwrap();
+        conversion.rules([compile(text).unwrap()])
+    };
+    let planned = open("m").plan().unwrap();
+    assert_eq!(planned.compared.len(), 1, "what is the same, bytes tell");
+    assert_eq!(planned.rank_files(), None);
+    planned.write(folder.path("out")).unwrap();
+    assert_eq!(read(&folder.path("out")), pairs([("norm", 1)]));
+
+    let planned = open("out").reverse(true).set("n", Value::Int(3)).plan().unwrap();
+    assert_eq!(planned.rank_files().unwrap().name(2), "c.2.safetensors");
+    let files = planned.lanes(&WriteOptions::default()).unwrap().files;
+    let report = planned.write(folder.path("back")).unwrap();
+    let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, ["c.0.safetensors", "c.1.safetensors", "c.2.safetensors"]);
+    assert_eq!(report.files, names);
+    for name in names {
+        assert_eq!(read(&folder.path("back").join(name)), pairs([("norm", 1)]));
+    }
+    // Without these rules they can't be told apart.
+    let other = Conversion::open(folder.path("m")).unwrap().rules([]);
+    assert_eq!(world(other.prepare()).kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn what_a_rank_holds_once_its_own_file_says_and_no_other_has_it_for_it() {
+    let folder = Folder::new();
+    let row = TensorInfo::new(Dtype::F32, vec![2]);
+    let infos = ["0.a", "1.a", "2.a"].map(|key| (Key::from(key), row.clone()));
+    // Two heads that are one tensor with an embedding of their rank, and one with that of another.
+    let says = [("0.b", "0.a"), ("1.b", "1.a"), ("2.b", "0.a"), ("step", "7")];
+    let says: BTreeMap<String, String> =
+        says.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let (mut bytes, _) = safetensors_header(&infos, &says).unwrap();
+    bytes.extend([1, 2, 3].iter().flat_map(|byte| [*byte; 8]));
+    std::fs::create_dir(folder.path("m")).unwrap();
+    std::fs::write(folder.path("m/model.safetensors"), bytes).unwrap();
+
+    let text = "shards {r: 0..3} in \"c.{r:0}.pth\"\nrename \"{r}.c\" <-> \"{r}.a\"";
+    let rules = || [compile(text).unwrap()];
+    let planned = Conversion::open(folder.path("m")).unwrap().rules(rules()).reverse(true).plan();
+    planned.unwrap().write(folder.path("out")).unwrap();
+    let file = |rank: u32| {
+        let path = folder.path("out").join(format!("c.{rank}.safetensors"));
+        let says = open(&path, &OpenOptions::default()).unwrap().header().metadata.clone();
+        (read(&path), says)
+    };
+    let says = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    assert_eq!(file(0), (pairs([("c", 1)]), says(&[("b", "c"), ("step", "7")])));
+    assert_eq!(file(1), (pairs([("c", 2)]), says(&[("b", "c"), ("step", "7")])));
+    assert_eq!(file(2), (pairs([("b", 1), ("c", 3)]), says(&[("step", "7")])));
+
+    let back = Conversion::open(folder.path("out")).unwrap().rules(rules()).plan().unwrap();
+    assert_eq!(keys(&back), ["0.a", "0.b", "1.a", "1.b", "2.a", "2.b"]);
 }

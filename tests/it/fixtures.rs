@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 use rayon::prelude::*;
+use regraft::check::value::Value;
 use regraft::check::{Direction, Rules};
 use regraft::config::Config;
 use regraft::diagnostic::render_all;
@@ -42,6 +43,9 @@ struct Fixture {
     /// What the model asks for, where rules look at it.
     #[serde(default)]
     target: Vec<String>,
+    /// Parameters that reading backwards needs.
+    #[serde(default)]
+    set: BTreeMap<String, serde_json::Value>,
 }
 
 fn fixtures() -> BTreeMap<String, Fixture> {
@@ -104,6 +108,7 @@ struct Step {
 #[derive(Clone, Copy)]
 struct Given<'a> {
     config: &'a Config,
+    set: &'a BTreeMap<String, serde_json::Value>,
     wanted: Option<&'a Wanted>,
     record: Option<&'a Record>,
 }
@@ -114,13 +119,14 @@ fn step(
     source: &StateDict,
     given: Given<'_>,
 ) -> Result<Step, String> {
-    let Given { config, wanted, record } = given;
+    let Given { config, set, wanted, record } = given;
     let answer = |asked: &Question| {
         let equal = tensors_equal(source, &asked.a, &asked.b)?.is_equal();
         Ok::<_, regraft::error::Error>(if equal { Answer::Equal } else { Answer::Differ(1) })
     };
     let options = PlanOptions {
         config: config.clone(),
+        parameters: set.iter().map(|(name, set)| (name.clone(), Value::from_json(set))).collect(),
         wanted,
         not_strict: true,
         record,
@@ -209,6 +215,7 @@ fn outcome(name: &'static str, rules: &Rules, fixture: &Fixture) -> Result<Outco
         Wanted::from_keys(fixture.target.iter().flat_map(|key| unfolded(key)).map(Key::from));
     let forward = Given {
         config: &config,
+        set: &fixture.set,
         wanted: (!fixture.target.is_empty()).then_some(&wanted),
         record: None,
     };

@@ -44,6 +44,7 @@ const BY_FILES: &[(&str, &[&str])] = &[
             "files",
             "journal",
             "manifest",
+            "named",
             "numbered",
             "open",
             "pickled",

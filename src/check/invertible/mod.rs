@@ -54,13 +54,18 @@ fn no_inverse(place: &Place, why: NoInverse) -> Box<Diagnostic> {
     )
 }
 
-/// How many parts `split(…, over s)` gives is known only from the capture's range.
+/// How many tensors `split(…, over s)` and `copy(over s)` give is known only from the capture's
+/// range.
 fn counted(rule: &Rule, two_way: bool) -> Result<(), Box<Diagnostic>> {
     for used in &rule.joint {
         // Read forward it is a number that is missing; backwards, an inverse.
-        let (code, label) = match used.op.kind {
-            OpKind::SplitOver => (ARITY, "splits"),
-            OpKind::ConcatOver if two_way => (NOT_INVERTIBLE, "read backwards, this splits"),
+        let (code, verb, label) = match used.op.kind {
+            OpKind::SplitOver => (ARITY, "split", "splits"),
+            OpKind::CopyOver => (ARITY, "copy", "copies"),
+            OpKind::ConcatOver if two_way => {
+                (NOT_INVERTIBLE, "split", "read backwards, this splits")
+            }
+            OpKind::SameOver if two_way => (NOT_INVERTIBLE, "copy", "read backwards, this copies"),
             _ => continue,
         };
         let capture = used.op.capture().and_then(|over| rule.captures.get(usize::from(over.0)));
@@ -70,7 +75,18 @@ fn counted(rule: &Rule, two_way: bool) -> Result<(), Box<Diagnostic>> {
             return Err(Box::new(
                 Diagnostic::error(
                     code,
-                    format!("into how many parts to split over `{}` is not known", capture.name),
+                    match verb {
+                        "split" => {
+                            format!(
+                                "into how many parts to split over `{}` is not known",
+                                capture.name
+                            )
+                        }
+                        _ => format!(
+                            "how many copies there are over `{}` is not known",
+                            capture.name
+                        ),
+                    },
                 )
                 .at(used.place.clone(), label)
                 .hint(format!("give the capture a range, as in {{{}: 0..4}}", capture.name)),

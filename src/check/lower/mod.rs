@@ -2,6 +2,7 @@
 
 mod rule;
 mod select;
+mod shards;
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use indexmap::IndexMap;
 
 use crate::check::circle::circles;
 use crate::check::op::{self};
-use crate::check::rules::{Example, Identity, Rule, Rules, Step, StepKind};
+use crate::check::rules::{Example, Identity, Rule, Rules, Shards, Step, StepKind};
 use crate::check::sight::Sight;
 use crate::check::value::Scope;
 use crate::check::{proof, resolve_alone};
@@ -88,11 +89,14 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
         findings: Vec::new(),
         files: 0,
         effort: proof::Effort::of_check(),
+        shards: None,
+        apart: 0,
     };
     let mut rules = Rules {
         name: source.name.clone(),
         layouts: None,
         models: Vec::new(),
+        shards: None,
         scopes: Vec::new(),
         steps: Vec::new(),
         examples: Vec::new(),
@@ -102,6 +106,7 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
     };
     rules.steps = checker.file(source, Vec::new(), Some(&mut rules));
     rules.scopes = std::mem::take(&mut checker.scopes);
+    rules.shards = checker.shards.take().map(|(shards, _)| shards);
     checker.findings.extend(circles(&rules));
     if checker.findings.iter().any(Diagnostic::is_error) {
         return Err(Diagnostics(checker.findings));
@@ -119,6 +124,11 @@ struct Checker<'a> {
     files: usize,
     /// What the proofs of all statements may still cost.
     effort: proof::Effort,
+    /// How files are told apart, as the outermost file says that says it, and how deep that is.
+    shards: Option<(Shards, usize)>,
+    /// Whether what is read here is not the left layout as a whole: within a `when`, or a file that
+    /// is used `reversed`.
+    apart: usize,
 }
 
 impl Checker<'_> {
@@ -147,6 +157,7 @@ impl Checker<'_> {
             built_in,
         });
         self.lets(scope, &parsed.file.statements);
+        self.shards_of(scope, &parsed.file.statements);
         if let Some(rules) = rules.as_deref_mut() {
             self.front_matter(scope, &parsed.file.statements, rules);
         }
@@ -233,6 +244,7 @@ impl Checker<'_> {
                 statement.kind,
                 StatementKind::Ruleset { .. }
                     | StatementKind::Models(_)
+                    | StatementKind::Shards { .. }
                     | StatementKind::Let { .. }
             ) {
                 self.findings.push(
@@ -252,11 +264,13 @@ impl Checker<'_> {
         let kind = match &statement.kind {
             StatementKind::Ruleset { .. }
             | StatementKind::Models(_)
+            | StatementKind::Shards { .. }
             | StatementKind::Let { .. }
             | StatementKind::Trust(_)
             | StatementKind::Example { .. } => return,
             StatementKind::Use { path, is_file, reversed, under } => {
-                let used = self.include(scope, path, *is_file, under.as_ref());
+                let used =
+                    self.apart(*reversed, |it| it.include(scope, path, *is_file, under.as_ref()));
                 if !*reversed {
                     steps.extend(used);
                     return;
@@ -266,8 +280,9 @@ impl Checker<'_> {
             StatementKind::When { condition, then, otherwise, .. } => {
                 self.check_names(scope, condition, Sight::Nothing);
                 self.check_exists(scope, condition, &[]);
-                let (then, otherwise) =
-                    (self.statements(scope, then), self.statements(scope, otherwise));
+                let (then, otherwise) = self.apart(true, |it| {
+                    (it.statements(scope, then), it.statements(scope, otherwise))
+                });
                 Some(StepKind::When { condition: condition.clone(), then, otherwise })
             }
             StatementKind::Rename(group) | StatementKind::Map(group) => {

@@ -4,17 +4,17 @@
 mod svg;
 mod text;
 
-use std::path::PathBuf;
-
 use clap::ValueEnum;
 use indexmap::IndexMap;
 use regraft::plan::{DropReason, Plan, RuleId};
+use regraft::store::NamedPath;
 use serde::Serialize;
 
 use super::console::{Console, has_findings};
 use super::conversion::ConversionArguments;
 use super::lines::Gathered;
 use super::related::SourceKeys;
+use super::source::named_path;
 use super::summary::{MadeAs, made_as};
 use super::{Exit, Result};
 
@@ -25,9 +25,9 @@ use super::{Exit, Result};
   regraft graph header.json --rules deepseek_v3 | dot -Tpdf > graph.pdf")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
-    /// count as one checkpoint
-    #[arg(required = true, value_name = "SRC")]
-    sources: Vec<PathBuf>,
+    /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    sources: Vec<NamedPath>,
 
     #[command(flatten)]
     conversion: ConversionArguments,

@@ -59,12 +59,19 @@ type Row = (Key, TensorInfo, [u64; 2]);
 pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Result<Report> {
     only_safetensors(source)?;
     let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
+    if !source.has_keys_of_files() {
+        let error = Error::new(
+            ErrorKind::Unsupported,
+            "in place, files keep their keys, and these are read with names before them",
+        );
+        return Err(error.in_file(source.directory()).hint("write new files"));
+    }
     let directory = one_directory(&paths)?;
     for path in &paths {
         refuse_shared(path, options.insist)?;
     }
     let mut report = Report::default();
-    let kept = kept(plan, options.ties);
+    let kept = kept(plan, options.ties.into());
     let program = compile(plan, &RowMajor, &kept, MAX_PIECES)?;
     let rows = rows(plan, source, &kept, &program.layouts, &mut report)?;
     let metadata = metadata(plan, source, options);
@@ -128,7 +135,12 @@ fn metadata(
     source: &Checkpoint,
     options: &PatchOptions<'_>,
 ) -> BTreeMap<String, String> {
-    carried(plan, source.header(), &options.metadata.cloned().unwrap_or_default(), options.ties)
+    carried(
+        plan,
+        source.header(),
+        &options.metadata.cloned().unwrap_or_default(),
+        options.ties.into(),
+    )
 }
 
 /// The lane of each file and the bytes that stay in it, if [`patch`] would carry the plan out as

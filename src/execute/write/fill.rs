@@ -138,7 +138,8 @@ fn add_sums(prepared: &Prepared<'_>, begun: &mut Begun) -> Result<()> {
             .tensors
             .iter()
             .map(|(item, start)| {
-                (all[*item].key.to_string(), *start, all[*item].info.nbytes().unwrap_or(0))
+                let key = shard.key_for_sums(all[*item].key, prepared.options.rank_files.is_some());
+                (key, *start, all[*item].info.nbytes().unwrap_or(0))
             })
             .collect();
         let mut finished = Finished::of(&path, Some(finished::sums(&path, &tensors)?))?;

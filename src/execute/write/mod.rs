@@ -55,7 +55,7 @@ pub fn write(
     options: &WriteOptions<'_>,
 ) -> Result<Report> {
     let prepared = prepare::prepare(plan, source, out, options)?;
-    let mut report = tied::report(plan, options.ties);
+    let mut report = tied::report(plan, options.into());
     let Some(mut begun) = begin::begin(&prepared)? else {
         report.kept = prepared.shards.files.len() as u64;
         report.complete = true;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use crate::execute::Rank;
+use crate::key::RankFiles;
 
 /// What becomes of ties in files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub struct WriteOptions<'a> {
     /// Most bytes of tensors in one file, unless one tensor is larger. Without effect on a single
     /// file.
     pub max_shard_size: Option<u64>,
+    /// Write a file for each rank, without an index: the number before a key says which, and is no
+    /// part of the key there. A rank's file is never parted, however large.
+    pub rank_files: Option<RankFiles>,
     /// Write one `model.safetensors`, however large. An output whose name ends with `.safetensors`
     /// is such a file itself.
     pub single: bool,
@@ -71,6 +75,7 @@ impl Default for WriteOptions<'_> {
     fn default() -> Self {
         Self {
             max_shard_size: Some(5_000_000_000),
+            rank_files: None,
             single: false,
             ties: Ties::Alias,
             force: false,

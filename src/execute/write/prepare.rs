@@ -7,7 +7,7 @@ use std::path::Path;
 use super::WriteOptions;
 use super::leaves::StoreLeaves;
 use super::place::Spot;
-use super::shards::{self, Shards, Written, lay_out};
+use super::shards::{self, Files, Shards, Written, lay_out};
 use super::share::{can_share, phases};
 use super::tied::{kept, metadata};
 use crate::error::{Error, ErrorKind, Result};
@@ -57,15 +57,20 @@ pub(super) fn prepare<'a>(
         );
         return Err(error.in_file(out).hint("give each of them the checkpoint's files; tensors in memory are written by one process"));
     }
+    if options.rank_files.is_some() && (is_file || options.single) {
+        let error =
+            Error::new(ErrorKind::Unsupported, "the files of ranks are not written as one file");
+        return Err(error.in_file(out).hint("name a directory, in which each rank gets a file"));
+    }
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
-    let targets = kept(plan, options.ties);
+    let targets = kept(plan, options.into());
     if targets.is_empty() {
         return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key")
             .in_file(out));
     }
     let program = compile(plan, &AsStored(source), &targets, MAX_PIECES)?;
     each_key_once(plan)?;
-    let metadata = metadata(plan, source, &options.metadata, options.ties);
+    let metadata = metadata(plan, source, &options.metadata, options.into());
     let tensors = shards::written(plan, &targets);
     let limit = if is_file || options.single { None } else { options.max_shard_size };
     let own_name = out
@@ -77,7 +82,11 @@ pub(super) fn prepare<'a>(
     let share = can_share(&leaves, &program.layouts, spot.parent())?;
     let phases =
         |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
-    let shards = lay_out(&tensors, limit, &metadata, own_name, &phases)?;
+    let into = match &options.rank_files {
+        Some(files) => Files::Ranks(files),
+        None => Files::Sized { limit, name: own_name },
+    };
+    let shards = lay_out(&tensors, into, &metadata, &phases)?;
     let own = options
         .rank
         .map_or_else(|| (0..shards.files.len()).collect(), |rank| rank.share(&shards.files));

@@ -1,15 +1,16 @@
 //! Which tensor goes into which file, and what the files and the index say.
 //!
-//! Shards are filled in the order of the plan's targets as `huggingface_hub` does
+//! The files of ranks hold the keys of each. Else shards are filled in the order of the plan's targets as `huggingface_hub` does
 //! (`split_state_dict_into_shards_factory`): a tensor that doesn't fit into the current shard
 //! begins the next, and one larger than the limit has a shard of its own. Inside a file wide dtypes
 //! come first, so that every tensor is aligned to its elements.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::copy::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Key, natural_order};
+use crate::key::{Key, RankFiles, natural_order, rank_of};
 use crate::plan::Plan;
 use crate::store::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 use crate::tensor::TensorInfo;
@@ -21,6 +22,46 @@ pub(in crate::execute) struct Written<'a> {
     pub(in crate::execute) number: usize,
     pub(in crate::execute) key: &'a Key,
     pub(in crate::execute) info: &'a TensorInfo,
+}
+
+/// Which file each tensor goes into.
+#[derive(Clone, Copy)]
+pub(in crate::execute) enum Files<'a> {
+    /// Files of at most so many bytes of tensors, numbered; without a limit, or if one is enough,
+    /// one of this name.
+    Sized { limit: Option<u64>, name: &'a str },
+    /// A file for each rank, which is the number before its keys.
+    Ranks(&'a RankFiles),
+}
+
+impl Files<'_> {
+    /// What the metadata of a file says: of keys that are one tensor, it names those of its own.
+    fn metadata<'m>(
+        self,
+        group: &[Written<'_>],
+        metadata: &'m BTreeMap<String, String>,
+    ) -> Cow<'m, BTreeMap<String, String>> {
+        let keys: BTreeSet<&str> = match self {
+            Files::Sized { .. } => return Cow::Borrowed(metadata),
+            Files::Ranks(_) => group.iter().map(|item| item.key.as_str()).collect(),
+        };
+        let own =
+            metadata.iter().filter_map(|(name, value)| match (rank_of(name), rank_of(value)) {
+                (Some((rank, alias)), Some((other, kept))) if rank == other => {
+                    keys.contains(value.as_str()).then(|| (alias.to_owned(), kept.to_owned()))
+                }
+                _ => Some((name.clone(), value.clone())),
+            });
+        Cow::Owned(own.collect())
+    }
+
+    /// The key that a tensor has in its file.
+    fn key(self, key: &Key) -> Key {
+        match self {
+            Files::Sized { .. } => key.clone(),
+            Files::Ranks(_) => rank_of(key).map_or_else(|| key.clone(), |(_, key)| Key::from(key)),
+        }
+    }
 }
 
 /// Some targets of a plan, by their places in it; numbered as they are given.
@@ -47,6 +88,21 @@ pub(super) struct Shard {
     pub(super) len: u64,
 }
 
+impl Shard {
+    /// What a tensor's checksum goes by: its key, or, where files have equal keys, that of its file.
+    pub(super) fn key_for_sums(&self, key: &Key, is_of_rank: bool) -> String {
+        match rank_of(key).filter(|_| is_of_rank) {
+            Some((_, key)) => key_within(&self.name, key),
+            None => key.to_string(),
+        }
+    }
+}
+
+/// A key of a file whose keys other files have too.
+pub(super) fn key_within(file: &str, key: &str) -> String {
+    format!("{file}:{key}")
+}
+
 /// Files and index of a checkpoint.
 #[derive(Debug, PartialEq)]
 pub(super) struct Shards {
@@ -69,16 +125,14 @@ fn nbytes(item: &Written<'_>) -> Result<u64> {
 /// are.
 pub(super) type Phases<'a> = dyn Fn(usize) -> Vec<(u64, u64)> + 'a;
 
-/// Lays out files of at most `limit` bytes of tensors; without a limit, one file. Headers are
-/// padded so that most bytes begin where `phases` asks.
+/// Lays out files. Headers are padded so that most bytes begin where `phases` asks.
 pub(super) fn lay_out(
     items: &[Written<'_>],
-    limit: Option<u64>,
+    into: Files<'_>,
     metadata: &BTreeMap<String, String>,
-    name: &str,
     phases: &Phases<'_>,
 ) -> Result<Shards> {
-    let groups = grouped(items, limit, name)?;
+    let groups = grouped(items, into)?;
     let total = items
         .iter()
         .try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
@@ -88,8 +142,9 @@ pub(super) fn lay_out(
     for (name, mut group) in groups {
         group.sort_by_key(|item| std::cmp::Reverse(item.info.dtype.bits()));
         let entries: Vec<(Key, TensorInfo)> =
-            group.iter().map(|item| (item.key.clone(), item.info.clone())).collect();
-        let (mut header, offsets) = safetensors_header(&entries, metadata)?;
+            group.iter().map(|item| (into.key(item.key), item.info.clone())).collect();
+        let metadata = into.metadata(&group, metadata);
+        let (mut header, offsets) = safetensors_header(&entries, &metadata)?;
         if let Some(phase) = wanted_phase(&group, &offsets, phases) {
             let missing = (phase + BLOCK - header.len() as u64 % BLOCK) % BLOCK;
             header = padded(header, missing)?;
@@ -111,29 +166,49 @@ pub(super) fn lay_out(
         map.extend(group.iter().map(|item| (item.key, name.clone())));
         files.push(Shard { name, header, tensors, len: place(data)? });
     }
-    let index = if count > 1 { Some(index(map, total)?) } else { None };
+    // Files of ranks have equal keys, which no index can tell apart.
+    let index = match into {
+        Files::Sized { .. } if count > 1 => Some(index(map, total)?),
+        Files::Sized { .. } | Files::Ranks(_) => None,
+    };
     Ok(Shards { files, index })
 }
 
 /// Which items go into which file, by name, in order.
 pub(in crate::execute) fn grouped<'a>(
     items: &[Written<'a>],
-    limit: Option<u64>,
-    name: &str,
+    into: Files<'_>,
 ) -> Result<Vec<(String, Vec<Written<'a>>)>> {
-    let groups = match limit {
-        Some(limit) => split(items, limit)?,
-        None => vec![items.to_vec()],
+    let groups = match into {
+        Files::Ranks(files) => return by_rank(items, files),
+        Files::Sized { limit: Some(limit), .. } => split(items, limit)?,
+        Files::Sized { limit: None, .. } => vec![items.to_vec()],
     };
     let count = groups.len();
-    let name = |at: usize| {
-        if count == 1 {
-            name.to_owned()
-        } else {
-            format!("model-{:05}-of-{count:05}.safetensors", at + 1)
-        }
+    let name = |at: usize| match into {
+        Files::Sized { name, .. } if count == 1 => name.to_owned(),
+        _ => format!("model-{:05}-of-{count:05}.safetensors", at + 1),
     };
     Ok(groups.into_iter().enumerate().map(|(at, group)| (name(at), group)).collect())
+}
+
+/// The tensors of each rank.
+fn by_rank<'a>(
+    items: &[Written<'a>],
+    files: &RankFiles,
+) -> Result<Vec<(String, Vec<Written<'a>>)>> {
+    let mut ranks: BTreeMap<u64, Vec<Written<'a>>> = BTreeMap::new();
+    for item in items {
+        let Some((rank, _)) = rank_of(item.key) else {
+            let error = Error::new(ErrorKind::Unsupported, "the key belongs to no rank's file");
+            return Err(error.at_key(item.key.as_str()).hint(format!(
+                "files {files} are written, so each key begins with the number of a rank: `0.{}`; rename it so, or drop it",
+                item.key
+            )));
+        };
+        ranks.entry(rank).or_default().push(*item);
+    }
+    Ok(ranks.into_iter().map(|(rank, group)| (files.name(rank), group)).collect())
 }
 
 /// Where within a block the data should start, for most bytes to begin where they are asked to;
@@ -240,9 +315,13 @@ mod tests {
             [Dtype::U8, Dtype::F32, Dtype::BF16].map(|dtype| TensorInfo::new(dtype, vec![3]));
         let items: Vec<Written<'_>> =
             (0..3).map(|i| Written { number: i, key: &keys[i], info: &infos[i] }).collect();
-        let shards =
-            lay_out(&items, Some(1000), &BTreeMap::new(), "model.safetensors", &|_| Vec::new())
-                .unwrap();
+        let shards = lay_out(
+            &items,
+            Files::Sized { limit: Some(1000), name: "model.safetensors" },
+            &BTreeMap::new(),
+            &|_| Vec::new(),
+        )
+        .unwrap();
         let file = &shards.files[0];
         let start = file.header.len() as u64;
         assert_eq!(file.tensors, [(1, start), (2, start + 12), (0, start + 18)]);

@@ -2,20 +2,42 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Ties;
+use super::{Ties, WriteOptions};
 use crate::execute::Report;
+use crate::key::rank_of;
 use crate::plan::{Plan, Target};
 use crate::store::Store;
 use crate::tensor::Header;
+
+/// Which tied targets are left out.
+#[derive(Clone, Copy)]
+pub(in crate::execute) struct Leave {
+    ties: Ties,
+    /// Whether each rank has a file of its own, from which nothing may be left out for another's
+    /// sake.
+    by_rank: bool,
+}
+
+impl From<&WriteOptions<'_>> for Leave {
+    fn from(options: &WriteOptions<'_>) -> Self {
+        Self { ties: options.ties, by_rank: options.rank_files.is_some() }
+    }
+}
+
+impl From<Ties> for Leave {
+    fn from(ties: Ties) -> Self {
+        Self { ties, by_rank: false }
+    }
+}
 
 /// `__metadata__` of the output: the source's, and what the options add.
 pub(super) fn metadata(
     plan: &Plan,
     source: &dyn Store,
     more: &BTreeMap<String, String>,
-    ties: Ties,
+    leave: Leave,
 ) -> BTreeMap<String, String> {
-    let mut metadata = carried(plan, source.header(), more, ties);
+    let mut metadata = carried(plan, source.header(), more, leave);
     if source.header().metadata.is_empty() {
         metadata.entry("format".to_owned()).or_insert_with(|| "pt".to_owned());
     }
@@ -28,7 +50,7 @@ pub(in crate::execute) fn carried(
     plan: &Plan,
     header: &Header,
     more: &BTreeMap<String, String>,
-    ties: Ties,
+    leave: Leave,
 ) -> BTreeMap<String, String> {
     let mut metadata = more.clone();
     metadata.extend(header.metadata.clone());
@@ -42,7 +64,7 @@ pub(in crate::execute) fn carried(
     }
     if says_aliases {
         for target in &plan.targets {
-            if let Some(root) = root(plan, target).filter(|_| ties == Ties::Alias) {
+            if let Some(root) = stands_for(plan, target, leave) {
                 metadata.entry(target.key.to_string()).or_insert_with(|| root.key.to_string());
             }
         }
@@ -51,14 +73,16 @@ pub(in crate::execute) fn carried(
 }
 
 /// The targets that are written, by their place in the plan.
-pub(in crate::execute) fn kept(plan: &Plan, ties: Ties) -> Vec<usize> {
-    (0..plan.targets.len()).filter(|at| !left_out(plan, &plan.targets[*at], ties)).collect()
+pub(in crate::execute) fn kept(plan: &Plan, leave: Leave) -> Vec<usize> {
+    (0..plan.targets.len())
+        .filter(|at| stands_for(plan, &plan.targets[*at], leave).is_none())
+        .collect()
 }
 
 /// A report of the targets that aren't written.
-pub(super) fn report(plan: &Plan, ties: Ties) -> Report {
+pub(super) fn report(plan: &Plan, leave: Leave) -> Report {
     let mut report = Report::default();
-    for target in plan.targets.iter().filter(|target| left_out(plan, target, ties)) {
+    for target in plan.targets.iter().filter(|target| stands_for(plan, target, leave).is_some()) {
         report.aliased += 1;
         report.bytes_aliased +=
             plan.nodes.get(target.node.0 as usize).and_then(|node| node.info.nbytes()).unwrap_or(0);
@@ -66,10 +90,12 @@ pub(super) fn report(plan: &Plan, ties: Ties) -> Report {
     report
 }
 
-/// Whether a target is left out because what it is tied to, at the root of its chain of ties, is
-/// written.
-fn left_out(plan: &Plan, target: &Target, ties: Ties) -> bool {
-    ties == Ties::Alias && root(plan, target).is_some()
+/// What is written in the place of a target, if that is left out: what it is tied to, at the root of
+/// its chain of ties.
+fn stands_for<'p>(plan: &'p Plan, target: &'p Target, leave: Leave) -> Option<&'p Target> {
+    let rank = |target: &Target| rank_of(&target.key).map(|(rank, _)| rank);
+    let root = root(plan, target).filter(|_| leave.ties == Ties::Alias)?;
+    (!leave.by_rank || rank(root) == rank(target)).then_some(root)
 }
 
 /// What a tied target is one tensor with, at the root of its chain of ties, if that is written.

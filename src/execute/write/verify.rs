@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::finished::{Sums, file_sum, sum};
+use super::shards::key_within;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{OpenOptions, Store as _, open};
 
@@ -136,7 +137,8 @@ fn tensors(
     for (key, entry) in &checkpoint.header().tensors {
         let Some(location) = entry.location else { continue };
         verified.tensors += 1;
-        match manifest.tensors.get(key.as_str()) {
+        let known = manifest.tensors.get(key.as_str());
+        match known.or_else(|| manifest.tensors.get(&key_within(name, key))) {
             None => {
                 verified.findings.push(format!("{name}: key {:?} has no checksum", key.as_str()))
             }

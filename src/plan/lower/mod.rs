@@ -119,6 +119,9 @@ impl Graph {
                 return self.split(input, op.number("dim")?, op.numbers("parts")?, count);
             }
             OpKind::SplitOver => return self.split(input, op.number("dim")?, &[], count),
+            // That they are equal, whoever gathers them has seen to.
+            OpKind::SameOver => input,
+            OpKind::CopyOver => return Ok(vec![input; count]),
             OpKind::Transpose => self.transpose(input, op.number("i")?, op.number("j")?)?,
             OpKind::Permute => self.reorder(input, op.numbers("dims")?, op.inverted)?,
             OpKind::Reshape => self.reshaped(input, op.numbers("to")?, op.sizes("from"))?,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::check::CaptureKind;
-use crate::check::op::{Arity, Op};
+use crate::check::op::{Arity, Op, OpKind};
 use crate::check::value::Scope;
 use crate::diagnostic::codes::{INCOMPLETE, SHAPE};
 use crate::diagnostic::{Diagnostic, Place};
@@ -16,6 +16,7 @@ use crate::plan::graph::{MAX_PARTS, few};
 use crate::plan::lower::Number;
 use crate::plan::pass::heads::note_heads;
 use crate::plan::pass::matching::{Members, own_slots};
+use crate::plan::pass::same::same;
 use crate::plan::pass::select::make;
 use crate::plan::state::Entry;
 use crate::plan::{DropReason, NodeId, RuleId};
@@ -31,6 +32,7 @@ struct Family {
 
 /// One instance while it is put together.
 struct Instance<'a> {
+    context: &'a Context<'a>,
     bound: &'a BoundRule<'a>,
     /// The values of the captures that its keys share.
     bindings: Bindings,
@@ -50,9 +52,9 @@ pub(super) fn instance(
     scope: &Scope,
     made: &mut Vec<Entry>,
 ) -> Result<(), Box<Diagnostic>> {
-    let instance = Instance::new(draft, bound, shared, members);
+    let instance = Instance::new(context, draft, bound, shared, members);
     draft.graph.turned.clear();
-    let mut families = instance.families(context, draft, members, scope)?;
+    let mut families = instance.families(draft, members, scope)?;
     for (op, place) in &bound.joint {
         families = instance.joint(draft, families, op, place)?;
     }
@@ -91,6 +93,7 @@ pub(super) fn instance(
 
 impl<'a> Instance<'a> {
     fn new(
+        context: &'a Context<'a>,
         draft: &Draft,
         bound: &'a BoundRule<'a>,
         shared: Vec<Binding>,
@@ -105,7 +108,7 @@ impl<'a> Instance<'a> {
             .flat_map(BTreeMap::values)
             .filter_map(|place| Some(String::from(draft.state.at(*place)?.key.clone())))
             .collect();
-        Self { bound, bindings, keys }
+        Self { context, bound, bindings, keys }
     }
 
     /// An op that doesn't take these tensors.
@@ -155,7 +158,6 @@ impl<'a> Instance<'a> {
     /// What the sources give to the joint ops.
     fn families(
         &self,
-        context: &Context<'_>,
         draft: &mut Draft,
         members: &[Members],
         scope: &Scope,
@@ -164,7 +166,7 @@ impl<'a> Instance<'a> {
         for (at, (side, members)) in self.bound.sources.iter().zip(members).enumerate() {
             let mut nodes = BTreeMap::new();
             if let BoundItem::Made(source) = &side.item {
-                nodes.insert(Vec::new(), make(context, draft, source, scope)?);
+                nodes.insert(Vec::new(), make(self.context, draft, source, scope)?);
             }
             for (values, place) in members {
                 let Some(entry) = draft.state.at(*place) else { continue };
@@ -297,10 +299,11 @@ impl<'a> Instance<'a> {
                 let bindings = self.bindings_of(&slots, values);
                 return Err(incomplete(self.bound, &bindings, which, &missing, &self.keys));
             }
-            let node = draft
-                .graph
-                .gather(group.into_values().collect(), op)
-                .map_err(|why| self.unfit(why, place))?;
+            let parts: Vec<NodeId> = group.into_values().collect();
+            if op.kind == OpKind::SameOver {
+                same(self.context, draft, &parts, place)?;
+            }
+            let node = draft.graph.gather(parts, op).map_err(|why| self.unfit(why, place))?;
             nodes.insert(values, node);
         }
         Ok(Family { slots, nodes })

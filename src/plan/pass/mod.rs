@@ -8,6 +8,7 @@ mod matching;
 pub(super) mod prefix;
 mod relation;
 pub(super) mod rewrite;
+mod same;
 pub(super) mod select;
 pub(super) mod strip;
 pub(super) mod tie;

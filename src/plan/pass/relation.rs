@@ -77,16 +77,7 @@ pub(super) fn compared(
     }
     let (x, y) = (draft.graph.node(a), draft.graph.node(b));
     if let (Op::Source { key: x }, Op::Source { key: y }) = (&x.op, &y.op) {
-        let question = Question { a: x.clone(), b: y.clone() };
-        return match context.options.answers.get(&question) {
-            Some(Answer::Equal) => Relation::Equal,
-            Some(Answer::Differ(bytes)) => Relation::Differ(Some(bytes)),
-            Some(Answer::Unknown) => Relation::Unknown,
-            None => {
-                context.asked.note(question);
-                Relation::Unknown
-            }
-        };
+        return answered(context, x, y);
     }
     if x.op != y.op || x.info != y.info || x.inputs.len() != y.inputs.len() || depth >= MAX_DEPTH {
         return Relation::Unknown;
@@ -108,6 +99,56 @@ pub(super) fn compared(
         }
     }
     if equal { Relation::Equal } else { Relation::Differ(differing) }
+}
+
+/// What the bytes of two tensors of the checkpoint say; if that isn't known, it is asked.
+fn answered(context: &Context<'_>, a: &Key, b: &Key) -> Relation {
+    let question = Question { a: a.clone(), b: b.clone() };
+    match context.options.answers.get(&question) {
+        Some(Answer::Equal) => Relation::Equal,
+        Some(Answer::Differ(bytes)) => Relation::Differ(Some(bytes)),
+        Some(Answer::Unknown) => Relation::Unknown,
+        None => {
+            context.asked.note(question);
+            Relation::Unknown
+        }
+    }
+}
+
+/// Whether two nodes are made alike of tensors of the checkpoint that are equal. Of those that are
+/// not, ops may still make equal ones; that doesn't count here.
+pub(super) fn made_alike(
+    context: &Context<'_>,
+    draft: &Draft,
+    a: NodeId,
+    b: NodeId,
+    depth: usize,
+) -> Relation {
+    if let Some(known) = node_relation(draft, a, b, depth) {
+        return known;
+    }
+    let (x, y) = (draft.graph.node(a), draft.graph.node(b));
+    if let (Op::Source { key: x }, Op::Source { key: y }) = (&x.op, &y.op) {
+        return if draft.graph.info(a) == draft.graph.info(b) {
+            answered(context, x, y)
+        } else {
+            Relation::Differ(None)
+        };
+    }
+    if x.op != y.op || x.info != y.info || x.inputs.len() != y.inputs.len() || depth >= MAX_DEPTH {
+        return Relation::Differ(None);
+    }
+    // Of every pair the question is noted, also of those after one that is not known.
+    let pairs = x.inputs.iter().zip(&y.inputs);
+    let all = pairs.map(|(x, y)| made_alike(context, draft, *x, *y, depth + 1));
+    all.fold(Relation::Equal, |all, one| match (all, one) {
+        (Relation::Differ(a), Relation::Differ(b)) => {
+            Relation::Differ(a.zip(b).map(|(a, b)| a.saturating_add(b)))
+        }
+        (Relation::Differ(bytes), _) | (_, Relation::Differ(bytes)) => Relation::Differ(bytes),
+        (Relation::Unknown, _) | (_, Relation::Unknown) => Relation::Unknown,
+        _ => Relation::Equal,
+    })
 }
 
 /// Why a key can't stand for another: what the target manifest says of that, or a scale that

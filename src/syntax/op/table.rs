@@ -74,6 +74,20 @@ ops! {
         inverse: Inverse::Op(OpKind::ConcatOver),
         docs: ["1 → all values of `s`", "equal parts", "`concat(dim, over s)`", "a range"],
     }
+    SameOver = "same" {
+        parameters: [over("s")],
+        wants: "`over` a capture",
+        flow: Flow::Gather,
+        inverse: Inverse::Op(OpKind::CopyOver),
+        docs: ["all values of `s` → 1", "the first of them, as all are equal byte for byte; else an error", "`copy(over s)`", "equal bytes; for `<->`: a range, `{s: 0..4}`"],
+    }
+    CopyOver = "copy" {
+        parameters: [over("s")],
+        wants: "`over` a capture",
+        flow: Flow::Scatter,
+        inverse: Inverse::Op(OpKind::SameOver),
+        docs: ["1 → all values of `s`", "the same tensor under each key", "`same(over s)`", "a range"],
+    }
     Transpose = "transpose" {
         parameters: [number("i"), number("j")],
         wants: "two dimensions",

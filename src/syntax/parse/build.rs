@@ -60,6 +60,7 @@ impl Builder<'_, '_> {
                     models.map(|model| self.ident_or_text(model)).collect::<Option<_>>()?,
                 )
             }
+            Rule::shards => self.shards(parts)?,
             Rule::use_rules => self.use_rules(parts)?,
             Rule::let_value => {
                 let name = self.idents(&parts).into_iter().next()?;
@@ -134,6 +135,16 @@ impl Builder<'_, '_> {
             _ => None,
         };
         Some(StatementKind::Ruleset { name, layouts })
+    }
+
+    /// `shards`, with the bounds of the range if there is one.
+    fn shards(&mut self, parts: Vec<Node<'_>>) -> Option<StatementKind> {
+        let capture = self.idents(&parts).into_iter().next()?;
+        let files = self.strings(&parts)?.into_iter().next()?;
+        let bounds = parts.into_iter().filter(|part| part.as_rule() == Rule::expr);
+        let mut bounds = bounds.map(|bound| self.expr(bound)).collect::<Option<Vec<_>>>()?;
+        let range = bounds.pop().and_then(|end| Some((bounds.pop()?, end)));
+        Some(StatementKind::Shards { capture, range, files })
     }
 
     /// `use` of an embedded file by its name, or of a file in quotes. The first text in quotes is

@@ -4,8 +4,8 @@ use super::Rule;
 
 /// The keywords that begin a statement.
 pub(in crate::syntax) const STATEMENTS: &[&str] = &[
-    "ruleset", "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast",
-    "tie", "untie", "create", "expect", "trust", "example", "when",
+    "ruleset", "models", "shards", "use", "let", "strip", "prefix", "rename", "map", "drop",
+    "keep", "cast", "tie", "untie", "create", "expect", "trust", "example", "when",
 ];
 
 /// The grammar rule of a statement without braces.
@@ -13,6 +13,7 @@ pub(super) fn statement_rule(word: &str) -> Option<Rule> {
     Some(match word {
         "ruleset" => Rule::ruleset,
         "models" => Rule::models,
+        "shards" => Rule::shards,
         "use" => Rule::use_rules,
         "let" => Rule::let_value,
         "strip" => Rule::strip,
@@ -46,6 +47,8 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::when_head => "`when` and a condition",
         Rule::ruleset | Rule::kw_ruleset => "`ruleset`",
         Rule::models | Rule::kw_models => "`models`",
+        Rule::shards | Rule::kw_shards => "`shards`",
+        Rule::kw_in => "`in`",
         Rule::model | Rule::model_name => "a model type or class",
         Rule::use_rules | Rule::kw_use => "`use`",
         Rule::rules_path | Rule::rules_step => "the name of a rule file",

@@ -5,6 +5,7 @@ mod bad_header;
 mod directory;
 mod formats;
 mod manifest;
+mod named;
 mod oracle;
 
 use std::collections::BTreeMap;

@@ -9,8 +9,8 @@ use regraft::syntax::ast::*;
 /// Words that an expression uses itself, or that begin a statement: never a name here.
 const RESERVED: &[&str] = &[
     "config", "exists", "null", "true", "false", "tied", "and", "or", "not", "over", "ruleset",
-    "models", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast", "tie",
-    "create", "expect", "trust", "example", "when",
+    "models", "shards", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast",
+    "tie", "create", "expect", "trust", "example", "when",
 ];
 
 const AT: Span = Span { start: 0, end: 0 };
@@ -309,6 +309,9 @@ fn simple() -> BoxedStrategy<StatementKind> {
             1..12
         )
         .prop_map(StatementKind::Models),
+        (ident(), of((any_expr(), any_expr())), string()).prop_map(|(capture, range, files)| {
+            StatementKind::Shards { capture, range, files }
+        }),
         (path, any::<bool>(), of(pattern())).prop_map(|((path, is_file), reversed, under)| {
             StatementKind::Use { path, is_file, reversed, under }
         }),
