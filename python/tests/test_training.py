@@ -30,7 +30,8 @@ def wrapped():
     """A model, and the same compiled and in DistributedDataParallel."""
     torch.manual_seed(0)
     bare = tiny()
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         yield bare, torch.nn.parallel.DistributedDataParallel(torch.compile(bare))
     finally:
@@ -47,7 +48,7 @@ def optimizer_of(model):
 
 
 def lightning(bare, wrapped):
-    """As Lightning writes it: hyperparameters, loops, callbacks with tensors, optimizers in a list."""
+    """As Lightning writes it: hyperparameters, loops, callbacks, optimizers in a list."""
     return {
         "epoch": 2,
         "global_step": 8,
