@@ -121,15 +121,23 @@ class TorchOps:
         """A header's shape as torch counts elements."""
         return (*shape[:-1], shape[-1] // 2) if name == "F4" and shape else shape
 
-    def from_buffer(self, buffer: Any, name: str, shape: Shape, offset: int, count: int) -> Any:
+    def from_buffer(
+        self,
+        buffer: Any,
+        name: str,
+        shape: Shape,
+        offset: int,
+        count: int,
+        strides: Shape | None = None,
+    ) -> Any:
+        """A tensor over bytes of a buffer; strides are in elements, and none means one run."""
         dtype, shape = self.dtype(name), self.own_shape(name, shape)
         if count == 0:
             return self.torch.empty(shape, dtype=dtype)
-        return (
-            self.torch.frombuffer(buffer, dtype=self.torch.uint8, count=count, offset=offset)
-            .view(dtype)
-            .view(shape)
-        )
+        flat = self.torch.frombuffer(
+            buffer, dtype=self.torch.uint8, count=count, offset=offset
+        ).view(dtype)
+        return flat.view(shape) if strides is None else flat.as_strided(shape, strides)
 
     def place(self, tensor: Any) -> Any:
         """What tensors must share to be put together without a copy of their own; None if only
@@ -372,15 +380,25 @@ class NumpyOps:
             return None
         return name, array.shape
 
-    def from_buffer(self, buffer: Any, name: str, shape: Shape, offset: int, count: int) -> Any:
+    def from_buffer(
+        self,
+        buffer: Any,
+        name: str,
+        shape: Shape,
+        offset: int,
+        count: int,
+        strides: Shape | None = None,
+    ) -> Any:
         dtype = self.dtype(name)
         if count == 0:
             return self.np.empty(shape, dtype=dtype)
-        return (
-            self.np.frombuffer(buffer, dtype=self.np.uint8, count=count, offset=offset)
-            .view(dtype)
-            .reshape(shape)
+        flat = self.np.frombuffer(buffer, dtype=self.np.uint8, count=count, offset=offset).view(
+            dtype
         )
+        if strides is None:
+            return flat.reshape(shape)
+        steps = [stride * dtype.itemsize for stride in strides]
+        return self.np.lib.stride_tricks.as_strided(flat, shape, steps)
 
     def place(self, array: Any) -> Any:
         return "numpy" if type(array) is self.np.ndarray else None
@@ -561,9 +579,14 @@ def ops_by_name(framework: str | None) -> Any:
     raise ImportError("neither torch nor numpy is installed: there is nothing to give tensors as")
 
 
+def bits(dtype: str) -> int:
+    """Bits of an element."""
+    known = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "C64": 64}.get(dtype)
+    if known is None:
+        known = 8 if dtype.startswith("F8") else int("".join(c for c in dtype if c.isdigit()))
+    return known
+
+
 def nbytes(dtype: str, shape: Sequence[int]) -> int:
     """Size of a tensor in bytes."""
-    bits = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "BOOL": 8, "C64": 64}.get(dtype)
-    if bits is None:
-        bits = 8 if dtype.startswith("F8") else int("".join(c for c in dtype if c.isdigit()))
-    return math.prod(shape) * bits // 8
+    return math.prod(shape) * bits(dtype) // 8

@@ -12,6 +12,7 @@ from . import _regraft
 from ._arrays import ops_of, seen_ops
 from ._errors import Diagnostic, PlanError
 from ._modules import shared_names
+from ._optimizer import is_state
 
 # A value that is no tensor has a place in a plan under its key: it can be renamed or dropped, and
 # nothing else.
@@ -87,10 +88,10 @@ def refuse_nested(state_dict: Mapping[str, Any]) -> None:
     if not nested:
         return
     if set(state_dict) <= {"state", "param_groups"}:
-        message = "this is the state of an optimizer, not a state dict"
+        message = "this is the state of an optimizer by numbers of parameters"
         hint = (
-            "flattened by names it can be converted: `get_optimizer_state_dict(..., "
-            "options=StateDictOptions(flatten_optimizer_state_dict=True))`"
+            "by their names it can be converted: `get_optimizer_state_dict(model, optimizer)`, "
+            "with `flatten_optimizer_state_dict` or without"
         )
     else:
         message = (
@@ -103,6 +104,9 @@ def refuse_nested(state_dict: Mapping[str, Any]) -> None:
             if places
             else "give the state dict alone"
         )
+        named = [key for key, value in state_dict.items() if is_state(value)]
+        if named:
+            hint += f"; the optimizer's, `checkpoint[{named[0]!r}]`, follows by the same rules"
     raise PlanError(
         f"error: {message}\nhelp: {hint}",
         [Diagnostic("", "error", message, None, tuple(str(key) for key in nested), (hint,))],

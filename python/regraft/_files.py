@@ -8,32 +8,45 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Union
+from weakref import WeakValueDictionary
 
 from . import _regraft
-from ._arrays import nbytes, ops_by_name
+from ._arrays import bits, nbytes, ops_by_name
 from ._errors import CheckpointError
 from ._options import DEFAULTS, ConvertOptions, Options, Unpack, takes
-from ._plan import Plan, warn_of_overflow
+from ._plan import Plan, warn, warn_of_overflow
 from ._rules import PathLike, RulesLike, _apply, _plan, _told_by
 
 
-def _map(path: str) -> mmap.mmap:
-    """A file mapped for this process alone: what is written there stays in memory."""
-    with open_file(path, "rb") as file:
-        if not hasattr(mmap, "MAP_PRIVATE"):
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        # Without a reservation a file larger than the memory could not be mapped so.
-        reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform.startswith("linux") else 0)
-        return mmap.mmap(
-            file.fileno(),
-            0,
-            flags=mmap.MAP_PRIVATE | reserve,
-            prot=mmap.PROT_READ | mmap.PROT_WRITE,
-        )
+def _map(file: int, offset: int = 0) -> mmap.mmap:
+    """A file from a place to its end, mapped for this process alone: what is written there stays in
+    memory."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(file, 0, access=mmap.ACCESS_COPY, offset=offset)
+    # Without a reservation a file larger than the memory could not be mapped so.
+    reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform.startswith("linux") else 0)
+    return mmap.mmap(
+        file,
+        0,
+        flags=mmap.MAP_PRIVATE | reserve,
+        prot=mmap.PROT_READ | mmap.PROT_WRITE,
+        offset=offset,
+    )
+
+
+class _Bytes(bytearray):
+    """The bytes of a tensor that can't be a view of a file, for as long as one of its tensors
+    lives."""
+
+    __slots__ = ("__weakref__",)
+
+
+_AT_ONCE = 16 << 20
+"""How many bytes are read at once of a tensor in several parts."""
 
 
 open_file = open
@@ -43,22 +56,26 @@ class Checkpoint(Mapping[str, Any]):
     """Key -> tensor of a checkpoint in files. Made by :func:`open`.
 
     Tensors lie in the mapped files: none is read before it is touched, and what is written to one
-    stays in this process. While they live, the files must not shrink. In another process, and as a
-    copy, it is opened again: what was written to tensors is not there.
+    stays in this process. Keys that share bytes in a file share them here. While tensors live, the
+    files must not shrink. What can't be a view is read when it is asked for, and lives as long as
+    its tensors do: parts in several files, and elements at odd addresses.
+
+    In another process, and as a copy, it is opened again: what was written to tensors is not there.
     """
 
     def __init__(
         self,
         inner: _regraft.Checkpoint,
         framework: str | None,
-        again: tuple[Paths, bool, bool],
+        again: dict[str, Any],
     ) -> None:
         self._inner = inner
         self._framework = framework
         self._again = again
         self._keys, dtypes, shapes, places = inner.columns()
         self._places = dict(zip(self._keys, places))
-        self._maps: dict[int, mmap.mmap] = {}
+        self._maps: dict[int, tuple[mmap.mmap, int]] = {}
+        self._read: WeakValueDictionary[Any, _Bytes] = WeakValueDictionary()
         self.dtypes: Mapping[str, str] = dict(zip(self._keys, dtypes))
         """The dtype of each key, as the safetensors format names it."""
         self.shapes: Mapping[str, tuple[int, ...]] = dict(zip(self._keys, shapes))
@@ -71,11 +88,17 @@ class Checkpoint(Mapping[str, Any]):
         """The files."""
         self.metadata: Mapping[str, str] = inner.metadata
         """``__metadata__`` of the files."""
-        self.notes: list[str] = inner.notes
-        """What is odd about the files but no error."""
+        self.unreadable: Mapping[str, str] = dict(inner.unreadable())
+        """Keys of tensors that have no form here, and what each is. They are left out."""
 
     def __reduce__(self) -> Any:
-        return _reopen, (self._framework, *self._again)
+        return _reopen, (self._framework, self._again)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the files but no error: which part of a nested file was taken, and what
+        was left out."""
+        return [text.strip() for text in self._inner.notes()]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -93,31 +116,87 @@ class Checkpoint(Mapping[str, Any]):
         )
 
     def __getitem__(self, key: str) -> Any:
+        if key in self.unreadable and key not in self._places:
+            raise CheckpointError(
+                f"it can't be read: {self.unreadable[key]}", "unsupported", None, key
+            )
         return self._tensor(key, self.dtypes[key], self.shapes[key])
 
     def _tensor(self, key: str, dtype: str, shape: tuple[int, ...]) -> Any:
+        ops = ops_by_name(self._framework)
+        if not self._inner.has_bytes:
+            raise CheckpointError("a manifest has no bytes", "unsupported", None, key)
+        if self.nbytes[key] == 0:
+            return ops.from_buffer(b"", dtype, shape, 0, 0)
+        buffer, offset, count, strides = self._bytes(key)
+        return ops.from_buffer(buffer, dtype, shape, offset, count, strides)
+
+    def _bytes(self, key: str) -> tuple[Any, int, int, tuple[int, ...] | None]:
+        """A buffer in which a tensor lies: the first byte, how many up to the last element, and
+        strides."""
         place = self._places[key]
         if place is None:
-            raise CheckpointError("a manifest has no bytes", "unsupported", None, key)
-        number, offset, count = place
-        ops = ops_by_name(self._framework)
-        if count == 0:
-            return ops.from_buffer(b"", dtype, shape, 0, 0)
-        if number not in self._maps:
-            path = self.paths[number]
-            try:
-                self._maps[number] = _map(path)
-            except (OSError, ValueError) as error:
-                raise CheckpointError(f"cannot map: {error}", "io", path, key) from error
-        mapped = self._maps[number]
-        if offset + count > len(mapped):
+            size = self.nbytes[key]
+            found = self._read.get(key)
+            if found is None:
+                parts = range(0, size, _AT_ONCE)
+                read = (self._inner.read(key, at, min(_AT_ONCE, size - at)) for at in parts)
+                found = self._keep(key, size, read)
+            return found, 0, size, None
+        number, offset, count, strides = place
+        mapped, start = self._mapped(number, key)
+        first = start + offset
+        if first + count > len(mapped):
             raise CheckpointError(
                 "the file became shorter after its header was read",
                 "corrupt",
                 self.paths[number],
                 key,
             )
-        return ops.from_buffer(mapped, dtype, shape, offset, count)
+        if first % max(bits(self.dtypes[key]) // 8, 1) == 0:
+            return mapped, first, count, strides
+        # No framework promises anything of elements at odd addresses.
+        own = (number, offset, count)
+        found = self._read.get(own)
+        if found is None:
+            with memoryview(mapped) as view, view[first : first + count] as part:
+                found = self._keep(own, count, [part])
+        return found, 0, count, strides
+
+    def _keep(self, name: Any, size: int, parts: Iterable[Any]) -> _Bytes:
+        """Bytes of their own, which all that asks for them shares as long as any of it lives."""
+        made, at = _Bytes(size), 0
+        with memoryview(made) as view:
+            for part in parts:
+                view[at : at + len(part)] = part
+                at += len(part)
+        return self._read.setdefault(name, made)
+
+    def _mapped(self, number: int, key: str) -> tuple[mmap.mmap, int]:
+        """The map of a blob, and where in it the blob begins."""
+        found = self._maps.get(number)
+        if found is not None:
+            return found
+        path = self.paths[number] if number < len(self.paths) else None
+        try:
+            if path is None:
+                made = self._unpacked(number)
+            else:
+                with open_file(path, "rb") as file:
+                    made = _map(file.fileno()), 0
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot map: {error}", "io", path, key) from error
+        # Two threads may map at once; all views must share one, so the first stands.
+        return self._maps.setdefault(number, made)
+
+    def _unpacked(self, number: int) -> tuple[mmap.mmap, int]:
+        """What is compressed in a file, or has the other byte order, unpacked by the engine."""
+        file, start = self._inner.unpacked(number)
+        try:
+            before = start % mmap.ALLOCATIONGRANULARITY
+            return _map(file, start - before), before
+        finally:
+            os.close(file)
 
     @property
     def directory(self) -> str:
@@ -132,12 +211,16 @@ class Checkpoint(Mapping[str, Any]):
         return _plan(self._inner, rules, options, equal=equal, beside=self.directory)
 
     def _differing_bytes(self, a: str, b: str) -> int | None:
-        """In the map, where a tensor may have been written to; as bytes, since a framework may lack
+        """In the map, where a tensor may have been written to; as bits, since a framework may lack
         the dtype."""
-        if self.dtypes[a] != self.dtypes[b] or self.shapes[a] != self.shapes[b]:
+        dtype, shape = self.dtypes[a], self.shapes[a]
+        if (dtype, shape) != (self.dtypes[b], self.shapes[b]):
             return None
-        bytes_of = [self._tensor(key, "U8", (self.nbytes[key],)) for key in (a, b)]
-        return ops_by_name(self._framework).differing_bytes(*bytes_of)
+        whole = {8: "U8", 16: "I16", 32: "I32", 64: "I64"}.get(bits(dtype))
+        if whole is None:
+            whole, shape = "U8", (self.nbytes[a],)
+        both = [self._tensor(key, whole, shape) for key in (a, b)]
+        return ops_by_name(self._framework).differing_bytes(*both)
 
     @takes(Options)
     def apply(self, rules: RulesLike = None, **options: Unpack[Options]) -> dict[str, Any]:
@@ -151,11 +234,33 @@ class Checkpoint(Mapping[str, Any]):
     def _carry_out(self, plan: Plan) -> dict[str, Any]:
         if plan._nodes is None:
             plan._nodes = plan._inner.nodes()
-        used = {node: self[node] for node in plan._nodes if type(node) is str}
-        return plan._carry_out(used)
+        # Each tensor is asked for when it is needed, and let go of after that: it may have to be
+        # read.
+        given = _AsNeeded(self)
+        return plan._carry_out(given, consumed=given)
 
     def _header_columns(self) -> tuple[list[str], list[str], list[tuple[int, ...]]]:
         return self._keys, list(self.dtypes.values()), list(self.shapes.values())
+
+
+class _AsNeeded(dict[str, Any]):
+    """Tensors of a checkpoint, each asked for once and kept until it is taken out."""
+
+    def __init__(self, opened: Checkpoint) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def __missing__(self, key: str) -> Any:
+        self[key] = self._opened[key]
+        return self[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._opened
+
+    def pop(self, key: str, *_: Any) -> Any:
+        value = self[key]
+        del self[key]
+        return value
 
 
 Paths = Union[PathLike, Sequence[PathLike], Mapping[str, PathLike]]
@@ -179,27 +284,51 @@ def open(
     framework: str | None = None,
     strict: bool = True,
     allow_outside: bool = False,
+    root: str | None = None,
 ) -> Checkpoint:
-    """Opens a checkpoint: a safetensors file, a directory with or without an index, an index, or
-    several of them as one. Of a mapping from names to paths, the keys of each begin with its name:
-    ``{"rank0": …}`` gives ``rank0.norm.weight``; so files with equal keys are told apart.
+    """Opens a checkpoint: a safetensors file; what ``torch.save`` wrote (``.pt``, ``.pth``,
+    ``.bin``, ``.ckpt``); ``.npz`` and ``.npy``; a directory of such files, with or without an
+    index; a directory of ``torch.distributed.checkpoint``; an index; or several of them as one. No
+    code of a file is run, and neither torch nor numpy is needed to open one. Of a mapping from
+    names to paths, the keys of each begin with its name: ``{"rank0": …}`` gives
+    ``rank0.norm.weight``; so files with equal keys are told apart.
 
     framework: ``torch`` or ``numpy``; the first of these that is installed if not given.
     strict: whether keys in the shards that the index doesn't know, or places elsewhere, are errors.
     allow_outside: whether symbolic links may lead out of the directory.
+    root: where in a file with dicts in dicts the state dict lies, as ``ema.model``; empty for all
+    of the file; where it usually does if not given. ``notes`` says what was taken and left out.
 
-    Only headers are read. Raises CheckpointError if a file is missing, corrupt, or of another kind.
+    Only headers are read. A tensor that has no form here (sparse, quantized, on the meta device) is
+    left out with a warning. Raises CheckpointError if a file is missing, corrupt, or of another
+    kind.
     """
     if framework is not None:
         ops_by_name(framework)
+    again = {"strict": strict, "allow_outside": allow_outside, "root": root}
+    opened = _opened(path, framework, again)
+    if opened.unreadable:
+        warn(_unreadable(opened.unreadable))
+    return opened
+
+
+def _opened(path: Paths, framework: str | None, options: dict[str, Any]) -> Checkpoint:
     paths, names = _paths(path), _names(path)
-    inner = _regraft.Checkpoint(paths, strict, allow_outside, names=names)
+    inner = _regraft.Checkpoint(paths, names=names, **options)
     again: Paths = dict(zip(names, paths)) if names is not None else paths
-    return Checkpoint(inner, framework, (again, strict, allow_outside))
+    return Checkpoint(inner, framework, {"path": again, **options})
 
 
-def _reopen(framework: str | None, paths: Paths, strict: bool, allow_outside: bool) -> Checkpoint:
-    return open(paths, framework=framework, strict=strict, allow_outside=allow_outside)
+def _reopen(framework: str | None, again: dict[str, Any]) -> Checkpoint:
+    again = dict(again)
+    return _opened(again.pop("path"), framework, again)
+
+
+def _unreadable(found: Mapping[str, str]) -> str:
+    shown = ", ".join(f"{key} ({what})" for key, what in list(found.items())[:4])
+    more = ", …" if len(found) > 4 else ""
+    tensors = "1 tensor" if len(found) == 1 else f"{len(found)} tensors"
+    return f"warning[RG349]: left out, since they can't be read: {tensors}: {shown}{more}"
 
 
 @dataclass(frozen=True)
@@ -246,10 +375,9 @@ def convert(
     """Converts a checkpoint into new files, streamed, in the engine's own threads. The output
     appears whole or not at all.
 
-    src: a safetensors file, a directory, an index, or several of them, named or not, as
-    :func:`open` takes them. dst: a directory to be made, or a file if it ends with
-    ``.safetensors``. rules .. record: as in :func:`regraft.plan`; where rules say so (``shards``),
-    files of ranks are told apart, and one is written for each.
+    src: what :func:`open` takes; strict, allow_outside, root: as there. dst: a directory to be
+    made, or a file if it ends with ``.safetensors``. rules .. record: as in :func:`regraft.plan`;
+    where rules say so (``shards``), files of ranks are told apart, and one is written for each.
     max_shard_size: most bytes of tensors in one file, but for those of ranks; ``single``: one file,
     however large.
     materialize_ties: write tied tensors under each of their keys.
@@ -270,7 +398,12 @@ def convert(
     given: dict[str, Any] = {**DEFAULTS, **options}
     paths = _paths(src)
     opened = _regraft.Checkpoint(
-        paths, given["strict"], given["allow_outside"], names=_names(src), **_told_by(rules, given)
+        paths,
+        given["strict"],
+        given["allow_outside"],
+        given["root"],
+        names=_names(src),
+        **_told_by(rules, given),
     )
     made = _plan(opened, rules, options, beside=str(opened.directory))
     made._warn()

@@ -64,6 +64,7 @@ class ConvertOptions(Options, total=False):
     checksums: bool
     rank: tuple[int, int] | None
     allow_outside: bool
+    root: str | None
     progress: None | bool | Callable[[int, int], object] | Any
 
 
@@ -91,6 +92,7 @@ DEFAULTS: ConvertOptions = {
     "checksums": False,
     "rank": None,
     "allow_outside": False,
+    "root": None,
     "progress": None,
 }
 """What an option is where it isn't given."""

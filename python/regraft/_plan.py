@@ -202,11 +202,12 @@ class Plan:
             self._targets = self._inner.targets()
         return self._targets
 
-    def _carry_out(self, source: Any, inplace: bool = False) -> Any:
+    def _carry_out(self, source: Any, inplace: bool = False, consumed: Any = None) -> Any:
+        """The result; tensors leave ``consumed`` once nothing needs them any more."""
         if self._nodes is None:
             self._nodes = self._inner.nodes()
         made, overflowed = execute(
-            self._nodes, self._columns(), source, consumed=source if inplace else None
+            self._nodes, self._columns(), source, consumed=source if inplace else consumed
         )
         result = dressed(made, source, self._moves())
         if inplace:
@@ -237,14 +238,19 @@ class Plan:
                 continue
             if told is not None:
                 told.append(text)
-            warnings.warn(text.strip(), RegraftWarning, stacklevel=_depth())
+            warn(text)
+
+
+def warn(text: str) -> None:
+    """Warns where the package was called."""
+    warnings.warn(text.strip(), RegraftWarning, stacklevel=_depth())
 
 
 def warn_of_overflow(overflowed: Mapping[str, int]) -> None:
     """Warns of values that were finite before they were computed with, and are infinite or NaN now,
     as the engine says it."""
     for text in _regraft.overflow_findings(dict(overflowed)) if overflowed else ():
-        warnings.warn(text.strip(), RegraftWarning, stacklevel=_depth())
+        warn(text)
 
 
 def _depth() -> int:

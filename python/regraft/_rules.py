@@ -173,8 +173,8 @@ def _plan(
 def plan(source: Any, *, rules: RulesLike = None, **options: Unpack[Options]) -> Plan:
     """Plans: says how each key of the result is made, without making it.
 
-    source: a state dict; an opened checkpoint; or the path of one (a file, a directory, an index,
-    or a manifest), of which headers are read.
+    source: a state dict; an opened checkpoint; or the path of one, of which headers are read:
+    what :func:`open` takes, or a manifest.
     rules: rules, their name or file, or several; without any, those that the config asks for,
     between ``wrappers`` and ``tied_lm_head``.
     config: a mapping, a file, or an object as transformers has them; of a path, config.json beside
@@ -230,9 +230,10 @@ def apply(
     tied or made from nothing comes last. An OrderedDict gives one, with its ``_metadata`` under the
     new names.
 
-    The state of an optimizer by names of parameters (``state.<name>.exp_avg``, as torch's
-    ``flatten_optimizer_state_dict`` gives it) follows its parameters. A whole training checkpoint
-    is refused: the state dict lies under a key of it. An empty state dict gives an empty one.
+    The state of an optimizer by names of parameters, as torch's ``get_optimizer_state_dict`` gives
+    it, nested or flat (``state.<name>.exp_avg``), follows its parameters. A whole training
+    checkpoint is refused: the state dict lies under a key of it. An empty state dict gives an empty
+    one.
 
     With ``inplace`` the dict itself becomes the result, and tensors leave it as soon as they are
     used up, so that packing needs memory for one more tensor instead of for the whole. It is

@@ -10,6 +10,7 @@ from typing import Any
 from . import _regraft
 from ._errors import Diagnostic, PlanError
 from ._modules import Names, config_of, level_of, shared_names, tensor_paths
+from ._optimizer import is_state
 from ._options import Options, SaveOptions, Unpack, takes
 from ._result import moved_metadata
 from ._rules import RulesLike, _apply, _plan, _resolve, load
@@ -69,9 +70,12 @@ def normalize_keys(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 
     ``module`` goes only where every key carries it, since it is a legal name; and of an averaged
     model (torch's AveragedModel), whose count ``n_averaged`` goes as well. The order stays, an
-    OrderedDict gives one, and ``_metadata`` follows the names. Raises PlanError where two keys
-    would become one, and for flat parameters of FSDP.
+    OrderedDict gives one, and ``_metadata`` follows the names. The state of an optimizer by names
+    follows its parameters. Raises PlanError where two keys would become one, and for flat
+    parameters of FSDP.
     """
+    if is_state(state_dict):
+        return _apply(state_dict, _rules("wrappers"), {})
     _refuse_flat(state_dict)
     rules = [_rules("swa"), _rules("wrappers")] if _is_average(state_dict) else [_rules("wrappers")]
     return _plan(state_dict, rules, {})._carry_out(state_dict)

@@ -1,6 +1,7 @@
 //! Checkpoints in files: their headers, and conversion into new files.
 
 use std::collections::BTreeMap;
+use std::os::fd::IntoRawFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -8,13 +9,18 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use rayon::prelude::*;
 use regraft::check::Direction;
-use regraft::conversion::{Conversion, side_files_of};
+use regraft::config::Config;
+use regraft::conversion::{Conversion, config_beside, side_files_of};
+use regraft::error::Error;
 use regraft::execute::{Progress, Rank, Report, Ties, WriteOptions};
 use regraft::key::Key;
 use regraft::library::Route;
-use regraft::store::{NamedPath, OpenOptions, Store as _, open_named};
+use regraft::plan::implausible;
+use regraft::store::{Blob, Files as _, NamedPath, OpenOptions, Store as _, open_named};
+use regraft::tensor::{Entry, Remark};
 
 use crate::errors;
 use crate::header::Header;
@@ -35,7 +41,29 @@ impl Checkpoint {
     pub(crate) fn conversion(&self) -> Conversion {
         Conversion::of_checkpoint(Arc::clone(&self.checkpoint), &self.sources, self.allow_outside)
     }
+
+    /// Where the only box of a tensor lies; `None` if it has several, or no bytes.
+    fn place(&self, key: &str, entry: &Entry) -> Option<Place> {
+        if let Some(place) = entry.location {
+            return Some((place.file, place.offset, place.len, None));
+        }
+        if !self.checkpoint.has_bytes() {
+            return None;
+        }
+        let boxes = self.checkpoint.boxes(key).ok()?;
+        let part = boxes.get(0).filter(|_| boxes.len() == 1)?;
+        let bits = part.span()?.checked_mul(u64::from(entry.info.dtype.bits()))?;
+        let strides = (!part.is_row_major()).then(|| part.strides.to_vec());
+        Some((part.blob.0, part.offset, bits.div_ceil(8), strides))
+    }
 }
+
+/// A blob by its number, which for a file is that of the file; the first byte in it; how many
+/// bytes from there to the last element; and strides in elements, unless it is one run.
+type Place = (u32, u64, u64, Option<Vec<u64>>);
+
+/// Bytes that a thread reads at once: a multiple of the size of any element.
+const STRETCH: usize = 1 << 20;
 
 #[pymethods]
 impl Checkpoint {
@@ -74,8 +102,7 @@ impl Checkpoint {
         Ok(Self { checkpoint: Arc::new(checkpoint), sources: paths, allow_outside })
     }
 
-    /// Columns: keys, names of dtypes, shapes, and places (number of the file, first byte, bytes)
-    /// or `None`.
+    /// Columns: keys, names of dtypes, shapes, and places, or `None` for what has to be read.
     fn columns<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyList>; 4]> {
         let header = self.checkpoint.header();
         let columns = [PyList::empty(py), PyList::empty(py), PyList::empty(py), PyList::empty(py)];
@@ -84,9 +111,38 @@ impl Checkpoint {
             keys.append(key.as_str())?;
             dtypes.append(PyString::intern(py, entry.info.dtype.name()))?;
             shapes.append(PyTuple::new(py, entry.info.shape.iter())?)?;
-            places.append(entry.location.map(|place| (place.file, place.offset, place.len)))?;
+            places.append(self.place(key, entry))?;
         }
         Ok(columns)
+    }
+
+    /// Bytes of a tensor in row-major order, wherever its parts lie.
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        offset: u64,
+        count: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let at = |number: usize| offset.saturating_add((number * STRETCH) as u64);
+        let read =
+            |(number, part): (usize, &mut [u8])| self.checkpoint.read_at(key, at(number), part);
+        PyBytes::new_with(py, count, |bytes| {
+            let parts = || bytes.par_chunks_mut(STRETCH).enumerate().try_for_each(read);
+            py.detach(|| with_threads(parts)).map_err(|error| errors::world(py, &error))
+        })
+    }
+
+    /// A file in which a blob lies unpacked, as a descriptor for the caller to close, and where in
+    /// it the blob begins.
+    fn unpacked(&self, py: Python<'_>, blob: u32) -> PyResult<(i32, u64)> {
+        let unpacked = py.detach(|| {
+            let (file, path, start) = self.checkpoint.file(Blob(blob))?;
+            let file = file.try_clone();
+            Ok((file.map_err(|error| Error::io("cannot open again", path, error))?, start))
+        });
+        let (file, start) = unpacked.map_err(|error: Error| errors::world(py, &error))?;
+        Ok((file.into_raw_fd(), start))
     }
 
     /// What a plan starts from, without the files.
@@ -110,10 +166,24 @@ impl Checkpoint {
         self.checkpoint.paths().map(ToOwned::to_owned).collect()
     }
 
-    /// What is odd about the files but no error.
-    #[getter]
+    /// What is odd about the files but no error, with what a plan would say of them.
     fn notes(&self) -> Vec<String> {
-        self.checkpoint.notes().to_vec()
+        // A config that can't be read is for those to say who need it.
+        let config = config_beside(&self.checkpoint).unwrap_or_else(|_| Config::empty());
+        let found = implausible(self.checkpoint.header(), &config, None, false);
+        let found = found.iter().map(|finding| regraft::diagnostic::render(finding, false));
+        self.checkpoint.notes().iter().cloned().chain(found).collect()
+    }
+
+    /// Tensors that can't be read: their keys, and what each is.
+    fn unreadable(&self) -> Vec<(&str, &str)> {
+        let mut found = Vec::new();
+        for remark in &self.checkpoint.header().remarks {
+            if let Remark::Unreadable { tensors, .. } = remark {
+                found.extend(tensors.iter().map(|(key, what)| (key.as_str(), what.as_str())));
+            }
+        }
+        found
     }
 
     #[getter]

@@ -22,24 +22,24 @@ pub(crate) struct Header {
 
 #[pymethods]
 impl Header {
-    /// From columns of one length: keys, names of dtypes, shapes; and the metadata of files, if it
-    /// is of files.
+    /// From columns of one length: keys, names of dtypes, shapes; and, if it is of files, their
+    /// metadata, the keys that lie in one place, and what is odd about them, as JSON.
     #[new]
-    #[pyo3(signature = (keys, dtypes, shapes, metadata = BTreeMap::new()))]
-    pub(crate) fn new(
+    #[pyo3(signature = (keys, dtypes, shapes, metadata = BTreeMap::new(), shared = Vec::new(), remarks = None))]
+    fn new(
         keys: &Bound<'_, PyList>,
         dtypes: &Bound<'_, PyList>,
         shapes: &Bound<'_, PyList>,
         metadata: BTreeMap<String, String>,
+        shared: Vec<Vec<String>>,
+        remarks: Option<&str>,
     ) -> PyResult<Self> {
-        if keys.len() != dtypes.len() || keys.len() != shapes.len() {
-            return Err(PyValueError::new_err("the columns of a header have one length"));
-        }
-        let mut header = regraft::tensor::Header { metadata, ..regraft::tensor::Header::default() };
-        header.tensors.reserve(keys.len());
-        for ((key, dtype), shape) in keys.iter().zip(dtypes.iter()).zip(shapes.iter()) {
-            let entry = regraft::tensor::Entry { info: info(&dtype, &shape)?, location: None };
-            header.tensors.insert(text_key(&key)?, entry);
+        let mut header = of_columns(keys, dtypes, shapes)?;
+        (header.metadata, header.shared) = (metadata, to_keys(&shared));
+        if let Some(remarks) = remarks {
+            let read = serde_json::from_str(remarks);
+            header.remarks =
+                read.map_err(|error| PyValueError::new_err(format!("no remarks: {error}")))?;
         }
         Ok(Self { header: Arc::new(header) })
     }
@@ -51,7 +51,14 @@ impl Header {
         py: Python<'py>,
     ) -> PyResult<(
         Bound<'py, PyType>,
-        (Bound<'py, PyList>, Bound<'py, PyList>, Bound<'py, PyList>, BTreeMap<String, String>),
+        (
+            Bound<'py, PyList>,
+            Bound<'py, PyList>,
+            Bound<'py, PyList>,
+            BTreeMap<String, String>,
+            Vec<Vec<String>>,
+            Option<String>,
+        ),
     )> {
         let (keys, dtypes, shapes) = (PyList::empty(py), PyList::empty(py), PyList::empty(py));
         for (key, entry) in &self.header.tensors {
@@ -60,8 +67,39 @@ impl Header {
             dtypes.append(dtype)?;
             shapes.append(shape)?;
         }
-        Ok((py.get_type::<Self>(), (keys, dtypes, shapes, self.header.metadata.clone())))
+        let remarks = serde_json::to_string(&self.header.remarks).ok();
+        let (metadata, shared) = (self.header.metadata.clone(), to_texts(&self.header.shared));
+        Ok((py.get_type::<Self>(), (keys, dtypes, shapes, metadata, shared, remarks)))
     }
+}
+
+/// A header from columns of one length: keys, names of dtypes, shapes.
+pub(crate) fn of_columns(
+    keys: &Bound<'_, PyList>,
+    dtypes: &Bound<'_, PyList>,
+    shapes: &Bound<'_, PyList>,
+) -> PyResult<regraft::tensor::Header> {
+    if keys.len() != dtypes.len() || keys.len() != shapes.len() {
+        return Err(PyValueError::new_err("the columns of a header have one length"));
+    }
+    let mut header = regraft::tensor::Header::default();
+    header.tensors.reserve(keys.len());
+    for ((key, dtype), shape) in keys.iter().zip(dtypes.iter()).zip(shapes.iter()) {
+        let entry = regraft::tensor::Entry { info: info(&dtype, &shape)?, location: None };
+        header.tensors.insert(text_key(&key)?, entry);
+    }
+    Ok(header)
+}
+
+/// Groups of keys, from texts.
+fn to_keys(groups: &[Vec<String>]) -> Vec<Vec<Key>> {
+    let keys = |group: &Vec<String>| group.iter().map(|key| Key::from(key.as_str())).collect();
+    groups.iter().map(keys).collect()
+}
+
+/// Groups of keys, as texts.
+fn to_texts(groups: &[Vec<Key>]) -> Vec<Vec<String>> {
+    groups.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect()
 }
 
 /// dtype and shape as columns have them.
@@ -163,11 +201,7 @@ impl Wanted {
             let info = if dtype.is_none() { None } else { Some(info(&dtype, &shape)?) };
             wanted.keys.insert(text_key(&key)?, info);
         }
-        let shared = shared
-            .iter()
-            .map(|group| group.iter().map(|key| Key::from(key.as_str())).collect())
-            .collect();
-        Ok(Self { wanted, in_order, shared })
+        Ok(Self { wanted, in_order, shared: to_keys(&shared) })
     }
 
     /// What makes it again in another process.
@@ -194,11 +228,7 @@ impl Wanted {
                 }
             }
         }
-        let shared = self
-            .shared
-            .iter()
-            .map(|group| group.iter().map(ToString::to_string).collect())
-            .collect();
+        let shared = to_texts(&self.shared);
         Ok((py.get_type::<Self>(), (keys, dtypes, shapes, self.in_order, shared)))
     }
 

@@ -1,7 +1,7 @@
 //! Plans: made from rules and headers, and handed to Python as columns of keys and nodes.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use regraft::plan::{Answer, DropReason, NodeId, Op, Question, Record, RuleId, Ta
 
 use crate::errors;
 use crate::files::Checkpoint;
-use crate::header::{Config, Header, Wanted};
+use crate::header::{Config, Header, Wanted, of_columns};
 use crate::pool::with_threads;
 use crate::rules::Rules;
 
@@ -253,10 +253,10 @@ impl Plan {
         dtypes: &Bound<'_, PyList>,
         shapes: &Bound<'_, PyList>,
     ) -> PyResult<Option<String>> {
-        let given = Header::new(keys, dtypes, shapes, BTreeMap::new())?;
+        let given = of_columns(keys, dtypes, shapes)?;
         for node in &self.planned.plan.nodes {
             let Op::Source { key } = &node.op else { continue };
-            match given.header.get(key) {
+            match given.get(key) {
                 Some(info) if *info == node.info => {}
                 Some(info) => {
                     return Ok(Some(format!(

@@ -437,6 +437,60 @@ def test_parameters_without_state_follow_the_others():
         regraft.load("mixtral").apply(frozen, to="model")
 
 
+def test_the_nested_state_of_an_optimizer_follows_too():
+    from torch.distributed.checkpoint import state_dict as of_torch
+
+    def trained(rename):
+        model = nn.ModuleDict({rename("a"): nn.Linear(3, 3), "b": nn.Linear(3, 2)})
+        groups = [
+            {"params": model[rename("a")].parameters(), "lr": 0.1},
+            {"params": model["b"].parameters(), "lr": 0.2},
+        ]
+        optimizer = torch.optim.AdamW(groups)
+        model["b"](model[rename("a")](torch.ones(2, 3))).sum().backward()
+        optimizer.step()
+        return model, optimizer, of_torch.get_optimizer_state_dict(model, optimizer)
+
+    rules = regraft.compile('rename "a.{x*}" <-> "enc.{x*}"')
+    model, _, state = trained(lambda name: name)
+    renamed, optimizer, _ = trained(lambda name: "enc" if name == "a" else name)
+    out = rules.apply(state)
+    assert [group["params"] for group in out["param_groups"]] == [
+        ["enc.weight", "enc.bias"],
+        ["b.weight", "b.bias"],
+    ]
+    assert out["state"]["enc.bias"]["exp_avg"] is state["state"]["a.bias"]["exp_avg"]
+    assert out["state"]["enc.bias"]["step"] == 1 and out["param_groups"][1]["lr"] == 0.2
+    assert rules.apply(out, reverse=True) == state
+    # As torch takes it for a model of the new names.
+    of_torch.set_optimizer_state_dict(renamed, optimizer, out)
+    first = optimizer.state[renamed["enc"].weight]
+    assert torch.equal(first["exp_avg"], state["state"]["a.weight"]["exp_avg"])
+    # Wrappers go from its names as from those of the model.
+    compiled = of_torch.get_optimizer_state_dict(model, torch.optim.SGD(model.parameters()))
+    compiled["state"] = {f"_orig_mod.{name}": of for name, of in state["state"].items()}
+    compiled["param_groups"][0]["params"] = list(compiled["state"])
+    bare = hooks.normalize_keys(compiled)
+    assert set(bare["state"]) == set(bare["param_groups"][0]["params"]) == set(state["state"])
+    # One tensor has one group, and what is dropped leaves nothing behind.
+    rules = regraft.compile('map "a.bias", "b.bias" <-> "biases" via concat(0)\ndrop "a.weight"')
+    with pytest.raises(regraft.PlanError, match="their group differs"):
+        rules.apply(state)
+    state["param_groups"] = [{"params": list(state["state"]), "lr": 0.1}]
+    out = rules.apply(state)
+    assert set(out["state"]) == {"biases", "b.weight"}
+    assert out["param_groups"] == [{"params": ["biases", "b.weight"], "lr": 0.1}]
+    assert rules.apply(state, inplace=True) is state and set(state["state"]) == {
+        "biases",
+        "b.weight",
+    }
+    # Numbers say nothing of names.
+    with pytest.raises(regraft.PlanError, match="get_optimizer_state_dict"):
+        rules.apply(torch.optim.SGD(model.parameters()).state_dict() | {"state": {0: {"m": first}}})
+    with pytest.raises(regraft.PlanError, match=r"checkpoint\['optimizer'\]"):
+        rules.apply({"model": model.state_dict(), "optimizer": out})
+
+
 def test_meta_tensors_go_through_hooks():
     with torch.device("meta"):
         model = Tied(False)

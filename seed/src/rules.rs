@@ -43,6 +43,7 @@ pub(super) fn lists() -> &'static Lists {
                 }
                 Act::Rewrite(_)
                 | Act::Prefix(_)
+                | Act::Whole { .. }
                 | Act::Drop(_)
                 | Act::Keep(_)
                 | Act::Cast { .. }

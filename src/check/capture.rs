@@ -1,13 +1,16 @@
 //! Captures: what each name of a rule captures, and patterns with their captures turned into slots.
 
-use crate::diagnostic::codes::{BAD_PATTERN, CAPTURE_CONFLICT, LIMIT, NOT_INVERTIBLE_ARITHMETIC};
-use crate::diagnostic::{Diagnostic, Span};
-use crate::key::{Atom, Part, Pattern, Slot};
-use crate::syntax::ast;
-use crate::syntax::ast::{Expr, Segment};
+use std::ops::Range;
 
+use crate::diagnostic::codes::{BAD_PATTERN, CAPTURE_CONFLICT, LIMIT};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::key::{Atom, Number, Part, Pattern, Slot};
+use crate::syntax::ast;
+use crate::syntax::ast::{Arrow, BinaryOp, Expr, ExprKind, Segment};
+
+use super::number::Calculated;
 use super::rules::{Capture, CaptureKind};
-use super::value::Scope;
+use super::value::{Scope, names, with_nothing};
 
 /// Which side of the arrow a pattern stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,12 @@ pub(super) struct Table<'a> {
     /// segments.
     leading: bool,
     trailing: bool,
+    /// Names in arithmetic that a `let` has: captures only if the rule has such a one elsewhere.
+    open: Vec<(String, Span, SideOf)>,
+    /// The calculated numbers so far.
+    numbers: Vec<Calculated>,
+    /// Whether the right side is never matched.
+    one_way: bool,
 }
 
 struct Name {
@@ -47,7 +56,20 @@ const TRAILING: &str = ".**";
 
 impl<'a> Table<'a> {
     pub(super) fn new(scope: &'a Scope) -> Self {
-        Self { scope, names: Vec::new(), leading: false, trailing: false }
+        Self {
+            scope,
+            names: Vec::new(),
+            leading: false,
+            trailing: false,
+            open: Vec::new(),
+            numbers: Vec::new(),
+            one_way: false,
+        }
+    }
+
+    /// For a rule.
+    pub(super) fn of_rule(scope: &'a Scope, arrow: Arrow) -> Self {
+        Self { one_way: arrow == Arrow::OneWay, ..Self::new(scope) }
     }
 
     /// In sight of the captures of a rule: those that have a name have the first slots.
@@ -107,12 +129,10 @@ impl<'a> Table<'a> {
         for pair in atoms.windows(2) {
             if let [ast::Atom::Capture(first), second] = pair {
                 let joined = match (&first.kind, second) {
-                    (ast::CaptureKind::Index { .. }, ast::Atom::Text(text)) => {
+                    (kind, ast::Atom::Text(text)) if is_number(kind) => {
                         text.starts_with(|c: char| c.is_ascii_digit())
                     }
-                    (ast::CaptureKind::Index { .. }, ast::Atom::Capture(next)) => {
-                        matches!(next.kind, ast::CaptureKind::Index { .. })
-                    }
+                    (kind, ast::Atom::Capture(next)) if is_number(kind) => is_number(&next.kind),
                     (ast::CaptureKind::Text { .. }, ast::Atom::Capture(next)) => {
                         !matches!(next.kind, ast::CaptureKind::Words { .. })
                     }
@@ -135,15 +155,11 @@ impl<'a> Table<'a> {
         for atom in atoms {
             let ast::Atom::Capture(capture) = atom else { continue };
             match &capture.kind {
-                ast::CaptureKind::Index { name, mul, range, .. } => {
-                    if *mul <= 0 {
-                        return Err(Box::new(
-                            Diagnostic::error(
-                                NOT_INVERTIBLE_ARITHMETIC,
-                                "the factor of an index must be at least 1",
-                            )
-                            .at(self.scope.place(capture.span), "not one-to-one, or falling"),
-                        ));
+                ast::CaptureKind::Index { name, mul, add, range } => {
+                    let bare = (*mul, *add) == (1, 0) || range.is_some();
+                    if !bare && self.scope.lets.contains_key(&name.text) {
+                        self.open.push((name.text.clone(), capture.span, side));
+                        continue;
                     }
                     self.note(
                         &name.text,
@@ -178,18 +194,17 @@ impl<'a> Table<'a> {
                     }
                     self.note(&name.text, capture.span, side, Kind::Words { here, there, side })?;
                 }
-                ast::CaptureKind::Other(_) => {
-                    return Err(Box::new(
-                        Diagnostic::error(
-                            NOT_INVERTIBLE_ARITHMETIC,
-                            "this arithmetic can't be inverted",
-                        )
-                        .at(
-                            self.scope.place(capture.span),
-                            "must be `n`, `n+b` or `a*n+b` with whole numbers a and b",
-                        )
-                        .hint("write one of {l}, {l+1}, {2*l}, {2*l+1}"),
-                    ));
+                ast::CaptureKind::Calculated(expr) => {
+                    let mut found = Vec::new();
+                    names(expr, &mut found);
+                    for (name, _) in found {
+                        if self.scope.lets.contains_key(name) {
+                            self.open.push((name.to_owned(), capture.span, side));
+                        } else {
+                            let kind = Kind::Index { range: None, only_bare: false };
+                            self.note(name, capture.span, side, kind)?;
+                        }
+                    }
                 }
             }
         }
@@ -297,6 +312,16 @@ impl<'a> Table<'a> {
         Slot(at as u16)
     }
 
+    /// Once all patterns are declared: which names of `let`s are captures.
+    fn settle(&mut self) -> Result<(), Box<Diagnostic>> {
+        for (name, span, side) in std::mem::take(&mut self.open) {
+            if self.slot(&name).is_some() {
+                self.note(&name, span, side, Kind::Index { range: None, only_bare: false })?;
+            }
+        }
+        Ok(())
+    }
+
     /// The slot of a name that was declared.
     pub(super) fn slot(&self, text: &str) -> Option<Slot> {
         let at = self.names.iter().position(|name| name.text == text)?;
@@ -309,6 +334,7 @@ impl<'a> Table<'a> {
         pattern: &ast::Pattern,
         side: SideOf,
     ) -> Result<Pattern, Box<Diagnostic>> {
+        self.settle()?;
         let mut parts: Vec<Part> =
             self.scope.under.iter().map(|segment| Part::Literal(segment.as_str().into())).collect();
         let last = pattern.segments.len().saturating_sub(1);
@@ -341,9 +367,9 @@ impl<'a> Table<'a> {
                 }
             }
         }
-        if parts.iter().filter(|part| matches!(part, Part::Rest(_))).count() > 4 {
+        if parts.iter().filter(|part| part.is_wide()).count() > 4 {
             return Err(Box::new(
-                Diagnostic::error(LIMIT, "more than four `**` in one pattern")
+                Diagnostic::error(LIMIT, "more than four `**`, or words with dots, in one pattern")
                     .at(self.scope.place(pattern.span), "here"),
             ));
         }
@@ -365,18 +391,26 @@ impl<'a> Table<'a> {
 
     fn atom(&mut self, atom: &ast::Atom, side: SideOf) -> Result<Atom, Box<Diagnostic>> {
         let capture = match atom {
-            ast::Atom::Text(text) => return Ok(Atom::Text(text.as_str().into())),
+            // A dot within a segment of the left layout stands where the separator is elsewhere.
+            ast::Atom::Text(text) => {
+                return Ok(Atom::Text(match self.scope.separator {
+                    Some(separator) if side == SideOf::Left => {
+                        text.replace('.', separator.encode_utf8(&mut [0; 4])).into()
+                    }
+                    _ => text.as_str().into(),
+                }));
+            }
             ast::Atom::Capture(capture) => capture,
         };
         let (name, mul, add) = match &capture.kind {
+            ast::CaptureKind::Index { name, mul, add, .. } if self.slot(&name.text).is_none() => {
+                let name = Expr { kind: ExprKind::Name(name.text.clone()), span: name.span };
+                return self.calculated(affine(name, *mul, *add), capture.span, side);
+            }
             ast::CaptureKind::Index { name, mul, add, .. } => (name, *mul, *add),
             ast::CaptureKind::Text { name } | ast::CaptureKind::Words { name, .. } => (name, 1, 0),
-            ast::CaptureKind::Other(_) => {
-                return Err(self.bad(
-                    capture.span,
-                    "this arithmetic can't be inverted",
-                    "write {l} or {2*l+1}",
-                ));
+            ast::CaptureKind::Calculated(expr) => {
+                return self.calculated(expr.clone(), capture.span, side);
             }
         };
         let Some(slot) = self.slot(&name.text) else {
@@ -425,9 +459,64 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The captures, by slot.
-    pub(super) fn finish(self) -> Vec<Capture> {
-        self.names
+    /// A number that is calculated: known already, where no config can change it.
+    fn calculated(
+        &mut self,
+        expr: Expr,
+        span: Span,
+        side: SideOf,
+    ) -> Result<Atom, Box<Diagnostic>> {
+        let solved = side == SideOf::Left || !self.one_way;
+        let number = Calculated::new(expr, span, solved, &|name| self.slot(name), self.scope)?;
+        for slot in number.slots() {
+            let known = &mut self.names[usize::from(slot.0)];
+            match side {
+                SideOf::Left => known.left = true,
+                SideOf::Right => known.right = true,
+            }
+            if !matches!(known.kind, Some(Kind::Index { .. })) {
+                let message =
+                    format!("`{}` is no number, so it can't be calculated with", known.text);
+                return Err(self.bad(span, &message, "write just its name"));
+            }
+        }
+        let which = u16::try_from(self.numbers.len()).map_err(|_| {
+            let finding = Diagnostic::error(LIMIT, "too many calculated numbers");
+            Box::new(finding.at(self.scope.place(span), "here"))
+        })?;
+        let slots = number.slots();
+        let unknown = Atom::Calculated { which, slots, number: Number::Unknown };
+        let atom = match self.literal_ranges(&number) {
+            Some(ranges) => {
+                with_nothing(|nothing| number.atom(which, &ranges, self.scope, nothing))?
+            }
+            None => unknown,
+        };
+        if matches!(atom, Atom::Calculated { .. }) {
+            self.numbers.push(number);
+        }
+        Ok(atom)
+    }
+
+    /// The ranges of captures, by slot, if they and the number are written in literals.
+    fn literal_ranges(&self, number: &Calculated) -> Option<Vec<Option<Range<u64>>>> {
+        let mut found = vec![None; self.names.len()];
+        for slot in number.slots() {
+            let at = usize::from(slot.0);
+            if let Some(Kind::Index { range: Some((first, last)), .. }) = &self.names[at].kind {
+                let (ExprKind::Int(first), ExprKind::Int(last)) = (&first.kind, &last.kind) else {
+                    return None;
+                };
+                found[at] = Some(u64::try_from(*first).ok()?..u64::try_from(*last).ok()?);
+            }
+        }
+        (!number.is_open()).then_some(found)
+    }
+
+    /// The captures, by slot, and the numbers that are calculated.
+    pub(super) fn finish(self) -> (Vec<Capture>, Vec<Calculated>) {
+        let captures = self
+            .names
             .into_iter()
             .map(|name| {
                 let kind = match name.kind {
@@ -443,6 +532,23 @@ impl<'a> Table<'a> {
                 };
                 Capture { name: name.text, kind, left: name.left, right: name.right }
             })
-            .collect()
+            .collect();
+        (captures, self.numbers)
     }
+}
+
+/// Whether a capture takes digits.
+fn is_number(kind: &ast::CaptureKind) -> bool {
+    matches!(kind, ast::CaptureKind::Index { .. } | ast::CaptureKind::Calculated(_))
+}
+
+/// `mul * name + add`
+fn affine(name: Expr, mul: i64, add: i64) -> Expr {
+    let span = name.span;
+    let number = |value| Expr { kind: ExprKind::Int(value), span };
+    let both = |op, left, right| Expr {
+        kind: ExprKind::Binary(op, Box::new(left), Box::new(right)),
+        span,
+    };
+    both(BinaryOp::Add, both(BinaryOp::Mul, number(mul), name), number(add))
 }

@@ -85,6 +85,7 @@ fn ties(rules: &Rules) -> Vec<(&Step, &Tie, Conditions<'_>)> {
             }
             Act::Tie(_)
             | Act::Rewrite(_)
+            | Act::Whole { .. }
             | Act::StripAnywhere { .. }
             | Act::StripLeading { .. }
             | Act::Prefix(_)

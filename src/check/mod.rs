@@ -6,6 +6,7 @@ mod circle;
 mod invertible;
 pub mod keys;
 mod lower;
+mod number;
 pub mod op;
 mod proof;
 pub mod reading;
@@ -15,10 +16,11 @@ pub mod value;
 
 pub use keys::Keys;
 pub use lower::{Includes, NoIncludes, NotIncluded, check};
+pub use number::Calculated;
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
 pub use rules::{
     Capture, CaptureKind, Direction, Example, Identity, Rule, Rules, Selection, Shards, Side,
-    SideItem, Step, Tie,
+    SideItem, Step, Tie, Whole,
 };
 
 use crate::diagnostic::Diagnostic;
@@ -46,5 +48,6 @@ pub fn resolve_within(
     let mut table = capture::Table::within(scope, known, pattern.span);
     table.declare(pattern, capture::SideOf::Left)?;
     let resolved = table.resolve(pattern, capture::SideOf::Left)?;
-    Ok(Keys::new(resolved, table.finish().into()))
+    let (captures, numbers) = table.finish();
+    Ok(Keys::new(resolved, captures.into(), numbers.into()))
 }

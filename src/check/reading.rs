@@ -9,7 +9,7 @@
 
 use super::keys::Keys;
 use super::op::Made;
-use super::rules::{Direction, Rule, Rules, Selection, Side, Step, StepKind, Tie};
+use super::rules::{Direction, Rule, Rules, Selection, Side, Step, StepKind, Tie, Whole};
 use super::value::Scope;
 use crate::key::{Pattern, Slot};
 use crate::syntax::ast::{Arrow, Expr};
@@ -51,6 +51,13 @@ pub struct Guard<'r> {
 /// What a statement does.
 #[derive(Clone, Debug)]
 pub enum Act<'r> {
+    /// A statement about a file as a whole, read before its statements and after them.
+    Whole {
+        /// What it says.
+        whole: Whole,
+        /// Whether the statements of the file have been read.
+        after: bool,
+    },
     /// `rename` and `map`: the rules apply at once, the first that takes a key wins.
     Rewrite(Rewrite<'r>),
     /// `strip anywhere …`
@@ -186,6 +193,9 @@ impl<'r> Reading<'r> {
             StepKind::Reversed(steps) => {
                 let direction = self.direction.opposite();
                 return Reading { steps, direction, ..self.clone() }.collect(found);
+            }
+            StepKind::Whole { whole, end } => {
+                Act::Whole { whole: *whole, after: *end == (self.direction == Direction::Forward) }
             }
             StepKind::Rewrite(rules) => Act::Rewrite(Rewrite { rules, direction: self.direction }),
             StepKind::StripAnywhere { wrappers } => Act::StripAnywhere { wrappers },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use regex::Regex;
 
 use super::keys::Keys;
+use super::number::Calculated;
 use super::op::{Made, OpUse};
 use super::value::Scope;
 use crate::diagnostic::{Diagnostic, Place, SourceText};
@@ -111,6 +112,13 @@ pub struct Step {
 /// The kinds of statements, as they are written.
 #[derive(Clone, Debug)]
 pub(super) enum StepKind {
+    /// A statement about a file as a whole, where it is written and once more at the end of the file.
+    Whole {
+        /// What it says.
+        whole: Whole,
+        /// Whether it is the one at the end.
+        end: bool,
+    },
     /// `rename` and `map`: the rules apply at once, the first that matches a key wins.
     Rewrite(Vec<Rule>),
     /// `strip anywhere …`: these segments go, wherever they are.
@@ -173,6 +181,15 @@ pub(super) enum StepKind {
     },
 }
 
+/// What a statement says of a file as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// `separator …`: keys of the left layout are split at this character.
+    Separator(char),
+    /// `strict`: every key must be taken by a rule.
+    Strict,
+}
+
 /// One rule of a `rename` or `map`.
 #[derive(Clone, Debug)]
 pub struct Rule {
@@ -184,6 +201,8 @@ pub struct Rule {
     pub text: String,
     /// Its captures; a [`Slot`] counts them.
     pub captures: Vec<Capture>,
+    /// The numbers of its patterns that are calculated.
+    pub numbers: Vec<Calculated>,
     /// Left of the arrow.
     pub left: Vec<Side>,
     /// The arrow.
@@ -220,6 +239,11 @@ impl Rule {
     /// backwards they would be those of the target, so only if it is never read backwards.
     pub fn knows_lengths(&self) -> bool {
         self.arrow == Arrow::OneWay && self.left.len() == 1
+    }
+
+    /// Whether ranges or calculated numbers, which only a config may tell, decide which keys fit.
+    pub fn hangs_on_numbers(&self) -> bool {
+        !self.numbers.is_empty() || self.captures.iter().any(Capture::has_range)
     }
 
     /// The captures on both sides, which tell instances apart.

@@ -13,9 +13,27 @@ pub(super) enum Sight<'a> {
     Nothing,
     /// It is the condition of a rule or a selection, which binds these.
     Where(&'a [&'a str]),
-    /// It is a number of an op, in a rule with these captures: they are nothing that a number could
-    /// depend on.
-    Numbers(&'a [Capture]),
+    /// It is a number of an op, in a rule with these captures; those on both sides of its arrow tell
+    /// instances apart, so that each instance may have numbers of its own.
+    Numbers {
+        /// The captures of the rule.
+        captures: &'a [Capture],
+        /// Whether there is a tensor whose lengths it may name.
+        lengths: bool,
+    },
+}
+
+impl Sight<'_> {
+    fn has(self, name: &str) -> bool {
+        match self {
+            Sight::Nothing => false,
+            Sight::Where(captures) => captures.contains(&name),
+            Sight::Numbers { captures, lengths } => {
+                lengths && LENGTHS.contains(&name)
+                    || captures.iter().any(|one| one.name == name && one.left && one.right)
+            }
+        }
+    }
 }
 
 /// A finding for each name that nothing defines.
@@ -23,7 +41,7 @@ pub(super) fn undefined(scope: &Scope, expr: &Expr, sight: Sight<'_>) -> Vec<Dia
     let mut found = Vec::new();
     names(expr, &mut found);
     let captures = if let Sight::Where(captures) = sight { captures } else { &[] };
-    found.retain(|(name, _)| !scope.lets.contains_key(*name) && !captures.contains(name));
+    found.retain(|(name, _)| !scope.lets.contains_key(*name) && !sight.has(name));
     let finding = |(name, span)| {
         let finding = Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined"))
             .at(scope.place(span), "not found");
@@ -34,17 +52,13 @@ pub(super) fn undefined(scope: &Scope, expr: &Expr, sight: Sight<'_>) -> Vec<Dia
 
 fn hint(name: &str, scope: &Scope, captures: &[&str], sight: Sight<'_>) -> String {
     if LENGTHS.contains(&name) {
-        let shown = "the lengths of a tensor, `dim0` to `dim7`, are known only in the `where` of a `->` rule with one source";
-        return match sight {
-            Sight::Numbers(_) => format!("{shown}: an op takes numbers, config fields and `let`s"),
-            _ => shown.to_owned(),
-        };
+        return "the lengths of a tensor, `dim0` to `dim7`, are known only to its ops, and in the `where` of a `->` rule with one source".to_owned();
     }
-    if let Sight::Numbers(rule) = sight
+    if let Sight::Numbers { captures: rule, .. } = sight
         && rule.iter().any(|capture| capture.name == name)
     {
         return format!(
-            "the capture `{name}` is known only in `where`: an op takes numbers, config fields and `let`s"
+            "the capture `{name}` is on one side of the arrow only, so that one instance has many values of it"
         );
     }
     match did_you_mean(name, scope.lets.keys().map(String::as_str).chain(captures.iter().copied()))

@@ -1,5 +1,7 @@
 //! Values of expressions, and their evaluation against config.json, parameters and captures.
 
+mod field;
+
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
@@ -8,11 +10,9 @@ use indexmap::IndexMap;
 use serde_json::Value as Json;
 
 use super::rules::Capture;
-use crate::diagnostic::codes::{
-    BAD_VALUE, LIMIT, MISSING_CONFIG, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME,
-};
+use crate::diagnostic::codes::{BAD_VALUE, LIMIT, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, did_you_mean};
-use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind, Ident, Pattern, UnaryOp};
+use crate::syntax::ast::{BinaryOp, Expr, ExprKind, Ident, Pattern, UnaryOp};
 
 /// What an expression gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +116,8 @@ pub struct Scope {
     pub lets: IndexMap<String, (Option<Expr>, Span)>,
     /// The literal segments before every pattern of the file.
     pub under: Vec<String>,
+    /// What keys of the file's left layout are split at, if not at dots.
+    pub separator: Option<char>,
     /// Whether the file ships with the library: then advice is for who uses it, not for its author.
     pub built_in: bool,
 }
@@ -160,13 +162,20 @@ impl Captures<'_> {
 /// What the `where` of a one-way rule with one source calls the lengths of its tensor's dimensions.
 pub const LENGTHS: &[&str] = &["dim0", "dim1", "dim2", "dim3", "dim4", "dim5", "dim6", "dim7"];
 
-/// Which config may have what another one lacks.
-const OTHER_CONFIG: &str =
-    "give a --config that has it (of a model made of several, the part that these keys belong to)";
-
 /// Nothing is known of the left layout.
 pub fn unknown_layout(_: &Scope, _: &Pattern, _: Captures<'_>) -> Option<bool> {
     None
+}
+
+/// What is there without a config, a parameter, or captures.
+pub(super) fn with_nothing<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
+    work(&Environment {
+        config: None,
+        tied: None,
+        parameters: &IndexMap::new(),
+        exists: &unknown_layout,
+        captures: Captures::NONE,
+    })
 }
 
 /// Depth to which `let`s may refer to `let`s.
@@ -264,6 +273,10 @@ impl Environment<'_> {
                 Some(value) => at.spend(scope, expr, value.weight()).map(|()| value),
                 None => Err(self.missing_config(scope, expr, steps)),
             },
+            ExprKind::Item(list, index) => match self.item(scope, (list, index), at.deeper())? {
+                Some(value) => Ok(value),
+                None => Err(self.no_item(scope, expr, list)),
+            },
             ExprKind::Tied => match self.tied {
                 Some(tied) => Ok(Value::Bool(tied)),
                 None => Err(Box::new(
@@ -331,124 +344,6 @@ impl Environment<'_> {
         }
     }
 
-    fn config(&self, steps: &[ConfigStep]) -> Option<Value> {
-        let mut json = self.config?;
-        for step in steps {
-            json = match step {
-                ConfigStep::Field(field) => json.get(field)?,
-                ConfigStep::Item(item) => json.get(usize::try_from(*item).ok()?)?,
-            };
-        }
-        Some(Value::from_json(json))
-    }
-
-    /// The value before a `??`, if there is one: a config field that isn't there has none, and
-    /// neither has a chain of such.
-    fn there(
-        &self,
-        scope: &Scope,
-        expr: &Expr,
-        at: At<'_>,
-    ) -> Result<Option<Value>, Box<Diagnostic>> {
-        let value = match &expr.kind {
-            ExprKind::Config(steps) if self.config(steps).is_none() => None,
-            ExprKind::Paren(inner) => self.there(scope, inner, at.deeper())?,
-            ExprKind::Binary(BinaryOp::Default, left, right) => {
-                match self.there(scope, left, at.deeper())? {
-                    None => self.there(scope, right, at.deeper())?,
-                    found => found,
-                }
-            }
-            _ => Some(self.eval_at(scope, expr, at)?),
-        };
-        Ok(value.filter(|value| *value != Value::Null))
-    }
-
-    fn missing_config(&self, scope: &Scope, expr: &Expr, steps: &[ConfigStep]) -> Box<Diagnostic> {
-        let Some(mut json) = self.config else {
-            return Box::new(
-                Diagnostic::error(
-                    MISSING_CONFIG,
-                    "a config field is asked for, and there is no config",
-                )
-                .at(scope.place(expr.span), "asked here")
-                .hint(self.config_advice(scope, "give one with --config FILE")),
-            );
-        };
-        let mut known = "config".to_owned();
-        for step in steps {
-            let next = match step {
-                ConfigStep::Field(field) => json.get(field),
-                ConfigStep::Item(item) => {
-                    usize::try_from(*item).ok().and_then(|item| json.get(item))
-                }
-            };
-            match (next, step) {
-                (Some(_), ConfigStep::Field(field)) => known = format!("{known}.{field}"),
-                (Some(_), ConfigStep::Item(item)) => known = format!("{known}[{item}]"),
-                (None, ConfigStep::Field(field)) => {
-                    let mut diagnostic = Diagnostic::error(
-                        MISSING_CONFIG,
-                        format!("{known} has no field `{field}`"),
-                    )
-                    .at(scope.place(expr.span), "not in this config");
-                    let fields = json
-                        .as_object()
-                        .map(|object| object.keys().map(String::as_str).collect::<Vec<_>>())
-                        .unwrap_or_default();
-                    if let Some(close) = did_you_mean(field, fields) {
-                        diagnostic = diagnostic.hint(format!("did you mean `{known}.{close}`?"));
-                    }
-                    return Box::new(diagnostic.hint(self.config_advice(scope, OTHER_CONFIG)));
-                }
-                (None, ConfigStep::Item(item)) => {
-                    return Box::new(
-                        Diagnostic::error(MISSING_CONFIG, format!("{known} has no item {item}"))
-                            .at(scope.place(expr.span), "not in this config")
-                            .hint(self.config_advice(scope, OTHER_CONFIG)),
-                    );
-                }
-            }
-            if let Some(inner) = next {
-                json = inner;
-            }
-        }
-        bad(scope, expr, "this config field can't be read".to_owned())
-    }
-
-    /// What to do where a config field isn't there: its author writes a default, and who only uses
-    /// a file gives the values that it takes from there.
-    fn config_advice(&self, scope: &Scope, config: &str) -> String {
-        if !scope.built_in {
-            return match self.config {
-                Some(_) => "give a default with `??`".to_owned(),
-                None => format!("{config}, or a default with `??`"),
-            };
-        }
-        let open = scope.lets.iter().filter(|(name, (value, _))| {
-            !self.parameters.contains_key(name.as_str())
-                && value.as_ref().is_some_and(|value| self.is_open(value))
-        });
-        let set: Vec<String> = open.map(|(name, _)| format!("--set {name}=VALUE")).collect();
-        if set.is_empty() {
-            config.to_owned()
-        } else {
-            format!("give {}, or {}", set.join(" "), config.trim_start_matches("give "))
-        }
-    }
-
-    /// Whether an expression asks the config for fields, and none of them is there.
-    fn is_open(&self, expr: &Expr) -> bool {
-        let (mut asked, mut found) = (false, false);
-        expr.walk(&mut |part| {
-            if let ExprKind::Config(steps) = &part.kind {
-                asked = true;
-                found |= self.config(steps).is_some_and(|value| value != Value::Null);
-            }
-        });
-        asked && !found
-    }
-
     fn binary(
         &self,
         scope: &Scope,
@@ -472,13 +367,18 @@ impl Environment<'_> {
                 let value = self.there(scope, left, at)?;
                 value.map_or_else(|| self.eval_at(scope, right, at), Ok)
             }
+            BinaryOp::In => {
+                let (item, list) =
+                    (self.eval_at(scope, left, at)?, self.eval_at(scope, right, at)?);
+                let Value::List(items) = list else {
+                    let why = format!("expected a list, found {}", describe(&list));
+                    return Err(bad(scope, right, why));
+                };
+                Ok(Value::Bool(items.iter().any(|one| equal(one, &item))))
+            }
             BinaryOp::Eq | BinaryOp::Ne => {
                 let (a, b) = (self.eval_at(scope, left, at)?, self.eval_at(scope, right, at)?);
-                let equal = match (a.number(), b.number()) {
-                    (Some(a), Some(b)) => a == b,
-                    _ => a == b,
-                };
-                Ok(Value::Bool(equal == (op == BinaryOp::Eq)))
+                Ok(Value::Bool(equal(&a, &b) == (op == BinaryOp::Eq)))
             }
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => {
                 let (a, b) = (self.eval_at(scope, left, at)?, self.eval_at(scope, right, at)?);
@@ -505,6 +405,14 @@ impl Environment<'_> {
                 arithmetic(op, &a, &b).map_err(|why| bad(scope, expr, why))
             }
         }
+    }
+}
+
+/// Numbers are equal by value.
+fn equal(a: &Value, b: &Value) -> bool {
+    match (a.number(), b.number()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use regraft::check::reading::{Act, Reading};
-use regraft::check::{Direction, Rules, check};
+use regraft::check::{Direction, Rules, Whole, check};
 use regraft::diagnostic::{Place, SourceText};
 use regraft::library::{self, Library};
 use regraft::syntax::ast::Arrow;
@@ -106,7 +106,11 @@ fn in_used_files(rules: &Rules) -> Vec<(&Place, &str, &'static str)> {
             }
             // Strips normalize both ways, ties turn round, what is created is dropped; the
             // statements of a `when` come after it.
-            Act::StripAnywhere { .. }
+            Act::Whole { whole: Whole::Separator(_), after: false } => {
+                "it says how keys of its left layout are split"
+            }
+            Act::Whole { .. }
+            | Act::StripAnywhere { .. }
             | Act::StripLeading { .. }
             | Act::Tie(_)
             | Act::Create { .. }

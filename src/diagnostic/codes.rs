@@ -195,4 +195,6 @@ codes! {
     TOTAL_SIZE = 350;
     /// Tensors that should be the same in the files of all ranks, and aren't.
     UNEQUAL = 351;
+    /// Keys that no rule takes, in a file that is `strict`.
+    NOT_TAKEN = 352;
 }

@@ -1,5 +1,6 @@
 //! Keys: full names like `model.layers.3.mlp.gate.weight`, their segments, and patterns over them.
 
+mod number;
 mod pattern;
 mod ranks;
 mod set;
@@ -12,7 +13,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use pattern::{Atom, Binding, Bindings, Part, Pattern, Reach, Segments, Slot};
+pub use number::{Arithmetic, Calculation, Number, Sum, Term};
+pub use pattern::{Atom, Binding, Bindings, Numbers, Part, Pattern, Reach, Segments, Slot};
 pub use ranks::{RankFiles, rank_of};
 pub use set::PatternSet;
 

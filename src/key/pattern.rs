@@ -13,6 +13,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 
+use super::number::Number;
 use matcher::Matcher;
 
 /// Which capture of a rule, an index into its [`Bindings`].
@@ -31,6 +32,17 @@ pub enum Part {
 }
 
 impl Part {
+    /// Whether it may take more than one segment, or a capture of it holds a dot.
+    pub fn is_wide(&self) -> bool {
+        match self {
+            Part::Literal(_) => false,
+            Part::Rest(_) => true,
+            Part::Segment(atoms) => atoms.iter().any(|atom| {
+                matches!(atom, Atom::Words { words, .. } if words.iter().any(|word| word.contains('.')))
+            }),
+        }
+    }
+
     /// Whether a segment fits, by itself.
     pub fn fits(&self, segment: &str) -> bool {
         let atoms = match self {
@@ -40,15 +52,12 @@ impl Part {
         };
         let mut segments = Segments::default();
         segments.split(segment);
-        let slots = atoms
-            .iter()
-            .filter_map(Atom::slot)
-            .map(|slot| usize::from(slot.0) + 1)
-            .max()
-            .unwrap_or(0);
+        let slots =
+            || atoms.iter().flat_map(|atom| atom.slots().iter().map(|slot| usize::from(slot.0)));
         let words = atoms.iter().filter(|atom| matches!(atom, Atom::Words { .. })).count();
-        let all: HashSet<Slot> = atoms.iter().filter_map(Atom::slot).collect();
-        let forks = words > 2 && all.len() == atoms.iter().filter_map(Atom::slot).count();
+        let all: HashSet<usize> = slots().collect();
+        let forks = words > 2 && all.len() == slots().count();
+        let slots = slots().max().map_or(0, |last| last + 1);
         let mut matcher = Matcher::new(segment, &segments, forks);
         segments.len() == 1
             && matcher.parts(std::slice::from_ref(self), 0, 0, &mut Bindings::new(slots))
@@ -64,7 +73,7 @@ pub enum Atom {
     Index {
         /// Where `n` is bound.
         slot: Slot,
-        /// Factor, at least 1.
+        /// Factor, not 0.
         mul: i64,
         /// Summand.
         add: i64,
@@ -73,13 +82,31 @@ pub enum Atom {
     },
     /// One or more characters.
     Chars(Slot),
-    /// One of these words; the slot holds which.
+    /// One of these words, which may go over several segments; the slot holds which.
     Words {
         /// Where the choice is bound.
         slot: Slot,
         /// The words on this side.
         words: Box<[Box<str>]>,
     },
+    /// A number that several captures make, or that more than one of them is calculated to.
+    Calculated {
+        /// Which of the pattern's calculated numbers it is.
+        which: u16,
+        /// The captures that it is calculated from.
+        slots: Box<[Slot]>,
+        /// How.
+        number: Number,
+    },
+}
+
+/// What numbers of a pattern are once a config is known.
+#[derive(Clone, Debug, Default)]
+pub struct Numbers {
+    /// The values that each index capture may have, by slot; all if `None`.
+    pub ranges: Vec<Option<Range<u64>>>,
+    /// What each calculated number is; as it was if `None`.
+    pub calculated: Vec<Option<Atom>>,
 }
 
 /// What a capture holds.
@@ -236,36 +263,44 @@ impl Pattern {
             })
             .collect();
         let mut pattern = Self { parts, forks: false };
-        let rests = pattern.parts.iter().filter(|part| matches!(part, Part::Rest(_))).count();
+        let wide = pattern.parts.iter().filter(|part| part.is_wide()).count();
         let words = |part: &Part| match part {
             Part::Segment(atoms) => {
                 atoms.iter().filter(|atom| matches!(atom, Atom::Words { .. })).count()
             }
             _ => 0,
         };
-        let many = rests > 2 || pattern.parts.iter().any(|part| words(part) > 2);
+        let many = wide > 2 || pattern.parts.iter().any(|part| words(part) > 2);
         // A capture that stands twice must agree with itself, so that what follows hangs on what it
         // was bound to.
         pattern.forks = many && pattern.slots().len() == pattern.all_slots().count();
         pattern
     }
 
-    /// The pattern with the range of each index capture set, by slot.
+    /// The pattern with the range of each index capture, and what its calculated numbers are.
     #[must_use]
-    pub fn with_ranges(&self, ranges: &[Option<Range<u64>>]) -> Self {
-        let mut pattern = self.clone();
-        for part in &mut pattern.parts {
-            let Part::Segment(atoms) = part else { continue };
-            for atom in atoms.iter_mut() {
-                if let Atom::Index { slot, range, .. } = atom {
-                    *range = ranges.get(usize::from(slot.0)).cloned().flatten();
-                }
+    pub fn with_numbers(&self, numbers: &Numbers) -> Self {
+        let atom = |atom: &Atom| match atom {
+            Atom::Index { slot, mul, add, .. } => Atom::Index {
+                slot: *slot,
+                mul: *mul,
+                add: *add,
+                range: numbers.ranges.get(usize::from(slot.0)).cloned().flatten(),
+            },
+            Atom::Calculated { which, .. } => {
+                let known = numbers.calculated.get(usize::from(*which)).cloned().flatten();
+                known.unwrap_or_else(|| atom.clone())
             }
-        }
-        pattern
+            Atom::Text(_) | Atom::Chars(_) | Atom::Words { .. } => atom.clone(),
+        };
+        let part = |part: &Part| match part {
+            Part::Segment(atoms) => Part::Segment(atoms.iter().map(atom).collect()),
+            Part::Literal(_) | Part::Rest(_) => part.clone(),
+        };
+        Self::new(self.parts.iter().map(part).collect())
     }
 
-    /// Its parts.
+    /// Its parts, each of which is a segment unless it is [wide](Part::is_wide).
     pub fn parts(&self) -> &[Part] {
         &self.parts
     }
@@ -293,7 +328,7 @@ impl Pattern {
 
     /// Whether it has a capture of numbers.
     pub fn has_index(&self) -> bool {
-        let is_index = |atom: &Atom| matches!(atom, Atom::Index { .. });
+        let is_index = |atom: &Atom| matches!(atom, Atom::Index { .. } | Atom::Calculated { .. });
         self.parts
             .iter()
             .any(|part| matches!(part, Part::Segment(atoms) if atoms.iter().any(is_index)))
@@ -316,7 +351,7 @@ impl Pattern {
                 Part::Rest(slot) => (Some(*slot), &[][..]),
                 Part::Segment(atoms) => (None, &atoms[..]),
             };
-            rest.into_iter().chain(atoms.iter().filter_map(Atom::slot))
+            rest.into_iter().chain(atoms.iter().flat_map(Atom::slots).copied())
         })
     }
 
@@ -384,12 +419,20 @@ fn separate(out: &mut String) {
 }
 
 impl Atom {
-    /// The slot it binds.
-    pub fn slot(&self) -> Option<Slot> {
+    /// The slots it binds.
+    pub fn slots(&self) -> &[Slot] {
         match self {
-            Atom::Text(_) => None,
-            Atom::Index { slot, .. } | Atom::Chars(slot) | Atom::Words { slot, .. } => Some(*slot),
+            Atom::Text(_) => &[],
+            Atom::Index { slot, .. } | Atom::Chars(slot) | Atom::Words { slot, .. } => {
+                std::slice::from_ref(slot)
+            }
+            Atom::Calculated { slots, .. } => slots,
         }
+    }
+
+    /// Whether it is more than text.
+    pub fn is_capture(&self) -> bool {
+        !matches!(self, Atom::Text(_))
     }
 
     fn render(&self, key: &str, bindings: &Bindings, out: &mut String) -> Option<()> {
@@ -401,11 +444,9 @@ impl Atom {
                     return None;
                 }
                 let number = i64::try_from(value).ok()?.checked_mul(*mul)?.checked_add(*add)?;
-                if number < 0 {
-                    return None;
-                }
-                write!(out, "{number}").ok()?;
+                write_number(number, out)?;
             }
+            Atom::Calculated { number, .. } => write_number(number.value(bindings)?, out)?,
             Atom::Chars(slot) => out.push_str(bindings.text(*slot, key)?),
             Atom::Words { slot, words } => match bindings.get(*slot) {
                 Binding::Word(which) => out.push_str(words.get(usize::from(*which))?),
@@ -414,4 +455,9 @@ impl Atom {
         }
         Some(())
     }
+}
+
+/// A number as keys have it: none is below zero.
+fn write_number(number: i64, out: &mut String) -> Option<()> {
+    (number >= 0).then(|| write!(out, "{number}").ok()).flatten()
 }

@@ -201,6 +201,7 @@ fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
             }
             Act::StripLeading { .. }
             | Act::Rewrite(_)
+            | Act::Whole { .. }
             | Act::Prefix(_)
             | Act::Drop(_)
             | Act::Keep(_)
@@ -359,6 +360,7 @@ impl<'r> Vocabulary<'r> {
             // made; the statements of a `when` come after it.
             Act::StripAnywhere { .. }
             | Act::StripLeading { .. }
+            | Act::Whole { .. }
             | Act::Drop(_)
             | Act::Keep(_)
             | Act::Cast { .. }

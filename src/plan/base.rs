@@ -127,7 +127,7 @@ pub(super) fn met(context: &Context<'_>, draft: &Draft) -> usize {
 /// The first statement that isn't a strip has its turn: keys get the base prefix that is tried,
 /// or lose it.
 pub(super) fn try_base(context: &Context<'_>, draft: &mut Draft, act: &Act<'_>) {
-    if matches!(act, Act::StripAnywhere { .. } | Act::StripLeading { .. }) {
+    if matches!(act, Act::StripAnywhere { .. } | Act::StripLeading { .. } | Act::Whole { .. }) {
         return;
     }
     let (Some(base), Some(wanted)) = (draft.base.take(), context.options.wanted) else { return };

@@ -3,14 +3,13 @@
 
 use regex::Regex;
 
-use crate::check::keys::ranges;
-use crate::check::op::{Made, Op, OpUse};
-use crate::check::value::{Captures, Environment, LENGTHS, Scope, Value};
+use crate::check::keys::numbers;
+use crate::check::op::{Made, OpUse};
+use crate::check::value::{Captures, Environment, Scope, Value};
 use crate::check::{Capture, CaptureKind, Direction, Keys, Rule, Side, SideItem};
-use crate::diagnostic::codes::BAD_VALUE;
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::Diagnostic;
 use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
-use crate::plan::lower::Number;
+use crate::plan::numbers::{BoundOp, length};
 use crate::syntax::ast::Expr;
 
 /// A rule that is ready to apply.
@@ -19,7 +18,7 @@ pub(super) struct BoundRule<'a> {
     pub(super) sources: Vec<BoundSide<'a>>,
     pub(super) targets: Vec<BoundSide<'a>>,
     /// Between the sources and the targets.
-    pub(super) joint: Vec<(Op<Number>, &'a Place)>,
+    pub(super) joint: Vec<BoundOp<'a>>,
     /// Source keys that are left alone.
     unless_source: Vec<Pattern>,
     /// Keys that nothing may become.
@@ -44,7 +43,7 @@ pub(super) struct Looked<'a> {
 pub(super) struct BoundSide<'a> {
     pub(super) item: BoundItem<'a>,
     /// In the order in which they apply.
-    pub(super) ops: Vec<(Op<Number>, &'a Place)>,
+    pub(super) ops: Vec<BoundOp<'a>>,
     pub(super) side: &'a Side,
 }
 
@@ -64,39 +63,16 @@ pub(super) fn bind<'a>(
     environment: &Environment<'_>,
     direction: Direction,
 ) -> Result<BoundRule<'a>, Box<Diagnostic>> {
-    let ranges = ranges(&rule.captures, scope, environment)?;
-    let numbers = |used: &'a OpUse<Expr>,
-                   inverted: bool|
-     -> Result<(Op<Number>, &'a Place), Box<Diagnostic>> {
-        let op = used.op.try_map(&mut |expr: &Expr| match environment.eval(scope, expr)? {
-            Value::Int(value) => Ok(Number::Int(value)),
-            Value::Float(value) => Ok(Number::Float(value)),
-            other => Err(Box::new(
-                Diagnostic::error(BAD_VALUE, format!("expected a number, found {}", other.kind()))
-                    .at(scope.place(expr.span), "here"),
-            )),
-        })?;
-        let op = if inverted {
-            op.inverse().map_err(|why| {
-                Box::new(
-                    Diagnostic::error(crate::diagnostic::codes::NOT_INVERTIBLE, why.reason())
-                        .at(used.place.clone(), "here"),
-                )
-            })?
-        } else {
-            op
-        };
-        Ok((op, &used.place))
-    };
+    let known = numbers(&rule.captures, &rule.numbers, scope, environment)?;
     let reversed = direction == Direction::Reverse;
+    let op = |used: &'a OpUse<Expr>| BoundOp::new(used, rule, reversed, scope, environment);
     let side = |side: &'a Side| -> Result<BoundSide<'a>, Box<Diagnostic>> {
-        let mut ops =
-            side.ops.iter().map(|used| numbers(used, reversed)).collect::<Result<Vec<_>, _>>()?;
+        let mut ops = side.ops.iter().map(op).collect::<Result<Vec<_>, _>>()?;
         if reversed {
             ops.reverse();
         }
         let item = match &side.item {
-            SideItem::Pattern(pattern) => BoundItem::Pattern(pattern.with_ranges(&ranges)),
+            SideItem::Pattern(pattern) => BoundItem::Pattern(pattern.with_numbers(&known)),
             SideItem::Regex(regex) => BoundItem::Regex(regex),
             SideItem::Made(made) => BoundItem::Made(made),
         };
@@ -104,8 +80,7 @@ pub(super) fn bind<'a>(
     };
     let left = rule.left.iter().map(side).collect::<Result<Vec<_>, _>>()?;
     let right = rule.right.iter().map(side).collect::<Result<Vec<_>, _>>()?;
-    let mut joint =
-        rule.joint.iter().map(|used| numbers(used, reversed)).collect::<Result<Vec<_>, _>>()?;
+    let mut joint = rule.joint.iter().map(op).collect::<Result<Vec<_>, _>>()?;
     let (sources, targets, unless_source, unless_target) = if reversed {
         joint.reverse();
         (right, left, &rule.unless_right, &rule.unless_left)
@@ -120,7 +95,7 @@ pub(super) fn bind<'a>(
         unless_source: Keys::bind_all(unless_source, scope, environment)?,
         unless_target: Keys::bind_all(unless_target, scope, environment)?,
         shared: rule.shared(),
-        ranges,
+        ranges: known.ranges,
         rename: rule.is_rename(),
         asks_result: reversed
             && rule.condition.as_ref().is_some_and(|condition| {
@@ -237,17 +212,6 @@ pub(super) fn truth_of(
     };
     Environment { captures: Captures { known: captures, value: &value }, ..*environment }
         .truth(scope, condition)
-}
-
-/// The length that a name stands for: null if the tensor has fewer dimensions.
-fn length(name: &str, shape: &[u64]) -> Option<Value> {
-    let dim = LENGTHS.iter().position(|known| *known == name)?;
-    Some(
-        shape
-            .get(dim)
-            .and_then(|length| i64::try_from(*length).ok())
-            .map_or(Value::Null, Value::Int),
-    )
 }
 
 pub(super) fn value_of(

@@ -11,8 +11,8 @@ use crate::key::Key;
 use crate::plan::base::Base;
 use crate::plan::graph::Graph;
 use crate::plan::node::{DropReason, RuleId, RuleInfo, Verdict};
-use crate::plan::pass::TieState;
 use crate::plan::pass::strip::Stray;
+use crate::plan::pass::{Before, TieState};
 use crate::plan::state::{Entry, State};
 use crate::plan::verdict::Evidence;
 use crate::plan::{Lost, Renamed};
@@ -73,6 +73,9 @@ pub(super) struct Draft {
     /// What is done to keys before the first rule, until it was.
     pub(super) base: Option<Base>,
     pub(super) verdicts: Vec<Verdict>,
+    /// The keys that there were before the statements of a file that says something of itself as a
+    /// whole.
+    pub(super) before: HashMap<Identity, Before>,
     /// Tensors that can't be read and that no statement dropped, and what each is.
     pub(super) unreadable: Vec<(Key, String)>,
     /// Wrappers that stay because a few keys lack them.
@@ -130,9 +133,7 @@ impl Draft {
             let Some(mut entry) = self.state.take(at) else { continue };
             let before = std::mem::replace(&mut entry.key, Key::from(key));
             entry.rules.push(rule);
-            if self.evidence.made.contains(&before) {
-                self.evidence.made.insert(entry.key.clone());
-            }
+            self.evidence.follow(&before, &entry.key);
             renamed.push((before, entry.key.clone()));
             entries.push(entry);
         }

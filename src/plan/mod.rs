@@ -21,6 +21,7 @@ mod miss;
 mod modules;
 mod narrow;
 mod node;
+mod numbers;
 mod pass;
 mod print;
 mod ranks;

@@ -63,6 +63,9 @@ fn run_statement(context: &Context<'_>, draft: &mut Draft, statement: &Statement
     try_base(context, draft, &statement.act);
     let result = match &statement.act {
         Act::Rewrite(rewrite) => pass::rewrite::rewrite(context, draft, *rewrite, scope, direction),
+        Act::Whole { whole, after } => {
+            pass::whole::whole(draft, step, (*whole, *after), scope, direction)
+        }
         Act::StripAnywhere { wrappers } => {
             pass::strip::strip_anywhere(draft, step, wrappers, scope)
         }

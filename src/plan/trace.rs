@@ -4,14 +4,17 @@
 //! complete, `tie`, `create`, `prefix`. A question that the facts at hand don't decide (`when
 //! config.x` without a config) is answered both ways, so that there may be several traces.
 
+use std::collections::{BTreeMap, HashSet};
+
 use super::bind::{matches_any, regex_matches, truth_of, value_of};
 use super::pass::strip::{below, rejoin, strip_key, without};
-use crate::check::keys::ranges;
+use super::pass::whole::exchanged;
+use crate::check::keys::known_numbers;
 use crate::check::reading::{Act, Reading, Rewrite, Statement};
 use crate::check::value::{Environment, Scope, Value};
-use crate::check::{Capture, Direction, Identity, Keys, Rule, Rules, Selection, Side, SideItem};
+use crate::check::{Direction, Identity, Keys, Rule, Rules, Selection, Side, SideItem, Whole};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::key::{Binding, Bindings, Segments, Slot};
+use crate::key::{Binding, Bindings, Numbers, Pattern, Segments, Slot};
 
 /// Ways to answer undecided questions that are tried.
 const WAYS: usize = 64;
@@ -58,8 +61,13 @@ pub fn trace(
     let mut traces = Vec::new();
     let mut answers = Vec::new();
     while traces.len() < WAYS {
-        let mut tracer =
-            Tracer { environment, answers, asked: Vec::new(), trace: Trace::default() };
+        let mut tracer = Tracer {
+            environment,
+            answers,
+            asked: Vec::new(),
+            trace: Trace::default(),
+            since: BTreeMap::new(),
+        };
         let results = tracer.follow(&Reading::of(rules, direction), keys.to_vec());
         traces.push(Trace { results, ..tracer.trace });
         // The next way: the last `yes` becomes `no`.
@@ -82,6 +90,17 @@ struct Tracer<'a> {
     /// Those questions: which statement or rule asks, and about which key.
     asked: Vec<(Identity, String)>,
     trace: Trace,
+    /// What became of keys since a `separator` was read.
+    since: BTreeMap<Identity, Since>,
+}
+
+/// What became of keys since a `separator` was read.
+#[derive(Default)]
+struct Since {
+    /// Keys that were split at it, as they are then.
+    split: HashSet<String>,
+    /// Keys that rules gave, or left with their name.
+    taken: HashSet<String>,
 }
 
 impl<'a> Tracer<'a> {
@@ -120,8 +139,15 @@ impl<'a> Tracer<'a> {
                     && below(&key, &scope.under).is_some();
                 goes.then(Vec::new)
             }
+            Act::Whole { whole: Whole::Separator(separator), after } => {
+                let when = (forward, *after);
+                let exchange = self.exchanges(step.id, when, *separator, scope, &key);
+                let other = exchange.then(|| exchange_key(&key, *separator, scope));
+                return vec![other.unwrap_or(key)];
+            }
             // A tensor's name is left as it is, or a target manifest decides.
-            Act::Prefix(_)
+            Act::Whole { whole: Whole::Strict, .. }
+            | Act::Prefix(_)
             | Act::Cast { .. }
             | Act::Tie(_)
             | Act::Create { .. }
@@ -130,10 +156,42 @@ impl<'a> Tracer<'a> {
         };
         match becomes {
             Some(targets) => {
+                for since in self.since.values_mut() {
+                    for keys in [&mut since.split, &mut since.taken] {
+                        if keys.contains(&key) {
+                            keys.extend(targets.iter().cloned());
+                        }
+                    }
+                }
                 self.hit(&step.place, &step.text, &key, Vec::new(), &targets);
                 targets
             }
             None => vec![key],
+        }
+    }
+
+    /// Whether a key is split otherwise, where rules are read forwards or not, before the statements
+    /// of a file or after them: a key that rules took is one of the other layout then.
+    fn exchanges(
+        &mut self,
+        asks: Identity,
+        when: (bool, bool),
+        separator: char,
+        scope: &Scope,
+        key: &str,
+    ) -> bool {
+        let has = below(key, &scope.under).is_some_and(|rest| rest.contains(separator));
+        let since = self.since.entry(asks).or_default();
+        match when {
+            (true, false) => {
+                if has {
+                    since.split.insert(exchange_key(key, separator, scope));
+                }
+                has
+            }
+            (true, true) => since.split.contains(key) && !since.taken.contains(key),
+            (false, false) => false,
+            (false, true) => since.taken.contains(key),
         }
     }
 
@@ -143,12 +201,12 @@ impl<'a> Tracer<'a> {
         segments.split(&key);
         for read in rewrite.rules() {
             let rule = read.rule;
-            let ranges = self.ranges(&rule.captures, scope);
+            let numbers = known_numbers(&rule.captures, &rule.numbers, scope, self.environment);
             for source in read.sources() {
                 let mut bindings = Bindings::new(rule.captures.len());
                 let fits = match &source.item {
                     SideItem::Pattern(pattern) => {
-                        pattern.with_ranges(&ranges).matches(&key, &segments, &mut bindings)
+                        pattern.with_numbers(&numbers).matches(&key, &segments, &mut bindings)
                     }
                     SideItem::Regex(regex) => regex_matches(regex, &key, &mut bindings),
                     SideItem::Made(_) => false,
@@ -159,12 +217,18 @@ impl<'a> Tracer<'a> {
                 {
                     continue;
                 }
-                let Some((named, open)) = render(read.targets(), &ranges, &key, &bindings) else {
+                let Some((named, open)) = render(read.targets(), &numbers, &key, &bindings) else {
                     continue;
                 };
                 let left_alone =
                     named.iter().any(|target| self.excepted(read.unless_target(), scope, target));
-                if left_alone || (rule.is_rename() && named.contains(&key)) {
+                if left_alone {
+                    continue;
+                }
+                for since in self.since.values_mut() {
+                    since.taken.extend(named.iter().cloned());
+                }
+                if rule.is_rename() && named.contains(&key) {
                     continue;
                 }
                 self.trace.open |= open;
@@ -193,7 +257,7 @@ impl<'a> Tracer<'a> {
         segments.split(key);
         for keys in &selection.keys {
             let mut bindings = Bindings::new(keys.captures().len());
-            let pattern = keys.without_ranges().with_ranges(&self.ranges(keys.captures(), scope));
+            let pattern = self.known(keys, scope);
             if !pattern.matches(key, &segments, &mut bindings)
                 || self.excepted(&selection.unless, scope, key)
             {
@@ -220,23 +284,15 @@ impl<'a> Tracer<'a> {
         let mut segments = Segments::default();
         segments.split(key);
         exceptions.iter().any(|keys| {
-            let pattern = keys.without_ranges().with_ranges(&self.ranges(keys.captures(), scope));
+            let pattern = self.known(keys, scope);
             matches_any(&[pattern], key, &segments)
         })
     }
 
-    /// The range of each capture, where the facts at hand say it.
-    fn ranges(&self, captures: &[Capture], scope: &Scope) -> Vec<Option<std::ops::Range<u64>>> {
-        captures
-            .iter()
-            .map(|capture| {
-                ranges(std::slice::from_ref(capture), scope, self.environment)
-                    .ok()?
-                    .into_iter()
-                    .next()
-                    .flatten()
-            })
-            .collect()
+    /// A pattern with its numbers, where the facts at hand say them.
+    fn known(&self, keys: &Keys, scope: &Scope) -> Pattern {
+        let numbers = known_numbers(keys.captures(), keys.numbers(), scope, self.environment);
+        keys.without_ranges().with_numbers(&numbers)
     }
 
     /// Whether a condition holds; either way in turn, if that isn't known.
@@ -269,11 +325,18 @@ impl<'a> Tracer<'a> {
     }
 }
 
+/// A key in which the separator and the dot have changed places.
+fn exchange_key(key: &str, separator: char, scope: &Scope) -> String {
+    let start = key.len() - below(key, &scope.under).map_or(0, str::len);
+    let (under, rest) = key.split_at(start);
+    under.chars().chain(rest.chars().map(|c| exchanged(c, separator))).collect()
+}
+
 /// The targets that can be named, and whether there are others; `None` if an index leaves its
 /// range.
 fn render(
     targets: &[Side],
-    ranges: &[Option<std::ops::Range<u64>>],
+    numbers: &Numbers,
     key: &str,
     bindings: &Bindings,
 ) -> Option<(Vec<String>, bool)> {
@@ -283,7 +346,7 @@ fn render(
         if pattern.slots().iter().any(|slot| *bindings.get(*slot) == Binding::Unbound) {
             open = true;
         } else {
-            named.push(pattern.with_ranges(ranges).render(key, bindings)?);
+            named.push(pattern.with_numbers(numbers).render(key, bindings)?);
         }
     }
     Some((named, open))

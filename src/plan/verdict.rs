@@ -5,7 +5,7 @@
 //! record of these very rules, read the same way, a checkpoint whose keys don't say otherwise was
 //! converted by them, and the stage has nothing to do.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexSet;
 
@@ -34,6 +34,8 @@ pub(super) struct Evidence {
     pub(super) made: HashSet<Key, foldhash::fast::RandomState>,
     /// Keys that fit a rewrite and keep their name: they are in both layouts.
     pub(super) same: usize,
+    /// Those keys, and by which of the rewrites that ran.
+    pub(super) kept: HashMap<Key, usize, foldhash::fast::RandomState>,
     /// Whether a rewrite took a key that doesn't look like a result.
     pub(super) fresh: bool,
     /// Rules that took nothing, and what is to be said of them.
@@ -46,6 +48,18 @@ pub(super) struct Evidence {
     pub(super) left_out: Vec<pass::lossy::LeftOut>,
     /// How large the heads are that were turned, by module.
     pub(super) heads: pass::Heads,
+}
+
+impl Evidence {
+    /// What is known of a key goes with it where no rule gives it another name.
+    pub(super) fn follow(&mut self, before: &Key, after: &Key) {
+        if self.made.contains(before) {
+            self.made.insert(after.clone());
+        }
+        if let Some(by) = self.kept.get(before).copied() {
+            self.kept.insert(after.clone(), by);
+        }
+    }
 }
 
 pub(super) fn run_stage(context: &Context<'_>, draft: &mut Draft, stage: &Stage<'_>) {

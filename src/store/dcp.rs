@@ -99,8 +99,10 @@ struct Chosen<'s> {
 
 /// Takes the tensors below the root that is asked for, or the usual one.
 fn choose<'s>(saved: &'s dcp::Saved, options: &OpenOptions) -> Result<(Vec<String>, Chosen<'s>)> {
-    let path_of =
-        |name: &str| saved.paths.get(name).cloned().unwrap_or_else(|| vec![name.to_owned()]);
+    let path_of = |name: &str| {
+        let path = saved.paths.get(name).filter(|path| !path.is_empty());
+        path.cloned().unwrap_or_else(|| vec![name.to_owned()])
+    };
     let paths: Vec<(Vec<String>, &SavedTensor)> =
         saved.tensors.iter().map(|(name, tensor)| (path_of(name), tensor)).collect();
     let root = match options.root.as_deref() {

@@ -67,6 +67,10 @@ pub enum StatementKind {
     },
     /// `models mixtral, MixtralForCausalLM`
     Models(Vec<Ident>),
+    /// `separator "/"`: keys of the left layout are split at this character
+    Separator(StringLit),
+    /// `strict`: every key must be taken by a rule
+    Strict,
     /// `shards {r} in "consolidated.{r}.pth"`, `shards {r: 0..ranks} in "rank{r:0}.safetensors"`:
     /// the left layout is files whose keys are equal, one for each rank
     Shards {
@@ -392,12 +396,12 @@ pub struct Capture {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum CaptureKind {
-    /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`; a bare `{x}` may also refer to words or
+    /// `{l}`, `{l: 0..n}`, `{l+1}`, `{2*l}`, `{2*l+1}`, `{3-l}`; a bare `{x}` may also refer to words or
     /// text that another place declares. The group of a regex is `{1}` or `{name}`.
     Index {
         /// `l`
         name: Ident,
-        /// Factor, 1 if not written.
+        /// Factor, 1 if not written; not 0.
         mul: i64,
         /// Summand, 0 if not written.
         add: i64,
@@ -416,9 +420,9 @@ pub enum CaptureKind {
         /// Each word on this side, and its partner on the other side if it has one.
         words: Vec<(String, Option<String>)>,
     },
-    /// Arithmetic that isn't affine in one capture, `{l*l}`, `{l+m}`: kept so that `check` can say
-    /// why it can't be inverted.
-    Other(Expr),
+    /// Any other arithmetic: `{l+offset}`, `{3*b+r+1}`, `{(i-1)/3}`, `{config.num_layers}`; a single
+    /// name in parentheses, `{(n)}`, is the value of a `let`.
+    Calculated(Expr),
 }
 
 /// An expression.
@@ -436,7 +440,7 @@ impl Expr {
         visit(self);
         match &self.kind {
             ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => inner.walk(visit),
-            ExprKind::Binary(_, left, right) => {
+            ExprKind::Binary(_, left, right) | ExprKind::Item(left, right) => {
                 left.walk(visit);
                 right.walk(visit);
             }
@@ -487,6 +491,8 @@ pub enum ExprKind {
     Name(String),
     /// `config.text_config.num_heads`, `config.layer_types[0]`; `config` alone is the whole
     Config(Vec<ConfigStep>),
+    /// `config.layer_types[l]`, `kinds[0]`: an item of a list
+    Item(Box<Expr>, Box<Expr>),
     /// `tied`
     Tied,
     /// `exists("pattern")`
@@ -525,6 +531,7 @@ pub enum UnaryOp {
 pub enum BinaryOp {
     Or,
     And,
+    In,
     Eq,
     Ne,
     Lt,
@@ -546,7 +553,8 @@ impl BinaryOp {
         match self {
             BinaryOp::Or => 1,
             BinaryOp::And => 2,
-            BinaryOp::Eq
+            BinaryOp::In
+            | BinaryOp::Eq
             | BinaryOp::Ne
             | BinaryOp::Lt
             | BinaryOp::Le
@@ -563,6 +571,7 @@ impl BinaryOp {
         match self {
             BinaryOp::Or => "or",
             BinaryOp::And => "and",
+            BinaryOp::In => "in",
             BinaryOp::Eq => "==",
             BinaryOp::Ne => "!=",
             BinaryOp::Lt => "<",

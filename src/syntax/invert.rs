@@ -57,6 +57,7 @@ fn stays(kind: &StatementKind) -> bool {
             | StatementKind::Models(_)
             | StatementKind::Let { .. }
             | StatementKind::Trust(_)
+            | StatementKind::Strict
             | StatementKind::Strip { .. }
             | StatementKind::Example { .. }
     )
@@ -111,8 +112,10 @@ fn kind(
         StatementKind::Models(_)
         | StatementKind::Let { .. }
         | StatementKind::Trust(_)
+        | StatementKind::Strict
         | StatementKind::Strip { .. }
         | StatementKind::Expect { .. } => kind.clone(),
+        StatementKind::Separator(_) => return Err(SEPARATOR),
         StatementKind::Shards { .. } => return Err(SHARDS),
         StatementKind::Use { path, is_file, reversed, under } => StatementKind::Use {
             path: path.clone(),
@@ -158,6 +161,8 @@ fn kind(
         }
     })
 }
+
+const SEPARATOR: &str = "it says how keys of the left layout are split, and the inverse's left layout is another one: read the file itself backwards, with --reverse";
 
 const SHARDS: &str = "it says how the files of the left layout are named, and the inverse's left layout is another one: read the file itself backwards, with --reverse";
 

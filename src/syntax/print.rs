@@ -115,6 +115,10 @@ impl Parts {
                     wanted.into_iter().collect(),
                 )
             }
+            StatementKind::Separator(separator) => {
+                Parts::line(format!("separator {}", quoted(&separator.text)))
+            }
+            StatementKind::Strict => Parts::line("strict".to_owned()),
             StatementKind::Prefix(prefix) => {
                 Parts::line(format!("prefix {}", print_pattern(prefix)))
             }
@@ -204,6 +208,8 @@ fn keyword(kind: &StatementKind) -> &'static str {
     match kind {
         StatementKind::Ruleset { .. } => "ruleset",
         StatementKind::Models(_) => "models",
+        StatementKind::Separator(_) => "separator",
+        StatementKind::Strict => "strict",
         StatementKind::Shards { .. } => "shards",
         StatementKind::Use { .. } => "use",
         StatementKind::Let { .. } => "let",

@@ -400,8 +400,27 @@ fn every_op_and_statement_is_in_the_reference() {
         assert!(text.contains(&format!("`{maker}(")), "docs/language.md lacks `{maker}`");
     }
     let statements = [
-        "ruleset", "models", "shards", "use", "let", "strip", "prefix", "rename", "map", "drop",
-        "keep", "cast", "tie", "untie", "create", "expect", "trust", "example", "when",
+        "ruleset",
+        "models",
+        "shards",
+        "separator",
+        "strict",
+        "use",
+        "let",
+        "strip",
+        "prefix",
+        "rename",
+        "map",
+        "drop",
+        "keep",
+        "cast",
+        "tie",
+        "untie",
+        "create",
+        "expect",
+        "trust",
+        "example",
+        "when",
     ];
     for statement in statements {
         assert!(

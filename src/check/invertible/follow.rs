@@ -200,7 +200,7 @@ impl Follow<'_> {
         let hint = if come > self.to.len() {
             "join tensors with `concat` or `stack`"
         } else if come == 1 && no_ops && self.forward {
-            "part a tensor with `split` or `unstack` (a second name for a whole one is a `tie`)"
+            "part a tensor with `split` or `unstack`, or give it to each target with `copy`"
         } else {
             "part a tensor with `split` or `unstack`"
         };

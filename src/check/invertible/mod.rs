@@ -70,7 +70,7 @@ fn counted(rule: &Rule, two_way: bool) -> Result<(), Box<Diagnostic>> {
         };
         let capture = used.op.capture().and_then(|over| rule.captures.get(usize::from(over.0)));
         if let Some(capture) = capture
-            && !matches!(capture.kind, CaptureKind::Index(Some(_)))
+            && !matches!(capture.kind, CaptureKind::Index(Some(_)) | CaptureKind::Words { .. })
         {
             return Err(Box::new(
                 Diagnostic::error(

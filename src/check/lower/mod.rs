@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 
 use crate::check::circle::circles;
 use crate::check::op::{self};
-use crate::check::rules::{Example, Identity, Rule, Rules, Shards, Step, StepKind};
+use crate::check::rules::{Example, Identity, Rule, Rules, Shards, Step, StepKind, Whole};
 use crate::check::sight::Sight;
 use crate::check::value::Scope;
 use crate::check::{proof, resolve_alone};
@@ -154,8 +154,10 @@ impl Checker<'_> {
             source: Arc::clone(source),
             lets: IndexMap::new(),
             under,
+            separator: None,
             built_in,
         });
+        let wholes = self.wholes(scope, &parsed.file.statements);
         self.lets(scope, &parsed.file.statements);
         self.shards_of(scope, &parsed.file.statements);
         if let Some(rules) = rules.as_deref_mut() {
@@ -176,6 +178,9 @@ impl Checker<'_> {
             self.statement(scope, statement, &mut steps);
         }
         self.open.pop();
+        // Backwards what stands last is read first.
+        steps.splice(0..0, wholes.iter().map(|whole| whole(false)));
+        steps.extend(wholes.iter().rev().map(|whole| whole(true)));
         steps
     }
 
@@ -192,6 +197,62 @@ impl Checker<'_> {
                             .label(scope.place(first), "and here"),
                     );
                 }
+            }
+        }
+    }
+
+    /// The statements about a file as a whole, each as a step for one of its ends.
+    fn wholes(
+        &mut self,
+        scope: usize,
+        statements: &[ast::Statement],
+    ) -> Vec<impl Fn(bool) -> Step + use<>> {
+        let mut found: Vec<(Whole, &ast::Statement)> = Vec::new();
+        for statement in statements {
+            let whole = match &statement.kind {
+                StatementKind::Separator(text) => self.separator(scope, text).map(Whole::Separator),
+                StatementKind::Strict => Some(Whole::Strict),
+                _ => None,
+            };
+            let Some(whole) = whole else { continue };
+            let same = |(other, _): &&(Whole, &ast::Statement)| {
+                std::mem::discriminant(other) == std::mem::discriminant(&whole)
+            };
+            if let Some((_, first)) = found.iter().find(same) {
+                let finding = Diagnostic::error(DUPLICATE, "this is said once in a file")
+                    .at(self.scopes[scope].place(statement.span), "the second")
+                    .label(self.scopes[scope].place(first.span), "the first");
+                self.findings.push(finding);
+                continue;
+            }
+            found.push((whole, statement));
+        }
+        let step = |(whole, statement): (Whole, &ast::Statement)| {
+            let place = self.scopes[scope].place(statement.span);
+            let id = Identity { scope, start: statement.span.start };
+            let text = print_statement_line(&statement.kind);
+            move |end| {
+                let kind = StepKind::Whole { whole, end };
+                Step { id, scope, kind, place: place.clone(), text: text.clone() }
+            }
+        };
+        found.into_iter().map(step).collect()
+    }
+
+    /// One character that no number and no word of a key is made of, and no dot.
+    fn separator(&mut self, scope: usize, text: &ast::StringLit) -> Option<char> {
+        let mut chars = text.text.chars();
+        match (chars.next(), chars.next()) {
+            (Some(c), None) if c != '.' && !c.is_alphanumeric() && !c.is_control() => {
+                self.scopes[scope].separator = Some(c);
+                Some(c)
+            }
+            _ => {
+                let place = self.scopes[scope].place(text.span);
+                let message = "a separator is one character, no letter, no digit, and no dot";
+                let finding = Diagnostic::error(BAD_PATTERN, message).at(place, "here");
+                self.findings.push(finding.hint("keys that are split at dots need no `separator`"));
+                None
             }
         }
     }
@@ -244,6 +305,8 @@ impl Checker<'_> {
                 statement.kind,
                 StatementKind::Ruleset { .. }
                     | StatementKind::Models(_)
+                    | StatementKind::Separator(_)
+                    | StatementKind::Strict
                     | StatementKind::Shards { .. }
                     | StatementKind::Let { .. }
             ) {
@@ -266,6 +329,8 @@ impl Checker<'_> {
             | StatementKind::Models(_)
             | StatementKind::Shards { .. }
             | StatementKind::Let { .. }
+            | StatementKind::Separator(_)
+            | StatementKind::Strict
             | StatementKind::Trust(_)
             | StatementKind::Example { .. } => return,
             StatementKind::Use { path, is_file, reversed, under } => {
@@ -319,19 +384,7 @@ impl Checker<'_> {
                 let lowered = self.create(scope, target, value, tail);
                 self.report(lowered)
             }
-            StatementKind::Expect { pattern, count } => {
-                if let Some(count) = count {
-                    self.check_names(scope, count, Sight::Nothing);
-                }
-                let resolved = resolve_alone(&self.scopes[scope], pattern);
-                self.report(resolved).map(|keys| {
-                    let counted = (0u16..)
-                        .zip(keys.captures())
-                        .filter(|(_, capture)| capture.is_named())
-                        .map(|(slot, _)| Slot(slot));
-                    StepKind::Expect { captures: counted.collect(), keys, count: count.clone() }
-                })
-            }
+            StatementKind::Expect { pattern, count } => self.expect(scope, pattern, count.as_ref()),
         };
         if let Some(kind) = kind {
             let place = self.scopes[scope].place(statement.span);
@@ -339,6 +392,25 @@ impl Checker<'_> {
             let text = print_statement_line(&statement.kind);
             steps.push(Step { id, scope, kind, place, text });
         }
+    }
+
+    fn expect(
+        &mut self,
+        scope: usize,
+        pattern: &ast::Pattern,
+        count: Option<&ast::Expr>,
+    ) -> Option<StepKind> {
+        if let Some(count) = count {
+            self.check_names(scope, count, Sight::Nothing);
+        }
+        let resolved = resolve_alone(&self.scopes[scope], pattern);
+        self.report(resolved).map(|keys| {
+            let counted = (0u16..)
+                .zip(keys.captures())
+                .filter(|(_, capture)| capture.is_named())
+                .map(|(slot, _)| Slot(slot));
+            StepKind::Expect { captures: counted.collect(), keys, count: count.cloned() }
+        })
     }
 
     fn strip(

@@ -12,6 +12,7 @@ use crate::check::{invertible, proof, resolve_alone};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{ARITY, BAD_PATTERN, BAD_REGEX, NOT_INVERTIBLE};
 use crate::syntax::ast::{self, Arrow, Expr};
+use crate::syntax::op as syntax_op;
 use crate::syntax::print_rule;
 
 impl Checker<'_> {
@@ -22,7 +23,7 @@ impl Checker<'_> {
         is_map: bool,
     ) -> Result<Rule, Box<Diagnostic>> {
         let scope = &self.scopes[scope_id];
-        let mut table = Table::new(scope);
+        let mut table = Table::of_rule(scope, rule.arrow);
         for (sides, side_of) in [(&rule.sources, SideOf::Left), (&rule.targets, SideOf::Right)] {
             for side in sides {
                 match &side.item {
@@ -52,11 +53,13 @@ impl Checker<'_> {
             let keys = resolve_alone(scope, &exception.pattern)?;
             if exception.target { unless_right.push(keys) } else { unless_left.push(keys) }
         }
+        let (captures, numbers) = table.finish();
         let mut lowered = Rule {
             id: Identity { scope: scope_id, start: rule.span.start },
             place: scope.place(rule.span),
             text: print_rule(rule),
-            captures: table.finish(),
+            captures,
+            numbers,
             left,
             arrow: rule.arrow,
             right,
@@ -87,33 +90,37 @@ impl Checker<'_> {
         Ok(lowered)
     }
 
-    /// Numbers of ops may be `let` values; captures, over which an op goes, and dtypes are not
-    /// numbers.
+    /// Numbers of ops may be `let` values, captures of the instance, and lengths of its tensor; a
+    /// tensor that is made has none before it is there.
     fn check_op_names(&mut self, scope: usize, rule: &ast::Rule, captures: &[Capture]) {
-        let calls = rule
-            .via
-            .iter()
-            .chain(rule.sources.iter().chain(&rule.targets).flat_map(|side| &side.ops));
-        for call in calls {
-            let skip_first = matches!(call.name.text.as_str(), "stack" | "unstack");
-            let skip_all = matches!(call.name.text.as_str(), "cast" | "dequant_mxfp4");
+        let sides = || rule.sources.iter().chain(&rule.targets);
+        let ops = rule.via.iter().chain(sides().flat_map(|side| &side.ops));
+        for call in ops {
+            let Some(row) = syntax_op::row(&call.name.text, &call.args) else { continue };
             for (at, arg) in call.args.iter().enumerate() {
-                let is_dtype = call.name.text == "dequant_fp8" && at == 1;
-                if skip_all || is_dtype || (skip_first && at == 0) {
-                    continue;
-                }
-                match arg {
-                    ast::Arg::Value(expr) => {
-                        self.check_names(scope, expr, Sight::Numbers(captures))
-                    }
-                    ast::Arg::Range(start, end) => {
-                        start.iter().chain(end).for_each(|expr| {
-                            self.check_names(scope, expr, Sight::Numbers(captures))
-                        });
-                    }
-                    ast::Arg::Over(_) => {}
+                let parameter = row.parameters.get(at).or(row.parameters.last());
+                let is_number = parameter.is_some_and(|one| one.kind.is_number());
+                if is_number {
+                    self.check_numbers(scope, arg, Sight::Numbers { captures, lengths: true });
                 }
             }
+        }
+        let made = sides().filter_map(|side| match &side.item {
+            ast::SideItem::Made(call) => call.args.first(),
+            _ => None,
+        });
+        for shape in made {
+            self.check_numbers(scope, shape, Sight::Numbers { captures, lengths: false });
+        }
+    }
+
+    fn check_numbers(&mut self, scope: usize, arg: &ast::Arg, sight: Sight<'_>) {
+        match arg {
+            ast::Arg::Value(expr) => self.check_names(scope, expr, sight),
+            ast::Arg::Range(start, end) => {
+                start.iter().chain(end).for_each(|expr| self.check_names(scope, expr, sight));
+            }
+            ast::Arg::Over(_) => {}
         }
     }
 
@@ -209,7 +216,7 @@ fn no_rename(rule: &Rule) -> Box<Diagnostic> {
     } else if rule.right.len() > 1 {
         (
             "more than one target",
-            "to part a tensor, write a `map` with `split` or `unstack`; a second name for a whole one is a `tie`",
+            "to part a tensor, write a `map` with `split` or `unstack`; to give it to each target whole, one with `copy`",
         )
     } else {
         (

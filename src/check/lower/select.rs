@@ -113,7 +113,8 @@ impl Checker<'_> {
             .iter()
             .map(|pattern| table.resolve(pattern, SideOf::Left))
             .collect::<Result<Vec<_>, _>>()?;
-        let captures: Arc<[Capture]> = table.finish().into();
+        let (captures, numbers) = table.finish();
+        let (captures, numbers): (Arc<[Capture]>, Arc<[_]>) = (captures.into(), numbers.into());
         for (pattern, text) in targets.iter().zip(&tie.targets) {
             if sources.contains(pattern) {
                 return Err(Box::new(
@@ -126,7 +127,8 @@ impl Checker<'_> {
             }
         }
         let keys = |patterns: Vec<Pattern>| {
-            patterns.into_iter().map(|pattern| Keys::new(pattern, Arc::clone(&captures))).collect()
+            let keys = |pattern| Keys::new(pattern, Arc::clone(&captures), Arc::clone(&numbers));
+            patterns.into_iter().map(keys).collect()
         };
         Ok(Tie {
             inverted: tie.inverted,
@@ -163,7 +165,7 @@ impl Checker<'_> {
                 ),
             ));
         }
-        if !keys.captures().is_empty() {
+        if !keys.captures().is_empty() || !keys.numbers().is_empty() {
             return Err(Box::new(
                 Diagnostic::error(
                     crate::diagnostic::codes::NOT_SUPPORTED,

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use super::effort::{Effort, weight};
-use crate::key::{Atom, Part, Pattern};
+use crate::key::{Atom, Number, Part, Pattern};
 
 /// Representative segments.
 pub(super) struct Alphabet {
@@ -77,7 +77,7 @@ impl Alphabet {
             }
         }
         whole &= symbols.len() <= MAX_SYMBOLS;
-        let complete = free <= 2 && whole;
+        let complete = free <= 2 && whole && !parts.iter().any(|part| part.is_wide());
         symbols.truncate(MAX_SYMBOLS);
         Self { symbols, complete, whole }
     }
@@ -90,6 +90,9 @@ impl Alphabet {
         let mut factors: Vec<(i64, i64)> = Vec::new();
         for part in patterns.iter().flat_map(|pattern| pattern.parts()) {
             let Part::Segment(atoms) = part else { continue };
+            if part.is_wide() {
+                return false;
+            }
             if atoms.len() > 1
                 && atoms.iter().any(|atom| matches!(atom, Atom::Chars(_)))
                 && !around.contains(&part)
@@ -97,6 +100,9 @@ impl Alphabet {
                 around.push(part);
             }
             for atom in atoms.iter() {
+                if matches!(atom, Atom::Calculated { number: Number::Sum(_), .. }) {
+                    return false;
+                }
                 if let Atom::Index { mul, add, .. } = atom
                     && (*mul, *add) != (1, 0)
                     && !factors.contains(&(*mul, *add))
@@ -105,7 +111,8 @@ impl Alphabet {
                 }
             }
         }
-        let small = factors.iter().all(|(mul, add)| *mul <= 8 && (-8..=8).contains(add));
+        let small =
+            factors.iter().all(|(mul, add)| (1..=8).contains(mul) && (-8..=8).contains(add));
         self.whole
             && around.len() <= 1
             && small
@@ -140,6 +147,14 @@ fn examples(atoms: &[Atom]) -> (Vec<String>, bool) {
                     .filter(|number| *number >= 0)
                     .map(|number| number.to_string())
                     .collect()
+            }
+            Atom::Calculated { number, .. } => {
+                let sum = match number {
+                    Number::Sum(sum) => sum.examples(NUMBERS, EXAMPLES),
+                    Number::Calculation(_) | Number::Unknown => Vec::new(),
+                };
+                let numbers = NUMBERS.iter().map(u64::to_string);
+                numbers.chain(sum.into_iter().map(|number| number.to_string())).collect()
             }
             Atom::Chars(_) => ["x", "0", "x_y", "z9"].map(str::to_owned).to_vec(),
             Atom::Words { words, .. } => {

@@ -108,6 +108,10 @@ impl<'p> Automaton<'p> {
 /// Whether a key may match both patterns, by a quick look, and once the effort is spent: segments
 /// with captures are taken to fit each other.
 pub(super) fn may_overlap(a: &[Part], b: &[Part], effort: &Effort) -> bool {
+    // A part that may be several segments isn't followed here.
+    if a.iter().chain(b).any(|part| part.is_wide() && matches!(part, Part::Segment(_))) {
+        return true;
+    }
     let is_rest = |part: Option<&Part>| matches!(part, Some(Part::Rest(_)));
     let fits = |a: &Part, b: &Part| match (a, b) {
         (Part::Literal(text), other) | (other, Part::Literal(text)) => accepts(other, text),

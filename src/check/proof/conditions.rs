@@ -115,7 +115,7 @@ impl<'a> Asked<'a> {
             }
             _ => None,
         });
-        Some(Self { giver, index: Some(index?), pace })
+        Some(Self { giver, index: Some(index.filter(|index| index.mul > 0)?), pace })
     }
 
     /// How many values of its index tell all about both conditions.
@@ -169,6 +169,7 @@ impl<'a> Asked<'a> {
             source: rule.place.source.clone(),
             lets: IndexMap::new(),
             under: Vec::new(),
+            separator: None,
             built_in: false,
         };
         environment.truth(&scope, condition).ok()
@@ -261,6 +262,17 @@ fn pace(expr: &Expr) -> Option<Pace> {
                 from: a.from.max(b.from),
                 period: least_common_multiple(a.period, b.period)?,
             })
+        }
+        ExprKind::Binary(BinaryOp::In, left, right) => {
+            let (ExprKind::List(items), index) = (&bare(right).kind, line(left)?) else {
+                return None;
+            };
+            let greatest = items
+                .iter()
+                .map(constant)
+                .try_fold(0, |greatest: i64, item| Some(greatest.max(item?.checked_abs()?)))?;
+            let from = index.spread.checked_add(greatest)?.checked_add(1)?;
+            Some(Pace { from: within(from)?, period: index.period })
         }
         ExprKind::Binary(
             BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge,

@@ -136,6 +136,7 @@ fn plainest(atom: &Atom) -> String {
     match atom {
         Atom::Text(text) => text.to_string(),
         Atom::Index { mul, add, .. } => mul.saturating_mul(7919).saturating_add(*add).to_string(),
+        Atom::Calculated { .. } => "7919".to_owned(),
         Atom::Chars(_) => "x_y_z".to_owned(),
         Atom::Words { words, .. } => words.first().map(ToString::to_string).unwrap_or_default(),
     }

@@ -94,9 +94,7 @@ fn dead(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
     let earlier: Vec<(&Rule, &Pattern)> = rules[..at]
         .iter()
         // What a condition or a range leaves to later rules isn't known here.
-        .filter(|rule| {
-            rule.condition.is_none() && rule.captures.iter().all(|capture| !capture.has_range())
-        })
+        .filter(|rule| rule.condition.is_none() && !rule.hangs_on_numbers())
         .flat_map(|rule| rule.left.iter().filter_map(move |side| Some((rule, pattern_of(side)?))))
         .collect();
     if earlier.is_empty() {
@@ -155,9 +153,7 @@ fn same_image(group: &Group<'_>, first: usize, second: usize) -> Option<Diagnost
     let (rules, effort) = (group.rules, group.effort);
     let (a, b) = (&rules[first], &rules[second]);
     // Ranges come from a config as a rule; whether they overlap is for the plan to see.
-    if a.arrow != Arrow::TwoWay
-        || [a, b].iter().any(|rule| rule.captures.iter().any(|capture| capture.has_range()))
-    {
+    if a.arrow != Arrow::TwoWay || [a, b].iter().any(|rule| rule.hangs_on_numbers()) {
         return None;
     }
     for left in a.right.iter().filter_map(pattern_of) {
@@ -219,7 +215,8 @@ fn same_image(group: &Group<'_>, first: usize, second: usize) -> Option<Diagnost
 /// found, and none is ruled out, the plan looks at each key that it renames.
 fn not_one_to_one(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
     let rule = &group.rules[at];
-    if !may_be_ambiguous(rule) {
+    // What is calculated from a config's numbers is for the plan to see.
+    if !may_be_ambiguous(rule) || !rule.numbers.is_empty() {
         return None;
     }
     let (left, right) = (pattern_of(rule.left.first()?)?, pattern_of(rule.right.first()?)?);
@@ -268,13 +265,14 @@ fn ambiguous(pattern: &Pattern) -> bool {
     let segments = pattern.parts().iter().any(|part| match part {
         Part::Segment(atoms) => {
             let free = atoms.iter().filter(|atom| matches!(atom, Atom::Chars(_))).count();
-            let touching =
-                atoms.windows(2).any(|pair| pair.iter().all(|atom| atom.slot().is_some()));
+            let touching = atoms.windows(2).any(|pair| pair.iter().all(Atom::is_capture));
             free > 1 || touching
         }
         _ => false,
     });
-    segments || (rests > 1 && fixed > 1)
+    let wide =
+        pattern.parts().iter().any(|part| part.is_wide() && matches!(part, Part::Segment(_)));
+    segments || (rests > 1 && fixed > 1) || wide
 }
 
 /// Keys of one pattern in which each capture holds text that looks like what stands around it on
@@ -302,7 +300,7 @@ fn stretched(pattern: &Pattern, other: &Pattern) -> Vec<String> {
             Part::Segment(atoms) => atoms.iter().fold(vec![String::new()], |found, atom| {
                 let texts: Vec<String> = match atom {
                     Atom::Text(text) => vec![text.to_string()],
-                    Atom::Index { .. } => vec!["1".into(), "12".into()],
+                    Atom::Index { .. } | Atom::Calculated { .. } => vec!["1".into(), "12".into()],
                     Atom::Chars(_) => fillers.clone(),
                     Atom::Words { words, .. } => {
                         words.iter().map(|word| word.to_string()).collect()

@@ -76,7 +76,7 @@ impl<'p> Branches<'p> {
                     branch.ends.push(owner);
                     return;
                 }
-                Some(Part::Rest(_)) => {
+                Some(part) if part.is_wide() => {
                     branch.open.push(owner);
                     return;
                 }
@@ -85,7 +85,7 @@ impl<'p> Branches<'p> {
                     return;
                 }
                 Some(Part::Literal(text)) => *branch.literals.entry(text).or_insert(new),
-                Some(Part::Segment(_)) => *branch.captures.get_or_insert(new),
+                Some(Part::Segment(_) | Part::Rest(_)) => *branch.captures.get_or_insert(new),
             };
             if next == new {
                 self.0.push(Branch::default());
@@ -104,7 +104,7 @@ impl<'p> Branches<'p> {
                     return found;
                 }
                 match part {
-                    Some(Part::Rest(_)) => found.push(&branch.all),
+                    Some(part) if part.is_wide() => found.push(&branch.all),
                     Some(_) if depth >= DEPTH => found.push(&branch.all),
                     None => found.extend([&branch.open[..], &branch.ends]),
                     Some(part) => {
@@ -117,7 +117,7 @@ impl<'p> Branches<'p> {
                     }
                 }
             }
-            if matches!(part, Some(Part::Rest(_))) {
+            if part.is_some_and(Part::is_wide) {
                 break;
             }
             here = next.into_iter().map(|at| &self.0[at]).collect();

@@ -2,15 +2,31 @@
 
 use std::collections::HashSet;
 
-use super::{Atom, Binding, Bindings, Part, Reach, Segments, Slot};
+use super::{Atom, Binding, Bindings, Number, Part, Reach, Segments, Slot};
 
 /// Solves `mul * n + add == number` for a whole `n >= 0`.
 fn solve(number: u64, mul: i64, add: i64) -> Option<u64> {
     let rest = i64::try_from(number).ok()?.checked_sub(add)?;
-    if mul == 0 || rest % mul != 0 {
+    if rest.checked_rem(mul)? != 0 {
         return None;
     }
-    u64::try_from(rest / mul).ok()
+    u64::try_from(rest.checked_div(mul)?).ok()
+}
+
+/// What is left of a segment.
+#[derive(Clone, Copy)]
+struct Text<'a> {
+    segment: usize,
+    /// Where it begins in the key.
+    start: usize,
+    text: &'a str,
+}
+
+impl Text<'_> {
+    /// Without so many bytes at its start.
+    fn after(self, bytes: usize) -> Self {
+        Self { start: self.start + bytes, text: &self.text[bytes..], ..self }
+    }
 }
 
 /// One look at a key: how it is divided among the parts of a pattern.
@@ -54,14 +70,15 @@ impl<'a> Matcher<'a> {
                 }
                 let segment = self.segments.get(self.key, at);
                 let start = self.segments.start(at);
-                self.atoms(atoms, segment, start, bindings, &mut |this, bindings| {
-                    this.parts(parts, done + 1, at + 1, bindings)
+                let text = Text { segment: at, start, text: segment };
+                self.atoms(atoms, text, bindings, &mut |this, bindings, last| {
+                    this.parts(parts, done + 1, last + 1, bindings)
                 })
             }
             Part::Rest(slot) => {
                 let after = &parts[done + 1..];
                 let fixed = after.len();
-                if after.iter().any(|part| matches!(part, Part::Rest(_))) {
+                if after.iter().any(Part::is_wide) {
                     let place = (parts[done..].as_ptr().addr(), at);
                     if self.has_failed(place) {
                         return false;
@@ -101,50 +118,58 @@ impl<'a> Matcher<'a> {
         })
     }
 
-    /// Matches atoms against the text of one segment, then goes on.
+    /// Matches atoms against the text of a segment, and of those after it where a word goes on there;
+    /// then goes on after the last of them.
     fn atoms(
         &mut self,
         atoms: &[Atom],
-        text: &str,
-        start: usize,
+        from: Text<'a>,
         bindings: &mut Bindings,
-        then: &mut dyn FnMut(&mut Self, &mut Bindings) -> bool,
+        then: &mut dyn FnMut(&mut Self, &mut Bindings, usize) -> bool,
     ) -> bool {
+        let Text { segment, start, text } = from;
         let Some((atom, others)) = atoms.split_first() else {
-            return text.is_empty() && then(self, bindings);
+            return text.is_empty() && then(self, bindings, segment);
         };
         match atom {
-            Atom::Text(literal) => match text.strip_prefix(&**literal) {
-                Some(rest) => self.atoms(others, rest, start + literal.len(), bindings, then),
-                None => false,
-            },
+            Atom::Text(literal) => {
+                text.starts_with(&**literal)
+                    && self.atoms(others, from.after(literal.len()), bindings, then)
+            }
             Atom::Index { slot, mul, add, range } => {
-                let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-                let number = &text[..digits];
-                if digits == 0 || (digits > 1 && number.starts_with('0')) {
-                    return false;
-                }
-                let Some(value) = number.parse().ok().and_then(|number| solve(number, *mul, *add))
-                else {
-                    return false;
-                };
+                let Some((number, digits)) = leading_number(text) else { return false };
+                let Some(value) = solve(number, *mul, *add) else { return false };
                 if range.as_ref().is_some_and(|range| !range.contains(&value)) {
                     return false;
                 }
                 self.bind(*slot, Binding::Index(value), bindings, &mut |this, bindings| {
-                    this.atoms(others, &text[digits..], start + digits, bindings, then)
+                    this.atoms(others, from.after(digits), bindings, then)
+                })
+            }
+            Atom::Calculated { number, .. } => {
+                let Some((found, digits)) = leading_number(text) else { return false };
+                let solved = match number {
+                    Number::Sum(sum) => sum.solve(found),
+                    Number::Calculation(_) | Number::Unknown => Some(Vec::new()),
+                };
+                let Some(solved) = solved else { return false };
+                self.bind_all(&solved, bindings, &mut |this, bindings| {
+                    this.atoms(others, from.after(digits), bindings, then)
                 })
             }
             Atom::Chars(slot) => {
-                let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
                 if others.is_empty() {
                     let whole = text_binding(start, start + text.len());
-                    return !text.is_empty() && self.bind(*slot, whole, bindings, then);
+                    return !text.is_empty()
+                        && self.bind(*slot, whole, bindings, &mut |this, bindings| {
+                            then(this, bindings, segment)
+                        });
                 }
+                let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
                 for end in ends {
                     let bound = text_binding(start, start + end);
                     if self.bind(*slot, bound, bindings, &mut |this, bindings| {
-                        this.atoms(others, &text[end..], start + end, bindings, then)
+                        this.atoms(others, from.after(end), bindings, then)
                     }) {
                         return true;
                     }
@@ -157,10 +182,10 @@ impl<'a> Matcher<'a> {
                     return false;
                 }
                 for (which, word) in words.iter().enumerate() {
-                    let Some(rest) = text.strip_prefix(&**word) else { continue };
+                    let Some(rest) = self.after_word(from, word) else { continue };
                     let bound = Binding::Word(u16::try_from(which).unwrap_or(u16::MAX));
                     if self.bind(*slot, bound, bindings, &mut |this, bindings| {
-                        this.atoms(others, rest, start + word.len(), bindings, then)
+                        this.atoms(others, rest, bindings, then)
                     }) {
                         return true;
                     }
@@ -169,6 +194,36 @@ impl<'a> Matcher<'a> {
                 false
             }
         }
+    }
+
+    /// What follows a word in the last segment that it reaches.
+    fn after_word(&self, from: Text<'a>, word: &str) -> Option<Text<'a>> {
+        let dots = word.bytes().filter(|byte| *byte == b'.').count();
+        if dots == 0 {
+            return from.text.starts_with(word).then(|| from.after(word.len()));
+        }
+        let segment = from.segment + dots;
+        if segment >= self.segments.len() || !self.key.get(from.start..)?.starts_with(word) {
+            return None;
+        }
+        let start = from.start + word.len();
+        let (_, end) = self.segments.range(segment, segment + 1);
+        Some(Text { segment, start, text: self.key.get(start..end)? })
+    }
+
+    /// Binds slots to numbers, and goes on.
+    fn bind_all(
+        &mut self,
+        solved: &[(Slot, u64)],
+        bindings: &mut Bindings,
+        then: &mut dyn FnMut(&mut Self, &mut Bindings) -> bool,
+    ) -> bool {
+        let Some(((slot, value), others)) = solved.split_first() else {
+            return then(self, bindings);
+        };
+        self.bind(*slot, Binding::Index(*value), bindings, &mut |this, bindings| {
+            this.bind_all(others, bindings, then)
+        })
     }
 
     /// Binds a slot, goes on, and takes the binding back if that fails. A slot that is bound
@@ -206,4 +261,14 @@ impl<'a> Matcher<'a> {
 fn text_binding(start: usize, end: usize) -> Binding {
     #[allow(clippy::cast_possible_truncation)]
     Binding::Text(start as u32, end as u32)
+}
+
+/// The decimal number that text begins with, without leading zeros, and how long it is.
+fn leading_number(text: &str) -> Option<(u64, usize)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let number = &text[..digits];
+    if digits > 1 && number.starts_with('0') {
+        return None;
+    }
+    Some((number.parse().ok()?, digits))
 }

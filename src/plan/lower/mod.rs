@@ -113,15 +113,17 @@ impl Graph {
             }
             OpKind::ConcatOver => {
                 let dim = self.dim(input, op.number("dim")?, 0)?;
-                self.concat(inputs.to_vec(), dim)?
+                self.join_along(inputs, dim, op.numbers("parts")?)?
             }
             OpKind::Split => {
                 return self.split(input, op.number("dim")?, op.numbers("parts")?, count);
             }
-            OpKind::SplitOver => return self.split(input, op.number("dim")?, &[], count),
+            OpKind::SplitOver => {
+                return self.split(input, op.number("dim")?, op.numbers("parts")?, count);
+            }
             // That they are equal, whoever gathers them has seen to.
-            OpKind::SameOver => input,
-            OpKind::CopyOver => return Ok(vec![input; count]),
+            OpKind::Same | OpKind::SameOver => input,
+            OpKind::Copy | OpKind::CopyOver => return Ok(vec![input; count]),
             OpKind::Transpose => self.transpose(input, op.number("i")?, op.number("j")?)?,
             OpKind::Permute => self.reorder(input, op.numbers("dims")?, op.inverted)?,
             OpKind::Reshape => self.reshaped(input, op.numbers("to")?, op.sizes("from"))?,

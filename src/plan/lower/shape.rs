@@ -157,6 +157,7 @@ impl Graph {
     ) -> Fit<NodeId> {
         let parts = proportions(parts)?;
         if let Some(one) = parts.first() {
+            as_many(&parts, inputs.len())?;
             let sizes: Vec<u64> = inputs
                 .iter()
                 .map(|input| self.info(*input).shape.get(dim).copied().unwrap_or(0))
@@ -183,6 +184,7 @@ impl Graph {
     ) -> Fit<Vec<NodeId>> {
         let dim = self.dim(input, dim, 0)?;
         let parts = if parts.is_empty() { vec![1; count] } else { proportions(parts)? };
+        as_many(&parts, count)?;
         let size = self.info(input).shape[dim];
         let whole = parts
             .iter()
@@ -263,6 +265,17 @@ impl Graph {
         let swapped = self.permute(split, &dims)?;
         self.reshape(swapped, info.shape.to_vec())
     }
+}
+
+/// Proportions are as many as the tensors that they are of.
+fn as_many(parts: &[u64], count: usize) -> Fit<()> {
+    if parts.len() == count {
+        return Ok(());
+    }
+    Err(format!(
+        "the proportion {parts:?} is one of {}, and here there are {count} tensors",
+        parts.len()
+    ))
 }
 
 fn proportions(parts: &[Number]) -> Fit<Vec<u64>> {

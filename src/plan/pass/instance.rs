@@ -1,25 +1,28 @@
 //! Instances of a `map`: the tensors of one layer, say, followed through the joint ops to the
 //! targets.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::check::CaptureKind;
 use crate::check::op::{Arity, Op, OpKind};
-use crate::check::value::Scope;
+use crate::check::value::{Captures, Scope};
 use crate::diagnostic::codes::{INCOMPLETE, SHAPE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Atom, Binding, Bindings, Key, Part, Pattern, Slot};
 use crate::plan::bind::{BoundItem, BoundRule};
-use crate::plan::context::Context;
+use crate::plan::context::{Context, with_environment};
 use crate::plan::draft::Draft;
 use crate::plan::graph::{MAX_PARTS, few};
 use crate::plan::lower::Number;
+use crate::plan::numbers::{BoundOp, shown};
 use crate::plan::pass::heads::note_heads;
 use crate::plan::pass::matching::{Members, own_slots};
 use crate::plan::pass::same::same;
 use crate::plan::pass::select::make;
 use crate::plan::state::Entry;
 use crate::plan::{DropReason, NodeId, RuleId};
+use crate::tensor::Shape;
 
 /// Tensors that a joint op treats alike, told apart by captures.
 #[derive(Clone)]
@@ -32,8 +35,9 @@ struct Family {
 
 /// One instance while it is put together.
 struct Instance<'a> {
-    context: &'a Context<'a>,
     bound: &'a BoundRule<'a>,
+    context: &'a Context<'a>,
+    scope: &'a Scope,
     /// The values of the captures that its keys share.
     bindings: Bindings,
     /// Its keys, for a finding.
@@ -52,11 +56,11 @@ pub(super) fn instance(
     scope: &Scope,
     made: &mut Vec<Entry>,
 ) -> Result<(), Box<Diagnostic>> {
-    let instance = Instance::new(context, draft, bound, shared, members);
+    let instance = Instance::new(context, draft, bound, scope, shared, members);
     draft.graph.turned.clear();
-    let mut families = instance.families(draft, members, scope)?;
-    for (op, place) in &bound.joint {
-        families = instance.joint(draft, families, op, place)?;
+    let mut families = instance.families(draft, members)?;
+    for op in &bound.joint {
+        families = instance.joint(draft, families, op)?;
     }
     if families.len() != bound.targets.len() {
         let why = format!(
@@ -96,6 +100,7 @@ impl<'a> Instance<'a> {
         context: &'a Context<'a>,
         draft: &Draft,
         bound: &'a BoundRule<'a>,
+        scope: &'a Scope,
         shared: Vec<Binding>,
         members: &[Members],
     ) -> Self {
@@ -108,7 +113,7 @@ impl<'a> Instance<'a> {
             .flat_map(BTreeMap::values)
             .filter_map(|place| Some(String::from(draft.state.at(*place)?.key.clone())))
             .collect();
-        Self { context, bound, bindings, keys }
+        Self { bound, context, scope, bindings, keys }
     }
 
     /// An op that doesn't take these tensors.
@@ -148,11 +153,55 @@ impl<'a> Instance<'a> {
         &self,
         draft: &mut Draft,
         node: NodeId,
-        ops: &[(Op<Number>, &Place)],
+        ops: &[BoundOp<'_>],
     ) -> Result<NodeId, Box<Diagnostic>> {
-        ops.iter().try_fold(node, |node, (op, place)| {
-            draft.graph.each(node, op).map_err(|why| self.unfit(why, place))
+        ops.iter().try_fold(node, |node, op| self.one(draft, node, op))
+    }
+
+    /// An op on one tensor.
+    fn one(
+        &self,
+        draft: &mut Draft,
+        node: NodeId,
+        op: &BoundOp<'_>,
+    ) -> Result<NodeId, Box<Diagnostic>> {
+        let numbers = self.numbers(draft, op, node)?;
+        let made = draft.graph.each(node, &numbers).map_err(|why| self.unfit(why, op.place))?;
+        self.keeps_numbers(draft, op, &numbers, made)?;
+        Ok(made)
+    }
+
+    /// The numbers of an op where it takes a tensor.
+    fn numbers<'o>(
+        &self,
+        draft: &Draft,
+        op: &'o BoundOp<'_>,
+        input: NodeId,
+    ) -> Result<Cow<'o, Op<Number>>, Box<Diagnostic>> {
+        let shape = &draft.graph.info(input).shape;
+        with_environment(self.context, draft, |environment| {
+            op.numbers(&self.bound.rule.captures, &self.bindings, shape, self.scope, environment)
         })
+    }
+
+    /// What lengths said before must be said after too, where reading the other way asks for them.
+    fn keeps_numbers(
+        &self,
+        draft: &Draft,
+        op: &BoundOp<'_>,
+        numbers: &Op<Number>,
+        output: NodeId,
+    ) -> Result<(), Box<Diagnostic>> {
+        if !op.must_keep_numbers() || self.numbers(draft, op, output)?.as_ref() == numbers {
+            return Ok(());
+        }
+        let info = draft.graph.info(output);
+        let why = format!(
+            "read the other way, these lengths would be other ones: they would be those of {info}"
+        );
+        Err(Box::new(self.unfit(why, op.place).hint(
+            "write `->` if the rule is meant to go one way, or numbers that don't change with the tensor",
+        )))
     }
 
     /// What the sources give to the joint ops.
@@ -160,13 +209,18 @@ impl<'a> Instance<'a> {
         &self,
         draft: &mut Draft,
         members: &[Members],
-        scope: &Scope,
     ) -> Result<Vec<Family>, Box<Diagnostic>> {
         let mut families = Vec::with_capacity(members.len());
         for (at, (side, members)) in self.bound.sources.iter().zip(members).enumerate() {
             let mut nodes = BTreeMap::new();
             if let BoundItem::Made(source) = &side.item {
-                nodes.insert(Vec::new(), make(self.context, draft, source, scope)?);
+                let no_lengths = Shape::from(Vec::new());
+                let value = |name: &str| {
+                    let captures = &self.bound.rule.captures;
+                    shown(name, captures, &self.bindings, &no_lengths, self.scope)
+                };
+                let captures = Captures { known: &self.bound.rule.captures, value: &value };
+                nodes.insert(Vec::new(), make(self.context, draft, source, self.scope, captures)?);
             }
             for (values, place) in members {
                 let Some(entry) = draft.state.at(*place) else { continue };
@@ -187,22 +241,21 @@ impl<'a> Instance<'a> {
         &self,
         draft: &mut Draft,
         mut families: Vec<Family>,
-        op: &Op<Number>,
-        place: &Place,
+        op: &BoundOp<'_>,
     ) -> Result<Vec<Family>, Box<Diagnostic>> {
+        let place = op.place;
         match op.arity() {
             Arity::Each => {
                 for node in families.iter_mut().flat_map(|family| family.nodes.values_mut()) {
-                    let made = draft.graph.each(*node, op);
-                    *node = made.map_err(|why| self.unfit(why, place))?;
+                    *node = self.one(draft, *node, op)?;
                 }
                 Ok(families)
             }
-            Arity::Join(_) => self.join(draft, families, op, place),
+            Arity::Join(_) => self.join(draft, families, op),
             Arity::Part(count) => {
                 let count = count.unwrap_or(self.bound.targets.len());
                 match families.into_iter().next() {
-                    Some(family) => self.part(draft, family, count, op, place),
+                    Some(family) => self.part(draft, family, count, op),
                     None => Ok(Vec::new()),
                 }
             }
@@ -213,15 +266,12 @@ impl<'a> Instance<'a> {
                     expected(self.bound, &families, over).map_err(|why| self.unfit(why, place))?;
                 let families = families.into_iter().enumerate();
                 families
-                    .map(|(which, family)| {
-                        self.gather(draft, (which, family), over, &expected, op, place)
-                    })
+                    .map(|(which, family)| self.gather(draft, (which, family), over, &expected, op))
                     .collect()
             }
-            Arity::Scatter(over) => families
-                .into_iter()
-                .map(|family| self.scatter(draft, family, over, op, place))
-                .collect(),
+            Arity::Scatter(over) => {
+                families.into_iter().map(|family| self.scatter(draft, family, over, op)).collect()
+            }
         }
     }
 
@@ -230,8 +280,7 @@ impl<'a> Instance<'a> {
         &self,
         draft: &mut Draft,
         families: Vec<Family>,
-        op: &Op<Number>,
-        place: &Place,
+        op: &BoundOp<'_>,
     ) -> Result<Vec<Family>, Box<Diagnostic>> {
         let Some(first) = families.first() else { return Ok(families) };
         let mut nodes = BTreeMap::new();
@@ -241,7 +290,14 @@ impl<'a> Instance<'a> {
             let Some(parts) = parts else {
                 return Err(incomplete(self.bound, &self.bindings, 0, &[], &self.keys));
             };
-            let node = draft.graph.join(parts, op).map_err(|why| self.unfit(why, place))?;
+            let Some(input) = parts.first() else { continue };
+            if op.kind() == OpKind::Same {
+                same(self.context, draft, &parts, op.place)?;
+            }
+            let numbers = self.numbers(draft, op, *input)?;
+            let node =
+                draft.graph.join(parts, &numbers).map_err(|why| self.unfit(why, op.place))?;
+            self.keeps_numbers(draft, op, &numbers, node)?;
             nodes.insert(values.clone(), node);
         }
         Ok(vec![Family { slots: first.slots.clone(), nodes }])
@@ -253,17 +309,33 @@ impl<'a> Instance<'a> {
         draft: &mut Draft,
         family: Family,
         count: usize,
-        op: &Op<Number>,
-        place: &Place,
+        op: &BoundOp<'_>,
     ) -> Result<Vec<Family>, Box<Diagnostic>> {
         let mut parts: Vec<Family> = (0..count)
             .map(|_| Family { slots: family.slots.clone(), nodes: BTreeMap::new() })
             .collect();
         for (values, node) in family.nodes {
-            let split = draft.graph.part(node, op, count).map_err(|why| self.unfit(why, place))?;
+            let split = self.parts(draft, node, op, count)?;
             for (part, node) in parts.iter_mut().zip(split) {
                 part.nodes.insert(values.clone(), node);
             }
+        }
+        Ok(parts)
+    }
+
+    /// The parts of one tensor.
+    fn parts(
+        &self,
+        draft: &mut Draft,
+        node: NodeId,
+        op: &BoundOp<'_>,
+        count: usize,
+    ) -> Result<Vec<NodeId>, Box<Diagnostic>> {
+        let numbers = self.numbers(draft, op, node)?;
+        let parts =
+            draft.graph.part(node, &numbers, count).map_err(|why| self.unfit(why, op.place))?;
+        if let Some(first) = parts.first() {
+            self.keeps_numbers(draft, op, &numbers, *first)?;
         }
         Ok(parts)
     }
@@ -275,8 +347,7 @@ impl<'a> Instance<'a> {
         (which, family): (usize, Family),
         over: Slot,
         expected: &[Binding],
-        op: &Op<Number>,
-        place: &Place,
+        op: &BoundOp<'_>,
     ) -> Result<Family, Box<Diagnostic>> {
         let Some(position) = family.slots.iter().position(|slot| *slot == over) else {
             return Ok(family);
@@ -299,11 +370,15 @@ impl<'a> Instance<'a> {
                 let bindings = self.bindings_of(&slots, values);
                 return Err(incomplete(self.bound, &bindings, which, &missing, &self.keys));
             }
-            let parts: Vec<NodeId> = group.into_values().collect();
-            if op.kind == OpKind::SameOver {
-                same(self.context, draft, &parts, place)?;
+            let group: Vec<NodeId> = group.into_values().collect();
+            let Some(input) = group.first() else { continue };
+            if op.kind() == OpKind::SameOver {
+                same(self.context, draft, &group, op.place)?;
             }
-            let node = draft.graph.gather(parts, op).map_err(|why| self.unfit(why, place))?;
+            let numbers = self.numbers(draft, op, *input)?;
+            let node =
+                draft.graph.gather(group, &numbers).map_err(|why| self.unfit(why, op.place))?;
+            self.keeps_numbers(draft, op, &numbers, node)?;
             nodes.insert(values, node);
         }
         Ok(Family { slots, nodes })
@@ -315,32 +390,31 @@ impl<'a> Instance<'a> {
         draft: &mut Draft,
         family: Family,
         over: Slot,
-        op: &Op<Number>,
-        place: &Place,
+        op: &BoundOp<'_>,
     ) -> Result<Family, Box<Diagnostic>> {
         let mut slots = family.slots;
         let position = slots.partition_point(|slot| *slot < over);
         slots.insert(position, over);
-        let range = self.bound.ranges.get(usize::from(over.0)).cloned().flatten();
-        let start = range.as_ref().map_or(0, |range| range.start);
-        let count = range.as_ref().map_or(0, |range| range.end.saturating_sub(range.start));
+        let range = values_of(self.bound, over);
+        let (start, count) = range
+            .as_ref()
+            .map_or((0, 0), |range| (range.start, range.end.saturating_sub(range.start)));
         let mut nodes = BTreeMap::new();
         for (values, node) in family.nodes {
-            few(count).map_err(|why| self.unfit(why, place))?;
-            let parts = draft
-                .graph
-                .part(node, op, usize::try_from(count).unwrap_or(usize::MAX))
-                .map_err(|why| self.unfit(why, place))?;
+            few(count).map_err(|why| self.unfit(why, op.place))?;
+            let parts =
+                self.parts(draft, node, op, usize::try_from(count).unwrap_or(usize::MAX))?;
             if let Some(range) = &range
                 && parts.len() as u64 != count
             {
-                let why = format!(
-                    "{} parts come out of this, for the range {}..{}",
-                    parts.len(),
-                    range.start,
-                    range.end
-                );
-                return Err(self.unfit(why, place));
+                let words = self.bound.ranges.get(usize::from(over.0)).is_none_or(Option::is_none);
+                let values = if words {
+                    format!("{count} words")
+                } else {
+                    format!("the range {}..{}", range.start, range.end)
+                };
+                let why = format!("{} parts come out of this, for {values}", parts.len());
+                return Err(self.unfit(why, op.place));
             }
             for (at, part) in (start..).zip(parts) {
                 let mut values = values.clone();
@@ -367,6 +441,15 @@ fn history(draft: &Draft, members: &[Members]) -> (Key, Vec<RuleId>) {
         }
     }
     (origin, rules)
+}
+
+/// The values that a capture has by how it is written: its range, or a number for each word.
+fn values_of(bound: &BoundRule<'_>, capture: Slot) -> Option<std::ops::Range<u64>> {
+    let at = usize::from(capture.0);
+    bound.ranges.get(at).cloned().flatten().or_else(|| match &bound.rule.captures.get(at)?.kind {
+        CaptureKind::Words { left, .. } => Some(0..left.len() as u64),
+        _ => None,
+    })
 }
 
 fn scattered(bound: &BoundRule<'_>, over: Slot, at: u64) -> Binding {
@@ -473,7 +556,10 @@ fn sketch(pattern: &Pattern, bindings: &Bindings, bound: &BoundRule<'_>) -> Stri
                 parts.push(whole.render("", bindings).unwrap_or_else(|| {
                     let shown = atoms.iter().map(|atom| match atom {
                         Atom::Text(text) => text.to_string(),
-                        other => format!("{{{}}}", other.slot().map_or("?", name)),
+                        other => {
+                            let names = other.slots().iter().map(|slot| name(*slot));
+                            format!("{{{}}}", names.collect::<Vec<_>>().join("+"))
+                        }
                     });
                     shown.collect()
                 }));

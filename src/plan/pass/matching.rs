@@ -22,7 +22,7 @@ pub(super) struct Taken {
     /// Maps: by the values of the shared captures.
     pub(super) instances: IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
     /// Keys that fit and stay as they are: in both layouts their name is the same.
-    pub(super) same: usize,
+    pub(super) same: Vec<Key>,
     /// Of the renames, those of keys that look like results of the rule, and would so again.
     pub(super) again: usize,
 }
@@ -166,7 +166,7 @@ impl<'a> Matching<'a> {
                 self.add_member(place, rule, source, key);
             } else if let Some(to) = bound.renamed(key, &self.bindings) {
                 if to == **key {
-                    self.taken[rule].same += 1;
+                    self.taken[rule].same.push(key.clone());
                     hit.same = true;
                     continue;
                 }

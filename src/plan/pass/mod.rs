@@ -13,9 +13,11 @@ pub(super) mod select;
 pub(super) mod strip;
 pub(super) mod tie;
 pub(super) mod when;
+pub(super) mod whole;
 
 #[cfg(test)]
 mod tests;
 
 pub(super) use heads::Heads;
 pub(super) use tie::TieState;
+pub(super) use whole::Before;

@@ -74,8 +74,10 @@ fn note_taken(draft: &mut Draft, id: RuleId, bound: &BoundRule<'_>, taken: &Take
     let count = taken.renames.len() + taken.instances.len();
     draft.count(id, count as u64);
     draft.evidence.matched += count;
-    draft.evidence.same += taken.same;
-    if count == 0 && taken.same == 0 && !bound.rule.optional {
+    draft.evidence.same += taken.same.len();
+    let by = draft.evidence.rewrites;
+    draft.evidence.kept.extend(taken.same.iter().map(|key| (key.clone(), by)));
+    if count == 0 && taken.same.is_empty() && !bound.rule.optional {
         draft.unmatched(bound.rule.into(), "this rule");
     }
     if taken.again > 0 && taken.again == taken.renames.len() {

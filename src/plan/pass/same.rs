@@ -1,4 +1,4 @@
-//! `same(over r)`: tensors of which one is as good as another.
+//! `same` and `same(over r)`: tensors of which one is as good as another.
 
 use crate::diagnostic::codes::{UNDECIDED, UNEQUAL};
 use crate::diagnostic::{Diagnostic, Place};
@@ -47,7 +47,7 @@ pub(super) fn same(
     let keys = std::iter::once(&taken).chain(unequal.iter().map(|(key, _)| key));
     let finding = Diagnostic::error(UNEQUAL, message).at(place.clone(), "the same in all");
     Err(Box::new(finding.keys(keys.map(|key| key.as_str())).hint(
-        "are these files of one model? To take one of them all the same, rename it and `drop` the others",
+        "are these tensors of one model? To take one of them all the same, rename it and `drop` the others",
     )))
 }
 

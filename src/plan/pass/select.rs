@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::check::op::{Content, Made, widens};
-use crate::check::value::Scope;
+use crate::check::value::{Captures, Environment, Scope};
 use crate::check::{Direction, Keys, Selection, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{DROPPED, EXPECTATION, LEFT_INTEGERS, LOSSY, SHAPE, UNMATCHED_RULE};
@@ -251,7 +251,7 @@ pub(in crate::plan) fn create(
         draft.findings.push(finding.at(step.place.clone(), "left as it is").keys([key]));
         return Ok(());
     }
-    let node = make(context, draft, made, scope)?;
+    let node = make(context, draft, made, scope, Captures::NONE)?;
     draft.count(rule, 1);
     let key = Key::from(key);
     draft.put(Entry { origin: key.clone(), key, node, rules: vec![rule], tied: false });
@@ -264,8 +264,10 @@ pub(in crate::plan) fn make(
     draft: &mut Draft,
     made: &Made,
     scope: &Scope,
+    captures: Captures<'_>,
 ) -> Result<NodeId, Box<Diagnostic>> {
     let shape = with_environment(context, draft, |environment| {
+        let environment = Environment { captures, ..*environment };
         made.shape
             .iter()
             .map(|size| {

@@ -33,7 +33,7 @@ pub(in crate::store) fn contents(
     let mut beside = tree.beside(&path);
     beside.extend(below.beside);
     if below.tensors.is_empty() && below.lost.is_empty() {
-        return Err(nothing(&beside));
+        return Err(nothing(&beside, root));
     }
     let used = below.tensors.iter().map(|(_, tensor)| tensor.storage);
     let storages = container.storages(used, meanings)?;
@@ -115,8 +115,12 @@ pub(in crate::store) fn broken(error: &super::PickleError) -> Error {
     Error::new(kind, format!("the pickle breaks: {error}"))
 }
 
-fn nothing(beside: &[(String, u64)]) -> Error {
-    let error = Error::new(ErrorKind::Unsupported, "the file has no state dict with tensors");
+fn nothing(beside: &[(String, u64)], root: Option<&str>) -> Error {
+    let what = match root {
+        Some(root) => format!("the file has no tensor at {root:?}"),
+        None => "the file has no state dict with tensors".to_owned(),
+    };
+    let error = Error::new(ErrorKind::Unsupported, what);
     let there: Vec<String> = beside
         .iter()
         .filter(|(_, tensors)| *tensors > 0)
@@ -124,6 +128,7 @@ fn nothing(beside: &[(String, u64)]) -> Error {
         .collect();
     match there.as_slice() {
         [] => error,
+        some if root.is_some() => error.hint(format!("it has tensors at {}", listed(some))),
         some => error.hint(format!(
             "it has what training keeps beside a model: {}; --root names a part to read all the same",
             listed(some)

@@ -63,6 +63,13 @@ pub enum ParameterKind {
     Dtype,
 }
 
+impl ParameterKind {
+    /// Whether it is made of numbers.
+    pub fn is_number(self) -> bool {
+        matches!(self, ParameterKind::Number | ParameterKind::Shape | ParameterKind::Range)
+    }
+}
+
 /// Whether a parameter has to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -54,11 +54,11 @@ ops! {
         docs: ["all → 1", "one after the other; with numbers as many as these, and sizes must be in this proportion", "`split`, with the same numbers", "equal dtypes, and shapes but for `dim`"],
     }
     ConcatOver = "concat" {
-        parameters: [number("dim"), over("s")],
-        wants: "a dimension, and `over` a capture",
+        parameters: [number("dim"), over("s"), many("parts", 0)],
+        wants: "a dimension, `over` a capture, then nothing or proportions",
         flow: Flow::Gather,
         inverse: Inverse::Op(OpKind::SplitOver),
-        docs: ["all values of `s` → 1", "as `stack`, along a dimension that is there", "`split(dim, over s)`", "for `<->`: a range, `{s: 0..4}`"],
+        docs: ["all values of `s` → 1", "as `stack`, along a dimension that is there; with numbers as many as these, and sizes must be in this proportion", "`split(dim, over s)`, with the same numbers", "for `<->`: a range, `{s: 0..4}`, or words"],
     }
     Split = "split" {
         parameters: [number("dim"), many("parts", 0)],
@@ -68,11 +68,18 @@ ops! {
         docs: ["1 → one per target", "equal parts; with numbers, parts in this proportion", "`concat`, with the same numbers", "size a multiple of the count, or of a+b+…"],
     }
     SplitOver = "split" {
-        parameters: [number("dim"), over("s")],
-        wants: "a dimension, and `over` a capture",
+        parameters: [number("dim"), over("s"), many("parts", 0)],
+        wants: "a dimension, `over` a capture, then nothing or proportions",
         flow: Flow::Scatter,
         inverse: Inverse::Op(OpKind::ConcatOver),
-        docs: ["1 → all values of `s`", "equal parts", "`concat(dim, over s)`", "a range"],
+        docs: ["1 → all values of `s`", "equal parts; with numbers, parts in this proportion", "`concat(dim, over s)`, with the same numbers", "a range, or words"],
+    }
+    Same = "same" {
+        parameters: [],
+        wants: "nothing, or `over` a capture",
+        flow: Flow::Join(Many::Listed),
+        inverse: Inverse::Op(OpKind::Copy),
+        docs: ["all → 1", "the first of them, as all are equal byte for byte; else an error", "`copy`", "equal bytes"],
     }
     SameOver = "same" {
         parameters: [over("s")],
@@ -80,6 +87,13 @@ ops! {
         flow: Flow::Gather,
         inverse: Inverse::Op(OpKind::CopyOver),
         docs: ["all values of `s` → 1", "the first of them, as all are equal byte for byte; else an error", "`copy(over s)`", "equal bytes; for `<->`: a range, `{s: 0..4}`"],
+    }
+    Copy = "copy" {
+        parameters: [],
+        wants: "nothing, or `over` a capture",
+        flow: Flow::Part(Many::Listed),
+        inverse: Inverse::Op(OpKind::Same),
+        docs: ["1 → one per target", "the same tensor under each key", "`same`", "nothing"],
     }
     CopyOver = "copy" {
         parameters: [over("s")],

@@ -74,7 +74,7 @@ fn forms_show_what_may_be_left_out() {
     let form = |kind: OpKind| kind.row().form();
     assert_eq!(form(OpKind::Stack), "stack(e[, dim])");
     assert_eq!(form(OpKind::Concat), "concat(dim[, a, b, …])");
-    assert_eq!(form(OpKind::SplitOver), "split(dim, over s)");
+    assert_eq!(form(OpKind::SplitOver), "split(dim, over s[, a, b, …])");
     assert_eq!(form(OpKind::Permute), "permute(a, b, …)");
     assert_eq!(form(OpKind::Slice), "slice(dim, a..b[, of])");
     assert_eq!(form(OpKind::DequantFp8), "dequant_fp8([block[, to]])");

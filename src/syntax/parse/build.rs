@@ -61,15 +61,13 @@ impl Builder<'_, '_> {
                 )
             }
             Rule::shards => self.shards(parts)?,
-            Rule::use_rules => self.use_rules(parts)?,
-            Rule::let_value => {
-                let name = self.idents(&parts).into_iter().next()?;
-                let value = parts.into_iter().find(|part| part.as_rule() == Rule::expr);
-                StatementKind::Let {
-                    name,
-                    value: value.map(|value| self.expr(value)).transpose_option()?,
-                }
+            Rule::separator => {
+                let string = parts.iter().find(|part| part.as_rule() == Rule::string)?;
+                StatementKind::Separator(self.string(string)?)
             }
+            Rule::strict => StatementKind::Strict,
+            Rule::use_rules => self.use_rules(parts)?,
+            Rule::let_value => self.let_value(parts)?,
             Rule::strip => {
                 let place =
                     if has(Rule::kw_anywhere) { StripPlace::Anywhere } else { StripPlace::Leading };
@@ -135,6 +133,14 @@ impl Builder<'_, '_> {
             _ => None,
         };
         Some(StatementKind::Ruleset { name, layouts })
+    }
+
+    /// `let heads = config.num_attention_heads`
+    fn let_value(&mut self, parts: Vec<Pair<'_, Rule>>) -> Option<StatementKind> {
+        let name = self.idents(&parts).into_iter().next()?;
+        let value = parts.into_iter().find(|part| part.as_rule() == Rule::expr);
+        let value = value.map(|value| self.expr(value)).transpose_option()?;
+        Some(StatementKind::Let { name, value })
     }
 
     /// `shards`, with the bounds of the range if there is one.

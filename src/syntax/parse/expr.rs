@@ -29,8 +29,9 @@ enum Piece<'i> {
 impl Builder<'_, '_> {
     /// An expression.
     pub(super) fn expr(&mut self, pair: Pair<'_, Rule>) -> Option<Expr> {
-        let operator =
-            |pair: &Pair<'_, Rule>| matches!(pair.as_rule(), Rule::infix | Rule::prefix_op);
+        let operator = |pair: &Pair<'_, Rule>| {
+            matches!(pair.as_rule(), Rule::infix | Rule::prefix_op | Rule::item)
+        };
         if pair.clone().into_inner().flatten().filter(operator).count() > MAX_OPERATORS {
             let place = self.place(self.span(&pair));
             let diagnostic = Diagnostic::error(
@@ -74,7 +75,7 @@ impl Builder<'_, '_> {
         loosest: u8,
     ) -> Option<Expr> {
         let mut left = match items.next()? {
-            Piece::Primary(pair) => self.primary(pair.into_inner().next()?)?,
+            Piece::Primary(pair) => self.value(pair)?,
             Piece::Prefix(op, at) => {
                 let operand = self.climb(items, if op == UnaryOp::Neg { NEG } else { NOT })?;
                 let span = at.to(operand.span);
@@ -105,6 +106,30 @@ impl Builder<'_, '_> {
             left = Expr { kind: ExprKind::Binary(op, Box::new(left), Box::new(right)), span };
         }
         Some(left)
+    }
+
+    /// A value, and items of it.
+    fn value(&mut self, pair: Pair<'_, Rule>) -> Option<Expr> {
+        let mut parts = pair.into_inner();
+        let mut value = self.primary(parts.next()?)?;
+        for item in parts {
+            let span = value.span.to(self.span(&item));
+            let index = item.into_inner().find(|part| part.as_rule() == Rule::expr)?;
+            let index = self.part(index)?;
+            let kind = match (value.kind, &index.kind) {
+                // As without spaces in the brackets.
+                (ExprKind::Config(mut steps), ExprKind::Int(item)) => {
+                    steps.push(ConfigStep::Item(item.unsigned_abs()));
+                    ExprKind::Config(steps)
+                }
+                (kind, _) => {
+                    let list = Expr { kind, span: value.span };
+                    ExprKind::Item(Box::new(list), Box::new(index))
+                }
+            };
+            value = Expr { kind, span };
+        }
+        Some(value)
     }
 
     fn primary(&mut self, pair: Pair<'_, Rule>) -> Option<Expr> {
@@ -169,9 +194,10 @@ impl Builder<'_, '_> {
 }
 
 fn infix(text: &str) -> Option<BinaryOp> {
-    const OPS: [BinaryOp; 14] = [
+    const OPS: [BinaryOp; 15] = [
         BinaryOp::Or,
         BinaryOp::And,
+        BinaryOp::In,
         BinaryOp::Eq,
         BinaryOp::Ne,
         BinaryOp::Lt,

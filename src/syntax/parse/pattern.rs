@@ -109,7 +109,7 @@ impl Builder<'_, '_> {
         Some(Capture { kind, span })
     }
 
-    /// `l`, `2*l+1`, `l: 0..n`, `1`, or arithmetic that isn't affine.
+    /// `l`, `2*l+1`, `l: 0..n`, `1`, or any other arithmetic.
     fn index(&mut self, pair: Pair<'_, Rule>) -> Option<CaptureKind> {
         let mut exprs = Vec::new();
         for part in pair.into_inner().filter(|part| part.as_rule() == Rule::expr) {
@@ -122,11 +122,13 @@ impl Builder<'_, '_> {
             let name = Ident { text: group.to_string(), span: value.span };
             return Some(CaptureKind::Index { name, mul: 1, add: 0, range: None });
         }
-        match (affine(&value), range) {
+        // A name in parentheses is no capture.
+        let bare = matches!(&value.kind, ExprKind::Paren(inner) if matches!(inner.kind, ExprKind::Name(_)));
+        match (affine(&value).filter(|_| !bare), range) {
             (Some(Affine { mul, add, name: Some(name) }), range) if mul != 0 => {
                 Some(CaptureKind::Index { name, mul, add, range })
             }
-            (_, None) => Some(CaptureKind::Other(value)),
+            (_, None) => Some(CaptureKind::Calculated(value)),
             _ => {
                 let diagnostic = Diagnostic::error(
                     codes::BAD_PATTERN,

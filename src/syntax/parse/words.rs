@@ -4,8 +4,27 @@ use super::Rule;
 
 /// The keywords that begin a statement.
 pub(in crate::syntax) const STATEMENTS: &[&str] = &[
-    "ruleset", "models", "shards", "use", "let", "strip", "prefix", "rename", "map", "drop",
-    "keep", "cast", "tie", "untie", "create", "expect", "trust", "example", "when",
+    "ruleset",
+    "models",
+    "shards",
+    "separator",
+    "strict",
+    "use",
+    "let",
+    "strip",
+    "prefix",
+    "rename",
+    "map",
+    "drop",
+    "keep",
+    "cast",
+    "tie",
+    "untie",
+    "create",
+    "expect",
+    "trust",
+    "example",
+    "when",
 ];
 
 /// The grammar rule of a statement without braces.
@@ -13,6 +32,8 @@ pub(super) fn statement_rule(word: &str) -> Option<Rule> {
     Some(match word {
         "ruleset" => Rule::ruleset,
         "models" => Rule::models,
+        "separator" => Rule::separator,
+        "strict" => Rule::strict,
         "shards" => Rule::shards,
         "use" => Rule::use_rules,
         "let" => Rule::let_value,
@@ -50,6 +71,8 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::shards | Rule::kw_shards => "`shards`",
         Rule::kw_in => "`in`",
         Rule::model | Rule::model_name => "a model type or class",
+        Rule::separator | Rule::kw_separator => "`separator`",
+        Rule::strict | Rule::kw_strict => "`strict`",
         Rule::use_rules | Rule::kw_use => "`use`",
         Rule::rules_path | Rule::rules_step => "the name of a rule file",
         Rule::let_value | Rule::kw_let => "`let`",
@@ -100,7 +123,7 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::exists | Rule::kw_exists => "`exists`",
         Rule::config | Rule::kw_config => "`config`",
         Rule::config_field | Rule::field_name => "a field of config.json",
-        Rule::config_item | Rule::digits => "an index in brackets",
+        Rule::config_item | Rule::digits | Rule::item => "an index in brackets",
         Rule::literal => "`null`;`true`;`false`;`tied`",
         Rule::name | Rule::ident => "a name",
         Rule::int | Rule::float | Rule::exponent => "a number",
@@ -112,7 +135,7 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::capture | Rule::index_capture | Rule::text_capture | Rule::words_capture => {
             "a capture"
         }
-        Rule::word_pair | Rule::word => "a word",
+        Rule::word_pair | Rule::word | Rule::word_part => "a word",
         Rule::dot => "`.`",
         Rule::arrow => "`<->`;`->`",
         Rule::two_way => "`<->`",

@@ -194,7 +194,12 @@ fn capture_body(kind: &CaptureKind) -> String {
                 -1 => "-".to_owned(),
                 _ => format!("{mul}*"),
             };
-            let summand = if *add == 0 { String::new() } else { format!("{add:+}") };
+            // `{3-l}` rather than `{-l+3}`.
+            let (factor, summand) = match add {
+                0 => (factor, String::new()),
+                1.. if *mul < 0 => (format!("{add}{factor}"), String::new()),
+                _ => (factor, format!("{add:+}")),
+            };
             let range = range.as_ref().map(|(first, last)| {
                 format!(": {}..{}", expression(first, true), expression(last, true))
             });
@@ -212,7 +217,7 @@ fn capture_body(kind: &CaptureKind) -> String {
                 .collect();
             format!("{}: {}", name.text, words.join(if partners { " | " } else { "|" }))
         }
-        CaptureKind::Other(expr) => expression(expr, true),
+        CaptureKind::Calculated(expr) => expression(expr, true),
     }
 }
 
@@ -239,6 +244,17 @@ fn expression(expr: &Expr, tight: bool) -> String {
                 })
                 .collect();
             format!("config{steps}")
+        }
+        ExprKind::Item(list, index) => {
+            let parens = !matches!(
+                list.kind,
+                ExprKind::List(_)
+                    | ExprKind::Paren(_)
+                    | ExprKind::Config(_)
+                    | ExprKind::Name(_)
+                    | ExprKind::Item(..)
+            );
+            format!("{}[{}]", operand_text(list, tight, parens), expression(index, tight))
         }
         ExprKind::Tied => "tied".to_owned(),
         ExprKind::Exists(pattern) => format!("exists({})", print_pattern(pattern)),

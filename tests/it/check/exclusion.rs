@@ -34,6 +34,11 @@ fn comparison(random: &mut Random) -> Condition {
             (format!("l - 3 * (l % {modulus})"), Box::new(move |l| l - 3 * (l % modulus)))
         }
     };
+    if random.below(7) == 0 {
+        let (one, other) = (random.below(9) - 1, random.below(9));
+        let holds = move |l| [one, other].contains(&value(l));
+        return (format!("{text} in [{one}, {other}]"), Box::new(holds));
+    }
     let other = random.below(9) - 1;
     let (sign, holds): (&str, fn(i64, i64) -> bool) = match random.below(6) {
         0 => ("==", |a, b| a == b),

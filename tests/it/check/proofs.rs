@@ -179,6 +179,7 @@ fn key_of(pattern: &Pattern, words: &[String], numbers: &mut Numbers) -> String 
                                 .max(0)
                                 .to_string()
                         }
+                        Atom::Calculated { .. } => numbers.below(4).to_string(),
                         Atom::Chars(_) => words[numbers.below(words.len())].clone(),
                         Atom::Words { words, .. } => words[numbers.below(words.len())].to_string(),
                     })

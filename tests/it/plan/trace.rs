@@ -36,7 +36,10 @@ fn compiled(text: &str, other: &str) -> Option<Rules> {
     check(&source, &Other(other.to_owned())).ok()
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 13] = [
+    "a/0/w",
+    "b/x/v.y",
+    "e/w",
     "a.0.w",
     "a.1.w",
     "a.2.b",
@@ -49,7 +52,8 @@ const KEYS: [&str; 10] = [
     "a._orig_mod.7.w",
 ];
 
-const STATEMENTS: [&str; 12] = [
+const STATEMENTS: [&str; 13] = [
+    "separator \"/\"",
     "rename \"a.{l}.w\" <-> \"f.{l}.w\"",
     "rename \"a.{l}.**\" <-> \"g.{l+1}.**\"",
     "rename {\n  \"a.**\" <-> \"b.**\"\n  \"b.**\" <-> \"a.**\"\n}",
@@ -188,13 +192,16 @@ fn statements() -> impl Strategy<Value = String> {
 
 fn file() -> impl Strategy<Value = String> {
     let reversed = Just("use \"other.graft\" reversed\n".to_owned());
-    vec(prop_oneof![3 => statements(), 1 => reversed], 1..3).prop_map(|parts| parts.concat())
+    let separator = prop::sample::select(vec!["", "", "separator \"/\"\n", "separator \"_\"\n"]);
+    (separator, vec(prop_oneof![3 => statements(), 1 => reversed], 1..3))
+        .prop_map(|(separator, parts)| format!("{separator}{}", parts.concat()))
 }
 
 fn any_key() -> impl Strategy<Value = String> {
     let segment = prop::sample::select(vec!["a", "b", "c", "w", "0", "1", "2", "keep", "wrap"]);
-    (any::<bool>(), vec(segment, 1..6)).prop_map(|(wrapped, segments)| {
-        format!("{}{}", if wrapped { "module." } else { "" }, segments.join("."))
+    let between = prop::sample::select(vec![".", ".", "/", "_"]);
+    (any::<bool>(), vec(segment, 1..6), between).prop_map(|(wrapped, segments, between)| {
+        format!("{}{}", if wrapped { "module." } else { "" }, segments.join(between))
     })
 }
 

@@ -8,9 +8,37 @@ use regraft::syntax::ast::*;
 
 /// Words that an expression uses itself, or that begin a statement: never a name here.
 const RESERVED: &[&str] = &[
-    "config", "exists", "null", "true", "false", "tied", "and", "or", "not", "over", "ruleset",
-    "models", "shards", "use", "let", "strip", "prefix", "rename", "map", "drop", "keep", "cast",
-    "tie", "create", "expect", "trust", "example", "when",
+    "config",
+    "exists",
+    "null",
+    "true",
+    "false",
+    "tied",
+    "and",
+    "or",
+    "not",
+    "in",
+    "over",
+    "ruleset",
+    "models",
+    "shards",
+    "separator",
+    "strict",
+    "use",
+    "let",
+    "strip",
+    "prefix",
+    "rename",
+    "map",
+    "drop",
+    "keep",
+    "cast",
+    "tie",
+    "create",
+    "expect",
+    "trust",
+    "example",
+    "when",
 ];
 
 const AT: Span = Span { start: 0, end: 0 };
@@ -81,13 +109,22 @@ fn composed(inner: BoxedStrategy<Expr>) -> impl Strategy<Value = Expr> {
     use BinaryOp::*;
     // Loosest first: the order in the documentation of `ExprKind`.
     const LEVELS: &[&[BinaryOp]] =
-        &[&[Or], &[And], &[Eq, Ne, Lt, Le, Gt, Ge], &[Default], &[Add, Sub], &[Mul, Div, Rem]];
+        &[&[Or], &[And], &[In, Eq, Ne, Lt, Le, Gt, Ge], &[Default], &[Add, Sub], &[Mul, Div, Rem]];
     let level =
         |op: &BinaryOp| LEVELS.iter().position(|level| level.contains(op)).unwrap_or_default();
     let ops = LEVELS.concat();
     let parens = |operand: Expr| expr(ExprKind::Paren(Box::new(operand)));
     prop_oneof![
         inner.clone().prop_map(parens),
+        (inner.clone(), inner.clone()).prop_map(move |(list, index)| {
+            // A number in brackets after a config field is a step of it.
+            let plain = matches!(
+                list.kind,
+                ExprKind::List(_) | ExprKind::Paren(_) | ExprKind::Name(_) | ExprKind::Item(..)
+            );
+            let list = if plain { list } else { parens(list) };
+            expr(ExprKind::Item(Box::new(list), Box::new(index)))
+        }),
         inner.clone().prop_map(move |operand| {
             let plain =
                 !matches!(operand.kind, ExprKind::Binary(..) | ExprKind::Unary(UnaryOp::Not, _));
@@ -126,7 +163,7 @@ fn capture() -> impl Strategy<Value = Capture> {
     let factor = prop_oneof![-4i64..0, 1i64..5];
     let binary = |op, left: &str, right: &str| {
         let name = |name: &str| Box::new(expr(ExprKind::Name(name.to_owned())));
-        CaptureKind::Other(expr(ExprKind::Binary(op, name(left), name(right))))
+        CaptureKind::Calculated(expr(ExprKind::Binary(op, name(left), name(right))))
     };
     prop_oneof![
         ident().prop_map(|name| CaptureKind::Index { name, mul: 1, add: 0, range: None }),
@@ -320,6 +357,8 @@ fn simple() -> BoxedStrategy<StatementKind> {
             StatementKind::Strip { place, wrappers, if_wanted }
         }),
         pattern().prop_map(StatementKind::Prefix),
+        string().prop_map(StatementKind::Separator),
+        Just(StatementKind::Strict),
         group().prop_map(StatementKind::Rename),
         group().prop_map(StatementKind::Map),
         selection().prop_map(StatementKind::Drop),

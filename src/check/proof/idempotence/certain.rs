@@ -23,20 +23,22 @@ pub(super) fn is_certain(pattern: &Pattern) -> bool {
         .parts()
         .iter()
         .filter_map(|part| if let Part::Rest(slot) = part { Some(*slot) } else { None });
-    let mut slots: Vec<Slot> = atoms.clone().filter_map(|atom| atom.slot()).chain(rests).collect();
+    let mut slots: Vec<Slot> =
+        atoms.clone().flat_map(|atom| atom.slots().to_vec()).chain(rests).collect();
     let count = slots.len();
     slots.sort_unstable();
     slots.dedup();
-    slots.len() == count && !atoms.into_iter().any(|atom| matches!(atom, Atom::Index { .. }))
+    slots.len() == count && !pattern.has_index()
 }
 
 /// Whether a rule takes each key that fits its source: nothing but the key decides.
 pub(super) fn takes_for_certain(rule: &Rule) -> bool {
     let plain = |pattern: &Pattern| {
         pattern.parts().iter().all(|part| match part {
-            Part::Segment(atoms) => atoms.iter().all(
-                |atom| !matches!(atom, Atom::Index { mul, add, .. } if (*mul, *add) != (1, 0)),
-            ),
+            Part::Segment(atoms) => atoms.iter().all(|atom| {
+                !matches!(atom, Atom::Index { mul, add, .. } if (*mul, *add) != (1, 0))
+                    && !matches!(atom, Atom::Calculated { .. })
+            }),
             _ => true,
         })
     };
@@ -71,7 +73,8 @@ pub(super) fn literals(pattern: &Pattern) -> Vec<&str> {
 /// it.
 pub(super) fn depends_on_keys_alone(rule: &Rule) -> bool {
     rule.condition.is_none()
-        && rule.captures.iter().all(|capture| !capture.has_range() && capture.left == capture.right)
+        && !rule.hangs_on_numbers()
+        && rule.captures.iter().all(|capture| capture.left == capture.right)
         && rule.left.len() == 1
         && rule.right.len() == 1
         && rule

@@ -12,7 +12,7 @@ use crate::check::proof::effort::Effort;
 use crate::check::proof::group::{Owned, weight_of_rule};
 use crate::check::proof::trace::{backward, captured, takes};
 use crate::check::reading::{Act, ReadRule, Reading, Statement};
-use crate::check::rules::{Direction, Rule, Rules, Selection, SideItem};
+use crate::check::rules::{Direction, Rule, Rules, Selection, SideItem, Whole};
 use crate::key::{Part, Pattern};
 
 /// A rule as it is read, and where it stands.
@@ -62,14 +62,22 @@ pub(super) struct Program<'r> {
     /// Keys that are made from nothing, or by a tie.
     pub(super) made: Vec<(usize, &'r str, &'r Pattern)>,
     pub(super) open: Option<String>,
+    /// Whether keys aren't split at dots alone, so that no key can be followed.
+    pub(super) splits: bool,
     pub(super) effort: Effort,
 }
 
 impl<'r> Program<'r> {
     pub(super) fn of(rules: &'r Rules, direction: Direction) -> Self {
         let (placed, takers, made) = (Vec::new(), Vec::new(), Vec::new());
-        let mut program =
-            Self { rules: placed, takers, made, open: None, effort: Effort::of_proof() };
+        let mut program = Self {
+            rules: placed,
+            takers,
+            made,
+            open: None,
+            splits: false,
+            effort: Effort::of_proof(),
+        };
         for (at, statement) in Reading::of(rules, direction).everywhere().into_iter().enumerate() {
             program.read(at, &statement);
         }
@@ -113,7 +121,12 @@ impl<'r> Program<'r> {
                     self.open(|| "a `when` may be decided by the keys themselves".to_owned());
                 }
             }
-            Act::Prefix(_)
+            Act::Whole { whole: Whole::Separator(_), .. } => {
+                self.splits = true;
+                self.open(|| "keys of the left layout are split at another character".to_owned());
+            }
+            Act::Whole { whole: Whole::Strict, .. }
+            | Act::Prefix(_)
             | Act::Drop(_)
             | Act::Keep(_)
             | Act::Cast { .. }
@@ -197,7 +210,9 @@ impl<'p> Lookup<'p> {
 
     /// A key that is rewritten twice, and whether it is plain.
     pub(super) fn twice(&self, key: String) -> Option<(Twice, bool)> {
-        if !self.program.takers.is_empty() || self.takes_part(&key) || self.has_regex {
+        let calculates = self.rules.iter().any(|placed| !placed.rule.numbers.is_empty());
+        let untold = self.has_regex || calculates || self.program.splits;
+        if !self.program.takers.is_empty() || self.takes_part(&key) || untold {
             return None;
         }
         let (once, by) = self.through(&key)?;

@@ -1,0 +1,184 @@
+//! What fields of config.json and items of lists hold, and what to say where there is no such one.
+
+use serde_json::Value as Json;
+
+use super::{At, Environment, Scope, Value, bad, describe};
+use crate::diagnostic::codes::{BAD_VALUE, MISSING_CONFIG};
+use crate::diagnostic::{Diagnostic, did_you_mean};
+use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind};
+
+/// Which config may have what another one lacks.
+const OTHER_CONFIG: &str =
+    "give a --config that has it (of a model made of several, the part that these keys belong to)";
+
+impl Environment<'_> {
+    /// An item of a list; `None` if the list has no such item.
+    pub(super) fn item(
+        &self,
+        scope: &Scope,
+        (list, index): (&Expr, &Expr),
+        at: At<'_>,
+    ) -> Result<Option<Value>, Box<Diagnostic>> {
+        let number = match self.eval_at(scope, index, at)? {
+            Value::Int(number) => usize::try_from(number).ok(),
+            other => {
+                let why = format!("expected a whole number, found {}", describe(&other));
+                return Err(bad(scope, index, why));
+            }
+        };
+        // A list of config.json isn't read whole for one item of it.
+        if let ExprKind::Config(steps) = &list.kind
+            && let Some(Json::Array(items)) = self.json(steps)
+        {
+            let value = number.and_then(|number| items.get(number)).map(Value::from_json);
+            at.spend(scope, list, value.as_ref().map_or(1, Value::weight))?;
+            return Ok(value);
+        }
+        match self.eval_at(scope, list, at)? {
+            Value::List(items) => Ok(number.and_then(|number| items.into_iter().nth(number))),
+            other => Err(bad(scope, list, format!("expected a list, found {}", describe(&other)))),
+        }
+    }
+
+    pub(super) fn no_item(&self, scope: &Scope, expr: &Expr, list: &Expr) -> Box<Diagnostic> {
+        let of_config = matches!(list.kind, ExprKind::Config(_));
+        let code = if of_config { MISSING_CONFIG } else { BAD_VALUE };
+        let finding = Diagnostic::error(code, "this list has no such item")
+            .at(scope.place(expr.span), "beyond its end");
+        Box::new(finding.hint("give a default with `??`"))
+    }
+
+    pub(super) fn config(&self, steps: &[ConfigStep]) -> Option<Value> {
+        self.json(steps).map(Value::from_json)
+    }
+
+    fn json(&self, steps: &[ConfigStep]) -> Option<&Json> {
+        let mut json = self.config?;
+        for step in steps {
+            json = match step {
+                ConfigStep::Field(field) => json.get(field)?,
+                ConfigStep::Item(item) => json.get(usize::try_from(*item).ok()?)?,
+            };
+        }
+        Some(json)
+    }
+
+    /// The value before a `??`, if there is one: a config field that isn't there has none, and
+    /// neither has a chain of such.
+    pub(super) fn there(
+        &self,
+        scope: &Scope,
+        expr: &Expr,
+        at: At<'_>,
+    ) -> Result<Option<Value>, Box<Diagnostic>> {
+        let value = match &expr.kind {
+            ExprKind::Config(steps) if self.config(steps).is_none() => None,
+            ExprKind::Item(list, index) => {
+                let list_there = match &list.kind {
+                    ExprKind::Config(steps) => self.json(steps).is_some(),
+                    _ => true,
+                };
+                if list_there { self.item(scope, (list, index), at.deeper())? } else { None }
+            }
+            ExprKind::Paren(inner) => self.there(scope, inner, at.deeper())?,
+            ExprKind::Binary(BinaryOp::Default, left, right) => {
+                match self.there(scope, left, at.deeper())? {
+                    None => self.there(scope, right, at.deeper())?,
+                    found => found,
+                }
+            }
+            _ => Some(self.eval_at(scope, expr, at)?),
+        };
+        Ok(value.filter(|value| *value != Value::Null))
+    }
+
+    pub(super) fn missing_config(
+        &self,
+        scope: &Scope,
+        expr: &Expr,
+        steps: &[ConfigStep],
+    ) -> Box<Diagnostic> {
+        let Some(mut json) = self.config else {
+            return Box::new(
+                Diagnostic::error(
+                    MISSING_CONFIG,
+                    "a config field is asked for, and there is no config",
+                )
+                .at(scope.place(expr.span), "asked here")
+                .hint(self.config_advice(scope, "give one with --config FILE")),
+            );
+        };
+        let mut known = "config".to_owned();
+        for step in steps {
+            let next = match step {
+                ConfigStep::Field(field) => json.get(field),
+                ConfigStep::Item(item) => {
+                    usize::try_from(*item).ok().and_then(|item| json.get(item))
+                }
+            };
+            match (next, step) {
+                (Some(_), ConfigStep::Field(field)) => known = format!("{known}.{field}"),
+                (Some(_), ConfigStep::Item(item)) => known = format!("{known}[{item}]"),
+                (None, ConfigStep::Field(field)) => {
+                    let mut diagnostic = Diagnostic::error(
+                        MISSING_CONFIG,
+                        format!("{known} has no field `{field}`"),
+                    )
+                    .at(scope.place(expr.span), "not in this config");
+                    let fields = json
+                        .as_object()
+                        .map(|object| object.keys().map(String::as_str).collect::<Vec<_>>())
+                        .unwrap_or_default();
+                    if let Some(close) = did_you_mean(field, fields) {
+                        diagnostic = diagnostic.hint(format!("did you mean `{known}.{close}`?"));
+                    }
+                    return Box::new(diagnostic.hint(self.config_advice(scope, OTHER_CONFIG)));
+                }
+                (None, ConfigStep::Item(item)) => {
+                    return Box::new(
+                        Diagnostic::error(MISSING_CONFIG, format!("{known} has no item {item}"))
+                            .at(scope.place(expr.span), "not in this config")
+                            .hint(self.config_advice(scope, OTHER_CONFIG)),
+                    );
+                }
+            }
+            if let Some(inner) = next {
+                json = inner;
+            }
+        }
+        bad(scope, expr, "this config field can't be read".to_owned())
+    }
+
+    /// What to do where a config field isn't there: its author writes a default, and who only uses
+    /// a file gives the values that it takes from there.
+    fn config_advice(&self, scope: &Scope, config: &str) -> String {
+        if !scope.built_in {
+            return match self.config {
+                Some(_) => "give a default with `??`".to_owned(),
+                None => format!("{config}, or a default with `??`"),
+            };
+        }
+        let open = scope.lets.iter().filter(|(name, (value, _))| {
+            !self.parameters.contains_key(name.as_str())
+                && value.as_ref().is_some_and(|value| self.is_open(value))
+        });
+        let set: Vec<String> = open.map(|(name, _)| format!("--set {name}=VALUE")).collect();
+        if set.is_empty() {
+            config.to_owned()
+        } else {
+            format!("give {}, or {}", set.join(" "), config.trim_start_matches("give "))
+        }
+    }
+
+    /// Whether an expression asks the config for fields, and none of them is there.
+    fn is_open(&self, expr: &Expr) -> bool {
+        let (mut asked, mut found) = (false, false);
+        expr.walk(&mut |part| {
+            if let ExprKind::Config(steps) = &part.kind {
+                asked = true;
+                found |= self.config(steps).is_some_and(|value| value != Value::Null);
+            }
+        });
+        asked && !found
+    }
+}
