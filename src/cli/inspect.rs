@@ -16,8 +16,9 @@ use regraft::key::{Key, natural_order};
 use regraft::plan::implausible;
 use regraft::store::twins;
 use regraft::store::{Checkpoint, NamedPath, OpenOptions, Store, open_named};
-use regraft::tensor::{Header, Remark, TensorInfo};
-use serde_json::{Map, Value, json};
+use regraft::tensor::{Dtype, Header, Remark, Shape, TensorInfo};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::console::{Console, has_findings};
 use super::lines::Gathered;
@@ -76,7 +77,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let equal = if arguments.bytes { twins(&checkpoint)? } else { Vec::new() };
     let equal: Vec<Vec<Key>> = equal.into_iter().map(|group| group.keys).collect();
     if console.json {
-        console.json(&as_json(&checkpoint, arguments.bytes.then_some(&equal), &findings))?;
+        print_json(&checkpoint, arguments.bytes.then_some(&equal), &findings, console)?;
     } else {
         console.out(&text(&checkpoint, &equal, arguments))?;
         console.findings(&findings);
@@ -243,51 +244,85 @@ fn by_dtype(tensors: &[(&Key, &TensorInfo)]) -> BTreeMap<&'static str, (u64, u64
     totals
 }
 
-fn as_json(
+/// What a checkpoint holds, for programs. It is written as it is made: of a hundred thousand keys it
+/// would take more memory than their header.
+#[derive(Serialize)]
+struct Document<'a> {
+    files: &'a [String],
+    metadata: &'a BTreeMap<String, String>,
+    groups: Vec<Value>,
+    tensors: Rows<'a>,
+    dtypes: BTreeMap<&'static str, Value>,
+    remarks: &'a [Remark],
+    total: Value,
+    equal: Option<&'a [Vec<Key>]>,
+    notes: &'a [String],
+    ignored: &'a [PathBuf],
+    findings: &'a [Diagnostic],
+}
+
+/// Every tensor, in order.
+struct Rows<'a> {
+    header: &'a Header,
+    sorted: &'a [(&'a Key, &'a TensorInfo)],
+}
+
+/// A tensor, and where it lies, if it is one run of a file.
+#[derive(Serialize)]
+struct Row<'a> {
+    dtype: Dtype,
+    shape: &'a Shape,
+    bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+}
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let place = |key: &Key| self.header.tensors.get(key).and_then(|entry| entry.location);
+        serializer.collect_map(self.sorted.iter().map(|(key, info)| {
+            let (place, bytes) = (place(key), info.nbytes());
+            let file = place.and_then(|place| self.header.files.get(place.file as usize));
+            let (file, offset) = (file.map(String::as_str), place.map(|place| place.offset));
+            (key.as_str(), Row { dtype: info.dtype, shape: &info.shape, bytes, file, offset })
+        }))
+    }
+}
+
+fn print_json(
     checkpoint: &Checkpoint,
-    equal: Option<&Vec<Vec<Key>>>,
+    equal: Option<&[Vec<Key>]>,
     findings: &[Diagnostic],
-) -> Value {
+    console: Console,
+) -> Result<()> {
     let header = checkpoint.header();
     let sorted = sorted(header);
-    let mut tensors = Map::new();
-    for (key, info) in &sorted {
-        let location = header.tensors.get(*key).and_then(|entry| entry.location);
-        let mut tensor =
-            json!({ "dtype": info.dtype, "shape": info.shape, "bytes": info.nbytes() });
-        if let (Some(location), Some(fields)) = (location, tensor.as_object_mut()) {
-            fields.insert("file".to_owned(), json!(header.files.get(location.file as usize)));
-            fields.insert("offset".to_owned(), json!(location.offset));
-        }
-        tensors.insert(key.to_string(), tensor);
-    }
     let mut groups = Gathered::new();
     for (key, info) in &sorted {
         groups.add(key, *info);
     }
-    let groups: Vec<Value> = groups
-        .lines()
-        .iter()
-        .map(|line| json!({ "keys": line.text(), "dtype": line.shared.dtype, "shape": line.shared.shape, "count": line.count() }))
-        .collect();
-    let dtypes: Map<String, Value> = by_dtype(&sorted)
-        .into_iter()
-        .map(|(dtype, (tensors, bytes))| {
-            (dtype.to_owned(), json!({ "tensors": tensors, "bytes": bytes }))
-        })
-        .collect();
+    let lines = groups.lines();
+    let groups = lines.iter().map(|line| {
+        let (dtype, shape) = (line.shared.dtype, &line.shared.shape);
+        json!({ "keys": line.text(), "dtype": dtype, "shape": shape, "count": line.count() })
+    });
+    let of_dtype = |(dtype, (tensors, bytes)): (&'static str, (u64, u64))| {
+        (dtype, json!({ "tensors": tensors, "bytes": bytes }))
+    };
     let bytes = sorted.iter().filter_map(|(_, info)| info.nbytes()).fold(0, u64::saturating_add);
-    json!({
-        "files": header.files,
-        "metadata": header.metadata,
-        "groups": groups,
-        "tensors": tensors,
-        "dtypes": dtypes,
-        "remarks": header.remarks,
-        "total": { "tensors": sorted.len(), "bytes": bytes },
-        "equal": equal,
-        "notes": checkpoint.notes(),
-        "ignored": checkpoint.ignored(),
-        "findings": findings,
+    console.json(&Document {
+        files: &header.files,
+        metadata: &header.metadata,
+        groups: groups.collect(),
+        tensors: Rows { header, sorted: &sorted },
+        dtypes: by_dtype(&sorted).into_iter().map(of_dtype).collect(),
+        remarks: &header.remarks,
+        total: json!({ "tensors": sorted.len(), "bytes": bytes }),
+        equal,
+        notes: checkpoint.notes(),
+        ignored: checkpoint.ignored(),
+        findings,
     })
 }

@@ -35,12 +35,14 @@ pub(in crate::store) fn contents(
     if below.tensors.is_empty() && below.lost.is_empty() {
         return Err(nothing(&beside, root));
     }
-    let used = below.tensors.iter().map(|(_, tensor)| tensor.storage);
+    let tensor = |id| meanings.tensor(id);
+    let used = below.tensors.iter().filter_map(|(_, id)| Some(tensor(*id)?.storage));
     let storages = container.storages(used, meanings)?;
     drop(container);
     let mut reader = Reader { storages, packed: HashMap::new(), contents: Contents::default() };
     let mut lost = below.lost;
-    for (key, tensor) in below.tensors {
+    for (key, id) in below.tensors {
+        let Some(tensor) = tensor(id) else { continue };
         match stored(&tensor) {
             Ok(form) => reader.add(key, &tensor, form)?,
             Err(what) => lost.push((key, what)),

@@ -69,7 +69,7 @@ impl Writer<'_> {
             Some(Value::Tuple(_)) => self.items(self.values.tuple(id), depth)?,
             Some(Value::List(items)) => self.items(items, depth)?,
             Some(Value::Call(call)) => match self.tree.kind(id) {
-                Kind::Tensor(_) | Kind::Lost(_) => None,
+                Kind::Tensor | Kind::Lost(_) => None,
                 Kind::Branch(entries) => {
                     let named = entries
                         .iter()

@@ -35,7 +35,7 @@ pub(in crate::store) struct Tree<'v> {
 /// What a value is to a reader of state dicts.
 pub(in crate::store) enum Kind<'v> {
     /// A tensor.
-    Tensor(TorchTensor<'v>),
+    Tensor,
     /// A tensor of a kind that can't be read, and what it is.
     Lost(String),
     /// A dict, a module, a list: what it holds, by name.
@@ -59,9 +59,9 @@ pub(in crate::store) enum Name<'v> {
 
 /// What lies under a root.
 #[derive(Default)]
-pub(in crate::store) struct Below<'v> {
+pub(in crate::store) struct Below {
     /// Tensors, by their keys, in order.
-    pub(in crate::store) tensors: Vec<(String, TorchTensor<'v>)>,
+    pub(in crate::store) tensors: Vec<(String, Id)>,
     /// Tensors that can't be read, and why.
     pub(in crate::store) lost: Vec<(String, String)>,
     /// What is no tensor.
@@ -82,7 +82,7 @@ impl<'v> Tree<'v> {
         if let Some(tensor) = self.meanings.tensor(id) {
             return match self.odd_bits(&tensor) {
                 Some(what) => Kind::Lost(what),
-                None => Kind::Tensor(tensor),
+                None => Kind::Tensor,
             };
         }
         match self.values.get(id) {
@@ -241,7 +241,7 @@ impl<'v> Tree<'v> {
         self.counts.insert(id, [0, 0]);
         let mut count = [0u64; 2];
         match self.kind(id) {
-            Kind::Tensor(_) | Kind::Lost(_) => count = [1, 1],
+            Kind::Tensor | Kind::Lost(_) => count = [1, 1],
             Kind::Branch(entries) => {
                 let is_optimizer = self.is_optimizer(&entries);
                 for (_, inner) in entries {
@@ -319,7 +319,7 @@ impl<'v> Tree<'v> {
                     continue;
                 }
                 match self.kind(*value) {
-                    Kind::Tensor(_) | Kind::Lost(_) => direct = true,
+                    Kind::Tensor | Kind::Lost(_) => direct = true,
                     Kind::Branch(_) if self.count(*value, 0)?[0] > 0 => inner.push((text, *value)),
                     _ => {}
                 }
@@ -349,7 +349,7 @@ impl<'v> Tree<'v> {
             let mut tensors = 0;
             for (name, inner) in &entries {
                 match self.kind(*inner) {
-                    Kind::Tensor(_) | Kind::Lost(_) => tensors += 1,
+                    Kind::Tensor | Kind::Lost(_) => tensors += 1,
                     Kind::Branch(_) => {
                         if let Some(text) = name.text().filter(|_| !self.is_beside(*name, *inner)) {
                             let name = text;
@@ -395,7 +395,7 @@ impl<'v> Tree<'v> {
                 continue;
             }
             match self.kind(id) {
-                Kind::Tensor(_) | Kind::Lost(_) => count += 1,
+                Kind::Tensor | Kind::Lost(_) => count += 1,
                 Kind::Branch(entries) => stack.extend(entries.into_iter().map(|(_, id)| id)),
                 Kind::Foreign(_, inside) => stack.extend(inside),
                 Kind::Plain => {}
@@ -409,7 +409,7 @@ impl<'v> Tree<'v> {
     ///
     /// # Errors
     /// If values lie too deep in each other, or there are too many.
-    pub(in crate::store) fn below(&mut self, root: Id, is_asked: bool) -> Result<Below<'v>> {
+    pub(in crate::store) fn below(&mut self, root: Id, is_asked: bool) -> Result<Below> {
         let [_, all] = self.count(root, 0)?;
         if all > MAX_KEYS {
             let why = format!(
@@ -526,7 +526,7 @@ pub(in crate::store) fn listed(names: &[String]) -> String {
 /// A walk over what lies below a root.
 struct Walk<'t, 'v> {
     tree: &'t Tree<'v>,
-    found: Below<'v>,
+    found: Below,
     /// The values that hold the one that is looked at.
     path: Vec<Id>,
     is_asked: bool,
@@ -535,10 +535,10 @@ struct Walk<'t, 'v> {
 impl Walk<'_, '_> {
     fn visit(&mut self, id: Id, key: &mut String) -> Result<()> {
         match self.tree.kind(id) {
-            Kind::Tensor(tensor) => {
+            Kind::Tensor => {
                 // A tensor that was saved alone has no name.
                 let key = if self.path.is_empty() { "tensor".to_owned() } else { key.clone() };
-                self.found.tensors.push((key, tensor));
+                self.found.tensors.push((key, id));
             }
             Kind::Lost(what) => self.found.lost.push((key.clone(), what)),
             Kind::Plain => self.found.plain.push(key.clone()),
