@@ -46,3 +46,8 @@ pub use plan::{Plan, PlanOptions, plan};
 #[cfg(all(doctest, feature = "files"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+/// And so is the one on parts of tensors.
+#[cfg(all(doctest, feature = "files"))]
+#[doc = include_str!("../docs/sharded.md")]
+mod sharded {}

@@ -164,6 +164,10 @@ class TorchOps:
     def copy(self, out: Any, tensor: Any) -> None:
         out.copy_(tensor)
 
+    def own(self, tensor: Any) -> Any:
+        """A copy in a storage of its own."""
+        return tensor.clone()
+
     def narrow(self, tensor: Any, dim: int, start: int, length: int) -> Any:
         return tensor.narrow(dim, start, length)
 
@@ -420,6 +424,9 @@ class NumpyOps:
 
     def copy(self, out: Any, array: Any) -> None:
         out[...] = array
+
+    def own(self, array: Any) -> Any:
+        return array.copy()
 
     def narrow(self, array: Any, dim: int, start: int, length: int) -> Any:
         return array[(slice(None),) * dim + (slice(start, start + length),)]

@@ -6,11 +6,12 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import _regraft
+from ._boxes import read
 from ._errors import Diagnostic, PlanError, RegraftWarning, diagnostics_from_json
 from ._execute import execute
 from ._facts import columns, nested_finding
@@ -196,6 +197,45 @@ class Plan:
         if inplace:
             raise TypeError("files are not edited in place: `regraft.convert` writes new ones")
         return opened._carry_out(self)
+
+    def read(
+        self,
+        key: str,
+        offsets: Sequence[int],
+        sizes: Sequence[int],
+        out: Any = None,
+        *,
+        framework: str | None = None,
+    ) -> Any:
+        """A box of a tensor of the result: ``sizes`` elements along each dimension, from
+        ``offsets`` on. Only what the box is made of is read, and the rest of the tensor is never
+        made. The plan is one for an opened checkpoint, from whose files it reads: what was written
+        to its tensors is not there.
+
+        out: a tensor or an array of the box's dtype and shape to read into, with any strides and on
+        any device; it is returned. One is made if not given.
+        framework: of what is made: ``torch`` or ``numpy``, the first of these that is installed if
+        not given.
+
+        Raises KeyError if the result has no such key, ValueError for a box that leaves the tensor
+        or doesn't fit ``out``.
+        """
+        outs = None if out is None else [out]
+        return self.read_boxes([(key, offsets, sizes)], outs, framework=framework)[0]
+
+    def read_boxes(
+        self,
+        boxes: Iterable[tuple[str, Sequence[int], Sequence[int]]],
+        outs: Sequence[Any] | None = None,
+        *,
+        framework: str | None = None,
+    ) -> list[Any]:
+        """Boxes of tensors of the result, as key, offsets and sizes: as :meth:`read` for each, but
+        what lies close together in the files is read at once. ``outs`` has what each is read into,
+        or None for one that is made."""
+        made, overflowed = read(self._made_from[0], self._inner, boxes, outs, framework)
+        warn_of_overflow(overflowed)
+        return made
 
     def _columns(self) -> tuple[list[str], list[int]]:
         if self._targets is None:

@@ -154,6 +154,13 @@ def plan(
     record: tuple[bytes, str] | None,
     equal: Callable[[str, str], int | None] | None,
 ) -> Plan: ...
+def read(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    boxes: Sequence[tuple[str, Sequence[int], Sequence[int]]],
+    places: Sequence[tuple[int, int]],
+    size: int,
+) -> tuple[bytearray, str]: ...
 def overflow_findings(overflowed: dict[str, int]) -> list[str]: ...
 def side_files(sources: Sequence[str | Path], allow_outside: bool) -> list[Path]: ...
 def write(

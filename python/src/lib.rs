@@ -7,6 +7,7 @@
 //! * Decisions are the library's. What is written here is conversion of values.
 #![deny(unsafe_code)]
 
+mod boxes;
 mod errors;
 mod files;
 mod header;
@@ -28,6 +29,8 @@ mod _regraft {
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 
+    #[pymodule_export]
+    use super::boxes::read;
     #[pymodule_export]
     use super::files::{Checkpoint, overflow_findings, side_files, write};
     #[pymodule_export]

@@ -5,9 +5,11 @@
 //! written where it belongs, with no tensor in between. [`naive`] does the same node by node and is
 //! the reference.
 
+mod boxes;
 mod fuse;
 #[cfg(feature = "files")]
 mod lanes;
+mod leaves;
 pub mod naive;
 #[cfg(feature = "files")]
 mod patch;
@@ -19,6 +21,8 @@ mod view;
 mod write;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use boxes::{Destination, read_boxes};
 
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "files")]

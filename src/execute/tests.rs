@@ -1,6 +1,7 @@
 //! Random plans: fused in memory and fused to a file, at every size of buffers, agree bitwise with
 //! the reference, element by element.
 
+mod boxes;
 mod random;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::execute::fuse::gather::Leaves;
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::{Extent, Hints, Range, Store};
+use boxes::boxes_agree;
 use random::{Choices, Random};
 
 /// Leaves that are only ever read in stretches.
@@ -100,6 +102,7 @@ fn agree(random: &Random, choices: &mut Choices) -> (u64, u64, u64) {
         );
     }
 
+    boxes_agree(random, choices, &expected, limit);
     let program = compile(plan, &AsStored(store), &all, limit).unwrap();
     covered_once(&program);
     let temporaries = program

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 use regraft::Conversion;
 use regraft::config::Config;
-use regraft::execute::views;
+use regraft::execute::{Destination, Views, read_boxes, views};
 use regraft::key::Key;
 use regraft::library::Route;
-use regraft::plan::{Answer, Plan, PlanOptions, Question, plan_asking};
+use regraft::plan::{Answer, Plan, PlanOptions, Question, TargetBox, plan_asking};
 use regraft::store::tensors_equal;
 use regraft::store::{OpenOptions, StateDict, Store as _, open};
 use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView, Wanted};
@@ -138,6 +138,48 @@ fn same(name: &str, plan: &Plan, source: &StateDict, said: &IndexMap<String, Sai
         let said = &said[key.as_str()];
         assert_eq!(*view.info(), said.info(), "{name}: {key}");
         assert_eq!(Some(hash(&view.to_vec()).as_str()), said.hash(), "{name}: bytes of {key}");
+    }
+    same_boxes(name, plan, source, &made);
+}
+
+/// Whether boxes of all targets, read at once, are those of the whole tensors: a quarter of every
+/// dimension that isn't aligned to anything, and each dimension cut as a rank of three would.
+fn same_boxes(name: &str, plan: &Plan, source: &StateDict, made: &Views) {
+    let mut asked: Vec<(TargetBox, Vec<u8>)> = Vec::new();
+    for (number, (key, view)) in (0u64..).zip(&made.tensors) {
+        let info = view.info();
+        let drawn = data(&format!("{name} {key}"), &TensorInfo::new(Dtype::I64, vec![8]));
+        let mut boxes: Vec<Vec<(u64, u64)>> = vec![];
+        let inside = |(dim, size): (usize, &u64)| {
+            let start = u64::from(drawn[dim % 8 * 8]) % size;
+            (start, (size - start).min(1 + size / 4))
+        };
+        boxes.push(info.shape.iter().enumerate().map(inside).collect());
+        for dim in 0..info.shape.len() {
+            let size = info.shape[dim].div_ceil(3);
+            let start = (number % 3 * size).min(info.shape[dim]);
+            let mut whole: Vec<(u64, u64)> = info.shape.iter().map(|size| (0, *size)).collect();
+            whole[dim] = (start, size.min(info.shape[dim] - start));
+            boxes.push(whole);
+        }
+        for (start, shape) in
+            boxes.into_iter().map(|sides| sides.into_iter().unzip::<_, _, Vec<u64>, Vec<u64>>())
+        {
+            let len = TensorInfo::new(info.dtype, shape.clone()).nbytes().unwrap();
+            asked.push((TargetBox::new(key.clone(), start, shape), vec![0; len as usize]));
+        }
+    }
+    let mut wanted: Vec<Destination<'_>> = asked
+        .iter_mut()
+        .map(|(part, buffer)| Destination::row_major(part.clone(), buffer))
+        .collect();
+    read_boxes(plan, source, &mut wanted, None).unwrap();
+    for (part, buffer) in &asked {
+        let mut view = made.tensors[&part.key].clone();
+        for (dim, (start, len)) in part.start.iter().zip(part.shape.iter()).enumerate() {
+            view = view.narrow(dim, *start, *len).unwrap();
+        }
+        assert!(view.to_vec() == *buffer, "{name}: {part:?}");
     }
 }
 

@@ -302,6 +302,7 @@ fn what_documents_name_is_there() {
         "CONTRIBUTING.md",
         "docs/language.md",
         "docs/ties.md",
+        "docs/sharded.md",
         "docs/diagnostics.md",
         "tests/fixtures/cases/README.md",
     ] {

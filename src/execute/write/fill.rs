@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::begin::Begun;
 use super::finished::{self, Finished};
-use super::leaves::StoreLeaves;
 use super::prepare::Prepared;
 use super::seal::seal;
 use super::staging::{Staging, create};
 use super::stream::{OutFile, Output, Pool};
 use crate::error::{Error, Result};
 use crate::execute::fuse::compile::Layout;
+use crate::execute::leaves::StoreLeaves;
 use crate::execute::{Lane, Report, naive, not_cancelled};
 use crate::plan::NodeId;
 

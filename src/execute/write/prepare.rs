@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::WriteOptions;
-use super::leaves::StoreLeaves;
 use super::place::Spot;
 use super::shards::{self, Files, Shards, Written, lay_out};
 use super::share::{can_share, phases};
@@ -13,6 +12,7 @@ use super::tied::{kept, metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::{AsStored, Program, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
+use crate::execute::leaves::StoreLeaves;
 use crate::plan::Plan;
 use crate::store::{Identity, Store};
 

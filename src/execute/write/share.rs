@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::copy;
-use super::leaves::{FileLeaves as _, StoreLeaves};
+use super::leaves::FileLeaves as _;
 use crate::error::Result;
 use crate::execute::fuse::compile::{Layout, Value};
 use crate::execute::fuse::layout::Piece;
+use crate::execute::leaves::StoreLeaves;
 
 /// Whether the source's blocks can be shared with the output: one filesystem, that can.
 pub(super) fn can_share(

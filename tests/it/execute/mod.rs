@@ -1,5 +1,6 @@
 //! Carrying out plans: what shares storage, what is written, and what failures leave behind.
 
+mod boxes;
 mod failures;
 mod files;
 mod identity;

@@ -1,0 +1,48 @@
+//! Boxes of a plan's targets, read from files into bytes that Python owns.
+
+use pyo3::prelude::*;
+use pyo3::types::PyByteArray;
+use regraft::execute::{Destination, Report, read_boxes};
+use regraft::plan::TargetBox;
+
+use crate::errors;
+use crate::files::Checkpoint;
+use crate::plan::Plan;
+use crate::pool::with_threads;
+
+/// A box: the target's key, its first element and how many along each dimension.
+type Asked = (String, Vec<u64>, Vec<u64>);
+
+/// Reads boxes of targets, each from the given byte of what it gives, and with the given number of
+/// bytes, in row-major order. Gives the bytes of all, and what was done as JSON.
+#[pyfunction]
+pub(crate) fn read<'py>(
+    py: Python<'py>,
+    checkpoint: PyRef<'_, Checkpoint>,
+    plan: PyRef<'_, Plan>,
+    boxes: Vec<Asked>,
+    places: Vec<(usize, usize)>,
+    size: usize,
+) -> PyResult<(Bound<'py, PyByteArray>, String)> {
+    let (source, plan) = (&*checkpoint.checkpoint, &plan.planned.plan);
+    let mut done = Ok(Report::default());
+    let bytes = PyByteArray::new_with(py, size, |bytes| {
+        done = py.detach(|| {
+            let mut wanted = Vec::with_capacity(boxes.len());
+            let (mut rest, mut before) = (bytes, 0usize);
+            for ((key, start, shape), (at, len)) in boxes.into_iter().zip(places) {
+                let outside = || regraft::Error::corrupt("places overlap, or leave the bytes");
+                let skip = at.checked_sub(before).ok_or_else(outside)?;
+                let (_, from) = rest.split_at_mut_checked(skip).ok_or_else(outside)?;
+                let (own, later) = from.split_at_mut_checked(len).ok_or_else(outside)?;
+                (rest, before) = (later, at + len);
+                wanted.push(Destination::row_major(TargetBox::new(key, start, shape), own));
+            }
+            with_threads(|| read_boxes(plan, source, &mut wanted, None))
+        });
+        Ok(())
+    })?;
+    let report = done.map_err(|error| errors::world(py, &error))?;
+    let report = serde_json::to_string(&report);
+    Ok((bytes, report.map_err(|_| errors::fault(py, "a report has no JSON form"))?))
+}
