@@ -3,6 +3,7 @@
 
 mod detect;
 mod examples;
+mod recognize;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ use crate::tensor::Header;
 
 pub use detect::{Detection, Wrapper, detect};
 pub use examples::check_examples;
+pub use recognize::{Recognized, recognize};
 
 /// Name and text of each embedded file.
 static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/library.rs"));
@@ -47,6 +49,11 @@ const HEADS: &[&str] = &["HeadModel", "HeadsModel"];
 pub const HUB: &str = "hub";
 /// The layout that transformers v5 holds in memory.
 pub const MODEL: &str = "model";
+
+/// Whether a layout is one that models share, and says nothing of who made a checkpoint.
+pub fn is_shared(layout: &str) -> bool {
+    detect::SHARED.contains(&layout)
+}
 
 /// Names of the embedded rule files, in order.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -356,6 +363,19 @@ impl Route {
             stages.extend(tied);
         }
         Ok(Self { stages })
+    }
+
+    /// The rules of the layout that a checkpoint was taken for, towards `hub`, after `wrappers`.
+    pub fn recognized(found: &Recognized) -> Self {
+        let towards = |rules: &Rules| match &rules.layouts {
+            Some((left, _)) if *left != found.layout => Direction::Reverse,
+            _ => Direction::Forward,
+        };
+        let stages = [ALWAYS_FIRST, found.rules]
+            .into_iter()
+            .filter_map(rules)
+            .map(|rules| (Arc::new(rules.clone()), towards(rules), false));
+        Self { stages: stages.collect() }
     }
 
     /// The stages, for [`plan`](crate::plan::plan).

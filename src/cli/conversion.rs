@@ -9,7 +9,7 @@ use regraft::check::{Direction, Rules};
 use regraft::config::Config;
 use regraft::conversion::{Choice, Conversion, Planned, Prepared};
 use regraft::execute::Lanes;
-use regraft::library::{self, Library, Route};
+use regraft::library::{self, Library, Recognized, Route};
 use regraft::store::{Checkpoint, NamedPath, OpenOptions};
 
 use super::console::Console;
@@ -103,7 +103,6 @@ impl ConversionArguments {
         if let Some(tied) = self.tied {
             conversion = conversion.tied(tied);
         }
-        tell_choice(&conversion.choice()?, console);
         if let Some(target) = self.target.read()? {
             conversion = conversion.target(target);
         }
@@ -115,6 +114,7 @@ impl ConversionArguments {
             conversion = conversion.set(name, value.clone());
         }
         let prepared = conversion.prepare()?;
+        tell_choice(&prepared.choice, console);
         if let Some(checkpoint) = prepared.checkpoint() {
             tell_of(checkpoint, console);
         }
@@ -168,6 +168,12 @@ fn tell_choice(choice: &Choice, console: Console) {
         Choice::NoRules { model_type } => {
             let model = model_type.as_deref().unwrap_or("unknown");
             console.note(&format!("note: no rule file is for the model type {model:?}: {ONLY}"));
+        }
+        Choice::Recognized(found) => {
+            let Recognized { rules, layout, spoken, keys, .. } = found;
+            console.note(&format!(
+                "note: recognized the layout `{layout}` of `{rules}`, which speaks of {spoken} of {keys} keys; --rules names others"
+            ));
         }
         _ => {}
     }

@@ -10,7 +10,7 @@ use crate::check::value::Value;
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::key::RankFiles;
-use crate::library::{self, Failure, HUB, MODEL, Route};
+use crate::library::{self, Failure, HUB, MODEL, Recognized, Route};
 use crate::plan::{Answer, Answers, Plan, PlanOptions, Question, Record, plan, plan_asking};
 use crate::store::{Checkpoint, Counted, Store, differing_bytes};
 use crate::tensor::Header;
@@ -60,6 +60,8 @@ pub enum Choice {
         /// The model type; `None` if the config has none.
         model_type: Option<String>,
     },
+    /// The keys were recognized as a publisher's layout, and `hub` was asked for.
+    Recognized(Recognized),
 }
 
 impl Choice {
@@ -82,11 +84,34 @@ impl Prepared {
         let layout = layout.filter(|_| asked.rules.is_none()).map(str::to_owned);
         let findings = asked.rules.iter().flatten().flat_map(|rules| rules.findings.clone());
         let findings = findings.collect();
-        let route = match asked.rules {
-            Some(rules) => Route::named(rules, from, to, reverse)?,
-            None => by_config(&config, from, to, reverse)?,
+        let looks = asked.rules.is_none() && !reverse && to == Some(HUB);
+        let looks = looks && from.is_none_or(|from| !library::is_shared(from));
+        let by_config = || by_config(&config, from, to, reverse);
+        let mut choice = choice;
+        let (source, route) = match asked.rules {
+            Some(rules) => {
+                let route = Route::named(rules, from, to, reverse)?;
+                (given.open(route.rank_files(Direction::Forward)?)?, route)
+            }
+            None => {
+                // A layout that the rules for the config don't have may be recognized.
+                let route = by_config();
+                let ranks = route.as_ref().ok().map(|route| route.rank_files(Direction::Forward));
+                let source = given.open(ranks.transpose()?.flatten())?;
+                let found = match looks {
+                    true => library::recognize(source.header(), &config, from)?,
+                    false => None,
+                };
+                match found {
+                    Some(found) => {
+                        let route = Route::recognized(&found);
+                        choice = Choice::Recognized(found);
+                        (source, route)
+                    }
+                    None => (source, route?),
+                }
+            }
         };
-        let source = given.open(route.rank_files(Direction::Forward)?)?;
         let rank_files = route.rank_files(Direction::Reverse)?.cloned();
         let record = match (asked.record, source.checkpoint()) {
             (Some(record), _) => Some(record),

@@ -256,15 +256,26 @@ impl Telling {
     #[allow(clippy::cast_precision_loss)]
     fn new(files: &[(&str, &Rules)]) -> Self {
         let mut spoken: HashMap<String, usize> = HashMap::new();
-        for (_, rules) in files {
-            let vocabularies = [Vocabulary::new(rules, true), Vocabulary::new(rules, false)];
-            let words: HashSet<&str> = vocabularies.iter().flat_map(Vocabulary::words).collect();
-            // The order of a set doesn't show in counts.
-            #[allow(clippy::iter_over_hash_type)]
-            for word in words {
-                *spoken.entry(word.to_owned()).or_default() += 1;
+        let words_of = |rules: &Rules| -> HashSet<String> {
+            let sides = [Vocabulary::new(rules, true), Vocabulary::new(rules, false)];
+            sides.iter().flat_map(Vocabulary::words).map(str::to_owned).collect()
+        };
+        let (publishers, families): (Vec<_>, Vec<_>) =
+            files.iter().partition(|(_, rules)| own_layout(rules).is_some());
+        // The order of a set doesn't show in counts.
+        #[allow(clippy::iter_over_hash_type)]
+        for word in families.iter().flat_map(|(_, rules)| words_of(rules)) {
+            *spoken.entry(word).or_default() += 1;
+        }
+        // A publisher's file speaks of its family's words once more, which makes them no commoner.
+        let mut new: HashMap<String, usize> = HashMap::new();
+        #[allow(clippy::iter_over_hash_type)]
+        for word in publishers.iter().flat_map(|(_, rules)| words_of(rules)) {
+            if !spoken.contains_key(&word) {
+                *new.entry(word).or_default() += 1;
             }
         }
+        spoken.extend(new);
         let of = |word: &str, count: usize| {
             (files.len() as f64 / count as f64).ln()
                 * if USUAL.contains(&word) { LITTLE } else { 1.0 }
@@ -464,7 +475,7 @@ impl<'r> Group<'r> {
     fn follow(&self, keys: &mut [(String, bool, bool)], found: &mut IndexSet<&'r str>) {
         let set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| *pattern));
         let (mut segments, mut candidates) = (Segments::default(), Vec::new());
-        for (key, taken, _) in keys {
+        for (key, taken, spoken) in keys {
             segments.split(key);
             set.candidates(key, &segments, &mut candidates);
             for number in &candidates {
@@ -481,6 +492,8 @@ impl<'r> Group<'r> {
                     .filter_map(pattern_of)
                     .find_map(|target| target.render(key, &bindings));
                 if target.as_ref() == Some(key) && rule.sources().len() == 1 {
+                    // Such a rule says that the key is one of the layout, and no more.
+                    *spoken = true;
                     continue;
                 }
                 let words = met(pattern, &bindings);
@@ -528,11 +541,33 @@ pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'
     })
 }
 
+/// The layout of a file that is a publisher's own, and the one that it leads to.
+pub(super) fn own_layout(rules: &Rules) -> Option<(&str, &str)> {
+    let (left, right) = rules.layouts.as_ref()?;
+    let own = |layout: &&String| !SHARED.contains(&layout.as_str());
+    [(left, right), (right, left)]
+        .into_iter()
+        .find(|(layout, _)| own(layout))
+        .map(|(layout, to)| (layout.as_str(), to.as_str()))
+}
+
+/// How many keys a file speaks of that is read from its own layout, and how many it takes that is
+/// read from the other one.
+pub(super) fn spoken_and_against(header: &Header, rules: &Rules, is_left: bool) -> (u64, u64) {
+    let (mut keys, _) = unwrapped(header);
+    if let Some(separator) = rules.scopes.first().and_then(|scope| scope.separator) {
+        keys = keys.iter().map(|key| key.replace(separator, ".")).collect();
+    }
+    let (kinds, telling) = (kinds(&keys), Telling(HashMap::new()));
+    let read = |left| Vocabulary::new(rules, left).explain(&kinds, &telling);
+    (read(is_left).keys, read(!is_left).taken)
+}
+
 /// Layouts that say nothing of who made a checkpoint.
-const SHARED: [&str; 2] = [super::HUB, super::MODEL];
+pub(super) const SHARED: [&str; 2] = [super::HUB, super::MODEL];
 
 /// Whether a rule file names a layout of its own: a look at its text, before it is checked.
-fn has_another_layout(text: &str) -> bool {
+pub(super) fn has_another_layout(text: &str) -> bool {
     let header = text.lines().find_map(|line| line.strip_prefix("ruleset ")?.split_once(':'));
     header.is_some_and(|(_, layouts)| {
         layouts.split_whitespace().any(|word| !word.contains('-') && !SHARED.contains(&word))

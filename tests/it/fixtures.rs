@@ -193,7 +193,12 @@ fn with_layouts() -> impl Iterator<Item = (&'static str, &'static Rules)> {
 fn every_file_with_layouts_has_a_fixture() {
     let fixtures = fixtures();
     let files: BTreeSet<&str> = with_layouts().map(|(name, _)| name).collect();
-    let lacking: Vec<&&str> = files.iter().filter(|name| !fixtures.contains_key(**name)).collect();
+    // Publishers' layouts have theirs in tests/fixtures/layouts, with what real converters made.
+    let layouts = crate::library::layouts::layouts();
+    let lacking: Vec<&&str> = files
+        .iter()
+        .filter(|name| !fixtures.contains_key(**name) && !layouts.contains_key(**name))
+        .collect();
     assert!(lacking.is_empty(), "scripts/make_fixtures.py has not made fixtures for {lacking:?}");
     let stale: Vec<&String> =
         fixtures.keys().filter(|name| !files.contains(name.as_str())).collect();

@@ -1,6 +1,7 @@
 //! The embedded rule files: each parses, checks and is formatted.
 
 mod detect;
+pub(crate) mod layouts;
 mod wrappers;
 
 use std::sync::Arc;

@@ -1,0 +1,148 @@
+//! Publishers' layouts: what the real converters made of a tiny checkpoint, both ways, with the rule
+//! file named and with none (see tests/fixtures/layouts/README.md).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use regraft::Conversion;
+use regraft::config::Config;
+use regraft::conversion::{Choice, Planned};
+use regraft::store::StateDict;
+use regraft::tensor::{Dtype, Header, TensorInfo};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::cases::state_dict;
+
+#[derive(Deserialize)]
+pub(crate) struct Layout {
+    layout: String,
+    config: Option<serde_json::Value>,
+    keys: usize,
+    sha256: String,
+    exact: bool,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/layouts")
+}
+
+pub(crate) fn layouts() -> IndexMap<String, Layout> {
+    let text = std::fs::read_to_string(folder().join("index.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn configured(conversion: Conversion, layout: &Layout) -> Conversion {
+    let config = layout.config.clone().map_or_else(Config::empty, Config::from_value);
+    conversion.config(config)
+}
+
+/// The source of a layout, and its tensors if they are kept.
+fn source(name: &str) -> (Conversion, Option<Arc<StateDict>>) {
+    if let Ok(bytes) = std::fs::read(folder().join(name).with_extension("safetensors")) {
+        let tensors = Arc::new(StateDict::from_bytes(bytes).unwrap());
+        return (Conversion::of_store(Arc::clone(&tensors) as _), Some(tensors));
+    }
+    let text = std::fs::read_to_string(folder().join(name).with_extension("json")).unwrap();
+    let keys: IndexMap<String, (Dtype, Vec<u64>)> = serde_json::from_str(&text).unwrap();
+    let infos = keys
+        .into_iter()
+        .map(|(key, (dtype, shape))| (key.as_str().into(), TensorInfo::new(dtype, shape)));
+    (Conversion::of_header(Arc::new(Header::from_infos(infos))), None)
+}
+
+/// What a plan gives: keys, what they are, and their bytes if there are any.
+fn given(planned: &Planned, bytes: bool) -> Vec<(String, TensorInfo, Vec<u8>)> {
+    let mut given: Vec<(String, TensorInfo, Vec<u8>)> = if bytes {
+        let views = planned.views().unwrap().tensors.into_iter();
+        views.map(|(key, view)| (key.to_string(), view.info().clone(), view.to_vec())).collect()
+    } else {
+        let plan = &planned.plan;
+        let targets = plan.targets.iter();
+        targets
+            .map(|target| (target.key.to_string(), plan.info(target).clone(), Vec::new()))
+            .collect()
+    };
+    given.sort_by(|a, b| a.0.cmp(&b.0));
+    given
+}
+
+fn digest(given: &[(String, TensorInfo, Vec<u8>)]) -> String {
+    let mut hash = Sha256::new();
+    for (key, info, bytes) in given {
+        hash.update(format!("{key} {} {:?}\n", info.dtype, &info.shape[..]));
+        hash.update(bytes);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn towards_hub_and_back() {
+    for (name, layout) in layouts() {
+        let (conversion, tensors) = source(&name);
+        let conversion = configured(conversion, &layout).load([&name]).unwrap();
+        let planned = conversion.from(&layout.layout).to("hub").plan();
+        let planned = planned.unwrap_or_else(|failure| panic!("{name}: {failure}"));
+        let made = given(&planned, tensors.is_some());
+        assert_eq!((made.len(), digest(&made)), (layout.keys, layout.sha256.clone()), "{name}");
+        let Some(tensors) = tensors.filter(|_| layout.exact) else { continue };
+        let back = configured(Conversion::of_store(Arc::new(state_dict(made))), &layout);
+        let back = back.load([&name]).unwrap().from("hub").to(&layout.layout).plan();
+        let back = given(&back.unwrap_or_else(|failure| panic!("{name}: {failure}")), true);
+        assert_eq!(back.len(), tensors.len(), "{name}");
+        for (key, info, bytes) in back {
+            let view = tensors.get(&key).unwrap_or_else(|| panic!("{name}: {key}"));
+            assert_eq!((&info, bytes), (view.info(), view.to_vec()), "{name}: {key}");
+        }
+    }
+}
+
+#[test]
+fn without_rules_the_layout_is_recognized() {
+    for (name, layout) in layouts() {
+        let (conversion, tensors) = source(&name);
+        let prepared = configured(conversion, &layout).to("hub").prepare().unwrap();
+        let Choice::Recognized(found) = &prepared.choice else {
+            panic!("{name}: {:?}", prepared.choice)
+        };
+        assert_eq!((found.rules, found.layout.as_str()), (name.as_str(), layout.layout.as_str()));
+        let made = given(&prepared.plan().unwrap(), tensors.is_some());
+        assert_eq!(digest(&made), layout.sha256, "{name}");
+    }
+}
+
+/// The keys of a layout, changed.
+fn choice(name: &str, change: impl Fn(&str) -> String, config: serde_json::Value) -> Choice {
+    let (_, tensors) = source(name);
+    let tensors = tensors.unwrap();
+    let infos =
+        tensors.iter().map(|(key, view)| (change(key.as_str()).into(), view.info().clone()));
+    let conversion = Conversion::of_header(Arc::new(Header::from_infos(infos)));
+    conversion.config(Config::from_value(config)).to("hub").prepare().unwrap().choice
+}
+
+#[test]
+fn what_is_no_publishers_layout_is_not_recognized() {
+    let none = serde_json::json!({});
+    // Names of nobody, with numbers where models have them.
+    let random = |key: &str| {
+        let number = key.bytes().map(u64::from).fold(7, |hash, byte| hash * 31 % 9973 + byte);
+        format!("tensor_{number}.{}.weight", number % 7)
+    };
+    let found = choice("vit_timm", random, none.clone());
+    assert!(!matches!(found, Choice::Recognized(_)), "{found:?}");
+    // A third of the keys are another model's.
+    let mixed = |key: &str| match key.contains("mlp") {
+        true => format!("other.{key}"),
+        false => key.to_owned(),
+    };
+    let found = choice("vit_timm", mixed, none.clone());
+    assert!(!matches!(found, Choice::Recognized(_)), "{found:?}");
+    // The wrappers of training are looked through.
+    let wrapped = choice("vit_timm", |key| format!("module.{key}"), none);
+    assert!(matches!(wrapped, Choice::Recognized(found) if found.rules == "vit_timm"));
+    // A config that says another model is believed.
+    let other = serde_json::json!({"model_type": "gpt2"});
+    assert_eq!(choice("vit_timm", str::to_owned, other), Choice::ByConfig);
+}
