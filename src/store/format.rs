@@ -4,8 +4,9 @@ use std::fmt;
 
 use super::archive::{Archive, Stream, Window, is_tar};
 use super::contents::Contents;
+use super::numpy;
 use super::safetensors::{HEAD, read_header};
-use super::{numpy, torch};
+use super::torch::{self, Container};
 use crate::error::Result;
 
 /// The format of a file of a checkpoint.
@@ -75,13 +76,16 @@ pub(super) fn read(
     if format == Format::Numpy {
         return Ok((format, numpy::array(window, name)?));
     }
-    if head.starts_with(ZIP) {
+    let saved = if head.starts_with(ZIP) {
         let archive = Archive::read(window)?;
         if numpy::is_archive(&archive) {
             return Ok((Format::Numpy, numpy::archive(&archive, name)?));
         }
-    }
-    let mut contents = torch::contents(window, root, name)?;
+        Container::archive(archive)?
+    } else {
+        Container::read(window)?
+    };
+    let mut contents = torch::contents(saved, root, name)?;
     contents.note_shared();
     Ok((format, contents))
 }

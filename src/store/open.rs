@@ -102,13 +102,7 @@ pub fn open_all<P: AsRef<Path>>(paths: &[P], options: &OpenOptions) -> Result<Ch
 fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let listing = Listing::read(directory)?;
     if let Some(index) = listing.index()? {
-        let path = directory.join(index);
-        let Content::Json(Kind::Index, text) = content(&path)? else {
-            return Err(
-                Error::corrupt("not an index: it has no field \"weight_map\"").in_file(path)
-            );
-        };
-        let mut checkpoint = sharded::open(&path, &text, options)?;
+        let mut checkpoint = open_index(&directory.join(index), options)?;
         let unused =
             listing.safetensors.iter().filter(|name| !checkpoint.header.files.contains(name));
         checkpoint.ignored = unused.map(|name| directory.join(name)).collect();
@@ -136,19 +130,28 @@ fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint>
     Ok(checkpoint)
 }
 
+/// The refusal to choose among indexes.
+pub(super) fn several_indexes(directory: &Path, names: &[String]) -> Error {
+    let what = format!("the directory has {} indexes: {}", names.len(), names.join(", "));
+    let error = Error::new(ErrorKind::Unsupported, what).in_file(directory);
+    error.hint("give the index itself as the path")
+}
+
+/// Opens the shards of an index.
+fn open_index(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
+    match content(path)? {
+        Content::Json(Kind::Index, text) => sharded::open(path, &text, options),
+        _ => Err(Error::corrupt("not an index: it has no field \"weight_map\"").in_file(path)),
+    }
+}
+
 /// Opens a directory without safetensors files.
 fn open_other(directory: &Path, listing: &Listing, options: &OpenOptions) -> Result<Checkpoint> {
     if listing.distributed {
         return dcp::open(directory, options);
     }
     if let Some(index) = pickled::index(directory, &listing.other_indexes)? {
-        let path = directory.join(index);
-        let Content::Json(Kind::Index, text) = content(&path)? else {
-            return Err(
-                Error::corrupt("not an index: it has no field \"weight_map\"").in_file(path)
-            );
-        };
-        return sharded::open(&path, &text, options);
+        return open_index(&directory.join(index), options);
     }
     if let Some(names) = pickled::chosen(directory, &listing.pickled)? {
         for name in &names {
@@ -234,13 +237,7 @@ impl Listing {
             several if variants::plain_index(several).is_some() => {
                 Ok(variants::plain_index(several))
             }
-            several => {
-                let error = Error::new(
-                    ErrorKind::Unsupported,
-                    format!("the directory has {} indexes: {}", several.len(), several.join(", ")),
-                );
-                Err(error.in_file(&self.directory).hint("give the index itself as the path"))
-            }
+            several => Err(several_indexes(&self.directory, several)),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::open::several_indexes;
 use super::variants;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -62,13 +63,7 @@ pub(super) fn index<'n>(directory: &Path, names: &'n [String]) -> Result<Option<
         (_, Some(usual)) => Ok(Some(usual)),
         ([], None) => Ok(None),
         ([one], None) => Ok(Some(one)),
-        (several, None) => {
-            let error = Error::new(
-                ErrorKind::Unsupported,
-                format!("the directory has {} indexes: {}", several.len(), several.join(", ")),
-            );
-            Err(error.in_file(directory).hint("give the index itself as the path"))
-        }
+        (several, None) => Err(several_indexes(directory, several)),
     }
 }
 

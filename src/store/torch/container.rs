@@ -80,14 +80,18 @@ impl<'f> Container<'f> {
     pub(in crate::store) fn read(file: Window<'f>) -> Result<(Saved, Self)> {
         let head = file.head(512)?;
         if head.starts_with(b"PK\x03\x04") {
-            Self::archive(file)
+            Self::archive(Archive::read(file)?)
         } else if is_tar(&head) {
             let members = members(file)?;
             // NeMo packs a checkpoint together with its config.
             let inner = members.iter().find(|(name, _)| name.ends_with(".ckpt"));
             if let Some((_, inner)) = inner {
                 let is_zip = inner.head(4)?.starts_with(b"PK\x03\x04");
-                return if is_zip { Self::archive(*inner) } else { Self::stream(*inner) };
+                return if is_zip {
+                    Self::archive(Archive::read(*inner)?)
+                } else {
+                    Self::stream(*inner)
+                };
             }
             tar::read(&members).map(|(saved, places)| (saved, Self::Listed(places)))
         } else {
@@ -95,8 +99,8 @@ impl<'f> Container<'f> {
         }
     }
 
-    fn archive(file: Window<'f>) -> Result<(Saved, Self)> {
-        let archive = Archive::read(file)?;
+    /// Reads the pickle in an archive.
+    pub(in crate::store) fn archive(archive: Archive<'f>) -> Result<(Saved, Self)> {
         let of_pickle = |member: &&Member| {
             member
                 .name

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use indexmap::map::Entry as Slot;
 
-use super::container::{Container, StorageBytes};
+use super::container::{Container, Saved, StorageBytes};
 use super::tensor::{Meanings, TorchTensor};
 use super::tree::{Tree, listed};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,17 +14,16 @@ use crate::store::boxes::{Blob, Boxes};
 use crate::store::contents::{Contents, FILE, packed};
 use crate::tensor::{Dtype, MAX_KEY_LEN, MAX_RANK, Remark, Shape, TensorInfo};
 
-/// Reads a file: the state dict under the root that is asked for, or the usual one. `file` is how
-/// it is called in what is remarked of it.
+/// Takes of a file that was read the state dict under the root that is asked for, or the usual one.
+/// `file` is how it is called in what is remarked of it.
 ///
 /// # Errors
 /// If the file is broken, has no tensor there, or two keys are equal.
 pub(in crate::store) fn contents(
-    window: Window<'_>,
+    (saved, container): (Saved, Container<'_>),
     root: Option<&str>,
     file: &str,
 ) -> Result<Contents> {
-    let (saved, container) = Container::read(window)?;
     let top = saved.root.map_err(|error| broken(&error))?;
     let meanings = Meanings::of(&saved.values);
     let mut tree = Tree::new(&saved.values, meanings, top);

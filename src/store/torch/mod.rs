@@ -30,6 +30,7 @@ mod tests;
 pub(super) mod tree;
 mod value;
 
+pub(super) use container::Container;
 pub use container::{MAX_PICKLE, Saved, read};
 #[cfg(feature = "files")]
 pub(super) use contents::alone;
