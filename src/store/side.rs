@@ -23,6 +23,9 @@ const WEIGHTS: &[&str] = &[
     "ggml",
     "onnx",
     "npz",
+    "npy",
+    "distcp",
+    "nemo",
     "mlmodel",
     "tflite",
 ];
@@ -87,6 +90,8 @@ mod tests {
             "model.safetensors",
             "model.safetensors.index.json",
             "pytorch_model.bin",
+            "__0_0.distcp",
+            "array.npy",
             ".gitattributes",
         ];
         for name in names {
