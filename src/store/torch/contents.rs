@@ -9,6 +9,7 @@ use super::tensor::{Meanings, TorchTensor};
 use super::tree::{Tree, listed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
+#[cfg(feature = "files")]
 use crate::store::archive::Window;
 use crate::store::boxes::{Blob, Boxes};
 use crate::store::contents::{Contents, FILE, packed};
