@@ -36,6 +36,7 @@ mod verdict;
 use indexmap::IndexMap;
 
 pub use asked::{Answer, Answers, Question};
+pub(crate) use blocks::block_of;
 pub use consistent::Inconsistent;
 pub use cover::Report;
 pub use exists::Layout;
