@@ -146,3 +146,18 @@ fn what_is_no_publishers_layout_is_not_recognized() {
     let other = serde_json::json!({"model_type": "gpt2"});
     assert_eq!(choice("vit_timm", str::to_owned, other), Choice::ByConfig);
 }
+
+/// Pairs of one checkpoint in two layouts, there and back, of those whose tensors are kept.
+pub(crate) fn pairs() -> Vec<(String, StateDict, StateDict)> {
+    let mut pairs = Vec::new();
+    for (name, layout) in layouts() {
+        let (conversion, tensors) = source(&name);
+        let Some(tensors) = tensors else { continue };
+        let planned = configured(conversion, &layout).load([&name]).unwrap();
+        let planned = planned.from(&layout.layout).to("hub").plan().unwrap();
+        let (own, hub) = ((*tensors).clone(), state_dict(given(&planned, true)));
+        pairs.push((format!("{name} to hub"), own.clone(), hub.clone()));
+        pairs.push((format!("hub to {name}"), hub, own));
+    }
+    pairs
+}
