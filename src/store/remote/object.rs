@@ -156,11 +156,6 @@ impl Object {
         Ok(Some((version, bytes)))
     }
 
-    /// How it is called.
-    pub(in crate::store) fn address(&self) -> &str {
-        &self.address
-    }
-
     /// How many bytes it has.
     pub(in crate::store) fn len(&self) -> u64 {
         self.version.get().map_or(0, |version| version.len)
