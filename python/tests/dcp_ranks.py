@@ -1,5 +1,7 @@
 """What ranks do in the tests of distributed checkpoints."""
 
+import os
+
 import regraft
 import torch
 import torch.distributed as dist
@@ -141,3 +143,110 @@ def logits_of_sharded(path):
     dcp.load(state_dict, storage_reader=Reader(path, under="model"))
     with torch.no_grad():
         return model(TOKENS).logits
+
+
+def sharded(path, name):
+    """A state dict in memory, with these placements."""
+    tensors = torch.load(path)
+    made = empty({k: (t.dtype, tuple(t.shape)) for k, t in tensors.items()}, name)
+    for key, tensor in made.items():
+        whole = distribute_tensor(
+            tensors[key], tensor.device_mesh, tensor.placements, src_data_rank=None
+        )
+        tensor.to_local().copy_(whole.to_local())
+    return made
+
+
+def save(tensors, out, name, rules, options):
+    """Saves a state dict with any placements; gives how many bytes this rank wrote."""
+    from regraft.torch.distributed import Writer
+
+    under = options.get("under")
+    state_dict = sharded(tensors, name)
+    writer = Writer(out, rules, **options)
+    dcp.save({under: state_dict} if under else state_dict, storage_writer=writer)
+    return writer.bytes_written
+
+
+def save_tied(path, out, placements, differ):
+    """Saves a model whose config ties two tensors that lie apart, and may differ."""
+    from regraft.torch.distributed import Writer
+
+    made = sharded(path, "s0")
+    made["lm_head.weight"] = sharded(path, placements)["lm_head.weight"]
+    if differ and dist.get_rank() == 1:
+        made["lm_head.weight"].to_local()[-1] += 1
+    said = ""
+    writer = Writer(out, config={"model_type": "llama", "tie_word_embeddings": True})
+    try:
+        dcp.save(made, storage_writer=writer)
+    except dcp.api.CheckpointException as error:
+        said = str(error)
+    return said
+
+
+def save_and_die(tensors, out, like):
+    """The second rank dies while it writes; the others are left waiting until they are killed."""
+    from regraft.torch.distributed import Writer
+
+    class Dying(Writer):
+        def write_data(self, plan, planner):
+            if dist.get_rank() == 1:
+                os._exit(9)
+            return super().write_data(plan, planner)
+
+    dcp.save(sharded(tensors, "s0"), storage_writer=Dying(out, like=like))
+
+
+def save_and_fail(tensors, out, like):
+    """The second rank fails; then all save again."""
+    from regraft.torch.distributed import Writer
+
+    class Failing(Writer):
+        def write_data(self, plan, planner):
+            if dist.get_rank() == 1:
+                raise OSError("the disk is full")
+            return super().write_data(plan, planner)
+
+    writer, said = Failing(out, like=like), ""
+    try:
+        dcp.save(sharded(tensors, "s0"), storage_writer=writer)
+    except dcp.api.CheckpointException as error:
+        said = str(error)
+    there = os.path.exists(out)
+    dist.barrier()
+    del writer
+    dcp.save(sharded(tensors, "s0"), storage_writer=Writer(out, like=like))
+    return said, there
+
+
+def save_refused(out, rules):
+    """What is said of a value that is computed from what several ranks hold."""
+    from regraft.torch.distributed import Writer
+
+    tensors = {"w": torch.randn(8, 6), "scale": torch.randn(8, 1)}
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    made = {key: distribute_tensor(tensor, mesh, [Shard(0)]) for key, tensor in tensors.items()}
+    made["w"] = made["w"].redistribute(placements=[Shard(1)])
+    try:
+        dcp.save(made, storage_writer=Writer(out, rules))
+    except dcp.api.CheckpointException as error:
+        return str(error)
+    return ""
+
+
+def save_async(tensors, out, options):
+    from regraft.torch.distributed import Writer
+
+    state_dict = sharded(tensors, "s0")
+    dcp.async_save(state_dict, storage_writer=Writer(out, **options)).result()
+
+
+def save_sharded_model(path, out):
+    """Loads a sharded model, and saves it."""
+    from regraft.torch.distributed import Writer
+
+    model = sharded_model(path)
+    state_dict = model.state_dict()
+    dcp.load(state_dict, storage_reader=Reader(path))
+    dcp.save(state_dict, storage_writer=Writer(out, like=path))

@@ -12,26 +12,6 @@ from test_transformers import SMALL, llama_tied, mixtral  # noqa: E402
 PLACEMENTS = [(1, "s0"), (2, "s0"), (2, "s1"), (2, "r"), (4, "s0"), (4, "s0,s1"), (4, "s1,r")]
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    """Checkpoints in the hub's layout, and what they are in the model's."""
-    made = {}
-
-    def get(make):
-        if make not in made:
-            path = tmp_path_factory.mktemp(make.__name__)
-            torch.manual_seed(3)
-            model = make()
-            model.save_pretrained(path)
-            expected = {key: value.clone() for key, value in model.state_dict().items()}
-            beside = tmp_path_factory.mktemp("expected") / "state.pt"
-            torch.save(expected, beside)
-            made[make] = str(path), str(beside)
-        return made[make]
-
-    return get
-
-
 @pytest.mark.parametrize("size, placements", PLACEMENTS)
 def test_any_placement_is_loaded(ranks, hub, size, placements):
     path, expected = hub(mixtral)

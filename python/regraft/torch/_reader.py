@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from .._memory import Box, Place, place_of, read_into
 from .._options import DEFAULTS, Options, Unpack, takes
 from .._plan import Plan
 from .._rules import RulesLike, _plan, _told_by
+from ._parts import box_of, parts_within
 from ._strided import is_strided, parts_of
 
 # Bytes that pass through memory of their own, where they can't be read to their place.
@@ -133,7 +133,7 @@ class Reader(StorageReader):
                 if found is None:
                     raise KeyError(key)
                 dtype, tied = found[0], found[4] or key
-                box = _box(key, dtype, offsets, part.shape)
+                box = box_of(key, dtype, offsets, part.shape)
                 place = None
                 if part.dtype == torch_ops().dtype(dtype):
                     place = place_of(part, dtype, box[2])
@@ -158,13 +158,10 @@ class Reader(StorageReader):
     def _through_memory(self, box: Box, dtype: str, tensor: Any) -> None:
         """Reads a box that is on another device, or becomes another dtype, part by part."""
         assert self._opened is not None
-        for start, sizes in _parts(tuple(tensor.shape), max(1, _STAGED // tensor.element_size())):
-            part = tensor
-            for dim, (at, size) in enumerate(zip(start, sizes)):
-                part = part.narrow(dim, at, size)
-            held = torch.empty(sizes, dtype=torch_ops().dtype(dtype))
+        for start, part in parts_within(tensor, max(1, _STAGED // tensor.element_size())):
+            held = torch.empty(part.shape, dtype=torch_ops().dtype(dtype))
             key, offsets, _ = box
-            first = _box(key, dtype, start, sizes)
+            first = box_of(key, dtype, start, part.shape)
             own = (key, tuple(a + b for a, b in zip(offsets, first[1])), first[2])
             place = place_of(held, dtype, own[2])
             assert place is not None
@@ -183,27 +180,6 @@ def _asked(item: Any, planner: Any, tensor: Any) -> Iterator[tuple[tuple[int, ..
         for dim, (at, size) in enumerate(zip(local, sizes)):
             part = part.narrow(dim, at, size)
         yield offsets, part
-
-
-def _box(key: str, dtype: str, offsets: Any, sizes: Any) -> Box:
-    """A box as the engine says it: torch counts two elements of F4 as one."""
-    start, shape = tuple(offsets), tuple(sizes)
-    if dtype == "F4" and shape:
-        start, shape = (*start[:-1], start[-1] * 2), (*shape[:-1], shape[-1] * 2)
-    return key, start, shape
-
-
-def _parts(shape: tuple[int, ...], most: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Boxes of at most so many elements that make up a tensor, by its first dimensions."""
-    if not shape or math.prod(shape) <= most:
-        yield (0,) * len(shape), shape
-        return
-    row = math.prod(shape[1:])
-    step = max(1, most // max(row, 1))
-    for at in range(0, shape[0], step):
-        size = min(step, shape[0] - at)
-        for start, sizes in _parts(shape[1:], most):
-            yield (at, *start), (size, *sizes)
 
 
 class _Targets(Mapping[str, TensorStorageMetadata]):
