@@ -250,3 +250,76 @@ def save_sharded_model(path, out):
     state_dict = model.state_dict()
     dcp.load(state_dict, storage_reader=Reader(path))
     dcp.save(state_dict, storage_writer=Writer(out, like=path))
+
+
+def load_head(path, state):
+    """The last stage of a pipeline: it has the head, and no embedding."""
+    whole = torch.load(state)["lm_head.weight"]
+    head = empty({"lm_head.weight": (whole.dtype, tuple(whole.shape))}, "s0")
+    reader = Reader(path)
+    dcp.load(head, storage_reader=reader)
+    tensor = head["lm_head.weight"]
+    return torch.equal(tensor.full_tensor(), whole), reader.bytes_read, tensor.to_local().nbytes
+
+
+def load_tied(path):
+    """A model whose head is its embedding, under both keys."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(path)
+    expected = model.state_dict()
+    assert expected["lm_head.weight"] is not None
+    state_dict = {key: torch.zeros_like(tensor) for key, tensor in expected.items()}
+    state_dict["lm_head.weight"] = state_dict["model.embed_tokens.weight"]
+    reader = Reader(path)
+    dcp.load(state_dict, storage_reader=reader)
+    assert all(torch.equal(state_dict[key], tensor) for key, tensor in expected.items())
+    return reader.bytes_read
+
+
+TITAN = """ruleset titan: hub <-> titan
+rename "model.{it*}" <-> "{it*}"
+rename "embed_tokens.weight" <-> "tok_embeddings.weight"
+rename "lm_head.weight" <-> "output.weight"
+map "layers.{l}.self_attn.q_proj.weight" <-> "layers.{l}.attention.wq.weight" via rope_halves(4)
+map "layers.{l}.self_attn.k_proj.weight" <-> "layers.{l}.attention.wk.weight" via rope_halves(2)
+"""
+
+
+def load_as_torchtitan(path):
+    """As torchtitan's checkpointer does it, by an adapter."""
+    import sys
+
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "examples"))
+    from torchtitan_adapter import regraft_adapter
+
+    rules = regraft.compile(TITAN)
+    adapter = regraft_adapter(rules)(None, path)
+    whole = regraft.open(path, framework="torch").apply(rules)
+    model = empty({k: (t.dtype, tuple(t.shape)) for k, t in whole.items()}, "s0")
+    hub = adapter.to_hf(model)
+    dcp.load(hub, storage_reader=adapter.get_hf_storage_reader(path))
+    return differing(adapter.from_hf(hub), whole)
+
+
+def load_as_automodel(path, state):
+    """As AutoModel's checkpointer does it, with our reader in place of its own."""
+    import sys
+
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "examples"))
+    from automodel_reader import read_by_regraft
+
+    class Checkpointer:
+        def _get_storage_reader(self, model_path, key_mapping, is_init_step=False, **given):
+            return "its own"
+
+        def load_base_model(self, state_dict, path):
+            reader = self._get_storage_reader(path, None, is_init_step=True, is_safetensors=True)
+            dcp.load(state_dict, storage_reader=reader)
+
+    checkpointer, expected = Checkpointer(), torch.load(state)
+    read_by_regraft(checkpointer)
+    model = empty({k: (t.dtype, tuple(t.shape)) for k, t in expected.items()}, "s0")
+    checkpointer.load_base_model(model, path)
+    assert checkpointer._get_storage_reader(path, None) == "its own"
+    return differing(model, expected)

@@ -131,3 +131,26 @@ def test_no_rank_reads_more_than_its_boxes(ranks, tmp_path):
         ):
             assert wrong == []
             assert local <= read <= local * 1.05, (size, placements)
+
+
+def test_a_stage_with_the_head_alone_reads_the_rows_of_the_embedding(ranks, hub):
+    path, state = hub(llama_tied)
+    assert "lm_head.weight" not in regraft.open(path)
+    for size in (1, 2, 4):
+        for same, read, local in ranks.run(size, "load_head", path, state):
+            assert same
+            assert read == local
+
+
+def test_what_is_tied_is_read_once(ranks, hub):
+    path, state = hub(llama_tied)
+    alone = sum(
+        tensor.nbytes for key, tensor in torch.load(state).items() if key != "lm_head.weight"
+    )
+    assert ranks.run(1, "load_tied", path) == [alone]
+
+
+def test_recipes_of_frameworks(ranks, hub):
+    path, state = hub(mixtral)
+    assert ranks.run(2, "load_as_automodel", path, state) == [[], []]
+    assert ranks.run(2, "load_as_torchtitan", hub(llama_tied)[0]) == [[], []]
