@@ -278,7 +278,7 @@ def load_tied(path):
 
 
 TITAN = """ruleset titan: hub <-> titan
-rename "model.{it*}" <-> "{it*}"
+rename "model.**" <-> "**"
 rename "embed_tokens.weight" <-> "tok_embeddings.weight"
 rename "lm_head.weight" <-> "output.weight"
 map "layers.{l}.self_attn.q_proj.weight" <-> "layers.{l}.attention.wq.weight" via rope_halves(4)

@@ -186,7 +186,7 @@ fn random_chains_agree_with_the_reference() {
 fn random_parts_in_several_processes_agree_with_the_whole() {
     let counts: [AtomicU64; 2] = Default::default();
     let mut runner =
-        TestRunner::new(Config { cases: 600, failure_persistence: None, ..Config::default() });
+        TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&prop::collection::vec(any::<u32>(), 4..60), |choices| {
         let mut choices = Choices::new(&choices);
         let random = random::plan(&mut choices);
@@ -201,5 +201,5 @@ fn random_parts_in_several_processes_agree_with_the_whole() {
     outcome.unwrap();
     let [refused, agreed] = counts.map(|count| count.into_inner());
     println!("{agreed} written, {refused} refused");
-    assert!(agreed >= 250 && refused >= 20, "{agreed} written, {refused} refused");
+    assert!(agreed >= 150 && refused >= 20, "{agreed} written, {refused} refused");
 }

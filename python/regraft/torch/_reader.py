@@ -94,6 +94,7 @@ class Reader(StorageReader):
 
     def read_metadata(self) -> Metadata:
         """The keys of the model with their dtypes and shapes, one box each. Headers are read."""
+        self.bytes_read = 0
         paths = _paths(self.path)
         told_by = _told_by(self._rules, {**DEFAULTS, **self._options})
         self._opened = _regraft.Checkpoint(paths, names=_names(self.path), **self._how, **told_by)

@@ -115,6 +115,7 @@ class Writer(StorageWriter):
         self._output, self.bytes_written = None, 0
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        self.reset()
         self._is_coordinator = is_coordinator
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
@@ -188,6 +189,15 @@ class Writer(StorageWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """Writes the boxes that this rank has to their places."""
+        try:
+            return self._write_data(plan, planner)
+        except BaseException:
+            # Nothing will appear: other ranks that still write do so in vain.
+            if self._output is not None:
+                self._output.abandon()
+            raise
+
+    def _write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         place, model = plan.storage_data
         output = self._output
         with open(model) as file:

@@ -30,7 +30,8 @@ use crate::execute::fuse::gather::outside;
 use crate::execute::fuse::layout::{MAX_PIECES, Piece};
 use crate::execute::leaves::StoreLeaves;
 use crate::execute::{Report, not_cancelled, temporary};
-use crate::plan::{NodeId, Op, Plan};
+use crate::key::Key;
+use crate::plan::{Node, NodeId, Op, Plan};
 use crate::tensor::{Header, Shape};
 
 /// A box of a source that this process has in memory.
@@ -291,8 +292,8 @@ fn fed(plan: &Plan, parts: &[Part<'_>], rest: bool) -> HashSet<NodeId> {
     let own: HashSet<&str> = parts.iter().map(|part| part.key.as_str()).collect();
     let (mut fed, mut sourced) = (HashSet::new(), HashSet::new());
     for (node, id) in plan.nodes.iter().zip((0..).map(NodeId)) {
-        let is_source = matches!(&node.op, Op::Source { .. });
-        let is_own = matches!(&node.op, Op::Source { key } if own.contains(key.as_str()));
+        let is_source = source_of(node).is_some();
+        let is_own = source_of(node).is_some_and(|key| own.contains(key.as_str()));
         let of = |set: &HashSet<NodeId>| node.inputs.iter().any(|input| set.contains(input));
         if is_source || of(&sourced) {
             sourced.insert(id);
@@ -303,6 +304,14 @@ fn fed(plan: &Plan, parts: &[Part<'_>], rest: bool) -> HashSet<NodeId> {
         }
     }
     fed
+}
+
+/// The source that a node is; one without elements is none, since nobody has any of it.
+fn source_of(node: &Node) -> Option<&Key> {
+    match &node.op {
+        Op::Source { key } if !node.info.shape.contains(&0) => Some(key),
+        _ => None,
+    }
 }
 
 /// Who has what something is made of.
@@ -325,10 +334,7 @@ fn owners(
     for node in &program.temporaries {
         let below = plan.of_node(*node);
         let mut found: Option<Here> = None;
-        for key in below.nodes.iter().filter_map(|node| match &node.op {
-            Op::Source { key } => Some(key),
-            _ => None,
-        }) {
+        for key in below.nodes.iter().filter_map(source_of) {
             let here = source.here(key.as_str());
             found = match found {
                 Some(before) if before != here => Some(Here::Partly),
