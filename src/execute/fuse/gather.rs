@@ -202,20 +202,23 @@ impl Worker {
                 strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides)
                     .ok_or_else(outside)?;
             }
-            let mut k = dims.len();
-            loop {
-                if k == 0 {
-                    return Ok(());
-                }
-                k -= 1;
-                at[k] += steps[k];
-                if at[k] < dims[k] {
-                    break;
-                }
-                at[k] = 0;
+            if !advance(&mut at, &steps, dims) {
+                return Ok(());
             }
         }
     }
+}
+
+/// Goes on to the next part of a box, the last dimension first; `false` if that was the last.
+fn advance(at: &mut [u64], steps: &[u64], dims: &[u64]) -> bool {
+    for k in (0..dims.len()).rev() {
+        at[k] += steps[k];
+        if at[k] < dims[k] {
+            return true;
+        }
+        at[k] = 0;
+    }
+    false
 }
 
 /// How a box is read: so many steps of each dim at once, of which those of the dim `beside` are

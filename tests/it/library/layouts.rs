@@ -157,8 +157,7 @@ pub(crate) fn pairs() -> Vec<(String, StateDict, StateDict)> {
     for (name, layout) in layouts() {
         let (conversion, tensors) = source(&name);
         let Some(tensors) = tensors else { continue };
-        let planned = configured(conversion, &layout).load([&name]).unwrap();
-        let planned = planned.from(&layout.layout).to("hub").plan().unwrap();
+        let planned = configured(conversion, &layout).to("hub").plan().unwrap();
         let (own, hub) = ((*tensors).clone(), state_dict(given(&planned, true)));
         pairs.push((format!("{name} to hub"), own.clone(), hub.clone()));
         pairs.push((format!("hub to {name}"), hub, own));
