@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use regraft::error::{Error, ErrorKind};
 use regraft::execute::{Destination, read_boxes, views};
-use regraft::plan::{DropReason, NodeId, Op, Plan, TargetBox};
+use regraft::plan::{DropReason, NodeId, Plan, TargetBox};
 use regraft::store::{
     Boxes, Counted, Files, Hints, Identity, OpenOptions, Range, StateDict, Storages, Store, open,
 };
-use regraft::tensor::{Dtype, Header, TensorInfo};
+use regraft::tensor::{Dtype, Header};
 
 use super::{Build, dict};
 
