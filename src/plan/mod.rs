@@ -29,6 +29,7 @@ mod record;
 mod run;
 mod sources;
 mod state;
+mod states;
 mod tied;
 mod trace;
 mod verdict;
@@ -48,6 +49,7 @@ pub use node::{
 pub use ranks::count_ranks;
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use sources::implausible;
+pub use states::{LONGEST as LONGEST_STATE, States};
 pub use tied::{TieFact, TieOutcome};
 
 pub use trace::{Hit, Trace, trace};
@@ -115,6 +117,8 @@ pub struct PlanOptions<'a> {
     pub record: Option<&'a Record>,
     /// What is known of the checkpoint's bytes, for ties.
     pub answers: Answers,
+    /// What quantized tensors say of themselves in bytes.
+    pub states: States,
 }
 
 /// Plans: applies the stages in order to the keys of a header.
