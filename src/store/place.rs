@@ -167,7 +167,7 @@ pub(crate) fn there(path: &Path) -> Result<()> {
 /// found out.
 pub(crate) fn is_file(path: &Path) -> Result<bool> {
     if let Some(text) = address(path) {
-        return Ok(remote::kind(text)? == Some(Kind::File));
+        return remote::is_file(text);
     }
     if path.symlink_metadata().is_err() {
         return Ok(false);

@@ -40,6 +40,10 @@ pub(super) fn kind(text: &str) -> Result<Option<Kind>> {
     none(text)
 }
 
+pub(super) fn is_file(text: &str) -> Result<bool> {
+    none(text)
+}
+
 pub(super) fn names(text: &str) -> Result<Vec<String>> {
     none(text)
 }

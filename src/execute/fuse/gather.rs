@@ -146,9 +146,7 @@ impl Worker {
         let size = width(leaf.dtype);
         // Far away, a request costs more than its bytes: what is one run is one request.
         if self.hints.ranges > 1 && !nibbles && is_run(dims, &lane.strides, strides) {
-            let count = bytes_of(dims.iter().product(), size)?;
-            let out = out.get_mut(..count).ok_or_else(outside)?;
-            return leaves.read(leaf, &mut [(lane.offset * size, out)]);
+            return read_run(leaf, lane, dims, leaves, out);
         }
         let Stretches { steps, beside } = self.stretches(leaf, lane, dims, strides);
         let mut at = vec![0u64; dims.len()];
@@ -213,6 +211,19 @@ impl Worker {
             }
         }
     }
+}
+
+/// Reads a box that is one run, in the leaf and where it goes.
+fn read_run(
+    leaf: Leaf,
+    lane: &Lane,
+    dims: &[u64],
+    leaves: &dyn Leaves,
+    out: &mut [u8],
+) -> Result<()> {
+    let size = width(leaf.dtype);
+    let out = out.get_mut(..bytes_of(dims.iter().product(), size)?).ok_or_else(outside)?;
+    leaves.read(leaf, &mut [(lane.offset * size, out)])
 }
 
 /// How a box is read: so many steps of each dim at once, of which those of the dim `beside` are

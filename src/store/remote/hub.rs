@@ -129,8 +129,9 @@ pub(super) fn repository(path: &HubPath) -> Result<Arc<Repository>> {
 fn ask(path: &HubPath, revision: &str) -> Result<Repository> {
     let (hub, repository) = (endpoint(), &path.repository);
     let url = format!("{hub}/api/models/{repository}/revision/{}", quoted(revision, ""));
-    let (text, address) =
-        (document(&path.text(), &with_token(Request::new(url)), LIST)?, path.text());
+    let address = path.text();
+    let request = || Ok(with_token(Request::new(url.clone())));
+    let text = document(&address, &request, |_| false, LIST)?;
     let answer: Answer = serde_json::from_slice(&text).map_err(|_| {
         Error::corrupt("the hub's answer isn't what a hub says of a model")
             .in_file(&address)

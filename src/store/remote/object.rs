@@ -119,11 +119,8 @@ impl Object {
         &self,
         known: Option<&(Version, Vec<(u64, Vec<u8>)>)>,
     ) -> std::result::Result<Option<(Version, Vec<u8>)>, Trouble> {
-        let mut request = self.site.request(Some((0, FIRST - 1))).map_err(Trouble::Lasting)?;
-        if let Some(tag) = known.and_then(|(version, _)| version.tag.as_ref()) {
-            request = request.header("If-None-Match", format!("\"{tag}\""));
-        }
-        let mut answer = match http::ask(&request) {
+        let unless = known.and_then(|(version, _)| version.tag.as_deref());
+        let mut answer = match self.site.ask((0, FIRST - 1), unless) {
             Ok(answer) => answer,
             // An empty file has no first byte.
             Err(Trouble::Status(refusal)) if refusal.status == 416 => {
@@ -292,8 +289,7 @@ impl Object {
                 answer => return answer,
             }
         }
-        let request = self.site.request(Some(range)).map_err(Trouble::Lasting)?;
-        let answer = http::ask(&request).map_err(|trouble| match trouble {
+        let answer = self.site.ask(range, None).map_err(|trouble| match trouble {
             Trouble::Status(refusal) if refusal.status == 416 => Trouble::Lasting(self.changed()),
             other => other,
         })?;

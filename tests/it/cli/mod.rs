@@ -5,6 +5,7 @@ mod commands;
 mod conversion;
 mod names;
 mod ranks;
+mod remote;
 mod sandbox;
 mod sources;
 mod ties;
