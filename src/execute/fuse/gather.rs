@@ -144,7 +144,6 @@ impl Worker {
         }
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
-        // Far away, a request costs more than its bytes: what is one run is one request.
         if self.hints.ranges > 1 && !nibbles && is_run(dims, &lane.strides, strides) {
             return read_run(leaf, lane, dims, leaves, out);
         }
@@ -213,7 +212,8 @@ impl Worker {
     }
 }
 
-/// Reads a box that is one run, in the leaf and where it goes.
+/// Reads a box that is one run, in the leaf and where it goes. Far away, a request costs more than
+/// its bytes: this is one.
 fn read_run(
     leaf: Leaf,
     lane: &Lane,
