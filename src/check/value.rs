@@ -123,6 +123,18 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// A scope of a text that has no `let`s.
+    pub(super) fn alone(source: Arc<SourceText>) -> Self {
+        Self {
+            number: 0,
+            source,
+            lets: IndexMap::new(),
+            under: Vec::new(),
+            separator: None,
+            built_in: false,
+        }
+    }
+
     /// A place in this scope's text.
     pub fn place(&self, span: Span) -> Place {
         Place::new(Arc::clone(&self.source), span)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use regraft::check::value::Value;
 use regraft::check::{Direction, Rules};
-use regraft::conversion::{Choice, Conversion, Planned, Prepared, read_config};
+use regraft::conversion::{Choice, Conversion, Planned, Prepared, TensorPart, read_config};
 use regraft::execute::Lanes;
 use regraft::library::{self, Library, Recognized, Route};
 use regraft::store::{Checkpoint, NamedPath, OpenOptions};
@@ -55,6 +55,11 @@ pub(super) struct ConversionArguments {
     #[command(flatten)]
     pub(super) target: TargetArguments,
 
+    /// Make a part of each tensor whose key fits, as a rank holds it: the first of 4 along
+    /// dimension 1 is `**.o_proj.weight[1, 0/4]`; may be given several times
+    #[arg(long, value_name = "PATTERN[DIM, I/N]", help_heading = "Facts")]
+    pub(super) part: Vec<TensorPart>,
+
     /// Where in a file with dicts in dicts the state dict lies, as `ema.model`; empty for the whole
     /// file [default: where it usually does]
     #[arg(long, value_name = "PATH", help_heading = "Facts")]
@@ -86,7 +91,8 @@ impl ConversionArguments {
         let mut conversion = Conversion::open_named(sources.to_vec(), &self.open_options())?
             .reverse(self.reverse)
             .strict(!self.no_strict)
-            .allow_lossy(self.allow_lossy);
+            .allow_lossy(self.allow_lossy)
+            .parts(self.part.clone());
         if let Some(path) = &self.config {
             conversion = conversion.config(read_config(path)?);
         }

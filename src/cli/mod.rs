@@ -17,6 +17,7 @@ mod graph;
 mod inspect;
 mod invert;
 mod lines;
+mod new;
 mod plan;
 mod progress;
 mod recover;
@@ -91,6 +92,7 @@ enum Command {
     Ties(ties::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
+    New(new::Arguments),
     Verify(verify::Arguments),
     Recover(recover::Arguments),
     Completions(completions::Arguments),
@@ -188,6 +190,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Ties(arguments) => ties::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),
         Command::Rules(arguments) => rules::run(&arguments, console),
+        Command::New(arguments) => new::run(&arguments, console),
         Command::Verify(arguments) => verify::run(&arguments, console),
         Command::Recover(arguments) => recover::run(&arguments, console),
         Command::Completions(arguments) => completions::run(&arguments, console),

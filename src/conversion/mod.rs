@@ -6,6 +6,7 @@
 //! but tensors; [`Planned`] a plan with the checkpoint that it is for. Nothing here prints.
 
 mod output;
+mod part;
 mod planned;
 mod prepared;
 mod source;
@@ -26,6 +27,7 @@ use crate::store::{Checkpoint, NamedPath, OpenOptions, Store, pinned, there};
 use crate::tensor::Header;
 
 pub use output::{Output, side_files_of};
+pub use part::{PartError, TensorPart};
 pub use planned::Planned;
 pub use prepared::{Choice, Prepared, compare};
 pub use source::{config_beside, config_of, read_config, record_beside};
@@ -54,6 +56,7 @@ struct Asked {
     parameters: IndexMap<String, Value>,
     tied: Option<bool>,
     target: Option<Target>,
+    parts: Vec<TensorPart>,
     not_strict: bool,
     allow_lossy: bool,
     /// `None`: that beside the checkpoint.
@@ -183,6 +186,15 @@ impl Conversion {
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
         self.asked.target = Some(target);
+        self
+    }
+
+    /// Makes these parts of tensors instead of whole ones, as one of several ranks holds them; a
+    /// [target](Self::target) is of whole tensors all the same. Tensors that no part is of stay
+    /// whole.
+    #[must_use]
+    pub fn parts(mut self, parts: impl IntoIterator<Item = TensorPart>) -> Self {
+        self.asked.parts = parts.into_iter().collect();
         self
     }
 

@@ -36,11 +36,15 @@ mod verdict;
 use indexmap::IndexMap;
 
 pub use asked::{Answer, Answers, Question};
+pub(crate) use blocks::block_of;
 pub use consistent::Inconsistent;
 pub use cover::Report;
 pub use exists::Layout;
 pub use narrow::{NoSuchBox, TargetBox};
-pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+pub use node::{
+    Arithmetic, Code, DropReason, Dropped, Node, NodeId, Op, Plan, Reduction, RuleId, RuleInfo,
+    Target, Verdict,
+};
 pub use ranks::count_ranks;
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use sources::implausible;

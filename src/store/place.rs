@@ -53,7 +53,7 @@ pub(super) fn pinned_path(path: &Path) -> Result<PathBuf> {
 /// An open file.
 pub(super) enum Bytes {
     Disk(File),
-    Far(Object),
+    Far(Box<Object>),
 }
 
 impl ReadAt for Bytes {

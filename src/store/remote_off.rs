@@ -22,7 +22,7 @@ pub(super) enum Object {}
 /// A file that was opened.
 pub(super) enum Opened {
     Kept(PathBuf),
-    Far(Object),
+    Far(Box<Object>),
 }
 
 pub(super) const AT_ONCE: usize = 1;

@@ -16,6 +16,7 @@ mod fuzz;
 mod hostile;
 mod library;
 mod plan;
+mod propose;
 mod store;
 mod syntax;
 mod tidy;

@@ -20,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["plan"],
     &["execute"],
     &["library"],
+    &["propose"],
     &["conversion"],
     &["cli"],
 ];

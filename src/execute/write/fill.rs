@@ -15,7 +15,7 @@ use super::stream::{OutFile, Output, Pool};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::Layout;
 use crate::execute::leaves::StoreLeaves;
-use crate::execute::{Lane, Report, naive, not_cancelled};
+use crate::execute::{Lane, Report, not_cancelled, temporary};
 use crate::plan::NodeId;
 
 /// Files that are written at the same time.
@@ -119,7 +119,8 @@ fn evaluate(
     let mut before = BTreeMap::new();
     for node in prepared.program.temporaries.intersection(&used) {
         not_cancelled(prepared.options.cancel)?;
-        let (bytes, overflowed) = naive::evaluate_counting(prepared.plan, prepared.source, *node)?;
+        let (plan, source, cancel) = (prepared.plan, prepared.source, prepared.options.cancel);
+        let (bytes, overflowed) = temporary::evaluate(plan, source, *node, cancel)?;
         before.insert(*node, overflowed);
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;

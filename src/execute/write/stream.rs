@@ -33,7 +33,7 @@ const LONG_RUN: u64 = 64 << 10;
 
 /// Most bytes that are written by one call. With more, Linux takes pages for the cache in pieces so
 /// large that none are at hand.
-const CALL: usize = 1 << 20;
+pub(super) const CALL: usize = 1 << 20;
 
 /// A tensor on its way into a file.
 pub(in crate::execute) struct Output {
@@ -52,12 +52,34 @@ pub(in crate::execute) struct OutFile {
     pub(in crate::execute) path: PathBuf,
     /// Bytes of tensors that are still to come.
     left: AtomicU64,
+    /// Threads that copy into it just now.
+    visitors: AtomicU64,
+}
+
+/// A thread's time of copying into a file.
+pub(super) struct Visit<'a> {
+    file: &'a OutFile,
+    /// Whether no other thread was at it when it began.
+    pub(super) alone: bool,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.file.visitors.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl OutFile {
     /// A file that waits for so many bytes of tensors.
     pub(in crate::execute) fn new(file: File, path: PathBuf, left: u64) -> Arc<Self> {
-        Arc::new(Self { file, path, left: AtomicU64::new(left) })
+        let [left, visitors] = [left, 0].map(AtomicU64::new);
+        Arc::new(Self { file, path, left, visitors })
+    }
+
+    /// Begins to copy into it.
+    pub(super) fn visit(&self) -> Visit<'_> {
+        let alone = self.visitors.fetch_add(1, Ordering::Relaxed) == 0;
+        Visit { file: self, alone }
     }
 
     /// Bytes that it waits for.
@@ -178,7 +200,9 @@ impl<'a> Pool<'a> {
                 at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
             match work {
                 Work::Copy(run) => {
-                    let done = run.copy(job - first, self.share, &mut buffer)?;
+                    let most = usize::try_from(self.budget).unwrap_or(CALL).min(CALL);
+                    let buffer = sized(&mut buffer, most);
+                    let done = run.copy(job - first, self.share, buffer)?;
                     self.copied.fetch_add(done.copied, Ordering::Relaxed);
                     self.shared.fetch_add(done.shared, Ordering::Relaxed);
                     self.count(run.to, done.copied + done.shared);

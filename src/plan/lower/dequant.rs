@@ -1,7 +1,7 @@
 //! Ops that turn quantized tensors and their scales into floats.
 
 use super::super::graph::{Fit, Graph};
-use super::super::node::{NodeId, Op};
+use super::super::node::{Arithmetic, Code, NodeId, Op};
 use super::Number;
 use crate::tensor::{Dtype, Shape, TensorInfo};
 
@@ -35,8 +35,9 @@ impl Graph {
                 info.dtype, scales.dtype
             ));
         }
-        let result = TensorInfo::new(to, info.shape);
-        self.push(Op::DequantBlocks { block: [block, block] }, vec![weight, scale], result)
+        let of = [rank - 2, rank - 1].map(|dim| (dim, block, info.shape[dim]));
+        let scale = self.blocks(scale, &of)?;
+        self.binary(Arithmetic::Mul, weight, scale, to)
     }
 
     /// Blocks of two FP4 a byte and their scales.
@@ -55,9 +56,38 @@ impl Graph {
                 "scales {scale} don't fit blocks {info}: [..., groups, 16] and [..., groups]"
             ));
         }
+        let codes = self.unpack(blocks, 4)?;
+        let values = self.decode(codes, Code::E2m1)?;
+        let mut grouped = scale.shape.to_vec();
+        grouped.push(32);
+        let values = self.reshape(values, grouped)?;
+        let scales = match scale.dtype {
+            Dtype::U8 => self.decode(scales, Code::E8m0)?,
+            _ => scales,
+        };
+        let scales = self.unsqueeze(scales, rank - 1)?;
+        let scales = self.blocks(scales, &[(rank - 1, 32, 32)])?;
+        let product = self.binary(Arithmetic::Mul, values, scales, to)?;
         let mut shape = info.shape[..rank - 1].to_vec();
         shape[rank - 2] = shape[rank - 2].checked_mul(32).ok_or("the result is too large")?;
-        self.push(Op::DequantMxfp4, vec![blocks, scales], TensorInfo::new(to, shape))
+        self.reshape(product, shape)
+    }
+
+    /// The codes that each element is made of, along a new last dimension.
+    pub(super) fn unpack(&mut self, input: NodeId, bits: u32) -> Fit<NodeId> {
+        let info = self.info(input);
+        let mut shape = info.shape.to_vec();
+        if info.dtype.bits() < bits || info.dtype.bits() % 8 != 0 {
+            return Err(format!("{info} doesn't hold codes of {bits} bits"));
+        }
+        shape.push(u64::from(info.dtype.bits() / bits));
+        self.push(Op::Unpack { bits }, vec![input], TensorInfo::new(Dtype::U8, shape))
+    }
+
+    /// Codes as numbers.
+    pub(super) fn decode(&mut self, input: NodeId, code: Code) -> Fit<NodeId> {
+        let info = TensorInfo::new(Dtype::F32, self.info(input).shape.clone());
+        self.push(Op::Decode { code }, vec![input], info)
     }
 }
 

@@ -3,10 +3,11 @@
 
 mod dequant;
 mod heads;
+mod pair;
 mod shape;
 
 use super::graph::{Fit, Graph};
-use super::node::{NodeId, Op as Primitive};
+use super::node::{Arithmetic, NodeId, Op as Primitive};
 use crate::check::op::{Argument, Op, OpKind, widens};
 use crate::tensor::Dtype;
 
@@ -154,10 +155,21 @@ impl Graph {
             OpKind::Add => self.add(input, op.number("c")?.float())?,
             OpKind::Sub => self.add(input, -op.number("c")?.float())?,
             OpKind::Mul => self.multiply(input, op.number("c")?.float())?,
-            OpKind::Div => self.multiply(input, 1.0 / op.number("c")?.float())?,
+            OpKind::Div => self.divide(input, op.number("c")?.float())?,
             OpKind::Neg => self.value_op(input, Primitive::Neg)?,
             OpKind::Exp => self.value_op(input, Primitive::Exp)?,
             OpKind::Log => self.value_op(input, Primitive::Log)?,
+            OpKind::AddBy => self.by(Arithmetic::Add, inputs)?,
+            OpKind::SubBy => self.by(Arithmetic::Sub, inputs)?,
+            OpKind::MulBy => self.by(Arithmetic::Mul, inputs)?,
+            OpKind::DivBy => self.by(Arithmetic::Div, inputs)?,
+            OpKind::Norm => {
+                let dims = op.numbers("dims")?.iter().map(|dim| self.dim(input, *dim, 0));
+                let dims = dims.collect::<Fit<_>>()?;
+                self.norm(input, dims)?
+            }
+            OpKind::WeightNorm => self.weight_norm(inputs, op.number("dim")?)?,
+            OpKind::Mean => self.mean(inputs)?,
             OpKind::Cast => self.convert(input, op.dtype("to")?, op.optional_dtype("from"))?,
             OpKind::DequantFp8 => self.dequant_fp8(inputs, op.number("block")?, op.dtype("to")?)?,
             OpKind::DequantMxfp4 => self.dequant_mxfp4(inputs, op.dtype("to")?)?,
@@ -205,6 +217,16 @@ impl Graph {
             return Err("a factor must be finite and not zero".to_owned());
         }
         self.value_op(input, Primitive::Mul { value })
+    }
+
+    /// By a number. Where its reciprocal is exact that is a product; any other quotient is rounded
+    /// once, as PyTorch's is.
+    fn divide(&mut self, input: NodeId, value: f64) -> Fit<NodeId> {
+        let exact = value.is_normal() && value.abs().log2().fract() == 0.0;
+        if exact || !value.is_finite() || value == 0.0 {
+            return self.multiply(input, 1.0 / value);
+        }
+        self.with_number(Arithmetic::Div, input, value)
     }
 
     /// To a dtype, from a dtype if it is written.

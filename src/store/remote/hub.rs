@@ -102,8 +102,10 @@ struct Sibling {
 }
 
 /// What is known of commits, which doesn't change, by repository and commit.
-static KNOWN: LazyLock<Mutex<HashMap<(String, String, String), Arc<Repository>>>> =
-    LazyLock::new(Mutex::default);
+static KNOWN: LazyLock<Mutex<HashMap<Commit, Arc<Repository>>>> = LazyLock::new(Mutex::default);
+
+/// A hub, a repository of it, and a commit.
+type Commit = (String, String, String);
 
 /// Looks which commit a revision is, and which files it has.
 ///

@@ -36,7 +36,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) enum Opened {
     /// It lies on this disk already.
     Kept(PathBuf),
-    Far(Object),
+    Far(Box<Object>),
 }
 
 /// How many files are opened at once.
@@ -78,7 +78,7 @@ pub(super) fn kind(text: &str) -> Result<Option<Kind>> {
             }
             let found = Bucket::of(path.clone())?.list(&path.key)?;
             let folder = if path.key.is_empty() { String::new() } else { format!("{}/", path.key) };
-            Ok(match found.iter().any(|name| *name == path.key) {
+            Ok(match found.contains(&path.key) {
                 true => Some(Kind::File),
                 false => found.iter().any(|name| name.starts_with(&folder)).then_some(Kind::Folder),
             })
@@ -160,5 +160,5 @@ pub(super) fn open(text: &str) -> Result<Option<Opened>> {
             return Ok(None);
         }
     }
-    Ok(Object::open(text, Site::of(address)?)?.map(Opened::Far))
+    Ok(Object::open(text, Site::of(address)?)?.map(|object| Opened::Far(Box::new(object))))
 }

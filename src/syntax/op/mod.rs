@@ -96,6 +96,8 @@ pub enum Flow {
     Join(Many),
     /// One becomes several.
     Part(Many),
+    /// The last of several changes each of the others, and stays where a target is left for it.
+    With,
     /// The tensors of its capture become one.
     Gather,
     /// One becomes the tensors of its capture.

@@ -242,6 +242,55 @@ ops! {
         inverse: Inverse::Op(OpKind::Exp),
         docs: ["each", "the natural logarithm", "`exp`, not bitwise", "a float dtype"],
     }
+    AddBy = "add_by" {
+        parameters: [],
+        wants: "nothing",
+        flow: Flow::With,
+        inverse: Inverse::Op(OpKind::SubBy),
+        docs: ["x, …, s → x, …[, s]", "adds the last to each of the others", "`sub_by`, not bitwise, where `s` stays", "float dtypes, and shapes that broadcast"],
+    }
+    SubBy = "sub_by" {
+        parameters: [],
+        wants: "nothing",
+        flow: Flow::With,
+        inverse: Inverse::Op(OpKind::AddBy),
+        docs: ["x, …, s → x, …[, s]", "subtracts the last from each of the others", "`add_by`, not bitwise, where `s` stays", "as above"],
+    }
+    MulBy = "mul_by" {
+        parameters: [],
+        wants: "nothing",
+        flow: Flow::With,
+        inverse: Inverse::Op(OpKind::DivBy),
+        docs: ["x, …, s → x, …[, s]", "multiplies each of the others by the last", "`div_by`, not bitwise, where `s` stays", "as above"],
+    }
+    DivBy = "div_by" {
+        parameters: [],
+        wants: "nothing",
+        flow: Flow::With,
+        inverse: Inverse::Op(OpKind::MulBy),
+        docs: ["x, …, s → x, …[, s]", "divides each of the others by the last", "`mul_by`, not bitwise, where `s` stays", "as above"],
+    }
+    Norm = "norm" {
+        parameters: [many("dims", 1)],
+        wants: "the dimensions along which squares are added",
+        flow: Flow::Each,
+        inverse: Inverse::None("many tensors have one norm, so it can't be undone"),
+        docs: ["each", "the root of the sum of squares along dimensions, each of which stays, with one element", "none", "a float dtype"],
+    }
+    WeightNorm = "weight_norm" {
+        parameters: [number("dim").or(0)],
+        wants: "the dimension along which lengths stay apart (0 if not said)",
+        flow: Flow::Join(Many::Exactly(2)),
+        inverse: Inverse::None("length and direction are one tensor after it: many pairs give the same"),
+        docs: ["g, v → 1", "`v * (g / norm(v))`: lengths and directions of PyTorch's weight norm", "none", "float dtypes; `g` with one element for each of dimension `dim`"],
+    }
+    Mean = "mean" {
+        parameters: [over("s")],
+        wants: "`over` a capture",
+        flow: Flow::Gather,
+        inverse: Inverse::None("many tensors have one mean, so it can't be undone"),
+        docs: ["all values of `s` → 1", "their sum, one after the other, over their number", "none", "a float dtype; equal shapes and dtypes"],
+    }
     Cast = "cast" {
         parameters: [dtype("to"), dtype("from").optional()],
         wants: "a dtype, and the dtype before if it is to be undone",

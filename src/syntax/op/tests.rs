@@ -34,6 +34,7 @@ fn inverses_lead_back() {
         Flow::Each => Flow::Each,
         Flow::Join(many) => Flow::Part(many),
         Flow::Part(many) => Flow::Join(many),
+        Flow::With => Flow::With,
         Flow::Gather => Flow::Scatter,
         Flow::Scatter => Flow::Gather,
     };

@@ -4,6 +4,8 @@ mod bad_input;
 mod commands;
 mod conversion;
 mod names;
+mod new;
+mod parts;
 mod ranks;
 mod remote;
 mod sandbox;
