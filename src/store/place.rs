@@ -53,7 +53,7 @@ pub(super) fn pinned_path(path: &Path) -> Result<PathBuf> {
 /// An open file.
 pub(super) enum Bytes {
     Disk(File),
-    Far(Object),
+    Far(Box<Object>),
 }
 
 impl ReadAt for Bytes {
@@ -167,7 +167,7 @@ pub(crate) fn there(path: &Path) -> Result<()> {
 /// found out.
 pub(crate) fn is_file(path: &Path) -> Result<bool> {
     if let Some(text) = address(path) {
-        return Ok(remote::kind(text)? == Some(Kind::File));
+        return remote::is_file(text);
     }
     if path.symlink_metadata().is_err() {
         return Ok(false);

@@ -10,7 +10,7 @@ use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::cache;
+use super::cache::{self, Known, Pieces};
 use super::http::{self, Answer, Request, Trouble, tag_of, text_of};
 use super::retry::{Interrupts, Tries};
 use super::site::Site;
@@ -49,7 +49,7 @@ pub(in crate::store) struct Object {
     /// Where the last redirect led.
     location: Mutex<Option<String>>,
     /// What has been read of it so far, by its place, while its header is read.
-    kept: Mutex<Vec<(u64, Vec<u8>)>>,
+    kept: Mutex<Pieces>,
     interrupts: Interrupts,
     fetched: AtomicU64,
 }
@@ -79,13 +79,13 @@ impl Object {
         Ok(object.first(found)?.then_some(object))
     }
 
-    fn take(&self, version: Version, kept: Vec<(u64, Vec<u8>)>) {
+    fn take(&self, version: Version, kept: Pieces) {
         let _ = self.version.set(version);
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
     }
 
     /// Asks for the first bytes. Says whether there is such a file.
-    fn first(&self, known: Option<(Version, Vec<(u64, Vec<u8>)>)>) -> Result<bool> {
+    fn first(&self, known: Option<Known>) -> Result<bool> {
         let mut tries = Tries::new(&self.address, &self.interrupts);
         loop {
             match self.try_first(known.as_ref()) {
@@ -117,13 +117,10 @@ impl Object {
     /// The file's version and first bytes; `None` if it is the known one.
     fn try_first(
         &self,
-        known: Option<&(Version, Vec<(u64, Vec<u8>)>)>,
+        known: Option<&Known>,
     ) -> std::result::Result<Option<(Version, Vec<u8>)>, Trouble> {
-        let mut request = self.site.request(Some((0, FIRST - 1))).map_err(Trouble::Lasting)?;
-        if let Some(tag) = known.and_then(|(version, _)| version.tag.as_ref()) {
-            request = request.header("If-None-Match", format!("\"{tag}\""));
-        }
-        let mut answer = match http::ask(&request) {
+        let unless = known.and_then(|(version, _)| version.tag.as_deref());
+        let mut answer = match self.site.ask((0, FIRST - 1), unless) {
             Ok(answer) => answer,
             // An empty file has no first byte.
             Err(Trouble::Status(refusal)) if refusal.status == 416 => {
@@ -292,8 +289,7 @@ impl Object {
                 answer => return answer,
             }
         }
-        let request = self.site.request(Some(range)).map_err(Trouble::Lasting)?;
-        let answer = http::ask(&request).map_err(|trouble| match trouble {
+        let answer = self.site.ask(range, None).map_err(|trouble| match trouble {
             Trouble::Status(refusal) if refusal.status == 416 => Trouble::Lasting(self.changed()),
             other => other,
         })?;

@@ -7,6 +7,7 @@ mod names;
 mod new;
 mod parts;
 mod ranks;
+mod remote;
 mod sandbox;
 mod sources;
 mod ties;
