@@ -152,6 +152,7 @@ def plan(
     strict: bool,
     allow_lossy: bool,
     record: tuple[bytes, str] | None,
+    states: list[tuple[str, bytes]] | None,
     equal: Callable[[str, str], int | None] | None,
 ) -> Plan: ...
 def read(

@@ -124,7 +124,10 @@ impl Prepared {
             (None, Some(checkpoint)) => record_beside(checkpoint)?,
             (None, None) => None,
         };
-        let states = states(&source)?;
+        let states = match asked.states {
+            Some(states) => states,
+            None => states(&source)?,
+        };
         Ok(Self {
             route,
             choice,
