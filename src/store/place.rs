@@ -63,6 +63,13 @@ impl ReadAt for Bytes {
             Self::Far(object) => object.fill(at, buffer),
         }
     }
+
+    fn soon(&self, ranges: &mut dyn Iterator<Item = (u64, u64)>) {
+        match self {
+            Self::Disk(_) => {}
+            Self::Far(object) => object.soon(ranges),
+        }
+    }
 }
 
 /// What tells the content of a file from what it was before or will be.
