@@ -166,6 +166,16 @@ fn every_command_takes_an_address() {
         let found = run(&sandbox, &hub, &["inspect", source]);
         assert!(found.code == 0 && found.out.contains(keys), "{}{}", found.out, found.err);
     }
+    let sums = ["apply", "hub/org/m", "-o", "hub/org/sums", "--checksums"];
+    assert_eq!(run(&sandbox, &hub, &sums).code, 0);
+    let verified = run(&sandbox, &hub, &["verify", "hf://org/sums"]);
+    assert!(
+        verified.code == 0 && verified.out.contains("as their checksums say"),
+        "{}",
+        verified.err
+    );
+    let without = run(&sandbox, &hub, &["verify", "hf://org/m"]);
+    assert!(without.code == 3 && without.err.contains("--checksums"), "{}", without.err);
     let in_place = run(&sandbox, &hub, &["apply", "hf://org/m", "--in-place"]);
     assert!(in_place.code == 3 && in_place.err.contains("in place"), "{}", in_place.err);
 }
