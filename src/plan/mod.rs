@@ -48,7 +48,7 @@ pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use sources::implausible;
 pub use tied::{TieFact, TieOutcome};
 
-pub use survey::{Survey, Takes};
+pub use survey::{Survey, Takes, Tensors};
 pub use trace::{Hit, Trace, trace};
 
 use crate::check::value::Value;

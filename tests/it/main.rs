@@ -10,6 +10,7 @@ mod conversion;
 mod corpus;
 mod docs;
 mod durability;
+mod editors;
 mod execute;
 mod fixtures;
 mod fuzz;
