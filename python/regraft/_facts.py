@@ -19,6 +19,22 @@ from ._optimizer import is_state
 _OPAQUE = ("U8", (0,))
 
 
+_STATE = ".quant_state.bitsandbytes__"
+_LONGEST_STATE = 1 << 16
+
+
+def states(state_dict: Mapping[str, Any], keys: list[str]) -> list[tuple[str, bytes]]:
+    """What quantized tensors say of themselves, in bytes that nothing else tells."""
+    found = []
+    for key in keys:
+        if _STATE in key:
+            ops = ops_of(value := state_dict[key])
+            info = None if ops is None else ops.info(value)
+            if info is not None and info[0] == "U8" and math.prod(info[1]) <= _LONGEST_STATE:
+                found.append((key, bytes(value.tolist())))
+    return found
+
+
 def columns(state_dict: Mapping[str, Any]) -> tuple[list[str], list[str], list[tuple[int, ...]]]:
     """Keys, dtypes and shapes of a state dict."""
     if not isinstance(state_dict, Mapping):

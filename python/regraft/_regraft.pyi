@@ -158,6 +158,7 @@ def plan(
     strict: bool,
     allow_lossy: bool,
     record: tuple[bytes, str] | None,
+    states: list[tuple[str, bytes]] | None,
     equal: Callable[[str, str], int | None] | None,
 ) -> Plan: ...
 def read(
@@ -167,6 +168,13 @@ def read(
     places: Sequence[tuple[int, int]],
     size: int,
 ) -> tuple[bytearray, str]: ...
+def read_into(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    boxes: Sequence[tuple[str, Sequence[int], Sequence[int]]],
+    places: Sequence[tuple[int, int]],
+    strides: Sequence[Sequence[int]],
+) -> str: ...
 def overflow_findings(overflowed: dict[str, int]) -> list[str]: ...
 def side_files(sources: Sequence[str | Path], allow_outside: bool) -> list[str]: ...
 def record_beside(directory: str | Path) -> tuple[bytes, str] | None: ...

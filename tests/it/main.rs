@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod conversion;
 mod corpus;
+mod dequant;
 mod docs;
 mod durability;
 mod execute;

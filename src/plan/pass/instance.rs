@@ -73,6 +73,9 @@ pub(super) fn instance(
         );
         return Err(instance.unfit(why, &bound.rule.place));
     }
+    for description in std::mem::take(&mut draft.graph.read) {
+        draft.drop_sources(description, &DropReason::Rule(id));
+    }
     let (origin, mut rules) = history(draft, members);
     rules.push(id);
     let first = made.len();

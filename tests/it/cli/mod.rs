@@ -3,6 +3,7 @@
 mod bad_input;
 mod commands;
 mod conversion;
+mod lsp;
 mod names;
 mod new;
 mod parts;
