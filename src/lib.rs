@@ -32,6 +32,8 @@ pub mod execute;
 
 pub mod library;
 
+pub mod propose;
+
 pub mod editor;
 
 #[cfg(feature = "files")]

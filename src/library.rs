@@ -4,6 +4,7 @@
 mod detect;
 mod examples;
 mod recognize;
+mod vocabulary;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};

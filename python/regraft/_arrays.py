@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import operator
 import sys
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -47,6 +48,41 @@ _NUMPY_NAMES = {
 }
 
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+
+_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "add_by": operator.add,
+    "sub_by": operator.sub,
+    "mul_by": operator.mul,
+    "div_by": operator.truediv,
+}
+
+# What makes no number infinite or NaN that wasn't.
+_KEEPS = ("neg", "one_for_zero", "unpack", "lookup", "norm", "absmax")
+
+
+def _norm(tensor: Any, dims: Sequence[int], padded: Callable[[Any, int], Any]) -> Any:
+    """Roots of sums of squares, added in the order of the engine: in eight lanes where neighbours
+    are reduced, else one after the other."""
+    kept = [dim for dim in range(tensor.ndim) if dim not in dims]
+    count = math.prod(tensor.shape[dim] for dim in dims)
+    moved = tensor.permute(*kept, *dims) if hasattr(tensor, "permute") else None
+    moved = tensor.transpose(*kept, *dims) if moved is None else moved
+    rows = moved.reshape(-1, count)
+    lanes = 8 if tensor.ndim - 1 in dims and count >= 8 else 1
+    squares = padded(rows * rows, -count % lanes)
+    sums = squares[:, :lanes]
+    for at in range(lanes, squares.shape[1], lanes):
+        sums = sums + squares[:, at : at + lanes]
+    while sums.shape[1] > 1:
+        half = sums.shape[1] // 2
+        sums = sums[:, :half] + sums[:, half:]
+    return sums**0.5
+
+
+def _in_list(least: float, largest: float, length: int) -> None:
+    if not 0 <= least <= largest < length:
+        raise ValueError(f"an index of {least} or {largest} leaves the {length} that there are")
+
 
 # Largest finite numbers, for the dtypes that a cast can overflow; of F8_E8M0, of which each is a
 # power of two, as well.
@@ -214,20 +250,52 @@ class TorchOps:
         wide = tensor if tensor.dtype == self.torch.float64 else tensor.float()
         if op in ("add", "mul"):
             return (wide + value if op == "add" else wide * value).to(tensor.dtype)
+        if op == "one_for_zero":
+            return tensor.masked_fill(tensor == 0, 1)
         return getattr(self.torch, op)(wide).to(tensor.dtype)
 
-    def dequant_blocks(self, tensor: Any, scale: Any, block: tuple[int, int], name: str) -> Any:
-        rows, columns = tensor.shape[-2:]
-        scale = scale.float().repeat_interleave(block[0], -2).narrow(-2, 0, rows)
-        scale = scale.repeat_interleave(block[1], -1).narrow(-1, 0, columns)
-        return self.cast(tensor.float() * scale, name)
+    def count(self, name: str, shape: Shape, place: Any) -> Any:
+        return self.torch.arange(shape[0], dtype=self.dtype(name), device=place)
 
-    def dequant_mxfp4(self, blocks: Any, scales: Any, name: str, shape: Shape) -> Any:
+    def expand(self, tensor: Any, shape: Shape) -> Any:
+        return tensor.expand(shape)
+
+    def binary(self, op: str, a: Any, b: Any, name: str) -> Any:
+        """Computed in float32, or float64 where one of them is, and rounded once."""
         torch = self.torch
-        table = torch.tensor(_FP4, dtype=torch.float32, device=blocks.device)
-        codes = torch.stack((blocks & 15, blocks >> 4), -1).flatten(-2).long()
-        values = torch.ldexp(table[codes], (scales.to(torch.int32) - 127).unsqueeze(-1))
-        return self.cast(values, name).reshape(shape)
+        double = torch.float64 in (a.dtype, b.dtype) or name == "F64"
+        wide = torch.float64 if double else torch.float32
+        return self.cast(_BINARY[op](a.to(wide), b.to(wide)), name)
+
+    def reduced(self, op: str, tensor: Any, dims: Shape, name: str) -> Any:
+        torch = self.torch
+        wide = tensor if tensor.dtype == torch.float64 else tensor.float()
+        shape = [1 if dim in dims else size for dim, size in enumerate(tensor.shape)]
+        if tensor.numel() == 0:
+            made = torch.zeros(shape, dtype=wide.dtype, device=tensor.device)
+        elif op == "absmax":
+            made = wide.abs().amax(tuple(dims), keepdim=True)
+        else:
+            made = _norm(wide, dims, lambda rows, count: torch.nn.functional.pad(rows, (0, count)))
+        return self.cast(made.reshape(shape), name)
+
+    def unpack(self, tensor: Any, bits: int) -> Any:
+        torch = self.torch
+        codes = tensor.contiguous().unsqueeze(-1).view(torch.uint8)
+        return torch.stack((codes & 15, codes >> 4), -1).flatten(-2) if bits == 4 else codes
+
+    def decode(self, codes: Any, code: str) -> Any:
+        torch = self.torch
+        if code == "e2m1":
+            return torch.tensor(_FP4, dtype=torch.float32, device=codes.device)[(codes & 15).long()]
+        one = torch.ones((), dtype=torch.float32, device=codes.device)
+        return torch.ldexp(one, codes.to(torch.int32) - 127)
+
+    def lookup(self, codes: Any, values: Any) -> Any:
+        if codes.numel() and "meta" not in (codes.device.type, values.device.type):
+            least, largest = codes.aminmax()
+            _in_list(least.item(), largest.item(), len(values))
+        return values[codes.long()]
 
     def overflowed(self, op: str, values: Sequence[Any], made: Any, arguments: Any) -> int:
         """How many elements are infinite or NaN though they were computed from finite ones: one
@@ -241,28 +309,19 @@ class TorchOps:
         ):
             return 0
         value = values[0]
-        if op == "neg" or (
+        if op in _KEEPS or (
             op == "cast" and _cast_is_safe(self.names.get(value.dtype), self.names.get(made.dtype))
         ):
             return 0
         if not self._not_finite_at_all(made):
             return 0
         lost = ~torch.isfinite(self._wide(made))
-        if op == "dequant_blocks":
-            scale = self._finite(values[1])
-            rows, columns = value.shape[-2:]
-            scale = scale.repeat_interleave(arguments[0], -2).narrow(-2, 0, rows)
-            lost &= scale.repeat_interleave(arguments[1], -1).narrow(-1, 0, columns)
-        if op == "dequant_mxfp4":
-            # Codes have no infinity, and 255 as a scale is no number.
-            finite = (
-                (values[1].view(torch.uint8) != 255)
-                .unsqueeze(-1)
-                .expand(*value.shape[:-1], 2 * value.shape[-1])
-            )
-            lost &= finite.reshape(lost.shape)
+        if op == "decode":
+            # As a power of two, 255 is no number.
+            lost &= value != 255
         else:
-            lost &= self._finite(value)
+            for value in values:
+                lost &= self._finite(value)
         return int(lost.sum())
 
     def _wide(self, tensor: Any) -> Any:
@@ -461,31 +520,58 @@ class NumpyOps:
             "neg": lambda: -wide,
             "exp": lambda: np.exp(wide),
             "log": lambda: np.log(wide),
+            "one_for_zero": lambda: np.where(wide == 0, wide.dtype.type(1), wide),
         }
         return ops[op]().astype(array.dtype)
 
-    def dequant_blocks(self, array: Any, scale: Any, block: tuple[int, int], name: str) -> Any:
-        np = self.np
-        rows, columns = array.shape[-2:]
-        scale = (
-            scale.astype(np.float32)
-            .repeat(block[0], -2)[..., :rows, :]
-            .repeat(block[1], -1)[..., :columns]
-        )
-        return (array.astype(np.float32) * scale).astype(self.dtype(name))
+    def count(self, name: str, shape: Shape, place: Any) -> Any:
+        return self.np.arange(shape[0], dtype=self.dtype(name))
 
-    def dequant_mxfp4(self, blocks: Any, scales: Any, name: str, shape: Shape) -> Any:
+    def expand(self, array: Any, shape: Shape) -> Any:
+        return self.np.broadcast_to(array, shape)
+
+    def binary(self, op: str, a: Any, b: Any, name: str) -> Any:
         np = self.np
-        codes = np.stack((blocks & 15, blocks >> 4), -1).reshape(*blocks.shape[:-1], -1)
-        values = np.asarray(_FP4, dtype=np.float32)[codes]
+        double = np.float64 in (a.dtype, b.dtype) or name == "F64"
+        wide = np.float64 if double else np.float32
+        with np.errstate(all="ignore"):
+            return self.cast(_BINARY[op](a.astype(wide), b.astype(wide)), name)
+
+    def reduced(self, op: str, array: Any, dims: Shape, name: str) -> Any:
+        np = self.np
+        wide = array if array.dtype == np.float64 else array.astype(np.float32)
+        shape = [1 if dim in dims else size for dim, size in enumerate(array.shape)]
+        if array.size == 0:
+            made = np.zeros(shape, dtype=wide.dtype)
+        elif op == "absmax":
+            made = np.abs(wide).max(axis=tuple(dims), keepdims=True)
+        else:
+            made = _norm(wide, dims, lambda rows, count: np.pad(rows, ((0, 0), (0, count))))
+        return self.cast(made.reshape(shape), name)
+
+    def unpack(self, array: Any, bits: int) -> Any:
+        np = self.np
+        codes = np.ascontiguousarray(array)[..., None].view(np.uint8)
+        if bits == 8:
+            return codes
+        return np.stack((codes & 15, codes >> 4), -1).reshape(*array.shape, -1)
+
+    def decode(self, codes: Any, code: str) -> Any:
+        np = self.np
+        if code == "e2m1":
+            return np.asarray(_FP4, dtype=np.float32)[codes & 15]
         with np.errstate(over="ignore"):
-            values = values * np.ldexp(np.float32(1), scales.astype(np.int32) - 127)[..., None]
-        return values.astype(self.dtype(name)).reshape(shape)
+            return np.ldexp(np.float32(1), codes.astype(np.int32) - 127)
+
+    def lookup(self, codes: Any, values: Any) -> Any:
+        if codes.size:
+            _in_list(codes.min(), codes.max(), len(values))
+        return values[codes.astype(self.np.int64)]
 
     def overflowed(self, op: str, values: Sequence[Any], made: Any, arguments: Any) -> int:
         np = self.np
         value = values[0]
-        if op == "neg" or (
+        if op in _KEEPS or (
             op == "cast"
             and _cast_is_safe(self.by_name.get(value.dtype.name), self.by_name.get(made.dtype.name))
         ):
@@ -493,23 +579,12 @@ class NumpyOps:
         lost = self._lost(made)
         if lost is None or not lost.any():
             return 0
-        if op == "dequant_blocks":
-            rows, columns = value.shape[-2:]
-            scale = (
-                np.isfinite(values[1])
-                .repeat(arguments[0], -2)[..., :rows, :]
-                .repeat(arguments[1], -1)[..., :columns]
-            )
-            lost = lost & scale
-        if op == "dequant_mxfp4":
-            finite = np.broadcast_to(
-                (values[1].view(np.uint8) != 255)[..., None],
-                (*value.shape[:-1], 2 * value.shape[-1]),
-            )
-            lost = lost & finite.reshape(lost.shape)
+        if op == "decode":
+            lost = lost & (value != 255)
         else:
-            before = self._lost(value)
-            lost = lost if before is None else lost & ~before
+            for value in values:
+                before = self._lost(value)
+                lost = lost if before is None else lost & ~before
         return int(np.count_nonzero(lost))
 
     def _lost(self, array: Any) -> Any:

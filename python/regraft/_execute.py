@@ -8,8 +8,9 @@ from typing import Any
 
 from ._arrays import local, ops_by_name, ops_of
 
-_ARITHMETIC = ("add", "mul", "neg", "exp", "log")
-_COMPUTES = (*_ARITHMETIC, "cast", "dequant_blocks", "dequant_mxfp4")
+_ARITHMETIC = ("add", "mul", "neg", "exp", "log", "one_for_zero")
+_REDUCTIONS = ("norm", "absmax")
+_COMPUTES = (*_ARITHMETIC, *_REDUCTIONS, "cast", "binary", "unpack", "decode", "lookup")
 
 
 class _Run:
@@ -69,7 +70,7 @@ class _Run:
         op, inputs, arguments, dtype, shape = node
         if op == "concat":
             return self.concat(node)
-        if op in ("fill", "sinusoids"):
+        if op in ("fill", "sinusoids", "count"):
             # Beside the other tensors, if there are any.
             first = next(
                 (self.source[key] for key in self.nodes if type(key) is str and key in self.source),
@@ -82,6 +83,8 @@ class _Run:
                 place = ops.place(first)
             if op == "sinusoids":
                 return ops.sinusoids(dtype, shape, place)
+            if op == "count":
+                return ops.count(dtype, shape, place)
             return ops.fill(arguments[0], dtype, shape, place)
         values = [self.tensor(number) for number in inputs]
         value = values[0]
@@ -97,9 +100,11 @@ class _Run:
             return ops.permute(value, arguments)
         if op == "reshape":
             return ops.reshape(value, ops.own_shape(dtype, shape) if dtype == "F4" else shape)
+        if op == "expand":
+            return ops.expand(value, shape)
         if op not in _COMPUTES:
             raise NotImplementedError(f"this version has no op {op}")
-        made = self.compute(ops, op, values, arguments, dtype, shape)
+        made = self.compute(ops, op, values, arguments, dtype)
         lost = ops.overflowed(op, [local(value) for value in values], local(made), arguments)
         if lost:
             self.overflowed[number] = lost
@@ -112,14 +117,19 @@ class _Run:
         values: list[Any],
         arguments: Any,
         dtype: str,
-        shape: tuple[int, ...],
     ) -> Any:
         if op == "cast":
             return ops.cast(values[0], dtype)
-        if op == "dequant_blocks":
-            return ops.dequant_blocks(values[0], values[1], arguments, dtype)
-        if op == "dequant_mxfp4":
-            return ops.dequant_mxfp4(values[0], values[1], dtype, shape)
+        if op == "binary":
+            return ops.binary(arguments[0], values[0], values[1], dtype)
+        if op in _REDUCTIONS:
+            return ops.reduced(op, values[0], arguments, dtype)
+        if op == "unpack":
+            return ops.unpack(values[0], arguments[0])
+        if op == "decode":
+            return ops.cast(ops.decode(values[0], arguments[0]), dtype)
+        if op == "lookup":
+            return ops.lookup(values[0], values[1])
         return ops.arithmetic(op, values[0], arguments[0] if arguments else 0.0)
 
     def overflows(self, result: Mapping[str, Any]) -> dict[str, int]:

@@ -482,9 +482,13 @@ fn op<'py>(py: Python<'py>, op: &Op) -> PyResult<(&'static str, Bound<'py, PyAny
         Op::Neg => ("neg", none()),
         Op::Exp => ("exp", none()),
         Op::Log => ("log", none()),
-        Op::DequantBlocks { block } => {
-            ("dequant_blocks", (block[0], block[1]).into_bound_py_any(py)?)
-        }
-        Op::DequantMxfp4 => ("dequant_mxfp4", none()),
+        Op::Expand => ("expand", none()),
+        Op::Binary { with } => ("binary", (with.name(),).into_bound_py_any(py)?),
+        Op::Reduce { take, dims } => (take.name(), PyTuple::new(py, dims)?.into_any()),
+        Op::Unpack { bits } => ("unpack", (*bits,).into_bound_py_any(py)?),
+        Op::Decode { code } => ("decode", (code.name(),).into_bound_py_any(py)?),
+        Op::Lookup => ("lookup", none()),
+        Op::Count => ("count", none()),
+        Op::OneForZero => ("one_for_zero", none()),
     })
 }

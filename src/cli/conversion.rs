@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use regraft::check::value::Value;
 use regraft::check::{Direction, Rules};
-use regraft::config::Config;
-use regraft::conversion::{Choice, Conversion, Planned, Prepared, TensorPart};
+use regraft::conversion::{Choice, Conversion, Planned, Prepared, TensorPart, read_config};
 use regraft::execute::Lanes;
 use regraft::library::{self, Library, Recognized, Route};
 use regraft::store::{Checkpoint, NamedPath, OpenOptions};
@@ -95,7 +94,7 @@ impl ConversionArguments {
             .allow_lossy(self.allow_lossy)
             .parts(self.part.clone());
         if let Some(path) = &self.config {
-            conversion = conversion.config(Config::read(path)?);
+            conversion = conversion.config(read_config(path)?);
         }
         if let Some(rules) = named {
             conversion = conversion.rules(rules);

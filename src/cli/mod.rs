@@ -18,6 +18,7 @@ mod inspect;
 mod invert;
 mod lines;
 mod lsp;
+mod new;
 mod plan;
 mod progress;
 mod recover;
@@ -92,6 +93,7 @@ enum Command {
     Ties(ties::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
+    New(new::Arguments),
     Verify(verify::Arguments),
     Recover(recover::Arguments),
     Completions(completions::Arguments),
@@ -190,6 +192,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Ties(arguments) => ties::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),
         Command::Rules(arguments) => rules::run(&arguments, console),
+        Command::New(arguments) => new::run(&arguments, console),
         Command::Verify(arguments) => verify::run(&arguments, console),
         Command::Recover(arguments) => recover::run(&arguments, console),
         Command::Completions(arguments) => completions::run(&arguments, console),

@@ -342,10 +342,14 @@ pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
         Op::Neg => "neg".to_owned(),
         Op::Exp => "exp".to_owned(),
         Op::Log => "log".to_owned(),
-        Op::DequantBlocks { block: [rows, columns] } => {
-            format!("dequant_fp8 in blocks of {rows} x {columns}")
-        }
-        Op::DequantMxfp4 => "dequant_mxfp4".to_owned(),
+        Op::Expand => format!("expand {}", info.shape),
+        Op::Binary { with } => with.name().to_owned(),
+        Op::Reduce { take, dims } => format!("{}({dims:?})", take.name()),
+        Op::Unpack { bits } => format!("unpack({bits})"),
+        Op::Decode { code } => format!("decode({})", code.name()),
+        Op::Lookup => "lookup".to_owned(),
+        Op::Count => format!("count {}", info.shape),
+        Op::OneForZero => "one_for_zero".to_owned(),
     }
 }
 

@@ -20,17 +20,17 @@ use indexmap::IndexMap;
 use crate::check::Rules;
 use crate::check::value::Value;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::library::{self, Failure};
 use crate::plan::Record;
-use crate::store::{Checkpoint, NamedPath, OpenOptions, Store};
+use crate::store::{Checkpoint, NamedPath, OpenOptions, Store, pinned, there};
 use crate::tensor::Header;
 
 pub use output::{Output, side_files_of};
 pub use part::{PartError, TensorPart};
 pub use planned::Planned;
 pub use prepared::{Choice, Prepared, compare};
-pub use source::{config_beside, config_of, record_beside};
+pub use source::{config_beside, config_of, read_config, record_beside};
 pub use target::{Target, TargetError};
 
 use source::{Given, Source};
@@ -86,9 +86,8 @@ impl Conversion {
     /// # Errors
     /// If nothing is there at one of them.
     pub fn open_named(paths: Vec<NamedPath>, options: &OpenOptions) -> Result<Self> {
-        for path in paths.iter().map(|one| &one.path) {
-            path.metadata().map_err(|source| Error::io("cannot open", path, source))?;
-        }
+        let paths = pinned(&paths)?;
+        paths.iter().try_for_each(|one| there(&one.path))?;
         Ok(Self::new(Given::Paths { paths, options: options.clone() }))
     }
 

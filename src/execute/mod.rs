@@ -15,6 +15,7 @@ pub mod naive;
 mod patch;
 mod rank;
 mod report;
+mod temporary;
 mod value;
 mod view;
 #[cfg(feature = "files")]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::value::{self, Step};
+use super::value::{self, Reducer, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::check;
 use crate::key::Key;
@@ -110,35 +110,57 @@ fn step(
             }
             (&inputs[which][..], index(at, &shapes[which].shape))
         }),
-        Op::DequantBlocks { block } => {
-            let mut scales = Vec::new();
-            let rank = info.shape.len();
-            gather(&info.shape, width(shapes[1].dtype), &mut scales, |at| {
-                at[rank - 2] /= block[0];
-                at[rank - 1] /= block[1];
-                (&inputs[1][..], index(at, &shapes[1].shape))
-            });
-            let (x, scales) = ((shapes[0].dtype, &inputs[0][..]), (shapes[1].dtype, &scales[..]));
-            out = value::scale(x, scales, info.dtype)?;
-            *overflowed += value::overflowed([x, scales].into_iter(), (info.dtype, &out));
+        Op::Expand => gather(&info.shape, w, &mut out, |at| {
+            for (at, size) in at.iter_mut().zip(shapes[0].shape.iter()) {
+                *at = if *size == 1 { 0 } else { *at };
+            }
+            (&inputs[0][..], index(at, &shapes[0].shape))
+        }),
+        op => out = computed(op, info, &shapes, inputs, overflowed)?,
+    }
+    Ok(out)
+}
+
+/// What an op computes of its inputs.
+fn computed(
+    op: &Op,
+    info: &TensorInfo,
+    shapes: &[&TensorInfo],
+    inputs: &[Rc<Vec<u8>>],
+    overflowed: &mut u64,
+) -> Result<Vec<u8>> {
+    let out = match op {
+        Op::Binary { with } => {
+            let [a, b] = [0, 1].map(|at| (shapes[at].dtype, &inputs[at][..]));
+            let out = value::binary(*with, a, b, info.dtype)?;
+            *overflowed += value::overflowed([a, b].into_iter(), (info.dtype, &out));
+            out
         }
-        Op::DequantMxfp4 => {
-            let codes: Vec<u8> = inputs[0].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect();
-            let scales: Vec<u8> = inputs[1].iter().flat_map(|scale| [*scale; 32]).collect();
-            out = value::mxfp4(&codes, &scales, info.dtype)?;
-            *overflowed +=
-                value::overflowed([(Dtype::F8_E8M0, &scales[..])].into_iter(), (info.dtype, &out));
+        Op::Reduce { take, dims } => {
+            let mut reducer = Reducer::new(*take, shapes[0], dims);
+            reducer.feed(shapes[0].dtype, &inputs[0])?;
+            reducer.finish(info.dtype)?
         }
+        Op::Unpack { bits: 4 } => {
+            inputs[0].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect()
+        }
+        Op::Unpack { .. } => inputs[0].to_vec(),
+        Op::Lookup => {
+            let codes = (shapes[0].dtype, &inputs[0][..]);
+            value::lookup(codes, &inputs[1], width(info.dtype))?
+        }
+        #[allow(clippy::cast_precision_loss)]
+        Op::Count => (0..info.shape[0]).flat_map(|at| (at as f64).to_le_bytes()).collect(),
         op => {
             let step = Step::of(op)
                 .ok_or_else(|| Error::corrupt("the plan is inconsistent: an unknown op"))?;
-            out = step.apply(shapes[0].dtype, info.dtype, &inputs[0])?;
-            *overflowed += value::overflowed(
-                [(shapes[0].dtype, &inputs[0][..])].into_iter(),
-                (info.dtype, &out),
-            );
+            let out = step.apply(shapes[0].dtype, info.dtype, &inputs[0])?;
+            let from = step.counts_as(shapes[0].dtype);
+            let input = [(from, &inputs[0][..])].into_iter();
+            *overflowed += value::overflowed(input, (info.dtype, &out));
+            out
         }
-    }
+    };
     Ok(out)
 }
 

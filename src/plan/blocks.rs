@@ -18,7 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 pub(crate) use follow::block_of;
-use follow::{Blocks, ByNode, Quantized, follow, grid, quantized};
+use follow::{Blocks, ByNode, Quantized, Sizes, follow, grid, quantized};
 use smallvec::SmallVec;
 
 use crate::diagnostic::Diagnostic;
@@ -28,7 +28,7 @@ use crate::plan::context::Context;
 use crate::plan::counted;
 use crate::plan::draft::Draft;
 use crate::plan::graph::{Graph, Walks};
-use crate::plan::node::{Node, NodeId, Op, RuleId};
+use crate::plan::node::{Arithmetic, Node, NodeId, Op, RuleId};
 use crate::plan::state::Entry;
 use crate::tensor::Shape;
 
@@ -71,7 +71,7 @@ impl Wrong {
             );
             draft
                 .findings
-                .push(finding.hint("or dequantize first: `via dequant_fp8`, `via dequant_mxfp4`"));
+                .push(finding.hint("or dequantize first: `via dequant_fp8`, or the whole checkpoint with `--rules dequant`"));
         }
     }
 }
@@ -96,8 +96,8 @@ pub(super) fn check_blocks(context: &Context<'_>, draft: &mut Draft, entries: &[
         seen: RefCell::default(),
     };
     let using = check.users(entries);
-    let is_dequant = |node: &Node| matches!(node.op, Op::DequantBlocks { .. } | Op::DequantMxfp4);
-    let dequantizes = draft.graph.nodes.iter().any(is_dequant);
+    let is_scaled = |node: &Node| matches!(node.op, Op::Binary { with: Arithmetic::Mul });
+    let dequantizes = draft.graph.nodes.iter().any(is_scaled);
     // Results come in the order of their keys, and those of the scales likewise: what follows
     // the last pair is looked at first.
     let mut next: ByNode<usize> = ByNode::default();
@@ -259,13 +259,70 @@ impl Check<'_> {
     fn dequantized(&self, node: NodeId) -> Vec<(NodeId, NodeId)> {
         let mut found = Vec::new();
         self.walk(node, |_, node| match (&node.op, node.inputs.as_slice()) {
-            (Op::DequantBlocks { .. } | Op::DequantMxfp4, [weight, scales]) => {
-                found.push((*weight, self.unconverted(*scales)));
-                false
+            (Op::Binary { with: Arithmetic::Mul }, [x, scales]) => {
+                let weight = self.coded(*x);
+                let is_quantized = self.blocks[weight.0 as usize] != Blocks::None;
+                if is_quantized {
+                    found.push((weight, self.unexpanded(*scales)));
+                }
+                !is_quantized
             }
             _ => true,
         });
         found
+    }
+
+    /// The tensor whose codes numbers were, before they were unpacked.
+    fn coded(&self, id: NodeId) -> NodeId {
+        let mut at = id;
+        for _ in 0..DEPTH {
+            let node = self.graph.node(at);
+            let Some(input) = node.inputs.first() else { break };
+            match &node.op {
+                Op::Unpack { .. } => return *input,
+                Op::Cast | Op::Decode { .. } | Op::Lookup => {}
+                Op::Binary { with: Arithmetic::Sub } => {}
+                op if op.is_index_map() => {}
+                _ => break,
+            }
+            at = *input;
+        }
+        self.unconverted(id)
+    }
+
+    /// Scales before they were expanded to what they scale, or looked up for each row of it.
+    fn unexpanded(&self, id: NodeId) -> NodeId {
+        let (mut at, mut found) = (id, id);
+        for _ in 0..DEPTH {
+            let node = self.graph.node(at);
+            match (&node.op, node.inputs.as_slice()) {
+                // Those of two levels are multiplied first.
+                (Op::Cast | Op::Decode { .. } | Op::Narrow { .. } | Op::Reshape, [input])
+                | (Op::Binary { .. }, [input, _]) => at = *input,
+                (Op::Expand, [input]) | (Op::Lookup, [_, input]) => {
+                    (at, found) = (*input, *input);
+                }
+                _ => break,
+            }
+        }
+        self.plain(found)
+    }
+
+    /// Without what only casts, scales, or adds dimensions of one element.
+    fn plain(&self, mut id: NodeId) -> NodeId {
+        for _ in 0..DEPTH {
+            let node = self.graph.node(id);
+            let real = |of: NodeId| {
+                let shape = self.graph.info(of).shape.iter();
+                shape.copied().filter(|size| *size != 1).collect::<Sizes>()
+            };
+            id = match (&node.op, node.inputs.as_slice()) {
+                (Op::Cast | Op::Decode { .. }, [input]) | (Op::Binary { .. }, [input, _]) => *input,
+                (Op::Reshape, [input]) if real(*input) == real(id) => *input,
+                _ => break,
+            };
+        }
+        self.unconverted(id)
     }
 
     fn walk(&self, start: NodeId, look: impl FnMut(NodeId, &Node) -> bool) {

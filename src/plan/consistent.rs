@@ -127,25 +127,37 @@ fn gives(op: &Op, inputs: &[&TensorInfo], info: &TensorInfo) -> Result<bool, Inc
             total.is_some_and(|total| info.shape[..] == *replaced(&first.shape, *dim, total))
                 && inputs.iter().all(others)
         }
-        (Op::DequantBlocks { block }, [x, scales]) => {
-            let rank = x.shape.len();
-            rank >= 2 && !block.contains(&0) && x.shape == info.shape && {
-                let mut grid = x.shape.to_vec();
-                grid[rank - 2] = grid[rank - 2].div_ceil(block[0]);
-                grid[rank - 1] = grid[rank - 1].div_ceil(block[1]);
-                scales.shape[..] == *grid
-            }
+        (Op::Expand, [x]) => {
+            let fits = |(from, to): (&u64, &u64)| from == to || *from == 1;
+            info.dtype == x.dtype
+                && x.shape.len() == info.shape.len()
+                && x.shape.iter().zip(info.shape.iter()).all(fits)
         }
-        (Op::DequantMxfp4, [blocks, scales]) => {
-            let mut shape = scales.shape.to_vec();
-            shape.push(16);
-            blocks.dtype == Dtype::U8
-                && matches!(scales.dtype, Dtype::U8 | Dtype::F8_E8M0)
-                && blocks.shape[..] == *shape
-                && blocks.numel().and_then(|numel| numel.checked_mul(2)) == info.numel()
+        (Op::Binary { .. }, [a, b]) => a.shape == info.shape && b.shape == info.shape,
+        (Op::Reduce { dims, .. }, [x]) => {
+            dims.is_sorted_by(|a, b| a < b)
+                && dims.last().is_some_and(|last| *last < x.shape.len())
+                && x.shape.len() == info.shape.len()
+                && (0..x.shape.len()).all(|dim| {
+                    info.shape[dim] == if dims.contains(&dim) { 1 } else { x.shape[dim] }
+                })
         }
+        (Op::Unpack { bits }, [x]) => {
+            let (whole, mut shape) = (x.dtype.bits(), x.shape.to_vec());
+            shape.push(u64::from(whole.checked_div(*bits).unwrap_or(0)));
+            matches!(bits, 4 | 8)
+                && whole.is_multiple_of(8)
+                && whole >= *bits
+                && info.dtype == Dtype::U8
+                && info.shape[..] == *shape
+        }
+        (Op::Decode { .. }, [x]) => x.dtype == Dtype::U8 && x.shape == info.shape,
+        (Op::Lookup, [codes, list]) => {
+            list.shape.len() == 1 && list.dtype == info.dtype && codes.shape == info.shape
+        }
+        (Op::Count, []) => info.shape.len() == 1 && info.dtype == Dtype::F64,
         (Op::Cast, [x]) => x.shape == info.shape,
-        (Op::Add { .. } | Op::Mul { .. } | Op::Neg | Op::Exp | Op::Log, [x]) => {
+        (Op::Add { .. } | Op::Mul { .. } | Op::Neg | Op::Exp | Op::Log | Op::OneForZero, [x]) => {
             if x.dtype != info.dtype {
                 let what = format!("arithmetic from {} to {}", x.dtype, info.dtype);
                 return Err(Inconsistent::new(what));

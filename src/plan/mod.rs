@@ -29,6 +29,7 @@ mod record;
 mod run;
 mod sources;
 mod state;
+mod states;
 mod survey;
 mod tied;
 mod trace;
@@ -42,10 +43,14 @@ pub use consistent::Inconsistent;
 pub use cover::Report;
 pub use exists::Layout;
 pub use narrow::{NoSuchBox, TargetBox};
-pub use node::{DropReason, Dropped, Node, NodeId, Op, Plan, RuleId, RuleInfo, Target, Verdict};
+pub use node::{
+    Arithmetic, Code, DropReason, Dropped, Node, NodeId, Op, Plan, Reduction, RuleId, RuleInfo,
+    Target, Verdict,
+};
 pub use ranks::count_ranks;
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use sources::implausible;
+pub use states::{LONGEST as LONGEST_STATE, States};
 pub use tied::{TieFact, TieOutcome};
 
 pub use survey::{Survey, Takes, Tensors};
@@ -115,6 +120,8 @@ pub struct PlanOptions<'a> {
     pub record: Option<&'a Record>,
     /// What is known of the checkpoint's bytes, for ties.
     pub answers: Answers,
+    /// What quantized tensors say of themselves in bytes.
+    pub states: States,
 }
 
 /// Plans: applies the stages in order to the keys of a header.

@@ -36,6 +36,13 @@ pub(super) struct Pair {
     pub(super) role: Option<Role>,
 }
 
+impl Pair {
+    /// Whether a target is no longer quantized, as the tensor was.
+    fn was_dequantized(&self, draft: &Draft, target: &Entry) -> bool {
+        is_quantized(draft.graph.info(self.tensor)) && !is_quantized(draft.graph.info(target.node))
+    }
+}
+
 /// What stays behind and why: by rule, and how bad it is.
 type Found = BTreeMap<(RuleId, bool), (String, IndexSet<Key>)>;
 
@@ -82,7 +89,7 @@ pub(super) fn check_modules(draft: &mut Draft, entries: &[Entry]) {
             let (left, taken) =
                 if tensor_stays { (tensor, companion) } else { (companion, tensor) };
             let Some((rule, there)) =
-                left_behind(draft, &|| users(stays), &|| users(goes), tensor_stays)
+                left_behind(draft, &pair, &|| users(stays), &|| users(goes), tensor_stays)
             else {
                 continue;
             };
@@ -141,7 +148,7 @@ fn stranded(
     let finding = finding.keys(keys.iter().map(|key| key.as_str()));
     if draft.rewrites.get(&rule).is_some_and(|rule| rule.built_in) {
         let finding =
-                finding.hint("these rules don't know how to take it along: dequantize the checkpoint first, or write rules of your own");
+                finding.hint("these rules don't know how to take it along: dequantize the checkpoint first (`--rules dequant`), or write rules of your own");
         return finding.hint("or `drop` what isn't needed in a rule file that is applied before");
     }
     let finding = finding.hint("take what belongs to the tensor along: `{t: weight|weight_scale|bias}`, or a rule for each part");
@@ -152,6 +159,7 @@ fn stranded(
 /// together, or the rules say otherwise.
 fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
     draft: &Draft,
+    pair: &Pair,
     stays: &dyn Fn() -> I,
     goes: &dyn Fn() -> I,
     tensor_stays: bool,
@@ -161,11 +169,12 @@ fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
     for (at, moved) in goes().filter(|(_, entry)| !entry.tied) {
         let together = stays().any(|(other, entry)| {
             let (tensor, companion) = if tensor_stays { (entry, moved) } else { (moved, entry) };
+            // Beside what was dequantized without it, it would say what isn't so any more.
+            let beside = is_beside(&tensor.key, &companion.key)
+                && !(pair.role.is_some_and(Role::is_needed) && pair.was_dequantized(draft, tensor));
             // Computed from both, or beside each other, or taken elsewhere by a rule of its
             // own.
-            other == at
-                || is_beside(&tensor.key, &companion.key)
-                || !rewrote(draft, entry).all(|rule| moved.rules.contains(&rule))
+            other == at || beside || !rewrote(draft, entry).all(|rule| moved.rules.contains(&rule))
         });
         if together {
             continue;

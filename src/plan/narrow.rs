@@ -123,6 +123,14 @@ impl Plan {
         }
         Ok(Plan { nodes: graph.nodes, targets, ..Plan::default() })
     }
+
+    /// The plan of one node, under no key.
+    pub(crate) fn of_node(&self, node: NodeId) -> Plan {
+        let (graph, numbers) = below(self, std::iter::once(node));
+        let node = numbers.get(&node).copied().unwrap_or(node);
+        let target = Target { key: Key::from(""), node, rules: Vec::new(), tied_to: None };
+        Plan { nodes: graph.nodes, targets: vec![target], ..Plan::default() }
+    }
 }
 
 fn source(op: &Op) -> Option<&Key> {

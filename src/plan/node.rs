@@ -2,8 +2,9 @@
 //! compared, stored and run elsewhere.
 //!
 //! Ops of the language lower to few primitive nodes. [`Op::Narrow`], [`Op::Permute`],
-//! [`Op::Reshape`] and [`Op::Concat`] only move elements (index maps); the others compute values,
-//! element by element.
+//! [`Op::Reshape`], [`Op::Expand`] and [`Op::Concat`] only move elements (index maps); the others
+//! compute values, element by element but for [`Op::Reduce`]. So scales are no op of their own:
+//! they are expanded to the shape of what they scale, and both are multiplied.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -70,6 +71,8 @@ pub enum Op {
     },
     /// The same elements in row-major order under the node's shape. Index map.
     Reshape,
+    /// Dimensions of one element repeated up to those of the node's shape. Index map.
+    Expand,
     /// All inputs, one after the other along a dimension. Index map.
     Concat {
         /// Which dimension.
@@ -95,15 +98,102 @@ pub enum Op {
     Exp,
     /// Natural logarithm.
     Log,
-    /// Inputs: a matrix (last two dims), and its scales, one for each block; the product, in the
-    /// node's dtype.
-    DequantBlocks {
-        /// Rows and columns of a block; blocks at the edges may be smaller.
-        block: [u64; 2],
+    /// Two inputs of one shape, element by element: in `f32`, or `f64` if one of them or the result
+    /// is, rounded once to the node's dtype.
+    Binary {
+        /// What is done with both.
+        with: Arithmetic,
     },
-    /// Inputs: U8 blocks (`[..., groups, 16]`, two FP4 values a byte, low nibble first) and U8
-    /// scales (`[..., groups]`, power of two with bias 127).
-    DequantMxfp4,
+    /// What is left of some dimensions, each of which becomes one element long.
+    Reduce {
+        /// What is taken of the elements.
+        take: Reduction,
+        /// Which dimensions, in order.
+        dims: Vec<usize>,
+    },
+    /// The codes that each element of the input is made of, low bits first, along a new last
+    /// dimension; one to a byte.
+    Unpack {
+        /// Bits of a code: 4, or 8.
+        bits: u32,
+    },
+    /// Codes in bytes as the numbers that they stand for.
+    Decode {
+        /// How numbers are coded.
+        code: Code,
+    },
+    /// Inputs: whole numbers, and a list. For each of them, the element of the list at this place.
+    Lookup,
+    /// 0, 1, 2, … in a row. No inputs.
+    Count,
+    /// `x`, and one where it is zero: what is divided by.
+    OneForZero,
+}
+
+/// What is done with two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arithmetic {
+    /// `a + b`
+    Add,
+    /// `a - b`
+    Sub,
+    /// `a * b`
+    Mul,
+    /// `a / b`
+    Div,
+}
+
+impl Arithmetic {
+    /// The op of the language that does it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arithmetic::Add => "add_by",
+            Arithmetic::Sub => "sub_by",
+            Arithmetic::Mul => "mul_by",
+            Arithmetic::Div => "div_by",
+        }
+    }
+}
+
+/// What is taken of several elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// The root of the sum of their squares, summed in `f64`.
+    Norm,
+    /// The largest of their magnitudes; NaN if one of them is.
+    AbsMax,
+}
+
+impl Reduction {
+    /// How it prints.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reduction::Norm => "norm",
+            Reduction::AbsMax => "absmax",
+        }
+    }
+}
+
+/// How a number is coded in a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Code {
+    /// FP4 in the low four bits: sign, two bits of exponent, one of mantissa.
+    E2m1,
+    /// `2^(code - 127)`; 255 counts as infinity, as in the `ldexp` that GPT-OSS is unpacked with.
+    E8m0,
+}
+
+impl Code {
+    /// How it prints.
+    pub fn name(self) -> &'static str {
+        match self {
+            Code::E2m1 => "e2m1",
+            Code::E8m0 => "e8m0",
+        }
+    }
 }
 
 /// A key of the result.
@@ -277,6 +367,9 @@ impl Plan {
 impl Op {
     /// Whether it only moves elements.
     pub fn is_index_map(&self) -> bool {
-        matches!(self, Op::Narrow { .. } | Op::Permute { .. } | Op::Reshape | Op::Concat { .. })
+        matches!(
+            self,
+            Op::Narrow { .. } | Op::Permute { .. } | Op::Reshape | Op::Expand | Op::Concat { .. }
+        )
     }
 }

@@ -73,10 +73,14 @@ impl Plan {
             Op::Neg => ("neg", String::new()),
             Op::Exp => ("exp", String::new()),
             Op::Log => ("log", String::new()),
-            Op::DequantBlocks { block } => {
-                ("dequant", format!("blocks {}x{} to {}", block[0], block[1], node.info.dtype))
-            }
-            Op::DequantMxfp4 => ("dequant_mxfp4", node.info.dtype.to_string()),
+            Op::Expand => ("expand", node.info.shape.to_string()),
+            Op::Binary { with } => (with.name(), node.info.dtype.to_string()),
+            Op::Reduce { take, dims } => (take.name(), format!("{dims:?}")),
+            Op::Unpack { bits } => ("unpack", bits.to_string()),
+            Op::Decode { code } => ("decode", code.name().to_owned()),
+            Op::Lookup => ("lookup", String::new()),
+            Op::Count => ("count", node.info.shape.to_string()),
+            Op::OneForZero => ("one_for_zero", String::new()),
         };
         out.push_str(name);
         out.push('(');

@@ -3,7 +3,7 @@
 
 use super::super::op::{Arity, Op, OpKind};
 use super::super::rules::{Rule, Side, SideItem, pattern_of};
-use crate::diagnostic::codes::ARITY;
+use crate::diagnostic::codes::{ARITY, NOT_INVERTIBLE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Slot;
 use crate::syntax::ast::Expr;
@@ -28,11 +28,16 @@ impl Follow<'_> {
     /// The first op that they don't fit, or targets that they don't.
     pub(super) fn through(&self, ops: &[(Op<Expr>, Place)]) -> Checked {
         let mut tensors = self.sources(ops);
-        for (op, place) in ops {
+        for (at, (op, place)) in ops.iter().enumerate() {
             match op.arity() {
                 Arity::Each => {}
                 Arity::Join(count) => self.join(&mut tensors, op, count, place)?,
                 Arity::Part(count) => self.part(&mut tensors, count, place)?,
+                Arity::With => {
+                    let later = ops[at + 1..].iter().map(|(op, _)| op.arity());
+                    let stays = Arity::last_stays(tensors.len(), self.to.len(), later);
+                    self.with(&mut tensors, stays, place)?;
+                }
                 Arity::Gather(slot) => self.gather(&mut tensors, slot, place)?,
                 Arity::Scatter(slot) => self.scatter(&mut tensors, slot, place)?,
             }
@@ -111,6 +116,36 @@ impl Follow<'_> {
             ));
         }
         tensors.truncate(1);
+        Ok(())
+    }
+
+    /// The last tensor changes the others.
+    fn with(&self, tensors: &mut Tensors, stays: bool, place: &Place) -> Checked {
+        if tensors.len() < 2 {
+            let message = format!(
+                "this op computes with the last of several tensors, and here there {}",
+                are(tensors.len())
+            );
+            if self.forward {
+                return Err(wrong(place, message, "computes with these"));
+            }
+            let why = "what it computes with is gone after it, so nothing can undo it";
+            return Err(Box::new(
+                Diagnostic::error(NOT_INVERTIBLE, why)
+                    .at(place.clone(), "has no inverse, in a `<->` rule")
+                    .hint("give that tensor a target too, after the others, or write `->`"),
+            ));
+        }
+        if tensors.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(wrong(
+                place,
+                "the tensors to compute with don't have the same captures".to_owned(),
+                "stack them first",
+            ));
+        }
+        if !stays {
+            tensors.pop();
+        }
         Ok(())
     }
 

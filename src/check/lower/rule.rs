@@ -181,7 +181,10 @@ impl Checker<'_> {
                         SideItem::Regex(self.regex(scope, text, rule, side_of)?)
                     }
                     ast::SideItem::Made(call) => {
-                        SideItem::Made(op::made(call, &self.scopes[scope])?)
+                        let is_taken =
+                            |side: &ast::Side| matches!(side.item, ast::SideItem::Pattern(_));
+                        let takes = rule.sources.iter().any(is_taken);
+                        SideItem::Made(op::made(call, &self.scopes[scope], takes)?)
                     }
                 };
                 let ops: Vec<OpUse<Expr>> = side

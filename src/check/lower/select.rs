@@ -180,7 +180,7 @@ impl Checker<'_> {
             .map(|exception| resolve_alone(&self.scopes[scope], &exception.pattern));
         Ok(StepKind::Create {
             target: keys.without_ranges().clone(),
-            made: op::made(value, &self.scopes[scope])?,
+            made: op::made(value, &self.scopes[scope], false)?,
             unless: unless.collect::<Result<_, Box<_>>>()?,
         })
     }

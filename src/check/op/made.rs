@@ -1,10 +1,10 @@
 //! Tensors that rules make instead of taking them from a checkpoint.
 
 use super::resolve::Arguments;
-use crate::check::value::Scope;
+use crate::check::value::{Scope, as_name};
 use crate::diagnostic::codes::{OP_ARGUMENTS, UNKNOWN_OP};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::syntax::ast::{Expr, OpCall};
+use crate::syntax::ast::{Arg, Expr, OpCall};
 use crate::syntax::op;
 use crate::tensor::Dtype;
 
@@ -14,6 +14,9 @@ pub const MAKERS: &[(&str, Content)] = &[
     ("ones", Content::Value(1.0)),
     ("sinusoids", Content::Sinusoids),
 ];
+
+/// Instead of a dtype: that of the first tensor which the rule takes.
+const LIKE: &str = "like";
 
 /// What a made tensor holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,17 +35,18 @@ pub struct Made {
     pub content: Content,
     /// Its shape.
     pub shape: Vec<Expr>,
-    /// Its dtype.
-    pub dtype: Dtype,
+    /// Its dtype; `None` if it is that of the first tensor that the rule takes.
+    pub dtype: Option<Dtype>,
     /// Where it is written.
     pub place: Place,
 }
 
-/// Reads `zeros(shape, dtype)`, `ones(shape, dtype)` or `sinusoids([rows, columns], dtype)`.
+/// Reads `zeros(shape, dtype)`, `ones(shape, dtype)` or `sinusoids([rows, columns], dtype)`, where
+/// `like` may stand for a dtype if a rule takes a tensor too.
 ///
 /// # Errors
 /// Any other op, or arguments that don't fit.
-pub fn made(call: &OpCall, scope: &Scope) -> Result<Made, Box<Diagnostic>> {
+pub fn made(call: &OpCall, scope: &Scope, takes: bool) -> Result<Made, Box<Diagnostic>> {
     let name = call.name.text.as_str();
     let Some((_, content)) = MAKERS.iter().find(|(maker, _)| *maker == name) else {
         let code = if op::names().contains(&name) { OP_ARGUMENTS } else { UNKNOWN_OP };
@@ -54,10 +58,21 @@ pub fn made(call: &OpCall, scope: &Scope) -> Result<Made, Box<Diagnostic>> {
     };
     let arguments = Arguments { call, scope };
     arguments.count(2, 2, "a shape and a dtype, as in `zeros([4, 8], F32)`")?;
+    let like = match call.args.get(1) {
+        Some(Arg::Value(expr)) => as_name(expr).is_some_and(|name| name.text == LIKE),
+        _ => false,
+    };
+    if like && !takes {
+        return Err(Box::new(
+            Diagnostic::error(OP_ARGUMENTS, "there is no tensor here that this one could be like")
+                .at(scope.place(call.span), "needs a dtype")
+                .hint("`like` is the dtype of the first tensor that a `map` takes"),
+        ));
+    }
     Ok(Made {
         content: *content,
         shape: arguments.list(0)?,
-        dtype: arguments.dtype(1)?,
+        dtype: if like { None } else { Some(arguments.dtype(1)?) },
         place: scope.place(call.span),
     })
 }

@@ -55,10 +55,21 @@ pub enum Arity {
     Join(Option<usize>),
     /// One becomes so many.
     Part(Option<usize>),
+    /// The last changes each of the others.
+    With,
     /// A capture's tensors become one.
     Gather(Slot),
     /// One becomes a capture's tensors.
     Scatter(Slot),
+}
+
+impl Arity {
+    /// Whether the last of so many tensors, after it changed the others ([`Arity::With`]), is still
+    /// there: as many targets wait for as many tensors, and no later op joins or parts them.
+    pub fn last_stays(tensors: usize, targets: usize, later: impl Iterator<Item = Arity>) -> bool {
+        let mut later = later;
+        tensors == targets && !later.any(|one| matches!(one, Arity::Join(_) | Arity::Part(_)))
+    }
 }
 
 /// A place where an op stands.
@@ -88,6 +99,7 @@ impl<E: Clone> Op<E> {
         match (self.kind.row().flow, self.capture()) {
             (Flow::Join(count), _) => Arity::Join(many(count)),
             (Flow::Part(count), _) => Arity::Part(many(count)),
+            (Flow::With, _) => Arity::With,
             (Flow::Gather, Some(slot)) => Arity::Gather(slot),
             (Flow::Scatter, Some(slot)) => Arity::Scatter(slot),
             // A test holds that each op of a capture has one.

@@ -91,7 +91,11 @@ impl Arguments<'_> {
         if at >= self.call.args.len() {
             return Ok(match parameter.presence {
                 Presence::Number(number) => {
-                    Argument::Number(Expr { kind: ExprKind::Int(number), span: self.call.span })
+                    let number = Expr { kind: ExprKind::Int(number), span: self.call.span };
+                    match parameter.kind {
+                        ParameterKind::Block => Argument::Shape(vec![number.clone(), number]),
+                        _ => Argument::Number(number),
+                    }
                 }
                 Presence::Dtype(dtype) => Argument::Dtype(dtype),
                 Presence::Required | Presence::Optional | Presence::Many(..) => Argument::Absent,
@@ -100,6 +104,10 @@ impl Arguments<'_> {
         Ok(match parameter.kind {
             ParameterKind::Number => Argument::Number(self.value(at)?),
             ParameterKind::Shape => Argument::Shape(self.list(at)?),
+            ParameterKind::Block => Argument::Shape(match self.value(at)? {
+                Expr { kind: ExprKind::List(sizes), .. } => sizes,
+                size => vec![size.clone(), size],
+            }),
             ParameterKind::Range => self.range(at)?,
             ParameterKind::Capture | ParameterKind::Over => {
                 Argument::Capture(self.capture(at, slot)?)

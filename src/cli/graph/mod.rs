@@ -216,9 +216,25 @@ impl Drawing {
 fn becomes(shape: &MadeAs, made: bool) -> Kind {
     let any =
         |names: &[&str]| shape.ops.iter().any(|op| names.iter().any(|name| op.starts_with(name)));
-    if any(&["cast", "add", "mul", "neg", "exp", "log", "dequant"]) {
+    let computes = [
+        "cast",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "neg",
+        "exp",
+        "log",
+        "norm",
+        "absmax",
+        "unpack",
+        "decode",
+        "lookup",
+        "one_for_zero",
+    ];
+    if any(&computes) {
         Kind::Transformed
-    } else if any(&["stack", "concat", "fill"]) || made {
+    } else if any(&["stack", "concat", "fill", "expand", "count"]) || made {
         Kind::Copied
     } else {
         Kind::Aliased

@@ -17,7 +17,7 @@ use crate::execute::fuse::compile::{AsStored, Program, compile};
 use crate::execute::fuse::gather::{bytes_of, outside};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::execute::leaves::StoreLeaves;
-use crate::execute::{Report, naive, not_cancelled};
+use crate::execute::{Report, not_cancelled, temporary};
 use crate::plan::{NodeId, Plan, TargetBox};
 use crate::store::{Counted, Store};
 use crate::tensor::{TensorInfo, strided};
@@ -181,7 +181,7 @@ fn evaluate(
     let mut before = BTreeMap::new();
     for node in &program.temporaries {
         not_cancelled(cancel)?;
-        let (bytes, overflowed) = naive::evaluate_counting(leaves.plan, leaves.source, *node)?;
+        let (bytes, overflowed) = temporary::evaluate(leaves.plan, leaves.source, *node, cancel)?;
         before.insert(*node, overflowed);
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;

@@ -5,6 +5,8 @@
 //! spans the steps whose gaps are small enough that reading through them costs less than another
 //! call. Nothing here holds more than one stretch and the tile it fills.
 
+use std::borrow::Cow;
+
 use super::compile::{Expr, Leaf, Value};
 use super::layout::{Lane, Piece};
 use crate::error::{Error, Result};
@@ -60,26 +62,27 @@ impl Worker {
         }
         let compact = Shape::from(&piece.dims[..]).contiguous_strides();
         let volume = bytes_of(piece.volume(), 1)?;
+        let expr = &*piece.value.expr;
+        let lists = expr.lists();
         let mut operands = Vec::with_capacity(piece.operands.len());
-        for (leaf, lane) in piece.value.leaves.iter().zip(&piece.operands) {
-            let mut buffer = vec![0; bytes_of(piece.volume(), width(leaf.dtype))?];
-            self.gather(*leaf, lane, &piece.dims, leaves, &mut buffer, &compact)?;
-            operands.push((buffer, bytes_of(1, width(leaf.dtype))?));
+        for (at, (leaf, lane)) in piece.value.leaves.iter().zip(&piece.operands).enumerate() {
+            let width = width(leaf.dtype);
+            let bytes = if lists.contains(&at) {
+                Cow::Borrowed(leaves.bytes(*leaf).ok_or_else(outside)?)
+            } else {
+                let mut buffer = vec![0; bytes_of(piece.volume(), width)?];
+                self.gather(*leaf, lane, &piece.dims, leaves, &mut buffer, &compact)?;
+                Cow::Owned(buffer)
+            };
+            operands.push(Operand { bytes, dtype: leaf.dtype, width: bytes_of(1, width)? });
         }
         let mut result = Vec::with_capacity(bytes_of(piece.volume(), size)?);
         for start in (0..volume).step_by(BLOCK) {
             let len = BLOCK.min(volume - start);
-            let block = evaluate(&piece.value.expr, &operands, start, len)?;
-            if let Some(dtype) = piece.value.expr.dtype() {
-                let exponents = piece.value.expr.exponents();
-                let inputs = piece.value.leaves.iter().zip(&operands).enumerate().filter_map(
-                    |(at, (leaf, (bytes, width)))| {
-                        let dtype = if Some(at) == exponents { Dtype::F8_E8M0 } else { leaf.dtype };
-                        Some((dtype, bytes.get(start * width..(start + len) * width)?))
-                    },
-                );
-                self.overflowed =
-                    self.overflowed.saturating_add(value::overflowed(inputs, (dtype, &block)));
+            let block = evaluate(expr, &operands, start, len)?;
+            if let Some(dtype) = expr.dtype() {
+                let counted = overflowed(expr, &operands, start, len, (dtype, &block))?;
+                self.overflowed = self.overflowed.saturating_add(counted);
             }
             result.extend(block);
         }
@@ -144,6 +147,9 @@ impl Worker {
         }
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
+        if self.hints.ranges > 1 && !nibbles && is_run(dims, &lane.strides, strides) {
+            return read_run(leaf, lane, dims, leaves, out);
+        }
         let Stretches { steps, beside } = self.stretches(leaf, lane, dims, strides);
         let mut at = vec![0u64; dims.len()];
         loop {
@@ -193,20 +199,37 @@ impl Worker {
                 strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides)
                     .ok_or_else(outside)?;
             }
-            let mut k = dims.len();
-            loop {
-                if k == 0 {
-                    return Ok(());
-                }
-                k -= 1;
-                at[k] += steps[k];
-                if at[k] < dims[k] {
-                    break;
-                }
-                at[k] = 0;
+            if !advance(&mut at, &steps, dims) {
+                return Ok(());
             }
         }
     }
+}
+
+/// Reads a box that is one run, in the leaf and where it goes. Far away, a request costs more than
+/// its bytes: this is one.
+fn read_run(
+    leaf: Leaf,
+    lane: &Lane,
+    dims: &[u64],
+    leaves: &dyn Leaves,
+    out: &mut [u8],
+) -> Result<()> {
+    let size = width(leaf.dtype);
+    let out = out.get_mut(..bytes_of(dims.iter().product(), size)?).ok_or_else(outside)?;
+    leaves.read(leaf, &mut [(lane.offset * size, out)])
+}
+
+/// Goes on to the next part of a box, the last dimension first; `false` if that was the last.
+fn advance(at: &mut [u64], steps: &[u64], dims: &[u64]) -> bool {
+    for k in (0..dims.len()).rev() {
+        at[k] += steps[k];
+        if at[k] < dims[k] {
+            return true;
+        }
+        at[k] = 0;
+    }
+    false
 }
 
 /// How a box is read: so many steps of each dim at once, of which those of the dim `beside` are
@@ -289,28 +312,54 @@ fn is_run(dims: &[u64], a: &[u64], b: &[u64]) -> bool {
     })
 }
 
-/// Elements `start..start+len` of an expression.
-fn evaluate(
+/// The elements of an operand, or a list as a whole.
+struct Operand<'l> {
+    bytes: Cow<'l, [u8]>,
+    dtype: Dtype,
+    width: usize,
+}
+
+/// How many elements of a block were computed from finite ones and are infinite or NaN.
+fn overflowed(
     expr: &Expr,
-    operands: &[(Vec<u8>, usize)],
+    operands: &[Operand<'_>],
     start: usize,
     len: usize,
-) -> Result<Vec<u8>> {
-    let slice = |operand: usize| {
-        let (bytes, width) = operands.get(operand).ok_or_else(outside)?;
-        bytes.get(start * width..(start + len) * width).ok_or_else(outside)
-    };
+    block: (Dtype, &[u8]),
+) -> Result<u64> {
+    if !value::any_not_finite(block) {
+        return Ok(0);
+    }
+    let mut inputs = Vec::new();
+    for (input, seen_as) in expr.inputs() {
+        let own = match input {
+            Expr::Operand(at) => operands.get(*at).map(|operand| operand.dtype),
+            _ => None,
+        };
+        let dtype = seen_as.or(own).ok_or_else(outside)?;
+        inputs.push((dtype, evaluate(input, operands, start, len)?));
+    }
+    Ok(value::overflowed(inputs.iter().map(|(dtype, bytes)| (*dtype, &bytes[..])), block))
+}
+
+/// Elements `start..start+len` of an expression.
+fn evaluate(expr: &Expr, operands: &[Operand<'_>], start: usize, len: usize) -> Result<Vec<u8>> {
+    let of = |expr: &Expr| evaluate(expr, operands, start, len);
     match expr {
-        Expr::Operand(operand) => slice(*operand).map(<[u8]>::to_vec),
-        Expr::Constant(element) => Ok(element.repeat(len)),
-        Expr::Step { step, from, to, input } => {
-            step.apply(*from, *to, &evaluate(input, operands, start, len)?)
+        Expr::Operand(at) => {
+            let Operand { bytes, width, .. } = operands.get(*at).ok_or_else(outside)?;
+            let bytes = bytes.get(start * width..(start + len) * width);
+            bytes.map(<[u8]>::to_vec).ok_or_else(outside)
         }
-        Expr::Scale { x, from, scale, scales, to } => value::scale(
-            (*from, &evaluate(x, operands, start, len)?),
-            (*scales, slice(*scale)?),
-            *to,
-        ),
-        Expr::Mxfp4 { codes, scales, to } => value::mxfp4(slice(*codes)?, slice(*scales)?, *to),
+        Expr::Constant(element) => Ok(element.repeat(len)),
+        Expr::Step { step, from, to, input } => step.apply(*from, *to, &of(input)?),
+        Expr::Binary { with, inputs, from, to } => {
+            let (a, b) = (of(&inputs[0])?, of(&inputs[1])?);
+            value::binary(*with, (from[0], &a), (from[1], &b), *to)
+        }
+        Expr::Lookup { codes, from, list, .. } => {
+            let Operand { bytes, width, .. } = operands.get(*list).ok_or_else(outside)?;
+            value::lookup((*from, &of(codes)?), bytes, *width)
+        }
     }
 }

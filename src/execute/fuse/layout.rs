@@ -250,6 +250,11 @@ impl Axes {
         Self { sizes: sizes.to_vec(), strides: Shape::from(sizes).contiguous_strides() }
     }
 
+    /// How far one step along each axis goes.
+    pub(in crate::execute) fn strides(&self) -> &[u64] {
+        &self.strides
+    }
+
     /// Which axis a step of `stride` (not 0) goes along.
     pub(in crate::execute) fn owner(&self, stride: u64) -> Option<usize> {
         self.strides.iter().position(|axis| stride.is_multiple_of(*axis))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::key::natural_order;
-use crate::plan::{Node, NodeId, Op, Plan, Target};
+use crate::plan::{Arithmetic, Code, Node, NodeId, Op, Plan, Reduction, Target};
 use crate::store::StateDict;
 use crate::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
@@ -141,37 +141,120 @@ impl Random {
         self.source_of(choices, TensorInfo::new(dtype, shape))
     }
 
-    /// FP4 blocks and scales, as they are or cut and turned first.
+    /// Codes of half a byte or of bytes, looked up in a list or decoded; of a tensor as it is, or
+    /// turned first.
     fn packed(&mut self, choices: &mut Choices) -> NodeId {
-        let mut shape = vec![1 + choices.size(3), 1 + choices.size(3)];
-        let mut scales = self.source_of(choices, TensorInfo::new(Dtype::U8, shape.clone()));
-        shape.push(16);
-        let mut blocks = self.source_of(choices, TensorInfo::new(Dtype::U8, shape.clone()));
+        let dtype = [Dtype::U8, Dtype::I32, Dtype::I64][choices.below(3)];
+        let mut shape = vec![1 + choices.size(3), 1 + choices.size(4)];
+        let mut packed = self.source_of(choices, TensorInfo::new(dtype, shape.clone()));
         if choices.below(2) == 0 {
-            blocks = self.push(
-                Op::Permute { dims: vec![1, 0, 2] },
-                &[blocks],
-                TensorInfo::new(Dtype::U8, vec![shape[1], shape[0], 16]),
-            );
-            scales = self.push(
-                Op::Permute { dims: vec![1, 0] },
-                &[scales],
-                TensorInfo::new(Dtype::U8, vec![shape[1], shape[0]]),
-            );
             shape.swap(0, 1);
+            let turned = TensorInfo::new(dtype, shape.clone());
+            packed = self.push(Op::Permute { dims: vec![1, 0] }, &[packed], turned);
+        } else if choices.below(4) == 0 {
+            let dtype = TensorInfo::new(Dtype::I64, shape.clone());
+            packed = self.push(Op::Cast, &[packed], dtype);
         }
-        self.push(
-            Op::DequantMxfp4,
-            &[blocks, scales],
-            TensorInfo::new(Dtype::BF16, vec![shape[0], shape[1] * 32]),
-        )
+        let bits = [4, 8][choices.below(2)];
+        shape.push(u64::from(self.info(packed).dtype.bits() / bits));
+        let codes = TensorInfo::new(Dtype::U8, shape.clone());
+        let codes = self.push(Op::Unpack { bits }, &[packed], codes);
+        let code = [Code::E2m1, Code::E8m0][choices.below(2)];
+        match choices.below(4) {
+            0 => self.push(Op::Decode { code }, &[codes], TensorInfo::new(Dtype::F32, shape)),
+            1 | 2 => {
+                let dtype = [Dtype::F32, Dtype::BF16, Dtype::I16][choices.below(3)];
+                let list = TensorInfo::new(dtype, vec![256]);
+                let list = if choices.below(2) == 0 {
+                    let count = TensorInfo::new(Dtype::F64, vec![256]);
+                    let count = self.push(Op::Count, &[], count);
+                    self.push(Op::Cast, &[count], list)
+                } else {
+                    self.source_of(choices, list)
+                };
+                self.push(Op::Lookup, &[codes, list], TensorInfo::new(dtype, shape))
+            }
+            _ => codes,
+        }
+    }
+
+    /// A tensor and another of its shape, or one that is expanded to it.
+    fn pair(&mut self, choices: &mut Choices, node: NodeId) -> NodeId {
+        let info = self.info(node);
+        let mut small = info.shape.to_vec();
+        for size in &mut small {
+            if choices.below(2) == 0 {
+                *size = 1;
+            }
+        }
+        let dtype = [Dtype::F32, Dtype::BF16, Dtype::I8, Dtype::F8_E4M3][choices.below(4)];
+        let mut other = match choices.below(4) {
+            0 => node,
+            1 => {
+                self.push(Op::Fill { value: 3.0 }, &[], TensorInfo::new(dtype, info.shape.clone()))
+            }
+            _ => self.source_of(choices, TensorInfo::new(dtype, small)),
+        };
+        if is_float(self.info(other).dtype) && choices.below(3) == 0 {
+            let dtype = TensorInfo::new(Dtype::F32, self.info(other).shape);
+            other = self.push(Op::Cast, &[other], dtype);
+        }
+        if self.info(other).shape != info.shape {
+            let expanded = TensorInfo::new(self.info(other).dtype, info.shape.clone());
+            other = self.push(Op::Expand, &[other], expanded);
+        }
+        let with =
+            [Arithmetic::Add, Arithmetic::Sub, Arithmetic::Mul, Arithmetic::Div][choices.below(4)];
+        let to = [Dtype::F32, Dtype::BF16, Dtype::F16][choices.below(3)];
+        let inputs = if choices.below(4) == 0 { [other, node] } else { [node, other] };
+        self.push(Op::Binary { with }, &inputs, TensorInfo::new(to, info.shape))
+    }
+
+    /// Scales of blocks, repeated and cut as an edge has it.
+    fn scaled(&mut self, choices: &mut Choices, node: NodeId) -> NodeId {
+        let info = self.info(node);
+        let rank = info.shape.len();
+        let block = [1 + choices.size(4), 1 + choices.size(4)];
+        let mut grid = info.shape.to_vec();
+        for (at, block) in block.iter().enumerate() {
+            grid[rank - 2 + at] = grid[rank - 2 + at].div_ceil(*block);
+        }
+        let mut scales = self.source_of(choices, TensorInfo::new(Dtype::F16, grid));
+        for (at, block) in block.into_iter().enumerate() {
+            let (dim, size) = (rank - 2 + at, info.shape[rank - 2 + at]);
+            let mut shape = self.info(scales).shape.to_vec();
+            for (op, len) in [(Op::Reshape, 1), (Op::Expand, block)] {
+                let mut apart = shape.clone();
+                apart.insert(dim + 1, len);
+                scales = self.push(op, &[scales], TensorInfo::new(Dtype::F16, apart));
+            }
+            shape[dim] *= block;
+            scales = self.push(Op::Reshape, &[scales], TensorInfo::new(Dtype::F16, shape));
+            scales = self.narrowed(scales, dim, size);
+        }
+        let product = TensorInfo::new(Dtype::BF16, info.shape);
+        self.push(Op::Binary { with: Arithmetic::Mul }, &[node, scales], product)
+    }
+
+    fn reduced(&mut self, choices: &mut Choices, node: NodeId) -> NodeId {
+        let info = self.info(node);
+        let rank = info.shape.len();
+        let mut dims: Vec<usize> = (0..rank).filter(|_| choices.below(2) == 0).collect();
+        if dims.is_empty() {
+            dims.push(choices.below(rank));
+        }
+        let mut shape = info.shape.to_vec();
+        dims.iter().for_each(|dim| shape[*dim] = 1);
+        let take = [Reduction::Norm, Reduction::AbsMax][choices.below(2)];
+        let to = [Dtype::F32, Dtype::BF16][choices.below(2)];
+        self.push(Op::Reduce { take, dims }, &[node], TensorInfo::new(to, shape))
     }
 
     fn op(&mut self, choices: &mut Choices, node: NodeId) -> NodeId {
         let info = self.info(node);
         let rank = info.shape.len();
         let with = |shape: Vec<u64>| TensorInfo::new(info.dtype, shape);
-        match choices.below(12) {
+        match choices.below(15) {
             0 | 1 if rank > 0 => {
                 let dim = choices.below(rank);
                 let size = info.shape[dim];
@@ -231,28 +314,20 @@ impl Random {
                 self.push(Op::Cast, &[node], TensorInfo { dtype: to, ..info })
             }
             10 if is_float(info.dtype) => {
-                let op =
-                    [Op::Add { value: 0.3 }, Op::Mul { value: 1.7 }, Op::Neg, Op::Exp, Op::Log]
-                        [choices.below(5)]
-                    .clone();
-                self.push(op, &[node], info)
+                let ops = [
+                    Op::Add { value: 0.3 },
+                    Op::Mul { value: 1.7 },
+                    Op::Neg,
+                    Op::Exp,
+                    Op::Log,
+                    Op::OneForZero,
+                ];
+                self.push(ops[choices.below(6)].clone(), &[node], info)
             }
             10 if info.dtype == Dtype::I16 => self.push(Op::Add { value: 1.0 }, &[node], info),
-            11 if rank >= 2 && is_float(info.dtype) => {
-                let block = [1 + choices.size(4), 1 + choices.size(4)];
-                let mut grid = info.shape.to_vec();
-                grid[rank - 2] = grid[rank - 2].div_ceil(block[0]);
-                grid[rank - 1] = grid[rank - 1].div_ceil(block[1]);
-                let mut scales = self.source_of(choices, TensorInfo::new(Dtype::F16, grid.clone()));
-                if choices.below(3) == 0 {
-                    scales = self.push(Op::Cast, &[scales], TensorInfo::new(Dtype::F32, grid));
-                }
-                self.push(
-                    Op::DequantBlocks { block },
-                    &[node, scales],
-                    TensorInfo::new(Dtype::BF16, info.shape),
-                )
-            }
+            11 if rank >= 2 && is_float(info.dtype) => self.scaled(choices, node),
+            12 | 13 if is_number(info.dtype) => self.pair(choices, node),
+            14 if rank > 0 && is_number(info.dtype) => self.reduced(choices, node),
             _ => node,
         }
     }
@@ -263,6 +338,10 @@ impl Random {
         shape[dim] = len;
         self.push(Op::Narrow { dim, start: 0, len }, &[node], TensorInfo::new(info.dtype, shape))
     }
+}
+
+fn is_number(dtype: Dtype) -> bool {
+    !matches!(dtype, Dtype::Bool | Dtype::C64)
 }
 
 fn is_float(dtype: Dtype) -> bool {
@@ -284,13 +363,19 @@ fn choices_cover_the_ops() {
                 Op::Reshape => "reshape",
                 Op::Concat { .. } => "concat",
                 Op::Cast => "cast",
-                Op::DequantBlocks { .. } => "dequant_blocks",
-                Op::DequantMxfp4 => "dequant_mxfp4",
+                Op::Expand => "expand",
+                Op::Binary { .. } => "binary",
+                Op::Reduce { .. } => "reduce",
+                Op::Unpack { .. } => "unpack",
+                Op::Decode { .. } => "decode",
+                Op::Lookup => "lookup",
+                Op::Count => "count",
+                Op::OneForZero => "one_for_zero",
                 Op::Add { .. } | Op::Mul { .. } | Op::Neg | Op::Exp | Op::Log => "arithmetic",
             };
             *seen.entry(name).or_default() += 1;
         }
     }
-    assert_eq!(seen.len(), 11, "{seen:?}");
+    assert_eq!(seen.len(), 17, "{seen:?}");
     assert!(seen.values().all(|count| *count >= 10), "{seen:?}");
 }

@@ -6,17 +6,21 @@
 //! like integer to integer does. Integer arithmetic that leaves its dtype is an error, where
 //! PyTorch wraps in silence.
 
+mod binary;
 mod float8;
 mod numbers;
 mod overflow;
+mod reduce;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::Op;
+use crate::plan::{Code, Op};
 use crate::tensor::Dtype;
 
+pub(in crate::execute) use binary::{binary, check as check_binary, check_list, lookup};
 use float8::power_of_two;
 use numbers::{Kind, Numbers};
-pub(in crate::execute) use overflow::overflowed;
+pub(in crate::execute) use overflow::{any_not_finite, overflowed};
+pub(in crate::execute) use reduce::Reducer;
 
 /// Elements computed at once: small enough that all intermediate values stay in the cache.
 pub(in crate::execute) const BLOCK: usize = 4096;
@@ -30,6 +34,10 @@ pub(in crate::execute) enum Step {
     Neg,
     Exp,
     Log,
+    OneForZero,
+    Decode(Code),
+    /// Codes as they are.
+    Codes,
 }
 
 impl Step {
@@ -42,8 +50,15 @@ impl Step {
             Op::Neg => Step::Neg,
             Op::Exp => Step::Exp,
             Op::Log => Step::Log,
+            Op::OneForZero => Step::OneForZero,
+            Op::Decode { code } => Step::Decode(*code),
             _ => return None,
         })
+    }
+
+    /// The dtype that says which of its inputs are finite: exponents have a code that isn't.
+    pub(in crate::execute) fn counts_as(self, from: Dtype) -> Dtype {
+        if self == Step::Decode(Code::E8m0) { Dtype::F8_E8M0 } else { from }
     }
 
     /// Whether it can be done from one dtype to another.
@@ -58,6 +73,14 @@ impl Step {
                 unsupported(format!("cannot cast {from} to {to}"))
             }
             Step::Cast => Ok(()),
+            Step::Codes | Step::Decode(_) if from != Dtype::U8 => {
+                unsupported(format!("codes are U8, not {from}"))
+            }
+            Step::Codes => Ok(()),
+            Step::Decode(_) if !matches!(Kind::of(to), Some(Kind::F32 | Kind::F64)) => {
+                unsupported(format!("codes are floats, not {to}"))
+            }
+            Step::Decode(_) => Ok(()),
             _ if from != to => Err(Error::corrupt(format!("arithmetic from {from} to {to}"))),
             _ if from == Dtype::Bool => unsupported("no arithmetic on BOOL".to_owned()),
             Step::Add(value) | Step::Mul(value) => match Kind::of(from) {
@@ -73,10 +96,12 @@ impl Step {
                 unsupported(format!("cannot negate {from}"))
             }
             Step::Neg => Ok(()),
-            Step::Exp | Step::Log if matches!(Kind::of(from), Some(Kind::F32 | Kind::F64)) => {
+            Step::Exp | Step::Log | Step::OneForZero
+                if matches!(Kind::of(from), Some(Kind::F32 | Kind::F64)) =>
+            {
                 Ok(())
             }
-            Step::Exp | Step::Log => {
+            Step::Exp | Step::Log | Step::OneForZero => {
                 unsupported(format!("no exp or log of {from}; cast to a float dtype first"))
             }
         }
@@ -88,8 +113,11 @@ impl Step {
     /// As [`check`](Self::check), and where an integer leaves its dtype.
     pub(in crate::execute) fn apply(self, from: Dtype, to: Dtype, input: &[u8]) -> Result<Vec<u8>> {
         self.check(from, to)?;
-        if self == Step::Cast && from == to {
-            return Ok(input.to_vec());
+        match self {
+            Step::Cast if from == to => return Ok(input.to_vec()),
+            Step::Codes => return Ok(input.to_vec()),
+            Step::Decode(code) => return decoded(code, input, to),
+            _ => {}
         }
         let overflow =
             || Error::new(ErrorKind::Unsupported, format!("an element of {from} overflows"));
@@ -104,63 +132,26 @@ impl Step {
             Step::Neg => values.negated(from).ok_or_else(overflow)?,
             Step::Exp => values.mapped(f32::exp, f64::exp),
             Step::Log => values.mapped(f32::ln, f64::ln),
+            Step::OneForZero => values
+                .mapped(|x| if x == 0.0 { 1.0 } else { x }, |x| if x == 0.0 { 1.0 } else { x }),
+            // They have returned.
+            Step::Codes | Step::Decode(_) => values,
         };
         values.encode(to).ok_or_else(|| Error::corrupt(format!("cannot encode {to}")))
     }
-}
-
-/// `x * scale` in `f32`, rounded to `to`.
-///
-/// # Errors
-/// If a dtype isn't numeric.
-pub(in crate::execute) fn scale(
-    x: (Dtype, &[u8]),
-    scale: (Dtype, &[u8]),
-    to: Dtype,
-) -> Result<Vec<u8>> {
-    check_scale(x.0, scale.0, to)?;
-    let values = |(dtype, bytes): (Dtype, &[u8])| {
-        Numbers::decode(dtype, bytes)?.converted(Dtype::F32)?.into_f32()
-    };
-    let cut = || Error::corrupt("a block of elements to scale is cut");
-    let (mut x, scale) = (values(x).ok_or_else(cut)?, values(scale).ok_or_else(cut)?);
-    for (x, scale) in x.iter_mut().zip(scale) {
-        *x *= scale;
-    }
-    Numbers::F32(x).converted(to).and_then(|values| values.encode(to)).ok_or_else(cut)
-}
-
-/// Whether [`scale`] can be done.
-///
-/// # Errors
-/// [`ErrorKind::Unsupported`] with the reason.
-pub(in crate::execute) fn check_scale(x: Dtype, scale: Dtype, to: Dtype) -> Result<()> {
-    if [x, scale, to].iter().any(|dtype| !matches!(Kind::of(*dtype), Some(Kind::F32 | Kind::F64))) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("cannot scale {x} by {scale} into {to}: all have to be floats"),
-        ));
-    }
-    Ok(())
 }
 
 /// The values of FP4 (E2M1) codes (OCP Microscaling Formats 1.0, 5.3.3).
 const FP4: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
-/// FP4 codes (one a byte) times `2^(scale - 127)`, in `f32`, rounded to `to`. A scale of 255 counts
-/// as `2^128`, infinity, as in the `ldexp` that GPT-OSS is unpacked with; the OCP format has NaN
-/// there.
-///
-/// # Errors
-/// If `to` isn't a float.
-pub(in crate::execute) fn mxfp4(codes: &[u8], scales: &[u8], to: Dtype) -> Result<Vec<u8>> {
-    check_scale(Dtype::F8_E8M0, Dtype::F8_E8M0, to)?;
-    let value = |(code, scale): (&u8, &u8)| {
-        FP4[usize::from(code & 15)] * power_of_two(i32::from(*scale) - 127)
+/// Codes in bytes as the numbers that they stand for.
+fn decoded(code: Code, codes: &[u8], to: Dtype) -> Result<Vec<u8>> {
+    let value = |byte: &u8| match code {
+        Code::E2m1 => FP4[usize::from(byte & 15)],
+        Code::E8m0 => power_of_two(i32::from(*byte) - 127),
     };
-    let values = Numbers::F32(codes.iter().zip(scales).map(value).collect());
-    values
+    Numbers::F32(codes.iter().map(value).collect())
         .converted(to)
         .and_then(|values| values.encode(to))
         .ok_or_else(|| Error::corrupt(format!("cannot encode {to}")))
@@ -308,21 +299,22 @@ mod tests {
     }
 
     #[test]
-    fn scaled_blocks_and_fp4() {
-        // 0x38 is 1.0 in E4M3, 0x40 is 2.0.
-        assert_eq!(
-            scale((Dtype::F8_E4M3, &[0x38, 0x40]), (Dtype::F32, &f32s(&[0.5, 3.0])), Dtype::BF16)
-                .unwrap(),
-            [0, 0x3f, 0xc0, 0x40]
-        );
+    fn codes_are_the_numbers_of_the_formats() {
+        let decode =
+            |code, codes: &[u8]| Step::Decode(code).apply(Dtype::U8, Dtype::F32, codes).unwrap();
         let codes: Vec<u8> = (0..16).collect();
+        // OCP Microscaling Formats 1.0, table 5.
         let expected = [
-            0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, -0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0,
-            -12.0,
+            0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0,
         ];
-        assert_eq!(mxfp4(&codes, &[128; 16], Dtype::F32).unwrap(), f32s(&expected));
-        assert_eq!(mxfp4(&[1], &[0], Dtype::F32).unwrap(), f32s(&[f32::from_bits(1 << 21)]));
-        assert!(mxfp4(&[1], &[0], Dtype::I32).is_err());
+        assert_eq!(decode(Code::E2m1, &codes), f32s(&expected));
+        let powers = [2f32.powi(-127), 0.5, 1.0, 2.0, 2f32.powi(127), f32::INFINITY];
+        assert_eq!(decode(Code::E8m0, &[0, 126, 127, 128, 254, 255]), f32s(&powers));
+        let to_an_integer = Step::Decode(Code::E2m1).apply(Dtype::U8, Dtype::I32, &[1]);
+        assert!(to_an_integer.is_err());
+        assert!(Step::Decode(Code::E2m1).check(Dtype::I8, Dtype::F32).is_err());
+        let divisors = Step::OneForZero.apply(Dtype::F32, Dtype::F32, &f32s(&[0.0, -0.0, 2.0]));
+        assert_eq!(divisors.unwrap(), f32s(&[1.0, 1.0, 2.0]));
     }
 
     #[test]

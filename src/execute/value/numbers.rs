@@ -206,10 +206,6 @@ impl Numbers {
         }
     }
 
-    pub(in crate::execute) fn into_f32(self) -> Option<Vec<f32>> {
-        if let Numbers::F32(values) = self { Some(values) } else { None }
-    }
-
     pub(in crate::execute) fn mapped(
         self,
         small: impl Fn(f32) -> f32,

@@ -57,6 +57,11 @@ fn any(dtype: Dtype, bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether a block holds anything infinite or NaN.
+pub(in crate::execute) fn any_not_finite((dtype, bytes): Block<'_>) -> bool {
+    any(dtype, bytes)
+}
+
 /// Which elements are finite.
 fn finite(dtype: Dtype, bytes: &[u8]) -> Option<Vec<bool>> {
     Some(match Numbers::decode(dtype, bytes)? {

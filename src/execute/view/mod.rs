@@ -16,7 +16,7 @@ use crate::execute::fuse::compile::{AsStored, Layout, Leaf, Program, Value, comp
 use crate::execute::fuse::gather::{Leaves, Worker, bytes_of, outside};
 use crate::execute::fuse::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
 use crate::execute::fuse::tile::tiles;
-use crate::execute::{Report, naive, not_cancelled};
+use crate::execute::{Report, not_cancelled, temporary};
 use crate::key::{Key, natural_order};
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::{Hints, Range, Store};
@@ -85,7 +85,7 @@ pub(super) fn views_within(
     report.bytes_read = leaves.read;
     for node in &program.temporaries {
         not_cancelled(cancel)?;
-        let (bytes, overflowed) = naive::evaluate_counting(plan, source, *node)?;
+        let (bytes, overflowed) = temporary::evaluate(plan, source, *node, cancel)?;
         report.temporaries += 1;
         report.temporary_bytes += bytes.len() as u64;
         let leaf = Leaf { node: *node, part: None, dtype: plan.node(*node).info.dtype };

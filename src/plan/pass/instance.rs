@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use crate::check::CaptureKind;
 use crate::check::op::{Arity, Op, OpKind};
 use crate::check::value::{Captures, Scope};
-use crate::diagnostic::codes::{INCOMPLETE, SHAPE};
+use crate::diagnostic::codes::SHAPE;
 use crate::diagnostic::{Diagnostic, Place};
-use crate::key::{Atom, Binding, Bindings, Key, Part, Pattern, Slot};
+use crate::key::{Binding, Bindings, Key, Pattern, Slot};
 use crate::plan::bind::{BoundItem, BoundRule};
 use crate::plan::context::{Context, with_environment};
 use crate::plan::draft::Draft;
@@ -17,6 +17,7 @@ use crate::plan::graph::{MAX_PARTS, few};
 use crate::plan::lower::Number;
 use crate::plan::numbers::{BoundOp, shown};
 use crate::plan::pass::heads::note_heads;
+use crate::plan::pass::incomplete::incomplete;
 use crate::plan::pass::matching::{Members, own_slots};
 use crate::plan::pass::same::same;
 use crate::plan::pass::select::make;
@@ -59,8 +60,10 @@ pub(super) fn instance(
     let instance = Instance::new(context, draft, bound, scope, shared, members);
     draft.graph.turned.clear();
     let mut families = instance.families(draft, members)?;
-    for op in &bound.joint {
-        families = instance.joint(draft, families, op)?;
+    for (at, op) in bound.joint.iter().enumerate() {
+        let later = bound.joint[at + 1..].iter().map(BoundOp::arity);
+        let stays = Arity::last_stays(families.len(), bound.targets.len(), later);
+        families = instance.joint(draft, families, op, stays)?;
         let nodes = families.iter().map(|family| family.nodes.values().copied());
         context.note_shapes(draft, bound.rule.id, op.place, nodes);
     }
@@ -71,6 +74,9 @@ pub(super) fn instance(
             bound.targets.len()
         );
         return Err(instance.unfit(why, &bound.rule.place));
+    }
+    for description in std::mem::take(&mut draft.graph.read) {
+        draft.drop_sources(description, &DropReason::Rule(id));
     }
     let (origin, mut rules) = history(draft, members);
     rules.push(id);
@@ -222,6 +228,9 @@ impl<'a> Instance<'a> {
         members: &[Members],
     ) -> Result<Vec<Family>, Box<Diagnostic>> {
         let mut families = Vec::with_capacity(members.len());
+        let first = members.iter().flat_map(BTreeMap::values).next();
+        let like = first.and_then(|place| draft.state.at(*place));
+        let like = like.map(|entry| draft.graph.info(entry.node).dtype);
         for (at, (side, members)) in self.bound.sources.iter().zip(members).enumerate() {
             let mut nodes = BTreeMap::new();
             if let BoundItem::Made(source) = &side.item {
@@ -231,7 +240,10 @@ impl<'a> Instance<'a> {
                     shown(name, captures, &self.bindings, &no_lengths, self.scope)
                 };
                 let captures = Captures { known: &self.bound.rule.captures, value: &value };
-                nodes.insert(Vec::new(), make(self.context, draft, source, self.scope, captures)?);
+                nodes.insert(
+                    Vec::new(),
+                    make(self.context, draft, source, like, self.scope, captures)?,
+                );
             }
             for (values, place) in members {
                 let Some(entry) = draft.state.at(*place) else { continue };
@@ -247,12 +259,14 @@ impl<'a> Instance<'a> {
         Ok(families)
     }
 
-    /// One op of those that all sources go through.
+    /// One op of those that all sources go through; whether the last of them stays, if it changes
+    /// the others.
     fn joint(
         &self,
         draft: &mut Draft,
         mut families: Vec<Family>,
         op: &BoundOp<'_>,
+        stays: bool,
     ) -> Result<Vec<Family>, Box<Diagnostic>> {
         let place = op.place;
         match op.arity() {
@@ -263,6 +277,7 @@ impl<'a> Instance<'a> {
                 Ok(families)
             }
             Arity::Join(_) => self.join(draft, families, op),
+            Arity::With => self.with(draft, families, op, stays),
             Arity::Part(count) => {
                 let count = count.unwrap_or(self.bound.targets.len());
                 match families.into_iter().next() {
@@ -312,6 +327,31 @@ impl<'a> Instance<'a> {
             nodes.insert(values.clone(), node);
         }
         Ok(vec![Family { slots: first.slots.clone(), nodes }])
+    }
+
+    /// Tensors of the last family change those of the others that have the same values.
+    fn with(
+        &self,
+        draft: &mut Draft,
+        mut families: Vec<Family>,
+        op: &BoundOp<'_>,
+        stays: bool,
+    ) -> Result<Vec<Family>, Box<Diagnostic>> {
+        let Some(last) = families.pop() else { return Ok(families) };
+        for family in &mut families {
+            for (values, node) in &mut family.nodes {
+                let Some(by) = last.nodes.get(values) else {
+                    return Err(incomplete(self.bound, &self.bindings, 0, &[], &self.keys));
+                };
+                let numbers = self.numbers(draft, op, *node)?;
+                *node = draft
+                    .graph
+                    .join(vec![*node, *by], &numbers)
+                    .map_err(|why| self.unfit(why, op.place))?;
+            }
+        }
+        families.extend(stays.then_some(last));
+        Ok(families)
     }
 
     /// Each tensor falls into so many parts: a family of each.
@@ -501,81 +541,4 @@ fn expected(
     // A gap as wide as a key's number can be is not listed number by number.
     let largest = largest.unwrap_or(0).min(MAX_PARTS - 1);
     Ok((0..=largest).map(Binding::Index).collect())
-}
-
-/// An instance that lacks a source, or some values of a gathered capture.
-fn incomplete(
-    bound: &BoundRule<'_>,
-    bindings: &Bindings,
-    source: usize,
-    missing: &[(Slot, Binding)],
-    keys: &[String],
-) -> Box<Diagnostic> {
-    let side = &bound.sources[source.min(bound.sources.len().saturating_sub(1))];
-    let lacking: Vec<String> = match &side.item {
-        BoundItem::Pattern(pattern) if missing.is_empty() => {
-            vec![sketch(pattern, bindings, bound)]
-        }
-        BoundItem::Pattern(pattern) => missing
-            .iter()
-            .map(|(slot, value)| {
-                let mut bindings = bindings.clone();
-                bindings.set(*slot, value.clone());
-                sketch(pattern, &bindings, bound)
-            })
-            .collect(),
-        _ => Vec::new(),
-    };
-    let there = keys.len();
-    Box::new(
-        Diagnostic::error(
-            INCOMPLETE,
-            format!(
-                "incomplete: {} {} missing",
-                lacking.len(),
-                if lacking.len() == 1 { "source is" } else { "sources are" }
-            ),
-        )
-        .at(
-            side.side.place.clone(),
-            format!("{there} other {} there", if there == 1 { "source is" } else { "sources are" }),
-        )
-        .keys(lacking)
-        .hint("is a shard missing? A source that may be missing is marked `optional`"),
-    )
-}
-
-/// A key as far as it is known; what isn't stands in braces.
-fn sketch(pattern: &Pattern, bindings: &Bindings, bound: &BoundRule<'_>) -> String {
-    if let Some(key) = pattern.render("", bindings) {
-        return key;
-    }
-    let name = |slot: Slot| {
-        bound.rule.captures.get(usize::from(slot.0)).map_or("?", |capture| capture.name.as_str())
-    };
-    let mut parts = Vec::new();
-    for part in pattern.parts() {
-        match part {
-            Part::Literal(text) => parts.push(text.to_string()),
-            Part::Rest(slot) => match bindings.text(*slot, "") {
-                Some("") => {}
-                Some(text) => parts.push(text.to_owned()),
-                None => parts.push("**".to_owned()),
-            },
-            Part::Segment(atoms) => {
-                let whole = Pattern::new(vec![Part::Segment(atoms.clone())]);
-                parts.push(whole.render("", bindings).unwrap_or_else(|| {
-                    let shown = atoms.iter().map(|atom| match atom {
-                        Atom::Text(text) => text.to_string(),
-                        other => {
-                            let names = other.slots().iter().map(|slot| name(*slot));
-                            format!("{{{}}}", names.collect::<Vec<_>>().join("+"))
-                        }
-                    });
-                    shown.collect()
-                }));
-            }
-        }
-    }
-    parts.join(".")
 }

@@ -1,6 +1,7 @@
 //! What statements do: functions of a context and a draft, by what they have in common.
 
 mod heads;
+mod incomplete;
 mod instance;
 mod leave_out;
 pub(super) mod lossy;

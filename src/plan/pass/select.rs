@@ -252,18 +252,19 @@ pub(in crate::plan) fn create(
         draft.findings.push(finding.at(step.place.clone(), "left as it is").keys([key]));
         return Ok(());
     }
-    let node = make(context, draft, made, scope, Captures::NONE)?;
+    let node = make(context, draft, made, None, scope, Captures::NONE)?;
     draft.count(rule, 1);
     let key = Key::from(key);
     draft.put(Entry { origin: key.clone(), key, node, rules: vec![rule], tied: false });
     Ok(())
 }
 
-/// The node of `zeros(…)`, `ones(…)` or `sinusoids(…)`.
+/// The node of `zeros(…)`, `ones(…)` or `sinusoids(…)`; `like` what it is like, if it doesn't say.
 pub(in crate::plan) fn make(
     context: &Context<'_>,
     draft: &mut Draft,
     made: &Made,
+    like: Option<Dtype>,
     scope: &Scope,
     captures: Captures<'_>,
 ) -> Result<NodeId, Box<Diagnostic>> {
@@ -282,7 +283,11 @@ pub(in crate::plan) fn make(
             })
             .collect::<Result<Vec<u64>, _>>()
     })?;
-    let info = TensorInfo::new(made.dtype, shape);
+    let Some(dtype) = made.dtype.or(like) else {
+        let why = "no tensor is taken here that this one could be like";
+        return Err(Box::new(Diagnostic::error(SHAPE, why).at(made.place.clone(), "here")));
+    };
+    let info = TensorInfo::new(dtype, shape);
     let node = match made.content {
         Content::Value(value) => draft.graph.fill(value, info),
         Content::Sinusoids => draft.graph.sinusoids(info),

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use regraft::error::{Error, ErrorKind};
 use regraft::execute::{Destination, read_boxes, views};
-use regraft::plan::{DropReason, NodeId, Op, Plan, TargetBox};
+use regraft::plan::{DropReason, NodeId, Plan, TargetBox};
 use regraft::store::{
     Boxes, Counted, Files, Hints, Identity, OpenOptions, Range, StateDict, Storages, Store, open,
 };
-use regraft::tensor::{Dtype, Header, TensorInfo};
+use regraft::tensor::{Dtype, Header};
 
 use super::{Build, dict};
 
@@ -131,8 +131,7 @@ fn a_box_across_blocks_reads_its_rows_and_their_scales() {
     let store = dict(&[("x", Dtype::F8_E4M3, &[300, 256]), ("s", Dtype::F32, &[3, 2])]);
     let mut build = Build::default();
     let (x, s) = (build.source(&store, "x"), build.source(&store, "s"));
-    let info = TensorInfo::new(Dtype::BF16, vec![300, 256]);
-    let w = build.push(Op::DequantBlocks { block: [128, 128] }, &[x, s], info);
+    let w = build.scaled(x, s, [128, 128], Dtype::BF16);
     build.target("w", w);
     let part = TargetBox::new("w", vec![100, 100], vec![57, 60]);
     let (found, bytes) = read(&build.0, &store, part).unwrap();

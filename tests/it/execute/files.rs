@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use regraft::execute::{Progress, Report, Ties, WriteOptions, naive, write};
-use regraft::plan::{Op, Plan};
+use regraft::plan::{Code, Op, Plan};
 use regraft::store::{OpenOptions, StateDict, Store, open};
 use regraft::tensor::{Dtype, TensorInfo};
 
@@ -314,19 +314,19 @@ fn quantized_sources_are_unpacked_on_the_way() {
     ]);
     let mut build = Build::default();
     let (w, s) = (build.source(&store, "w"), build.source(&store, "s"));
-    let whole = build.push(
-        Op::DequantBlocks { block: [2, 3] },
-        &[w, s],
-        TensorInfo::new(Dtype::BF16, vec![2, 5, 7]),
-    );
+    let whole = build.scaled(w, s, [2, 3], Dtype::BF16);
     let turned = build.permute(whole, &[0, 2, 1]);
     build.target("w", turned);
     let (blocks, scales) = (build.source(&store, "blocks"), build.source(&store, "scales"));
-    let four = build.push(
-        Op::DequantMxfp4,
-        &[blocks, scales],
-        TensorInfo::new(Dtype::BF16, vec![2, 6, 96]),
-    );
+    let codes = TensorInfo::new(Dtype::U8, vec![2, 6, 3, 16, 2]);
+    let codes = build.push(Op::Unpack { bits: 4 }, &[blocks], codes);
+    let values = TensorInfo::new(Dtype::F32, vec![2, 6, 3, 16, 2]);
+    let values = build.push(Op::Decode { code: Code::E2m1 }, &[codes], values);
+    let values = build.reshape(values, &[2, 6, 96]);
+    let powers = TensorInfo::new(Dtype::F32, vec![2, 6, 3]);
+    let powers = build.push(Op::Decode { code: Code::E8m0 }, &[scales], powers);
+    let powers = build.repeat(powers, 2, 32, 96);
+    let four = build.multiply(values, powers, Dtype::BF16);
     let four = build.permute(four, &[0, 2, 1]);
     build.target("four", four);
     let directory = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ mod views;
 use std::collections::BTreeMap;
 
 use regraft::key::{Key, natural_order};
-use regraft::plan::{Node, NodeId, Op, Plan, Target};
+use regraft::plan::{Arithmetic, Node, NodeId, Op, Plan, Target};
 use regraft::store::StateDict;
 use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
@@ -69,6 +69,38 @@ impl Build {
     fn cast(&mut self, node: NodeId, dtype: Dtype) -> NodeId {
         let shape = self.info(node).shape;
         self.push(Op::Cast, &[node], TensorInfo { dtype, shape })
+    }
+
+    fn expand(&mut self, node: NodeId, shape: &[u64]) -> NodeId {
+        let dtype = self.info(node).dtype;
+        self.push(Op::Expand, &[node], TensorInfo::new(dtype, shape))
+    }
+
+    /// Each element so many times along a dimension, up to a size.
+    fn repeat(&mut self, node: NodeId, dim: usize, times: u64, size: u64) -> NodeId {
+        let mut shape = self.info(node).shape.to_vec();
+        shape.insert(dim + 1, 1);
+        let apart = self.reshape(node, &shape);
+        shape[dim + 1] = times;
+        let apart = self.expand(apart, &shape);
+        shape.remove(dim + 1);
+        shape[dim] *= times;
+        let whole = self.reshape(apart, &shape);
+        self.narrow(whole, dim, 0, size)
+    }
+
+    fn multiply(&mut self, a: NodeId, b: NodeId, dtype: Dtype) -> NodeId {
+        let info = TensorInfo::new(dtype, self.info(a).shape);
+        self.push(Op::Binary { with: Arithmetic::Mul }, &[a, b], info)
+    }
+
+    /// A matrix (the last two dimensions) times the scales of its blocks.
+    fn scaled(&mut self, x: NodeId, scales: NodeId, block: [u64; 2], dtype: Dtype) -> NodeId {
+        let shape = self.info(x).shape;
+        let first = shape.len() - 2;
+        let rows = self.repeat(scales, first, block[0], shape[first]);
+        let scales = self.repeat(rows, first + 1, block[1], shape[first + 1]);
+        self.multiply(x, scales, dtype)
     }
 
     fn target(&mut self, key: &str, node: NodeId) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use regraft::execute::{Rank, WriteOptions, views, write};
-use regraft::plan::{NodeId, Op, Plan};
+use regraft::plan::{NodeId, Op, Plan, Reduction};
 use regraft::store::{OpenOptions, StateDict, open};
 use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
@@ -116,7 +116,7 @@ fn each_rank_knows_its_share_and_the_last_knows_all() {
 
 #[test]
 fn what_is_not_fused_counts_too() {
-    // Scales that are turned before they are used become a tensor of their own.
+    // The largest of each row is there before what it scales is computed.
     let mut store = StateDict::new();
     let codes = TensorView::contiguous(
         Storage::new(vec![0x38; 4]),
@@ -135,12 +135,13 @@ fn what_is_not_fused_counts_too() {
     let mut build = Build::default();
     let (x, scales) = (build.source(&store, "x"), build.source(&store, "scales"));
     let half = build.cast(scales, Dtype::F16);
-    let turned = build.permute(half, &[1, 0]);
-    let whole = build.push(
-        Op::DequantBlocks { block: [1, 1] },
-        &[x, turned],
-        TensorInfo::new(Dtype::F16, &[2, 2][..]),
+    let largest = build.push(
+        Op::Reduce { take: Reduction::AbsMax, dims: vec![1] },
+        &[half],
+        TensorInfo::new(Dtype::F16, &[2, 1][..]),
     );
+    let largest = build.expand(largest, &[2, 2]);
+    let whole = build.multiply(x, largest, Dtype::F16);
     build.target("w", whole);
     let report = views(&build.0, &store).unwrap().report;
     assert_eq!(counts(&report), [("w".to_owned(), 1)].into());

@@ -2,7 +2,7 @@
 
 use regraft::error::ErrorKind;
 use regraft::execute::{WriteOptions, naive, views, write};
-use regraft::plan::{NodeId, Op};
+use regraft::plan::{Arithmetic, Code, NodeId, Op, Reduction};
 use regraft::tensor::{Dtype, TensorInfo};
 
 use super::{Build, dict, names};
@@ -31,9 +31,23 @@ fn inconsistent_plans_are_refused_everywhere() {
         (Op::Cast, vec![a], TensorInfo::new(Dtype::BF16, vec![6, 4])),
         (Op::Cast, vec![a, a], TensorInfo::new(Dtype::BF16, vec![4, 6])),
         (Op::Neg, vec![a], TensorInfo::new(Dtype::F64, vec![4, 6])),
-        (Op::DequantBlocks { block: [0, 2] }, vec![a, a], f32s(&[4, 6])),
-        (Op::DequantBlocks { block: [2, 2] }, vec![a, a], f32s(&[4, 6])),
-        (Op::DequantMxfp4, vec![a, a], f32s(&[4, 6])),
+        (Op::Expand, vec![a], f32s(&[8, 6])),
+        (Op::Expand, vec![a], f32s(&[1, 4, 6])),
+        (Op::Expand, vec![a], TensorInfo::new(Dtype::BF16, vec![4, 6])),
+        (Op::Binary { with: Arithmetic::Mul }, vec![a], f32s(&[4, 6])),
+        (Op::Binary { with: Arithmetic::Mul }, vec![a, a], f32s(&[6, 4])),
+        (Op::Binary { with: Arithmetic::Mul }, vec![a, a], TensorInfo::new(Dtype::I8, vec![4, 6])),
+        (Op::Reduce { take: Reduction::Norm, dims: vec![0] }, vec![a], f32s(&[4, 6])),
+        (Op::Reduce { take: Reduction::Norm, dims: vec![] }, vec![a], f32s(&[4, 6])),
+        (Op::Reduce { take: Reduction::Norm, dims: vec![1, 0] }, vec![a], f32s(&[1, 1])),
+        (Op::Reduce { take: Reduction::Norm, dims: vec![2] }, vec![a], f32s(&[4, 6])),
+        (Op::Unpack { bits: 4 }, vec![a], TensorInfo::new(Dtype::U8, vec![4, 6, 4])),
+        (Op::Unpack { bits: 3 }, vec![a], TensorInfo::new(Dtype::U8, vec![4, 6, 10])),
+        (Op::Unpack { bits: 0 }, vec![a], TensorInfo::new(Dtype::U8, vec![4, 6, 0])),
+        (Op::Decode { code: Code::E2m1 }, vec![a], f32s(&[4, 6])),
+        (Op::Lookup, vec![a, a], f32s(&[4, 6])),
+        (Op::Count, vec![], f32s(&[4])),
+        (Op::OneForZero, vec![a], TensorInfo::new(Dtype::F64, vec![4, 6])),
         (Op::Source { key: "a".into() }, vec![], f32s(&[6, 4])),
         (Op::Source { key: "absent".into() }, vec![], f32s(&[6, 4])),
         (Op::Fill { value: 0.0 }, vec![], f32s(&[u64::MAX, 2])),

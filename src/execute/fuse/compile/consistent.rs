@@ -17,8 +17,9 @@ pub(in crate::execute) fn check(plan: &Plan, id: NodeId) -> Result<()> {
     let infos: Vec<&TensorInfo> = node.inputs.iter().map(|input| &plan.node(*input).info).collect();
     let to = node.info.dtype;
     match (&node.op, &infos[..]) {
-        (Op::DequantBlocks { .. }, [x, scales]) => value::check_scale(x.dtype, scales.dtype, to),
-        (Op::DequantMxfp4, _) => value::check_scale(to, to, to),
+        (Op::Binary { .. }, [a, b]) => value::check_binary(a.dtype, b.dtype, to),
+        (Op::Reduce { .. }, [x]) => value::check_binary(x.dtype, x.dtype, to),
+        (Op::Lookup, [codes, list]) => value::check_list(codes.dtype, list.dtype),
         (op, [x]) => Step::of(op).map_or(Ok(()), |step| step.check(x.dtype, to)),
         _ => Ok(()),
     }

@@ -6,7 +6,8 @@
 //! is one more leaf. That is rare, counted in the report, and never an error.
 
 mod consistent;
-mod dequant;
+mod expr;
+mod pairs;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::{Blob, Boxes, Store, StoredBox};
 use crate::tensor::{Dtype, TensorInfo};
-pub(in crate::execute) use consistent::check;
-use consistent::inconsistent;
+pub(in crate::execute) use consistent::{check, inconsistent};
+pub(in crate::execute) use expr::Expr;
+use pairs::Pair;
 
 /// Where sources lie: what a store answers, or what is supposed of a plan alone.
 pub(in crate::execute) trait Stored {
@@ -55,52 +57,6 @@ pub(in crate::execute) struct Leaf {
     pub(in crate::execute) part: Option<u32>,
     /// What the operand's lane counts. F4 counts half bytes, which are gathered one to a byte.
     pub(in crate::execute) dtype: Dtype,
-}
-
-/// What becomes of the operands' elements.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::execute) enum Expr {
-    Operand(usize),
-    /// One element, for all.
-    Constant(Vec<u8>),
-    Step {
-        step: Step,
-        from: Dtype,
-        to: Dtype,
-        input: Box<Expr>,
-    },
-    Scale {
-        x: Box<Expr>,
-        from: Dtype,
-        scale: usize,
-        scales: Dtype,
-        to: Dtype,
-    },
-    Mxfp4 {
-        codes: usize,
-        scales: usize,
-        to: Dtype,
-    },
-}
-
-impl Expr {
-    /// The dtype that is computed; `None` of what is only read or made.
-    pub(in crate::execute) fn dtype(&self) -> Option<Dtype> {
-        match self {
-            Expr::Operand(_) | Expr::Constant(_) => None,
-            Expr::Step { to, .. } | Expr::Scale { to, .. } | Expr::Mxfp4 { to, .. } => Some(*to),
-        }
-    }
-
-    /// The operand that holds exponents alone, whatever its dtype says.
-    pub(in crate::execute) fn exponents(&self) -> Option<usize> {
-        match self {
-            Expr::Operand(_) | Expr::Constant(_) => None,
-            Expr::Step { input, .. } => input.exponents(),
-            Expr::Scale { x, .. } => x.exponents(),
-            Expr::Mxfp4 { scales, .. } => Some(*scales),
-        }
-    }
 }
 
 /// The value of a piece: its leaves, one for each operand, and what is computed of them.
@@ -326,18 +282,22 @@ impl Compiler<'_> {
             }
             (Op::Permute { dims }, [input], [info]) => self.permute(input, &info.shape, dims),
             (Op::Concat { dim }, ..) => self.concat(&inputs, &infos, *dim, node.info.shape[*dim]),
-            (Op::DequantBlocks { block }, [x, scales], [x_info, scales_info]) => {
-                let scales = self.scales(node.inputs[1], scales, scales_info);
-                self.dequant_blocks(x, x_info, &scales, scales_info, *block, node.info.dtype)
+            (Op::Expand, [input], [info]) => self.expand(input, &info.shape, &node.info.shape),
+            (Op::Binary { with }, [a, b], [first, second]) => {
+                let pair = Pair { with: *with, infos: [*first, *second], to: node.info.dtype };
+                self.pair([node.inputs[0], node.inputs[1]], [&a[..], &b[..]], &pair)
             }
-            (Op::DequantMxfp4, [blocks, scales], [blocks_info, scales_info]) => {
-                let scales = self.scales(node.inputs[1], scales, scales_info);
-                let blocks = match blocks.iter().all(|piece| piece.value.is_copy()) {
-                    true => blocks.clone(),
-                    false => Arc::new(vec![whole_leaf(node.inputs[0], blocks_info)]),
-                };
-                self.dequant_mxfp4(&blocks, &scales, node.info.dtype)
+            (Op::Unpack { bits }, [input], [info]) => {
+                let whole = || vec![whole_leaf(node.inputs[0], info)];
+                let is_copy = input.iter().all(|piece| piece.value.is_copy());
+                let input = if is_copy { input.to_vec() } else { whole() };
+                let codes = if *bits == 4 { Dtype::F4 } else { Dtype::U8 };
+                self.unpack(&input, u64::from(info.dtype.bits() / bits), codes)
             }
+            (Op::Lookup, [codes, _], [from, list]) => {
+                Some(self.lookup(codes, from.dtype, (node.inputs[1], list)))
+            }
+            (Op::Reduce { .. } | Op::Count, ..) => None,
             (op, [input], [info]) => match Step::of(op) {
                 Some(Step::Cast) if info.dtype == node.info.dtype => return Ok(input.clone()),
                 Some(step) => Some(stepped(input, step, info.dtype, node.info.dtype)),
