@@ -24,6 +24,12 @@ pub enum ErrorKind {
     Unsupported,
     /// The run was interrupted.
     Interrupted,
+    /// A server doesn't let one in.
+    Denied,
+    /// A server has no such file, repository or revision.
+    NotFound,
+    /// A server has failed, or is asked too often.
+    Unavailable,
 }
 
 /// A failure outside the rules: I/O or corrupt input, with the file and key it concerns.
@@ -85,6 +91,13 @@ impl Error {
     #[must_use]
     pub(crate) fn or_at_key(self, key: &str) -> Self {
         if self.key().is_some() { self } else { self.at_key(key) }
+    }
+
+    /// Says it in other words; what the system said stays.
+    #[must_use]
+    pub(crate) fn saying(mut self, message: impl Into<String>) -> Self {
+        self.0.message = message.into();
+        self
     }
 
     /// Adds a hint: what the user can do about it.

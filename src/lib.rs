@@ -32,6 +32,10 @@ pub mod execute;
 
 pub mod library;
 
+pub mod propose;
+
+pub mod editor;
+
 #[cfg(feature = "files")]
 pub mod conversion;
 

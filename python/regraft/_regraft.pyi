@@ -162,6 +162,13 @@ def read(
     places: Sequence[tuple[int, int]],
     size: int,
 ) -> tuple[bytearray, str]: ...
+def read_into(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    boxes: Sequence[tuple[str, Sequence[int], Sequence[int]]],
+    places: Sequence[tuple[int, int]],
+    strides: Sequence[Sequence[int]],
+) -> str: ...
 def overflow_findings(overflowed: dict[str, int]) -> list[str]: ...
 def side_files(sources: Sequence[str | Path], allow_outside: bool) -> list[Path]: ...
 def write(

@@ -11,6 +11,7 @@ mod boxes;
 mod errors;
 mod files;
 mod header;
+mod memory;
 mod plan;
 mod pool;
 mod rules;
@@ -30,7 +31,7 @@ mod _regraft {
     }
 
     #[pymodule_export]
-    use super::boxes::read;
+    use super::boxes::{read, read_into};
     #[pymodule_export]
     use super::files::{Checkpoint, overflow_findings, side_files, write};
     #[pymodule_export]

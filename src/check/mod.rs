@@ -15,7 +15,7 @@ mod sight;
 pub mod value;
 
 pub use keys::Keys;
-pub use lower::{Includes, NoIncludes, NotIncluded, check};
+pub use lower::{Includes, NoIncludes, NotIncluded, check, check_partly};
 pub use number::Calculated;
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
 pub use rules::{
@@ -23,9 +23,41 @@ pub use rules::{
     SideItem, Step, Tie, Whole,
 };
 
-use crate::diagnostic::Diagnostic;
-use crate::syntax::ast;
+use std::sync::Arc;
+
+use crate::diagnostic::codes::SYNTAX;
+use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
+use crate::key::Pattern;
+use crate::syntax::{ast, parse};
 use value::Scope;
+
+/// A pattern that is given by itself, outside of any rule file. Its ranges are of numbers.
+///
+/// # Errors
+/// What is no pattern, or can't mean anything.
+pub fn pattern_of(text: &str) -> Result<Pattern, Diagnostics> {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    let kept = format!("keep \"{quoted}\"");
+    let source = Arc::new(SourceText { name: "pattern".to_owned(), text: kept });
+    let parsed = parse(Arc::clone(&source));
+    if !parsed.diagnostics.is_empty() {
+        return Err(Diagnostics(parsed.diagnostics));
+    }
+    let [ast::Statement { kind: ast::StatementKind::Keep(selection), .. }] =
+        &parsed.file.statements[..]
+    else {
+        return Err(no_pattern(text));
+    };
+    let [pattern] = &selection.patterns[..] else { return Err(no_pattern(text)) };
+    let scope = Scope::alone(source);
+    resolve_alone(&scope, pattern)
+        .and_then(|keys| value::with_nothing(|environment| keys.bind(&scope, environment)))
+        .map_err(|finding| Diagnostics(vec![*finding]))
+}
+
+fn no_pattern(text: &str) -> Diagnostics {
+    Diagnostics(vec![Diagnostic::error(SYNTAX, format!("{text:?} is no pattern of keys"))])
+}
 
 /// A pattern that stands by itself.
 ///

@@ -123,6 +123,18 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// A scope of a text that has no `let`s.
+    pub(super) fn alone(source: Arc<SourceText>) -> Self {
+        Self {
+            number: 0,
+            source,
+            lets: IndexMap::new(),
+            under: Vec::new(),
+            separator: None,
+            built_in: false,
+        }
+    }
+
     /// A place in this scope's text.
     pub fn place(&self, span: Span) -> Place {
         Place::new(Arc::clone(&self.source), span)
@@ -321,7 +333,7 @@ impl Environment<'_> {
                 Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined"))
                     .at(scope.place(expr.span), "not found in this file");
             if let Some(close) = did_you_mean(name, scope.lets.keys().map(String::as_str)) {
-                diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
+                diagnostic = diagnostic.meant(scope.place(expr.span), close);
             } else {
                 diagnostic = diagnostic.hint(format!("define it with `let {name} = …`"));
             }

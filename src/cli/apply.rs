@@ -34,6 +34,7 @@ use super::{Exit, Failure, Result, progress};
   regraft apply ckpt/ --rules my.graft --in-place              only keys, shapes and metadata change
   mpirun -n 4 regraft apply big/ -o out/                       four processes, a share of the files each
   regraft apply ckpt/ --rules my.graft --dry-run
+  regraft apply llama/ -o tp1/ --part '**.{q|k|v}_proj.weight[0, 1/4]' --part '**.o_proj.weight[1, 1/4]'
   RANK=3 regraft apply llama/ -o stage3/ --target s0.json,s1.json,s2.json,s3.json    a pipeline stage reads just its part")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, or an index; several count as one
@@ -118,6 +119,10 @@ impl TiesArgument {
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let start = Instant::now();
+    if arguments.record && !arguments.conversion.part.is_empty() {
+        let why = "a record is of whole tensors: what --part leaves out can't be turned back";
+        return Err(Failure::Usage(why.to_owned()));
+    }
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
     if !prepared.has_bytes() && !arguments.dry_run {
         return Err(Failure::Usage(
@@ -208,6 +213,7 @@ fn as_json(
         "keys": planned.plan.targets.len(),
         "report": report,
         "bytes_compared": planned.bytes_compared,
+        "bytes_fetched": planned.bytes_fetched(),
         "keys_report": planned.plan.report,
         "findings": findings,
         "seconds": seconds,
@@ -300,6 +306,12 @@ fn describe(arguments: &Arguments, planned: &Planned, report: &Report, seconds: 
         report.lanes.iter().map(|(lane, bytes)| format!("{} {lane}", Size(*bytes))).collect();
     if !lanes.is_empty() {
         lines.push(format!("{}; at most {} of memory", lanes.join(", "), Size(report.peak_memory)));
+    }
+    if planned.bytes_fetched() > 0 {
+        lines.push(format!(
+            "{} fetched, headers and what was tried again included",
+            Size(planned.bytes_fetched())
+        ));
     }
     if report.kept > 0 {
         lines.push(format!("{} found finished already", counted(report.kept, "file")));

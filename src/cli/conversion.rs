@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use regraft::check::value::Value;
 use regraft::check::{Direction, Rules};
-use regraft::config::Config;
-use regraft::conversion::{Choice, Conversion, Planned, Prepared};
+use regraft::conversion::{Choice, Conversion, Planned, Prepared, TensorPart, read_config};
 use regraft::execute::Lanes;
 use regraft::library::{self, Library, Recognized, Route};
 use regraft::store::{Checkpoint, NamedPath, OpenOptions};
@@ -45,7 +44,7 @@ pub(super) struct ConversionArguments {
     config: Option<PathBuf>,
 
     /// Give a rule file's parameter a value (a number, true, false, null, a JSON list, or text)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment, help_heading = "Facts")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, help_heading = "Facts")]
     set: Vec<(String, Value)>,
 
     /// Whether word embeddings are tied [default: what the config says, or the model type's
@@ -55,6 +54,11 @@ pub(super) struct ConversionArguments {
 
     #[command(flatten)]
     pub(super) target: TargetArguments,
+
+    /// Make a part of each tensor whose key fits, as a rank holds it: the first of 4 along
+    /// dimension 1 is `**.o_proj.weight[1, 0/4]`; may be given several times
+    #[arg(long, value_name = "PATTERN[DIM, I/N]", help_heading = "Facts")]
+    pub(super) part: Vec<TensorPart>,
 
     /// Where in a file with dicts in dicts the state dict lies, as `ema.model`; empty for the whole
     /// file [default: where it usually does]
@@ -87,9 +91,10 @@ impl ConversionArguments {
         let mut conversion = Conversion::open_named(sources.to_vec(), &self.open_options())?
             .reverse(self.reverse)
             .strict(!self.no_strict)
-            .allow_lossy(self.allow_lossy);
+            .allow_lossy(self.allow_lossy)
+            .parts(self.part.clone());
         if let Some(path) = &self.config {
-            conversion = conversion.config(Config::read(path)?);
+            conversion = conversion.config(read_config(path)?);
         }
         if let Some(rules) = named {
             conversion = conversion.rules(rules);
@@ -194,7 +199,7 @@ fn described(name: &str, direction: Direction) -> String {
 }
 
 /// `name=value`; the value as JSON if it reads as JSON, else as text.
-fn assignment(text: &str) -> std::result::Result<(String, Value), String> {
+pub(super) fn parameter(text: &str) -> std::result::Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let valid = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn values_read_as_json_or_text() {
-        let value = |text| assignment(text).unwrap().1;
+        let value = |text| parameter(text).unwrap().1;
         assert_eq!(value("a=32"), Value::Int(32));
         assert_eq!(value("a=0.5"), Value::Float(0.5));
         assert_eq!(value("a=true"), Value::Bool(true));
@@ -224,7 +229,7 @@ mod tests {
         assert_eq!(value("a=x=y"), Value::Text("x=y".to_owned()));
         assert_eq!(value("a="), Value::Text(String::new()));
         for wrong in ["a", "=1", "1a=2", "a b=1", "a={}"] {
-            assert!(assignment(wrong).is_err(), "{wrong}");
+            assert!(parameter(wrong).is_err(), "{wrong}");
         }
     }
 }

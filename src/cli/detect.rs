@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use regraft::config::Config;
-use regraft::conversion::config_beside;
+use regraft::conversion::{config_beside, read_config};
 use regraft::library::detect;
 use regraft::store::{NamedPath, OpenOptions, Store as _, open_named};
 
@@ -36,7 +35,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let checkpoint = open_named(&arguments.sources, None, &OpenOptions::default())?;
     let config = match &arguments.config {
-        Some(path) => Config::read(path)?,
+        Some(path) => read_config(path)?,
         None => config_beside(&checkpoint)?,
     };
     let mut found = detect(checkpoint.header(), &config);

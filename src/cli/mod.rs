@@ -17,6 +17,8 @@ mod graph;
 mod inspect;
 mod invert;
 mod lines;
+mod lsp;
+mod new;
 mod plan;
 mod progress;
 mod recover;
@@ -91,9 +93,11 @@ enum Command {
     Ties(ties::Arguments),
     Test(test::Arguments),
     Rules(rules::Arguments),
+    New(new::Arguments),
     Verify(verify::Arguments),
     Recover(recover::Arguments),
     Completions(completions::Arguments),
+    Lsp(lsp::Arguments),
 }
 
 /// How a command ended that could do its work.
@@ -188,9 +192,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Ties(arguments) => ties::run(&arguments, console),
         Command::Test(arguments) => test::run(&arguments, console),
         Command::Rules(arguments) => rules::run(&arguments, console),
+        Command::New(arguments) => new::run(&arguments, console),
         Command::Verify(arguments) => verify::run(&arguments, console),
         Command::Recover(arguments) => recover::run(&arguments, console),
         Command::Completions(arguments) => completions::run(&arguments, console),
+        Command::Lsp(arguments) => lsp::run(&arguments, console),
     };
     match result {
         Ok(Exit::Done) => ExitCode::SUCCESS,

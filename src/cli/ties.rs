@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use regraft::check::Direction;
 use regraft::check::value::Value;
 use regraft::config::{Config, TieDecision};
-use regraft::conversion::{compare, config_of};
+use regraft::conversion::{compare, config_of, read_config};
 use regraft::diagnostic::plain::one_line;
 use regraft::key::Key;
 use regraft::library::{HUB, MODEL, Route};
@@ -87,7 +87,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         root: arguments.root.clone(),
     };
     let config = match &arguments.config {
-        Some(path) => Config::read(path)?,
+        Some(path) => read_config(path)?,
         None => config_of(&arguments.sources)?,
     };
     let routes = match named {

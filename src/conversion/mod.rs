@@ -6,6 +6,7 @@
 //! but tensors; [`Planned`] a plan with the checkpoint that it is for. Nothing here prints.
 
 mod output;
+mod part;
 mod planned;
 mod prepared;
 mod source;
@@ -19,16 +20,17 @@ use indexmap::IndexMap;
 use crate::check::Rules;
 use crate::check::value::Value;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::library::{self, Failure};
 use crate::plan::{Record, States};
-use crate::store::{Checkpoint, NamedPath, OpenOptions, Store};
+use crate::store::{Checkpoint, NamedPath, OpenOptions, Store, pinned, there};
 use crate::tensor::Header;
 
 pub use output::{Output, side_files_of};
+pub use part::{PartError, TensorPart};
 pub use planned::Planned;
 pub use prepared::{Choice, Prepared, compare};
-pub use source::{config_beside, config_of, record_beside};
+pub use source::{config_beside, config_of, read_config, record_beside};
 pub use target::{Target, TargetError};
 
 use source::{Given, Source};
@@ -54,6 +56,7 @@ struct Asked {
     parameters: IndexMap<String, Value>,
     tied: Option<bool>,
     target: Option<Target>,
+    parts: Vec<TensorPart>,
     not_strict: bool,
     allow_lossy: bool,
     /// `None`: that beside the checkpoint.
@@ -85,9 +88,8 @@ impl Conversion {
     /// # Errors
     /// If nothing is there at one of them.
     pub fn open_named(paths: Vec<NamedPath>, options: &OpenOptions) -> Result<Self> {
-        for path in paths.iter().map(|one| &one.path) {
-            path.metadata().map_err(|source| Error::io("cannot open", path, source))?;
-        }
+        let paths = pinned(&paths)?;
+        paths.iter().try_for_each(|one| there(&one.path))?;
         Ok(Self::new(Given::Paths { paths, options: options.clone() }))
     }
 
@@ -186,6 +188,15 @@ impl Conversion {
     #[must_use]
     pub fn target(mut self, target: Target) -> Self {
         self.asked.target = Some(target);
+        self
+    }
+
+    /// Makes these parts of tensors instead of whole ones, as one of several ranks holds them; a
+    /// [target](Self::target) is of whole tensors all the same. Tensors that no part is of stay
+    /// whole.
+    #[must_use]
+    pub fn parts(mut self, parts: impl IntoIterator<Item = TensorPart>) -> Self {
+        self.asked.parts = parts.into_iter().collect();
         self
     }
 

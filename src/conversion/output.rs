@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::execute::WriteOptions;
 use crate::plan::{RECORD_FILE, Record};
-use crate::store::{OpenOptions, side_files};
+use crate::store::{OpenOptions, directory_of, side_files};
 
 /// How a conversion is written into files.
 #[derive(Clone)]
@@ -41,8 +41,10 @@ impl<'a> Output<'a> {
 pub fn side_files_of<P: AsRef<Path>>(paths: &[P], allow_outside: bool) -> Result<Vec<PathBuf>> {
     let options = OpenOptions { allow_outside, ..OpenOptions::default() };
     let mut found = Vec::new();
-    for path in paths.iter().map(AsRef::as_ref).filter(|path| path.is_dir()) {
-        found.extend(side_files(path, &options)?);
+    for path in paths.iter().map(AsRef::as_ref) {
+        if directory_of(path)? == path {
+            found.extend(side_files(path, &options)?);
+        }
     }
     found.retain(|path| path.file_name().is_none_or(|name| name != RECORD_FILE));
     Ok(found)

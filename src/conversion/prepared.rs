@@ -2,6 +2,7 @@
 
 use indexmap::IndexMap;
 
+use super::part::{TensorPart, narrowed};
 use super::planned::Planned;
 use super::source::{Given, Source, record_beside};
 use super::{Asked, Target};
@@ -42,6 +43,7 @@ pub struct Prepared {
     record: Option<Record>,
     /// The layout that was asked for, where the config chooses the rules.
     asked: Option<String>,
+    parts: Vec<TensorPart>,
     not_strict: bool,
     allow_lossy: bool,
     /// What quantized tensors say of themselves.
@@ -138,6 +140,7 @@ impl Prepared {
             rank_files,
             record,
             asked: layout,
+            parts: asked.parts,
             not_strict: asked.not_strict,
             allow_lossy: asked.allow_lossy,
             states,
@@ -182,7 +185,7 @@ impl Prepared {
         // They have their answer: nobody looks.
         let questions = std::mem::take(&mut made.questions).into_iter();
         let compared = questions.map(|question| (question, Answer::Unknown)).collect();
-        Ok(self.planned(made, compared))
+        Ok(self.planned(made, compared)?)
     }
 
     /// Plans; `answer` says what bytes would, as of tensors that only the caller holds.
@@ -200,7 +203,7 @@ impl Prepared {
             compared.push((question.clone(), found));
             Ok(found)
         })?;
-        Ok(made.map(|plan| self.planned(plan, compared)))
+        Ok(made.and_then(|plan| self.planned(plan, compared)))
     }
 
     fn options(&self) -> PlanOptions<'_> {
@@ -219,14 +222,21 @@ impl Prepared {
         }
     }
 
-    fn planned(&self, mut plan: Plan, compared: Vec<(Question, Answer)>) -> Planned {
+    fn planned(
+        &self,
+        mut plan: Plan,
+        compared: Vec<(Question, Answer)>,
+    ) -> Result<Planned, Diagnostics> {
         // A target says itself whether the result is what was asked for.
         if let Some(layout) = self.asked.as_ref().filter(|_| self.target.is_none()) {
             plan.findings.extend(library::no_way(self.header(), &plan, layout));
         }
+        if !self.parts.is_empty() {
+            plan = narrowed(&plan, &self.parts)?;
+        }
         let parameters =
             self.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
-        Planned {
+        Ok(Planned {
             plan,
             route: self.route.clone(),
             compared,
@@ -235,7 +245,7 @@ impl Prepared {
             rank_files: self.rank_files.clone(),
             parameters,
             source: self.source.clone(),
-        }
+        })
     }
 }
 

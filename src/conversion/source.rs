@@ -3,12 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, MAX_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::RankFiles;
 use crate::plan::{RECORD_FILE, Record};
-use crate::store::{Checkpoint, NamedPath, OpenOptions, Store, directory_of, no_file, open_named};
+use crate::store::{
+    self, Checkpoint, NamedPath, OpenOptions, Store, directory_of, open_named, pinned,
+};
 use crate::tensor::Header;
+
+/// The longest record that is read, in bytes.
+const MAX_RECORD: u64 = 1 << 30;
 
 /// What is going to be converted. Files are opened when the rules are known, which may say how the
 /// files of ranks are told apart.
@@ -136,12 +141,35 @@ pub fn config_beside(checkpoint: &Checkpoint) -> Result<Config> {
 /// # Errors
 /// As [`config_beside`].
 pub fn config_of(paths: &[NamedPath]) -> Result<Config> {
-    paths.first().map_or_else(|| Ok(Config::empty()), |first| config_in(&directory_of(&first.path)))
+    let first = paths.first().map(std::slice::from_ref).unwrap_or_default();
+    match &pinned(first)?[..] {
+        [first] => config_in(&directory_of(&first.path)?),
+        _ => Ok(Config::empty()),
+    }
 }
 
 fn config_in(directory: &Path) -> Result<Config> {
     let path = directory.join("config.json");
-    if is_there(&path)? { Config::read(path) } else { Ok(Config::empty()) }
+    if store::is_file(&path)? { read_config(path) } else { Ok(Config::empty()) }
+}
+
+/// Reads a config, from a disk or from afar: a JSON file, or a directory that holds a
+/// `config.json`.
+///
+/// # Errors
+/// As [`Config::read`].
+pub fn read_config(path: impl AsRef<Path>) -> Result<Config> {
+    let path = path.as_ref();
+    if !store::is_remote(path) {
+        return Config::read(path);
+    }
+    let path = store::pinned(&[path.into()])?.remove(0).path;
+    let path = match directory_of(&path)? {
+        directory if directory == path => path.join("config.json"),
+        _ => path,
+    };
+    let bytes = store::read(&path, MAX_BYTES)?;
+    Config::from_json(&bytes).map_err(|error| error.in_file(path))
 }
 
 /// The record of the conversion that made a checkpoint, if there is one beside it.
@@ -150,21 +178,9 @@ fn config_in(directory: &Path) -> Result<Config> {
 /// If it can't be read, is damaged, or something else has its name.
 pub fn record_beside(checkpoint: &Checkpoint) -> Result<Option<Record>> {
     let path = checkpoint.directory().join(RECORD_FILE);
-    if !is_there(&path)? {
+    if !store::is_file(&path)? {
         return Ok(None);
     }
-    let bytes = std::fs::read(&path)
-        .map_err(|source| Error::io("cannot read the record", &path, source))?;
+    let bytes = store::read(&path, MAX_RECORD)?;
     Record::from_bytes(&bytes, &path).map(Some)
-}
-
-/// Whether a file is there.
-///
-/// # Errors
-/// If something else is, which would be passed over otherwise without a word.
-fn is_there(path: &Path) -> Result<bool> {
-    if path.symlink_metadata().is_err() {
-        return Ok(false);
-    }
-    if path.is_file() { Ok(true) } else { Err(no_file(path)) }
 }

@@ -197,4 +197,6 @@ codes! {
     UNEQUAL = 351;
     /// Keys that no rule takes, in a file that is `strict`.
     NOT_TAKEN = 352;
+    /// Parts of tensors that were asked for and that aren't there.
+    NO_PART = 360;
 }

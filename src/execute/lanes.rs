@@ -54,7 +54,7 @@ pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Re
     for (name, group) in grouped(&tensors, into)? {
         let mut bytes = BTreeMap::new();
         for layout in group.iter().filter_map(|tensor| program.layouts.get(tensor.number)) {
-            add(layout, &temporary, &mut bytes);
+            add(layout, source.is_on_disk(), &temporary, &mut bytes);
         }
         for (lane, more) in &bytes {
             let sum = lanes.bytes.entry(*lane).or_insert(0u64);
@@ -62,17 +62,26 @@ pub fn lanes(plan: &Plan, source: &Checkpoint, options: &WriteOptions<'_>) -> Re
         }
         lanes.files.push(FileLanes { name, bytes });
     }
-    if source.has_bytes() && source.has_keys_of_files() && options.rank_files.is_none() {
+    if source.has_bytes()
+        && source.is_on_disk()
+        && source.has_keys_of_files()
+        && options.rank_files.is_none()
+    {
         let patch = PatchOptions { ties: options.ties, ..PatchOptions::default() };
         lanes.in_place = stay(plan, source, &patch, &kept, &program.layouts);
     }
     Ok(lanes)
 }
 
-fn add(layout: &Layout, temporary: &dyn Fn(NodeId) -> bool, bytes: &mut BTreeMap<Lane, u64>) {
+fn add(
+    layout: &Layout,
+    can_copy: bool,
+    temporary: &dyn Fn(NodeId) -> bool,
+    bytes: &mut BTreeMap<Lane, u64>,
+) {
     for piece in &layout.pieces {
         let made = piece.value.leaves.iter().any(|leaf| temporary(leaf.node));
-        let lane = if piece.is_run() && piece.value.is_copy() && !made {
+        let lane = if can_copy && piece.is_run() && piece.value.is_copy() && !made {
             Lane::Copied
         } else {
             Lane::Streamed

@@ -20,7 +20,7 @@ use crate::execute::fuse::compile::{AsStored, Leaf, Program, compile};
 use crate::execute::fuse::gather::Leaves;
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::{NodeId, Op, Plan};
-use crate::store::{Extent, Hints, Range, Store};
+use crate::store::{Blob, Extent, Hints, Range, Store};
 use boxes::boxes_agree;
 use random::{Choices, Random};
 
@@ -51,6 +51,17 @@ impl Leaves for Read<'_> {
 impl FileLeaves for Read<'_> {
     fn hints(&self) -> Hints {
         self.1.hints()
+    }
+
+    fn place(&self, leaf: Leaf) -> Option<(Blob, u64)> {
+        let Op::Source { key } = &self.0.node(leaf.node).op else { return None };
+        let boxes = self.1.boxes(key).ok()?;
+        let part = boxes.get(leaf.part? as usize)?;
+        Some((part.blob, part.offset))
+    }
+
+    fn fetch(&self, ranges: &mut [Range<'_>]) -> Result<()> {
+        self.1.read(ranges)
     }
 
     fn extent(&self, _: Leaf) -> Result<Option<Extent<'_>>> {

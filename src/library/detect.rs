@@ -1,63 +1,25 @@
 //! Which rule file and layout explain a checkpoint's keys best.
 //!
-//! Keys that differ only in their indices count as one while they are followed, so that 90,000 keys
-//! cost what a few hundred do. They go through the rewrites of each file in order, as a plan would
-//! take them. What is weighed are the words that were met on the way: a word that many rule files
-//! speak of, like `model`, tells little, and one that nearly all do tells nothing. A file most of
-//! whose words are nowhere to be seen is less likely than one whose words all are. A file that
-//! looks as if it had been applied already, for some of the keys, comes after those for which
-//! nothing does.
-
-use std::collections::{HashMap, HashSet};
+//! A file most of whose words are nowhere to be seen is less likely than one whose words all are. A
+//! file that looks as if it had been applied already, for some of the keys, comes after those for
+//! which nothing does.
 
 use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
 
+use super::vocabulary::{Telling, Vocabulary, kinds};
 use super::{ALWAYS_FIRST, names, rules};
-use crate::check::reading::{Act, ReadRule, Reading, Rewrite};
-use crate::check::{Direction, Keys, Rules, Side, SideItem};
+use crate::check::reading::{Act, Reading};
+use crate::check::{Direction, Rules};
 use crate::config::Config;
-use crate::key::{Atom, Binding, Bindings, Part, Pattern, PatternSet, Segments};
-use crate::syntax::ast::Arrow;
 use crate::tensor::Header;
 
-/// Names that models of all families share, though few rule files speak of them: they tell little,
-/// however rare they are in the library.
-const USUAL: [&str; 29] = [
-    "weight",
-    "bias",
-    "model",
-    "layers",
-    "layer",
-    "norm",
-    "embed_tokens",
-    "lm_head",
-    "self_attn",
-    "attention",
-    "mlp",
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "out_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-    "fc1",
-    "fc2",
-    "input_layernorm",
-    "post_attention_layernorm",
-    "encoder",
-    "decoder",
-    "embeddings",
-    "output",
-    "dense",
-    "head",
-];
-/// What such a name tells, beside one that only one family has.
-const LITTLE: f64 = 0.1;
 /// Below this share of a file's words, by what they tell, it explains nothing.
 const LEAST: f64 = 0.2;
+
+/// How rule files begin that dequantize: every family may be quantized, so what they speak of tells
+/// none from another.
+const DEQUANT: &str = "dequant";
 
 /// Rule files whose strips are looked through: names that no model gives a module of its own.
 const WRAPPERS: [&str; 2] = [ALWAYS_FIRST, "peft"];
@@ -109,6 +71,7 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     let files: Vec<(&str, &Rules)> = names()
         .filter_map(|name| Some((name, rules(name)?)))
         .filter(|(_, rules)| rules.shards.is_none())
+        .filter(|(name, _)| !name.starts_with(DEQUANT))
         .collect();
     let telling = Telling::new(&files);
     let mut found = Vec::new();
@@ -215,316 +178,12 @@ fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
     (keys, found.into_iter().map(|(name, keys)| Wrapper { name, keys }).collect())
 }
 
-/// The literal segments of a pattern, and the words that it chooses from.
-fn words(pattern: &Pattern) -> impl Iterator<Item = &str> {
-    pattern.parts().iter().flat_map(|part| -> Vec<&str> {
-        match part {
-            Part::Literal(text) => vec![text],
-            Part::Segment(atoms) => match &atoms[..] {
-                [Atom::Words { words, .. }] => words.iter().map(|word| &**word).collect(),
-                _ => Vec::new(),
-            },
-            Part::Rest(_) => Vec::new(),
-        }
-    })
-}
-
-/// The words of a pattern that a match of it met.
-fn met<'p>(pattern: &'p Pattern, bindings: &Bindings) -> Vec<&'p str> {
-    let of_part = |part: &'p Part| match part {
-        Part::Literal(text) => Some(&**text),
-        Part::Segment(atoms) => match &atoms[..] {
-            [Atom::Words { slot, words }] => match bindings.get(*slot) {
-                Binding::Word(at) => words.get(usize::from(*at)).map(|word| &**word),
-                _ => None,
-            },
-            _ => None,
-        },
-        Part::Rest(_) => None,
-    };
-    pattern.parts().iter().filter_map(of_part).collect()
-}
-
-fn is_number(segment: &str) -> bool {
-    segment.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// How much a word tells: the fewer rule files speak of it, the more.
-struct Telling(HashMap<String, f64>);
-
-impl Telling {
-    #[allow(clippy::cast_precision_loss)]
-    fn new(files: &[(&str, &Rules)]) -> Self {
-        let mut spoken: HashMap<String, usize> = HashMap::new();
-        let words_of = |rules: &Rules| -> HashSet<String> {
-            let sides = [Vocabulary::new(rules, true), Vocabulary::new(rules, false)];
-            sides.iter().flat_map(Vocabulary::words).map(str::to_owned).collect()
-        };
-        let (publishers, families): (Vec<_>, Vec<_>) =
-            files.iter().partition(|(_, rules)| own_layout(rules).is_some());
-        // The order of a set doesn't show in counts.
-        #[allow(clippy::iter_over_hash_type)]
-        for word in families.iter().flat_map(|(_, rules)| words_of(rules)) {
-            *spoken.entry(word).or_default() += 1;
-        }
-        // A publisher's file speaks of its family's words once more, which makes them no commoner.
-        let mut new: HashMap<String, usize> = HashMap::new();
-        #[allow(clippy::iter_over_hash_type)]
-        for word in publishers.iter().flat_map(|(_, rules)| words_of(rules)) {
-            if !spoken.contains_key(&word) {
-                *new.entry(word).or_default() += 1;
-            }
-        }
-        spoken.extend(new);
-        let of = |word: &str, count: usize| {
-            (files.len() as f64 / count as f64).ln()
-                * if USUAL.contains(&word) { LITTLE } else { 1.0 }
-        };
-        Self(
-            spoken
-                .into_iter()
-                .map(|(word, count)| (of(&word, count), word))
-                .map(|(tells, word)| (word, tells))
-                .collect(),
-        )
-    }
-
-    fn of<'w>(&self, words: impl IntoIterator<Item = &'w str>) -> f64 {
-        let distinct: IndexSet<&str> = words.into_iter().collect();
-        distinct.iter().filter_map(|word| self.0.get(*word)).sum()
-    }
-}
-
-/// How a file, read from one of its layouts, explains keys.
-struct Explained {
-    /// Keys that it speaks of.
-    keys: u64,
-    /// Of those, keys that a rewrite takes.
-    taken: u64,
-    /// How telling the words are that were met, in all.
-    weight: f64,
-    /// Which part that is of what the file's words would tell.
-    share: f64,
-}
-
-/// One key of each kind, and how many there are of it.
-fn kinds(keys: &[String]) -> IndexMap<String, (&str, u64)> {
-    let mut kinds: IndexMap<String, (&str, u64)> = IndexMap::new();
-    for key in keys {
-        kinds.entry(kind(key)).or_insert((key, 0)).1 += 1;
-    }
-    kinds
-}
-
-/// A key with all numbers alike.
-fn kind(key: &str) -> String {
-    let segments: Vec<&str> =
-        key.split('.').map(|segment| if is_number(segment) { "0" } else { segment }).collect();
-    segments.join(".")
-}
-
-/// The rules of one statement.
-struct Group<'r> {
-    patterns: Vec<(&'r Pattern, usize)>,
-    /// Those of rules that need not find anything.
-    optional: Vec<bool>,
-    rules: Vec<ReadRule<'r>>,
-}
-
-/// What a file speaks of, read from one of its layouts.
-#[derive(Default)]
-struct Vocabulary<'r> {
-    groups: Vec<Group<'r>>,
-    /// Patterns of ties.
-    ties: Vec<&'r Pattern>,
-    examples: Vec<&'r str>,
-    prefixes: Vec<&'r [String]>,
-}
-
-impl<'r> Vocabulary<'r> {
-    fn new(rules: &'r Rules, left: bool) -> Self {
-        let mut vocabulary = Self::default();
-        let direction = if left { Direction::Forward } else { Direction::Reverse };
-        for statement in Reading::of(rules, direction).everywhere() {
-            vocabulary.read(statement.act);
-        }
-        for example in &rules.examples {
-            match (left, example.arrow) {
-                (true, _) => vocabulary.examples.extend(example.left.iter().map(String::as_str)),
-                (false, Arrow::TwoWay) => {
-                    vocabulary.examples.extend(example.right.iter().map(String::as_str))
-                }
-                (false, _) => {}
-            }
-        }
-        vocabulary
-    }
-
-    fn read(&mut self, act: Act<'r>) {
-        match act {
-            Act::Rewrite(rewrite) => self.groups.push(group(rewrite)),
-            Act::Tie(tie) => {
-                self.ties.extend(tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges))
-            }
-            Act::Prefix(prefix) => self.prefixes.push(prefix),
-            // What takes keys away or shortens them tells of no layout, and neither does what is
-            // made; the statements of a `when` come after it.
-            Act::StripAnywhere { .. }
-            | Act::StripLeading { .. }
-            | Act::Whole { .. }
-            | Act::Drop(_)
-            | Act::Keep(_)
-            | Act::Cast { .. }
-            | Act::Create { .. }
-            | Act::Expect { .. }
-            | Act::When { .. } => {}
-        }
-    }
-
-    /// All words that it speaks of, but for rules that need not find anything.
-    fn words(&self) -> impl Iterator<Item = &'r str> {
-        let expected = |group: &'_ Group<'r>| -> Vec<&'r Pattern> {
-            group
-                .patterns
-                .iter()
-                .zip(&group.optional)
-                .filter(|(_, optional)| !**optional)
-                .map(|((pattern, _), _)| *pattern)
-                .collect()
-        };
-        let patterns = self.groups.iter().flat_map(expected).chain(self.ties.iter().copied());
-        let examples = self.examples.iter().flat_map(|key| key.split('.'));
-        let prefixes = self.prefixes.iter().flat_map(|prefix| prefix.iter().map(String::as_str));
-        let all = patterns.flat_map(words).chain(examples).chain(prefixes);
-        all.filter(|word| !is_number(word))
-    }
-
-    fn explain(&self, kinds: &IndexMap<String, (&str, u64)>, telling: &Telling) -> Explained {
-        let mut found: IndexSet<&str> = IndexSet::new();
-        // Keys as they stand after the statements so far, and whether the file speaks of them, by a
-        // rewrite or at all.
-        let mut keys: Vec<(String, bool, bool)> =
-            kinds.values().map(|(key, _)| ((*key).to_owned(), false, false)).collect();
-        let mut segments = Segments::default();
-        for example in &self.examples {
-            if let Some(at) = kinds.get_index_of(&kind(example)) {
-                keys[at].2 = true;
-                found.extend(example.split('.'));
-            }
-        }
-        for prefix in &self.prefixes {
-            let start = prefix.join(".");
-            if kinds
-                .values()
-                .any(|(key, _)| key.strip_prefix(&start).is_some_and(|rest| rest.starts_with('.')))
-            {
-                found.extend(prefix.iter().map(String::as_str));
-            }
-        }
-        for pattern in &self.ties {
-            for (key, _, spoken) in &mut keys {
-                segments.split(key);
-                let mut bindings = Bindings::new(room(pattern));
-                if pattern.matches(key, &segments, &mut bindings) {
-                    *spoken = true;
-                    found.extend(met(pattern, &bindings));
-                }
-            }
-        }
-        for group in &self.groups {
-            group.follow(&mut keys, &mut found);
-        }
-        let (mut spoken, mut taken) = (0, 0);
-        for ((_, is_taken, is_spoken), (_, count)) in keys.iter().zip(kinds.values()) {
-            spoken += if *is_taken || *is_spoken { *count } else { 0 };
-            taken += if *is_taken { *count } else { 0 };
-        }
-        found.retain(|word| !is_number(word));
-        let weight = telling.of(found.iter().copied());
-        let all = telling.of(self.words().chain(found));
-        Explained { keys: spoken, taken, weight, share: if all > 0.0 { weight / all } else { 0.0 } }
-    }
-}
-
-/// Room for what a pattern captures.
-fn room(pattern: &Pattern) -> usize {
-    pattern.slots().last().map_or(0, |slot| usize::from(slot.0) + 1)
-}
-
-fn group(rewrite: Rewrite<'_>) -> Group<'_> {
-    let mut group = Group { patterns: Vec::new(), optional: Vec::new(), rules: Vec::new() };
-    for read in rewrite.rules() {
-        let sources = read.sources().iter().filter_map(pattern_of);
-        group.patterns.extend(sources.map(|pattern| (pattern, group.rules.len())));
-        group.optional.resize(group.patterns.len(), read.rule.optional);
-        group.rules.push(read);
-    }
-    group
-}
-
-fn pattern_of(side: &Side) -> Option<&Pattern> {
-    match &side.item {
-        SideItem::Pattern(pattern) => Some(pattern),
-        _ => None,
-    }
-}
-
-impl<'r> Group<'r> {
-    /// Takes keys through the statement: what a rule takes becomes its first target that can be
-    /// named.
-    fn follow(&self, keys: &mut [(String, bool, bool)], found: &mut IndexSet<&'r str>) {
-        let set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| *pattern));
-        let (mut segments, mut candidates) = (Segments::default(), Vec::new());
-        for (key, taken, spoken) in keys {
-            segments.split(key);
-            set.candidates(key, &segments, &mut candidates);
-            for number in &candidates {
-                let (pattern, rule) = self.patterns[*number as usize];
-                let rule = &self.rules[rule];
-                let mut bindings = Bindings::new(rule.rule.captures.len().max(room(pattern)));
-                if !pattern.matches(key, &segments, &mut bindings) || excepts(rule, key, &segments)
-                {
-                    continue;
-                }
-                let target = rule
-                    .targets()
-                    .iter()
-                    .filter_map(pattern_of)
-                    .find_map(|target| target.render(key, &bindings));
-                if target.as_ref() == Some(key) && rule.sources().len() == 1 {
-                    // Such a rule says that the key is one of the layout, and no more.
-                    *spoken = true;
-                    continue;
-                }
-                let words = met(pattern, &bindings);
-                // A rule that only captures, or names no more than `model`, explains nothing.
-                if words.len() > 1 || words.iter().any(|word| !USUAL.contains(word)) {
-                    *taken = true;
-                    found.extend(words);
-                }
-                if let Some(target) = target {
-                    *key = target;
-                }
-                break;
-            }
-        }
-    }
-}
-
-/// Whether a rule leaves a key alone.
-fn excepts(rule: &ReadRule<'_>, key: &str, segments: &Segments) -> bool {
-    rule.unless_source()
-        .iter()
-        .map(Keys::without_ranges)
-        .any(|pattern| pattern.matches(key, segments, &mut Bindings::new(room(pattern))))
-}
-
 /// A layout of an embedded file that half of the keys are in, and more than in the one it leads to:
 /// none that models share, such as `hub`.
 pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'static str)> {
     let (keys, _) = unwrapped(header);
     let kinds = kinds(&keys);
-    let telling = Telling(HashMap::new());
+    let telling = Telling::nothing();
     names().filter(|name| super::text(name).is_some_and(has_another_layout)).find_map(|name| {
         let rules = rules(name)?;
         let (left, right) = rules.layouts.as_ref()?;
@@ -558,7 +217,7 @@ pub(super) fn spoken_and_against(header: &Header, rules: &Rules, is_left: bool) 
     if let Some(separator) = rules.scopes.first().and_then(|scope| scope.separator) {
         keys = keys.iter().map(|key| key.replace(separator, ".")).collect();
     }
-    let (kinds, telling) = (kinds(&keys), Telling(HashMap::new()));
+    let (kinds, telling) = (kinds(&keys), Telling::nothing());
     let read = |left| Vocabulary::new(rules, left).explain(&kinds, &telling);
     (read(is_left).keys, read(!is_left).taken)
 }

@@ -7,6 +7,7 @@ use crate::plan::asked::Asked;
 use crate::plan::draft::Draft;
 use crate::plan::exists::Layout;
 use crate::plan::pass::lossy::{is_recorded, is_repeated};
+use crate::plan::survey::Notes;
 use crate::plan::{PlanOptions, Stage};
 use crate::syntax::ast;
 use crate::tensor::Header;
@@ -21,6 +22,8 @@ pub(super) struct Context<'a> {
     pub(super) decision: &'a TieDecision,
     /// What was asked of bytes and isn't known.
     pub(super) asked: &'a Asked,
+    /// Where to take note of what statements take, if someone wants to know.
+    pub(super) survey: Option<&'a Notes>,
     /// Whether the record tells of this stage.
     pub(super) recorded: bool,
     /// Whether the record says that this stage was applied before.
@@ -34,7 +37,7 @@ impl<'a> Context<'a> {
         decision: &'a TieDecision,
         asked: &'a Asked,
     ) -> Self {
-        Self { header, options, decision, asked, recorded: false, repeated: false }
+        Self { header, options, decision, asked, survey: None, recorded: false, repeated: false }
     }
 
     /// The same for one stage.

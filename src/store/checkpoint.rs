@@ -7,24 +7,25 @@
 //!   map kills the process on access, which is why conversion doesn't use maps.
 
 use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use indexmap::map::Entry as Slot;
 use rayon::prelude::*;
 
-use super::archive::Window;
 use super::contents::Contents;
-use super::format::{self, Format};
+use super::format::Format;
 use super::json::ByKey;
+use super::place::{self, Bytes, Version};
+use super::remote::Object;
+use super::stored::{StoredFile, each};
 use super::torch::PlainValues;
 use super::unpacked::{Scratch, Unpacked};
 use super::{
     Blob, Boxes, Files, Hints, Identity, OpenOptions, Range, StateDict, Storages, Store, dcp,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::tensor::{Entry, Header, Location, Storage};
 
@@ -102,7 +103,8 @@ impl Checkpoint {
                 .path
                 .metadata()
                 .map_err(|source| Error::io("cannot look at", &file.path, source))?;
-            if found.len() == file.len && found.modified().ok() == file.modified {
+            let version = Version::Time(found.modified().ok());
+            if found.len() == file.len && version == file.version {
                 Ok(())
             } else {
                 Err(file.changed())
@@ -169,8 +171,9 @@ impl Checkpoint {
         super::journal::settled(paths.iter().map(PathBuf::as_path))?;
         let mut checkpoint = Self::empty(directory);
         // A header is read in parallel with others: a checkpoint on a network disk has hundreds.
-        let read: Vec<Result<(StoredFile, Contents)>> =
-            paths.par_iter().map(|path| StoredFile::read(path, options)).collect();
+        let read: Vec<Result<(StoredFile, Contents)>> = place::beside(directory, || {
+            paths.par_iter().map(|path| StoredFile::read(path, options)).collect()
+        });
         let mut slices = dcp::Slices::default();
         for (name, read) in names.into_iter().zip(read) {
             let (file, mut contents) = read?;
@@ -249,6 +252,21 @@ impl Checkpoint {
         let parts = self.parts.into_iter();
         let parts = parts.map(|(key, boxes)| (Key::from(format!("{name}.{key}")), boxes));
         Self { header: self.header.under(name), parts: parts.collect(), is_named: true, ..self }
+    }
+
+    /// The files that aren't on a disk.
+    fn far(&self) -> impl Iterator<Item = &Object> {
+        self.files.iter().filter_map(StoredFile::far)
+    }
+
+    /// Whether all files are on a disk.
+    pub fn is_on_disk(&self) -> bool {
+        self.far().next().is_none()
+    }
+
+    /// Bytes that have come from afar so far, those of headers too.
+    pub fn fetched(&self) -> u64 {
+        self.far().map(Object::fetched).sum()
     }
 
     /// Whether its keys are those of its files, and none has a name before it.
@@ -337,7 +355,7 @@ fn number(count: usize) -> Result<u32> {
 }
 
 fn too_many() -> Error {
-    Error::new(crate::error::ErrorKind::Limit, "too many files")
+    Error::new(ErrorKind::Limit, "too many files")
 }
 
 impl StateDict {
@@ -370,7 +388,7 @@ impl Store for Checkpoint {
             return Boxes::row_major(entry.info.clone(), Blob(location.file), location.offset);
         }
         self.parts.get(key).cloned().ok_or_else(|| {
-            let error = Error::new(crate::error::ErrorKind::Unsupported, "a manifest has no bytes")
+            let error = Error::new(ErrorKind::Unsupported, "a manifest has no bytes")
                 .at_key(key)
                 .in_file(&self.directory);
             error.hint("give the checkpoint itself; a manifest serves for planning only")
@@ -378,27 +396,15 @@ impl Store for Checkpoint {
     }
 
     fn read(&self, ranges: &mut [Range<'_>]) -> Result<()> {
-        for range in ranges {
-            if let Some((packed, file)) = self.packed(range.blob) {
-                packed.read(file, range.offset, range.buffer)?;
-                continue;
-            }
-            let file = self.blob(range.blob)?;
-            read_exact_at(file.handle()?, range.buffer, range.offset).map_err(
-                |source| match source.kind() {
-                    io::ErrorKind::UnexpectedEof => {
-                        Error::corrupt("the file became shorter while it was read")
-                            .in_file(&file.path)
-                    }
-                    _ => Error::io("cannot read", &file.path, source),
-                },
-            )?;
-        }
-        Ok(())
+        let one = |range: &mut Range<'_>| match self.packed(range.blob) {
+            Some((packed, file)) => packed.read(file, range.offset, range.buffer),
+            None => self.blob(range.blob)?.read_exact(range.offset, range.buffer),
+        };
+        if self.is_on_disk() { ranges.iter_mut().try_for_each(one) } else { each(ranges, one) }
     }
 
     fn hints(&self) -> Hints {
-        Hints::LOCAL
+        if self.is_on_disk() { Hints::LOCAL } else { Hints::REMOTE }
     }
 
     /// Paths, lengths and times of all files, and where each tensor lies in them. A manifest has
@@ -412,7 +418,13 @@ impl Store for Checkpoint {
         let files: Option<Vec<_>> = self
             .files
             .iter()
-            .map(|file| Some((name(file), file.len, since(file.modified?)?)))
+            .map(|file| {
+                let time = match &file.version {
+                    Version::Time(time) => Some(since((*time)?)?),
+                    Version::Tag(_) => None,
+                };
+                file.version.is_known().then(|| (name(file), file.len, time, &file.version))
+            })
             .collect();
         let packed: Vec<_> = self.unpacked.iter().map(Unpacked::bytes).collect();
         Identity::of(&(files?, &self.header.tensors, &self.parts, packed)).ok()
@@ -422,10 +434,12 @@ impl Store for Checkpoint {
     fn unchanged(&self) -> Result<()> {
         let open = self.files.iter().filter_map(|file| Some((file, file.handle.get()?)));
         for (file, handle) in open {
+            // Each answer from afar says which version it is of.
+            let Bytes::Disk(handle) = handle else { continue };
             let found = handle
                 .metadata()
                 .map_err(|source| Error::io("cannot look at", &file.path, source))?;
-            if found.len() != file.len || found.modified().ok() != file.modified {
+            if found.len() != file.len || Version::Time(found.modified().ok()) != file.version {
                 let error =
                     Error::corrupt("the file changed while it was read").in_file(&file.path);
                 return Err(error.hint("convert it when nobody writes it any more"));
@@ -435,11 +449,15 @@ impl Store for Checkpoint {
     }
 
     fn storages(&self) -> Option<&dyn Storages> {
-        Some(self)
+        self.is_on_disk().then_some(self as _)
     }
 
     fn files(&self) -> Option<&dyn Files> {
-        Some(self)
+        self.is_on_disk().then_some(self as _)
+    }
+
+    fn interrupt(&self) {
+        self.far().for_each(Object::interrupt);
     }
 }
 
@@ -459,96 +477,6 @@ impl Files for Checkpoint {
             return Ok((scratch, &file.path, start));
         }
         let file = self.blob(blob)?;
-        Ok((file.handle()?, &file.path, 0))
+        Ok((file.on_disk()?, &file.path, 0))
     }
-}
-
-/// A file of a checkpoint.
-pub(super) struct StoredFile {
-    pub(super) path: PathBuf,
-    format: Format,
-    len: u64,
-    modified: Option<SystemTime>,
-    handle: OnceLock<File>,
-    map: OnceLock<Storage>,
-}
-
-impl StoredFile {
-    fn read(path: &Path, options: &OpenOptions) -> Result<(Self, Contents)> {
-        let (file, len, modified) = open_regular(path)?;
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("the file");
-        let read = format::read(name, Window::new(&file, len), options.root.as_deref());
-        let (format, contents) = read.map_err(|error| error.in_file(path))?;
-        Ok((Self::found(path, format, len, modified), contents))
-    }
-
-    /// A file of which something else says what it holds.
-    pub(super) fn open(path: &Path, format: Format) -> Result<Self> {
-        let (_, len, modified) = open_regular(path)?;
-        Ok(Self::found(path, format, len, modified))
-    }
-
-    fn found(path: &Path, format: Format, len: u64, modified: Option<SystemTime>) -> Self {
-        let (handle, map) = (OnceLock::new(), OnceLock::new());
-        Self { path: path.to_owned(), format, len, modified, handle, map }
-    }
-
-    /// Where it is.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// All of its bytes.
-    pub(super) fn window(&self) -> Result<Window<'_>> {
-        Ok(Window::new(self.handle()?, self.len))
-    }
-
-    fn changed(&self) -> Error {
-        Error::corrupt("the file changed after its header was read").in_file(&self.path)
-    }
-
-    pub(super) fn handle(&self) -> Result<&File> {
-        if self.handle.get().is_none() {
-            let (file, len, modified) = open_regular(&self.path)?;
-            if len != self.len || modified != self.modified {
-                return Err(self.changed());
-            }
-            let _ = self.handle.set(file);
-        }
-        self.handle.get().ok_or_else(|| Error::corrupt("the file is not open").in_file(&self.path))
-    }
-
-    fn map(&self) -> Result<Storage> {
-        if let Some(storage) = self.map.get() {
-            return Ok(storage.clone());
-        }
-        let file = self.handle()?;
-        // SAFETY: the map is read-only and lives as long as its storage. That no other process
-        // changes or truncates the file meanwhile can't be ensured; `Store::view` says so, and
-        // conversion of files reads instead.
-        let map = unsafe { memmap2::Mmap::map(file) }
-            .map_err(|source| Error::io("cannot map", &self.path, source))?;
-        if map.len() as u64 != self.len {
-            return Err(self.changed());
-        }
-        // Two threads may map at once; all views must share one storage, so the first stands.
-        Ok(self.map.get_or_init(|| Storage::new(map)).clone())
-    }
-}
-
-/// Opens a regular file; anything else (a pipe, a device) might block or never end.
-pub(super) fn open_regular(path: &Path) -> Result<(File, u64, Option<SystemTime>)> {
-    let failed = |source| Error::io("cannot open", path, source);
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(
-            Error::new(crate::error::ErrorKind::Unsupported, "not a regular file").in_file(path)
-        );
-    }
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    Ok((file, metadata.len(), metadata.modified().ok()))
-}
-
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
 }

@@ -53,6 +53,10 @@ impl Store for Counted<'_> {
         self.store.unchanged()
     }
 
+    fn interrupt(&self) {
+        self.store.interrupt();
+    }
+
     fn storages(&self) -> Option<&dyn Storages> {
         self.store.storages()
     }

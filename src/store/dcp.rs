@@ -15,11 +15,12 @@ use indexmap::{IndexMap, IndexSet};
 use rayon::prelude::*;
 
 use super::OpenOptions;
-use super::archive::Window;
 use super::boxes::{Blob, Boxes, StoredBox};
-use super::checkpoint::{Checkpoint, StoredFile, open_regular};
+use super::checkpoint::Checkpoint;
 use super::format::Format;
+use super::place;
 use super::sharded::check_inside;
+use super::stored::StoredFile;
 use super::torch::dcp::SavedTensor;
 use super::torch::{alone, dcp, tree};
 use crate::error::{Error, ErrorKind, Result};
@@ -53,7 +54,7 @@ pub(super) fn one_file(path: &Path, directory: &Path) -> Error {
 /// If a part is missing, lies outside of the files, isn't what is said of it, or two overlap.
 pub(super) fn open(directory: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let path = directory.join(METADATA);
-    if path.symlink_metadata().is_err() {
+    if !place::is_file(&path)? {
         let error = Error::new(
             ErrorKind::Corrupt,
             format!("the directory has files of torch.distributed.checkpoint and no {METADATA}"),
@@ -63,8 +64,8 @@ pub(super) fn open(directory: &Path, options: &OpenOptions) -> Result<Checkpoint
         ));
     }
     check_inside(directory, METADATA, options)?;
-    let (file, len, _) = open_regular(&path)?;
-    let saved = dcp::read(Window::new(&file, len)).map_err(|error| error.in_file(&path))?;
+    let file = place::open(&path)?;
+    let saved = dcp::read(file.window()).map_err(|error| error.in_file(&path))?;
     let (root, chosen) = choose(&saved, options).map_err(|error| error.in_file(&path))?;
     let tensors: Vec<(String, &SavedTensor)> = chosen.tensors;
     let files = files_of(directory, &tensors, options)?;
@@ -201,10 +202,9 @@ fn files_of(
             return Err(Error::corrupt(why).in_file(directory.join(METADATA)));
         }
         let path = directory.join(name);
-        if let Err(source) = path.symlink_metadata() {
-            return Err(Error::io("cannot open", &path, source)
-                .hint(format!("{METADATA} says that it has parts of tensors: fetch it")));
-        }
+        place::there(&path).map_err(|error| {
+            error.hint(format!("{METADATA} says that it has parts of tensors: fetch it"))
+        })?;
         check_inside(directory, name, options)?;
         Ok((name.to_owned(), StoredFile::open(&path, Format::Distributed)?))
     };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::archive::{Archive, Stream, Window, is_tar};
+use super::archive::{Archive, Window, is_tar};
 use super::contents::Contents;
 use super::numpy;
 use super::safetensors::{HEAD, read_header};
@@ -70,7 +70,7 @@ pub(super) fn read(
     let is_named = name.ends_with(".safetensors");
     let format = if is_named { None } else { of_head(&head) };
     let Some(format) = format else {
-        let contents = read_header(Stream::new(window), window.len())?;
+        let contents = read_header(window)?;
         return Ok((Format::Safetensors, contents));
     };
     if format == Format::Numpy {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::JOURNAL;
 use super::open::parent;
+use super::place::is_remote;
 use crate::error::{Error, Result};
 use crate::seal::unseal;
 
@@ -32,7 +33,7 @@ struct Name {
 /// If there is such a journal, or one that can't be read.
 pub(super) fn settled<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<()> {
     let mut directories: BTreeMap<_, Vec<&Path>> = BTreeMap::new();
-    for path in paths {
+    for path in paths.filter(|path| !is_remote(path)) {
         directories.entry(parent(path)).or_default().push(path);
     }
     for (directory, paths) in directories {

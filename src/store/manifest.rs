@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::Store;
 use super::json::{self, Kind, MAX_KEY_LEN};
-use super::open::{Content, Listing, OpenOptions, content, metadata, open, parent};
+use super::open::{Content, Listing, OpenOptions, content, open, parent};
+use super::place;
 use super::safetensors::whole_bytes;
 use super::sharded::shards;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +32,7 @@ impl Wanted {
     /// # Errors
     /// If the file can't be read, breaks a rule of its format, names a key twice, or names none.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        let path = &place::pinned_path(path.as_ref())?;
         let wanted = read(path)?;
         if wanted.keys.is_empty() {
             return Err(Error::corrupt("it names no key").in_file(path));
@@ -44,7 +45,7 @@ fn read(path: &Path) -> Result<Wanted> {
     let here = |error: Error| error.in_file(path);
     let whole =
         || open(path, &OpenOptions::default()).map(|checkpoint| Wanted::from(checkpoint.header()));
-    if metadata(path)?.is_dir() {
+    if place::is_directory(path)? {
         return match Listing::read(path)?.index()? {
             Some(index) => read(&path.join(index)),
             None => whole(),
@@ -56,7 +57,7 @@ fn read(path: &Path) -> Result<Wanted> {
             let index = json::index(&text).map_err(here)?;
             let directory = parent(path);
             let names = shards(&index).map_err(here)?;
-            if names.iter().all(|name| directory.join(name).exists()) {
+            if names.iter().all(|name| place::there(&directory.join(name)).is_ok()) {
                 return whole();
             }
             Ok(Wanted::from_keys(index.weight_map.into_keys()))

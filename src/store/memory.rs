@@ -47,7 +47,7 @@ impl StateDict {
     /// # Errors
     /// If the bytes break a rule of the format.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self> {
-        let header = read_header(bytes.as_slice(), bytes.len() as u64)?;
+        let header = read_header(Window::new(&bytes.as_slice(), bytes.len() as u64))?;
         let storage = Storage::new(bytes);
         let mut dict = Self::default();
         dict.set_metadata(header.metadata);

@@ -35,12 +35,21 @@ mod numpy;
 mod open;
 #[cfg(feature = "files")]
 mod pickled;
+#[cfg(feature = "files")]
+mod place;
 mod read;
+#[cfg(feature = "remote")]
+mod remote;
+#[cfg(all(feature = "files", not(feature = "remote")))]
+#[path = "remote_off.rs"]
+mod remote;
 mod safetensors;
 #[cfg(feature = "files")]
 mod sharded;
 #[cfg(feature = "files")]
 mod side;
+#[cfg(feature = "files")]
+mod stored;
 pub mod torch;
 #[cfg(feature = "files")]
 mod unpacked;
@@ -64,6 +73,10 @@ pub use named::{NamedPath, open_named};
 pub(crate) use open::directory_of;
 #[cfg(feature = "files")]
 pub use open::{OpenOptions, open, open_all};
+#[cfg(feature = "files")]
+pub(crate) use place::{copy, is_file, read, there};
+#[cfg(feature = "files")]
+pub use place::{is_remote, pinned};
 #[cfg(feature = "files")]
 pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
@@ -115,6 +128,10 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If a file that was read from has been written to since.
     fn unchanged(&self) -> Result<()>;
+
+    /// Ends reads that wait for a server: they fail, and later ones go on. A store that never waits
+    /// long has nothing to do.
+    fn interrupt(&self) {}
 
     /// The capability of giving its bytes as shared storage, without a copy.
     fn storages(&self) -> Option<&dyn Storages>;
@@ -170,6 +187,10 @@ impl Hints {
     /// Of files on a local disk and of memory: copying 8 KiB takes about as long as another call,
     /// and ranges are read one after the other.
     pub const LOCAL: Hints = Hints { gap: 8192, ranges: 1 };
+
+    /// Of files far away: a request takes as long as some hundred kilobytes, and most of that is
+    /// waiting.
+    pub const REMOTE: Hints = Hints { gap: 64 << 10, ranges: 8 };
 
     /// Of a store that reads through gaps of so many bytes and likes so many ranges at once.
     pub fn new(gap: u64, ranges: usize) -> Self {

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 
 use super::checkpoint::Checkpoint;
 use super::numbered;
-use super::open::{OpenOptions, metadata, open_one, parent};
+use super::open::{OpenOptions, open_one, parent};
+use super::place;
 use super::sharded::check_inside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{RankFiles, natural_order};
@@ -88,6 +89,7 @@ pub fn open_named(
     options: &OpenOptions,
 ) -> Result<Checkpoint> {
     sources.iter().try_for_each(NamedPath::checked)?;
+    let sources = &place::pinned(sources)?;
     let mut names: Vec<&str> = sources.iter().filter_map(|one| one.name.as_deref()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -116,7 +118,7 @@ pub fn open_named(
     // Of a directory, what is not there is missing; files that are named are those that are meant.
     if checkpoint.indexes.is_empty()
         && checkpoint.has_bytes
-        && sources.iter().all(|source| !source.path.is_dir())
+        && sources.iter().all(|one| !place::is_directory(&one.path).unwrap_or_default())
     {
         checkpoint.header.remarks.extend(numbered::part(&checkpoint.header.files));
     }
@@ -127,7 +129,10 @@ pub fn open_named(
 /// What of the files of ranks lies beside those that are given by name, and isn't given.
 fn left_beside(sources: &[NamedPath], ranks: &RankFiles) -> Vec<Remark> {
     let mut given: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
-    for source in sources.iter().filter(|source| source.name.is_none() && source.path.is_file()) {
+    for source in sources
+        .iter()
+        .filter(|source| source.name.is_none() && place::is_file(&source.path).unwrap_or_default())
+    {
         let name = source.path.file_name().and_then(OsStr::to_str);
         if let Some(name) = name.filter(|name| ranks.rank(name).is_some()) {
             given.entry(parent(&source.path)).or_default().insert(name.to_owned());
@@ -148,7 +153,7 @@ fn left_beside(sources: &[NamedPath], ranks: &RankFiles) -> Vec<Remark> {
 
 /// Opens a file of a rank, or those of a directory; anything else as it is.
 fn open_ranks(path: &Path, ranks: &RankFiles, options: &OpenOptions) -> Result<Checkpoint> {
-    if !metadata(path)?.is_dir() {
+    if !place::is_directory(path)? {
         let name = path.file_name().and_then(OsStr::to_str);
         let one = open_one(path, options)?;
         return Ok(match name.and_then(|name| ranks.rank(name)) {
@@ -185,10 +190,8 @@ fn open_ranks(path: &Path, ranks: &RankFiles, options: &OpenOptions) -> Result<C
 
 /// The files of ranks in a directory by their number, and what else looks like weights.
 fn files_of(directory: &Path, ranks: &RankFiles) -> Result<(BTreeMap<u64, String>, Vec<String>)> {
-    let failed = |source| Error::io("cannot list", directory, source);
     let (mut found, mut others) = (BTreeMap::<u64, String>::new(), Vec::new());
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
+    for name in place::names(directory)? {
         let Some(rank) = ranks.rank(&name) else {
             if name.ends_with(".safetensors") && !name.starts_with('.') {
                 others.push(name);

@@ -2,13 +2,14 @@
 //!
 //! What a file is, its content decides; its name only where it says `.safetensors`.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::{Checkpoint, open_regular};
+use super::checkpoint::Checkpoint;
 use super::json::{self, Kind};
 use super::safetensors::{HEAD, MAX_HEADER_LEN, foreign};
-use super::{NamedPath, dcp, format, manifest, numbered, open_named, pickled, sharded, variants};
+use super::{
+    NamedPath, dcp, format, manifest, numbered, open_named, pickled, place, sharded, variants,
+};
 use crate::config::BYTE_ORDER_MARK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
@@ -57,7 +58,7 @@ pub fn open(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Checkpoint>
 }
 
 pub(super) fn open_one(path: &Path, options: &OpenOptions) -> Result<Checkpoint> {
-    if metadata(path)?.is_dir() {
+    if place::is_directory(path)? {
         return open_directory(path, options);
     }
     match content(path)? {
@@ -102,7 +103,13 @@ pub fn open_all<P: AsRef<Path>>(paths: &[P], options: &OpenOptions) -> Result<Ch
 fn open_directory(directory: &Path, options: &OpenOptions) -> Result<Checkpoint> {
     let listing = Listing::read(directory)?;
     if let Some(index) = listing.index()? {
-        let mut checkpoint = open_index(&directory.join(index), options)?;
+        // From afar, an index is nearly as much as all headers, and says less than they do where the
+        // files of its name are all there.
+        let names = numbered::all_of(index, &listing.safetensors);
+        let mut checkpoint = match names.filter(|_| place::is_remote(directory)) {
+            Some(names) => Checkpoint::from_files(directory, names, options)?,
+            None => open_index(&directory.join(index), options)?,
+        };
         let unused =
             listing.safetensors.iter().filter(|name| !checkpoint.header.files.contains(name));
         checkpoint.ignored = unused.map(|name| directory.join(name)).collect();
@@ -189,7 +196,6 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn read(directory: &Path) -> Result<Self> {
-        let failed = |source| Error::io("cannot list", directory, source);
         let mut listing = Self {
             directory: directory.to_owned(),
             safetensors: Vec::new(),
@@ -199,9 +205,7 @@ impl Listing {
             distributed: false,
             pipeline: false,
         };
-        for entry in std::fs::read_dir(directory).map_err(failed)? {
-            // A name that isn't UTF-8 is none that any tool writes.
-            let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
+        for name in place::names(directory)? {
             listing.distributed |= dcp::is_part(&name);
             listing.pipeline |= name == "model_index.json";
             if name.starts_with('.') {
@@ -254,16 +258,16 @@ impl Listing {
 
 /// Tells what a file is.
 pub(super) fn content(path: &Path) -> Result<Content> {
-    let (mut file, len, _) = open_regular(path)?;
+    let file = place::open(path)?;
+    let len = file.len;
     if path.file_name().and_then(|name| name.to_str()).is_some_and(dcp::is_part) {
         return Err(dcp::one_file(path, &parent(path)));
     }
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         return Ok(Content::Tensors);
     }
-    let failed = |source| Error::io("cannot read", path, source);
-    let mut bytes = Vec::new();
-    file.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(failed)?;
+    let here = |error: Error| error.in_file(path);
+    let mut bytes = file.window().head(HEAD).map_err(here)?;
     if let Some((header_len, b"{")) =
         bytes.get(..9).and_then(|start| start.split_first_chunk::<8>())
         && u64::from_le_bytes(*header_len) <= MAX_HEADER_LEN
@@ -293,10 +297,8 @@ pub(super) fn content(path: &Path) -> Result<Content> {
             .in_file(path)
             .hint("is this a safetensors file? then its name should say so"));
     }
-    bytes.reserve_exact(
-        usize::try_from(len).unwrap_or(0).saturating_sub(bytes.len()).saturating_add(1),
-    );
-    file.take(MAX_JSON_LEN).read_to_end(&mut bytes).map_err(failed)?;
+    bytes = file.window().head(len).map_err(here)?;
+    file.settle();
     // Editors of one system put a byte order mark before text.
     if bytes.starts_with(BYTE_ORDER_MARK) {
         bytes.drain(..BYTE_ORDER_MARK.len());
@@ -311,13 +313,12 @@ pub(super) fn content(path: &Path) -> Result<Content> {
     Ok(Content::Json(kind, text))
 }
 
-pub(super) fn metadata(path: &Path) -> Result<std::fs::Metadata> {
-    std::fs::metadata(path).map_err(|source| Error::io("cannot open", path, source))
-}
-
 /// The directory of a checkpoint: where config and tokenizer lie.
-pub(crate) fn directory_of(path: &Path) -> PathBuf {
-    if path.is_dir() { path.to_owned() } else { parent(path) }
+///
+/// # Errors
+/// If nothing is there.
+pub(crate) fn directory_of(path: &Path) -> Result<PathBuf> {
+    Ok(if place::is_directory(path)? { path.to_owned() } else { parent(path) })
 }
 
 /// The directory of a file; the current one for a bare name.

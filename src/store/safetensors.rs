@@ -11,14 +11,13 @@
 //!
 //! Nothing is allocated before the header's length is known to fit the file and the limit.
 
-use std::collections::BTreeMap;
-use std::io::Read;
-
+use super::archive::Window;
 use super::contents::Contents;
 use super::json::{self, ByKey, MAX_KEY_LEN, MAX_RANK, METADATA, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::tensor::TensorInfo;
+use std::collections::BTreeMap;
 
 /// The longest header, in bytes, that the format allows.
 pub const MAX_HEADER_LEN: u64 = 100_000_000;
@@ -29,25 +28,11 @@ pub(super) const HEAD: u64 = 512;
 /// Bytes of the header's length.
 const LEN_BYTES: u64 = 8;
 
-/// Reads and checks the header of a file of `file_len` bytes.
-pub(super) fn read_header(mut reader: impl Read, file_len: u64) -> Result<Contents> {
-    let failed = |source: std::io::Error| {
-        Error::new(ErrorKind::Io, format!("cannot read the header: {source}"))
-    };
-    let mut head = Vec::new();
-    reader.by_ref().take(HEAD).read_to_end(&mut head).map_err(failed)?;
-    let len = header_len(&head, file_len)?;
-
-    let mut text = head.split_off(8);
-    let have = text.len() as u64;
-    if let Some(rest) = len.checked_sub(have) {
-        reader.take(rest).read_to_end(&mut text).map_err(failed)?;
-    } else {
-        text.truncate(usize::try_from(len).unwrap_or(usize::MAX));
-    }
-    if text.len() as u64 != len {
-        return Err(Error::corrupt("the file ended while its header was read"));
-    }
+/// Reads and checks the header of a file, and no byte beyond it but for the first [`HEAD`].
+pub(super) fn read_header(file: Window<'_>) -> Result<Contents> {
+    let file_len = file.len();
+    let len = header_len(&file.head(HEAD)?, file_len)?;
+    let text = file.bytes(LEN_BYTES, len)?;
     let text = std::str::from_utf8(&text)
         .map_err(|source| Error::corrupt(format!("the header is not UTF-8: {source}")))?;
     let table = json::header(text)?;

@@ -7,7 +7,8 @@ use super::checkpoint::Checkpoint;
 use super::format::Format;
 use super::journal;
 use super::json::{self, Index, Kind};
-use super::open::{Content, Listing, OpenOptions, content, metadata, parent};
+use super::open::{Content, Listing, OpenOptions, content, parent};
+use super::place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, natural_order};
 use crate::tensor::Remark;
@@ -22,13 +23,14 @@ pub(super) fn open(path: &Path, text: &str, options: &OpenOptions) -> Result<Che
         return Err(here(Error::corrupt("the index names no tensor")));
     }
     for name in &names {
-        if let Err(source) = std::fs::symlink_metadata(directory.join(name)) {
+        if let Err(error) = place::there(&directory.join(name)) {
             return Err(stale(path, &index, &names, options).unwrap_or_else(|| {
                 let missing = index.weight_map.iter().filter(|(_, file)| *file == name).count();
                 let what =
                     format!("the index names it for {missing} keys, but it cannot be opened");
-                let error = Error::io(&what, directory.join(name), source);
-                error.hint("fetch the missing shard; to plan without it, a manifest is enough")
+                error
+                    .saying(what)
+                    .hint("fetch the missing shard; to plan without it, a manifest is enough")
             }));
         }
         check_inside(&directory, name, options)?;
@@ -155,8 +157,9 @@ pub(crate) fn indexes_of(directory: &Path, files: &[&str]) -> Result<Vec<PathBuf
 /// ../../blobs/<hash>`).
 pub(super) fn check_inside(directory: &Path, name: &str, options: &OpenOptions) -> Result<()> {
     let path = directory.join(name);
-    if options.allow_outside {
-        return metadata(&path).map(|_| ());
+    // Far away there are no links.
+    if options.allow_outside || place::is_remote(&path) {
+        return place::there(&path);
     }
     let resolve = |path: &Path| {
         std::fs::canonicalize(path).map_err(|source| Error::io("cannot open", path, source))

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::OpenOptions;
+use super::place;
 use super::sharded::check_inside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
@@ -53,11 +54,8 @@ pub fn no_file(path: &Path) -> Error {
 /// allow, or something there is no file: a pipe, a device, a link that leads nowhere.
 pub fn side_files(directory: impl AsRef<Path>, options: &OpenOptions) -> Result<Vec<PathBuf>> {
     let directory = directory.as_ref();
-    let failed = |source| Error::io("cannot list", directory, source);
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(failed)? {
-        // A name that isn't UTF-8 is none that any tool writes.
-        let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
+    for name in place::names(directory)? {
         let is_weights = WEIGHTS
             .iter()
             .any(|ending| name.strip_suffix(ending).is_some_and(|stem| stem.ends_with('.')));
@@ -65,10 +63,11 @@ pub fn side_files(directory: impl AsRef<Path>, options: &OpenOptions) -> Result<
         if name.starts_with('.') || is_weights || path.is_dir() {
             continue;
         }
-        if !path.is_file() {
-            return Err(no_file(&path));
+        // Of a directory far away, only files are listed.
+        if !place::is_remote(directory) {
+            place::is_file(&path)?;
+            check_inside(directory, &name, options)?;
         }
-        check_inside(directory, &name, options)?;
         names.push(name);
     }
     names.sort_by(|a, b| natural_order(a, b));

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::archive::Packed;
-use super::checkpoint::StoredFile;
 use super::range_in;
+use super::stored::StoredFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::Storage;
 

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::checkpoint::open_regular;
+use super::place;
 use super::safetensors::read_header;
 use crate::error::Error;
 
@@ -76,8 +76,7 @@ pub(super) fn split(directory: &Path, names: Vec<String>) -> (Vec<String>, Vec<S
         return (names, Vec::new());
     }
     let keys = |name: &String| {
-        let header =
-            open_regular(&directory.join(name)).and_then(|(file, len, _)| read_header(&file, len));
+        let header = place::open(&directory.join(name)).and_then(|file| read_header(file.window()));
         header.map(|header| header.tensors).unwrap_or_default()
     };
     let plain: HashSet<_> = names

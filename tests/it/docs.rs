@@ -42,6 +42,7 @@ const NEEDS_MORE: &[Code] = &[
     codes::FOREIGN_VALUE,
     codes::UNREADABLE,
     codes::TOTAL_SIZE,
+    codes::NO_PART,
 ];
 
 /// A fenced block of a document.

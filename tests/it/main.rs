@@ -17,6 +17,7 @@ mod fuzz;
 mod hostile;
 mod library;
 mod plan;
+mod propose;
 mod store;
 mod syntax;
 mod tidy;

@@ -147,6 +147,9 @@ impl Worker {
         }
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
+        if self.hints.ranges > 1 && !nibbles && is_run(dims, &lane.strides, strides) {
+            return read_run(leaf, lane, dims, leaves, out);
+        }
         let Stretches { steps, beside } = self.stretches(leaf, lane, dims, strides);
         let mut at = vec![0u64; dims.len()];
         loop {
@@ -196,20 +199,37 @@ impl Worker {
                 strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides)
                     .ok_or_else(outside)?;
             }
-            let mut k = dims.len();
-            loop {
-                if k == 0 {
-                    return Ok(());
-                }
-                k -= 1;
-                at[k] += steps[k];
-                if at[k] < dims[k] {
-                    break;
-                }
-                at[k] = 0;
+            if !advance(&mut at, &steps, dims) {
+                return Ok(());
             }
         }
     }
+}
+
+/// Reads a box that is one run, in the leaf and where it goes. Far away, a request costs more than
+/// its bytes: this is one.
+fn read_run(
+    leaf: Leaf,
+    lane: &Lane,
+    dims: &[u64],
+    leaves: &dyn Leaves,
+    out: &mut [u8],
+) -> Result<()> {
+    let size = width(leaf.dtype);
+    let out = out.get_mut(..bytes_of(dims.iter().product(), size)?).ok_or_else(outside)?;
+    leaves.read(leaf, &mut [(lane.offset * size, out)])
+}
+
+/// Goes on to the next part of a box, the last dimension first; `false` if that was the last.
+fn advance(at: &mut [u64], steps: &[u64], dims: &[u64]) -> bool {
+    for k in (0..dims.len()).rev() {
+        at[k] += steps[k];
+        if at[k] < dims[k] {
+            return true;
+        }
+        at[k] = 0;
+    }
+    false
 }
 
 /// How a box is read: so many steps of each dim at once, of which those of the dim `beside` are

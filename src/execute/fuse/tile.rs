@@ -11,8 +11,14 @@ use super::layout::Piece;
 /// file in single pages.
 const GOALS: [u64; 3] = [2 << 10, 1 << 20, u64::MAX];
 
-/// Steps of each dim in a tile of at most about `budget` bytes, its operands included.
-pub(in crate::execute) fn tile(piece: &Piece<Value>, size: u64, budget: u64) -> Vec<u64> {
+/// Steps of each dim in a tile of at most about `budget` bytes, its operands included. Of a source
+/// that is far away, runs are as long as they can be: what is read through there is waited for.
+pub(in crate::execute) fn tile(
+    piece: &Piece<Value>,
+    size: u64,
+    budget: u64,
+    is_far: bool,
+) -> Vec<u64> {
     let operands: u64 = if piece.value.is_copy() {
         0
     } else {
@@ -28,7 +34,12 @@ pub(in crate::execute) fn tile(piece: &Piece<Value>, size: u64, budget: u64) -> 
     };
     let mut sides = vec![order(&piece.target.strides)];
     sides.extend(piece.operands.first().map(|lane| order(&lane.strides)));
-    for goal in GOALS {
+    let mut goals = &GOALS[..];
+    if is_far {
+        sides.reverse();
+        goals = &GOALS[2..];
+    }
+    for goal in goals {
         let goal = (goal / size).max(1);
         for side in &sides {
             let mut run = 1u64;
@@ -74,6 +85,6 @@ pub(in crate::execute) fn tiles(
     size: u64,
     budget: u64,
 ) -> impl Iterator<Item = Piece<Value>> {
-    let steps = tile(piece, size, budget);
+    let steps = tile(piece, size, budget, false);
     (0..count(piece, &steps)).map(move |index| nth(piece, &steps, index))
 }

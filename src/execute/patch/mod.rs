@@ -57,6 +57,11 @@ type Row = (Key, TensorInfo, [u64; 2]);
 /// [`ErrorKind::Exists`] if a journal is there. I/O errors; where files had been changed by then,
 /// the journal stays, for [`recover`].
 pub fn patch(plan: &Plan, source: &Checkpoint, options: &PatchOptions<'_>) -> Result<Report> {
+    if !source.is_on_disk() {
+        let error =
+            Error::new(ErrorKind::Unsupported, "what isn't on a disk can't be changed in place");
+        return Err(error.in_file(source.directory()).hint("write new files: -o"));
+    }
     only_safetensors(source)?;
     let paths: Vec<PathBuf> = source.paths().map(Path::to_owned).collect();
     if !source.has_keys_of_files() {

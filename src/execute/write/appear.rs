@@ -110,11 +110,7 @@ fn copy_side_files(prepared: &Prepared<'_>, staging: &Staging, report: &mut Repo
         }
         let path = staging.file(name);
         // Not `fs::copy`: modes obey the umask, as those of every other file do.
-        let mut from =
-            std::fs::File::open(side).map_err(|error| Error::io("cannot open", side, error))?;
-        let mut to = create(&path, 0, true)?;
-        let bytes = std::io::copy(&mut from, &mut to)
-            .map_err(|error| Error::io("cannot copy", side, error))?;
+        let bytes = crate::store::copy(side, &mut create(&path, 0, true)?)?;
         sync(&path)?;
         report.bytes_written += bytes;
         report.files.push(name.to_owned());

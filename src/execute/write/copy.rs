@@ -1,6 +1,10 @@
 //! Runs that are the same in a source file and in an output: the system copies them, so that no
 //! byte passes through this process.
 //!
+//! A file that is written is locked, and the system holds that lock while it reads, too. So where
+//! two threads are at one file, they read and write instead: what one reads doesn't wait for what
+//! the other writes.
+//!
 //! Neighbours are joined before they are cut into jobs: what a rename leaves in order is a few long
 //! copies, however many tensors it is. A filesystem that shares blocks between files does so by
 //! itself where a run begins at the same place within a block on both sides.
@@ -10,7 +14,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::stream::OutFile;
+use super::stream::{CALL, OutFile};
 use crate::error::{Error, Result};
 use crate::execute::fuse::gather::outside;
 use crate::store::Extent;
@@ -58,27 +62,30 @@ impl<'a> Run<'a> {
         self.from.len.saturating_add(self.phase()).div_ceil(CHUNK)
     }
 
-    /// Copies the bytes of one job, sharing blocks where that can be.
-    pub(super) fn copy(&self, job: u64, share: bool, buffer: &mut Vec<u8>) -> Result<Done> {
+    /// Copies the bytes of one job, sharing blocks where that can be. What is read and written is
+    /// done by as many bytes as the buffer has.
+    pub(super) fn copy(&self, job: u64, share: bool, buffer: &mut [u8]) -> Result<Done> {
+        let visit = self.to.visit();
         let start = (job * CHUNK).saturating_sub(self.phase());
         let end = ((job + 1) * CHUNK).saturating_sub(self.phase()).min(self.from.len);
         let len = end.checked_sub(start).ok_or_else(outside)?;
         let (from, to) = (self.from.offset + start, self.at + start);
-        let mut part = |skip: u64, len: u64| {
+        let mut part = |skip: u64, len: u64, alone: bool| {
             let extent = Extent { offset: from + skip, len, ..self.from };
             let stretch = Stretch { from: extent, to: self.to, at: to + skip };
-            stretch.copy(buffer).map_err(|error| error.at_key(self.key))
+            let copied = if alone { stretch.copy(buffer) } else { stretch.through(buffer) };
+            copied.map_err(|error| error.at_key(self.key))
         };
         if !share || from % BLOCK != to % BLOCK {
-            part(0, len)?;
+            part(0, len, visit.alone)?;
             return Ok(Done { copied: len, shared: 0 });
         }
         // Only whole blocks are shared; the system would copy all if it were asked for more.
         let head = ((BLOCK - from % BLOCK) % BLOCK).min(len);
         let whole = (len - head) / BLOCK * BLOCK;
-        part(0, head)?;
-        part(head, whole)?;
-        part(head + whole, len - head - whole)?;
+        part(0, head, true)?;
+        part(head, whole, true)?;
+        part(head + whole, len - head - whole, true)?;
         Ok(Done { copied: len - whole, shared: whole })
     }
 }
@@ -107,7 +114,7 @@ struct Stretch<'a> {
 
 impl Stretch<'_> {
     /// Lets the system copy them, as far as it does.
-    fn copy(mut self, buffer: &mut Vec<u8>) -> Result<()> {
+    fn copy(mut self, buffer: &mut [u8]) -> Result<()> {
         while self.from.len > 0 {
             let want = usize::try_from(self.from.len).unwrap_or(usize::MAX);
             let (mut read, mut written) = (self.from.offset, self.at);
@@ -135,14 +142,11 @@ impl Stretch<'_> {
     }
 
     /// The same by reading and writing.
-    fn through(mut self, buffer: &mut Vec<u8>) -> Result<()> {
+    fn through(mut self, buffer: &mut [u8]) -> Result<()> {
         use std::os::unix::fs::FileExt as _;
-        const PIECE: usize = 256 << 10;
-        if buffer.len() < PIECE {
-            buffer.resize(PIECE, 0);
-        }
         while self.from.len > 0 {
-            let take = usize::try_from(self.from.len).unwrap_or(PIECE).min(PIECE);
+            let most = buffer.len().clamp(1, CALL);
+            let take = usize::try_from(self.from.len).unwrap_or(most).min(most);
             let piece = buffer.get_mut(..take).ok_or_else(outside)?;
             let from = self.from;
             from.file.read_exact_at(piece, from.offset).map_err(|error| match error.kind() {
@@ -180,4 +184,37 @@ pub(super) fn shares_blocks(directory: &Path) -> bool {
         Ok(())
     };
     try_it().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_run_is_the_same_bytes_alone_or_beside_another_thread() {
+        use std::io::Write as _;
+        let bytes: Vec<u8> = (0..(CHUNK + 12_345)).map(|at| (at * at / 7 % 251) as u8).collect();
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(&bytes).unwrap();
+        let path = PathBuf::from("source");
+        for beside in [false, true] {
+            let written = tempfile::NamedTempFile::new().unwrap();
+            let to = OutFile::new(written.reopen().unwrap(), PathBuf::new(), bytes.len() as u64);
+            let len = bytes.len() as u64 - 100;
+            let from = Extent { file: &source, path: &path, offset: 100, len };
+            let run = Run { key: "key", from, to: &to, at: 3 };
+            let other = beside.then(|| to.visit());
+            let copied: u64 = (0..run.jobs())
+                .map(|job| run.copy(job, false, &mut [0; 4099]).unwrap().copied)
+                .sum();
+            drop(other);
+            assert_eq!(copied, len);
+            let mut found = Vec::new();
+            written.reopen().unwrap().read_to_end(&mut found).unwrap();
+            assert!(found[3..] == bytes[100..], "beside another: {beside}");
+        }
+    }
 }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::begin::Begun;
 use super::finished::{self, Finished};
@@ -11,7 +12,7 @@ use super::prepare::Prepared;
 use super::seal::seal;
 use super::staging::{Staging, create};
 use super::stream::{OutFile, Output, Pool};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::Layout;
 use crate::execute::leaves::StoreLeaves;
 use crate::execute::{Lane, Report, not_cancelled, temporary};
@@ -25,11 +26,45 @@ const OPEN_FILES: usize = 64;
 const LEAST: u64 = 64 << 10;
 const MOST: u64 = 24 << 20;
 
+/// How often it is looked whether a run that waits for a server was cancelled.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// Writes the files that are still to be written, and records each.
 ///
 /// # Errors
 /// If reading, computing or writing fails, or the run is cancelled.
 pub(super) fn fill(prepared: &Prepared<'_>, begun: &mut Begun, report: &mut Report) -> Result<()> {
+    let source = prepared.source;
+    let readers = source.hints().ranges;
+    if readers <= rayon::current_num_threads() {
+        return fill_here(prepared, begun, report);
+    }
+    // Far away, each waits for its own answer most of the time.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(readers).build();
+    let pool = pool.map_err(|error| {
+        Error::new(ErrorKind::Io, format!("cannot begin threads that read: {error}"))
+    })?;
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        if let Some(cancel) = prepared.options.cancel {
+            let is_done = &is_done;
+            scope.spawn(move || {
+                while !is_done.load(Ordering::Acquire) {
+                    // Whoever had not begun to wait yet is interrupted the next time.
+                    if cancel.load(Ordering::Relaxed) {
+                        source.interrupt();
+                    }
+                    std::thread::sleep(LOOK);
+                }
+            });
+        }
+        let filled = pool.install(|| fill_here(prepared, begun, report));
+        is_done.store(true, Ordering::Release);
+        filled
+    })
+}
+
+fn fill_here(prepared: &Prepared<'_>, begun: &mut Begun, report: &mut Report) -> Result<()> {
     let Prepared { options, shards, .. } = prepared;
     let mut leaves = StoreLeaves::new(prepared.plan, prepared.source, &prepared.program);
     let before = evaluate(prepared, &begun.todo, &mut leaves, report)?;
@@ -37,6 +72,7 @@ pub(super) fn fill(prepared: &Prepared<'_>, begun: &mut Begun, report: &mut Repo
         .fold(0u64, |sum, layout| sum.saturating_add(layout.numel * layout.size));
     let threads = rayon::current_num_threads() as u64;
     let mut pool = Pool::new(&leaves, (options.memory / threads.max(1)).clamp(LEAST, MOST), total);
+    pool.total_files = begun.todo.len() as u64;
     (pool.cancel, pool.progress, pool.share) = (options.cancel, options.progress, prepared.share);
     // Files in order, so that reads and writes are about sequential; and not more at once than any
     // system lets a process open.

@@ -1,15 +1,24 @@
 //! [`FileLeaves`]: leaves that the system can copy by itself, from file to file.
 
+use std::sync::atomic::Ordering;
+
 use crate::error::Result;
 use crate::execute::fuse::compile::Leaf;
 use crate::execute::fuse::gather::Leaves;
 use crate::execute::leaves::StoreLeaves;
-use crate::store::{Extent, Hints};
+use crate::store::{Blob, Extent, Hints, Range};
 
 /// Leaves that are written to files: some of them lie in files themselves.
 pub(in crate::execute) trait FileLeaves: Leaves {
     /// How they like to be read.
     fn hints(&self) -> Hints;
+
+    /// The blob that a leaf lies in, and where in it the leaf begins, in bytes; `None` if it is in
+    /// memory.
+    fn place(&self, leaf: Leaf) -> Option<(Blob, u64)>;
+
+    /// Reads ranges of blobs.
+    fn fetch(&self, ranges: &mut [Range<'_>]) -> Result<()>;
 
     /// Where a leaf lies in a file, from which the system may copy; `None` if it isn't in one.
     fn extent(&self, leaf: Leaf) -> Result<Option<Extent<'_>>>;
@@ -18,6 +27,16 @@ pub(in crate::execute) trait FileLeaves: Leaves {
 impl FileLeaves for StoreLeaves<'_> {
     fn hints(&self) -> Hints {
         self.source.hints()
+    }
+
+    fn place(&self, leaf: Leaf) -> Option<(Blob, u64)> {
+        self.part(leaf).map(|(part, _)| (part.blob, part.offset))
+    }
+
+    fn fetch(&self, ranges: &mut [Range<'_>]) -> Result<()> {
+        let bytes = ranges.iter().map(|range| range.buffer.len() as u64).sum();
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+        self.source.read(ranges)
     }
 
     fn extent(&self, leaf: Leaf) -> Result<Option<Extent<'_>>> {

@@ -25,6 +25,7 @@ mod share;
 pub(super) mod staging;
 pub(super) mod stream;
 mod tied;
+mod together;
 mod verify;
 
 use std::path::Path;

@@ -14,7 +14,7 @@ pub(super) enum Portion {
 }
 
 /// Cuts a layout (its pieces are in the order of the target) into portions.
-pub(super) fn portions(layout: &Layout, budget: u64, long_run: u64) -> Vec<Portion> {
+pub(super) fn portions(layout: &Layout, budget: u64, long_run: u64, is_far: bool) -> Vec<Portion> {
     let mut portions = Vec::new();
     let mut first = 0;
     while let Some(piece) = layout.pieces.get(first) {
@@ -39,7 +39,7 @@ pub(super) fn portions(layout: &Layout, budget: u64, long_run: u64) -> Vec<Porti
             for piece in group {
                 portions.push(Portion::Tiles {
                     piece,
-                    steps: tile::tile(&layout.pieces[piece], layout.size, budget),
+                    steps: tile::tile(&layout.pieces[piece], layout.size, budget, is_far),
                 });
             }
         } else {

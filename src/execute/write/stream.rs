@@ -18,13 +18,14 @@ use super::copy::{Run, join};
 use super::leaves::FileLeaves;
 use super::portion::{Portion, portions};
 use super::queue::{Batch, Queue};
+use super::together::{Held, Span, joined, spans, total};
 use crate::error::{Error, Result};
 use crate::execute::fuse::compile::{Layout, Value};
-use crate::execute::fuse::gather::{Worker, bytes_of, outside, sized, width};
+use crate::execute::fuse::gather::{Leaves, Worker, bytes_of, outside, sized, width};
 use crate::execute::fuse::layout::{Cut, MAX_PIECES, Piece, Which, clip};
 use crate::execute::fuse::tile;
 use crate::execute::not_cancelled;
-use crate::store::{Extent, Hints};
+use crate::store::{Blob, Extent, Hints};
 use crate::tensor::Shape;
 
 /// Runs of a piece in the target that are at least so long, in bytes, are written one by one.
@@ -32,7 +33,7 @@ const LONG_RUN: u64 = 64 << 10;
 
 /// Most bytes that are written by one call. With more, Linux takes pages for the cache in pieces so
 /// large that none are at hand.
-const CALL: usize = 1 << 20;
+pub(super) const CALL: usize = 1 << 20;
 
 /// A tensor on its way into a file.
 pub(in crate::execute) struct Output {
@@ -51,12 +52,34 @@ pub(in crate::execute) struct OutFile {
     pub(in crate::execute) path: PathBuf,
     /// Bytes of tensors that are still to come.
     left: AtomicU64,
+    /// Threads that copy into it just now.
+    visitors: AtomicU64,
+}
+
+/// A thread's time of copying into a file.
+pub(super) struct Visit<'a> {
+    file: &'a OutFile,
+    /// Whether no other thread was at it when it began.
+    pub(super) alone: bool,
+}
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        self.file.visitors.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl OutFile {
     /// A file that waits for so many bytes of tensors.
     pub(in crate::execute) fn new(file: File, path: PathBuf, left: u64) -> Arc<Self> {
-        Arc::new(Self { file, path, left: AtomicU64::new(left) })
+        let [left, visitors] = [left, 0].map(AtomicU64::new);
+        Arc::new(Self { file, path, left, visitors })
+    }
+
+    /// Begins to copy into it.
+    pub(super) fn visit(&self) -> Visit<'_> {
+        let alone = self.visitors.fetch_add(1, Ordering::Relaxed) == 0;
+        Visit { file: self, alone }
     }
 
     /// Bytes that it waits for.
@@ -73,8 +96,11 @@ pub(in crate::execute) struct Pool<'a> {
     pub(in crate::execute) cancel: Option<&'a AtomicBool>,
     pub(in crate::execute) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
     pub(in crate::execute) total: u64,
+    pub(in crate::execute) total_files: u64,
     pub(in crate::execute) hints: Hints,
     pub(in crate::execute) long_run: u64,
+    /// Files that are whole.
+    files: AtomicU64,
     pub(in crate::execute) written: AtomicU64,
     /// Of those, what the system copied between files.
     pub(in crate::execute) copied: AtomicU64,
@@ -86,10 +112,16 @@ pub(in crate::execute) struct Pool<'a> {
     pub(in crate::execute) finished: Option<Sender<Arc<OutFile>>>,
 }
 
+/// Where in the source something lies, to be put in order: the file, if it is on a disk, else the
+/// blob; and the first byte.
+type Place<'a> = (Option<&'a Path>, Blob, u64);
+
 /// Jobs that follow each other.
 enum Work<'a> {
     Copy(Run<'a>),
     Portion(&'a Output, Portion),
+    /// Small ones that are read by one request, and what is read.
+    Together(Vec<(&'a Output, Portion)>, Vec<Span>),
 }
 
 impl Work<'_> {
@@ -100,13 +132,14 @@ impl Work<'_> {
                 jobs: portion.jobs(layout),
                 bytes: portion.elements(layout).saturating_mul(layout.size),
             },
+            Work::Together(_, spans) => Batch { jobs: 1, bytes: total(spans) },
         }
     }
 }
 
 impl<'a> Pool<'a> {
     pub(in crate::execute) fn new(leaves: &'a dyn FileLeaves, budget: u64, total: u64) -> Self {
-        let [written, copied, shared] = [0; 3].map(AtomicU64::new);
+        let [written, files, copied, shared] = [0; 4].map(AtomicU64::new);
         let (hints, long_run) = (leaves.hints(), LONG_RUN);
         Self {
             leaves,
@@ -114,9 +147,11 @@ impl<'a> Pool<'a> {
             cancel: None,
             progress: None,
             total,
+            total_files: 0,
             hints,
             long_run,
             written,
+            files,
             copied,
             shared,
             share: false,
@@ -157,6 +192,7 @@ impl<'a> Pool<'a> {
     /// Does jobs until there are none.
     fn worker(&self, firsts: &[(u64, &Work<'_>)], queue: &Queue, own: usize) -> Result<()> {
         let (mut worker, mut buffer) = (Worker::new(stretch(self.budget), self.hints), Vec::new());
+        let mut held = Vec::new();
         while let Some(job) = queue.next(own) {
             not_cancelled(self.cancel)?;
             let at = firsts.partition_point(|(first, ..)| *first <= job);
@@ -164,14 +200,22 @@ impl<'a> Pool<'a> {
                 at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
             match work {
                 Work::Copy(run) => {
-                    let done = run.copy(job - first, self.share, &mut buffer)?;
+                    let most = usize::try_from(self.budget).unwrap_or(CALL).min(CALL);
+                    let buffer = sized(&mut buffer, most);
+                    let done = run.copy(job - first, self.share, buffer)?;
                     self.copied.fetch_add(done.copied, Ordering::Relaxed);
                     self.shared.fetch_add(done.shared, Ordering::Relaxed);
                     self.count(run.to, done.copied + done.shared);
                 }
                 Work::Portion(output, portion) => {
-                    let done = self.job(output, portion, job - first, &mut worker, &mut buffer);
-                    done.map_err(|error| error.or_at_key(&output.key))?;
+                    let part = (*output, portion, job - first);
+                    self.job(self.leaves, part, &mut worker, &mut buffer)?;
+                }
+                Work::Together(parts, spans) => {
+                    let held = Held::read(self.leaves, spans, &mut held)?;
+                    for (output, portion) in parts {
+                        self.job(&held, (*output, portion, 0), &mut worker, &mut buffer)?;
+                    }
                 }
             }
         }
@@ -183,7 +227,7 @@ impl<'a> Pool<'a> {
         let tile = self.budget - stretch(self.budget);
         let (mut runs, mut work) = (Vec::new(), Vec::new());
         for output in outputs {
-            for portion in portions(&output.layout, tile, self.long_run) {
+            for portion in portions(&output.layout, tile, self.long_run, self.hints.ranges > 1) {
                 let from = match &portion {
                     Portion::Tiles { piece, .. } => {
                         self.run_of(output, &output.layout.pieces[*piece])?
@@ -201,16 +245,54 @@ impl<'a> Pool<'a> {
             }
         }
         work.extend(
-            join(runs)
-                .into_iter()
-                .map(|run| (Some((run.from.path, run.from.offset)), Work::Copy(run))),
+            join(runs).into_iter().map(|run| {
+                (Some((Some(run.from.path), Blob(0), run.from.offset)), Work::Copy(run))
+            }),
         );
         work.sort_by_key(|(place, _)| *place);
-        Ok(work.into_iter().map(|(_, work)| work).collect())
+        let work = work.into_iter().map(|(_, work)| work);
+        if self.hints.ranges > 1 { self.together(work, tile) } else { Ok(work.collect()) }
+    }
+
+    /// Puts small portions together, as far as a buffer of so many bytes holds what they are made
+    /// of.
+    fn together<'b>(
+        &'b self,
+        work: impl Iterator<Item = Work<'b>>,
+        most: u64,
+    ) -> Result<Vec<Work<'b>>> {
+        let small = stretch(self.budget);
+        let mut all: Vec<Work<'b>> = Vec::new();
+        for one in work {
+            let Work::Portion(output, portion) = one else {
+                all.push(one);
+                continue;
+            };
+            let Some(more) = spans(self.leaves, output, &portion, small)? else {
+                all.push(Work::Portion(output, portion));
+                continue;
+            };
+            // What is in different files is waited for side by side.
+            let is_beside = |held: &[Span]| {
+                more.iter().all(|span| held.iter().all(|other| other.blob == span.blob))
+            };
+            if let Some(Work::Together(parts, held)) = all.last_mut()
+                && is_beside(held)
+            {
+                let both = joined(held.iter().chain(&more).copied().collect(), self.hints.gap);
+                if total(&both) <= most && both.len() <= self.hints.ranges {
+                    parts.push((output, portion));
+                    *held = both;
+                    continue;
+                }
+            }
+            all.push(Work::Together(vec![(output, portion)], joined(more, self.hints.gap)));
+        }
+        Ok(all)
     }
 
     /// Where in the source a portion begins to read.
-    fn place<'b>(&'b self, output: &Output, portion: &Portion) -> Result<Option<(&'b Path, u64)>> {
+    fn place<'b>(&'b self, output: &Output, portion: &Portion) -> Result<Option<Place<'b>>> {
         let piece = match portion {
             Portion::Tiles { piece, .. } => *piece,
             Portion::Stretches { pieces, .. } => pieces.start,
@@ -219,13 +301,12 @@ impl<'a> Pool<'a> {
         let Some((leaf, lane)) = piece.value.leaves.first().zip(piece.operands.first()) else {
             return Ok(None);
         };
-        let extent = self.leaves.extent(*leaf)?;
-        Ok(extent.map(|extent| {
-            (
-                extent.path,
-                extent.offset.saturating_add(lane.offset.saturating_mul(width(leaf.dtype))),
-            )
-        }))
+        let into = lane.offset.saturating_mul(width(leaf.dtype));
+        if let Some(extent) = self.leaves.extent(*leaf)? {
+            return Ok(Some((Some(extent.path), Blob(0), extent.offset.saturating_add(into))));
+        }
+        let place = self.leaves.place(*leaf);
+        Ok(place.map(|(blob, offset)| (None, blob, offset.saturating_add(into))))
     }
 
     /// Where a piece lies in a file, and where it goes, if it is the same bytes on both sides.
@@ -264,9 +345,19 @@ impl<'a> Pool<'a> {
 
     fn job(
         &self,
-        output: &Output,
-        portion: &Portion,
-        job: u64,
+        leaves: &dyn Leaves,
+        (output, portion, job): (&Output, &Portion, u64),
+        worker: &mut Worker,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
+        let done = self.try_job(leaves, (output, portion, job), worker, buffer);
+        done.map_err(|error| error.or_at_key(&output.key))
+    }
+
+    fn try_job(
+        &self,
+        leaves: &dyn Leaves,
+        (output, portion, job): (&Output, &Portion, u64),
         worker: &mut Worker,
         buffer: &mut Vec<u8>,
     ) -> Result<()> {
@@ -280,7 +371,7 @@ impl<'a> Pool<'a> {
                 let piece = tile::nth(&layout.pieces[*piece], steps, job);
                 let strides = Shape::from(&piece.dims[..]).contiguous_strides();
                 let bytes = sized(buffer, bytes_of(piece.volume(), layout.size)?);
-                worker.place(&piece, layout.size, self.leaves, bytes, &strides)?;
+                worker.place(&piece, layout.size, leaves, bytes, &strides)?;
                 overflowed(worker);
                 self.scatter(output, &piece, bytes)
             }
@@ -297,13 +388,7 @@ impl<'a> Pool<'a> {
                     for piece in inside {
                         let at = bytes_of(piece.target.offset - range.0, layout.size)?;
                         let bytes = bytes.get_mut(at..).ok_or_else(outside)?;
-                        worker.place(
-                            &piece,
-                            layout.size,
-                            self.leaves,
-                            bytes,
-                            &piece.target.strides,
-                        )?;
+                        worker.place(&piece, layout.size, leaves, bytes, &piece.target.strides)?;
                     }
                 }
                 overflowed(worker);
@@ -355,16 +440,18 @@ impl<'a> Pool<'a> {
     fn count(&self, file: &Arc<OutFile>, bytes: u64) {
         // Released by each writer and acquired by the last, so that all that was written is there
         // when the file is passed on.
-        if bytes > 0
-            && file.left.fetch_sub(bytes, Ordering::AcqRel) == bytes
-            && let Some(finished) = &self.finished
-        {
-            // If nobody listens any more, the run has failed.
-            let _ = finished.send(Arc::clone(file));
+        if bytes > 0 && file.left.fetch_sub(bytes, Ordering::AcqRel) == bytes {
+            self.files.fetch_add(1, Ordering::Relaxed);
+            if let Some(finished) = &self.finished {
+                // If nobody listens any more, the run has failed.
+                let _ = finished.send(Arc::clone(file));
+            }
         }
         let done = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(progress) = self.progress {
-            progress(Progress { done, total: self.total });
+            let files = self.files.load(Ordering::Relaxed);
+            let (total, total_files) = (self.total, self.total_files);
+            progress(Progress { done, total, files, total_files });
         }
     }
 }

@@ -139,7 +139,7 @@ pub(super) fn quantized(graph: &Graph, config: Config) -> ByNode<Quantized> {
 }
 
 /// The block size along one dimension, from its size and how many scales there are.
-fn block_of(size: u64, count: u64, said: Option<u64>) -> Option<u64> {
+pub(crate) fn block_of(size: u64, count: u64, said: Option<u64>) -> Option<u64> {
     let fits = |block: &u64| *block > 0 && size.div_ceil(*block) == count;
     said.filter(fits)
         .or_else(|| Some(BLOCK).filter(fits))

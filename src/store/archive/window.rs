@@ -78,7 +78,10 @@ impl<'f> Window<'f> {
             io::ErrorKind::UnexpectedEof => {
                 Error::corrupt("the file became shorter while it was read")
             }
-            _ => Error::new(ErrorKind::Io, format!("cannot read: {error}")),
+            _ => match error.downcast::<Error>() {
+                Ok(own) => own,
+                Err(error) => Error::new(ErrorKind::Io, format!("cannot read: {error}")),
+            },
         })
     }
 

@@ -17,6 +17,8 @@ use crate::cases::state_dict;
 
 #[derive(Deserialize)]
 pub(crate) struct Layout {
+    /// The rule file, where it is named otherwise.
+    rules: Option<String>,
     layout: String,
     config: Option<serde_json::Value>,
     keys: usize,
@@ -81,14 +83,15 @@ fn digest(given: &[(String, TensorInfo, Vec<u8>)]) -> String {
 fn towards_hub_and_back() {
     for (name, layout) in layouts() {
         let (conversion, tensors) = source(&name);
-        let conversion = configured(conversion, &layout).load([&name]).unwrap();
+        let rules = layout.rules.as_ref().unwrap_or(&name);
+        let conversion = configured(conversion, &layout).load([rules]).unwrap();
         let planned = conversion.from(&layout.layout).to("hub").plan();
         let planned = planned.unwrap_or_else(|failure| panic!("{name}: {failure}"));
         let made = given(&planned, tensors.is_some());
         assert_eq!((made.len(), digest(&made)), (layout.keys, layout.sha256.clone()), "{name}");
         let Some(tensors) = tensors.filter(|_| layout.exact) else { continue };
         let back = configured(Conversion::of_store(Arc::new(state_dict(made))), &layout);
-        let back = back.load([&name]).unwrap().from("hub").to(&layout.layout).plan();
+        let back = back.load([rules]).unwrap().from("hub").to(&layout.layout).plan();
         let back = given(&back.unwrap_or_else(|failure| panic!("{name}: {failure}")), true);
         assert_eq!(back.len(), tensors.len(), "{name}");
         for (key, info, bytes) in back {
@@ -106,7 +109,8 @@ fn without_rules_the_layout_is_recognized() {
         let Choice::Recognized(found) = &prepared.choice else {
             panic!("{name}: {:?}", prepared.choice)
         };
-        assert_eq!((found.rules, found.layout.as_str()), (name.as_str(), layout.layout.as_str()));
+        let rules = layout.rules.as_deref().unwrap_or(&name);
+        assert_eq!((found.rules, found.layout.as_str()), (rules, layout.layout.as_str()));
         let made = given(&prepared.plan().unwrap(), tensors.is_some());
         assert_eq!(digest(&made), layout.sha256, "{name}");
     }
@@ -145,4 +149,18 @@ fn what_is_no_publishers_layout_is_not_recognized() {
     // A config that says another model is believed.
     let other = serde_json::json!({"model_type": "gpt2"});
     assert_eq!(choice("vit_timm", str::to_owned, other), Choice::ByConfig);
+}
+
+/// Pairs of one checkpoint in two layouts, there and back, of those whose tensors are kept.
+pub(crate) fn pairs() -> Vec<(String, StateDict, StateDict)> {
+    let mut pairs = Vec::new();
+    for (name, layout) in layouts() {
+        let (conversion, tensors) = source(&name);
+        let Some(tensors) = tensors else { continue };
+        let planned = configured(conversion, &layout).to("hub").plan().unwrap();
+        let (own, hub) = ((*tensors).clone(), state_dict(given(&planned, true)));
+        pairs.push((format!("{name} to hub"), own.clone(), hub.clone()));
+        pairs.push((format!("hub to {name}"), hub, own));
+    }
+    pairs
 }

@@ -1,0 +1,153 @@
+"""Diffusion: what diffusers' loaders of single files convert."""
+
+import inspect
+
+from . import empty, family
+
+
+def flux(prefix=""):
+    from flux.model import Flux, FluxParams
+
+    made = Flux(
+        FluxParams(
+            in_channels=4,
+            out_channels=4,
+            vec_in_dim=2,
+            context_in_dim=2,
+            hidden_size=4,
+            mlp_ratio=4.0,
+            num_heads=2,
+            depth=2,
+            depth_single_blocks=2,
+            axes_dim=[1, 1],
+            theta=10,
+            qkv_bias=True,
+            guidance_embed=not prefix,
+        )
+    )
+    out = {}
+    for key, tensor in made.state_dict().items():
+        # The embedding of times is 256 wide whatever the model is.
+        tensor = tensor[:, :2] if tensor.ndim == 2 and tensor.shape[1] == 256 else tensor
+        out[prefix + key] = tensor
+    return out
+
+
+def convert_flux(source):
+    from diffusers.loaders import single_file_utils
+
+    text = inspect.getsource(single_file_utils.convert_flux_transformer_checkpoint_to_diffusers)
+    made = {"torch": single_file_utils.torch}
+    exec(text.replace("inner_dim = 3072", "inner_dim = 4"), made)
+    return made["convert_flux_transformer_checkpoint_to_diffusers"](source)
+
+
+@family("flux_bfl", layout="bfl")
+class Flux:
+    source = staticmethod(flux)
+    convert = staticmethod(convert_flux)
+
+
+@family("flux_bfl_prefixed", layout="bfl", exact=False, rules="flux_bfl")
+class FluxPrefixed:
+    @staticmethod
+    def source():
+        return flux("model.diffusion_model.")
+
+    convert = staticmethod(convert_flux)
+
+
+def modules(model):
+    """The names of what an adapter may be made for."""
+    import torch
+
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    return [name for name, module in model.named_modules() if isinstance(module, kinds)]
+
+
+def adapter(prefix, names):
+    """A pair of tensors and an alpha for each name."""
+    shapes = {}
+    for name in names:
+        layer = prefix + name.replace(".", "_")
+        shapes[f"{layer}.lora_down.weight"] = [1, 2]
+        shapes[f"{layer}.lora_up.weight"] = [2, 1]
+        shapes[f"{layer}.alpha"] = []
+    return empty(shapes)
+
+
+def unet(**more):
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(4, 4),
+        layers_per_block=2,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=4,
+        norm_num_groups=2,
+        attention_head_dim=2,
+        **more,
+    )
+
+
+def text_encoder():
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    made = CLIPTextModel(
+        CLIPTextConfig(
+            hidden_size=4, intermediate_size=4, num_hidden_layers=2, num_attention_heads=2
+        )
+    )
+    names = [
+        name if name.startswith("text_model") else f"text_model.{name}" for name in modules(made)
+    ]
+    return names
+
+
+def convert_lora(source):
+    from types import SimpleNamespace
+
+    from diffusers.loaders import lora_conversion_utils as utils
+
+    source = utils._maybe_map_sgm_blocks_to_diffusers(source, SimpleNamespace(layers_per_block=2))
+    return utils._convert_non_diffusers_lora_to_diffusers(source)[0]
+
+
+@family("lora_kohya", layout="kohya", exact=False)
+class LoraKohya:
+    @staticmethod
+    def source():
+        return {
+            **adapter("lora_unet_", modules(unet())),
+            **adapter("lora_te_", text_encoder()),
+        }
+
+    convert = staticmethod(convert_lora)
+
+
+SGM = {
+    "input_blocks": ["4_1_proj_in", "4_1_transformer_blocks_1_attn2_to_v", "8_1_proj_out"],
+    "middle_block": ["1_transformer_blocks_0_ff_net_0_proj", "0_in_layers_2"],
+    "output_blocks": ["0_1_transformer_blocks_3_attn1_to_out_0", "5_1_proj_in", "2_2_conv"],
+}
+
+
+@family("lora_kohya_xl", layout="kohya", exact=False, rules="lora_kohya")
+class LoraKohyaXl:
+    @staticmethod
+    def source():
+        names = [f"{kind}_{name}" for kind, all in SGM.items() for name in all]
+        names += [
+            "input_blocks_3_0_op",
+            "input_blocks_5_0_out_layers_3",
+            "input_blocks_2_0_emb_layers_1",
+        ]
+        return {
+            **adapter("lora_unet_", names),
+            **adapter("lora_te1_", text_encoder()),
+            **adapter("lora_te2_", text_encoder()),
+        }
+
+    convert = staticmethod(convert_lora)

@@ -1,0 +1,229 @@
+"""Models of images and text: InternVL, Llama 3.2 vision."""
+
+import json
+from unittest import mock
+
+import torch
+
+from . import empty, family, with_bias
+from .converters import script
+
+
+def internvl_vision(layers=2, width=4):
+    prefix = "vision_model.encoder.layers"
+    shapes = {
+        "vision_model.embeddings.class_embedding": [1, 1, width],
+        "vision_model.embeddings.position_embedding": [1, 5, width],
+        "vision_model.embeddings.patch_embedding.weight": [width, 3, 2, 2],
+        "vision_model.embeddings.patch_embedding.bias": [width],
+    }
+    for i in range(layers):
+        shapes[f"{prefix}.{i}.ls1"] = shapes[f"{prefix}.{i}.ls2"] = [width]
+        shapes.update(
+            with_bias(
+                {
+                    f"{prefix}.{i}.attn.qkv": [3 * width, width],
+                    f"{prefix}.{i}.attn.proj": [width, width],
+                    f"{prefix}.{i}.mlp.fc1": [6, width],
+                    f"{prefix}.{i}.mlp.fc2": [width, 6],
+                    f"{prefix}.{i}.norm1": [width],
+                    f"{prefix}.{i}.norm2": [width],
+                }
+            )
+        )
+    shapes.update(with_bias({"mlp1.0": [8], "mlp1.1": [4, 8], "mlp1.3": [4, 4]}))
+    return shapes
+
+
+INTERNVL = {
+    "text_config": {"num_attention_heads": 4, "num_key_value_heads": 2},
+    "vision_config": {"hidden_size": 4},
+}
+HEAD, WIDE = 2, 8
+
+
+def internlm2(layers=2):
+    model = "language_model.model"
+    shapes = {f"{model}.tok_embeddings.weight": [7, WIDE], f"{model}.norm.weight": [WIDE]}
+    for i in range(layers):
+        shapes[f"{model}.layers.{i}.attention.wqkv.weight"] = [(4 + 2 * 2) * HEAD, WIDE]
+        shapes[f"{model}.layers.{i}.attention.wo.weight"] = [WIDE, 4 * HEAD]
+        for w, shape in {"w1": [6, WIDE], "w2": [WIDE, 6], "w3": [6, WIDE]}.items():
+            shapes[f"{model}.layers.{i}.feed_forward.{w}.weight"] = shape
+        for norm in ("attention_norm", "ffn_norm"):
+            shapes[f"{model}.layers.{i}.{norm}.weight"] = [WIDE]
+    shapes["language_model.output.weight"] = [7, WIDE]
+    return shapes
+
+
+def qwen2(layers=2):
+    model = "language_model.model"
+    shapes = {f"{model}.embed_tokens.weight": [7, WIDE], f"{model}.norm.weight": [WIDE]}
+    for i in range(layers):
+        shapes.update(
+            with_bias(
+                {
+                    f"{model}.layers.{i}.self_attn.q_proj": [8, WIDE],
+                    f"{model}.layers.{i}.self_attn.k_proj": [4, WIDE],
+                    f"{model}.layers.{i}.self_attn.v_proj": [4, WIDE],
+                }
+            )
+        )
+        shapes[f"{model}.layers.{i}.self_attn.o_proj.weight"] = [WIDE, 8]
+        for w, shape in {"gate": [6, WIDE], "down": [WIDE, 6], "up": [6, WIDE]}.items():
+            shapes[f"{model}.layers.{i}.mlp.{w}_proj.weight"] = shape
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{model}.layers.{i}.{norm}.weight"] = [WIDE]
+    shapes["language_model.lm_head.weight"] = [7, WIDE]
+    return shapes
+
+
+def internvl(source, path):
+    """What the script's `write_model` hands to the model that it loads."""
+    names = script("internvl")
+    config = mock.MagicMock()
+    config.text_config.hidden_size = WIDE
+    config.text_config.num_attention_heads = 4
+    config.text_config.num_key_value_heads = 2
+    config.text_config.head_dim = HEAD
+    config.vision_config.hidden_size = 4
+    taken = {}
+    names.get_internvl_config = lambda _: config
+    names.load_original_state_dict = lambda _: source
+    model = mock.MagicMock()
+    model.load_state_dict = lambda tensors, strict: taken.update(tensors) or ([], [])
+    names.InternVLForConditionalGeneration = mock.MagicMock(return_value=model)
+    for name in ("GotOcr2ImageProcessorFast", "InternVLVideoProcessor", "AutoTokenizer"):
+        setattr(names, name, mock.MagicMock())
+    names.InternVLProcessor = names.GenerationConfig = mock.MagicMock()
+    names.os = mock.MagicMock(path=mock.MagicMock(sep="/"))
+    names.write_model("nowhere", path)
+    return taken
+
+
+@family("internvl_chat", layout="chat", config=INTERNVL)
+class InternVL:
+    @staticmethod
+    def source():
+        return empty({**internvl_vision(), **internlm2()})
+
+    @staticmethod
+    def convert(source):
+        return internvl(source, "OpenGVLab/InternVL2_5-2B-MPO")
+
+
+@family("internvl_chat_qwen2", layout="chat", config=INTERNVL, rules="internvl_chat")
+class InternVLQwen2:
+    @staticmethod
+    def source():
+        return empty({**internvl_vision(), **qwen2()})
+
+    @staticmethod
+    def convert(source):
+        return internvl(source, "OpenGVLab/InternVL3-1B")
+
+
+MLLAMA = {
+    "text_config": {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "cross_attention_layers": [1, 4],
+    },
+    "vision_config": {"max_num_tiles": 4, "patch_size": 2, "num_channels": 3},
+}
+PARAMS = {
+    "vocab_size": 9,
+    "n_layers": 4,
+    "dim": 8,
+    "n_heads": 4,
+    "n_kv_heads": 2,
+    "norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "multiple_of": 4,
+    "vision_num_cross_attention_layers": 2,
+    "vision_chunk_size": 4,
+    "vision_max_num_chunks": 4,
+}
+
+
+def mllama_text():
+    shapes = {
+        "text_model.tok_embeddings.weight": [9, 8],
+        "text_model.learnable_embedding.weight": [2, 8],
+        "text_model.norm.weight": [8],
+        "text_model.output.weight": [9, 8],
+        "text_model.rope.freqs": [1],
+    }
+    layers = [("layers", i) for i in range(4)] + [("cross_attention_layers", i) for i in range(2)]
+    for kind, i in layers:
+        layer = f"text_model.{kind}.{i}"
+        for x, shape in {"wq": [8, 8], "wk": [4, 8], "wv": [4, 8], "wo": [8, 8]}.items():
+            shapes[f"{layer}.attention.{x}.weight"] = shape
+        for w, shape in {"w1": [6, 8], "w2": [8, 6], "w3": [6, 8]}.items():
+            shapes[f"{layer}.feed_forward.{w}.weight"] = shape
+        for norm in ("attention_norm", "ffn_norm"):
+            shapes[f"{layer}.{norm}.weight"] = [8]
+        if kind != "layers":
+            shapes[f"{layer}.gate_attn"] = shapes[f"{layer}.gate_ffwd"] = [1]
+            for x in ("q", "k"):
+                shapes[f"{layer}.attention.{x}_norm.weight"] = [2]
+    return shapes
+
+
+def mllama_vision(width=4):
+    top = "vision_model.vision_encoder"
+    shapes = {
+        f"{top}.conv1._linear.weight": [width, 3 * 2 * 2],
+        f"{top}.class_embedding": [width],
+        f"{top}.positional_embedding": [5, width],
+        f"{top}.gated_positional_embedding": [4, 4, 5, width],
+        f"{top}.gated_positional_embedding_gate": [1],
+    }
+    for place in ("pre", "post"):
+        shapes[f"{top}.{place}_tile_pos_embed.embedding"] = [4, 4, 1, width]
+        shapes[f"{top}.{place}_tile_pos_embed.gate"] = [1]
+        shapes.update(with_bias({f"{top}.ln_{place}": [width]}))
+    for kind, layers in {"transformer": 2, "global_transformer": 1}.items():
+        for i in range(layers):
+            block = f"{top}.{kind}.resblocks.{i}"
+            for x in ("wq", "wk", "wv", "wo"):
+                shapes[f"{block}.attn.{x}.weight"] = [width, width]
+            linear = {f"{block}.mlp.c_fc": [6, width], f"{block}.mlp.c_proj": [width, 6]}
+            norms = {f"{block}.ln_1": [width], f"{block}.ln_2": [width]}
+            shapes.update(with_bias({**linear, **norms}))
+            if kind != "transformer":
+                shapes[f"{block}.gate_attn"] = shapes[f"{block}.gate_ffn"] = [1]
+    shapes.update(with_bias({"vision_model.vision_projection": [8, 12]}))
+    return shapes
+
+
+def smaller(text):
+    for constant, value in (("dim", 4), ("num_heads", 2), ("patch_size", 2)):
+        at = text.index(f"    vision_{constant} = ")
+        text = f"{text[:at]}    vision_{constant} = {value}{text[text.index(chr(10), at) :]}"
+    return text
+
+
+def mllama(source):
+    """What the script's `write_model` hands to the model that it loads."""
+    names = script("mllama", change=smaller)
+    taken = {}
+    model = mock.MagicMock()
+    model.load_state_dict = lambda tensors, **_: taken.update(tensors)
+    for name in ("MllamaTextConfig", "MllamaVisionConfig", "MllamaConfig", "GenerationConfig"):
+        setattr(names, name, mock.MagicMock())
+    names.MllamaForConditionalGeneration = mock.MagicMock(return_value=model)
+    names.open = mock.mock_open(read_data=json.dumps(PARAMS))
+    names.torch = mock.MagicMock(wraps=torch, load=lambda *_, **__: source)
+    names.os = mock.MagicMock()
+    names.write_model("nowhere", "nowhere", 1)
+    return taken
+
+
+@family("mllama_meta", layout="meta", config=MLLAMA, exact=False)
+class Mllama:
+    @staticmethod
+    def source():
+        return empty({**mllama_text(), **mllama_vision()})
+
+    convert = staticmethod(mllama)

@@ -1,0 +1,94 @@
+"""Speech: fairseq's wav2vec 2.0 and HuBERT."""
+
+from unittest import mock
+
+from . import empty, family, with_bias
+from .converters import script
+
+WIDTH = 4
+
+
+def body(norm, layers=2, convs=2):
+    """The keys of fairseq's Wav2Vec2Model; `norm` is "group" or "layer"."""
+    shapes = {"mask_emb": [WIDTH]}
+    for i in range(convs):
+        shapes[f"feature_extractor.conv_layers.{i}.0.weight"] = [3, 1 if i == 0 else 3, 2]
+        if norm == "layer":
+            shapes[f"feature_extractor.conv_layers.{i}.0.bias"] = [3]
+        if norm == "layer" or i == 0:
+            place = "2.1" if norm == "layer" else "2"
+            shapes[f"feature_extractor.conv_layers.{i}.{place}.weight"] = [3]
+            shapes[f"feature_extractor.conv_layers.{i}.{place}.bias"] = [3]
+    linear = {"post_extract_proj": [WIDTH, 3]}
+    norms = {"layer_norm": 3, "encoder.layer_norm": WIDTH}
+    for i in range(layers):
+        for x in ("k_proj", "v_proj", "q_proj", "out_proj"):
+            linear[f"encoder.layers.{i}.self_attn.{x}"] = [WIDTH, WIDTH]
+        linear[f"encoder.layers.{i}.fc1"] = [6, WIDTH]
+        linear[f"encoder.layers.{i}.fc2"] = [WIDTH, 6]
+        for x in ("self_attn_layer_norm", "final_layer_norm"):
+            norms[f"encoder.layers.{i}.{x}"] = WIDTH
+    shapes["encoder.pos_conv.0.bias"] = [WIDTH]
+    shapes["encoder.pos_conv.0.weight_g"] = [1, 1, 4]
+    shapes["encoder.pos_conv.0.weight_v"] = [WIDTH, 2, 4]
+    return {**shapes, **with_bias(linear), **with_bias({k: [n] for k, n in norms.items()})}
+
+
+def config(cls, norm):
+    return cls(
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=6,
+        conv_dim=[3, 3],
+        conv_kernel=[2, 2],
+        conv_stride=[2, 2],
+        feat_extract_norm=norm,
+        conv_bias=norm == "layer",
+        do_stable_layer_norm=norm == "layer",
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        num_codevectors_per_group=2,
+        codevector_dim=4,
+        proj_codevector_dim=4,
+        vocab_size=5,
+    )
+
+
+def wav2vec2(source, norm, finetuned):
+    import transformers
+
+    cls = transformers.Wav2Vec2ForCTC if finetuned else transformers.Wav2Vec2ForPreTraining
+    model = cls(config(transformers.Wav2Vec2Config, norm))
+    names = script("wav2vec2", "convert_wav2vec2_original_pytorch*")
+    checkpoint = mock.Mock(state_dict=lambda: source)
+    names.recursively_load_weights(checkpoint, model, not finetuned)
+    return dict(model.state_dict())
+
+
+PRETRAINING = with_bias(
+    {"quantizer.weight_proj": [4, 3], "project_q": [4, 4], "final_proj": [4, WIDTH]}
+)
+
+
+@family("wav2vec2_fairseq", layout="fairseq")
+class Wav2Vec2:
+    @staticmethod
+    def source():
+        return empty({**body("group"), **PRETRAINING, "quantizer.vars": [1, 4, 2]})
+
+    @staticmethod
+    def convert(source):
+        return wav2vec2(source, "group", False)
+
+
+@family("wav2vec2_fairseq_ctc", layout="fairseq", rules="wav2vec2_fairseq")
+class Wav2Vec2Ctc:
+    @staticmethod
+    def source():
+        inner = {f"w2v_encoder.w2v_model.{key}": shape for key, shape in body("layer").items()}
+        return empty({**inner, **with_bias({"w2v_encoder.proj": [5, WIDTH]})})
+
+    @staticmethod
+    def convert(source):
+        return wav2vec2(source, "layer", True)

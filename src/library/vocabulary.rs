@@ -1,0 +1,403 @@
+//! What a rule file speaks of, read from one of its layouts, and how it explains keys.
+//!
+//! Keys that differ only in their indices count as one while they are followed, so that 90,000 keys
+//! cost what a few hundred do. They go through the rewrites of a file in order, as a plan would take
+//! them. What is weighed are the words that were met on the way: a word that many rule files speak
+//! of, like `model`, tells little, and one that nearly all do tells nothing.
+
+use std::collections::{HashMap, HashSet};
+
+use indexmap::{IndexMap, IndexSet};
+
+use super::detect::own_layout;
+use crate::check::reading::{Act, ReadRule, Reading, Rewrite};
+use crate::check::{Direction, Keys, Rules, Side, SideItem};
+use crate::key::{Atom, Binding, Bindings, Part, Pattern, PatternSet, Segments};
+use crate::syntax::ast::Arrow;
+
+/// Names that models of all families share, though few rule files speak of them: they tell little,
+/// however rare they are in the library.
+const USUAL: [&str; 29] = [
+    "weight",
+    "bias",
+    "model",
+    "layers",
+    "layer",
+    "norm",
+    "embed_tokens",
+    "lm_head",
+    "self_attn",
+    "attention",
+    "mlp",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "out_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "fc1",
+    "fc2",
+    "input_layernorm",
+    "post_attention_layernorm",
+    "encoder",
+    "decoder",
+    "embeddings",
+    "output",
+    "dense",
+    "head",
+];
+/// What such a name tells, beside one that only one family has.
+const LITTLE: f64 = 0.1;
+/// The literal segments of a pattern, and the words that it chooses from.
+fn words(pattern: &Pattern) -> impl Iterator<Item = &str> {
+    pattern.parts().iter().flat_map(|part| -> Vec<&str> {
+        match part {
+            Part::Literal(text) => vec![text],
+            Part::Segment(atoms) => match &atoms[..] {
+                [Atom::Words { words, .. }] => words.iter().map(|word| &**word).collect(),
+                _ => texts(atoms).collect(),
+            },
+            Part::Rest(_) => Vec::new(),
+        }
+    })
+}
+
+/// Text within a segment that is long enough to tell something: `lora_unet_`, and no `w`.
+fn texts(atoms: &[Atom]) -> impl Iterator<Item = &str> {
+    atoms.iter().filter_map(|atom| match atom {
+        Atom::Text(text) if text.len() > 7 => Some(&**text),
+        _ => None,
+    })
+}
+
+/// The words of a pattern that a match of it met.
+fn met<'p>(pattern: &'p Pattern, bindings: &Bindings) -> Vec<&'p str> {
+    let of_part = |part: &'p Part| -> Vec<&'p str> {
+        match part {
+            Part::Literal(text) => vec![text],
+            Part::Segment(atoms) => match &atoms[..] {
+                [Atom::Words { slot, words }] => match bindings.get(*slot) {
+                    Binding::Word(at) => {
+                        words.get(usize::from(*at)).map(|word| &**word).into_iter().collect()
+                    }
+                    _ => Vec::new(),
+                },
+                _ => texts(atoms).collect(),
+            },
+            Part::Rest(_) => Vec::new(),
+        }
+    };
+    pattern.parts().iter().flat_map(of_part).collect()
+}
+
+fn is_number(segment: &str) -> bool {
+    segment.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// How much a word tells: the fewer rule files speak of it, the more.
+pub(super) struct Telling(HashMap<String, f64>);
+
+impl Telling {
+    /// Nothing tells anything: where only keys are counted.
+    pub(super) fn nothing() -> Self {
+        Self(HashMap::new())
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    pub(super) fn new(files: &[(&str, &Rules)]) -> Self {
+        let mut spoken: HashMap<String, usize> = HashMap::new();
+        let words_of = |rules: &Rules| -> HashSet<String> {
+            let sides = [Vocabulary::new(rules, true), Vocabulary::new(rules, false)];
+            sides.iter().flat_map(Vocabulary::words).map(str::to_owned).collect()
+        };
+        let (publishers, families): (Vec<_>, Vec<_>) =
+            files.iter().partition(|(_, rules)| own_layout(rules).is_some());
+        // The order of a set doesn't show in counts.
+        #[allow(clippy::iter_over_hash_type)]
+        for word in families.iter().flat_map(|(_, rules)| words_of(rules)) {
+            *spoken.entry(word).or_default() += 1;
+        }
+        // A publisher's file speaks of its family's words once more, which makes them no commoner.
+        let mut new: HashMap<String, usize> = HashMap::new();
+        #[allow(clippy::iter_over_hash_type)]
+        for word in publishers.iter().flat_map(|(_, rules)| words_of(rules)) {
+            if !spoken.contains_key(&word) {
+                *new.entry(word).or_default() += 1;
+            }
+        }
+        spoken.extend(new);
+        let of = |word: &str, count: usize| {
+            (files.len() as f64 / count as f64).ln()
+                * if USUAL.contains(&word) { LITTLE } else { 1.0 }
+        };
+        Self(
+            spoken
+                .into_iter()
+                .map(|(word, count)| (of(&word, count), word))
+                .map(|(tells, word)| (word, tells))
+                .collect(),
+        )
+    }
+
+    fn of<'w>(&self, words: impl IntoIterator<Item = &'w str>) -> f64 {
+        let distinct: IndexSet<&str> = words.into_iter().collect();
+        distinct.iter().filter_map(|word| self.0.get(*word)).sum()
+    }
+}
+
+/// How a file, read from one of its layouts, explains keys.
+pub(super) struct Explained {
+    /// Keys that it speaks of.
+    pub(super) keys: u64,
+    /// Of those, keys that a rewrite takes.
+    pub(super) taken: u64,
+    /// How telling the words are that were met, in all.
+    pub(super) weight: f64,
+    /// Which part that is of what the file's words would tell.
+    pub(super) share: f64,
+}
+
+/// One key of each kind, and how many there are of it.
+pub(super) fn kinds(keys: &[String]) -> IndexMap<String, (&str, u64)> {
+    let mut kinds: IndexMap<String, (&str, u64)> = IndexMap::new();
+    for key in keys {
+        kinds.entry(kind(key)).or_insert((key, 0)).1 += 1;
+    }
+    kinds
+}
+
+/// A key with all numbers alike.
+fn kind(key: &str) -> String {
+    let segments: Vec<&str> =
+        key.split('.').map(|segment| if is_number(segment) { "0" } else { segment }).collect();
+    segments.join(".")
+}
+
+/// The rules of one statement.
+struct Group<'r> {
+    patterns: Vec<(&'r Pattern, usize)>,
+    /// Those of rules that need not find anything.
+    optional: Vec<bool>,
+    rules: Vec<ReadRule<'r>>,
+}
+
+/// A statement that says which keys a layout has.
+enum Saying<'r> {
+    Rewrites(Group<'r>),
+    /// Keys that go are keys of the layout, and tell no more than that.
+    Drops(Vec<&'r Pattern>),
+}
+
+/// What a file speaks of, read from one of its layouts.
+#[derive(Default)]
+pub(super) struct Vocabulary<'r> {
+    sayings: Vec<Saying<'r>>,
+    /// Patterns of ties.
+    ties: Vec<&'r Pattern>,
+    examples: Vec<&'r str>,
+    prefixes: Vec<&'r [String]>,
+}
+
+impl<'r> Vocabulary<'r> {
+    pub(super) fn new(rules: &'r Rules, left: bool) -> Self {
+        let mut vocabulary = Self::default();
+        let direction = if left { Direction::Forward } else { Direction::Reverse };
+        for statement in Reading::of(rules, direction).everywhere() {
+            vocabulary.read(statement.act, statement.direction == Direction::Forward);
+        }
+        for example in &rules.examples {
+            match (left, example.arrow) {
+                (true, _) => vocabulary.examples.extend(example.left.iter().map(String::as_str)),
+                (false, Arrow::TwoWay) => {
+                    vocabulary.examples.extend(example.right.iter().map(String::as_str))
+                }
+                (false, _) => {}
+            }
+        }
+        vocabulary
+    }
+
+    fn read(&mut self, act: Act<'r>, forwards: bool) {
+        match act {
+            Act::Rewrite(rewrite) => self.sayings.push(Saying::Rewrites(group(rewrite))),
+            Act::Drop(selection) if forwards => self
+                .sayings
+                .push(Saying::Drops(selection.keys.iter().map(Keys::without_ranges).collect())),
+            Act::Tie(tie) => {
+                self.ties.extend(tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges))
+            }
+            Act::Prefix(prefix) => self.prefixes.push(prefix),
+            // What takes keys away or shortens them tells of no layout, and neither does what is
+            // made; the statements of a `when` come after it.
+            Act::StripAnywhere { .. }
+            | Act::StripLeading { .. }
+            | Act::Whole { .. }
+            | Act::Drop(_)
+            | Act::Keep(_)
+            | Act::Cast { .. }
+            | Act::Create { .. }
+            | Act::Expect { .. }
+            | Act::When { .. } => {}
+        }
+    }
+
+    /// All words that it speaks of, but for rules that need not find anything.
+    fn words(&self) -> impl Iterator<Item = &'r str> {
+        let expected = |group: &'_ Group<'r>| -> Vec<&'r Pattern> {
+            group
+                .patterns
+                .iter()
+                .zip(&group.optional)
+                .filter(|(_, optional)| !**optional)
+                .map(|((pattern, _), _)| *pattern)
+                .collect()
+        };
+        let rewrites = self.sayings.iter().filter_map(|saying| match saying {
+            Saying::Rewrites(group) => Some(group),
+            Saying::Drops(_) => None,
+        });
+        let patterns = rewrites.flat_map(expected).chain(self.ties.iter().copied());
+        let examples = self.examples.iter().flat_map(|key| key.split('.'));
+        let prefixes = self.prefixes.iter().flat_map(|prefix| prefix.iter().map(String::as_str));
+        let all = patterns.flat_map(words).chain(examples).chain(prefixes);
+        all.filter(|word| !is_number(word))
+    }
+
+    pub(super) fn explain(
+        &self,
+        kinds: &IndexMap<String, (&str, u64)>,
+        telling: &Telling,
+    ) -> Explained {
+        let mut found: IndexSet<&str> = IndexSet::new();
+        // Keys as they stand after the statements so far, and whether the file speaks of them, by a
+        // rewrite or at all.
+        let mut keys: Vec<(String, bool, bool)> =
+            kinds.values().map(|(key, _)| ((*key).to_owned(), false, false)).collect();
+        let mut segments = Segments::default();
+        for example in &self.examples {
+            if let Some(at) = kinds.get_index_of(&kind(example)) {
+                keys[at].2 = true;
+                found.extend(example.split('.'));
+            }
+        }
+        for prefix in &self.prefixes {
+            let start = prefix.join(".");
+            if kinds
+                .values()
+                .any(|(key, _)| key.strip_prefix(&start).is_some_and(|rest| rest.starts_with('.')))
+            {
+                found.extend(prefix.iter().map(String::as_str));
+            }
+        }
+        for pattern in &self.ties {
+            for (key, _, spoken) in &mut keys {
+                segments.split(key);
+                let mut bindings = Bindings::new(room(pattern));
+                if pattern.matches(key, &segments, &mut bindings) {
+                    *spoken = true;
+                    found.extend(met(pattern, &bindings));
+                }
+            }
+        }
+        for saying in &self.sayings {
+            match saying {
+                Saying::Rewrites(group) => group.follow(&mut keys, &mut found),
+                Saying::Drops(patterns) => {
+                    for (key, _, spoken) in &mut keys {
+                        segments.split(key);
+                        *spoken |= patterns.iter().any(|pattern| fits(pattern, key, &segments));
+                    }
+                }
+            }
+        }
+        let (mut spoken, mut taken) = (0, 0);
+        for ((_, is_taken, is_spoken), (_, count)) in keys.iter().zip(kinds.values()) {
+            spoken += if *is_taken || *is_spoken { *count } else { 0 };
+            taken += if *is_taken { *count } else { 0 };
+        }
+        found.retain(|word| !is_number(word));
+        let weight = telling.of(found.iter().copied());
+        let all = telling.of(self.words().chain(found));
+        Explained { keys: spoken, taken, weight, share: if all > 0.0 { weight / all } else { 0.0 } }
+    }
+}
+
+/// Room for what a pattern captures.
+fn room(pattern: &Pattern) -> usize {
+    pattern.slots().last().map_or(0, |slot| usize::from(slot.0) + 1)
+}
+
+fn group(rewrite: Rewrite<'_>) -> Group<'_> {
+    let mut group = Group { patterns: Vec::new(), optional: Vec::new(), rules: Vec::new() };
+    for read in rewrite.rules() {
+        let sources = read.sources().iter().filter_map(pattern_of);
+        group.patterns.extend(sources.map(|pattern| (pattern, group.rules.len())));
+        group.optional.resize(group.patterns.len(), read.rule.optional);
+        group.rules.push(read);
+    }
+    group
+}
+
+fn pattern_of(side: &Side) -> Option<&Pattern> {
+    match &side.item {
+        SideItem::Pattern(pattern) => Some(pattern),
+        _ => None,
+    }
+}
+
+impl<'r> Group<'r> {
+    /// Takes keys through the statement: what a rule takes becomes its first target that can be
+    /// named.
+    fn follow(&self, keys: &mut [(String, bool, bool)], found: &mut IndexSet<&'r str>) {
+        let set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| *pattern));
+        let (mut segments, mut candidates) = (Segments::default(), Vec::new());
+        for (key, taken, spoken) in keys {
+            segments.split(key);
+            set.candidates(key, &segments, &mut candidates);
+            for number in &candidates {
+                let (pattern, rule) = self.patterns[*number as usize];
+                let rule = &self.rules[rule];
+                let mut bindings = Bindings::new(rule.rule.captures.len().max(room(pattern)));
+                if !pattern.matches(key, &segments, &mut bindings) || excepts(rule, key, &segments)
+                {
+                    continue;
+                }
+                let targets = rule.targets().iter().filter_map(pattern_of);
+                let target = targets.clone().find_map(|target| target.render(key, &bindings));
+                if target.as_ref() == Some(key) && rule.sources().len() == 1 {
+                    // Such a rule says that the key is one of the layout, and no more.
+                    *spoken = true;
+                    continue;
+                }
+                let words = met(pattern, &bindings);
+                // A rule that only captures, or names no more than `model`, explains nothing; one
+                // that takes a prefix off leaves that to those behind it.
+                let names = targets.flat_map(|target| target.parts());
+                let strips = names.clone().all(|part| matches!(part, Part::Rest(_)));
+                if !strips && (words.len() > 1 || words.iter().any(|word| !USUAL.contains(word))) {
+                    *taken = true;
+                    found.extend(words);
+                }
+                if let Some(target) = target {
+                    *key = target;
+                }
+                break;
+            }
+        }
+    }
+}
+
+/// Whether a key is one of a pattern's.
+fn fits(pattern: &Pattern, key: &str, segments: &Segments) -> bool {
+    pattern.matches(key, segments, &mut Bindings::new(room(pattern)))
+}
+
+/// Whether a rule leaves a key alone.
+fn excepts(rule: &ReadRule<'_>, key: &str, segments: &Segments) -> bool {
+    rule.unless_source()
+        .iter()
+        .map(Keys::without_ranges)
+        .any(|pattern| fits(pattern, key, segments))
+}

@@ -1,0 +1,446 @@
+//! [`Object`]: a file that is read by ranges of bytes.
+//!
+//! * Every answer says which content it is of. If that changes, or the length does, reading fails:
+//!   bytes of two versions never come together.
+//! * A connection that breaks is gone on with at the byte it had come to.
+//! * While a header is read, what comes is kept, and small reads bring somewhat more than they ask
+//!   for; tensors are read past that, each byte once.
+
+use std::io::{self, Read as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::cache::{self, Known, Pieces};
+use super::http::{self, Answer, Request, Trouble, tag_of, text_of};
+use super::retry::{Interrupts, Tries};
+use super::site::Site;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::archive::ReadAt;
+
+/// Bytes that are asked for at first, and by any small read while headers are read: half of all
+/// headers are no longer, and what is too much costs less than a request.
+const FIRST: u64 = 16 << 10;
+
+/// A read of so many bytes is what it is, and brings nothing else.
+const LARGE: u64 = 64 << 10;
+
+/// A whole file of so many bytes is taken from a server that knows no ranges.
+const SMALL_FILE: u64 = 8 << 20;
+
+/// Most bytes that are kept of one file.
+const KEPT: u64 = 128 << 20;
+
+/// What a file is, as far as a server says: which content, and how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Version {
+    pub(super) len: u64,
+    /// The tag or time of the server that has the bytes.
+    pub(super) tag: Option<String>,
+    /// The tag of the server that redirected there.
+    pub(super) linked: Option<String>,
+}
+
+/// A file far away.
+pub(in crate::store) struct Object {
+    /// As it is called in messages.
+    address: String,
+    site: Site,
+    version: OnceLock<Version>,
+    /// Where the last redirect led.
+    location: Mutex<Option<String>>,
+    /// What has been read of it so far, by its place, while its header is read.
+    kept: Mutex<Pieces>,
+    interrupts: Interrupts,
+    fetched: AtomicU64,
+}
+
+impl Object {
+    /// Opens a file: asks for its first bytes, unless the cache has them. `None` if there is none.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub(super) fn open(address: &str, site: Site) -> Result<Option<Self>> {
+        let object = Self {
+            address: address.to_owned(),
+            site,
+            version: OnceLock::new(),
+            location: Mutex::default(),
+            kept: Mutex::default(),
+            interrupts: Interrupts::default(),
+            fetched: AtomicU64::new(0),
+        };
+        let found = cache::load(&object.site);
+        if let Some((version, kept)) = &found
+            && object.site.is_immutable()
+        {
+            object.take(version.clone(), kept.clone());
+            return Ok(Some(object));
+        }
+        Ok(object.first(found)?.then_some(object))
+    }
+
+    fn take(&self, version: Version, kept: Pieces) {
+        let _ = self.version.set(version);
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    }
+
+    /// Asks for the first bytes. Says whether there is such a file.
+    fn first(&self, known: Option<Known>) -> Result<bool> {
+        let mut tries = Tries::new(&self.address, &self.interrupts);
+        loop {
+            match self.try_first(known.as_ref()) {
+                Ok(Some((version, bytes))) => {
+                    self.take(version, vec![(0, bytes)]);
+                    return Ok(true);
+                }
+                Ok(None) => {
+                    let (version, kept) = known.unwrap_or_default();
+                    self.take(version, kept);
+                    return Ok(true);
+                }
+                Err(Trouble::Status(refusal))
+                    if refusal.status == 404 && !self.is_lost(&refusal) =>
+                {
+                    return Ok(false);
+                }
+                Err(trouble) => tries.again(trouble)?,
+            }
+        }
+    }
+
+    /// Whether more than the file is missing.
+    fn is_lost(&self, refusal: &http::Refusal) -> bool {
+        let code = refusal.code.as_deref();
+        matches!(code, Some("RepoNotFound" | "RevisionNotFound" | "NoSuchBucket"))
+    }
+
+    /// The file's version and first bytes; `None` if it is the known one.
+    fn try_first(
+        &self,
+        known: Option<&Known>,
+    ) -> std::result::Result<Option<(Version, Vec<u8>)>, Trouble> {
+        let unless = known.and_then(|(version, _)| version.tag.as_deref());
+        let mut answer = match self.site.ask((0, FIRST - 1), unless) {
+            Ok(answer) => answer,
+            // An empty file has no first byte.
+            Err(Trouble::Status(refusal)) if refusal.status == 416 => {
+                return Ok(Some((Version::default(), Vec::new())));
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        let status = answer.response.status().as_u16();
+        if status == 304 {
+            return Ok(None);
+        }
+        let len = match status {
+            206 => range_of(&answer).filter(|(first, ..)| *first == 0).map(|(.., len)| len),
+            _ => answer.response.body().content_length(),
+        };
+        let Some(len) = len else {
+            return Err(Trouble::Lasting(
+                self.error("the server doesn't say how long the file is")
+                    .hint("it has to answer ranges of bytes, or give the file's length"),
+            ));
+        };
+        let wanted = if status == 206 || len > SMALL_FILE { len.min(FIRST) } else { len };
+        let mut bytes = vec![0; usize::try_from(wanted).unwrap_or_default()];
+        self.note(&answer);
+        let filled = self.receive(&mut answer, &mut bytes)?;
+        if filled < bytes.len() {
+            return Err(Trouble::Passing(self.short(filled as u64, wanted), None));
+        }
+        let version = Version { len, tag: tag(&answer), linked: answer.linked };
+        Ok(Some((version, bytes)))
+    }
+
+    /// How many bytes it has.
+    pub(in crate::store) fn len(&self) -> u64 {
+        self.version.get().map_or(0, |version| version.len)
+    }
+
+    /// What tells its content from any other; `None` if the server says nothing that does.
+    pub(in crate::store) fn tag(&self) -> Option<String> {
+        let version = self.version.get()?;
+        let tag = version.linked.clone().or_else(|| version.tag.clone());
+        self.site
+            .commit()
+            .map(str::to_owned)
+            .into_iter()
+            .chain(tag)
+            .reduce(|commit, tag| format!("{commit} {tag}"))
+    }
+
+    /// Bytes that have come of it.
+    pub(in crate::store) fn fetched(&self) -> u64 {
+        self.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Ends all reads that wait.
+    pub(in crate::store) fn interrupt(&self) {
+        self.interrupts.add();
+        http::interrupt();
+    }
+
+    /// Its header is read: what was kept goes to the cache, and out of memory.
+    pub(in crate::store) fn settle(&self) {
+        let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(version) = self.version.get() {
+            cache::save(&self.site, version, &kept);
+        }
+    }
+
+    /// Reads bytes, each once.
+    ///
+    /// # Errors
+    /// If they can't be had, or the file is another than before.
+    pub(in crate::store) fn read_into(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
+        let end = at.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.len()) {
+            return Err(self.error("the bytes asked for leave the file"));
+        }
+        let mut done = 0;
+        let mut tries = Tries::new(&self.address, &self.interrupts);
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let before = done;
+            let trouble = self.stretch(at + done as u64, rest, &mut done);
+            if done > before {
+                tries.progress();
+            }
+            match trouble {
+                Ok(()) if done > before => {}
+                Ok(()) => tries.again(Trouble::Passing(self.short(0, rest.len() as u64), None))?,
+                Err(trouble) => tries.again(trouble)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// One request; counts in `done` what has come, whatever happens then.
+    fn stretch(
+        &self,
+        at: u64,
+        buffer: &mut [u8],
+        done: &mut usize,
+    ) -> std::result::Result<(), Trouble> {
+        let last = at + buffer.len() as u64 - 1;
+        let mut answer = self.answer((at, last))?;
+        if answer.response.status().as_u16() != 206 {
+            return self.whole(at, buffer, &mut answer, done);
+        }
+        let said = range_of(&answer);
+        if said.is_none_or(|(first, end, _)| first != at || end > last) {
+            return Err(Trouble::Lasting(
+                self.error("the server answers with other bytes than were asked for"),
+            ));
+        }
+        let (first, end, len) = said.unwrap_or_default();
+        self.same(&answer, len)?;
+        let own = answer.response.body().content_length();
+        if let Some(own) = own.filter(|own| *own > end - first + 1) {
+            let what =
+                format!("the answer has {own} bytes and says that it has {}", end - first + 1);
+            return Err(Trouble::Lasting(self.error(what)));
+        }
+        let part = usize::try_from(end - first + 1).unwrap_or(buffer.len()).min(buffer.len());
+        let part = buffer.get_mut(..part).unwrap_or_default();
+        let expected = part.len();
+        let filled = self.receive(&mut answer, part)?;
+        *done += filled;
+        if filled < expected {
+            return Err(Trouble::Passing(self.short(filled as u64, expected as u64), None));
+        }
+        Ok(())
+    }
+
+    /// Takes what is wanted from a server that sends the file from its start instead of a range: of
+    /// headers, and of files that are small anyway.
+    fn whole(
+        &self,
+        at: u64,
+        buffer: &mut [u8],
+        answer: &mut Answer,
+        done: &mut usize,
+    ) -> std::result::Result<(), Trouble> {
+        let len = answer.response.body().content_length();
+        if len != Some(self.len()) || at + buffer.len() as u64 > SMALL_FILE {
+            let what =
+                "the server doesn't answer ranges of bytes: it sends the whole file for each";
+            let error = self.error(what);
+            return Err(Trouble::Lasting(error.hint("fetch the file, and give it from the disk")));
+        }
+        self.same(answer, self.len())?;
+        let mut before = vec![0; usize::try_from(at).unwrap_or_default()];
+        if self.receive(answer, &mut before)? == before.len() {
+            *done += self.receive(answer, buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a range, where the last answer came from if a redirect led there.
+    fn answer(&self, range: (u64, u64)) -> std::result::Result<Answer, Trouble> {
+        let known = self.location.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(location) = known {
+            let request = Request::new(location).header("Range", bytes(range));
+            match http::ask(&request) {
+                // Such an address is good for some time only.
+                Err(Trouble::Status(refusal)) if matches!(refusal.status, 400..=410) => {
+                    *self.location.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                }
+                answer => return answer,
+            }
+        }
+        let answer = self.site.ask(range, None).map_err(|trouble| match trouble {
+            Trouble::Status(refusal) if refusal.status == 416 => Trouble::Lasting(self.changed()),
+            other => other,
+        })?;
+        self.note(&answer);
+        Ok(answer)
+    }
+
+    fn note(&self, answer: &Answer) {
+        if answer.location.is_some() {
+            let mut known = self.location.lock().unwrap_or_else(PoisonError::into_inner);
+            known.clone_from(&answer.location);
+        }
+    }
+
+    /// Checks that an answer is of the content whose header was read.
+    fn same(&self, answer: &Answer, len: u64) -> std::result::Result<(), Trouble> {
+        let Some(version) = self.version.get() else { return Ok(()) };
+        let differ =
+            |a: &Option<String>, b: &Option<String>| matches!((a, b), (Some(a), Some(b)) if a != b);
+        if len != version.len
+            || differ(&version.tag, &tag(answer))
+            || differ(&version.linked, &answer.linked)
+        {
+            cache::forget(&self.site);
+            return Err(Trouble::Lasting(self.changed()));
+        }
+        Ok(())
+    }
+
+    /// Fills a buffer from an answer; gives how much came. More than the buffer takes is no error
+    /// here: whoever asked less knows it.
+    fn receive(
+        &self,
+        answer: &mut Answer,
+        buffer: &mut [u8],
+    ) -> std::result::Result<usize, Trouble> {
+        let is_part = answer.response.status().as_u16() == 206;
+        let mut reader = answer.response.body_mut().as_reader();
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match reader.read(rest) {
+                Ok(0) => break,
+                Ok(count) => {
+                    filled += count;
+                    self.fetched.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What has come is used; who asked sees that it is less.
+                Err(_) => break,
+            }
+        }
+        // A connection whose answer was read to its end can be used again.
+        if is_part && filled == buffer.len() && reader.read(&mut [0]).is_ok_and(|more| more > 0) {
+            let what = "the answer is longer than the bytes that were asked for";
+            return Err(Trouble::Lasting(self.error(what)));
+        }
+        Ok(filled)
+    }
+
+    fn changed(&self) -> Error {
+        let error = Error::corrupt("the file changed while it was read").in_file(&self.address);
+        error.hint("somebody has put another one there: run it again")
+    }
+
+    fn short(&self, came: u64, of: u64) -> Error {
+        self.error(format!("the connection broke: {came} of {of} bytes came"))
+    }
+
+    fn error(&self, what: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Io, what).in_file(&self.address)
+    }
+
+    /// Fills a buffer while the header is read.
+    fn fill_kept(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut at, mut rest) = (at, buffer);
+        loop {
+            let found =
+                kept.iter().find(|(start, bytes)| *start <= at && at < start + bytes.len() as u64);
+            if let Some((start, bytes)) = found {
+                let from = usize::try_from(at - start).unwrap_or(usize::MAX);
+                let there = bytes.get(from..).unwrap_or_default();
+                let count = there.len().min(rest.len());
+                let (now, later) = std::mem::take(&mut rest).split_at_mut(count);
+                now.copy_from_slice(&there[..count]);
+                (at, rest) = (at + count as u64, later);
+            }
+            if rest.is_empty() {
+                return Ok(());
+            }
+            if found.is_none() {
+                let (start, len) = self.around(at, rest.len() as u64, &kept);
+                let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+                self.read_into(start, &mut bytes)?;
+                if kept.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() > KEPT {
+                    kept.clear();
+                }
+                kept.push((start, bytes));
+            }
+        }
+    }
+
+    /// What is read for so many bytes from a place on: more if they are few, and nothing that is
+    /// there already.
+    fn around(&self, at: u64, count: u64, kept: &[(u64, Vec<u8>)]) -> (u64, u64) {
+        let all = self.len();
+        let mut end = (at + if count < LARGE { count.max(FIRST) } else { count }).min(all);
+        let mut start = at;
+        // What is read near the end leads backwards: archives end with what they hold.
+        if count < LARGE && all - at < FIRST {
+            start = all.saturating_sub(LARGE);
+        }
+        for (known, bytes) in kept {
+            let (known, behind) = (*known, known + bytes.len() as u64);
+            if known > at {
+                end = end.min(known);
+            }
+            if behind <= at {
+                start = start.max(behind);
+            }
+        }
+        (start, end - start)
+    }
+}
+
+impl ReadAt for Object {
+    fn fill(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = at.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.len()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.fill_kept(at, buffer).map_err(io::Error::other)
+    }
+}
+
+/// A range as it is asked for.
+pub(super) fn bytes((first, last): (u64, u64)) -> String {
+    format!("bytes={first}-{last}")
+}
+
+/// What names the content of an answer.
+fn tag(answer: &Answer) -> Option<String> {
+    tag_of(&answer.response, "etag").or_else(|| text_of(&answer.response, "last-modified"))
+}
+
+/// The first and last byte of an answer, and the length of the file.
+fn range_of(answer: &Answer) -> Option<(u64, u64, u64)> {
+    let text = text_of(&answer.response, "content-range")?;
+    let (range, len) = text.trim().strip_prefix("bytes")?.trim().split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+    let len: u64 = len.trim().parse().ok()?;
+    (first <= last && last < len).then_some((first, last, len))
+}
