@@ -33,7 +33,7 @@ mod _regraft {
     #[pymodule_export]
     use super::boxes::{read, read_into};
     #[pymodule_export]
-    use super::files::{Checkpoint, overflow_findings, side_files, write};
+    use super::files::{Checkpoint, overflow_findings, record_beside, side_files, write};
     #[pymodule_export]
     use super::header::{Config, Header, Wanted};
     #[pymodule_export]

@@ -125,8 +125,8 @@ class InternVLQwen2:
 
 MLLAMA = {
     "text_config": {
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
         "cross_attention_layers": [1, 4],
     },
     "vision_config": {"max_num_tiles": 4, "patch_size": 2, "num_channels": 3},
@@ -135,8 +135,8 @@ PARAMS = {
     "vocab_size": 9,
     "n_layers": 4,
     "dim": 8,
-    "n_heads": 4,
-    "n_kv_heads": 2,
+    "n_heads": 2,
+    "n_kv_heads": 1,
     "norm_eps": 1e-5,
     "rope_theta": 10000.0,
     "multiple_of": 4,

@@ -92,3 +92,131 @@ class Wav2Vec2Ctc:
     @staticmethod
     def convert(source):
         return wav2vec2(source, "layer", True)
+
+
+def today(out):
+    """The names that PyTorch gives weight norm today, which transformers reads and writes."""
+    names = {"weight_g": "parametrizations.weight.original0"}
+    names["weight_v"] = "parametrizations.weight.original1"
+    for key in list(out):
+        start, _, leaf = key.rpartition(".")
+        if leaf in names:
+            out[f"{start}.{names[leaf]}"] = out.pop(key)
+    return out
+
+
+def as_then():
+    """Weight norm as it was when the scripts were written."""
+    from torch import nn
+
+    return mock.patch.object(nn.utils.parametrizations, "weight_norm", nn.utils.weight_norm)
+
+
+def hubert(source, norm, finetuned):
+    import transformers
+
+    cls = transformers.HubertForCTC if finetuned else transformers.HubertModel
+
+    def plain(text):
+        # Since it knows models with a batch norm there, it can't do those without one.
+        return text.replace("pos_conv_embed.batch_norm", "pos_conv_embed.conv")
+
+    names = script("hubert", "convert_hubert_original_pytorch*", change=plain)
+    with as_then():
+        model = cls(config(transformers.HubertConfig, norm))
+    names.recursively_load_weights(mock.Mock(state_dict=lambda: source), model, finetuned)
+    return today(dict(model.state_dict()))
+
+
+@family("hubert_fairseq", layout="fairseq", exact=False)
+class Hubert:
+    @staticmethod
+    def source():
+        heads = with_bias({"final_proj": [4, WIDTH]})
+        return empty({**body("group"), **heads, "label_embs_concat": [5, 4]})
+
+    @staticmethod
+    def convert(source):
+        return hubert(source, "group", False)
+
+
+@family("hubert_fairseq_ctc", layout="fairseq", exact=False, rules="hubert_fairseq")
+class HubertCtc:
+    @staticmethod
+    def source():
+        inner = {f"w2v_encoder.w2v_model.{key}": shape for key, shape in body("layer").items()}
+        inner["w2v_encoder.w2v_model.label_embs_concat"] = [5, 4]
+        return empty({**inner, **with_bias({"w2v_encoder.proj": [5, WIDTH]})})
+
+    @staticmethod
+    def convert(source):
+        return hubert(source, "layer", True)
+
+
+def encodec_model(norm):
+    import transformers
+
+    with as_then():
+        return transformers.EncodecModel(
+            transformers.EncodecConfig(
+                num_filters=2,
+                hidden_size=16,
+                codebook_size=2,
+                codebook_dim=16,
+                norm_type=norm,
+                target_bandwidths=[1.5],
+                upsampling_ratios=[2, 2, 2, 2],
+                kernel_size=2,
+                residual_kernel_size=2,
+                last_kernel_size=2,
+                num_lstm_layers=1,
+            )
+        )
+
+
+def encodec_source(norm):
+    """The keys of Meta's code: a module of its own around each convolution."""
+    shapes = {}
+    for key, tensor in encodec_model(norm).state_dict().items():
+        side, *rest = key.split(".")
+        if side == "quantizer":
+            key = key.replace("quantizer.layers", "quantizer.vq.layers").replace(
+                ".codebook.", "._codebook."
+            )
+        elif "lstm" in key:
+            key = key.replace(".layers.", ".model.")
+        else:
+            up = side == "decoder" and rest[1] in ("3", "6", "9", "12")
+            conv = "convtr" if up else "conv"
+            key = key.replace(".layers.", ".model.")
+            key = key.replace(".conv.", f".{conv}.{conv}.").replace(".norm.", f".{conv}.norm.")
+        shapes[key] = tensor
+    return shapes
+
+
+def encodec(source, norm, name):
+    model = encodec_model(norm)
+    script("encodec").recursively_load_weights(source, model, name)
+    return today(dict(model.state_dict()))
+
+
+@family("encodec_meta", layout="meta")
+class Encodec:
+    @staticmethod
+    def source():
+        return encodec_source("weight_norm")
+
+    @staticmethod
+    def convert(source):
+        return encodec(source, "weight_norm", "encodec_24khz")
+
+
+@family("encodec_meta_48khz", layout="meta", rules="encodec_meta")
+class Encodec48:
+    @staticmethod
+    def source():
+        return encodec_source("time_group_norm")
+
+    @staticmethod
+    def convert(source):
+        return encodec(source, "time_group_norm", "encodec_48khz")

@@ -30,7 +30,7 @@ pub use output::{Output, side_files_of};
 pub use part::{PartError, TensorPart};
 pub use planned::Planned;
 pub use prepared::{Choice, Prepared, compare};
-pub use source::{config_beside, config_of, read_config, record_beside};
+pub use source::{config_beside, config_in, config_of, read_config, record_beside, record_file};
 pub use target::{Target, TargetError};
 
 use source::{Given, Source};

@@ -66,7 +66,7 @@ pub enum Choice {
         /// The model type; `None` if the config has none.
         model_type: Option<String>,
     },
-    /// The keys were recognized as a publisher's layout, and `hub` was asked for.
+    /// The keys were recognized as a publisher's layout.
     Recognized(Recognized),
 }
 
@@ -90,7 +90,7 @@ impl Prepared {
         let layout = layout.filter(|_| asked.rules.is_none()).map(str::to_owned);
         let findings = asked.rules.iter().flatten().flat_map(|rules| rules.findings.clone());
         let findings = findings.collect();
-        let looks = asked.rules.is_none() && !reverse && to == Some(HUB);
+        let looks = asked.rules.is_none() && !reverse && to.is_none_or(library::is_shared);
         let looks = looks && from.is_none_or(|from| !library::is_shared(from));
         let by_config = || by_config(&config, from, to, reverse);
         let mut choice = choice;
@@ -110,7 +110,7 @@ impl Prepared {
                 };
                 match found {
                     Some(found) => {
-                        let route = Route::recognized(&found);
+                        let route = Route::recognized(&found, &config, to.unwrap_or(MODEL))?;
                         choice = Choice::Recognized(found);
                         (source, route)
                     }

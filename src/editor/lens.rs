@@ -6,6 +6,7 @@ use super::hover::grouped;
 use super::{Document, Outcome, walk};
 use crate::check::Direction;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::plan::Tensors;
 use crate::syntax::ast::StatementKind;
 
 /// A line of text above a stretch of a file.
@@ -18,7 +19,43 @@ pub struct Lens {
     pub title: String,
 }
 
+/// A few words after a stretch of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inlay {
+    /// Where they stand.
+    pub offset: u32,
+    /// The words.
+    pub text: String,
+}
+
+/// Kinds of tensors that are listed.
+const KINDS: usize = 4;
+
+/// `[8, 64]`, `2 × [64]`, `[8], [4]`
+fn listed(tensors: &[Tensors]) -> String {
+    let one = |tensors: &Tensors| match tensors.count {
+        1 => tensors.info.shape.to_string(),
+        count => format!("{count} × {}", tensors.info.shape),
+    };
+    let mut shown: Vec<String> = tensors.iter().take(KINDS).map(one).collect();
+    if tensors.len() > KINDS {
+        shown.push("…".to_owned());
+    }
+    shown.join(", ")
+}
+
 impl Document {
+    /// The shapes that ops gave, each after its op.
+    pub fn inlays(&self, outcome: &Outcome) -> Vec<Inlay> {
+        let mine = outcome.survey.shapes.iter().filter(|(place, _)| self.is_mine(&place.source));
+        let mut inlays: Vec<Inlay> = mine
+            .map(|(place, tensors)| Inlay { offset: place.span.end, text: listed(tensors) })
+            .collect();
+        inlays.sort_by_key(|inlay| inlay.offset);
+        inlays
+    }
+
     /// What is to say above rules and examples: how many keys each took, and whether it holds.
     /// `examples` is what is wrong with those, if that is known.
     pub fn lenses(&self, outcome: Option<&Outcome>, examples: Option<&[Diagnostic]>) -> Vec<Lens> {

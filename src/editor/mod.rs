@@ -27,10 +27,10 @@ pub use actions::Action;
 pub use complete::{Completion, CompletionKind};
 pub use facts::{Facts, Outcome, Pins};
 pub use hover::Hover;
-pub use lens::Lens;
+pub use lens::{Inlay, Lens};
 pub use names::{Definition, NoRename};
 pub use outline::{Fold, Symbol, SymbolKind};
-pub use tokens::{TokenClass, classes};
+pub use tokens::{TokenClass, classes, words};
 
 use names::Names;
 

@@ -372,6 +372,30 @@ fn lenses_count_keys_and_examples() {
 }
 
 #[test]
+fn shapes_stand_after_ops() {
+    let text = "map \"model.layers.{l}.experts.{e}.w1.weight\" | transpose(0, 1) <-> \"a.{l}\", \"b.{l}\"\n\
+                via stack(e) | split(1, 3, 1)";
+    let document = document(text);
+    let outcome = facts().outcome(&document).unwrap();
+    let shown: Vec<(&str, String)> = document
+        .inlays(&outcome)
+        .into_iter()
+        .map(|inlay| {
+            let before = &text[..inlay.offset as usize];
+            (before.rsplit([' ', '|']).next().unwrap(), inlay.text)
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("1)", "[8, 8]".to_owned()),
+            ("stack(e)", "[2, 8, 8]".to_owned()),
+            ("1)", "[2, 6, 8], [2, 2, 8]".to_owned()),
+        ]
+    );
+}
+
+#[test]
 fn pins_are_comments() {
     let pins = document("# checkpoint: a/b.json\n# set: n=2\n# config: \n## note: c").pins();
     assert_eq!(pins.checkpoint.map(|(_, path)| path).as_deref(), Some("a/b.json"));

@@ -43,12 +43,17 @@ pub fn classes() -> &'static [TokenClass] {
 }
 
 /// The words of the language besides those that begin a statement.
-pub(super) const WORDS: &[&str] = &[
+const WORDS: &[&str] = &[
     "in", "reversed", "under", "anywhere", "leading", "wanted", "to", "lossy", "from", "if",
     "present", "alias", "require", "absent", "skip", "fallback", "error", "count", "else", "via",
     "unless", "target", "where", "optional", "alone", "over", "or", "and", "not", "exists",
     "config", "null", "true", "false", "tied",
 ];
+
+/// The words that the language keeps for itself, besides those that begin a statement.
+pub fn words() -> &'static [&'static str] {
+    WORDS
+}
 
 impl Document {
     /// Each token that has a class, in order; none lies in another.

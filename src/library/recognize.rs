@@ -1,15 +1,23 @@
 //! Which rule file of a publisher's layout a checkpoint is in, where nobody named one.
 //!
-//! Keys alone decide, and only where one file clearly explains them: a conversion by the wrong rules
-//! is worse than none. So a file has to speak of nine keys in ten, and those of publishers' layouts
-//! say `strict`, by which a plan refuses the others.
+//! Keys decide, and only where one file clearly explains them: a conversion by the wrong rules is
+//! worse than none. So a file has to speak of nine keys in ten, and half of its own rules have to
+//! find something; and those of publishers' layouts say `strict`, by which a plan refuses the keys
+//! that are left. Of two files the one that speaks of more keys is taken, then the one of whose rules
+//! fewer find nothing.
 
-use super::{HUB, detect, names, rules};
+use super::detect;
+use super::unwrapped::Keys;
+use super::vocabulary::{Explained, Telling, Vocabulary};
+use super::{HUB, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
 use crate::diagnostic::codes::NO_WAY;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::tensor::Header;
+
+/// How many segments before all keys are looked behind.
+const PREFIXES: usize = 3;
 
 /// What a checkpoint was taken for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +27,8 @@ pub struct Recognized {
     pub rules: &'static str,
     /// The layout that the keys are in.
     pub layout: String,
+    /// Segments before every key that are none of the layout; mostly none.
+    pub prefix: Vec<String>,
     /// How many keys it speaks of.
     pub spoken: u64,
     /// How many keys there are.
@@ -38,44 +48,102 @@ pub fn recognize(
     config: &Config,
     from: Option<&str>,
 ) -> Result<Option<Recognized>, Diagnostics> {
-    let keys = header.tensors.len() as u64;
-    let mut best: Vec<Recognized> = Vec::new();
-    for (name, rules) in names().filter_map(|name| Some((name, candidate(name, config)?))) {
-        let Some((layout, to)) = detect::own_layout(rules) else { continue };
-        if to != HUB || from.is_some_and(|from| from != layout) {
-            continue;
+    let candidates: Vec<Candidate> =
+        names().filter_map(|name| Candidate::of(name, config, from)).collect();
+    let mut keys = Keys::of(header);
+    let mut prefix = Vec::new();
+    loop {
+        let mut best = best(&candidates, &keys);
+        if best.len() > 1 {
+            return Err(Diagnostics(vec![equally(&best)]));
         }
-        let is_left = rules.layouts.as_ref().is_some_and(|(left, _)| left == layout);
-        let (own, other) = detect::spoken_and_against(header, rules, is_left);
-        if own == 0 || own * 10 < keys * 9 || other * 4 > own {
-            continue;
+        if let Some(found) = best.pop() {
+            return Ok(Some(Recognized { prefix, ..found }));
         }
-        if best.first().is_some_and(|first| first.spoken < own) {
+        match keys.behind_prefix().filter(|_| prefix.len() < PREFIXES) {
+            Some((segment, rest)) => {
+                prefix.push(segment);
+                keys = rest;
+            }
+            None => return Ok(None),
+        }
+    }
+}
+
+/// Those that explain keys best: several only where nothing tells them apart.
+fn best(candidates: &[Candidate], keys: &Keys) -> Vec<Recognized> {
+    let mut best: Vec<(u64, u64, Recognized)> = Vec::new();
+    for candidate in candidates {
+        let Some(explained) = candidate.explains(keys) else { continue };
+        let rank = (explained.named, explained.unmet);
+        let better = |(spoken, unmet, _): &(u64, u64, Recognized)| {
+            (*spoken, u64::MAX - unmet) < (rank.0, u64::MAX - rank.1)
+        };
+        if best.first().is_some_and(better) {
             best.clear();
         }
-        if best.first().is_none_or(|first| first.spoken == own) {
-            best.push(Recognized { rules: name, layout: layout.to_owned(), spoken: own, keys });
+        if best.first().is_none_or(|(spoken, unmet, _)| (*spoken, *unmet) == rank) {
+            best.push((rank.0, rank.1, candidate.recognized(explained.named, keys.count())));
         }
     }
-    if best.len() > 1 {
-        return Err(Diagnostics(vec![equally(&best)]));
-    }
-    Ok(best.pop())
+    best.into_iter().map(|(.., found)| found).collect()
 }
 
 /// A file with a layout of its own that may be for the model of a config.
-fn candidate(name: &'static str, config: &Config) -> Option<&'static Rules> {
-    super::text(name).filter(|text| detect::has_another_layout(text))?;
-    let rules = rules(name)?;
-    let said: Vec<&str> = config.architectures().into_iter().chain(config.model_type()).collect();
-    let is_for = rules.models.iter().any(|model| said.contains(&model.as_str()));
-    // The numbers of ranks before keys come from the names of their files.
-    (rules.shards.is_none() && (said.is_empty() || is_for)).then_some(rules)
+struct Candidate {
+    name: &'static str,
+    rules: &'static Rules,
+    layout: &'static str,
+    is_left: bool,
+}
+
+impl Candidate {
+    fn of(name: &'static str, config: &Config, from: Option<&str>) -> Option<Self> {
+        super::text(name).filter(|text| detect::has_another_layout(text))?;
+        let rules = rules(name)?;
+        let (layout, to) = detect::own_layout(rules)?;
+        if to != HUB || from.is_some_and(|from| from != layout) {
+            return None;
+        }
+        let said: Vec<&str> =
+            config.architectures().into_iter().chain(config.model_type()).collect();
+        let is_for = rules.models.iter().any(|model| said.contains(&model.as_str()));
+        let is_left = rules.layouts.as_ref().is_some_and(|(left, _)| left == layout);
+        // The numbers of ranks before keys come from the names of their files.
+        (rules.shards.is_none() && (said.is_empty() || is_for)).then_some(Self {
+            name,
+            rules,
+            layout,
+            is_left,
+        })
+    }
+
+    /// How it explains keys, if it does.
+    fn explains(&self, keys: &Keys) -> Option<Explained> {
+        let telling = Telling::nothing();
+        let read = |left| {
+            Vocabulary::new(self.rules, left).explain(&keys.kinds(self.rules, left), &telling)
+        };
+        let own = read(self.is_left);
+        let enough =
+            own.taken > 0 && own.named * 10 >= keys.count() * 9 && own.unmet * 2 <= own.required;
+        (enough && read(!self.is_left).taken * 4 <= own.named).then_some(own)
+    }
+
+    fn recognized(&self, spoken: u64, keys: u64) -> Recognized {
+        let layout = self.layout.to_owned();
+        Recognized { rules: self.name, layout, prefix: Vec::new(), spoken, keys }
+    }
 }
 
 fn equally(best: &[Recognized]) -> Diagnostic {
     let names: Vec<String> =
         best.iter().map(|one| format!("`{}` of `{}`", one.layout, one.rules)).collect();
     let message = format!("the layouts {} explain these keys equally well", names.join(" and "));
-    Diagnostic::error(NO_WAY, message).hint("say with --from which it is, or name rules by --rules")
+    let told_apart =
+        best.iter().all(|one| best.iter().filter(|other| other.layout == one.layout).count() == 1);
+    Diagnostic::error(NO_WAY, message).hint(match told_apart {
+        true => "say with --from which it is, or name rules by --rules",
+        false => "a --config with the `model_type` says which it is, or name rules by --rules",
+    })
 }

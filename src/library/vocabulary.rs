@@ -7,10 +7,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexSet;
 
 use super::detect::own_layout;
-use crate::check::reading::{Act, ReadRule, Reading, Rewrite};
+use super::unwrapped::{Kinds, is_number, kind};
+use crate::check::reading::{Act, ReadRule, Reading, Rewrite, Statement};
 use crate::check::{Direction, Keys, Rules, Side, SideItem};
 use crate::key::{Atom, Binding, Bindings, Part, Pattern, PatternSet, Segments};
 use crate::syntax::ast::Arrow;
@@ -50,6 +51,9 @@ const USUAL: [&str; 29] = [
 ];
 /// What such a name tells, beside one that only one family has.
 const LITTLE: f64 = 0.1;
+/// How many words are named as evidence.
+const NAMED: usize = 5;
+
 /// The literal segments of a pattern, and the words that it chooses from.
 fn words(pattern: &Pattern) -> impl Iterator<Item = &str> {
     pattern.parts().iter().flat_map(|part| -> Vec<&str> {
@@ -90,10 +94,6 @@ fn met<'p>(pattern: &'p Pattern, bindings: &Bindings) -> Vec<&'p str> {
         }
     };
     pattern.parts().iter().flat_map(of_part).collect()
-}
-
-fn is_number(segment: &str) -> bool {
-    segment.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// How much a word tells: the fewer rule files speak of it, the more.
@@ -145,12 +145,48 @@ impl Telling {
         let distinct: IndexSet<&str> = words.into_iter().collect();
         distinct.iter().filter_map(|word| self.0.get(*word)).sum()
     }
+
+    /// The few words that tell the most, those that tell anything.
+    fn most(&self, words: IndexSet<&str>) -> Vec<String> {
+        let mut words: Vec<(&f64, &str)> =
+            words.into_iter().filter_map(|word| Some((self.0.get(word)?, word))).collect();
+        words.retain(|(tells, word)| **tells > 0.0 && !USUAL.contains(word));
+        words.sort_by(|a, b| b.0.total_cmp(a.0).then_with(|| a.1.cmp(b.1)));
+        words.into_iter().take(NAMED).map(|(_, word)| word.to_owned()).collect()
+    }
+}
+
+/// A key as it stands after the statements so far, and what the file says of it.
+struct Followed {
+    key: String,
+    /// A rewrite takes it.
+    taken: bool,
+    /// It is spoken of, by whatever statement.
+    spoken: bool,
+    /// A rewrite takes it that has a name for it, if only a usual one.
+    named: bool,
+}
+
+impl From<&String> for Followed {
+    fn from(key: &String) -> Self {
+        Self { key: key.clone(), taken: false, spoken: false, named: false }
+    }
 }
 
 /// How a file, read from one of its layouts, explains keys.
 pub(super) struct Explained {
+    /// Rules that should find something.
+    pub(super) required: u64,
+    /// Of those, rules that didn't.
+    pub(super) unmet: u64,
+    /// The most telling words that were met, the most telling first.
+    pub(super) met: Vec<String>,
+    /// The most telling words that were not.
+    pub(super) missing: Vec<String>,
     /// Keys that it speaks of.
     pub(super) keys: u64,
+    /// Those, and keys that it has no more than a usual name for.
+    pub(super) named: u64,
     /// Of those, keys that a rewrite takes.
     pub(super) taken: u64,
     /// How telling the words are that were met, in all.
@@ -159,24 +195,10 @@ pub(super) struct Explained {
     pub(super) share: f64,
 }
 
-/// One key of each kind, and how many there are of it.
-pub(super) fn kinds(keys: &[String]) -> IndexMap<String, (&str, u64)> {
-    let mut kinds: IndexMap<String, (&str, u64)> = IndexMap::new();
-    for key in keys {
-        kinds.entry(kind(key)).or_insert((key, 0)).1 += 1;
-    }
-    kinds
-}
-
-/// A key with all numbers alike.
-fn kind(key: &str) -> String {
-    let segments: Vec<&str> =
-        key.split('.').map(|segment| if is_number(segment) { "0" } else { segment }).collect();
-    segments.join(".")
-}
-
 /// The rules of one statement.
 struct Group<'r> {
+    /// Whether no `when` stands around it.
+    always: bool,
     patterns: Vec<(&'r Pattern, usize)>,
     /// Those of rules that need not find anything.
     optional: Vec<bool>,
@@ -187,7 +209,11 @@ struct Group<'r> {
 enum Saying<'r> {
     Rewrites(Group<'r>),
     /// Keys that go are keys of the layout, and tell no more than that.
-    Drops(Vec<&'r Pattern>),
+    Drops {
+        patterns: Vec<&'r Pattern>,
+        /// Whether there is something to drop in each such checkpoint.
+        required: bool,
+    },
 }
 
 /// What a file speaks of, read from one of its layouts.
@@ -205,7 +231,7 @@ impl<'r> Vocabulary<'r> {
         let mut vocabulary = Self::default();
         let direction = if left { Direction::Forward } else { Direction::Reverse };
         for statement in Reading::of(rules, direction).everywhere() {
-            vocabulary.read(statement.act, statement.direction == Direction::Forward);
+            vocabulary.read(statement);
         }
         for example in &rules.examples {
             match (left, example.arrow) {
@@ -219,12 +245,16 @@ impl<'r> Vocabulary<'r> {
         vocabulary
     }
 
-    fn read(&mut self, act: Act<'r>, forwards: bool) {
-        match act {
-            Act::Rewrite(rewrite) => self.sayings.push(Saying::Rewrites(group(rewrite))),
-            Act::Drop(selection) if forwards => self
-                .sayings
-                .push(Saying::Drops(selection.keys.iter().map(Keys::without_ranges).collect())),
+    fn read(&mut self, statement: Statement<'r>) {
+        let always = statement.guards.is_empty();
+        match statement.act {
+            Act::Rewrite(rewrite) => self.sayings.push(Saying::Rewrites(group(rewrite, always))),
+            Act::Drop(selection) if statement.direction == Direction::Forward => {
+                self.sayings.push(Saying::Drops {
+                    patterns: selection.keys.iter().map(Keys::without_ranges).collect(),
+                    required: always && !selection.optional,
+                });
+            }
             Act::Tie(tie) => {
                 self.ties.extend(tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges))
             }
@@ -256,7 +286,7 @@ impl<'r> Vocabulary<'r> {
         };
         let rewrites = self.sayings.iter().filter_map(|saying| match saying {
             Saying::Rewrites(group) => Some(group),
-            Saying::Drops(_) => None,
+            Saying::Drops { .. } => None,
         });
         let patterns = rewrites.flat_map(expected).chain(self.ties.iter().copied());
         let examples = self.examples.iter().flat_map(|key| key.split('.'));
@@ -265,20 +295,13 @@ impl<'r> Vocabulary<'r> {
         all.filter(|word| !is_number(word))
     }
 
-    pub(super) fn explain(
-        &self,
-        kinds: &IndexMap<String, (&str, u64)>,
-        telling: &Telling,
-    ) -> Explained {
+    pub(super) fn explain(&self, kinds: &Kinds, telling: &Telling) -> Explained {
         let mut found: IndexSet<&str> = IndexSet::new();
-        // Keys as they stand after the statements so far, and whether the file speaks of them, by a
-        // rewrite or at all.
-        let mut keys: Vec<(String, bool, bool)> =
-            kinds.values().map(|(key, _)| ((*key).to_owned(), false, false)).collect();
+        let mut keys: Vec<Followed> = kinds.values().map(|(key, _)| Followed::from(key)).collect();
         let mut segments = Segments::default();
         for example in &self.examples {
             if let Some(at) = kinds.get_index_of(&kind(example)) {
-                keys[at].2 = true;
+                keys[at].spoken = true;
                 found.extend(example.split('.'));
             }
         }
@@ -292,35 +315,62 @@ impl<'r> Vocabulary<'r> {
             }
         }
         for pattern in &self.ties {
-            for (key, _, spoken) in &mut keys {
+            for followed in &mut keys {
+                let key = &followed.key;
                 segments.split(key);
                 let mut bindings = Bindings::new(room(pattern));
                 if pattern.matches(key, &segments, &mut bindings) {
-                    *spoken = true;
+                    followed.spoken = true;
                     found.extend(met(pattern, &bindings));
                 }
             }
         }
+        let (mut required, mut unmet) = (0, 0);
         for saying in &self.sayings {
             match saying {
-                Saying::Rewrites(group) => group.follow(&mut keys, &mut found),
-                Saying::Drops(patterns) => {
-                    for (key, _, spoken) in &mut keys {
+                Saying::Rewrites(group) => {
+                    let (all, silent) = group.follow(&mut keys, &mut found);
+                    (required, unmet) = (required + all, unmet + silent);
+                }
+                Saying::Drops { patterns, required: needed } => {
+                    let mut fitted = vec![false; patterns.len()];
+                    for followed in &mut keys {
+                        let key = &followed.key;
                         segments.split(key);
-                        *spoken |= patterns.iter().any(|pattern| fits(pattern, key, &segments));
+                        let fits = |pattern: &&Pattern| fits(pattern, key, &segments);
+                        if let Some(at) = patterns.iter().position(fits) {
+                            (fitted[at], followed.spoken) = (true, true);
+                        }
+                    }
+                    if *needed {
+                        required += fitted.len() as u64;
+                        unmet += fitted.iter().filter(|fitted| !**fitted).count() as u64;
                     }
                 }
             }
         }
-        let (mut spoken, mut taken) = (0, 0);
-        for ((_, is_taken, is_spoken), (_, count)) in keys.iter().zip(kinds.values()) {
-            spoken += if *is_taken || *is_spoken { *count } else { 0 };
-            taken += if *is_taken { *count } else { 0 };
-        }
+        let count = |of: fn(&Followed) -> bool| {
+            let counted = keys.iter().zip(kinds.values()).filter(|(key, _)| of(key));
+            counted.map(|(_, (_, count))| *count).sum()
+        };
+        let (taken, spoken) = (count(|key| key.taken), count(|key| key.taken || key.spoken));
+        let named = count(|key| key.taken || key.spoken || key.named);
         found.retain(|word| !is_number(word));
         let weight = telling.of(found.iter().copied());
-        let all = telling.of(self.words().chain(found));
-        Explained { keys: spoken, taken, weight, share: if all > 0.0 { weight / all } else { 0.0 } }
+        let mut missing: IndexSet<&str> = self.words().collect();
+        missing.retain(|word| !found.contains(word));
+        let all = telling.of(found.iter().chain(&missing).copied());
+        Explained {
+            keys: spoken,
+            named,
+            taken,
+            required,
+            unmet,
+            weight,
+            share: if all > 0.0 { weight / all } else { 0.0 },
+            met: telling.most(found),
+            missing: telling.most(missing),
+        }
     }
 }
 
@@ -329,8 +379,8 @@ fn room(pattern: &Pattern) -> usize {
     pattern.slots().last().map_or(0, |slot| usize::from(slot.0) + 1)
 }
 
-fn group(rewrite: Rewrite<'_>) -> Group<'_> {
-    let mut group = Group { patterns: Vec::new(), optional: Vec::new(), rules: Vec::new() };
+fn group(rewrite: Rewrite<'_>, always: bool) -> Group<'_> {
+    let mut group = Group { always, patterns: Vec::new(), optional: Vec::new(), rules: Vec::new() };
     for read in rewrite.rules() {
         let sources = read.sources().iter().filter_map(pattern_of);
         group.patterns.extend(sources.map(|pattern| (pattern, group.rules.len())));
@@ -349,34 +399,38 @@ fn pattern_of(side: &Side) -> Option<&Pattern> {
 
 impl<'r> Group<'r> {
     /// Takes keys through the statement: what a rule takes becomes its first target that can be
-    /// named.
-    fn follow(&self, keys: &mut [(String, bool, bool)], found: &mut IndexSet<&'r str>) {
+    /// named. Gives how many rules should find something, and how many of them didn't.
+    fn follow(&self, keys: &mut [Followed], found: &mut IndexSet<&'r str>) -> (u64, u64) {
+        let mut fired = vec![false; self.rules.len()];
         let set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| *pattern));
         let (mut segments, mut candidates) = (Segments::default(), Vec::new());
-        for (key, taken, spoken) in keys {
+        for Followed { key, taken, spoken, named } in keys {
             segments.split(key);
             set.candidates(key, &segments, &mut candidates);
             for number in &candidates {
-                let (pattern, rule) = self.patterns[*number as usize];
-                let rule = &self.rules[rule];
+                let (pattern, at) = self.patterns[*number as usize];
+                let rule = &self.rules[at];
                 let mut bindings = Bindings::new(rule.rule.captures.len().max(room(pattern)));
                 if !pattern.matches(key, &segments, &mut bindings) || excepts(rule, key, &segments)
                 {
                     continue;
                 }
+                fired[at] = true;
                 let targets = rule.targets().iter().filter_map(pattern_of);
                 let target = targets.clone().find_map(|target| target.render(key, &bindings));
+                let words = met(pattern, &bindings);
+                // A rule that takes a prefix off leaves what to say to those behind it.
+                let names = targets.flat_map(|target| target.parts());
+                let strips = names.clone().all(|part| matches!(part, Part::Rest(_)));
+                *named |= !strips && !words.is_empty();
                 if target.as_ref() == Some(key) && rule.sources().len() == 1 {
                     // Such a rule says that the key is one of the layout, and no more.
                     *spoken = true;
-                    continue;
+                    break;
                 }
-                let words = met(pattern, &bindings);
-                // A rule that only captures, or names no more than `model`, explains nothing; one
-                // that takes a prefix off leaves that to those behind it.
-                let names = targets.flat_map(|target| target.parts());
-                let strips = names.clone().all(|part| matches!(part, Part::Rest(_)));
-                if !strips && (words.len() > 1 || words.iter().any(|word| !USUAL.contains(word))) {
+                // A rule that only captures, or names no more than `model`, explains nothing.
+                let tells = words.len() > 1 || words.iter().any(|word| !USUAL.contains(word));
+                if !strips && tells {
                     *taken = true;
                     found.extend(words);
                 }
@@ -386,6 +440,12 @@ impl<'r> Group<'r> {
                 break;
             }
         }
+        if !self.always {
+            return (0, 0);
+        }
+        let required = self.rules.iter().zip(fired).filter(|(rule, _)| !rule.rule.optional);
+        let silent = required.clone().filter(|(_, fired)| !fired);
+        (required.count() as u64, silent.count() as u64)
     }
 }
 

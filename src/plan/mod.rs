@@ -53,7 +53,7 @@ pub use sources::implausible;
 pub use states::{LONGEST as LONGEST_STATE, States};
 pub use tied::{TieFact, TieOutcome};
 
-pub use survey::{Survey, Takes};
+pub use survey::{Survey, Takes, Tensors};
 pub use trace::{Hit, Trace, trace};
 
 use crate::check::value::Value;

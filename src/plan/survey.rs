@@ -2,12 +2,16 @@
 //! also where no plan could be made: as far as statements were read.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
+use crate::check::Identity;
 use crate::diagnostic::Place;
 use crate::key::{Binding, Bindings};
+use crate::plan::NodeId;
 use crate::plan::bind::{BoundItem, BoundRule};
 use crate::plan::draft::Draft;
 use crate::plan::pass::Taken;
+use crate::tensor::TensorInfo;
 
 /// Keys of one side that are kept as examples.
 const EXAMPLES: usize = 3;
@@ -20,6 +24,20 @@ pub struct Survey {
     pub sources: Vec<Takes>,
     /// Each statement and rule that was read, and how often it did something.
     pub counts: Vec<(Place, u64)>,
+    /// For each op that was applied, what it gave the first time.
+    pub shapes: Vec<(Place, Vec<Tensors>)>,
+    /// Where the ops are whose shapes are noted.
+    noted: HashSet<(Identity, u32)>,
+}
+
+/// So many tensors of one kind.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Tensors {
+    /// How many.
+    pub count: usize,
+    /// What each is.
+    pub info: TensorInfo,
 }
 
 /// What one source of a rule took.
@@ -69,6 +87,32 @@ impl Survey {
             }
         }
         self.sources.extend(takes);
+    }
+
+    /// Takes note of the tensors that an op gave, in families, the first time.
+    pub(super) fn note_shapes(
+        &mut self,
+        draft: &Draft,
+        rule: Identity,
+        place: &Place,
+        families: impl Iterator<Item = impl Iterator<Item = NodeId>>,
+    ) {
+        if !self.noted.insert((rule, place.span.start)) {
+            return;
+        }
+        let mut found: Vec<Tensors> = Vec::new();
+        for family in families {
+            // Families are told apart, those of a part of a split, say.
+            let mut own: Vec<Tensors> = Vec::new();
+            for info in family.map(|node| draft.graph.info(node)) {
+                match own.last_mut().filter(|last| last.info == *info) {
+                    Some(last) => last.count += 1,
+                    None => own.push(Tensors { count: 1, info: info.clone() }),
+                }
+            }
+            found.append(&mut own);
+        }
+        self.shapes.push((place.clone(), found));
     }
 
     /// Takes note of how often each rule and statement did something.

@@ -63,6 +63,13 @@ impl ReadAt for Bytes {
             Self::Far(object) => object.fill(at, buffer),
         }
     }
+
+    fn soon(&self, ranges: &mut dyn Iterator<Item = (u64, u64)>) {
+        match self {
+            Self::Disk(_) => {}
+            Self::Far(object) => object.soon(ranges),
+        }
+    }
 }
 
 /// What tells the content of a file from what it was before or will be.
@@ -82,13 +89,40 @@ impl Version {
 }
 
 /// A file that was opened, how long it is, and which version.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     pub(super) bytes: Bytes,
     pub(super) len: u64,
     pub(super) version: Version,
 }
 
 impl Opened {
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// How many bytes are read at once with profit.
+    pub(crate) fn piece(&self) -> usize {
+        match &self.bytes {
+            Bytes::Disk(_) => 256 << 10,
+            Bytes::Far(_) => 8 << 20,
+        }
+    }
+
+    /// Fills a buffer from a place on, once.
+    ///
+    /// # Errors
+    /// If reading fails; the error names the file.
+    pub(crate) fn read(&self, path: &Path, at: u64, buffer: &mut [u8]) -> Result<()> {
+        match &self.bytes {
+            Bytes::Disk(file) => {
+                let read = file.fill(at, buffer);
+                read.map_err(|error| Error::io("cannot read", path, error))
+            }
+            Bytes::Far(object) => object.read_into(at, buffer),
+        }
+    }
+
     /// Its header is read: what was kept of it goes to the cache.
     pub(super) fn settle(&self) {
         if let Bytes::Far(object) = &self.bytes {
@@ -106,7 +140,7 @@ impl Opened {
 ///
 /// # Errors
 /// If it isn't there, can't be opened, or is no file.
-pub(super) fn open(path: &Path) -> Result<Opened> {
+pub(crate) fn open(path: &Path) -> Result<Opened> {
     let Some(text) = address(path) else { return on_disk(path) };
     match remote::open(text)? {
         Some(remote::Opened::Kept(kept)) => on_disk(&kept),

@@ -11,6 +11,7 @@ mod corpus;
 mod dequant;
 mod docs;
 mod durability;
+mod editors;
 mod execute;
 mod fixtures;
 mod fuzz;

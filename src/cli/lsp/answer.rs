@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use regraft::diagnostic::{SourceText, Span};
 use regraft::editor::{
-    Completion, CompletionKind, Definition, Fold, Lens, Symbol, SymbolKind, TokenClass, classes,
+    Completion, CompletionKind, Definition, Fold, Inlay, Lens, Symbol, SymbolKind, TokenClass,
+    classes,
 };
 use regraft::library::Library;
 use serde_json::{Value, json};
@@ -31,6 +32,7 @@ pub(super) fn capabilities(encoding: Encoding) -> Value {
         "documentSymbolProvider": true,
         "codeActionProvider": { "codeActionKinds": ["quickfix"] },
         "codeLensProvider": {},
+        "inlayHintProvider": true,
         "semanticTokensProvider": {
             "legend": { "tokenTypes": legend, "tokenModifiers": [] },
             "full": true,
@@ -83,6 +85,7 @@ impl Asked<'_> {
             "textDocument/documentSymbol" => self.symbols(),
             "textDocument/codeAction" => self.actions(),
             "textDocument/codeLens" => self.lenses(),
+            "textDocument/inlayHint" => self.inlays(),
             "textDocument/semanticTokens/full" => self.tokens(),
             _ => return Ok(None),
         }))
@@ -271,6 +274,22 @@ impl Asked<'_> {
             })
         };
         self.opened.document.lenses(outcome, examples).into_iter().map(lens).collect()
+    }
+
+    fn inlays(&self) -> Value {
+        let Some(outcome) = self.found.and_then(|found| found.outcome.as_ref()) else {
+            return json!([]);
+        };
+        let text = self.opened.text();
+        let inlay = |inlay: Inlay| {
+            json!({
+                "position": self.opened.lines.position(text, inlay.offset as usize),
+                "label": inlay.text,
+                "kind": 1,
+                "paddingLeft": true,
+            })
+        };
+        self.opened.document.inlays(outcome).into_iter().map(inlay).collect()
     }
 
     /// Each token as five numbers, its place relative to the one before.

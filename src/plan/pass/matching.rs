@@ -169,7 +169,7 @@ impl<'a> Matching<'a> {
                 if to == **key {
                     self.taken[rule].same.push(key.clone());
                     hit.same = true;
-                    continue;
+                    return Ok(hit);
                 }
                 self.add_rename(place, rule, looked, to)?;
             } else {

@@ -151,6 +151,58 @@ fn what_is_no_publishers_layout_is_not_recognized() {
     assert_eq!(choice("vit_timm", str::to_owned, other), Choice::ByConfig);
 }
 
+#[test]
+fn segments_before_all_keys_are_looked_behind_and_go() {
+    let (_, tensors) = source("vit_timm");
+    let infos = tensors
+        .unwrap()
+        .iter()
+        .map(|(key, view)| (format!("student.backbone.{key}").as_str().into(), view.info().clone()))
+        .collect::<Vec<_>>();
+    let conversion = Conversion::of_header(Arc::new(Header::from_infos(infos)));
+    let prepared = conversion.config(Config::empty()).to("hub").prepare().unwrap();
+    let Choice::Recognized(found) = &prepared.choice else { panic!("{:?}", prepared.choice) };
+    assert_eq!((found.rules, found.prefix.join(".")), ("vit_timm", "student.backbone".to_owned()));
+    let made = given(&prepared.plan().unwrap(), false);
+    assert!(made.iter().all(|(key, ..)| key.starts_with("vit.") || key.starts_with("classifier.")));
+    assert_eq!(made.len(), layouts()["vit_timm"].keys);
+}
+
+/// Whisper has a file from `hub` to `model` too: a tie, which the file of the publisher's layout
+/// writes as two tensors.
+#[test]
+fn a_recognized_layout_goes_on_to_model() {
+    let (conversion, _) = source("whisper_openai");
+    let prepared = conversion.config(Config::empty()).to("model").prepare().unwrap();
+    let files: Vec<String> = prepared.route.describe().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(files, ["wrappers", "whisper_openai", "whisper", "tied_lm_head"]);
+    let keys = given(&prepared.plan().unwrap(), true);
+    assert!(keys.iter().any(|(key, ..)| key == "proj_out.weight"));
+}
+
+/// What was finetuned from wav2vec 2.0 and from HuBERT differs in one key, that HuBERT keeps.
+#[test]
+fn two_files_that_explain_equally_are_told_apart_by_what_they_miss() {
+    let none = || serde_json::json!({});
+    for (name, rules) in
+        [("wav2vec2_fairseq_ctc", "wav2vec2_fairseq"), ("hubert_fairseq_ctc", "hubert_fairseq")]
+    {
+        let found = choice(name, str::to_owned, none());
+        assert!(matches!(&found, Choice::Recognized(one) if one.rules == rules), "{found:?}");
+    }
+}
+
+/// One tensor that many models have says nothing.
+#[test]
+fn a_few_usual_keys_are_nobodys() {
+    for keys in [&["norm.weight"][..], &["head.weight", "head.bias"], &["cls_token", "pos_embed"]] {
+        let infos = keys.iter().map(|key| ((*key).into(), TensorInfo::new(Dtype::F32, vec![4])));
+        let conversion = Conversion::of_header(Arc::new(Header::from_infos(infos)));
+        let prepared = conversion.config(Config::empty()).to("hub").prepare().unwrap();
+        assert_eq!(prepared.choice, Choice::NoConfig, "{keys:?}");
+    }
+}
+
 /// Pairs of one checkpoint in two layouts, there and back, of those whose tensors are kept.
 pub(crate) fn pairs() -> Vec<(String, StateDict, StateDict)> {
     let mut pairs = Vec::new();

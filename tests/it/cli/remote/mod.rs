@@ -68,7 +68,11 @@ fn expected(sandbox: &Sandbox) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
 }
 
 fn files(sandbox: &Sandbox, name: &str) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
-    let entries = std::fs::read_dir(sandbox.path(name)).unwrap().map(Result::unwrap);
+    files_in(&sandbox.path(name))
+}
+
+fn files_in(folder: &std::path::Path) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
     entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect()
 }
 
@@ -162,8 +166,48 @@ fn every_command_takes_an_address() {
         let found = run(&sandbox, &hub, &["inspect", source]);
         assert!(found.code == 0 && found.out.contains(keys), "{}{}", found.out, found.err);
     }
+    let sums = ["apply", "hub/org/m", "-o", "hub/org/sums", "--checksums"];
+    assert_eq!(run(&sandbox, &hub, &sums).code, 0);
+    let verified = run(&sandbox, &hub, &["verify", "hf://org/sums"]);
+    assert!(
+        verified.code == 0 && verified.out.contains("as their checksums say"),
+        "{}",
+        verified.err
+    );
+    let without = run(&sandbox, &hub, &["verify", "hf://org/m"]);
+    assert!(without.code == 3 && without.err.contains("--checksums"), "{}", without.err);
     let in_place = run(&sandbox, &hub, &["apply", "hf://org/m", "--in-place"]);
     assert!(in_place.code == 3 && in_place.err.contains("in place"), "{}", in_place.err);
+}
+
+#[test]
+fn other_formats_are_read_by_ranges_too() {
+    let sandbox = Sandbox::new();
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let folders = [
+        "torch/bin_sharded",
+        "torch/bin_sharded_by_index",
+        "dcp/fsdp2_sgd_2/ckpt",
+        "dcp/by_hand/ckpt",
+    ];
+    for (at, folder) in folders.iter().enumerate() {
+        let folder = fixtures.join(folder);
+        for (name, bytes) in files_in(&folder) {
+            sandbox.write(&format!("hub/org/m{at}/{}", name.to_str().unwrap()), bytes);
+        }
+    }
+    let hub = Hub::new(sandbox.path("hub"));
+    for at in 0..folders.len() {
+        let (far, near) = (format!("hf://org/m{at}"), format!("hub/org/m{at}"));
+        let (a, b) = (format!("far{at}"), format!("near{at}"));
+        let rules = ["--rules", "wrappers"];
+        for (source, out) in [(&far, &a), (&near, &b)] {
+            let arguments = [&["apply", source, "-o", out], &rules[..]].concat();
+            let made = run(&sandbox, &hub, &arguments);
+            assert_eq!(made.code, 0, "{}: {}", folders[at], made.err);
+        }
+        assert!(files(&sandbox, &a) == files(&sandbox, &b), "{}", folders[at]);
+    }
 }
 
 #[test]

@@ -1,0 +1,283 @@
+"""Vision transformers and convolutions named as timm names them, or nearly so."""
+
+from types import SimpleNamespace
+
+from . import empty, family, with_bias
+from .converters import script
+
+WIDTH = 4
+
+
+def blocks(layers=2, norms=("norm1", "norm2"), mlp=(("fc1", 6), ("fc2", 6)), qkv_bias=True):
+    """The blocks that nearly all of them share."""
+    shapes = {}
+    for i in range(layers):
+        block = f"blocks.{i}"
+        linear = {f"{block}.attn.proj": [WIDTH, WIDTH]}
+        linear.update({f"{block}.{norm}": [WIDTH] for norm in norms})
+        if qkv_bias:
+            linear[f"{block}.attn.qkv"] = [3 * WIDTH, WIDTH]
+        else:
+            shapes[f"{block}.attn.qkv.weight"] = [3 * WIDTH, WIDTH]
+        (first, wide), (second, narrow) = mlp
+        linear[f"{block}.mlp.{first}"] = [wide, WIDTH]
+        linear[f"{block}.mlp.{second}"] = [WIDTH, narrow]
+        shapes.update(with_bias(linear))
+    return shapes
+
+
+def patches():
+    return {"cls_token": [1, 1, WIDTH], **with_bias({"patch_embed.proj": [WIDTH, 3, 2, 2]})}
+
+
+def renamed(names, source, pairs):
+    for old, new in pairs:
+        names.rename_key(source, old, new)
+    return source
+
+
+@family("deit_timm", layout="timm")
+class Deit:
+    @staticmethod
+    def source():
+        from timm.models.deit import VisionTransformerDistilled
+
+        model = VisionTransformerDistilled(
+            img_size=4,
+            patch_size=2,
+            embed_dim=WIDTH,
+            depth=2,
+            num_heads=2,
+            mlp_ratio=2.0,
+            num_classes=3,
+        )
+        return model.state_dict()
+
+    @staticmethod
+    def convert(source):
+        names = script("deit")
+        config = SimpleNamespace(num_hidden_layers=2, hidden_size=WIDTH)
+        renamed(names, source, names.create_rename_keys(config))
+        names.read_in_q_k_v(source, config)
+        return source
+
+
+def beit(source, pretrained):
+    names = script("beit")
+    config = SimpleNamespace(num_hidden_layers=2, hidden_size=WIDTH)
+    renamed(names, source, names.create_rename_keys(config, has_lm_head=pretrained))
+    names.read_in_q_k_v(source, config, has_lm_head=pretrained)
+    return source
+
+
+def beit_blocks():
+    shapes = blocks(qkv_bias=False)
+    for i in range(2):
+        for x in ("attn.q_bias", "attn.v_bias", "gamma_1", "gamma_2"):
+            shapes[f"blocks.{i}.{x}"] = [WIDTH]
+    return shapes
+
+
+@family("beit_unilm", layout="unilm")
+class Beit:
+    @staticmethod
+    def source():
+        shapes = {
+            **patches(),
+            **beit_blocks(),
+            **with_bias({"fc_norm": [WIDTH], "head": [3, WIDTH]}),
+        }
+        for i in range(2):
+            shapes[f"blocks.{i}.attn.relative_position_bias_table"] = [7, 2]
+        out = empty(shapes)
+        for i in range(2):
+            out[f"blocks.{i}.attn.relative_position_index"] = empty({"x": [5, 5]})["x"].long()
+        return out
+
+    @staticmethod
+    def convert(source):
+        return beit(source, False)
+
+
+@family("beit_unilm_pretrained", layout="unilm", rules="beit_unilm")
+class BeitPretrained:
+    @staticmethod
+    def source():
+        shapes = {**patches(), **beit_blocks(), "mask_token": [1, 1, WIDTH]}
+        shapes.update(with_bias({"norm": [WIDTH], "lm_head": [9, WIDTH]}))
+        for x, shape in {"bias_table": [7, 2], "index": [5, 5]}.items():
+            shapes[f"rel_pos_bias.relative_position_{x}"] = shape
+        return empty(shapes)
+
+    @staticmethod
+    def convert(source):
+        return beit(source, True)
+
+
+@family("swin_microsoft", layout="microsoft", exact=False)
+class Swin:
+    @staticmethod
+    def source():
+        linear = {"patch_embed.proj": [WIDTH, 3, 2, 2], "patch_embed.norm": [WIDTH]}
+        linear.update({"norm": [2 * WIDTH], "head": [3, 2 * WIDTH]})
+        shapes = {}
+        for stage, width in enumerate([WIDTH, 2 * WIDTH]):
+            for i in range(2):
+                block = f"layers.{stage}.blocks.{i}"
+                linear.update({f"{block}.norm1": [width], f"{block}.norm2": [width]})
+                linear[f"{block}.attn.qkv"] = [3 * width, width]
+                linear[f"{block}.attn.proj"] = [width, width]
+                linear[f"{block}.mlp.fc1"] = [6, width]
+                linear[f"{block}.mlp.fc2"] = [width, 6]
+                shapes[f"{block}.attn.relative_position_bias_table"] = [9, 2]
+                shapes[f"{block}.attn.relative_position_index"] = [4, 4]
+        shapes["layers.0.blocks.1.attn_mask"] = [4, 4, 4]
+        shapes["layers.0.downsample.reduction.weight"] = [2 * WIDTH, 4 * WIDTH]
+        linear["layers.0.downsample.norm"] = [4 * WIDTH]
+        return empty({**shapes, **with_bias(linear)})
+
+    @staticmethod
+    def convert(source):
+        def block(width):
+            self = SimpleNamespace(all_head_size=width)
+            return SimpleNamespace(attention=SimpleNamespace(self=self))
+
+        layers = [SimpleNamespace(blocks=[block(width)] * 2) for width in (WIDTH, 2 * WIDTH)]
+        encoder = SimpleNamespace(layers=layers)
+        model = SimpleNamespace(swin=SimpleNamespace(encoder=encoder))
+        return script("swin", "convert_swin_timm*").convert_state_dict(source, model)
+
+
+@family("convnext_meta", layout="meta")
+class ConvNext:
+    @staticmethod
+    def source():
+        linear = {"norm": [WIDTH], "head": [3, WIDTH]}
+        shapes = {}
+        for stage in range(4):
+            first, second = (
+                ([WIDTH, 3, 4, 4], [WIDTH]) if stage == 0 else ([WIDTH], [WIDTH, WIDTH, 2, 2])
+            )
+            linear[f"downsample_layers.{stage}.0"] = first
+            linear[f"downsample_layers.{stage}.1"] = second
+            for i in range(1 + stage % 2):
+                block = f"stages.{stage}.{i}"
+                shapes[f"{block}.gamma"] = [WIDTH]
+                linear[f"{block}.dwconv"] = [WIDTH, 1, 2, 2]
+                linear[f"{block}.norm"] = [WIDTH]
+                linear[f"{block}.pwconv1"] = [6, WIDTH]
+                linear[f"{block}.pwconv2"] = [WIDTH, 6]
+        return empty({**shapes, **with_bias(linear)})
+
+    @staticmethod
+    def convert(source):
+        # The script's loop, whose second pass sets the prefix.
+        names = script("convnext")
+        out = {names.rename_key(key): tensor for key, tensor in source.items()}
+        return {
+            key if key.startswith("classifier") else f"convnext.{key}": tensor
+            for key, tensor in out.items()
+        }
+
+
+def dinov2_source(gated, registers):
+    mlp = (("w12", 8), ("w3", 4)) if gated else (("fc1", 6), ("fc2", 6))
+    shapes = {**patches(), **blocks(mlp=mlp), **with_bias({"norm": [WIDTH]})}
+    shapes.update({"mask_token": [1, WIDTH], "pos_embed": [1, 5, WIDTH]})
+    if registers:
+        shapes["register_tokens"] = [1, 2, WIDTH]
+    for i in range(2):
+        shapes[f"blocks.{i}.ls1.gamma"] = shapes[f"blocks.{i}.ls2.gamma"] = [WIDTH]
+    return empty(shapes)
+
+
+def dinov2(source, gated, folder):
+    names = script(folder)
+    config = SimpleNamespace(num_hidden_layers=2, hidden_size=WIDTH, use_swiglu_ffn=gated)
+    renamed(names, source, names.create_rename_keys(config))
+    names.read_in_q_k_v(source, config)
+    return source
+
+
+@family("dinov2_meta", layout="meta")
+class DinoV2:
+    @staticmethod
+    def source():
+        return dinov2_source(True, False)
+
+    @staticmethod
+    def convert(source):
+        return dinov2(source, True, "dinov2")
+
+
+@family("dinov2_meta_registers", layout="meta", rules="dinov2_meta")
+class DinoV2Registers:
+    @staticmethod
+    def source():
+        return dinov2_source(False, True)
+
+    @staticmethod
+    def convert(source):
+        return dinov2(source, False, "dinov2_with_registers")
+
+
+@family("detr_meta", layout="meta")
+class Detr:
+    @staticmethod
+    def source():
+        shapes, width = {}, 2
+
+        def norm(name):
+            for leaf in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"{name}.{leaf}"] = [2]
+
+        body = "backbone.0.body"
+        shapes[f"{body}.conv1.weight"] = [2, 3, 1, 1]
+        norm(f"{body}.bn1")
+        for stage in (1, 2):
+            for i in range(2):
+                layer = f"{body}.layer{stage}.{i}"
+                if i == 0:
+                    shapes[f"{layer}.downsample.0.weight"] = [2, 2, 1, 1]
+                    norm(f"{layer}.downsample.1")
+                for n in (1, 2, 3):
+                    shapes[f"{layer}.conv{n}.weight"] = [2, 2, 1, 1]
+                    norm(f"{layer}.bn{n}")
+        linear = {
+            "input_proj": [2, 2, 1, 1],
+            "class_embed": [2, 2],
+            "transformer.decoder.norm": [2],
+        }
+        linear.update({f"bbox_embed.layers.{i}": [2, 2] for i in range(3)})
+        shapes["query_embed.weight"] = [2, 2]
+        for kind, attentions, norms in (
+            ("encoder", ["self_attn"], 2),
+            ("decoder", ["self_attn", "multihead_attn"], 3),
+        ):
+            for i in range(6):
+                layer = f"transformer.{kind}.layers.{i}"
+                for attention in attentions:
+                    shapes[f"{layer}.{attention}.in_proj_weight"] = [3 * width, 1]
+                    shapes[f"{layer}.{attention}.in_proj_bias"] = [3 * width]
+                    linear[f"{layer}.{attention}.out_proj"] = [2, 2]
+                linear.update({f"{layer}.linear{n}": [2, 2] for n in (1, 2)})
+                linear.update({f"{layer}.norm{n + 1}": [2] for n in range(norms)})
+        return empty({**shapes, **with_bias(linear)})
+
+    @staticmethod
+    def convert(source):
+        def narrow(text):
+            # The script counts rows, of a model that is 256 wide.
+            return text.replace("512", "4").replace("256", "2")
+
+        names = script("detr", "convert_detr_to_pytorch", change=narrow)
+        config = SimpleNamespace(
+            encoder_layers=6, decoder_layers=6, backbone_config=SimpleNamespace(depths=[2, 2])
+        )
+        renamed(names, source, names.create_rename_keys(config))
+        names.read_in_q_k_v(source)
+        heads = ("class_labels_classifier", "bbox_predictor")
+        return {
+            key if key.startswith(heads) else f"model.{key}": tensor
+            for key, tensor in source.items()
+        }
