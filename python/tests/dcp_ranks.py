@@ -323,3 +323,24 @@ def load_as_automodel(path, state):
     checkpointer.load_base_model(model, path)
     assert checkpointer._get_storage_reader(path, None) == "its own"
     return differing(model, expected)
+
+
+def through_memory(path, state, out, like):
+    """What can't be read into or written from where it is goes through memory, bit by bit: another
+    dtype stands for another device."""
+    from regraft.torch import _reader, _writer
+    from regraft.torch.distributed import Writer
+
+    _reader._STAGED = _writer._STAGED = 3000
+    expected = torch.load(state)
+    model = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in expected.items()}
+    dcp.load(model, storage_reader=Reader(path))
+    wrong = [key for key, tensor in model.items() if not torch.equal(tensor.float(), expected[key])]
+    # Elements that lie in one place can't be addressed as a box.
+    for key in ("model.norm.weight", "model.layers.0.mlp.experts.down_proj"):
+        one = torch.full((1,) * expected[key].dim(), 0.5)
+        expected[key] = one.expand(expected[key].shape)
+    expected["model.embed_tokens.weight"] = expected["model.embed_tokens.weight"][:1].expand(64, 32)
+    dcp.save(expected, storage_writer=Writer(out, like=like))
+    made = regraft.open(out, framework="torch").apply(to="model")
+    return wrong + [key for key in made if not torch.equal(made[key], expected[key])]

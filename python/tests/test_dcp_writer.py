@@ -140,3 +140,8 @@ def test_permuted_and_transposed_tensors_go_back(ranks, tmp_path, size, placemen
     out = str(tmp_path / "out")
     ranks.run(size, "save", str(tmp_path / "state.pt"), out, placements, rules, {})
     assert_equal(tensors_of(out), hub)
+
+
+def test_tensors_that_lie_elsewhere_go_through_memory(ranks, hub, tmp_path):
+    path, state = hub(mixtral)
+    assert ranks.run(1, "through_memory", path, state, str(tmp_path / "out"), path) == [[]]

@@ -17,13 +17,15 @@ def box_of(key: str, dtype: str, offsets: Sequence[int], sizes: Sequence[int]) -
     return key, start, shape
 
 
-def parts_within(tensor: Any, most: int) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """Parts of a tensor of at most so many elements, and where each begins."""
+def parts_within(box: Box, dtype: str, tensor: Any, most: int) -> Iterator[tuple[Box, Any]]:
+    """Parts of a box of at most so many elements as torch counts them, and of its tensor."""
+    key, offsets, _ = box
     for start, sizes in _boxes(tuple(tensor.shape), most):
         part = tensor
         for dim, (at, size) in enumerate(zip(start, sizes)):
             part = part.narrow(dim, at, size)
-        yield start, part
+        _, first, shape = box_of(key, dtype, start, sizes)
+        yield (key, tuple(a + b for a, b in zip(offsets, first)), shape), part
 
 
 def _boxes(shape: tuple[int, ...], most: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -148,36 +148,52 @@ class Reader(StorageReader):
                 seen[place] = same
                 wanted.append((box, place))
         self.bytes_read += read_into(self._opened, self.plan._inner, wanted)
-        for box, dtype, part in staged:
-            self._through_memory(box, dtype, part)
+        self._through_memory(staged)
         for item, tensor in resolved:
             planner.commit_tensor(item, tensor)
         future: Future[None] = Future()
         future.set_result(None)
         return future
 
-    def _through_memory(self, box: Box, dtype: str, tensor: Any) -> None:
-        """Reads a box that is on another device, or becomes another dtype, part by part."""
+    def _through_memory(self, staged: list[tuple[Box, str, Any]]) -> None:
+        """Reads boxes that are on another device, or become another dtype, some at a time."""
         assert self._opened is not None
-        for start, part in parts_within(tensor, max(1, _STAGED // tensor.element_size())):
-            held = torch.empty(part.shape, dtype=torch_ops().dtype(dtype))
-            key, offsets, _ = box
-            first = box_of(key, dtype, start, part.shape)
-            own = (key, tuple(a + b for a, b in zip(offsets, first[1])), first[2])
-            place = place_of(held, dtype, own[2])
-            assert place is not None
-            self.bytes_read += read_into(self._opened, self.plan._inner, [(own, place)])
-            part.copy_(held)
+        held: list[tuple[Box, Place]] = []
+        copied: list[tuple[Any, Any]] = []
+        size = 0
+        for box, dtype, tensor in staged:
+            own = torch_ops().dtype(dtype)
+            for at, part in parts_within(box, dtype, tensor, max(1, _STAGED // own.itemsize)):
+                read = torch.empty(part.shape, dtype=own)
+                place = place_of(read, dtype, at[2])
+                assert place is not None
+                if size + read.nbytes > _STAGED:
+                    self._copy(held, copied)
+                    size = 0
+                held.append((at, place))
+                copied.append((part, read))
+                size += read.nbytes
+        self._copy(held, copied)
+
+    def _copy(self, held: list[tuple[Box, Place]], copied: list[tuple[Any, Any]]) -> None:
+        assert self._opened is not None
+        if held:
+            self.bytes_read += read_into(self._opened, self.plan._inner, held)
+        for part, read in copied:
+            part.copy_(read)
+        held.clear()
+        copied.clear()
 
 
 def _asked(item: Any, planner: Any, tensor: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
     """Where in the whole tensor what a planner asks for begins, and what it is read into."""
-    whole = (getattr(planner, "state_dict", None) or {}).get(item.dest_index.fqn)
+    whole: Any = (getattr(planner, "state_dict", None) or {}).get(item.dest_index.fqn)
     if not is_strided(whole):
         yield tuple(item.storage_offsets), tensor
         return
     for offsets, local, sizes in parts_of(whole):
-        part = tensor
+        # Not what the planner gives, which may have cut it by the wrong box.
+        part = whole.to_local().detach()
         for dim, (at, size) in enumerate(zip(local, sizes)):
             part = part.narrow(dim, at, size)
         yield offsets, part

@@ -28,7 +28,7 @@ from ._strided import is_strided, parts_of
 from ._tied import Digests, is_one
 
 # Bytes that are copied from other devices at once.
-_STAGED = 32 << 20
+_STAGED = 64 << 20
 # Beside the files while they are written: what the model is.
 _MODEL = "model.json"
 
@@ -227,16 +227,22 @@ class Writer(StorageWriter):
                     held.append(part)
         rest = self._is_coordinator
         written = self._write(output, here, rest, place)
+        staged: list[tuple[Box, Place]] = []
+        held, size = [], 0
         for box, dtype, tensor in elsewhere:
             most = max(1, _STAGED // tensor.element_size())
-            for start, part in parts_within(tensor, most):
-                held = [part.to("cpu", copy=True).contiguous()]
-                key, offsets, _ = box
-                first = box_of(key, dtype, start, part.shape)
-                own = (key, tuple(a + b for a, b in zip(offsets, first[1])), first[2])
-                found = place_of(held[0], dtype, own[2])
+            for at, part in parts_within(box, dtype, tensor, most):
+                if size + part.nbytes > _STAGED and staged:
+                    written += self._write(output, staged, False, place)
+                    staged, held, size = [], [], 0
+                copy = part.to("cpu", copy=True).contiguous()
+                found = place_of(copy, dtype, at[2])
                 assert found is not None
-                written += self._write(output, [(own, found)], False, place)
+                staged.append((at, found))
+                held.append(copy)
+                size += part.nbytes
+        if staged:
+            written += self._write(output, staged, False, place)
         self.bytes_written = written
         future: Future[list[WriteResult]] = Future()
         future.set_result([WriteResult(MetadataIndex(""), written, digests.all(one))])
@@ -282,12 +288,12 @@ class Writer(StorageWriter):
 
 def _held(item: Any, planner: Any, tensor: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
     """Where in the whole tensor what a rank has begins, and that."""
-    whole = (getattr(planner, "state_dict", None) or {}).get(item.index.fqn)
+    whole: Any = (getattr(planner, "state_dict", None) or {}).get(item.index.fqn)
     if not is_strided(whole):
         yield tuple(item.tensor_data.chunk.offsets), tensor
         return
     for offsets, local, sizes in parts_of(whole):
-        part = tensor
+        part = whole.to_local().detach()
         for dim, (at, size) in enumerate(zip(local, sizes)):
             part = part.narrow(dim, at, size)
         yield offsets, part
