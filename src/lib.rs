@@ -34,6 +34,8 @@ pub mod library;
 
 pub mod propose;
 
+pub mod editor;
+
 #[cfg(feature = "files")]
 pub mod conversion;
 

@@ -77,7 +77,6 @@ pub struct Head {
 
 /// The head of an embedded rule file, without what follows it.
 pub fn head(name: &str) -> Option<Head> {
-    use crate::syntax::ast::StatementKind;
     let text = text(name)?;
     let goes_on = |line: &&str| {
         let word = line.split(' ').next().unwrap_or_default();
@@ -85,8 +84,14 @@ pub fn head(name: &str) -> Option<Head> {
             || !line.starts_with(|c: char| c.is_ascii_lowercase())
     };
     let length: usize = text.split_inclusive('\n').take_while(goes_on).map(str::len).sum();
+    Some(head_of(&embedded(name, &text[..length])))
+}
+
+/// The head of a rule file.
+pub fn head_of(source: &Arc<SourceText>) -> Head {
+    use crate::syntax::ast::StatementKind;
     let mut head = Head::default();
-    for statement in crate::syntax::parse(embedded(name, &text[..length])).file.statements {
+    for statement in crate::syntax::parse(Arc::clone(source)).file.statements {
         match statement.kind {
             StatementKind::Ruleset { layouts, .. } => {
                 head.layouts = layouts.map(|(left, _, right)| (left.text, right.text))
@@ -97,7 +102,7 @@ pub fn head(name: &str) -> Option<Head> {
             _ => {}
         }
     }
-    Some(head)
+    head
 }
 
 fn embedded(name: &str, text: &str) -> Arc<SourceText> {

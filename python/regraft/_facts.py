@@ -19,6 +19,22 @@ from ._optimizer import is_state
 _OPAQUE = ("U8", (0,))
 
 
+_STATE = ".quant_state.bitsandbytes__"
+_LONGEST_STATE = 1 << 16
+
+
+def states(state_dict: Mapping[str, Any], keys: list[str]) -> list[tuple[str, bytes]]:
+    """What quantized tensors say of themselves, in bytes that nothing else tells."""
+    found = []
+    for key in keys:
+        if _STATE in key:
+            ops = ops_of(value := state_dict[key])
+            info = None if ops is None else ops.info(value)
+            if info is not None and info[0] == "U8" and math.prod(info[1]) <= _LONGEST_STATE:
+                found.append((key, bytes(value.tolist())))
+    return found
+
+
 def columns(state_dict: Mapping[str, Any]) -> tuple[list[str], list[str], list[tuple[int, ...]]]:
     """Keys, dtypes and shapes of a state dict."""
     if not isinstance(state_dict, Mapping):
@@ -182,9 +198,7 @@ def config(given: Any, beside: str | None = None) -> _regraft.Config:
     """A config: a mapping, a file, an object as transformers has them; without any, the config.json
     beside a checkpoint."""
     if given is None:
-        if beside is not None and os.path.isfile(os.path.join(beside, "config.json")):
-            return _regraft.Config.read(os.path.join(beside, "config.json"))
-        return _regraft.Config("null")
+        return _regraft.Config("null") if beside is None else _regraft.Config.beside(beside)
     if isinstance(given, (str, os.PathLike)):
         return _regraft.Config.read(os.fspath(given))
     if isinstance(given, Mapping):
@@ -211,11 +225,7 @@ def record(given: Any, beside: str | None = None) -> tuple[bytes, str] | None:
     """The record of the conversion that is turned back: its text, or the plan that made it; of a
     checkpoint, the file beside it."""
     if given is None:
-        path = None if beside is None else os.path.join(beside, _regraft.RECORD_FILE)
-        if path is None or not os.path.isfile(path):
-            return None
-        with open(path, "rb") as file:
-            return file.read(), path
+        return None if beside is None else _regraft.record_beside(beside)
     given = getattr(given, "record", given)
     if isinstance(given, (str, bytes)):
         return (given.encode() if isinstance(given, str) else given), "record"

@@ -288,7 +288,8 @@ def open(
 ) -> Checkpoint:
     """Opens a checkpoint: a safetensors file; what ``torch.save`` wrote (``.pt``, ``.pth``,
     ``.bin``, ``.ckpt``); ``.npz`` and ``.npy``; a directory of such files, with or without an
-    index; a directory of ``torch.distributed.checkpoint``; an index; or several of them as one. No
+    index; a directory of ``torch.distributed.checkpoint``; an index; or several of them as one; or
+    an address of any (``hf://org/name``, ``https://…``, ``s3://…``, ``gs://…``, ``az://…``). No
     code of a file is run, and neither torch nor numpy is needed to open one. Of a mapping from
     names to paths, the keys of each begin with its name: ``{"rank0": …}`` gives
     ``rank0.norm.weight``; so files with equal keys are told apart.
@@ -315,7 +316,8 @@ def open(
 def _opened(path: Paths, framework: str | None, options: dict[str, Any]) -> Checkpoint:
     paths, names = _paths(path), _names(path)
     inner = _regraft.Checkpoint(paths, names=names, **options)
-    again: Paths = dict(zip(names, paths)) if names is not None else paths
+    # As they were found: a revision is a commit by then.
+    again: Paths = dict(zip(names, inner.sources)) if names is not None else inner.sources
     return Checkpoint(inner, framework, {"path": again, **options})
 
 
@@ -407,12 +409,15 @@ def convert(
     )
     made = _plan(opened, rules, options, beside=str(opened.directory))
     made._warn()
-    side_files = _regraft.side_files(paths, given["allow_outside"]) if given["side_files"] else []
+    side_files = (
+        _regraft.side_files(opened.sources, given["allow_outside"]) if given["side_files"] else []
+    )
     tell, close = _progress(given["progress"])
     with tempfile.TemporaryDirectory() as scratch:
         if given["write_record"]:
-            side_files.append(Path(scratch) / _regraft.RECORD_FILE)
-            side_files[-1].write_text(made.record)
+            record = Path(scratch) / _regraft.RECORD_FILE
+            record.write_text(made.record)
+            side_files.append(str(record))
         try:
             written = _regraft.write(
                 opened,

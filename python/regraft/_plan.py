@@ -295,12 +295,9 @@ def warn_of_overflow(overflowed: Mapping[str, int]) -> None:
 
 def _depth() -> int:
     """How many frames up the caller of this package is."""
-    here, depth = os.path.dirname(os.path.abspath(__file__)), 1
+    here, depth = os.path.dirname(os.path.abspath(__file__)) + os.sep, 1
     frame = sys._getframe(1)
-    while (
-        frame.f_back is not None
-        and os.path.dirname(os.path.abspath(frame.f_code.co_filename)) == here
-    ):
+    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(here):
         frame, depth = frame.f_back, depth + 1
     return depth
 

@@ -132,6 +132,7 @@ def _plan(
     inner: Any
     given: dict[str, Any] = {**DEFAULTS, **options}
     nested: list[str] = []
+    states: list[tuple[str, bytes]] | None = None
     resolved = _resolve(rules)
     if isinstance(source, (_regraft.Checkpoint, _regraft.Header)):
         inner = source
@@ -140,6 +141,7 @@ def _plan(
         _facts.refuse_nested(source)
         nested = _facts.nested_beside(source)
         inner = _regraft.Header(keys, dtypes, shapes)
+        states = _facts.states(source, keys)
         if rules is None and given["config"] is None:
             raise TypeError("give rules, or a config that chooses them")
         if not keys and (given["target"] is None or _facts.holds_nothing()):
@@ -160,6 +162,7 @@ def _plan(
         "parameters": _facts.parameters(given["parameters"]),
         "wanted": _facts.wanted(given["target"]),
         "record": _facts.record(given["record"], beside),
+        "states": states,
         **{name: given[name] for name in ("reverse", "tied", "part", "strict", "allow_lossy")},
     }
     made = _regraft.plan(inner, resolved, equal=equal, **how)

@@ -7,11 +7,12 @@ use regraft::plan::TargetBox;
 
 use crate::errors;
 use crate::files::Checkpoint;
+use crate::memory::{self, Place};
 use crate::plan::Plan;
 use crate::pool::with_threads;
 
 /// A box: the target's key, its first element and how many along each dimension.
-type Asked = (String, Vec<u64>, Vec<u64>);
+pub(crate) type Asked = (String, Vec<u64>, Vec<u64>);
 
 /// Reads boxes of targets, each from the given byte of what it gives, and with the given number of
 /// bytes, in row-major order. Gives the bytes of all, and what was done as JSON.
@@ -45,4 +46,35 @@ pub(crate) fn read<'py>(
     let report = done.map_err(|error| errors::world(py, &error))?;
     let report = serde_json::to_string(&report);
     Ok((bytes, report.map_err(|_| errors::fault(py, "a report has no JSON form"))?))
+}
+
+/// Reads boxes of targets into memory at addresses: each from the first byte to the last of its
+/// elements, with its strides in elements. Gives what was done as JSON.
+#[pyfunction]
+pub(crate) fn read_into(
+    py: Python<'_>,
+    checkpoint: PyRef<'_, Checkpoint>,
+    plan: PyRef<'_, Plan>,
+    boxes: Vec<Asked>,
+    places: Vec<Place>,
+    strides: Vec<Vec<u64>>,
+) -> PyResult<String> {
+    let (source, plan) = (&*checkpoint.checkpoint, &plan.planned.plan);
+    let done = py.detach(|| {
+        memory::writable(&places, |buffers| {
+            let mut wanted: Vec<Destination<'_>> = boxes
+                .into_iter()
+                .zip(buffers)
+                .zip(strides)
+                .map(|(((key, start, shape), buffer), strides)| {
+                    let part = TargetBox::new(key, start, shape);
+                    Destination { part, buffer, strides: Some(strides) }
+                })
+                .collect();
+            with_threads(|| read_boxes(plan, source, &mut wanted, None))
+        })
+    });
+    let report = done.ok_or_else(|| errors::fault(py, "tensors to read into share memory"))?;
+    let report = report.map_err(|error| errors::world(py, &error))?;
+    serde_json::to_string(&report).map_err(|_| errors::fault(py, "a report has no JSON form"))
 }

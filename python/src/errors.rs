@@ -42,10 +42,18 @@ pub(crate) fn world(py: Python<'_>, error: &Error) -> PyErr {
         ErrorKind::Limit => "limit",
         ErrorKind::Exists => "exists",
         ErrorKind::Unsupported => "unsupported",
+        ErrorKind::Denied => "denied",
+        ErrorKind::NotFound => "not_found",
+        ErrorKind::Unavailable => "unavailable",
         _ => "other",
     };
-    let file = error.file().map(Path::to_path_buf);
-    make(py, name, (error.to_string(), kind, file, error.key(), error.advice()))
+    // An address is no path: a path of Python's would take a slash out of it.
+    let file = error.file();
+    let (key, advice) = (error.key(), error.advice());
+    match file.filter(|file| regraft::store::is_remote(file)) {
+        Some(file) => make(py, name, (error.to_string(), kind, file.as_os_str(), key, advice)),
+        None => make(py, name, (error.to_string(), kind, file.map(Path::to_path_buf), key, advice)),
+    }
 }
 
 /// Rules that could not be had.

@@ -1,6 +1,7 @@
 //! Checkpoints in files: their headers, and conversion into new files.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::fd::IntoRawFd as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,13 +14,13 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use rayon::prelude::*;
 use regraft::check::Direction;
 use regraft::config::Config;
-use regraft::conversion::{Conversion, config_beside, side_files_of};
+use regraft::conversion::{Conversion, config_beside, record_file, side_files_of};
 use regraft::error::Error;
 use regraft::execute::{Progress, Rank, Report, Ties, WriteOptions};
 use regraft::key::Key;
 use regraft::library::Route;
 use regraft::plan::implausible;
-use regraft::store::{Blob, Files as _, NamedPath, OpenOptions, Store as _, open_named};
+use regraft::store::{Blob, Files as _, NamedPath, OpenOptions, Store as _, open_named, pinned};
 use regraft::tensor::{Entry, Remark};
 
 use crate::errors;
@@ -42,8 +43,31 @@ impl Checkpoint {
         Conversion::of_checkpoint(Arc::clone(&self.checkpoint), &self.sources, self.allow_outside)
     }
 
+    /// Bytes of a tensor from afar, by one request; a signal ends the wait.
+    fn fetch<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+        offset: u64,
+        count: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let seen = Seen::default();
+        let checkpoint = &*self.checkpoint;
+        let read = || {
+            let mut bytes = vec![0; count];
+            checkpoint.read_at(key, offset, &mut bytes).map(|()| bytes)
+        };
+        let (read, stopped) = watched(py, &seen, None, &|| checkpoint.interrupt(), read);
+        stopped?;
+        let read = read.ok_or_else(|| errors::fault(py, "a reader stopped unexpectedly"))?;
+        Ok(PyBytes::new(py, &read.map_err(|error| errors::world(py, &error))?))
+    }
+
     /// Where the only box of a tensor lies; `None` if it has several, or no bytes.
     fn place(&self, key: &str, entry: &Entry) -> Option<Place> {
+        if !self.checkpoint.is_on_disk() {
+            return None;
+        }
         if let Some(place) = entry.location {
             return Some((place.file, place.offset, place.len, None));
         }
@@ -97,9 +121,14 @@ impl Checkpoint {
         let mut names = names.unwrap_or_default().into_iter();
         let named: Vec<NamedPath> =
             paths.iter().map(|path| NamedPath { name: names.next(), path: path.clone() }).collect();
-        let opened = py.detach(|| with_threads(|| open_named(&named, ranks.as_ref(), &options)));
-        let checkpoint = opened.map_err(|error| errors::world(py, &error))?;
-        Ok(Self { checkpoint: Arc::new(checkpoint), sources: paths, allow_outside })
+        let opened = py.detach(|| {
+            // What is asked of an address later is asked of the same thing.
+            let named = pinned(&named)?;
+            let opened = with_threads(|| open_named(&named, ranks.as_ref(), &options))?;
+            Ok((opened, named.into_iter().map(|one| one.path).collect()))
+        });
+        let (checkpoint, sources) = opened.map_err(|error: Error| errors::world(py, &error))?;
+        Ok(Self { checkpoint: Arc::new(checkpoint), sources, allow_outside })
     }
 
     /// Columns: keys, names of dtypes, shapes, and places, or `None` for what has to be read.
@@ -124,6 +153,9 @@ impl Checkpoint {
         offset: u64,
         count: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
+        if !self.checkpoint.is_on_disk() {
+            return self.fetch(py, key, offset, count);
+        }
         let at = |number: usize| offset.saturating_add((number * STRETCH) as u64);
         let read =
             |(number, part): (usize, &mut [u8])| self.checkpoint.read_at(key, at(number), part);
@@ -156,14 +188,26 @@ impl Checkpoint {
     }
 
     #[getter]
-    fn directory(&self) -> PathBuf {
-        self.checkpoint.directory().to_owned()
+    fn directory(&self) -> OsString {
+        self.checkpoint.directory().as_os_str().to_owned()
+    }
+
+    /// The paths that it was opened from, as they can be opened again: of the same revision.
+    #[getter]
+    fn sources(&self) -> Vec<OsString> {
+        self.sources.iter().map(|path| path.as_os_str().to_owned()).collect()
+    }
+
+    /// Whether all files are on a disk, where they can be mapped.
+    #[getter]
+    fn is_on_disk(&self) -> bool {
+        self.checkpoint.is_on_disk()
     }
 
     /// The files, as places count them.
     #[getter]
-    fn paths(&self) -> Vec<PathBuf> {
-        self.checkpoint.paths().map(ToOwned::to_owned).collect()
+    fn paths(&self) -> Vec<OsString> {
+        self.checkpoint.paths().map(|path| path.as_os_str().to_owned()).collect()
     }
 
     /// What is odd about the files but no error, with what a plan would say of them.
@@ -199,8 +243,20 @@ pub(crate) fn side_files(
     py: Python<'_>,
     sources: Vec<PathBuf>,
     allow_outside: bool,
-) -> PyResult<Vec<PathBuf>> {
-    side_files_of(&sources, allow_outside).map_err(|error| errors::world(py, &error))
+) -> PyResult<Vec<OsString>> {
+    let found = py.detach(|| side_files_of(&sources, allow_outside));
+    let found = found.map_err(|error| errors::world(py, &error))?;
+    Ok(found.into_iter().map(PathBuf::into_os_string).collect())
+}
+
+/// The record beside a checkpoint's files, as it is, and its path.
+#[pyfunction]
+pub(crate) fn record_beside<'py>(
+    py: Python<'py>,
+    directory: PathBuf,
+) -> PyResult<Option<(Bound<'py, PyBytes>, OsString)>> {
+    let found = py.detach(|| record_file(&directory)).map_err(|error| errors::world(py, &error))?;
+    Ok(found.map(|(text, path)| (PyBytes::new(py, &text), path.into_os_string())))
 }
 
 /// What a person should hear of tensors in which so many elements overflowed, as it is rendered.
@@ -265,7 +321,7 @@ pub(crate) fn write(
     options.rank_files = plan.planned.rank_files().cloned();
     let (source, plan) = (&*checkpoint.checkpoint, &plan.planned.plan);
     let write = || with_threads(|| regraft::execute::write(plan, source, &out, &options));
-    let (result, stopped) = watched(py, &seen, progress.as_ref(), write);
+    let (result, stopped) = watched(py, &seen, progress.as_ref(), &|| source.interrupt(), write);
     let result = result.ok_or_else(|| errors::fault(py, "the engine stopped unexpectedly"))?;
     match (result, stopped) {
         // What stopped the run says more than that it was interrupted. What was finished meanwhile
@@ -304,11 +360,12 @@ impl Seen {
 }
 
 /// Runs work in a thread of its own, and meanwhile tells progress and looks for signals, which may
-/// stop it. Gives what came of it (`None` if it panicked), and what stopped it.
+/// stop it, which `interrupt` tells those who wait for a server. Gives what came of it (`None` if it panicked), and what stopped it.
 fn watched<T: Send>(
     py: Python<'_>,
     seen: &Seen,
     progress: Option<&Bound<'_, PyAny>>,
+    interrupt: &dyn Fn(),
     work: impl FnOnce() -> T + Send,
 ) -> (Option<T>, PyResult<()>) {
     let (finished, wait) = mpsc::channel::<()>();
@@ -337,6 +394,9 @@ fn watched<T: Send>(
                 if stopped.is_err() {
                     seen.cancel.store(true, Ordering::Relaxed);
                 }
+            }
+            if stopped.is_err() {
+                interrupt();
             }
         }
         if stopped.is_ok() {

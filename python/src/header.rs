@@ -152,10 +152,17 @@ impl Config {
         (py.get_type::<Self>(), (self.config.value().to_string(),))
     }
 
+    /// Reads the config.json of a directory; empty if there is none.
+    #[staticmethod]
+    fn beside(py: Python<'_>, directory: PathBuf) -> PyResult<Self> {
+        let read = py.detach(|| regraft::conversion::config_in(&directory));
+        read.map(|config| Self { config }).map_err(|error| errors::world(py, &error))
+    }
+
     /// Reads a JSON file, or a directory's config.json.
     #[staticmethod]
     fn read(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let read = py.detach(|| regraft::config::Config::read(&path));
+        let read = py.detach(|| regraft::conversion::read_config(&path));
         read.map(|config| Self { config }).map_err(|error| errors::world(py, &error))
     }
 }

@@ -11,6 +11,8 @@ mod boxes;
 mod errors;
 mod files;
 mod header;
+mod memory;
+mod parts;
 mod plan;
 mod pool;
 mod rules;
@@ -30,11 +32,13 @@ mod _regraft {
     }
 
     #[pymodule_export]
-    use super::boxes::read;
+    use super::boxes::{read, read_into};
     #[pymodule_export]
-    use super::files::{Checkpoint, overflow_findings, side_files, write};
+    use super::files::{Checkpoint, overflow_findings, record_beside, side_files, write};
     #[pymodule_export]
     use super::header::{Config, Header, Wanted};
+    #[pymodule_export]
+    use super::parts::Output;
     #[pymodule_export]
     use super::plan::{Plan, plan};
     #[pymodule_export]

@@ -15,7 +15,8 @@ use regraft::Failure;
 use regraft::check::Direction;
 use regraft::check::value::Value;
 use regraft::conversion::{Conversion, Planned};
-use regraft::plan::{Answer, DropReason, NodeId, Op, Question, Record, RuleId, Target};
+use regraft::key::Key;
+use regraft::plan::{Answer, DropReason, NodeId, Op, Question, Record, RuleId, States, Target};
 
 use crate::errors;
 use crate::files::Checkpoint;
@@ -45,7 +46,7 @@ pub(crate) enum Source<'py> {
 /// `equal(a, b)` gives how many bytes of two tensors differ, or `None` if that can't be known; a
 /// checkpoint in files without it compares the files.
 #[pyfunction]
-#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, part, strict, allow_lossy, record, equal))]
+#[pyo3(signature = (source, rules, *, config, from_layout, to_layout, reverse, tied, parameters, wanted, part, strict, allow_lossy, record, states, equal))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn plan(
     py: Python<'_>,
@@ -62,6 +63,7 @@ pub(crate) fn plan(
     strict: bool,
     allow_lossy: bool,
     record: Option<(Vec<u8>, PathBuf)>,
+    states: Option<Vec<(String, Vec<u8>)>>,
     equal: Option<Py<PyAny>>,
 ) -> PyResult<Plan> {
     let mut conversion = match &source {
@@ -94,6 +96,10 @@ pub(crate) fn plan(
     if let Some((bytes, file)) = record {
         let record = Record::from_bytes(&bytes, &file);
         conversion = conversion.record(record.map_err(|error| errors::world(py, &error))?);
+    }
+    if let Some(states) = states {
+        let states = states.into_iter().map(|(key, bytes)| (Key::from(key), bytes));
+        conversion = conversion.states(States::of_bytes(states));
     }
     let in_order = wanted.as_ref().filter(|wanted| wanted.in_order).map(|wanted| &wanted.wanted);
     let made = py.detach(|| {

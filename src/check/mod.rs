@@ -15,7 +15,7 @@ mod sight;
 pub mod value;
 
 pub use keys::Keys;
-pub use lower::{Includes, NoIncludes, NotIncluded, check};
+pub use lower::{Includes, NoIncludes, NotIncluded, check, check_partly};
 pub use number::Calculated;
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};
 pub use rules::{

@@ -3,7 +3,7 @@
 use super::rules::Capture;
 use super::value::{LENGTHS, Scope, names};
 use crate::diagnostic::codes::UNKNOWN_NAME;
-use crate::diagnostic::{Diagnostic, did_you_mean};
+use crate::diagnostic::{Diagnostic, Place, did_you_mean};
 use crate::syntax::ast::Expr;
 
 /// What an expression may name besides the `let`s of its file.
@@ -45,28 +45,34 @@ pub(super) fn undefined(scope: &Scope, expr: &Expr, sight: Sight<'_>) -> Vec<Dia
     let finding = |(name, span)| {
         let finding = Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined"))
             .at(scope.place(span), "not found");
-        finding.hint(hint(name, scope, captures, sight))
+        advised(finding, (name, scope.place(span)), scope, captures, sight)
     };
     found.into_iter().map(finding).collect()
 }
 
-fn hint(name: &str, scope: &Scope, captures: &[&str], sight: Sight<'_>) -> String {
+fn advised(
+    finding: Diagnostic,
+    (name, place): (&str, Place),
+    scope: &Scope,
+    captures: &[&str],
+    sight: Sight<'_>,
+) -> Diagnostic {
     if LENGTHS.contains(&name) {
-        return "the lengths of a tensor, `dim0` to `dim7`, are known only to its ops, and in the `where` of a `->` rule with one source".to_owned();
+        return finding.hint("the lengths of a tensor, `dim0` to `dim7`, are known only to its ops, and in the `where` of a `->` rule with one source");
     }
     if let Sight::Numbers { captures: rule, .. } = sight
         && rule.iter().any(|capture| capture.name == name)
     {
-        return format!(
+        return finding.hint(format!(
             "the capture `{name}` is on one side of the arrow only, so that one instance has many values of it"
-        );
+        ));
     }
     match did_you_mean(name, scope.lets.keys().map(String::as_str).chain(captures.iter().copied()))
     {
-        Some(close) => format!("did you mean `{close}`?"),
+        Some(close) => finding.meant(place, close),
         None if matches!(sight, Sight::Where(_)) => {
-            format!("define it with `let {name} = …`, or bind it in a pattern")
+            finding.hint(format!("define it with `let {name} = …`, or bind it in a pattern"))
         }
-        None => format!("define it with `let {name} = …`"),
+        None => finding.hint(format!("define it with `let {name} = …`")),
     }
 }

@@ -333,7 +333,7 @@ impl Environment<'_> {
                 Diagnostic::error(UNKNOWN_NAME, format!("`{name}` is not defined"))
                     .at(scope.place(expr.span), "not found in this file");
             if let Some(close) = did_you_mean(name, scope.lets.keys().map(String::as_str)) {
-                diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
+                diagnostic = diagnostic.meant(scope.place(expr.span), close);
             } else {
                 diagnostic = diagnostic.hint(format!("define it with `let {name} = …`"));
             }

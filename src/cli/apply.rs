@@ -213,6 +213,7 @@ fn as_json(
         "keys": planned.plan.targets.len(),
         "report": report,
         "bytes_compared": planned.bytes_compared,
+        "bytes_fetched": planned.bytes_fetched(),
         "keys_report": planned.plan.report,
         "findings": findings,
         "seconds": seconds,
@@ -305,6 +306,12 @@ fn describe(arguments: &Arguments, planned: &Planned, report: &Report, seconds: 
         report.lanes.iter().map(|(lane, bytes)| format!("{} {lane}", Size(*bytes))).collect();
     if !lanes.is_empty() {
         lines.push(format!("{}; at most {} of memory", lanes.join(", "), Size(report.peak_memory)));
+    }
+    if planned.bytes_fetched() > 0 {
+        lines.push(format!(
+            "{} fetched, headers and what was tried again included",
+            Size(planned.bytes_fetched())
+        ));
     }
     if report.kept > 0 {
         lines.push(format!("{} found finished already", counted(report.kept, "file")));

@@ -44,7 +44,7 @@ pub(super) struct ConversionArguments {
     config: Option<PathBuf>,
 
     /// Give a rule file's parameter a value (a number, true, false, null, a JSON list, or text)
-    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment, help_heading = "Facts")]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter, help_heading = "Facts")]
     set: Vec<(String, Value)>,
 
     /// Whether word embeddings are tied [default: what the config says, or the model type's
@@ -199,7 +199,7 @@ fn described(name: &str, direction: Direction) -> String {
 }
 
 /// `name=value`; the value as JSON if it reads as JSON, else as text.
-fn assignment(text: &str) -> std::result::Result<(String, Value), String> {
+pub(super) fn parameter(text: &str) -> std::result::Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     let valid = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn values_read_as_json_or_text() {
-        let value = |text| assignment(text).unwrap().1;
+        let value = |text| parameter(text).unwrap().1;
         assert_eq!(value("a=32"), Value::Int(32));
         assert_eq!(value("a=0.5"), Value::Float(0.5));
         assert_eq!(value("a=true"), Value::Bool(true));
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(value("a=x=y"), Value::Text("x=y".to_owned()));
         assert_eq!(value("a="), Value::Text(String::new()));
         for wrong in ["a", "=1", "1a=2", "a b=1", "a={}"] {
-            assert!(assignment(wrong).is_err(), "{wrong}");
+            assert!(parameter(wrong).is_err(), "{wrong}");
         }
     }
 }

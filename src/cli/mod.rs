@@ -17,6 +17,7 @@ mod graph;
 mod inspect;
 mod invert;
 mod lines;
+mod lsp;
 mod new;
 mod plan;
 mod progress;
@@ -96,6 +97,7 @@ enum Command {
     Verify(verify::Arguments),
     Recover(recover::Arguments),
     Completions(completions::Arguments),
+    Lsp(lsp::Arguments),
 }
 
 /// How a command ended that could do its work.
@@ -194,6 +196,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments, console),
         Command::Recover(arguments) => recover::run(&arguments, console),
         Command::Completions(arguments) => completions::run(&arguments, console),
+        Command::Lsp(arguments) => lsp::run(&arguments, console),
     };
     match result {
         Ok(Exit::Done) => ExitCode::SUCCESS,

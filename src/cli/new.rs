@@ -74,6 +74,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         }))?;
     } else {
         console.note(&told(&proposal, reached, wanted.keys.len()));
+        console.note("note: names and shapes don't tell whether values were permuted or scaled: compare what both models give once");
     }
     let whole = reached == wanted.keys.len() && proposal.unsure == 0 && proposal.left.is_empty();
     Ok(Exit::findings(!whole))
@@ -129,6 +130,5 @@ fn told(proposal: &Proposal, reached: usize, wanted: usize) -> String {
     if !proposal.left.is_empty() {
         told.push_str(&format!("; nothing takes {}", counted(proposal.left.len() as u64, "key")));
     }
-    told.push_str("\nnote: names and shapes don't tell whether values were permuted or scaled: compare the results of both models once");
     told
 }

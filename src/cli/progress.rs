@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::console::Console;
 use super::size::Size;
+use super::summary::counted;
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,6 +58,11 @@ impl Display {
         if let Some(bar) = &self.bar {
             bar.set_length(progress.total);
             bar.set_position(progress.done);
+            bar.set_message(format!(
+                "{} of {}",
+                progress.files,
+                counted(progress.total_files, "file")
+            ));
         }
         let Some(every) = self.every else { return };
         // Whoever finds it locked has nothing to add.
@@ -77,13 +83,15 @@ impl Display {
         let rate = (progress.done as f64 / seconds) as u64;
         let left = progress.total.saturating_sub(progress.done).checked_div(rate).unwrap_or(0);
         if self.json {
-            let event = json!({ "done": progress.done, "total": progress.total, "bytes_per_second": rate, "seconds_left": left });
+            let event = json!({ "done": progress.done, "total": progress.total, "files": progress.files, "total_files": progress.total_files, "bytes_per_second": rate, "seconds_left": left });
             self.console.aside(&format!("{event}\n"));
         } else {
             self.console.aside(&format!(
-                "{} of {}, {} a second, {left} s left\n",
+                "{} of {}, {} of {}, {} a second, {left} s left\n",
                 Size(progress.done),
                 Size(progress.total),
+                progress.files,
+                counted(progress.total_files, "file"),
                 Size(rate)
             ));
         }
@@ -98,7 +106,7 @@ impl Display {
 
 fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template(
-        "{bar:30} {decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left",
+        "{bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}  {decimal_bytes_per_sec}  {eta} left",
     );
     let bar = ProgressBar::new(0);
     match style {

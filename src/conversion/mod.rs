@@ -22,7 +22,7 @@ use crate::check::value::Value;
 use crate::config::Config;
 use crate::error::Result;
 use crate::library::{self, Failure};
-use crate::plan::Record;
+use crate::plan::{Record, States};
 use crate::store::{Checkpoint, NamedPath, OpenOptions, Store, pinned, there};
 use crate::tensor::Header;
 
@@ -30,7 +30,7 @@ pub use output::{Output, side_files_of};
 pub use part::{PartError, TensorPart};
 pub use planned::Planned;
 pub use prepared::{Choice, Prepared, compare};
-pub use source::{config_beside, config_of, read_config, record_beside};
+pub use source::{config_beside, config_in, config_of, read_config, record_beside, record_file};
 pub use target::{Target, TargetError};
 
 use source::{Given, Source};
@@ -61,6 +61,8 @@ struct Asked {
     allow_lossy: bool,
     /// `None`: that beside the checkpoint.
     record: Option<Record>,
+    /// `None`: what the checkpoint's bytes say.
+    states: Option<States>,
 }
 
 impl Conversion {
@@ -219,6 +221,13 @@ impl Conversion {
     #[must_use]
     pub fn record(mut self, record: Record) -> Self {
         self.asked.record = Some(record);
+        self
+    }
+
+    /// Takes this for what quantized tensors say of themselves, as where only the caller holds them.
+    #[must_use]
+    pub fn states(mut self, states: States) -> Self {
+        self.asked.states = Some(states);
         self
     }
 

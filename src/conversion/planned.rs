@@ -48,6 +48,11 @@ impl Planned {
         self.source.header()
     }
 
+    /// Bytes of the checkpoint's files that have come from afar so far, those of headers too.
+    pub fn bytes_fetched(&self) -> u64 {
+        self.source.checkpoint().map_or(0, Checkpoint::fetched)
+    }
+
     /// Whose stage the target is, if it is one of several.
     pub fn rank(&self) -> Option<Rank> {
         self.rank

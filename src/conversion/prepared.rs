@@ -12,7 +12,9 @@ use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::key::RankFiles;
 use crate::library::{self, Failure, HUB, MODEL, Recognized, Route};
-use crate::plan::{Answer, Answers, Plan, PlanOptions, Question, Record, plan, plan_asking};
+use crate::plan::{
+    Answer, Answers, LONGEST_STATE, Plan, PlanOptions, Question, Record, States, plan, plan_asking,
+};
 use crate::store::{Checkpoint, Counted, Store, differing_bytes};
 use crate::tensor::Header;
 
@@ -44,6 +46,8 @@ pub struct Prepared {
     parts: Vec<TensorPart>,
     not_strict: bool,
     allow_lossy: bool,
+    /// What quantized tensors say of themselves.
+    states: States,
 }
 
 /// How the rules of a conversion were chosen.
@@ -120,6 +124,10 @@ impl Prepared {
             (None, Some(checkpoint)) => record_beside(checkpoint)?,
             (None, None) => None,
         };
+        let states = match asked.states {
+            Some(states) => states,
+            None => states(&source)?,
+        };
         Ok(Self {
             route,
             choice,
@@ -135,6 +143,7 @@ impl Prepared {
             parts: asked.parts,
             not_strict: asked.not_strict,
             allow_lossy: asked.allow_lossy,
+            states,
         })
     }
 
@@ -209,6 +218,7 @@ impl Prepared {
             allow_lossy: self.allow_lossy,
             record: self.record.as_ref(),
             answers: Answers::default(),
+            states: self.states.clone(),
         }
     }
 
@@ -237,6 +247,19 @@ impl Prepared {
             source: self.source.clone(),
         })
     }
+}
+
+/// What quantized tensors say of themselves, as far as there are bytes.
+fn states(source: &Source) -> crate::error::Result<States> {
+    let Some(store) = source.bytes() else { return Ok(States::default()) };
+    let mut found = Vec::new();
+    for (key, entry) in source.header().tensors.iter().filter(|(key, _)| States::is_one(key)) {
+        let Some(len) = entry.info.nbytes().filter(|len| *len <= LONGEST_STATE) else { continue };
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        store.read_at(key, 0, &mut bytes)?;
+        found.push((key.clone(), bytes));
+    }
+    Ok(States::of_bytes(found.into_iter()))
 }
 
 /// Answers what a plan asks of the bytes of a store.

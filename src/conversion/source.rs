@@ -136,6 +136,15 @@ pub fn config_beside(checkpoint: &Checkpoint) -> Result<Config> {
     config_in(checkpoint.directory())
 }
 
+/// The config.json of a directory, on a disk or far away; empty if there is none.
+///
+/// # Errors
+/// As [`config_beside`].
+pub fn config_in(directory: &Path) -> Result<Config> {
+    let path = directory.join("config.json");
+    if store::is_file(&path)? { read_config(path) } else { Ok(Config::empty()) }
+}
+
 /// The config.json beside a checkpoint that isn't opened yet; empty if there is none.
 ///
 /// # Errors
@@ -146,11 +155,6 @@ pub fn config_of(paths: &[NamedPath]) -> Result<Config> {
         [first] => config_in(&directory_of(&first.path)?),
         _ => Ok(Config::empty()),
     }
-}
-
-fn config_in(directory: &Path) -> Result<Config> {
-    let path = directory.join("config.json");
-    if store::is_file(&path)? { read_config(path) } else { Ok(Config::empty()) }
 }
 
 /// Reads a config, from a disk or from afar: a JSON file, or a directory that holds a
@@ -177,10 +181,18 @@ pub fn read_config(path: impl AsRef<Path>) -> Result<Config> {
 /// # Errors
 /// If it can't be read, is damaged, or something else has its name.
 pub fn record_beside(checkpoint: &Checkpoint) -> Result<Option<Record>> {
-    let path = checkpoint.directory().join(RECORD_FILE);
+    let Some((bytes, path)) = record_file(checkpoint.directory())? else { return Ok(None) };
+    Record::from_bytes(&bytes, &path).map(Some)
+}
+
+/// The file that such a record lies in, as it is, and its path.
+///
+/// # Errors
+/// If it can't be read, or something else has its name.
+pub fn record_file(directory: &Path) -> Result<Option<(Vec<u8>, PathBuf)>> {
+    let path = directory.join(RECORD_FILE);
     if !store::is_file(&path)? {
         return Ok(None);
     }
-    let bytes = store::read(&path, MAX_RECORD)?;
-    Record::from_bytes(&bytes, &path).map(Some)
+    Ok(Some((store::read(&path, MAX_RECORD)?, path)))
 }

@@ -44,6 +44,12 @@ impl PartialEq for Span {
 }
 
 impl Span {
+    /// Where the span ends, as a span of nothing.
+    #[must_use]
+    pub fn after(self) -> Span {
+        Span { start: self.end, end: self.end }
+    }
+
     /// The span from the start of this one to the end of another.
     #[must_use]
     pub fn to(self, end: Span) -> Span {
@@ -69,6 +75,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where the place ends, as a place of nothing.
+    #[must_use]
+    pub fn after(&self) -> Self {
+        Self::new(Arc::clone(&self.source), self.span.after())
+    }
+
     /// A span of a text.
     pub fn new(source: Arc<SourceText>, span: Span) -> Self {
         Self { source, span, told: None }
@@ -175,6 +187,18 @@ pub struct Diagnostic {
     pub keys: Vec<String>,
     /// The hints say what can be done about it.
     pub hints: Vec<String>,
+    /// Changes of rule text that do what hints say, where those leave no choice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixes: Vec<Fix>,
+}
+
+/// A change of rule text, for an editor to offer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fix {
+    /// The bytes that go; none where something is only put in.
+    pub place: Place,
+    /// What stands there instead.
+    pub text: String,
 }
 
 impl Diagnostic {
@@ -187,6 +211,7 @@ impl Diagnostic {
             labels: Vec::new(),
             keys: Vec::new(),
             hints: Vec::new(),
+            fixes: Vec::new(),
         }
     }
 
@@ -231,6 +256,19 @@ impl Diagnostic {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
+    }
+
+    /// Adds the change of rule text that does what a hint says.
+    #[must_use]
+    pub fn fix(mut self, place: Place, text: impl Into<String>) -> Self {
+        self.fixes.push(Fix { place, text: text.into() });
+        self
+    }
+
+    /// Adds a hint that one word was meant for that at a place, and the change that it asks for.
+    #[must_use]
+    pub fn meant(self, place: Place, word: &str) -> Self {
+        self.hint(format!("did you mean `{word}`?")).fix(place, word)
     }
 
     /// Whether the work is not done because of it.

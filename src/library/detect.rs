@@ -19,6 +19,10 @@ use crate::tensor::Header;
 /// Below this share of a file's words, by what they tell, it explains nothing.
 const LEAST: f64 = 0.2;
 
+/// How rule files begin that dequantize: every family may be quantized, so what they speak of tells
+/// none from another.
+const DEQUANT: &str = "dequant";
+
 /// How well a rule file explains a checkpoint in one of its layouts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -68,6 +72,7 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     let files: Vec<(&str, &Rules)> = names()
         .filter_map(|name| Some((name, rules(name)?)))
         .filter(|(_, rules)| rules.shards.is_none())
+        .filter(|(name, _)| !name.starts_with(DEQUANT))
         .collect();
     let telling = Telling::new(&files);
     let mut found = Vec::new();

@@ -71,7 +71,7 @@ impl Wrong {
             );
             draft
                 .findings
-                .push(finding.hint("or dequantize first: `via dequant_fp8`, `via dequant_mxfp4`"));
+                .push(finding.hint("or dequantize first: `via dequant_fp8`, or the whole checkpoint with `--rules dequant`"));
         }
     }
 }

@@ -1,13 +1,15 @@
 //! [`Context`]: everything that a statement may look at and not change.
 
+use crate::check::Identity;
 use crate::check::value::{Captures, Environment, Scope, unknown_layout};
 use crate::config::TieDecision;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::asked::Asked;
 use crate::plan::draft::Draft;
 use crate::plan::exists::Layout;
 use crate::plan::pass::lossy::{is_recorded, is_repeated};
-use crate::plan::{PlanOptions, Stage};
+use crate::plan::survey::Notes;
+use crate::plan::{NodeId, PlanOptions, Stage};
 use crate::syntax::ast;
 use crate::tensor::Header;
 
@@ -21,6 +23,8 @@ pub(super) struct Context<'a> {
     pub(super) decision: &'a TieDecision,
     /// What was asked of bytes and isn't known.
     pub(super) asked: &'a Asked,
+    /// Where to take note of what statements take, if someone wants to know.
+    pub(super) survey: Option<&'a Notes>,
     /// Whether the record tells of this stage.
     pub(super) recorded: bool,
     /// Whether the record says that this stage was applied before.
@@ -34,7 +38,20 @@ impl<'a> Context<'a> {
         decision: &'a TieDecision,
         asked: &'a Asked,
     ) -> Self {
-        Self { header, options, decision, asked, recorded: false, repeated: false }
+        Self { header, options, decision, asked, survey: None, recorded: false, repeated: false }
+    }
+
+    /// Takes note of the tensors that an op of a rule gave.
+    pub(super) fn note_shapes(
+        &self,
+        draft: &Draft,
+        rule: Identity,
+        place: &Place,
+        families: impl Iterator<Item = impl Iterator<Item = NodeId>>,
+    ) {
+        if let Some(survey) = self.survey {
+            survey.borrow_mut().note_shapes(draft, rule, place, families);
+        }
     }
 
     /// The same for one stage.

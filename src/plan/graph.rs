@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 
 use super::node::{Node, NodeId, Op};
+use super::states::States;
 use crate::key::Key;
 use crate::tensor::{Dtype, Shape, TensorInfo};
 
@@ -34,6 +35,10 @@ pub(super) struct Graph {
     sources: IndexMap<Key, NodeId, foldhash::fast::RandomState>,
     /// Casts that there are: one tensor that is cast alike under several keys stays one.
     casts: HashMap<(NodeId, Dtype), NodeId, foldhash::fast::RandomState>,
+    /// What quantized tensors say of themselves.
+    pub(super) states: States,
+    /// Descriptions whose bytes went into nodes, and that are no input of any.
+    pub(super) read: Vec<NodeId>,
     /// What was turned for rotary embeddings since somebody took note of it.
     pub(super) turned: Vec<Turned>,
 }

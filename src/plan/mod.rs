@@ -29,6 +29,8 @@ mod record;
 mod run;
 mod sources;
 mod state;
+mod states;
+mod survey;
 mod tied;
 mod trace;
 mod verdict;
@@ -48,8 +50,10 @@ pub use node::{
 pub use ranks::count_ranks;
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use sources::implausible;
+pub use states::{LONGEST as LONGEST_STATE, States};
 pub use tied::{TieFact, TieOutcome};
 
+pub use survey::{Survey, Takes, Tensors};
 pub use trace::{Hit, Trace, trace};
 
 use crate::check::value::Value;
@@ -63,6 +67,7 @@ use base::{Base, with_better_base};
 use context::Context;
 use cover::finish;
 use run::begin;
+use survey::Notes;
 
 /// A rule file and which way to read it.
 #[derive(Clone, Copy)]
@@ -115,6 +120,8 @@ pub struct PlanOptions<'a> {
     pub record: Option<&'a Record>,
     /// What is known of the checkpoint's bytes, for ties.
     pub answers: Answers,
+    /// What quantized tensors say of themselves in bytes.
+    pub states: States,
 }
 
 /// Plans: applies the stages in order to the keys of a header.
@@ -129,7 +136,18 @@ pub fn plan(
     header: &Header,
     options: &PlanOptions<'_>,
 ) -> Result<Plan, Diagnostics> {
-    attempt(stages, header, options).0
+    attempt(stages, header, options, None).0
+}
+
+/// Plans, and tells what each statement took, whether there is a plan or not.
+pub fn plan_surveyed(
+    stages: &[Stage<'_>],
+    header: &Header,
+    options: &PlanOptions<'_>,
+) -> (Result<Plan, Diagnostics>, Survey) {
+    let notes = Notes::default();
+    let (plan, _) = attempt(stages, header, options, Some(&notes));
+    (plan, notes.into_inner())
 }
 
 /// Plans, and plans again while `answer` knows what the plan asks of the checkpoint's bytes.
@@ -143,7 +161,7 @@ pub fn plan_asking<E>(
     options: &PlanOptions<'_>,
     mut answer: impl FnMut(&Question) -> Result<Answer, E>,
 ) -> Result<Result<Plan, Diagnostics>, E> {
-    let (mut result, mut questions) = attempt(stages, header, options);
+    let (mut result, mut questions) = attempt(stages, header, options, None);
     if questions.is_empty() {
         return Ok(result);
     }
@@ -153,7 +171,7 @@ pub fn plan_asking<E>(
             let known = answer(&question)?;
             options.answers.insert(question, known);
         }
-        (result, questions) = attempt(stages, header, &options);
+        (result, questions) = attempt(stages, header, &options, None);
     }
     Ok(result)
 }
@@ -163,15 +181,19 @@ fn attempt(
     stages: &[Stage<'_>],
     header: &Header,
     options: &PlanOptions<'_>,
+    survey: Option<&Notes>,
 ) -> (Result<Plan, Diagnostics>, Vec<Question>) {
     let options = &*ranks::with_count(stages, header, options);
     let decision = options.config.tie_policy(options.tied);
     let asked = Asked::default();
-    let context = Context::new(header, options, &decision, &asked);
+    let context = Context { survey, ..Context::new(header, options, &decision, &asked) };
     let remarks = implausible(header, &options.config, options.wanted, !options.not_strict);
     let run = |base: Option<Base>| {
+        // What was tried before isn't what is taken.
+        survey.iter().for_each(|survey| *survey.borrow_mut() = Survey::default());
         let mut draft = begin(&context, stages, &remarks, base);
         run::run(&context, &mut draft, stages);
+        survey.iter().for_each(|survey| survey.borrow_mut().close(&draft));
         draft
     };
     let draft = with_better_base(&context, run(None), |base| run(Some(base)));

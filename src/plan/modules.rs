@@ -6,15 +6,16 @@
 //! whatever its name. What a rule of its own takes elsewhere, what is dropped, and what a target
 //! manifest doesn't ask for is not held against anyone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use indexmap::IndexSet;
 use smallvec::SmallVec;
 
-use crate::diagnostic::codes::{HALF_MOVED, STRANDED};
+use crate::diagnostic::codes::{HALF_MOVED, STALE_CONFIG, STRANDED};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::Key;
 use crate::plan::blocks::rows::{Biased, out_of_order};
+use crate::plan::context::Context;
 use crate::plan::counted;
 use crate::plan::draft::Draft;
 use crate::plan::graph::Walks;
@@ -34,6 +35,13 @@ pub(super) struct Pair {
     pub(super) keys: [Key; 2],
     /// What it is by its name; no known part, beside a quantized tensor, if `None`.
     pub(super) role: Option<Role>,
+}
+
+impl Pair {
+    /// Whether a target is no longer quantized, as the tensor was.
+    fn was_dequantized(&self, draft: &Draft, target: &Entry) -> bool {
+        is_quantized(draft.graph.info(self.tensor)) && !is_quantized(draft.graph.info(target.node))
+    }
 }
 
 /// What stays behind and why: by rule, and how bad it is.
@@ -82,7 +90,7 @@ pub(super) fn check_modules(draft: &mut Draft, entries: &[Entry]) {
             let (left, taken) =
                 if tensor_stays { (tensor, companion) } else { (companion, tensor) };
             let Some((rule, there)) =
-                left_behind(draft, &|| users(stays), &|| users(goes), tensor_stays)
+                left_behind(draft, &pair, &|| users(stays), &|| users(goes), tensor_stays)
             else {
                 continue;
             };
@@ -110,6 +118,32 @@ pub(super) fn check_modules(draft: &mut Draft, entries: &[Entry]) {
         .map(|((rule, is_error), it)| stranded(draft, rule, is_error, it))
         .collect();
     draft.findings.extend(findings);
+}
+
+/// Notes a config that says of a result how it is quantized, if it isn't any more. The config is
+/// copied as it is.
+pub(super) fn check_config(context: &Context<'_>, draft: &mut Draft, entries: &[Entry]) {
+    let Some(said) = context.options.config.value().get("quantization_config") else { return };
+    let is_needed = |pair: &Pair| pair.role.is_some_and(Role::is_needed);
+    if !said.is_object() || !pairs(draft).iter().any(is_needed) {
+        return;
+    }
+    let results: HashSet<&str, foldhash::fast::RandomState> =
+        entries.iter().map(|entry| entry.key.as_str()).collect();
+    let has = |key: &str| results.contains(key);
+    let quantized = |entry: &Entry| {
+        tensor_of(entry.key.as_str(), &has).is_some_and(|(_, role)| role.is_needed())
+    };
+    if entries.is_empty() || entries.iter().any(quantized) {
+        return;
+    }
+    let method = said.get("quant_method").and_then(|method| method.as_str()).unwrap_or("somehow");
+    let message =
+        format!("config.json says that this is quantized (`{method}`), which the result isn't");
+    draft.findings.push(
+        Diagnostic::note(STALE_CONFIG, message)
+            .hint("take `quantization_config` out of the config.json beside the result: it is copied as it is"),
+    );
 }
 
 fn half_moved(draft: &Draft, it: &Biased<'_>) -> Diagnostic {
@@ -141,7 +175,7 @@ fn stranded(
     let finding = finding.keys(keys.iter().map(|key| key.as_str()));
     if draft.rewrites.get(&rule).is_some_and(|rule| rule.built_in) {
         let finding =
-                finding.hint("these rules don't know how to take it along: dequantize the checkpoint first, or write rules of your own");
+                finding.hint("these rules don't know how to take it along: dequantize the checkpoint first (`--rules dequant`), or write rules of your own");
         return finding.hint("or `drop` what isn't needed in a rule file that is applied before");
     }
     let finding = finding.hint("take what belongs to the tensor along: `{t: weight|weight_scale|bias}`, or a rule for each part");
@@ -152,6 +186,7 @@ fn stranded(
 /// together, or the rules say otherwise.
 fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
     draft: &Draft,
+    pair: &Pair,
     stays: &dyn Fn() -> I,
     goes: &dyn Fn() -> I,
     tensor_stays: bool,
@@ -161,11 +196,12 @@ fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
     for (at, moved) in goes().filter(|(_, entry)| !entry.tied) {
         let together = stays().any(|(other, entry)| {
             let (tensor, companion) = if tensor_stays { (entry, moved) } else { (moved, entry) };
+            // Beside what was dequantized without it, it would say what isn't so any more.
+            let beside = is_beside(&tensor.key, &companion.key)
+                && !(pair.role.is_some_and(Role::is_needed) && pair.was_dequantized(draft, tensor));
             // Computed from both, or beside each other, or taken elsewhere by a rule of its
             // own.
-            other == at
-                || is_beside(&tensor.key, &companion.key)
-                || !rewrote(draft, entry).all(|rule| moved.rules.contains(&rule))
+            other == at || beside || !rewrote(draft, entry).all(|rule| moved.rules.contains(&rule))
         });
         if together {
             continue;

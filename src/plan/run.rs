@@ -21,6 +21,7 @@ pub(super) fn begin(
 ) -> Draft {
     let unreadable = sources::unreadable(context.header);
     let mut draft = Draft { base, unreadable, ..Draft::default() };
+    draft.graph.states = context.options.states.clone();
     load(context, &mut draft);
     load_aliases(context, &mut draft);
     draft.findings.extend_from_slice(remarks);

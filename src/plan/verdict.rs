@@ -178,7 +178,8 @@ impl Draft {
             written.id,
             Diagnostic::warning(UNMATCHED_RULE, format!("{what} matched nothing"))
                 .at(written.place.clone(), "no key fits")
-                .hint("write `optional` at its end if that is fine"),
+                .hint("write `optional` at its end if that is fine")
+                .fix(written.place.after(), " optional"),
         ));
     }
 }

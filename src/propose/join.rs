@@ -96,6 +96,13 @@ fn best(
     if matches!((leaf(first), leaf(whole)), (Some(a), Some(b)) if a != b) {
         return None;
     }
+    // Most groups have other numbers, or too few dimensions: no choice of them does.
+    let (shape, all) = (first.shape()?, whole.shape()?);
+    let as_many = first.arity() == whole.arity() && first.members.len() == whole.members.len();
+    let stacked = first.arity() == whole.arity() + 1;
+    if !(as_many && shape.len() == all.len() || stacked && shape.len() + 1 == all.len()) {
+        return None;
+    }
     let of_whole = meanings(whole);
     let mut best: Option<(f64, Join)> = None;
     // As many bits as there are families: at most 256 choices.

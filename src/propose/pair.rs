@@ -63,14 +63,138 @@ pub(super) fn named_alike(sources: &mut Side, targets: &mut Side, found: &mut Fo
 /// Pairs families, one to one.
 pub(super) fn pairs(sources: &mut Side, targets: &mut Side, found: &mut Found) {
     let candidates = candidates(sources, targets);
-    let mut parents: BTreeMap<Vec<Part>, Vec<Part>> = BTreeMap::new();
-    while let Some((at, rival)) = best(&candidates, sources, targets, &parents) {
+    let mut table = Table::new(&candidates, sources);
+    let mut parents = Parents::new();
+    while let Some((at, rival)) = table.best(&candidates, sources, targets, &parents) {
         let Candidate { source, target, way, .. } = &candidates[at];
         let (from, to) = (&sources.families[*source], &targets.families[*target]);
         parents.insert(from.parent().to_vec(), to.parent().to_vec());
+        table.touch(from.parent());
         sources.take(*source);
         targets.take(*target);
         found.pairs.push(Pair { source: *source, target: *target, way: way.clone(), rival });
+    }
+}
+
+/// Where the tensors beside a source went: all but the last segment of both keys.
+type Parents = BTreeMap<Vec<Part>, Vec<Part>>;
+
+/// What was decided of a target: how clearly, the candidate, and a rival.
+type Decided = (f64, usize, Option<usize>);
+
+/// The candidates of each target, and what was decided of them. What nothing happened to is not
+/// looked at again.
+struct Table {
+    of_target: Vec<Vec<usize>>,
+    of_source: BTreeMap<usize, Vec<usize>>,
+    /// By the parent of a source, the targets that it is a candidate for.
+    near: BTreeMap<Vec<Part>, BTreeSet<usize>>,
+    /// `None`: to be looked at.
+    decided: Vec<Option<Option<Decided>>>,
+}
+
+impl Table {
+    fn new(candidates: &[Candidate], sources: &Side) -> Self {
+        let mut of_target: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut of_source: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (at, candidate) in candidates.iter().enumerate() {
+            of_target.entry(candidate.target).or_default().push(at);
+            of_source.entry(candidate.source).or_default().push(at);
+        }
+        let of_target: Vec<Vec<usize>> = of_target.into_values().collect();
+        let mut near: BTreeMap<Vec<Part>, BTreeSet<usize>> = BTreeMap::new();
+        for (row, all) in of_target.iter().enumerate() {
+            for at in all {
+                let parent = sources.families[candidates[*at].source].parent().to_vec();
+                near.entry(parent).or_default().insert(row);
+            }
+        }
+        let decided = vec![None; of_target.len()];
+        Self { of_target, of_source, near, decided }
+    }
+
+    /// Something happened beside a source with this parent.
+    fn touch(&mut self, parent: &[Part]) {
+        for row in self.near.get(parent).into_iter().flatten() {
+            self.decided[*row] = None;
+        }
+    }
+
+    /// The candidate that is decided most clearly, and what fits its target about as well.
+    fn best(
+        &mut self,
+        candidates: &[Candidate],
+        sources: &Side,
+        targets: &Side,
+        parents: &Parents,
+    ) -> Option<(usize, Option<usize>)> {
+        let free = |at: &usize| {
+            let Candidate { source, target, .. } = &candidates[*at];
+            sources.is_free(*source) && targets.is_free(*target)
+        };
+        // What is left may be the only one that fits, once others are gone.
+        for again in [false, true] {
+            let mut best: Option<Decided> = None;
+            for row in 0..self.of_target.len() {
+                let known = self.decided[row];
+                let is_fresh = known.is_some_and(|known| known.is_none_or(|(_, at, _)| free(&at)));
+                if again || !is_fresh {
+                    self.decided[row] =
+                        Some(self.decide(row, candidates, &free, (sources, targets), parents));
+                }
+                if let Some(Some(found)) = self.decided[row]
+                    && best.is_none_or(|(known, ..)| found.0 > known)
+                {
+                    best = Some(found);
+                }
+            }
+            if let Some((_, at, rival)) = best {
+                return Some((at, rival));
+            }
+        }
+        None
+    }
+
+    fn decide(
+        &self,
+        row: usize,
+        candidates: &[Candidate],
+        free: &dyn Fn(&usize) -> bool,
+        (sources, targets): (&Side, &Side),
+        parents: &Parents,
+    ) -> Option<Decided> {
+        let score = |at: usize| {
+            let Candidate { source, target, alike, way } = &candidates[at];
+            let beside = match parents.get(sources.families[*source].parent()) {
+                Some(there) if there == targets.families[*target].parent() => BESIDE,
+                Some(_) => -BESIDE,
+                None => 0.0,
+            };
+            // Of two ways that fit the simple one is more likely.
+            alike + beside + if *way == Way::Rename { 0.0 } else { -0.01 }
+        };
+        let mut all: Vec<(f64, usize)> = self.of_target[row]
+            .iter()
+            .copied()
+            .filter(|at| free(at))
+            .map(|at| (score(at), at))
+            .collect();
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (score, at) = all.first().copied()?;
+        let rest = self.of_source.get(&candidates[at].source);
+        let only = all.len() == 1
+            && rest.is_some_and(|rest| rest.iter().filter(|at| free(at)).count() == 1);
+        if score < LEAST && !only {
+            return None;
+        }
+        let next = all.get(1).copied();
+        // Names that say little leave it to others that fit.
+        let margin = if candidates[at].alike < PLAIN { 2.0 * MARGIN } else { MARGIN };
+        let rival = next.filter(|(next, _)| score - next < margin);
+        let rival = rival.map(|(_, rival)| candidates[rival].source);
+        // What is decided clearly goes first: its neighbours follow.
+        let clear = score + next.map_or(score, |(next, _)| (score - next).min(score));
+        Some((clear, at, rival))
     }
 }
 
@@ -96,50 +220,4 @@ fn candidates(sources: &Side, targets: &Side) -> Vec<Candidate> {
         }
     }
     candidates
-}
-
-/// The candidate that is decided most clearly, and what fits its target about as well.
-fn best(
-    candidates: &[Candidate],
-    sources: &Side,
-    targets: &Side,
-    parents: &BTreeMap<Vec<Part>, Vec<Part>>,
-) -> Option<(usize, Option<usize>)> {
-    let mut by_target: BTreeMap<usize, Vec<(f64, usize)>> = BTreeMap::new();
-    let mut by_source: BTreeMap<usize, usize> = BTreeMap::new();
-    for (at, candidate) in candidates.iter().enumerate() {
-        let Candidate { source, target, alike, way } = candidate;
-        if !sources.is_free(*source) || !targets.is_free(*target) {
-            continue;
-        }
-        let beside = match parents.get(sources.families[*source].parent()) {
-            Some(there) if there == targets.families[*target].parent() => BESIDE,
-            Some(_) => -BESIDE,
-            None => 0.0,
-        };
-        // Of two ways that fit the simple one is more likely.
-        let simple = if *way == Way::Rename { 0.0 } else { -0.01 };
-        by_target.entry(*target).or_default().push((alike + beside + simple, at));
-        *by_source.entry(*source).or_default() += 1;
-    }
-    let mut best: Option<(f64, usize, Option<usize>)> = None;
-    for (_, mut of_target) in by_target {
-        of_target.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let Some((score, at)) = of_target.first().copied() else { continue };
-        let only = of_target.len() == 1 && by_source.get(&candidates[at].source) == Some(&1);
-        if score < LEAST && !only {
-            continue;
-        }
-        let next = of_target.get(1).copied();
-        // Names that say little leave it to others that fit.
-        let margin = if candidates[at].alike < PLAIN { 2.0 * MARGIN } else { MARGIN };
-        let rival = next.filter(|(next, _)| score - next < margin);
-        let rival = rival.map(|(_, rival)| candidates[rival].source);
-        // What is decided clearly goes first: its neighbours follow.
-        let clear = score + next.map_or(score, |(next, _)| (score - next).min(score));
-        if best.as_ref().is_none_or(|(known, ..)| clear > *known) {
-            best = Some((clear, at, rival));
-        }
-    }
-    best.map(|(_, at, rival)| (at, rival))
 }

@@ -72,13 +72,13 @@ pub(super) fn open(directory: &Path, options: &OpenOptions) -> Result<Checkpoint
     let numbers: IndexMap<&str, u32> =
         files.iter().zip(0..).map(|((name, _), number)| (name.as_str(), number)).collect();
     let stored: Vec<&StoredFile> = files.iter().map(|(_, file)| file).collect();
-    let read: Vec<Result<Boxes>> = tensors
-        .par_iter()
-        .map(|(key, tensor)| {
-            let boxes = boxes_of(tensor, &numbers, &stored);
-            boxes.map_err(|error| error.or_at_key(key).in_file(&path))
-        })
-        .collect();
+    let boxes = |(key, tensor): &(String, &SavedTensor)| {
+        let boxes = boxes_of(tensor, &numbers, &stored);
+        boxes.map_err(|error| error.or_at_key(key).in_file(&path))
+    };
+    let read: Vec<Result<Boxes>> =
+        place::beside(directory, || tensors.par_iter().map(boxes).collect());
+    files.iter().for_each(|(_, file)| file.settle());
     let mut checkpoint = Checkpoint::empty(directory);
     for ((key, _), boxes) in tensors.iter().zip(read) {
         checkpoint.place(Key::from(&**key), boxes?);

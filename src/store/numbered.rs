@@ -69,6 +69,16 @@ fn incomplete(names: &[String]) -> Vec<(Vec<String>, u64, u64)> {
     found
 }
 
+/// The numbered files that an index is of by its name, if they are all there.
+pub(super) fn all_of(index: &str, names: &[String]) -> Option<Vec<String>> {
+    let stem = index.strip_suffix(".safetensors.index.json")?;
+    let is_of = |name: &&String| numbers(name).is_some_and(|(own, ..)| own == stem);
+    let own: Vec<String> = names.iter().filter(is_of).cloned().collect();
+    let sets: BTreeSet<&str> =
+        own.iter().filter_map(|name| numbers(name)).map(|(.., of)| of).collect();
+    (sets.len() == 1 && incomplete(&own).is_empty()).then_some(own)
+}
+
 /// What a directory without an index lacks.
 pub(super) fn gaps(names: &[String]) -> Vec<Remark> {
     incomplete(names)
@@ -157,6 +167,24 @@ mod tests {
             &["a-1-of-99999999999999999999999.safetensors"],
         ] {
             assert_eq!(of(whole), [], "{whole:?}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_an_index_are_all_of_its_name_or_none() {
+        let names =
+            |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let (a, b) = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors");
+        let index = "model.safetensors.index.json";
+        assert_eq!(all_of(index, &names(&[a, b, "other.safetensors"])), Some(names(&[a, b])));
+        for not in [
+            names(&[a]),
+            names(&[a, b, "model-00001-of-00003.safetensors"]),
+            names(&["model.safetensors"]),
+            names(&["other-00001-of-00001.safetensors"]),
+            names(&["model-00001-of-00002.fp16.safetensors", b]),
+        ] {
+            assert_eq!(all_of(index, &not), None, "{not:?}");
         }
     }
 

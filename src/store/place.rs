@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::NamedPath;
-use super::archive::Stream;
 use super::archive::{ReadAt, Window};
 use super::remote::{self, Kind, Object};
 use crate::error::{Error, ErrorKind, Result};
@@ -45,6 +44,11 @@ pub fn pinned(sources: &[NamedPath]) -> Result<Vec<NamedPath>> {
         .collect()
 }
 
+/// A path as everybody may see it: of an address, without passwords and signatures.
+pub fn public(path: &Path) -> PathBuf {
+    address(path).map_or_else(|| path.to_owned(), |text| PathBuf::from(remote::public(text)))
+}
+
 pub(super) fn pinned_path(path: &Path) -> Result<PathBuf> {
     address(path)
         .map_or_else(|| Ok(path.to_owned()), |text| remote::pinned(text).map(PathBuf::from))
@@ -53,7 +57,7 @@ pub(super) fn pinned_path(path: &Path) -> Result<PathBuf> {
 /// An open file.
 pub(super) enum Bytes {
     Disk(File),
-    Far(Object),
+    Far(Box<Object>),
 }
 
 impl ReadAt for Bytes {
@@ -61,6 +65,13 @@ impl ReadAt for Bytes {
         match self {
             Self::Disk(file) => file.fill(at, buffer),
             Self::Far(object) => object.fill(at, buffer),
+        }
+    }
+
+    fn soon(&self, ranges: &mut dyn Iterator<Item = (u64, u64)>) {
+        match self {
+            Self::Disk(_) => {}
+            Self::Far(object) => object.soon(ranges),
         }
     }
 }
@@ -82,13 +93,40 @@ impl Version {
 }
 
 /// A file that was opened, how long it is, and which version.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     pub(super) bytes: Bytes,
     pub(super) len: u64,
     pub(super) version: Version,
 }
 
 impl Opened {
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// How many bytes are read at once with profit.
+    pub(crate) fn piece(&self) -> usize {
+        match &self.bytes {
+            Bytes::Disk(_) => 256 << 10,
+            Bytes::Far(_) => 8 << 20,
+        }
+    }
+
+    /// Fills a buffer from a place on, once.
+    ///
+    /// # Errors
+    /// If reading fails; the error names the file.
+    pub(crate) fn read(&self, path: &Path, at: u64, buffer: &mut [u8]) -> Result<()> {
+        match &self.bytes {
+            Bytes::Disk(file) => {
+                let read = file.fill(at, buffer);
+                read.map_err(|error| Error::io("cannot read", path, error))
+            }
+            Bytes::Far(object) => object.read_into(at, buffer),
+        }
+    }
+
     /// Its header is read: what was kept of it goes to the cache.
     pub(super) fn settle(&self) {
         if let Bytes::Far(object) = &self.bytes {
@@ -106,7 +144,7 @@ impl Opened {
 ///
 /// # Errors
 /// If it isn't there, can't be opened, or is no file.
-pub(super) fn open(path: &Path) -> Result<Opened> {
+pub(crate) fn open(path: &Path) -> Result<Opened> {
     let Some(text) = address(path) else { return on_disk(path) };
     match remote::open(text)? {
         Some(remote::Opened::Kept(kept)) => on_disk(&kept),
@@ -167,7 +205,7 @@ pub(crate) fn there(path: &Path) -> Result<()> {
 /// found out.
 pub(crate) fn is_file(path: &Path) -> Result<bool> {
     if let Some(text) = address(path) {
-        return Ok(remote::kind(text)? == Some(Kind::File));
+        return remote::is_file(text);
     }
     if path.symlink_metadata().is_err() {
         return Ok(false);
@@ -216,9 +254,27 @@ pub(crate) fn copy(path: &Path, to: &mut impl io::Write) -> Result<u64> {
     let opened = open(path)?;
     match &opened.bytes {
         Bytes::Disk(file) => io::copy(&mut &*file, to).map_err(failed),
-        Bytes::Far(_) => io::copy(&mut Stream::new(opened.window()), to).map_err(failed),
+        Bytes::Far(_) => {
+            let mut buffer = Vec::new();
+            let mut at = 0;
+            while at < opened.len {
+                let len = (opened.len - at).min(COPIED);
+                buffer.resize(usize::try_from(len).unwrap_or_default(), 0);
+                match at {
+                    // Its beginning came when it was opened.
+                    0 => opened.bytes.fill(at, &mut buffer).map_err(failed)?,
+                    _ => opened.read(path, at, &mut buffer)?,
+                }
+                to.write_all(&buffer).map_err(failed)?;
+                at += len;
+            }
+            Ok(at)
+        }
     }
 }
+
+/// Bytes that are copied from afar at once.
+const COPIED: u64 = 4 << 20;
 
 /// Runs what opens many files of a directory: of one far away, many at once, since each waits for
 /// an answer.

@@ -22,7 +22,7 @@ pub(super) enum Object {}
 /// A file that was opened.
 pub(super) enum Opened {
     Kept(PathBuf),
-    Far(Object),
+    Far(Box<Object>),
 }
 
 pub(super) const AT_ONCE: usize = 1;
@@ -36,7 +36,15 @@ pub(super) fn pinned(text: &str) -> Result<String> {
     none(text)
 }
 
+pub(super) fn public(text: &str) -> String {
+    text.to_owned()
+}
+
 pub(super) fn kind(text: &str) -> Result<Option<Kind>> {
+    none(text)
+}
+
+pub(super) fn is_file(text: &str) -> Result<bool> {
     none(text)
 }
 

@@ -93,6 +93,11 @@ impl StoredFile {
         }
     }
 
+    /// What it holds is known: what was kept of it goes to the cache.
+    pub(super) fn settle(&self) {
+        self.far().into_iter().for_each(Object::settle);
+    }
+
     /// Reads tensors' bytes.
     pub(super) fn read_exact(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
         match self.handle()? {

@@ -7,7 +7,7 @@ mod follow;
 use super::op::OpKind;
 use super::rules::{CaptureKind, Rule};
 use crate::diagnostic::codes::{ARITY, NOT_INVERTIBLE};
-use crate::diagnostic::{Diagnostic, Place};
+use crate::diagnostic::{Diagnostic, Fix, Place, Span};
 use crate::syntax::ast::{Arrow, Rule as RuleText};
 use crate::syntax::op::NoInverse;
 use follow::Follow;
@@ -29,29 +29,39 @@ pub(super) fn rule(rule: &Rule, text: &RuleText) -> Result<(), Box<Diagnostic>> 
     let mut backwards = Vec::new();
     for used in rule.joint.iter().rev() {
         backwards.push((
-            used.op.inverse().map_err(|why| no_inverse(&used.place, why))?,
+            used.op.inverse().map_err(|why| no_inverse(rule, &used.place, why))?,
             used.place.clone(),
         ));
     }
     for used in rule.left.iter().chain(&rule.right).flat_map(|side| &side.ops) {
-        used.op.inverse().map_err(|why| no_inverse(&used.place, why))?;
+        used.op.inverse().map_err(|why| no_inverse(rule, &used.place, why))?;
     }
     if let Some(optional) = rule.left.iter().chain(&rule.right).find(|side| side.optional) {
-        return Err(Box::new(
+        let mut finding =
             Diagnostic::error(NOT_INVERTIBLE, "reading backwards could not know whether a tensor that may be missing was there")
                 .at(optional.place.clone(), "optional, in a `<->` rule")
-                .hint("write `->`; `optional` at the end of a rule says that the whole rule may match nothing, which `<->` allows"),
-        ));
+                .hint("write `->`; `optional` at the end of a rule says that the whole rule may match nothing, which `<->` allows");
+        finding.fixes.extend(one_way(rule));
+        return Err(Box::new(finding));
     }
     Follow { rule, from: right, to: left, forward: false }.through(&backwards)
 }
 
-fn no_inverse(place: &Place, why: NoInverse) -> Box<Diagnostic> {
-    Box::new(
-        Diagnostic::error(NOT_INVERTIBLE, why.reason())
-            .at(place.clone(), "has no inverse as it is written, in a `<->` rule")
-            .hint("write `->` if the rule is meant to go one way"),
-    )
+fn no_inverse(rule: &Rule, place: &Place, why: NoInverse) -> Box<Diagnostic> {
+    let mut finding = Diagnostic::error(NOT_INVERTIBLE, why.reason())
+        .at(place.clone(), "has no inverse as it is written, in a `<->` rule")
+        .hint("write `->` if the rule is meant to go one way");
+    finding.fixes.extend(one_way(rule));
+    Box::new(finding)
+}
+
+/// The change that makes a rule go one way: none if its arrow can't be found.
+pub(super) fn one_way(rule: &Rule) -> Option<Fix> {
+    let (left, right) = (rule.left.last()?.place.span, rule.right.first()?.place.span);
+    let between = rule.place.source.text.get(left.end as usize..right.start as usize)?;
+    let at = left.end.checked_add(u32::try_from(between.find("<->")?).ok()?)?;
+    let place = Place::new(rule.place.source.clone(), Span { start: at, end: at + 3 });
+    Some(Fix { place, text: "->".to_owned() })
 }
 
 /// How many tensors `split(…, over s)` and `copy(over s)` give is known only from the capture's

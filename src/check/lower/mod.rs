@@ -20,7 +20,7 @@ use crate::diagnostic::codes::{
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, Span, did_you_mean};
 use crate::key::Slot;
 use crate::syntax::ast::{self, StatementKind};
-use crate::syntax::{parse, print_statement_line};
+use crate::syntax::{Parsed, parse, print_statement_line};
 
 /// Finds the text of a rule file that another one uses.
 pub trait Includes {
@@ -82,6 +82,18 @@ const MAX_INCLUDES: usize = 256;
 /// # Errors
 /// Everything that is wrong with it, in the order of the text.
 pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules, Diagnostics> {
+    let rules = check_partly(&parse(Arc::clone(source)), includes);
+    if rules.findings.iter().any(Diagnostic::is_error) {
+        return Err(Diagnostics(rules.findings));
+    }
+    Ok(rules)
+}
+
+/// Checks a parsed rule file and all that it uses, and gives the rules that are sound, whatever is
+/// wrong with others; their findings are everything that was found. Who carries rules out asks for
+/// [`check`]: a file that is half read means something else.
+pub fn check_partly(parsed: &Parsed, includes: &dyn Includes) -> Rules {
+    let source = &parsed.source;
     let mut checker = Checker {
         includes,
         scopes: Vec::new(),
@@ -104,15 +116,12 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
         findings: Vec::new(),
         source: Arc::clone(source),
     };
-    rules.steps = checker.file(source, Vec::new(), Some(&mut rules));
+    rules.steps = checker.file(parsed, Vec::new(), Some(&mut rules));
     rules.scopes = std::mem::take(&mut checker.scopes);
     rules.shards = checker.shards.take().map(|(shards, _)| shards);
     checker.findings.extend(circles(&rules));
-    if checker.findings.iter().any(Diagnostic::is_error) {
-        return Err(Diagnostics(checker.findings));
-    }
     rules.findings = checker.findings;
-    Ok(rules)
+    rules
 }
 
 struct Checker<'a> {
@@ -139,12 +148,12 @@ impl Checker<'_> {
     /// The steps of one file, scoped to a subtree.
     fn file(
         &mut self,
-        source: &Arc<SourceText>,
+        parsed: &Parsed,
         under: Vec<String>,
         mut rules: Option<&mut Rules>,
     ) -> Vec<Step> {
-        let parsed = parse(Arc::clone(source));
-        self.findings.extend(parsed.diagnostics);
+        let source = &parsed.source;
+        self.findings.extend_from_slice(&parsed.diagnostics);
         self.files += 1;
         self.open.push(Arc::clone(source));
         let scope = self.scopes.len();
@@ -479,10 +488,10 @@ impl Checker<'_> {
             }
             Err(NotIncluded::Unknown(why)) => {
                 let mut diagnostic =
-                    Diagnostic::error(UNKNOWN_RULES, why).at(place, "asked for here");
+                    Diagnostic::error(UNKNOWN_RULES, why).at(place.clone(), "asked for here");
                 let known = self.includes.known();
                 if let Some(close) = did_you_mean(&path.text, known.iter().map(String::as_str)) {
-                    diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
+                    diagnostic = diagnostic.meant(place, close);
                 }
                 self.findings.push(diagnostic);
                 return Vec::new();
@@ -508,6 +517,6 @@ impl Checker<'_> {
             );
             return Vec::new();
         }
-        self.file(&text, subtree, None)
+        self.file(&parse(text), subtree, None)
     }
 }

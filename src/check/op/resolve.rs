@@ -42,15 +42,13 @@ fn unknown(call: &OpCall, scope: &Scope) -> Box<Diagnostic> {
         );
     }
     let names = op::names();
-    let hint = match did_you_mean(name, names.iter().copied()) {
-        Some(close) => format!("did you mean `{close}`?"),
-        None => format!("the ops are {}", names.join(", ")),
-    };
-    Box::new(
-        Diagnostic::error(UNKNOWN_OP, format!("there is no op `{name}`"))
-            .at(scope.place(call.name.span), "unknown op")
-            .hint(hint),
-    )
+    let place = scope.place(call.name.span);
+    let finding = Diagnostic::error(UNKNOWN_OP, format!("there is no op `{name}`"))
+        .at(place.clone(), "unknown op");
+    Box::new(match did_you_mean(name, names.iter().copied()) {
+        Some(close) => finding.meant(place, close),
+        None => finding.hint(format!("the ops are {}", names.join(", "))),
+    })
 }
 
 /// Reads a dtype by name, in any case.
@@ -60,10 +58,10 @@ fn unknown(call: &OpCall, scope: &Scope) -> Box<Diagnostic> {
 pub fn dtype(name: &str, place: Place) -> Result<Dtype, Box<Diagnostic>> {
     name.to_uppercase().parse().map_err(|_| {
         let mut diagnostic = Diagnostic::error(OP_ARGUMENTS, format!("there is no dtype `{name}`"))
-            .at(place, "unknown dtype");
+            .at(place.clone(), "unknown dtype");
         let upper = name.to_uppercase();
         if let Some(close) = did_you_mean(&upper, Dtype::ALL.iter().map(|dtype| dtype.name())) {
-            diagnostic = diagnostic.hint(format!("did you mean `{close}`?"));
+            diagnostic = diagnostic.meant(place, close);
         } else {
             diagnostic = diagnostic
                 .hint("dtypes are named as in safetensors: F32, BF16, F16, I64, U8, F8_E4M3, …");
@@ -93,7 +91,11 @@ impl Arguments<'_> {
         if at >= self.call.args.len() {
             return Ok(match parameter.presence {
                 Presence::Number(number) => {
-                    Argument::Number(Expr { kind: ExprKind::Int(number), span: self.call.span })
+                    let number = Expr { kind: ExprKind::Int(number), span: self.call.span };
+                    match parameter.kind {
+                        ParameterKind::Block => Argument::Shape(vec![number.clone(), number]),
+                        _ => Argument::Number(number),
+                    }
                 }
                 Presence::Dtype(dtype) => Argument::Dtype(dtype),
                 Presence::Required | Presence::Optional | Presence::Many(..) => Argument::Absent,
@@ -102,6 +104,10 @@ impl Arguments<'_> {
         Ok(match parameter.kind {
             ParameterKind::Number => Argument::Number(self.value(at)?),
             ParameterKind::Shape => Argument::Shape(self.list(at)?),
+            ParameterKind::Block => Argument::Shape(match self.value(at)? {
+                Expr { kind: ExprKind::List(sizes), .. } => sizes,
+                size => vec![size.clone(), size],
+            }),
             ParameterKind::Range => self.range(at)?,
             ParameterKind::Capture | ParameterKind::Over => {
                 Argument::Capture(self.capture(at, slot)?)

@@ -28,6 +28,7 @@ use group::Group;
 use nearby::Nearby;
 use trace::{backward, forward};
 
+use super::invertible::one_way;
 use super::keys::Keys;
 use super::rules::Rule;
 use super::rules::pattern_of;
@@ -198,13 +199,14 @@ fn same_image(group: &Group<'_>, first: usize, second: usize) -> Option<Diagnost
                 {
                     continue;
                 }
-                return Some(
+                let mut finding =
                     Diagnostic::error(SAME_IMAGE, format!("two rules give one key: `{x}` and `{y}` both become `{key}`"))
                         .at(b.place.clone(), format!("`{y}`"))
                         .label(a.place.clone(), format!("`{x}`"))
                         .keys([key])
-                        .hint("reading backwards could not choose: write `->` for one of them, or exclude keys with `unless` or `where`"),
-                );
+                        .hint("reading backwards could not choose: write `->` for one of them, or exclude keys with `unless` or `where`");
+                finding.fixes.extend([b, a].into_iter().filter_map(one_way));
+                return Some(finding);
             }
         }
     }
@@ -236,15 +238,15 @@ fn not_one_to_one(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
             || "doesn't read back at all".to_owned(),
             |back| format!("reads back as `{back}`"),
         );
-        return Some(
-            Diagnostic::error(
-                NOT_ONE_TO_ONE,
-                format!("not one-to-one: `{key}` becomes `{image}`, which {reads}"),
-            )
-            .at(rule.place.clone(), "can't be inverted for every key")
-            .keys([key])
-            .hint("name more of the key, so that where a capture ends is clear, or write `->`"),
-        );
+        let mut finding = Diagnostic::error(
+            NOT_ONE_TO_ONE,
+            format!("not one-to-one: `{key}` becomes `{image}`, which {reads}"),
+        )
+        .at(rule.place.clone(), "can't be inverted for every key")
+        .keys([key])
+        .hint("name more of the key, so that where a capture ends is clear, or write `->`");
+        finding.fixes.extend(one_way(rule));
+        return Some(finding);
     }
     None
 }

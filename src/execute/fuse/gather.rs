@@ -147,11 +147,8 @@ impl Worker {
         }
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
-        // Far away, a request costs more than its bytes: what is one run is one request.
         if self.hints.ranges > 1 && !nibbles && is_run(dims, &lane.strides, strides) {
-            let count = bytes_of(dims.iter().product(), size)?;
-            let out = out.get_mut(..count).ok_or_else(outside)?;
-            return leaves.read(leaf, &mut [(lane.offset * size, out)]);
+            return read_run(leaf, lane, dims, leaves, out);
         }
         let Stretches { steps, beside } = self.stretches(leaf, lane, dims, strides);
         let mut at = vec![0u64; dims.len()];
@@ -207,6 +204,20 @@ impl Worker {
             }
         }
     }
+}
+
+/// Reads a box that is one run, in the leaf and where it goes. Far away, a request costs more than
+/// its bytes: this is one.
+fn read_run(
+    leaf: Leaf,
+    lane: &Lane,
+    dims: &[u64],
+    leaves: &dyn Leaves,
+    out: &mut [u8],
+) -> Result<()> {
+    let size = width(leaf.dtype);
+    let out = out.get_mut(..bytes_of(dims.iter().product(), size)?).ok_or_else(outside)?;
+    leaves.read(leaf, &mut [(lane.offset * size, out)])
 }
 
 /// Goes on to the next part of a box, the last dimension first; `false` if that was the last.

@@ -216,19 +216,19 @@ impl Random {
         let rank = info.shape.len();
         let block = [1 + choices.size(4), 1 + choices.size(4)];
         let mut grid = info.shape.to_vec();
-        for at in 0..2 {
-            grid[rank - 2 + at] = grid[rank - 2 + at].div_ceil(block[at]);
+        for (at, block) in block.iter().enumerate() {
+            grid[rank - 2 + at] = grid[rank - 2 + at].div_ceil(*block);
         }
         let mut scales = self.source_of(choices, TensorInfo::new(Dtype::F16, grid));
-        for at in 0..2 {
+        for (at, block) in block.into_iter().enumerate() {
             let (dim, size) = (rank - 2 + at, info.shape[rank - 2 + at]);
             let mut shape = self.info(scales).shape.to_vec();
-            for (op, len) in [(Op::Reshape, 1), (Op::Expand, block[at])] {
+            for (op, len) in [(Op::Reshape, 1), (Op::Expand, block)] {
                 let mut apart = shape.clone();
                 apart.insert(dim + 1, len);
                 scales = self.push(op, &[scales], TensorInfo::new(Dtype::F16, apart));
             }
-            shape[dim] *= block[at];
+            shape[dim] *= block;
             scales = self.push(Op::Reshape, &[scales], TensorInfo::new(Dtype::F16, shape));
             scales = self.narrowed(scales, dim, size);
         }

@@ -72,6 +72,7 @@ fn fill_here(prepared: &Prepared<'_>, begun: &mut Begun, report: &mut Report) ->
         .fold(0u64, |sum, layout| sum.saturating_add(layout.numel * layout.size));
     let threads = rayon::current_num_threads() as u64;
     let mut pool = Pool::new(&leaves, (options.memory / threads.max(1)).clamp(LEAST, MOST), total);
+    pool.total_files = begun.todo.len() as u64;
     (pool.cancel, pool.progress, pool.share) = (options.cancel, options.progress, prepared.share);
     // Files in order, so that reads and writes are about sequential; and not more at once than any
     // system lets a process open.

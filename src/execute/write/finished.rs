@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::shards::Shard;
 use super::staging::Staging;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::seal::{seal, unseal};
+use crate::store::{Opened, open_file};
 
 /// Checksums of one file, in hexadecimal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +99,7 @@ impl Finished {
 
 /// Sums a shard and its tensors, given by key, first byte and length.
 pub(super) fn sums(path: &Path, tensors: &[(String, u64, u64)]) -> Result<Sums> {
-    let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
+    let file = open_file(path)?;
     let of =
         |(key, start, len): &(String, u64, u64)| Ok((key.clone(), sum(&file, path, *start, *len)?));
     let tensors: Vec<(String, String)> = tensors.par_iter().map(of).collect::<Result<_>>()?;
@@ -110,24 +111,20 @@ pub(super) fn sums(path: &Path, tensors: &[(String, u64, u64)]) -> Result<Sums> 
 /// # Errors
 /// If it can't be read, or is none: a pipe would be waited for, and a device has no end.
 pub(in crate::execute) fn file_sum(path: &Path) -> Result<String> {
-    if path.metadata().is_ok_and(|found| !found.is_file()) {
-        return Err(Error::new(ErrorKind::Unsupported, "not a regular file").in_file(path));
-    }
-    let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
-    let len = file.metadata().map_err(|error| Error::io("cannot look at", path, error))?.len();
-    sum(&file, path, 0, len)
+    let file = open_file(path)?;
+    sum(&file, path, 0, file.len())
 }
 
 /// BLAKE3 of a part of a file, read piece by piece.
-pub(in crate::execute) fn sum(file: &File, path: &Path, mut at: u64, len: u64) -> Result<String> {
-    const PIECE: usize = 256 << 10;
+pub(in crate::execute) fn sum(file: &Opened, path: &Path, mut at: u64, len: u64) -> Result<String> {
+    let most = file.piece();
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; usize::try_from(len).unwrap_or(PIECE).min(PIECE)];
+    let mut buffer = vec![0; usize::try_from(len).unwrap_or(most).min(most)];
     let mut left = len;
     while left > 0 {
-        let take = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        let take = usize::try_from(left).unwrap_or(most).min(most);
         let piece = buffer.get_mut(..take).ok_or_else(crate::execute::fuse::gather::outside)?;
-        file.read_exact_at(piece, at).map_err(|error| Error::io("cannot read", path, error))?;
+        file.read(path, at, piece)?;
         hasher.update(piece);
         at = at.saturating_add(take as u64);
         left -= take as u64;

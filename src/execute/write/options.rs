@@ -24,6 +24,10 @@ pub struct Progress {
     pub done: u64,
     /// Bytes of tensors to be written.
     pub total: u64,
+    /// Files whose tensors are all written.
+    pub files: u64,
+    /// Files to be written.
+    pub total_files: u64,
 }
 
 /// How to write files.

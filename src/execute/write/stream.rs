@@ -96,8 +96,11 @@ pub(in crate::execute) struct Pool<'a> {
     pub(in crate::execute) cancel: Option<&'a AtomicBool>,
     pub(in crate::execute) progress: Option<&'a (dyn Fn(Progress) + Sync)>,
     pub(in crate::execute) total: u64,
+    pub(in crate::execute) total_files: u64,
     pub(in crate::execute) hints: Hints,
     pub(in crate::execute) long_run: u64,
+    /// Files that are whole.
+    files: AtomicU64,
     pub(in crate::execute) written: AtomicU64,
     /// Of those, what the system copied between files.
     pub(in crate::execute) copied: AtomicU64,
@@ -136,7 +139,7 @@ impl Work<'_> {
 
 impl<'a> Pool<'a> {
     pub(in crate::execute) fn new(leaves: &'a dyn FileLeaves, budget: u64, total: u64) -> Self {
-        let [written, copied, shared] = [0; 3].map(AtomicU64::new);
+        let [written, files, copied, shared] = [0; 4].map(AtomicU64::new);
         let (hints, long_run) = (leaves.hints(), LONG_RUN);
         Self {
             leaves,
@@ -144,9 +147,11 @@ impl<'a> Pool<'a> {
             cancel: None,
             progress: None,
             total,
+            total_files: 0,
             hints,
             long_run,
             written,
+            files,
             copied,
             shared,
             share: false,
@@ -267,7 +272,13 @@ impl<'a> Pool<'a> {
                 all.push(Work::Portion(output, portion));
                 continue;
             };
-            if let Some(Work::Together(parts, held)) = all.last_mut() {
+            // What is in different files is waited for side by side.
+            let is_beside = |held: &[Span]| {
+                more.iter().all(|span| held.iter().all(|other| other.blob == span.blob))
+            };
+            if let Some(Work::Together(parts, held)) = all.last_mut()
+                && is_beside(held)
+            {
                 let both = joined(held.iter().chain(&more).copied().collect(), self.hints.gap);
                 if total(&both) <= most && both.len() <= self.hints.ranges {
                     parts.push((output, portion));
@@ -429,16 +440,18 @@ impl<'a> Pool<'a> {
     fn count(&self, file: &Arc<OutFile>, bytes: u64) {
         // Released by each writer and acquired by the last, so that all that was written is there
         // when the file is passed on.
-        if bytes > 0
-            && file.left.fetch_sub(bytes, Ordering::AcqRel) == bytes
-            && let Some(finished) = &self.finished
-        {
-            // If nobody listens any more, the run has failed.
-            let _ = finished.send(Arc::clone(file));
+        if bytes > 0 && file.left.fetch_sub(bytes, Ordering::AcqRel) == bytes {
+            self.files.fetch_add(1, Ordering::Relaxed);
+            if let Some(finished) = &self.finished {
+                // If nobody listens any more, the run has failed.
+                let _ = finished.send(Arc::clone(file));
+            }
         }
         let done = self.written.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if let Some(progress) = self.progress {
-            progress(Progress { done, total: self.total });
+            let files = self.files.load(Ordering::Relaxed);
+            let (total, total_files) = (self.total, self.total_files);
+            progress(Progress { done, total, files, total_files });
         }
     }
 }

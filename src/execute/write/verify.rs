@@ -1,16 +1,15 @@
 //! Checksums of a checkpoint, and whether its files still fit them.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Component, Path};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::finished::{Sums, file_sum, sum};
+use super::finished::{Sums, sum};
 use super::shards::key_within;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{OpenOptions, Store as _, open};
+use crate::store::{self, OpenOptions, Store as _, open, open_file, pinned};
 
 /// The name of the file that holds checksums, beside the shards.
 pub const CHECKSUMS: &str = "model.safetensors.checksums.json";
@@ -60,23 +59,13 @@ pub(super) fn manifest<'a>(shards: impl Iterator<Item = (&'a str, &'a Sums)>) ->
 /// If there are no checksums, they can't be read or name files elsewhere, or a file can't be read.
 pub fn verify(directory: &Path) -> Result<Verified> {
     const MOST: u64 = 1 << 30;
+    let directory = &pinned(&[directory.into()])?.remove(0).path;
     let path = directory.join(CHECKSUMS);
-    let found = path.metadata().map_err(|error| {
-        Error::io("cannot open the checksums", &path, error).hint("`--checksums` writes them")
+    let text = store::read(&path, MOST).map_err(|error| match error.kind() {
+        ErrorKind::Io | ErrorKind::NotFound => error.hint("`--checksums` writes them"),
+        _ => error,
     })?;
-    if !found.is_file() {
-        return Err(Error::new(ErrorKind::Unsupported, "not a regular file").in_file(&path));
-    }
-    if found.len() > MOST {
-        return Err(Error::new(
-            ErrorKind::Limit,
-            format!("the checksums have {} bytes; at most {MOST} are read", found.len()),
-        )
-        .in_file(&path));
-    }
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Error::io("cannot read the checksums", &path, error))?;
-    let manifest: Manifest = serde_json::from_str(&text)
+    let manifest: Manifest = serde_json::from_slice(&text)
         .map_err(|error| Error::corrupt(format!("no checksums: {error}")).in_file(&path))?;
     if manifest.algorithm != "blake3" {
         return Err(Error::new(
@@ -93,21 +82,24 @@ pub fn verify(directory: &Path) -> Result<Verified> {
         ))
         .in_file(&path));
     }
-    let compared: Vec<(&String, Result<bool>)> = manifest
+    let compared: Vec<(&String, Result<(bool, u64)>)> = manifest
         .files
         .par_iter()
         .map(|(name, expected)| {
-            (name, file_sum(&directory.join(name)).map(|found| found == *expected))
+            let path = directory.join(name);
+            let compared = open_file(&path)
+                .and_then(|file| Ok((sum(&file, &path, 0, file.len())? == *expected, file.len())));
+            (name, compared)
         })
         .collect();
     let mut verified = Verified::default();
     let mut differing = Vec::new();
     for (name, same) in compared {
         verified.files += 1;
-        verified.bytes += directory.join(name).metadata().map_or(0, |metadata| metadata.len());
+        verified.bytes += same.as_ref().map_or(0, |(_, len)| *len);
         match same {
-            Ok(true) => {}
-            Ok(false) => differing.push(name.as_str()),
+            Ok((true, _)) => {}
+            Ok((false, _)) => differing.push(name.as_str()),
             Err(error) => verified.findings.push(error.to_string()),
         }
     }
@@ -133,7 +125,7 @@ fn tensors(
             return Ok(());
         }
     };
-    let file = File::open(&path).map_err(|error| Error::io("cannot open", &path, error))?;
+    let file = open_file(&path)?;
     for (key, entry) in &checkpoint.header().tensors {
         let Some(location) = entry.location else { continue };
         verified.tensors += 1;

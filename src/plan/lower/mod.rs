@@ -3,6 +3,7 @@
 
 mod dequant;
 mod heads;
+mod packed;
 mod pair;
 mod shape;
 
@@ -10,6 +11,7 @@ use super::graph::{Fit, Graph};
 use super::node::{Arithmetic, NodeId, Op as Primitive};
 use crate::check::op::{Argument, Op, OpKind, widens};
 use crate::tensor::Dtype;
+use dequant::block;
 
 /// A number that an op's argument has become.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -108,18 +110,11 @@ impl Graph {
                 let dim = self.dim(input, op.number("dim")?, 0)?;
                 return self.unstack(input, dim);
             }
-            OpKind::Concat => {
+            OpKind::Concat | OpKind::ConcatOver => {
                 let dim = self.dim(input, op.number("dim")?, 0)?;
                 self.join_along(inputs, dim, op.numbers("parts")?)?
             }
-            OpKind::ConcatOver => {
-                let dim = self.dim(input, op.number("dim")?, 0)?;
-                self.join_along(inputs, dim, op.numbers("parts")?)?
-            }
-            OpKind::Split => {
-                return self.split(input, op.number("dim")?, op.numbers("parts")?, count);
-            }
-            OpKind::SplitOver => {
+            OpKind::Split | OpKind::SplitOver => {
                 return self.split(input, op.number("dim")?, op.numbers("parts")?, count);
             }
             // That they are equal, whoever gathers them has seen to.
@@ -171,8 +166,54 @@ impl Graph {
             OpKind::WeightNorm => self.weight_norm(inputs, op.number("dim")?)?,
             OpKind::Mean => self.mean(inputs)?,
             OpKind::Cast => self.convert(input, op.dtype("to")?, op.optional_dtype("from"))?,
-            OpKind::DequantFp8 => self.dequant_fp8(inputs, op.number("block")?, op.dtype("to")?)?,
+            OpKind::DequantFp8
+            | OpKind::QuantFp8
+            | OpKind::QuantFp8By
+            | OpKind::DequantInt8
+            | OpKind::DequantNvfp4
+            | OpKind::DequantMxfp4
+            | OpKind::DequantBnb4
+            | OpKind::DequantGptq
+            | OpKind::DequantAwq
+            | OpKind::DequantPacked => return self.quantization(op, inputs, input),
+        }])
+    }
+
+    /// What an op of quantized tensors makes of them.
+    fn quantization(
+        &mut self,
+        op: &Op<Number>,
+        inputs: &[NodeId],
+        input: NodeId,
+    ) -> Fit<Vec<NodeId>> {
+        Ok(vec![match op.kind {
+            OpKind::DequantFp8 => {
+                let block = block(op.numbers("block")?)?;
+                self.dequant_fp8(inputs, block, op.optional_dtype("to"), op.optional_dtype("from"))?
+            }
+            OpKind::QuantFp8 => {
+                let block = block(op.numbers("block")?)?;
+                return self.quant_fp8(input, block, op.dtype("to")?, op.optional_dtype("from"));
+            }
+            OpKind::QuantFp8By => {
+                self.quant_fp8_by(inputs, block(op.numbers("block")?)?, op.dtype("to")?)?
+            }
+            OpKind::DequantInt8 => {
+                self.dequant_int8(inputs, op.optional_dtype("to"), op.number("max")?)?
+            }
+            OpKind::DequantNvfp4 => self.dequant_nvfp4(inputs, op.dtype("to")?)?,
             OpKind::DequantMxfp4 => self.dequant_mxfp4(inputs, op.dtype("to")?)?,
+            OpKind::DequantBnb4 => self.dequant_bnb4(inputs, op.optional_dtype("to"))?,
+            OpKind::DequantGptq => {
+                let coded = (op.number("bits")?, op.number("zero")?);
+                self.dequant_gptq(inputs, coded, op.optional_dtype("to"))?
+            }
+            OpKind::DequantAwq => self.dequant_awq(inputs, op.optional_dtype("to"))?,
+            OpKind::DequantPacked => {
+                let coded = (op.number("bits")?, op.optional("columns"));
+                self.dequant_packed(inputs, coded, op.optional_dtype("to"))?
+            }
+            other => return Err(format!("`{}` is no op of quantized tensors", other.row().name)),
         }])
     }
 

@@ -64,6 +64,8 @@ pub(super) fn instance(
         let later = bound.joint[at + 1..].iter().map(BoundOp::arity);
         let stays = Arity::last_stays(families.len(), bound.targets.len(), later);
         families = instance.joint(draft, families, op, stays)?;
+        let nodes = families.iter().map(|family| family.nodes.values().copied());
+        context.note_shapes(draft, bound.rule.id, op.place, nodes);
     }
     if families.len() != bound.targets.len() {
         let why = format!(
@@ -72,6 +74,9 @@ pub(super) fn instance(
             bound.targets.len()
         );
         return Err(instance.unfit(why, &bound.rule.place));
+    }
+    for description in std::mem::take(&mut draft.graph.read) {
+        draft.drop_sources(description, &DropReason::Rule(id));
     }
     let (origin, mut rules) = history(draft, members);
     rules.push(id);
@@ -158,7 +163,16 @@ impl<'a> Instance<'a> {
         node: NodeId,
         ops: &[BoundOp<'_>],
     ) -> Result<NodeId, Box<Diagnostic>> {
-        ops.iter().try_fold(node, |node, op| self.one(draft, node, op))
+        ops.iter().try_fold(node, |node, op| {
+            let node = self.one(draft, node, op)?;
+            self.context.note_shapes(
+                draft,
+                self.bound.rule.id,
+                op.place,
+                [[node].into_iter()].into_iter(),
+            );
+            Ok(node)
+        })
     }
 
     /// An op on one tensor.

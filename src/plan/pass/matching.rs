@@ -16,15 +16,16 @@ use crate::plan::draft::Draft;
 
 /// What one rule took.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(in crate::plan) struct Taken {
     /// Renames: the place of the entry and its new key.
-    pub(super) renames: Vec<(usize, String)>,
+    pub(in crate::plan) renames: Vec<(usize, String)>,
     /// Maps: by the values of the shared captures.
-    pub(super) instances: IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
+    pub(in crate::plan) instances:
+        IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
     /// Keys that fit and stay as they are: in both layouts their name is the same.
-    pub(super) same: Vec<Key>,
+    pub(in crate::plan) same: Vec<Key>,
     /// Of the renames, those of keys that look like results of the rule, and would so again.
-    pub(super) again: usize,
+    pub(in crate::plan) again: usize,
 }
 
 /// What a condition that asks for keys of the result answered, of a key.
@@ -36,7 +37,7 @@ pub(super) struct Judged {
 }
 
 /// The entries that one source of an instance took, by the values of its own captures.
-pub(super) type Members = BTreeMap<Vec<Binding>, usize>;
+pub(in crate::plan) type Members = BTreeMap<Vec<Binding>, usize>;
 
 /// Looks at each key once: which rule takes it, and whether it is a result already.
 pub(super) fn match_keys(

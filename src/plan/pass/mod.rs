@@ -20,5 +20,6 @@ pub(super) mod whole;
 mod tests;
 
 pub(super) use heads::Heads;
+pub(super) use matching::Taken;
 pub(super) use tie::TieState;
 pub(super) use whole::Before;

@@ -52,6 +52,9 @@ pub(in crate::plan) fn rewrite(
         let id = draft.rule_id(bound.rule.into());
         draft.rewrites.insert(id, Rewriter { alone: bound.rule.alone, built_in: scope.built_in });
         note_taken(draft, id, bound, &taken);
+        if let Some(survey) = context.survey {
+            survey.borrow_mut().note(draft, bound, &taken);
+        }
         change.rename(draft, bound, id, taken.renames);
         for (shared, members) in taken.instances {
             let before = change.made.len();

@@ -196,7 +196,8 @@ pub(in crate::plan) fn cast(
         Diagnostic::error(LOSSY, format!("casting to {dtype} would round {count}"))
             .at(step.place.clone(), "not a widening for these")
             .keys(rounded)
-            .hint("write `lossy` at its end if rounding is meant"),
+            .hint("write `lossy` at its end if rounding is meant")
+            .fix(step.place.after(), " lossy"),
     ))
 }
 

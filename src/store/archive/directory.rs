@@ -71,6 +71,8 @@ impl<'f> Archive<'f> {
             return Err(Error::corrupt(format!("two members are called {:?}", twice.name)));
         }
         apart(&members)?;
+        // Where a member's bytes begin, only its own header says.
+        window.soon(members.iter().map(|member| (member.header, 30 + member.name.len() as u64)));
         Ok(Self { window: window.part(0, start)?, members })
     }
 

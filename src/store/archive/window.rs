@@ -12,6 +12,10 @@ pub trait ReadAt: Sync {
     /// # Errors
     /// Of kind `UnexpectedEof` if there are less bytes; or whatever the system says.
     fn fill(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Is told which ranges (place, length) are going to be asked for, so that where each request
+    /// is waited for, they can be made side by side.
+    fn soon(&self, _ranges: &mut dyn Iterator<Item = (u64, u64)>) {}
 }
 
 impl ReadAt for &[u8] {
@@ -83,6 +87,11 @@ impl<'f> Window<'f> {
                 Err(error) => Error::new(ErrorKind::Io, format!("cannot read: {error}")),
             },
         })
+    }
+
+    /// Tells which ranges of it are going to be read.
+    pub(in crate::store) fn soon(&self, ranges: impl Iterator<Item = (u64, u64)>) {
+        self.bytes.soon(&mut ranges.map(|(at, len)| (self.start.saturating_add(at), len)));
     }
 
     /// Some of its bytes.

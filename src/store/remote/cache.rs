@@ -15,6 +15,9 @@ use super::site::Site;
 /// Bytes of a file, by where they begin.
 pub(super) type Pieces = Vec<(u64, Vec<u8>)>;
 
+/// What is known of a file.
+pub(super) type Known = (Version, Pieces);
+
 /// Most bytes of one file that are kept.
 const MOST: u64 = 128 << 20;
 
@@ -47,7 +50,7 @@ fn place(site: &Site) -> Option<PathBuf> {
 }
 
 /// What is known of a file.
-pub(super) fn load(site: &Site) -> Option<(Version, Pieces)> {
+pub(super) fn load(site: &Site) -> Option<Known> {
     let bytes = std::fs::read(place(site)?).ok()?;
     let (sum, text) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
     if blake3::hash(text) != *sum {
@@ -74,7 +77,7 @@ pub(super) fn save(site: &Site, version: &Version, pieces: &[(u64, Vec<u8>)]) {
     if count > MOST || count == 0 || (version.tag.is_none() && !site.is_immutable()) {
         return;
     }
-    let same = |(known, there): (Version, Pieces)| known == *version && there.len() == pieces.len();
+    let same = |(known, there): Known| known == *version && there.len() == pieces.len();
     if load(site).is_some_and(same) {
         return;
     }

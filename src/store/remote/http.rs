@@ -79,8 +79,6 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<Duration>,
     /// The region that a bucket lies in, if the server says it.
     pub(super) region: Option<String>,
-    /// Whether another server than the one that was asked first has answered.
-    pub(super) elsewhere: bool,
 }
 
 /// An answer whose body is still to be read.
@@ -181,7 +179,7 @@ pub(super) fn ask(request: &Request) -> Result<Answer, Trouble> {
                 let to = text_of(&response, header::LOCATION.as_str());
                 // A bucket in another region answers so, without saying where to.
                 let Some(to) = to else {
-                    return Err(Trouble::Status(refusal(response, location.is_some())));
+                    return Err(Trouble::Status(refusal(response)));
                 };
                 linked = linked.or_else(|| tag_of(&response, "x-linked-etag"));
                 let next = resolved(&request.url, &to)
@@ -195,10 +193,24 @@ pub(super) fn ask(request: &Request) -> Result<Answer, Trouble> {
                 request.url = next;
                 location = (request.url != first).then(|| request.url.clone());
             }
-            _ => return Err(Trouble::Status(refusal(response, location.is_some()))),
+            _ => return Err(Trouble::Status(refusal(response))),
         }
     }
     Err(lasting(&format!("the server redirects more than {REDIRECTS} times")))
+}
+
+/// Posts a form; gives the answer, if it is one of the 200s.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn post(url: &str, form: &[(&'static str, String)]) -> Result<Vec<u8>, Trouble> {
+    let fields = form.iter().map(|(name, value)| (*name, value.as_str()));
+    let sent = current().post(url).send_form(fields);
+    let mut response = sent.map_err(|error| trouble(&error))?;
+    if !response.status().is_success() {
+        return Err(Trouble::Status(refusal(response)));
+    }
+    response.body_mut().read_to_vec().map_err(|error| trouble(&error))
 }
 
 fn lasting(what: &str) -> Trouble {
@@ -241,7 +253,7 @@ fn not_trusted(why: &str) -> Trouble {
     ))
 }
 
-fn refusal(mut response: Response<Body>, elsewhere: bool) -> Refusal {
+fn refusal(mut response: Response<Body>) -> Refusal {
     let code = text_of(&response, "x-error-code").or_else(|| text_of(&response, "x-ms-error-code"));
     let region = text_of(&response, "x-amz-bucket-region");
     let after = text_of(&response, header::RETRY_AFTER.as_str());
@@ -253,7 +265,7 @@ fn refusal(mut response: Response<Body>, elsewhere: bool) -> Refusal {
     });
     let is_word =
         |code: &String| code.len() <= 64 && code.bytes().all(|b| b.is_ascii_alphanumeric());
-    Refusal { status, code: code.filter(is_word), retry_after, region, elsewhere }
+    Refusal { status, code: code.filter(is_word), retry_after, region }
 }
 
 /// What stands between two marks in a text.

@@ -102,8 +102,10 @@ struct Sibling {
 }
 
 /// What is known of commits, which doesn't change, by repository and commit.
-static KNOWN: LazyLock<Mutex<HashMap<(String, String, String), Arc<Repository>>>> =
-    LazyLock::new(Mutex::default);
+static KNOWN: LazyLock<Mutex<HashMap<Commit, Arc<Repository>>>> = LazyLock::new(Mutex::default);
+
+/// A hub, a repository of it, and a commit.
+type Commit = (String, String, String);
 
 /// Looks which commit a revision is, and which files it has.
 ///
@@ -129,8 +131,9 @@ pub(super) fn repository(path: &HubPath) -> Result<Arc<Repository>> {
 fn ask(path: &HubPath, revision: &str) -> Result<Repository> {
     let (hub, repository) = (endpoint(), &path.repository);
     let url = format!("{hub}/api/models/{repository}/revision/{}", quoted(revision, ""));
-    let (text, address) =
-        (document(&path.text(), &with_token(Request::new(url)), LIST)?, path.text());
+    let address = path.text();
+    let request = || Ok(with_token(Request::new(url.clone())));
+    let text = document(&address, &request, |_| false, LIST)?;
     let answer: Answer = serde_json::from_slice(&text).map_err(|_| {
         Error::corrupt("the hub's answer isn't what a hub says of a model")
             .in_file(&address)

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use super::http::{self, Request, Trouble};
+use super::http::{self, Refusal, Request, Trouble};
 use super::retry::{Interrupts, Tries};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,19 +42,25 @@ pub(super) fn names_in(files: &[String], folder: &str) -> Vec<String> {
     files.iter().filter_map(below).collect()
 }
 
-/// Reads a whole document.
+/// Reads a whole document. `learn` says whether a refusal tells how to ask better.
 ///
 /// # Errors
 /// If it can't be had, or is longer than `limit` bytes.
-pub(super) fn document(address: &str, request: &Request, limit: u64) -> Result<Vec<u8>> {
+pub(super) fn document(
+    address: &str,
+    request: &dyn Fn() -> Result<Request>,
+    learn: impl Fn(&Refusal) -> bool,
+    limit: u64,
+) -> Result<Vec<u8>> {
     let interrupts = Interrupts::default();
     let mut tries = Tries::new(address, &interrupts);
     loop {
-        match try_document(request, limit) {
+        match try_document(&request()?, limit) {
             Ok(bytes) if bytes.len() as u64 > limit => {
                 return Err(Error::new(ErrorKind::Limit, "the answer is too long").in_file(address));
             }
             Ok(bytes) => return Ok(bytes),
+            Err(Trouble::Status(refusal)) if learn(&refusal) => {}
             Err(trouble) => tries.again(trouble)?,
         }
     }

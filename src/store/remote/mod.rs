@@ -36,7 +36,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) enum Opened {
     /// It lies on this disk already.
     Kept(PathBuf),
-    Far(Object),
+    Far(Box<Object>),
 }
 
 /// How many files are opened at once.
@@ -61,7 +61,13 @@ pub(super) fn pinned(text: &str) -> Result<String> {
     }
 }
 
-/// What is at an address; `None` if nothing is.
+/// The same address without what is secret.
+pub(super) fn public(text: &str) -> String {
+    web::public(text)
+}
+
+/// What is at an address; `None` if nothing is. What looks like a file and can't be listed is taken
+/// for one: who opens it finds out.
 ///
 /// # Errors
 /// If that can't be found out.
@@ -69,12 +75,58 @@ pub(super) fn kind(text: &str) -> Result<Option<Kind>> {
     match Address::parse(text)? {
         Address::Hub(path) => Ok(listing::kind_among(&hub::repository(&path)?.files, &path.path)),
         Address::Web(url) if url.ends_with('/') => Ok(Some(Kind::Folder)),
-        Address::Web(url) => Ok(Object::open(text, Site::Web(url))?.map(|_| Kind::File)),
+        Address::Web(_) => Ok(Some(Kind::File)),
         Address::Bucket(path) => {
-            let files = Bucket::of(path.clone())?.list()?;
-            Ok(listing::kind_among(&files, &path.key))
+            // Who may read an object may not always list.
+            if is_named_as_file(&path.key) {
+                return Ok(Some(Kind::File));
+            }
+            let found = Bucket::of(path.clone())?.list(&path.key)?;
+            let folder = if path.key.is_empty() { String::new() } else { format!("{}/", path.key) };
+            Ok(match found.contains(&path.key) {
+                true => Some(Kind::File),
+                false => found.iter().any(|name| name.starts_with(&folder)).then_some(Kind::Folder),
+            })
         }
     }
+}
+
+/// Whether there is a file at an address.
+///
+/// # Errors
+/// If that can't be found out.
+pub(super) fn is_file(text: &str) -> Result<bool> {
+    match Address::parse(text)? {
+        Address::Hub(_) => Ok(kind(text)? == Some(Kind::File)),
+        address => match Object::open(text, Site::of(address)?) {
+            Ok(found) => {
+                // Who reads it next need not fetch it again.
+                found.iter().for_each(Object::settle);
+                Ok(found.is_some())
+            }
+            // Where one may not list, what isn't there is denied.
+            Err(error) if error.kind() == ErrorKind::Denied => Ok(false),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Whether a name in an object store is one of a file by its ending.
+fn is_named_as_file(key: &str) -> bool {
+    const ENDINGS: &[&str] = &[
+        "safetensors",
+        "json",
+        "bin",
+        "pt",
+        "pth",
+        "ckpt",
+        "npz",
+        "npy",
+        "txt",
+        "metadata",
+        "nemo",
+    ];
+    key.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending))
 }
 
 /// The names of the files in a folder.
@@ -92,8 +144,9 @@ pub(super) fn names(text: &str) -> Result<Vec<String>> {
                 .hint("give a file, or an index: https://…/model.safetensors.index.json"))
         }
         Address::Bucket(path) => {
-            let files = Bucket::of(path.clone())?.list()?;
-            Ok(listing::names_in(&files, &path.key))
+            let folder = if path.key.is_empty() { String::new() } else { format!("{}/", path.key) };
+            let found = Bucket::of(path.clone())?.list(&folder)?;
+            Ok(listing::names_in(&found, &path.key))
         }
     }
 }
@@ -112,5 +165,5 @@ pub(super) fn open(text: &str) -> Result<Option<Opened>> {
             return Ok(None);
         }
     }
-    Ok(Object::open(text, Site::of(address)?)?.map(Opened::Far))
+    Ok(Object::open(text, Site::of(address)?)?.map(|object| Opened::Far(Box::new(object))))
 }

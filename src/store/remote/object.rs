@@ -6,11 +6,12 @@
 //! * While a header is read, what comes is kept, and small reads bring somewhat more than they ask
 //!   for; tensors are read past that, each byte once.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::cache;
+use super::cache::{self, Known, Pieces};
 use super::http::{self, Answer, Request, Trouble, tag_of, text_of};
 use super::retry::{Interrupts, Tries};
 use super::site::Site;
@@ -26,6 +27,12 @@ const LARGE: u64 = 64 << 10;
 
 /// A whole file of so many bytes is taken from a server that knows no ranges.
 const SMALL_FILE: u64 = 8 << 20;
+
+/// Bytes between two ranges that are read through while headers are read.
+const NEAR: u64 = 4 << 10;
+
+/// How many ranges of a header are read side by side.
+const BESIDE: usize = 16;
 
 /// Most bytes that are kept of one file.
 const KEPT: u64 = 128 << 20;
@@ -49,7 +56,7 @@ pub(in crate::store) struct Object {
     /// Where the last redirect led.
     location: Mutex<Option<String>>,
     /// What has been read of it so far, by its place, while its header is read.
-    kept: Mutex<Vec<(u64, Vec<u8>)>>,
+    kept: Mutex<BTreeMap<u64, Vec<u8>>>,
     interrupts: Interrupts,
     fetched: AtomicU64,
 }
@@ -79,13 +86,13 @@ impl Object {
         Ok(object.first(found)?.then_some(object))
     }
 
-    fn take(&self, version: Version, kept: Vec<(u64, Vec<u8>)>) {
+    fn take(&self, version: Version, kept: Pieces) {
         let _ = self.version.set(version);
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept.into_iter().collect();
     }
 
     /// Asks for the first bytes. Says whether there is such a file.
-    fn first(&self, known: Option<(Version, Vec<(u64, Vec<u8>)>)>) -> Result<bool> {
+    fn first(&self, known: Option<Known>) -> Result<bool> {
         let mut tries = Tries::new(&self.address, &self.interrupts);
         loop {
             match self.try_first(known.as_ref()) {
@@ -117,13 +124,10 @@ impl Object {
     /// The file's version and first bytes; `None` if it is the known one.
     fn try_first(
         &self,
-        known: Option<&(Version, Vec<(u64, Vec<u8>)>)>,
+        known: Option<&Known>,
     ) -> std::result::Result<Option<(Version, Vec<u8>)>, Trouble> {
-        let mut request = self.site.request(Some((0, FIRST - 1))).map_err(Trouble::Lasting)?;
-        if let Some(tag) = known.and_then(|(version, _)| version.tag.as_ref()) {
-            request = request.header("If-None-Match", format!("\"{tag}\""));
-        }
-        let mut answer = match http::ask(&request) {
+        let unless = known.and_then(|(version, _)| version.tag.as_deref());
+        let mut answer = match self.site.ask((0, FIRST - 1), unless) {
             Ok(answer) => answer,
             // An empty file has no first byte.
             Err(Trouble::Status(refusal)) if refusal.status == 416 => {
@@ -139,15 +143,10 @@ impl Object {
             206 => range_of(&answer).filter(|(first, ..)| *first == 0).map(|(.., len)| len),
             _ => answer.response.body().content_length(),
         };
-        let Some(len) = len else {
-            return Err(Trouble::Lasting(
-                self.error("the server doesn't say how long the file is")
-                    .hint("it has to answer ranges of bytes, or give the file's length"),
-            ));
-        };
+        self.note(&answer);
+        let Some(len) = len else { return self.unmeasured(answer).map(Some) };
         let wanted = if status == 206 || len > SMALL_FILE { len.min(FIRST) } else { len };
         let mut bytes = vec![0; usize::try_from(wanted).unwrap_or_default()];
-        self.note(&answer);
         let filled = self.receive(&mut answer, &mut bytes)?;
         if filled < bytes.len() {
             return Err(Trouble::Passing(self.short(filled as u64, wanted), None));
@@ -159,6 +158,22 @@ impl Object {
     /// How many bytes it has.
     pub(in crate::store) fn len(&self) -> u64 {
         self.version.get().map_or(0, |version| version.len)
+    }
+
+    /// A small file from a server that doesn't say how long it is.
+    fn unmeasured(&self, mut answer: Answer) -> std::result::Result<(Version, Vec<u8>), Trouble> {
+        let mut bytes = Vec::new();
+        let mut reader = answer.response.body_mut().as_reader().take(SMALL_FILE + 1);
+        let read = reader.read_to_end(&mut bytes);
+        self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let len = bytes.len() as u64;
+        if len > SMALL_FILE {
+            let error = self.error("the server doesn't say how long the file is");
+            let hint = "it has to answer ranges of bytes, or give the file's length";
+            return Err(Trouble::Lasting(error.hint(hint)));
+        }
+        read.map_err(|_| Trouble::Passing(self.short(len, len), None))?;
+        Ok((Version { len, tag: tag(&answer), linked: answer.linked }, bytes))
     }
 
     /// What tells its content from any other; `None` if the server says nothing that does.
@@ -188,7 +203,7 @@ impl Object {
     pub(in crate::store) fn settle(&self) {
         let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         if let Some(version) = self.version.get() {
-            cache::save(&self.site, version, &kept);
+            cache::save(&self.site, version, &kept.into_iter().collect::<Pieces>());
         }
     }
 
@@ -265,7 +280,7 @@ impl Object {
         done: &mut usize,
     ) -> std::result::Result<(), Trouble> {
         let len = answer.response.body().content_length();
-        if len != Some(self.len()) || at + buffer.len() as u64 > SMALL_FILE {
+        if len.is_some_and(|len| len != self.len()) || at + buffer.len() as u64 > SMALL_FILE {
             let what =
                 "the server doesn't answer ranges of bytes: it sends the whole file for each";
             let error = self.error(what);
@@ -292,8 +307,7 @@ impl Object {
                 answer => return answer,
             }
         }
-        let request = self.site.request(Some(range)).map_err(Trouble::Lasting)?;
-        let answer = http::ask(&request).map_err(|trouble| match trouble {
+        let answer = self.site.ask(range, None).map_err(|trouble| match trouble {
             Trouble::Status(refusal) if refusal.status == 416 => Trouble::Lasting(self.changed()),
             other => other,
         })?;
@@ -367,38 +381,51 @@ impl Object {
     }
 
     /// Fills a buffer while the header is read.
-    fn fill_kept(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut at, mut rest) = (at, buffer);
-        loop {
-            let found =
-                kept.iter().find(|(start, bytes)| *start <= at && at < start + bytes.len() as u64);
-            if let Some((start, bytes)) = found {
-                let from = usize::try_from(at - start).unwrap_or(usize::MAX);
-                let there = bytes.get(from..).unwrap_or_default();
-                let count = there.len().min(rest.len());
-                let (now, later) = std::mem::take(&mut rest).split_at_mut(count);
-                now.copy_from_slice(&there[..count]);
-                (at, rest) = (at + count as u64, later);
-            }
-            if rest.is_empty() {
-                return Ok(());
-            }
-            if found.is_none() {
-                let (start, len) = self.around(at, rest.len() as u64, &kept);
-                let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
-                self.read_into(start, &mut bytes)?;
-                if kept.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() > KEPT {
-                    kept.clear();
-                }
-                kept.push((start, bytes));
+    fn fill_kept(&self, mut at: u64, mut rest: &mut [u8]) -> Result<()> {
+        while !rest.is_empty() {
+            let count = self.from_kept(at, rest);
+            let (_, later) = std::mem::take(&mut rest).split_at_mut(count);
+            (at, rest) = (at + count as u64, later);
+            if count == 0 {
+                let (start, len) = self.around(at, rest.len() as u64);
+                self.keep(start, len)?;
             }
         }
+        Ok(())
+    }
+
+    /// Whether the byte at a place is there.
+    fn has(&self, at: u64) -> bool {
+        self.from_kept(at, &mut [0]) > 0
+    }
+
+    /// Copies what is there from a place on; gives how many bytes.
+    fn from_kept(&self, at: u64, buffer: &mut [u8]) -> usize {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((start, bytes)) = kept.range(..=at).next_back() else { return 0 };
+        let from = usize::try_from(at - start).unwrap_or(usize::MAX);
+        let there = bytes.get(from..).unwrap_or_default();
+        let count = there.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&there[..count]);
+        count
+    }
+
+    /// Reads bytes, and keeps them.
+    fn keep(&self, start: u64, len: u64) -> Result<()> {
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+        self.read_into(start, &mut bytes)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.values().map(|bytes| bytes.len() as u64).sum::<u64>() > KEPT {
+            kept.clear();
+        }
+        kept.insert(start, bytes);
+        Ok(())
     }
 
     /// What is read for so many bytes from a place on: more if they are few, and nothing that is
     /// there already.
-    fn around(&self, at: u64, count: u64, kept: &[(u64, Vec<u8>)]) -> (u64, u64) {
+    fn around(&self, at: u64, count: u64) -> (u64, u64) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let all = self.len();
         let mut end = (at + if count < LARGE { count.max(FIRST) } else { count }).min(all);
         let mut start = at;
@@ -406,14 +433,11 @@ impl Object {
         if count < LARGE && all - at < FIRST {
             start = all.saturating_sub(LARGE);
         }
-        for (known, bytes) in kept {
-            let (known, behind) = (*known, known + bytes.len() as u64);
-            if known > at {
-                end = end.min(known);
-            }
-            if behind <= at {
-                start = start.max(behind);
-            }
+        if let Some((known, bytes)) = kept.range(..=at).next_back() {
+            start = start.max(known + bytes.len() as u64);
+        }
+        if let Some((known, _)) = kept.range(at..).next() {
+            end = end.min(*known);
         }
         (start, end - start)
     }
@@ -426,6 +450,38 @@ impl ReadAt for Object {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.fill_kept(at, buffer).map_err(io::Error::other)
+    }
+
+    /// Asks for them side by side, those that lie close together as one.
+    fn soon(&self, ranges: &mut dyn Iterator<Item = (u64, u64)>) {
+        let mut wanted: Vec<(u64, u64)> = ranges.filter(|(at, _)| !self.has(*at)).collect();
+        wanted.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::new();
+        for (at, len) in wanted {
+            let end = at.saturating_add(len).min(self.len());
+            match joined.last_mut() {
+                Some((_, last)) if at <= last.saturating_add(NEAR) => *last = end.max(*last),
+                _ if at < end => joined.push((at, end)),
+                _ => {}
+            }
+        }
+        if joined.len() < 2 {
+            return;
+        }
+        let rest = Mutex::new(joined.into_iter());
+        let next = || rest.lock().unwrap_or_else(PoisonError::into_inner).next();
+        std::thread::scope(|scope| {
+            for _ in 0..BESIDE {
+                scope.spawn(|| {
+                    // What fails is asked for again, and says why.
+                    while let Some((at, end)) = next() {
+                        if self.keep(at, end - at).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
     }
 }
 

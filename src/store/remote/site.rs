@@ -2,7 +2,7 @@
 
 use super::address::{Address, HubPath, quoted};
 use super::bucket::Bucket;
-use super::http::{Refusal, Request};
+use super::http::{self, Answer, Refusal, Request, Trouble};
 use super::object::bytes;
 use super::{hub, web};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,12 +30,28 @@ impl Site {
         })
     }
 
-    /// A request for some of its bytes, or for all.
+    /// Asks for some of its bytes, or for all if they have changed since a tag.
     ///
     /// # Errors
-    /// If there is no way to prove who asks.
-    pub(super) fn request(&self, range: Option<(u64, u64)>) -> Result<Request> {
-        let request = match self {
+    /// As [`http::ask`]; and if there is no way to prove who asks.
+    pub(super) fn ask(
+        &self,
+        range: (u64, u64),
+        unless: Option<&str>,
+    ) -> std::result::Result<Answer, Trouble> {
+        let mut headers = vec![("Range", bytes(range))];
+        headers.extend(unless.map(|tag| ("If-None-Match", format!("\"{tag}\""))));
+        let request = self.request(headers.clone()).map_err(Trouble::Lasting)?;
+        match (http::ask(&request), self) {
+            (Err(Trouble::Status(refusal)), Self::Bucket(bucket)) if bucket.learn(&refusal) => {
+                http::ask(&self.request(headers).map_err(Trouble::Lasting)?)
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    fn request(&self, headers: Vec<(&'static str, String)>) -> Result<Request> {
+        let mut request = match self {
             Self::Hub(path) => {
                 let revision = quoted(path.revision.as_deref().unwrap_or("main"), "");
                 let (repository, file) = (&path.repository, quoted(&path.path, "/"));
@@ -43,12 +59,10 @@ impl Site {
                 hub::with_token(Request::new(url))
             }
             Self::Web(url) => web::request(url),
-            Self::Bucket(bucket) => bucket.get()?,
+            Self::Bucket(bucket) => return bucket.get(headers),
         };
-        Ok(match range {
-            Some(range) => request.header("Range", bytes(range)),
-            None => request,
-        })
+        request.headers = headers;
+        Ok(request)
     }
 
     /// Whether its content can never be another one.

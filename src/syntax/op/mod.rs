@@ -53,6 +53,8 @@ pub enum ParameterKind {
     Number,
     /// `[4, -1]`
     Shape,
+    /// `128`, `[1, -1]`: a number for both, or one each.
+    Block,
     /// `2..8`, `..8`, `2..`
     Range,
     /// `e`, the name of a capture.
@@ -66,7 +68,8 @@ pub enum ParameterKind {
 impl ParameterKind {
     /// Whether it is made of numbers.
     pub fn is_number(self) -> bool {
-        matches!(self, ParameterKind::Number | ParameterKind::Shape | ParameterKind::Range)
+        use ParameterKind::{Block, Number, Range, Shape};
+        matches!(self, Number | Shape | Block | Range)
     }
 }
 

@@ -299,18 +299,74 @@ ops! {
         docs: ["each", "elements converted to a dtype, rounded to nearest even", "with `from` only, where `to` holds every value of it", "neither `C64` nor smaller than a byte"],
     }
     DequantFp8 = "dequant_fp8" {
-        parameters: [number("block").or(128), dtype("to").or_dtype(Dtype::BF16)],
-        wants: "the block size (128 if not said), and the dtype of the result (BF16 if not said)",
+        parameters: [block("block").or(128), dtype("to").optional(), dtype("from").optional()],
+        wants: "the size of a block (128 if not said; [1, -1] for rows), the dtype of the result (if not said, that of the scales if they have 16 bits, else BF16), and the one before if it is to be undone",
+        flow: Flow::Join(Many::Exactly(2)),
+        inverse: Inverse::Reordered(OpKind::QuantFp8, &[0, 2, 1], "dequantizing can be undone, though not exactly, only if the dtype before is written too: dequant_fp8(block, after, before)"),
+        docs: ["matrix, scales → 1", "each element times its scale, in `to`, else in the scales' dtype if that has 16 bits, else in `BF16`", "with `from` only: `quant_fp8`, not bitwise", "`F8_E4M3` or `F8_E5M2`; a scale for each block of 128 × 128 (or `block`, or `[rows, columns]`, -1 for all), for each row, for each matrix, or one"],
+    }
+    QuantFp8 = "quant_fp8" {
+        parameters: [block("block").or(128), dtype("to").or_dtype(Dtype::F8_E4M3), dtype("from").optional()],
+        wants: "the size of a block (128 if not said; [1, -1] for rows), the dtype of the result (F8_E4M3 if not said), and the one before if it is to be undone",
+        flow: Flow::Part(Many::Exactly(2)),
+        inverse: Inverse::Reordered(OpKind::DequantFp8, &[0, 2, 1], "quantizing can be undone, though not exactly, only if the dtype before is written too: quant_fp8(block, after, before)"),
+        docs: ["1 → matrix, scales", "each element over the scale of its block, which is the largest magnitude in it over the largest of FP8, in `F32`", "with `from` only: `dequant_fp8`, not bitwise", "a matrix of floats"],
+    }
+    QuantFp8By = "quant_fp8_by" {
+        parameters: [block("block").or(128), dtype("to").or_dtype(Dtype::F8_E4M3)],
+        wants: "the size of a block (128 if not said; [1, -1] for rows), and the dtype of the result (F8_E4M3 if not said)",
+        flow: Flow::With,
+        inverse: Inverse::None("what it was before can't be told from what is left of it: undo it with `dequant_fp8` in a rule of its own"),
+        docs: ["matrix, …, scales → matrix, …[, scales]", "each element over its scale", "none", "floats; scales as for `dequant_fp8`"],
+    }
+    DequantInt8 = "dequant_int8" {
+        parameters: [number("max").or(127), dtype("to").optional()],
+        wants: "what scales are for (127 if not said), and the dtype of the result (if not said, that of the scales if they have 16 bits, else BF16)",
         flow: Flow::Join(Many::Exactly(2)),
         inverse: Inverse::None("dequantizing can't be undone exactly"),
-        docs: ["matrix, scales → 1", "each element times the scale of its block, in `BF16` or `to`", "none", "`F8_E4M3` or `F8_E5M2`, and `F32` scales, one for each block of 128 × 128 (or `block`)"],
+        docs: ["matrix, scales → 1", "each element times its scale, over 127 or `max`; in a dtype as for `dequant_fp8`", "none", "`I8`; a scale for each row, or one: bitsandbytes' `SCB`, or with a `max` of 1 what a step is"],
+    }
+    DequantNvfp4 = "dequant_nvfp4" {
+        parameters: [dtype("to").or_dtype(Dtype::BF16)],
+        wants: "the dtype of the result (BF16 if not said)",
+        flow: Flow::Join(Many::Listed),
+        inverse: Inverse::None("dequantizing can't be undone exactly"),
+        docs: ["packed, scales[, scale] → 1", "two FP4 of each byte times the scale of 16, and the one of all", "none", "`U8 [..., groups × 8]`, floats or `F8_E4M3` `[..., groups]`, one float"],
     }
     DequantMxfp4 = "dequant_mxfp4" {
         parameters: [dtype("to").or_dtype(Dtype::BF16)],
         wants: "the dtype of the result (BF16 if not said)",
         flow: Flow::Join(Many::Exactly(2)),
         inverse: Inverse::None("dequantizing can't be undone exactly"),
-        docs: ["blocks, scales → 1", "two FP4 of each byte times a power of two, in `BF16` or `to` `[..., groups × 32]`", "none", "`U8 [..., groups, 16]` and `U8` or `F8_E8M0` `[..., groups]`"],
+        docs: ["blocks, scales → 1", "two FP4 of each byte times a power of two, in `BF16` or `to` `[..., groups × 32]`", "none", "`U8 [..., groups, 16]` or `[..., groups × 16]`, and `U8` or `F8_E8M0` `[..., groups]`"],
+    }
+    DequantBnb4 = "dequant_bnb4" {
+        parameters: [dtype("to").optional()],
+        wants: "the dtype of the result (the one before, if not said)",
+        flow: Flow::Join(Many::Listed),
+        inverse: Inverse::None("dequantizing can't be undone exactly"),
+        docs: ["weight, absmax, quant_map, quant_state[, nested_absmax, nested_quant_map] → 1", "the number in the table for each half byte, times the largest magnitude of its block", "none", "bitsandbytes' NF4 or FP4; the bytes of `quant_state`, which say the shape"],
+    }
+    DequantGptq = "dequant_gptq" {
+        parameters: [number("bits").or(4), number("zero").or(1), dtype("to").optional()],
+        wants: "4 or 8 bits (4 if not said), what is added to zero points (1 if not said), and the dtype of the result (that of the scales, if not said)",
+        flow: Flow::Join(Many::Listed),
+        inverse: Inverse::None("dequantizing can't be undone exactly"),
+        docs: ["qweight, qzeros, scales[, g_idx] → 1", "each code less the zero point of its group and times its scale, as rows of outputs", "none", "matrices of `I32`, scales `[groups, outputs]`; `g_idx` where groups don't follow each other"],
+    }
+    DequantAwq = "dequant_awq" {
+        parameters: [dtype("to").optional()],
+        wants: "the dtype of the result (that of the scales, if not said)",
+        flow: Flow::Join(Many::Exactly(3)),
+        inverse: Inverse::None("dequantizing can't be undone exactly"),
+        docs: ["qweight, qzeros, scales → 1", "the same of AutoAWQ's 4 bits, whose columns have an order of their own", "none", "matrices of `I32`, scales `[groups, outputs]`"],
+    }
+    DequantPacked = "dequant_packed" {
+        parameters: [number("bits").or(4), dtype("to").optional(), number("columns").optional()],
+        wants: "4 or 8 bits (4 if not said), the dtype of the result (that of the scales, if not said), and the number of columns if the last word has room for more",
+        flow: Flow::Join(Many::Listed),
+        inverse: Inverse::None("dequantizing can't be undone exactly"),
+        docs: ["packed, scales[, zero points][, g_idx] → 1", "each code less its zero point, or less half of the codes, and times its scale", "none", "compressed-tensors' `pack-quantized`: matrices of `I32`, scales `[outputs, groups]`"],
     }
 }
 
@@ -341,6 +397,11 @@ const fn capture(name: &'static str) -> Parameter {
 
 const fn over(name: &'static str) -> Parameter {
     parameter(name, ParameterKind::Over)
+}
+
+/// A number, or two in brackets.
+const fn block(name: &'static str) -> Parameter {
+    parameter(name, ParameterKind::Block)
 }
 
 const fn dtype(name: &'static str) -> Parameter {

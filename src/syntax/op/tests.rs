@@ -78,6 +78,6 @@ fn forms_show_what_may_be_left_out() {
     assert_eq!(form(OpKind::SplitOver), "split(dim, over s[, a, b, …])");
     assert_eq!(form(OpKind::Permute), "permute(a, b, …)");
     assert_eq!(form(OpKind::Slice), "slice(dim, a..b[, of])");
-    assert_eq!(form(OpKind::DequantFp8), "dequant_fp8([block[, to]])");
+    assert_eq!(form(OpKind::DequantFp8), "dequant_fp8([block[, to[, from]]])");
     assert_eq!(form(OpKind::Neg), "neg");
 }

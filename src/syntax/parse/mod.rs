@@ -12,6 +12,7 @@ mod pattern;
 mod report;
 #[cfg(test)]
 mod tests;
+pub(super) mod unfinished;
 mod words;
 
 use std::sync::Arc;

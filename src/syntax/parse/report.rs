@@ -108,8 +108,8 @@ impl<'r> Mismatch<'r> {
                 codes::UNKNOWN_STATEMENT,
                 format!("expected {expected}, found `{word}`"),
             )
-            .at(place, "unknown word")
-            .hint(format!("did you mean `{meant}`?"));
+            .at(place.clone(), "unknown word")
+            .meant(place, meant);
         }
         let diagnostic = Diagnostic::error(
             codes::SYNTAX,
@@ -166,7 +166,8 @@ impl<'r> Mismatch<'r> {
         }) {
             return Some(
                 error(format!("`{word}` is not an operator"), "unknown operator")
-                    .hint(format!("write `{meant}`")),
+                    .hint(format!("write `{meant}`"))
+                    .fix(place.clone(), meant),
             );
         }
         match word {
@@ -174,7 +175,9 @@ impl<'r> Mismatch<'r> {
                 error("single quotes don't quote".to_owned(), "unknown sign").hint("write `\"…\"`"),
             ),
             ";" => Some(
-                error("statements end without a `;`".to_owned(), "not needed").hint("leave it out"),
+                error("statements end without a `;`".to_owned(), "not needed")
+                    .hint("leave it out")
+                    .fix(place.clone(), ""),
             ),
             "<-" => Some(
                 error("`<-` is not an arrow".to_owned(), "read as one sign")
@@ -182,6 +185,11 @@ impl<'r> Mismatch<'r> {
             ),
             _ => None,
         }
+    }
+
+    /// What was expected, if that is where the text ends.
+    pub(super) fn expected_at_end(self) -> Vec<&'static str> {
+        if self.index >= self.lexed.tokens.len() { self.expected } else { Vec::new() }
     }
 
     fn expects(&self, rule: Rule) -> bool {
@@ -266,9 +274,9 @@ pub(super) fn not_a_statement(place: Place, word: &str, kind: TokenKind) -> Diag
             "unknown statement"
         };
         let diagnostic = Diagnostic::error(codes::UNKNOWN_STATEMENT, format!("{message} `{word}`"))
-            .at(place, message);
+            .at(place.clone(), message);
         return match meant {
-            Some(meant) => diagnostic.hint(format!("did you mean `{meant}`?")),
+            Some(meant) => diagnostic.meant(place, meant),
             None if CLAUSES.contains(&word) => diagnostic,
             None => diagnostic.hint(format!("the statements are {}", STATEMENTS.join(", "))),
         };
@@ -281,7 +289,10 @@ pub(super) fn not_a_statement(place: Place, word: &str, kind: TokenKind) -> Diag
         TokenKind::Text | TokenKind::Regex => diagnostic
             .at(place, "no statement begins so")
             .hint("write `rename`, `map`, `drop` or the like before it"),
-        _ if word == ";" => diagnostic.at(place, "not needed").hint("statements end without a `;`"),
+        _ if word == ";" => diagnostic
+            .at(place.clone(), "not needed")
+            .hint("statements end without a `;`")
+            .fix(place, ""),
         _ if word == "/" => {
             diagnostic.at(place, "no statement begins so").hint("comments begin with `#`")
         }
@@ -299,8 +310,9 @@ pub(super) fn not_a_rule(place: Place, word: &str) -> Diagnostic {
 /// `,` or `;` between the rules of a group.
 pub(super) fn separator(place: Place) -> Diagnostic {
     Diagnostic::error(codes::SYNTAX, "the rules of a group stand without a separator")
-        .at(place, "not needed")
+        .at(place.clone(), "not needed")
         .hint("leave it out")
+        .fix(place, "")
 }
 
 /// A `{` without its `}`.
@@ -317,8 +329,8 @@ pub(super) fn stray(place: Place) -> Diagnostic {
 /// What isn't a block after `else`.
 pub(super) fn after_else(place: Place, word: &str) -> Diagnostic {
     let diagnostic = Diagnostic::error(codes::SYNTAX, "`else` without a block")
-        .at(place, "expected `{` or `when`");
-    if word == "if" { diagnostic.hint("write `else when`") } else { diagnostic }
+        .at(place.clone(), "expected `{` or `when`");
+    if word == "if" { diagnostic.hint("write `else when`").fix(place, "when") } else { diagnostic }
 }
 
 /// Too many brackets or blocks in one another.

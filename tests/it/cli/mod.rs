@@ -3,10 +3,12 @@
 mod bad_input;
 mod commands;
 mod conversion;
+mod lsp;
 mod names;
 mod new;
 mod parts;
 mod ranks;
+mod remote;
 mod sandbox;
 mod sources;
 mod ties;

@@ -7,14 +7,14 @@ from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from . import _regraft
-from ._errors import Diagnostic, PlanError
-from ._modules import Names, config_of, level_of, shared_names, tensor_paths
-from ._optimizer import is_state
-from ._options import Options, SaveOptions, Unpack, takes
-from ._result import moved_metadata
-from ._rules import RulesLike, _apply, _plan, _resolve, load
-from .checkpoint_utils import (
+from .. import _regraft
+from .._errors import Diagnostic, PlanError
+from .._modules import Names, config_of, level_of, shared_names, tensor_paths
+from .._optimizer import is_state
+from .._options import Options, SaveOptions, Unpack, takes
+from .._result import moved_metadata
+from .._rules import RulesLike, _apply, _plan, _resolve, load
+from ..checkpoint_utils import (
     _same_tensor_storage,
     ensure_tied_lm_head,
     materialize_missing_tied_lm_head,
