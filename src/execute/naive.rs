@@ -137,7 +137,7 @@ fn computed(
             out
         }
         Op::Reduce { take, dims } => {
-            let mut reducer = Reducer::new(*take, shapes[0], dims);
+            let mut reducer = Reducer::new(*take, shapes[0], dims)?;
             reducer.feed(shapes[0].dtype, &inputs[0])?;
             reducer.finish(info.dtype)?
         }

@@ -43,7 +43,7 @@ fn reduce(
     cancel: Option<&AtomicBool>,
 ) -> Result<(Vec<u8>, u64)> {
     let info = &plan.node(input).info;
-    let mut reducer = Reducer::new(take, info, dims);
+    let mut reducer = Reducer::new(take, info, dims)?;
     let below = plan.of_node(input);
     let program = compile(&below, &AsStored(source), &[0], MAX_PIECES)?;
     let mut leaves = StoreLeaves::new(&below, source, &program);

@@ -1,7 +1,7 @@
 //! Many elements become one: norms and largest magnitudes, of elements that come block by block.
 
 use super::numbers::Numbers;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Reduction;
 use crate::tensor::{Dtype, TensorInfo};
 
@@ -30,7 +30,14 @@ pub(in crate::execute) struct Reducer {
 
 impl Reducer {
     /// Of a tensor along some of its dimensions.
-    pub(in crate::execute) fn new(take: Reduction, info: &TensorInfo, dims: &[usize]) -> Self {
+    ///
+    /// # Errors
+    /// If there is no memory for the result.
+    pub(in crate::execute) fn new(
+        take: Reduction,
+        info: &TensorInfo,
+        dims: &[usize],
+    ) -> Result<Self> {
         let shape = info.shape.to_vec();
         let mut strides = vec![0; shape.len()];
         let mut numel = 1usize;
@@ -42,8 +49,9 @@ impl Reducer {
         let in_rows = dims.contains(&(shape.len().wrapping_sub(1))) && many >= LANES as u64;
         let lanes = if take == Reduction::Norm && in_rows { LANES } else { 1 };
         let kind = if info.dtype == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
-        let (at, counts) = (vec![0; shape.len()], vec![0; numel]);
-        Self { take, kind, shape, strides, at, counts, sums: vec![0.0; numel * lanes], lanes }
+        let at = vec![0; shape.len()];
+        let (counts, sums) = (zeroed(numel, info)?, zeroed(numel.saturating_mul(lanes), info)?);
+        Ok(Self { take, kind, shape, strides, at, counts, sums, lanes })
     }
 
     /// Takes elements that follow those before.
@@ -63,26 +71,36 @@ impl Reducer {
     }
 
     fn take<T: Copy + Into<f64>>(&mut self, values: &[T], square: impl Fn(f64, T) -> f64) {
-        for value in values {
-            let place: usize =
+        let Some(last) = self.shape.len().checked_sub(1) else { return };
+        let mut values = values;
+        while !values.is_empty() {
+            // What is left of a row, in which places follow each other or are one.
+            let left = wide(self.shape[last] - self.at[last]).max(1);
+            let (row, rest) = values.split_at(left.min(values.len()));
+            let first: usize =
                 self.at.iter().zip(&self.strides).map(|(at, step)| wide(*at) * step).sum();
-            let lane = wide(self.counts[place]) % self.lanes;
-            self.counts[place] += 1;
-            let sum = &mut self.sums[place * self.lanes + lane];
-            *sum = match self.take {
-                Reduction::Norm => square(*sum, *value),
-                Reduction::AbsMax => {
-                    let magnitude: f64 = (*value).into().abs();
-                    if magnitude > *sum || magnitude.is_nan() { magnitude } else { *sum }
-                }
-            };
-            for dim in (0..self.shape.len()).rev() {
-                self.at[dim] += 1;
+            for (at, value) in row.iter().enumerate() {
+                let place = first + at * self.strides[last];
+                let lane = wide(self.counts[place]) % self.lanes;
+                self.counts[place] += 1;
+                let sum = &mut self.sums[place * self.lanes + lane];
+                *sum = match self.take {
+                    Reduction::Norm => square(*sum, *value),
+                    Reduction::AbsMax => {
+                        let magnitude: f64 = (*value).into().abs();
+                        if magnitude > *sum || magnitude.is_nan() { magnitude } else { *sum }
+                    }
+                };
+            }
+            self.at[last] += row.len() as u64;
+            for dim in (1..self.shape.len()).rev() {
                 if self.at[dim] < self.shape[dim] {
                     break;
                 }
                 self.at[dim] = 0;
+                self.at[dim - 1] += 1;
             }
+            values = rest;
         }
     }
 
@@ -114,6 +132,17 @@ fn rounded(value: f64, kind: Dtype) -> f64 {
     if kind == Dtype::F64 { value } else { f64::from(value as f32) }
 }
 
+/// So many zeros, if there is memory for them.
+fn zeroed<T: Clone + Default>(count: usize, info: &TensorInfo) -> Result<Vec<T>> {
+    let mut zeros = Vec::new();
+    if zeros.try_reserve_exact(count).is_err() {
+        let why = format!("no memory for what becomes of a tensor of {info}");
+        return Err(Error::new(ErrorKind::Limit, why));
+    }
+    zeros.resize(count, T::default());
+    Ok(zeros)
+}
+
 /// A place within a tensor that is in memory.
 fn wide(at: u64) -> usize {
     usize::try_from(at).unwrap_or(usize::MAX)
@@ -128,7 +157,7 @@ mod tests {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let mut found = Vec::new();
         for step in [1, 3, values.len().max(1)] {
-            let mut reducer = Reducer::new(take, &info, dims);
+            let mut reducer = Reducer::new(take, &info, dims).unwrap();
             for block in bytes.chunks(step * 4) {
                 reducer.feed(Dtype::F32, block).unwrap();
             }
@@ -146,6 +175,13 @@ mod tests {
         assert_eq!(reduce(Reduction::AbsMax, &[3, 2], &[0, 1], &values), [12.0]);
         assert!(reduce(Reduction::AbsMax, &[3], &[0], &[1.0, f32::NAN, 2.0])[0].is_nan());
         assert_eq!(reduce(Reduction::Norm, &[2, 0], &[1], &[]), [0.0, 0.0]);
+    }
+
+    #[test]
+    fn what_no_memory_has_room_for_is_an_error() {
+        let info = TensorInfo::new(Dtype::F32, vec![1 << 61, 2]);
+        let error = Reducer::new(Reduction::Norm, &info, &[1]).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Limit);
     }
 
     #[test]
