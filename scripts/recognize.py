@@ -3,8 +3,8 @@
 
     python3 scripts/recognize.py [--bin target/debug/regraft] [--cases FOLDER …]
 
-Fixtures are tests/fixtures/layouts, tests/fixtures/cases and what further folders of cases hold (see
-tests/fixtures/cases/README.md). Right is the rule file that a fixture is for: of a publisher's
+Fixtures are tests/fixtures/layouts, tests/fixtures/cases and what further folders of cases hold
+(see tests/fixtures/cases/README.md). Right is the rule file that a fixture is for: of a publisher's
 layout the one that index.json names, of a case one that names its class or model type. A case of a
 model that no rule file names is right if nothing is sure of it. Printed are the shares, and each
 fixture that was taken for something else. Exit code 1 if less than 95 of 100 are right with a
@@ -88,7 +88,8 @@ def measure(binary, fixtures, scratch):
             found = detect(binary, path, config if with_config else None, scratch)
             first = found[0] if found else None
             total += 1
-            if first and first["rules"] in wanted or not wanted and not (first and first.get("sure")):
+            sure = first is not None and first["sure"]
+            if first and first["rules"] in wanted or not wanted and not sure:
                 right += 1
                 continue
             sure = first is not None and first.get("sure")
