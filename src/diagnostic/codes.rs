@@ -197,6 +197,8 @@ codes! {
     UNEQUAL = 351;
     /// Keys that no rule takes, in a file that is `strict`.
     NOT_TAKEN = 352;
+    /// config.json says that the checkpoint is quantized, and nothing of the result is.
+    STALE_CONFIG = 353;
     /// Parts of tensors that were asked for and that aren't there.
     NO_PART = 360;
 }

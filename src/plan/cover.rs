@@ -15,7 +15,7 @@ use crate::plan::behind::Behind;
 use crate::plan::blocks::check_blocks;
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
-use crate::plan::modules::check_modules;
+use crate::plan::modules::{check_config, check_modules};
 use crate::plan::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
 use crate::plan::pass::strip::Stray;
 use crate::plan::state::Entry;
@@ -76,6 +76,7 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
+    check_config(context, &mut draft, &entries);
     let needed = reachable(&draft, &entries);
     let mut dropped = Vec::new();
     // Every key of the header became a source when it was loaded.

@@ -6,15 +6,16 @@
 //! whatever its name. What a rule of its own takes elsewhere, what is dropped, and what a target
 //! manifest doesn't ask for is not held against anyone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use indexmap::IndexSet;
 use smallvec::SmallVec;
 
-use crate::diagnostic::codes::{HALF_MOVED, STRANDED};
+use crate::diagnostic::codes::{HALF_MOVED, STALE_CONFIG, STRANDED};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::Key;
 use crate::plan::blocks::rows::{Biased, out_of_order};
+use crate::plan::context::Context;
 use crate::plan::counted;
 use crate::plan::draft::Draft;
 use crate::plan::graph::Walks;
@@ -117,6 +118,32 @@ pub(super) fn check_modules(draft: &mut Draft, entries: &[Entry]) {
         .map(|((rule, is_error), it)| stranded(draft, rule, is_error, it))
         .collect();
     draft.findings.extend(findings);
+}
+
+/// Notes a config that says of a result how it is quantized, if it isn't any more. The config is
+/// copied as it is.
+pub(super) fn check_config(context: &Context<'_>, draft: &mut Draft, entries: &[Entry]) {
+    let Some(said) = context.options.config.value().get("quantization_config") else { return };
+    let is_needed = |pair: &Pair| pair.role.is_some_and(Role::is_needed);
+    if !said.is_object() || !pairs(draft).iter().any(is_needed) {
+        return;
+    }
+    let results: HashSet<&str, foldhash::fast::RandomState> =
+        entries.iter().map(|entry| entry.key.as_str()).collect();
+    let has = |key: &str| results.contains(key);
+    let quantized = |entry: &Entry| {
+        tensor_of(entry.key.as_str(), &has).is_some_and(|(_, role)| role.is_needed())
+    };
+    if entries.is_empty() || entries.iter().any(quantized) {
+        return;
+    }
+    let method = said.get("quant_method").and_then(|method| method.as_str()).unwrap_or("somehow");
+    let message =
+        format!("config.json says that this is quantized (`{method}`), which the result isn't");
+    draft.findings.push(
+        Diagnostic::note(STALE_CONFIG, message)
+            .hint("take `quantization_config` out of the config.json beside the result: it is copied as it is"),
+    );
 }
 
 fn half_moved(draft: &Draft, it: &Biased<'_>) -> Diagnostic {

@@ -10,7 +10,7 @@ use regraft::conversion::Planned;
 use regraft::execute::{Destination, naive, read_boxes};
 use regraft::plan::TargetBox;
 use regraft::store::{StateDict, Store};
-use regraft::tensor::Dtype;
+use regraft::tensor::{Dtype, Storage, TensorInfo, TensorView};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dequant")
@@ -177,13 +177,39 @@ fn what_is_quantized_comes_back_with_its_stated_error() {
     }
 }
 
+/// Of more elements than are held at once, turned and joined before they are reduced.
+#[test]
+fn what_is_reduced_in_stretches_is_what_it_is_as_a_whole() {
+    let (rows, columns) = (700, 512);
+    let mut source = StateDict::new();
+    for (key, seed) in [("a", 1u32), ("b", 77)] {
+        let value = |at: u32| (at.wrapping_mul(2_654_435_761).wrapping_add(seed) >> 8) as f32 - 8e6;
+        let bytes: Vec<u8> = (0..rows * columns).flat_map(|at| value(at).to_le_bytes()).collect();
+        let info = TensorInfo::new(Dtype::F32, vec![u64::from(rows), u64::from(columns)]);
+        source.insert(key.into(), TensorView::contiguous(Storage::new(bytes), info, 0).unwrap());
+    }
+    let source = Arc::new(source);
+    let rules = r#"
+map "a", "b" -> "w", "n" via concat(1) | transpose(0, 1) | copy
+map "n" -> "n" via norm(0, 1)
+map "w" -> "w", "s" via quant_fp8([128, 96])"#;
+    let planned = by_rules(&source, rules);
+    let views = planned.views().unwrap().tensors;
+    for target in &planned.plan.targets {
+        let plain = naive::evaluate(&planned.plan, &*source, target.node).unwrap();
+        assert!(views[target.key.as_str()].to_vec() == plain, "{}", target.key);
+    }
+    assert_eq!(views["w"].info().numel(), Some(2 * 700 * 512));
+    assert_eq!(&views["s"].info().shape[..], [8, 8]);
+}
+
 #[test]
 fn a_block_of_zeros_has_the_scale_one() {
     let mut source = StateDict::new();
-    let info = regraft::tensor::TensorInfo::new(Dtype::F32, vec![2, 2]);
+    let info = TensorInfo::new(Dtype::F32, vec![2, 2]);
     let bytes: Vec<u8> = [0f32, 0.0, 896.0, -1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-    let storage = regraft::tensor::Storage::new(bytes);
-    source.insert("w".into(), regraft::tensor::TensorView::contiguous(storage, info, 0).unwrap());
+    let storage = Storage::new(bytes);
+    source.insert("w".into(), TensorView::contiguous(storage, info, 0).unwrap());
     let rules = r#"map "w" -> "w", "s" via quant_fp8([1, -1])"#;
     let views = by_rules(&Arc::new(source), rules).views().unwrap();
     let scales: Vec<u8> = [1f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -201,8 +227,8 @@ fn an_order_that_leaves_its_groups_is_an_error() {
     for bad in [4i32, -1] {
         let mut bytes = order.to_vec();
         bytes[..4].copy_from_slice(&bad.to_le_bytes());
-        let storage = regraft::tensor::Storage::new(bytes);
-        let view = regraft::tensor::TensorView::contiguous(storage, order.info().clone(), 0);
+        let storage = Storage::new(bytes);
+        let view = TensorView::contiguous(storage, order.info().clone(), 0);
         source.insert("a.g_idx".into(), view.unwrap());
         let source = Arc::new(source.clone());
         let error = planned(&source, name).views().unwrap_err().to_string();
@@ -215,9 +241,9 @@ fn a_description_that_is_none_is_refused() {
     let name = "bnb_nf4";
     let mut source = tensors(&format!("{name}.safetensors"));
     let key = "a.weight.quant_state.bitsandbytes__nf4";
-    let info = regraft::tensor::TensorInfo::new(Dtype::U8, vec![2]);
-    let storage = regraft::tensor::Storage::new(b"{}".to_vec());
-    let view = regraft::tensor::TensorView::contiguous(storage, info, 0).unwrap();
+    let info = TensorInfo::new(Dtype::U8, vec![2]);
+    let storage = Storage::new(b"{}".to_vec());
+    let view = TensorView::contiguous(storage, info, 0).unwrap();
     source.insert(key.into(), view);
     let conversion = Conversion::of_store(Arc::new(source) as _);
     let conversion = conversion.config(config("bnb_nf4"));
