@@ -57,7 +57,7 @@ class Ranks:
         self.send(size, name, *arguments)
         given = []
         for rank, pipe in enumerate(self.pipes):
-            assert pipe.poll(120), f"rank {rank} doesn't answer"
+            assert pipe.poll(400), f"rank {rank} doesn't answer"
             ok, result = pipe.recv()
             if rank < size:
                 given.append((ok, result))

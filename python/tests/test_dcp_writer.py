@@ -92,7 +92,7 @@ def test_a_rank_that_is_killed_leaves_nothing(hub, tmp_path):
     dying = Ranks(2)
     try:
         dying.send(2, "save_and_die", state, str(tmp_path / "out"), path)
-        dying.processes[1].join(60)
+        dying.processes[1].join(300)
         assert dying.processes[1].exitcode == 9
     finally:
         # As a launcher does with the others.
