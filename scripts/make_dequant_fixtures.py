@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Make tests/fixtures/dequant: tiny quantized checkpoints, and what their own libraries make of them.
+"""Make tests/fixtures/dequant: tiny quantized checkpoints, and what their own libraries make of
+them.
 
     python3 scripts/make_dequant_fixtures.py [--awq packing_utils.py] [--gptq qlinear_cuda.py]
 
@@ -24,7 +25,9 @@ NORM = {"norm.weight": torch.linspace(-1, 1, 8).to(torch.bfloat16)}
 
 
 def put(name, tensors, expected, quantization):
-    contiguous = lambda found: {key: value.detach().contiguous() for key, value in found.items()}
+    def contiguous(found):
+        return {key: value.detach().contiguous() for key, value in found.items()}
+
     save_file(contiguous({**tensors, **NORM}), os.path.join(OUT, f"{name}.safetensors"))
     save_file(contiguous({**expected, **NORM}), os.path.join(OUT, f"{name}.expected.safetensors"))
     with open(os.path.join(OUT, f"{name}.json"), "w") as file:
@@ -77,7 +80,6 @@ def bitsandbytes():
 def compressed_tensors():
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-    from compressed_tensors.quantization.utils import calculate_qparams
 
     def case(name, form, args, scale, zero=None, shape=(16, 32), shared=None):
         weights = QuantizationArgs(**args)
@@ -109,31 +111,73 @@ def compressed_tensors():
         return lambda w: w.float().abs().amax(dims, keepdim=True)
 
     fp8 = {"num_bits": 8, "type": "float", "symmetric": True}
-    case("ct_fp8_channel", "float-quantized", {**fp8, "strategy": "channel"},
-         lambda w: (largest(1)(w) / 448).to(torch.bfloat16))
-    case("ct_fp8_tensor", "float-quantized", {**fp8, "strategy": "tensor"},
-         lambda w: (largest((0, 1))(w) / 448).reshape(1))
-    case("ct_fp8_block", "float-quantized",
-         {**fp8, "strategy": "block", "block_structure": [8, 16]},
-         lambda w: w.float().reshape(2, 8, 2, 16).abs().amax((1, 3)) / 448)
+    case(
+        "ct_fp8_channel",
+        "float-quantized",
+        {**fp8, "strategy": "channel"},
+        lambda w: (largest(1)(w) / 448).to(torch.bfloat16),
+    )
+    case(
+        "ct_fp8_tensor",
+        "float-quantized",
+        {**fp8, "strategy": "tensor"},
+        lambda w: (largest((0, 1))(w) / 448).reshape(1),
+    )
+    case(
+        "ct_fp8_block",
+        "float-quantized",
+        {**fp8, "strategy": "block", "block_structure": [8, 16]},
+        lambda w: w.float().reshape(2, 8, 2, 16).abs().amax((1, 3)) / 448,
+    )
     integer = {"type": "int", "symmetric": True}
-    case("ct_int8_channel", "int-quantized", {**integer, "num_bits": 8, "strategy": "channel"},
-         lambda w: (largest(1)(w) / 127).to(torch.bfloat16))
-    group = lambda w: (w.float().reshape(16, 4, 8).abs().amax(2) / 7).to(torch.bfloat16)
-    case("ct_int4_group", "pack-quantized",
-         {**integer, "num_bits": 4, "strategy": "group", "group_size": 8}, group)
-    case("ct_int8_packed", "pack-quantized", {**integer, "num_bits": 8, "strategy": "channel"},
-         lambda w: largest(1)(w) / 127)
+    case(
+        "ct_int8_channel",
+        "int-quantized",
+        {**integer, "num_bits": 8, "strategy": "channel"},
+        lambda w: (largest(1)(w) / 127).to(torch.bfloat16),
+    )
+
+    def group(w):
+        return (w.float().reshape(16, 4, 8).abs().amax(2) / 7).to(torch.bfloat16)
+
+    case(
+        "ct_int4_group",
+        "pack-quantized",
+        {**integer, "num_bits": 4, "strategy": "group", "group_size": 8},
+        group,
+    )
+    case(
+        "ct_int8_packed",
+        "pack-quantized",
+        {**integer, "num_bits": 8, "strategy": "channel"},
+        lambda w: largest(1)(w) / 127,
+    )
     zero = torch.randint(-8, 8, (16, 4), dtype=torch.int8)
-    case("ct_int4_zero", "pack-quantized",
-         {"type": "int", "symmetric": False, "num_bits": 4, "strategy": "group", "group_size": 8},
-         group, zero)
+    case(
+        "ct_int4_zero",
+        "pack-quantized",
+        {"type": "int", "symmetric": False, "num_bits": 4, "strategy": "group", "group_size": 8},
+        group,
+        zero,
+    )
     shared = torch.tensor([1732.0])
-    case("ct_nvfp4", "nvfp4-pack-quantized",
-         {"type": "float", "symmetric": True, "num_bits": 4, "strategy": "tensor_group",
-          "group_size": 16},
-         lambda w: (w.float().reshape(16, 2, 16).abs().amax(2) / 6 * shared).to(torch.float8_e4m3fn).float(),
-         shared=shared)
+    case(
+        "ct_nvfp4",
+        "nvfp4-pack-quantized",
+        {
+            "type": "float",
+            "symmetric": True,
+            "num_bits": 4,
+            "strategy": "tensor_group",
+            "group_size": 16,
+        },
+        lambda w: (
+            (w.float().reshape(16, 2, 16).abs().amax(2) / 6 * shared)
+            .to(torch.float8_e4m3fn)
+            .float()
+        ),
+        shared=shared,
+    )
 
 
 def gptq(path):
@@ -164,9 +208,10 @@ def gptq(path):
 
 def awq(path):
     unpack = module(path, "packing_utils").dequantize_gemm
-    words = lambda rows, columns: torch.randint(
-        -(2**31), 2**31 - 1, (rows, columns), dtype=torch.int32
-    )
+
+    def words(rows, columns):
+        return torch.randint(-(2**31), 2**31 - 1, (rows, columns), dtype=torch.int32)
+
     qweight, qzeros = words(64, 4), words(4, 4)
     scales = (torch.rand(4, 32) * 0.1).half()
     put(
@@ -188,12 +233,17 @@ def written_out():
     dense = values * (scale.float() * whole).unsqueeze(-1)
     put(
         "nvfp4",
-        {"a.weight": packed, "a.weight_scale": scale, "a.weight_scale_2": whole,
-         "a.input_scale": torch.tensor(0.25)},
+        {
+            "a.weight": packed,
+            "a.weight_scale": scale,
+            "a.weight_scale_2": whole,
+            "a.input_scale": torch.tensor(0.25),
+        },
         {"a.weight": dense.reshape(16, 48).to(torch.bfloat16)},
         {"quant_method": "modelopt", "quant_algo": "NVFP4"},
     )
-    # transformers 5.23.0, integrations/finegrained_fp8.py, Fp8Dequantize: values as F32 times scales of blocks.
+    # transformers 5.23.0, integrations/finegrained_fp8.py, Fp8Dequantize: values as F32 times
+    # scales of blocks.
     codes = (torch.randn(20, 24) * 100).to(torch.float8_e4m3fn)
     scale = torch.rand(3, 2) * 0.01
     wide = scale.repeat_interleave(8, 0)[:20].repeat_interleave(16, 1)[:, :24]

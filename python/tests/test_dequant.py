@@ -5,7 +5,6 @@ import json
 import os
 
 import pytest
-
 import regraft
 
 torch = pytest.importorskip("torch")
@@ -68,8 +67,15 @@ def test_means_and_factors():
     torch.manual_seed(4)
     source = {f"{r}.b": torch.randn(6).to(torch.bfloat16) for r in range(3)}
     expected = (source["0.b"] + source["1.b"] + source["2.b"]) / 3
-    assert torch.equal(regraft.compile('map "{r}.b" -> "b" via mean(over r)').apply(source)["b"], expected)
+    assert torch.equal(
+        regraft.compile('map "{r}.b" -> "b" via mean(over r)').apply(source)["b"], expected
+    )
     source = {"x": torch.randn(4, 6), "s": torch.randn(4, 1)}
-    for op, of in [("mul_by", torch.mul), ("div_by", torch.div), ("add_by", torch.add), ("sub_by", torch.sub)]:
+    for op, of in [
+        ("mul_by", torch.mul),
+        ("div_by", torch.div),
+        ("add_by", torch.add),
+        ("sub_by", torch.sub),
+    ]:
         made = regraft.compile(f'map "x", "s" -> "y" via {op}').apply(source)["y"]
         assert torch.equal(made, of(source["x"], source["s"])), op

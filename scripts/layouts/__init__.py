@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-FAMILIES = {}
+FAMILIES: dict[str, "Family"] = {}
 
 
 @dataclass

@@ -228,8 +228,9 @@ impl<'a> Tracer<'a> {
                 for since in self.since.values_mut() {
                     since.taken.extend(named.iter().cloned());
                 }
+                // A key that has its name already is taken all the same.
                 if rule.is_rename() && named.contains(&key) {
-                    continue;
+                    return vec![key];
                 }
                 self.trace.open |= open;
                 self.hit(&rule.place, &rule.text, &key, captures(rule, &key, &bindings), &named);

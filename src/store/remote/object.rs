@@ -383,7 +383,7 @@ impl Object {
     /// Fills a buffer while the header is read.
     fn fill_kept(&self, mut at: u64, mut rest: &mut [u8]) -> Result<()> {
         while !rest.is_empty() {
-            let count = self.from_kept(at, rest);
+            let count = self.kept_at(at, rest);
             let (_, later) = std::mem::take(&mut rest).split_at_mut(count);
             (at, rest) = (at + count as u64, later);
             if count == 0 {
@@ -396,11 +396,11 @@ impl Object {
 
     /// Whether the byte at a place is there.
     fn has(&self, at: u64) -> bool {
-        self.from_kept(at, &mut [0]) > 0
+        self.kept_at(at, &mut [0]) > 0
     }
 
     /// Copies what is there from a place on; gives how many bytes.
-    fn from_kept(&self, at: u64, buffer: &mut [u8]) -> usize {
+    fn kept_at(&self, at: u64, buffer: &mut [u8]) -> usize {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((start, bytes)) = kept.range(..=at).next_back() else { return 0 };
         let from = usize::try_from(at - start).unwrap_or(usize::MAX);

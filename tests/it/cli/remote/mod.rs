@@ -197,16 +197,16 @@ fn other_formats_are_read_by_ranges_too() {
         }
     }
     let hub = Hub::new(sandbox.path("hub"));
-    for at in 0..folders.len() {
+    for (at, folder) in folders.iter().enumerate() {
         let (far, near) = (format!("hf://org/m{at}"), format!("hub/org/m{at}"));
         let (a, b) = (format!("far{at}"), format!("near{at}"));
         let rules = ["--rules", "wrappers"];
         for (source, out) in [(&far, &a), (&near, &b)] {
             let arguments = [&["apply", source, "-o", out], &rules[..]].concat();
             let made = run(&sandbox, &hub, &arguments);
-            assert_eq!(made.code, 0, "{}: {}", folders[at], made.err);
+            assert_eq!(made.code, 0, "{folder}: {}", made.err);
         }
-        assert!(files(&sandbox, &a) == files(&sandbox, &b), "{}", folders[at]);
+        assert!(files(&sandbox, &a) == files(&sandbox, &b), "{folder}");
     }
 }
 
