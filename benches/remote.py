@@ -50,11 +50,19 @@ class Hub(socketserver.ThreadingMixIn, HTTPServer):
         """Runs a command; gives its seconds, bytes and requests."""
         self.sent = self.asked = 0
         endpoint = f"http://127.0.0.1:{self.server_address[1]}"
-        away = {name for name in os.environ if name.startswith("HF_") or name.lower().endswith("_proxy")}
+        away = {
+            name for name in os.environ if name.startswith("HF_") or name.lower().endswith("_proxy")
+        }
         environment = {name: value for name, value in os.environ.items() if name not in away}
         environment |= {"HF_ENDPOINT": endpoint, "REGRAFT_CACHE": ""}
         began = time.monotonic()
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            command,
+            check=True,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         return time.monotonic() - began, self.sent, self.asked
 
 
@@ -80,7 +88,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.say(302, {"Location": f"/storage/org/{repository}/{name}?signature=x"}, b"")
         with open(self.server.root / repository / name, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups())
+            first, last = map(
+                int, re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"]).groups()
+            )
             last = min(last, size - 1)
             self.send_response(206)
             self.send_header("ETag", f'"{name}"')
@@ -105,6 +115,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def deepseek_v3():
     """Keys, dtypes and shapes, in order."""
+
     def matrix(key, rows, columns):
         yield f"{key}.weight", "F8_E4M3", [rows, columns]
         yield f"{key}.weight_scale_inv", "F32", [-(-rows // 128), -(-columns // 128)]
@@ -112,19 +123,30 @@ def deepseek_v3():
     yield "model.embed_tokens.weight", "BF16", [129280, 7168]
     for layer in range(61):
         at = f"model.layers.{layer}"
-        for norm, size in (("input_layernorm", 7168), ("post_attention_layernorm", 7168),
-                           ("self_attn.q_a_layernorm", 1536), ("self_attn.kv_a_layernorm", 512)):
+        for norm, size in (
+            ("input_layernorm", 7168),
+            ("post_attention_layernorm", 7168),
+            ("self_attn.q_a_layernorm", 1536),
+            ("self_attn.kv_a_layernorm", 512),
+        ):
             yield f"{at}.{norm}.weight", "BF16", [size]
-        for name, rows, columns in (("q_a_proj", 1536, 7168), ("q_b_proj", 24576, 1536),
-                                    ("kv_a_proj_with_mqa", 576, 7168), ("kv_b_proj", 32768, 512),
-                                    ("o_proj", 7168, 16384)):
+        for name, rows, columns in (
+            ("q_a_proj", 1536, 7168),
+            ("q_b_proj", 24576, 1536),
+            ("kv_a_proj_with_mqa", 576, 7168),
+            ("kv_b_proj", 32768, 512),
+            ("o_proj", 7168, 16384),
+        ):
             yield from matrix(f"{at}.self_attn.{name}", rows, columns)
         experts = ["shared_experts", *(f"experts.{expert}" for expert in range(256))]
         for expert in [None] if layer < 3 else experts:
             width = 18432 if expert is None else 2048
             below = f"{at}.mlp" if expert is None else f"{at}.mlp.{expert}"
-            for name, rows, columns in (("gate_proj", width, 7168), ("up_proj", width, 7168),
-                                        ("down_proj", 7168, width)):
+            for name, rows, columns in (
+                ("gate_proj", width, 7168),
+                ("up_proj", width, 7168),
+                ("down_proj", 7168, width),
+            ):
                 yield from matrix(f"{below}.{name}", rows, columns)
         if layer >= 3:
             yield f"{at}.mlp.gate.weight", "BF16", [256, 7168]
@@ -164,7 +186,9 @@ def save(folder, tensors, count, config, fill):
 
 
 def main():
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     arguments.add_argument("mib", type=int, nargs="?", default=1024)
     arguments.add_argument("runs", type=int, nargs="?", default=3)
     asked = arguments.parse_args()
@@ -177,19 +201,30 @@ def run(regraft, folder, mib, runs):
     root = folder / "hub"
     root.mkdir()
     hub = Hub(root)
-    config = {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3",
-              "num_hidden_layers": 61, "n_routed_experts": 256}
+    config = {
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "model_type": "deepseek_v3",
+        "num_hidden_layers": 61,
+        "n_routed_experts": 256,
+    }
     rows = list(deepseek_v3())
     headers = save(root / "v3", rows, 163, config, fill=False)
     hub.delay = 0.05
-    plans = [hub.measure([regraft, "plan", "hf://org/v3", "--rules", "deepseek_v3"]) for _ in range(runs)]
+    plans = [
+        hub.measure([regraft, "plan", "hf://org/v3", "--rules", "deepseek_v3"]) for _ in range(runs)
+    ]
     seconds, sent, asked = sorted(plans)[runs // 2]
-    print(f"plan   {len(rows)} keys: {sent / headers:.2f} of the headers' {headers} bytes, {asked} requests, {seconds:.2f} s")
+    print(
+        f"plan   {len(rows)} keys: {sent / headers:.2f} of the headers' {headers} bytes, "
+        f"{asked} requests, {seconds:.2f} s"
+    )
     hub.delay = 0
 
     layers = 32
     square = max(64, int((mib * (1 << 20) / layers / 8 / 2) ** 0.5))
-    names = [f"model.layers.{layer}.{name}.weight" for layer in range(layers) for name in "abcdefgh"]
+    names = [
+        f"model.layers.{layer}.{name}.weight" for layer in range(layers) for name in "abcdefgh"
+    ]
     small = [(f"model.layers.{layer}.norm.weight", "BF16", [square]) for layer in range(layers)]
     model = sorted([(name, "BF16", [square, square]) for name in names] + small)
     save(root / "m", model, 4, {"model_type": "x"}, fill=True)
@@ -198,7 +233,8 @@ def run(regraft, folder, mib, runs):
     needed = sum(2 * shape[0] * (shape[1] if len(shape) > 1 else 1) for _, _, shape in stage)
     out = str(folder / "out")
     plan = hub.measure([regraft, "plan", "hf://org/m"])[1]
-    _, sent, _ = hub.measure([regraft, "apply", "hf://org/m", "-o", out, "--stage", "--target", str(folder / "stage.txt")])
+    stage = ["--stage", "--target", str(folder / "stage.txt")]
+    _, sent, _ = hub.measure([regraft, "apply", "hf://org/m", "-o", out, *stage])
     shutil.rmtree(out)
     print(f"stage  {(sent - plan) / needed:.3f} of the stage's {needed} bytes")
 
@@ -208,7 +244,10 @@ def run(regraft, folder, mib, runs):
             seconds.append(hub.measure([regraft, "apply", source, "-o", out, "--no-sync"])[0])
             shutil.rmtree(out)
     far, near = map(statistics.median, times.values())
-    print(f"apply  {mib} MiB: {far:.2f} s from the hub, {near:.2f} s from the disk: {near / far:.2f} of its speed")
+    print(
+        f"apply  {mib} MiB: {far:.2f} s from the hub, {near:.2f} s from the disk: "
+        f"{near / far:.2f} of its speed"
+    )
 
 
 main()

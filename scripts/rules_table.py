@@ -88,7 +88,7 @@ def table():
         (
             "The layouts: *hub* is what is published, *model* what transformers v5 holds in "
             "memory, *meta* what Meta publishes, *ranks* that in a file for each rank; others are "
-            "named after who publishes so. With `--to hub` they are recognized by their keys."
+            "named after who publishes so. They are recognized by their keys."
         ),
         "",
         "This page is written by `scripts/rules_table.py`.",

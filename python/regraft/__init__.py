@@ -24,6 +24,7 @@ from ._files import Checkpoint, Conversion, convert, open
 from ._plan import Plan, Report, Target
 from ._regraft import __version__
 from ._rules import Rules, apply, compile, library, load, plan
+from ._weights import weights
 
 __all__ = [
     "Checkpoint",
@@ -48,4 +49,5 @@ __all__ = [
     "load",
     "open",
     "plan",
+    "weights",
 ]

@@ -409,7 +409,9 @@ def convert(
     )
     made = _plan(opened, rules, options, beside=str(opened.directory))
     made._warn()
-    side_files = _regraft.side_files(opened.sources, given["allow_outside"]) if given["side_files"] else []
+    side_files = (
+        _regraft.side_files(opened.sources, given["allow_outside"]) if given["side_files"] else []
+    )
     tell, close = _progress(given["progress"])
     with tempfile.TemporaryDirectory() as scratch:
         if given["write_record"]:

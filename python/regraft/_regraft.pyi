@@ -113,6 +113,36 @@ class Plan:
     def to_text(self) -> str: ...
     def explain(self, key: str) -> str | None: ...
 
+class Output:
+    def __new__(
+        cls,
+        plan: Plan,
+        header: Header,
+        out: str | Path,
+        *,
+        max_shard_size: int | None,
+        single: bool,
+        materialize_ties: bool,
+        force: bool,
+        metadata: dict[str, str],
+        side_files: Sequence[str | Path],
+        sync: bool,
+    ) -> Output: ...
+    @property
+    def nbytes(self) -> int: ...
+    def begin(self) -> Path: ...
+    def aside(self, name: str) -> Path: ...
+    def write(
+        self,
+        boxes: Sequence[tuple[str, Sequence[int], Sequence[int]]],
+        places: Sequence[tuple[int, int]],
+        strides: Sequence[Sequence[int]],
+        rest: bool,
+        into: str | Path,
+    ) -> str: ...
+    def finish(self) -> str: ...
+    def abandon(self) -> None: ...
+
 class Model:
     def __new__(
         cls,

@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::pool::with_threads;
 
 /// A box: the target's key, its first element and how many along each dimension.
-type Asked = (String, Vec<u64>, Vec<u64>);
+pub(crate) type Asked = (String, Vec<u64>, Vec<u64>);
 
 /// Reads boxes of targets, each from the given byte of what it gives, and with the given number of
 /// bytes, in row-major order. Gives the bytes of all, and what was done as JSON.

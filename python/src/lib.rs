@@ -12,6 +12,7 @@ mod errors;
 mod files;
 mod header;
 mod memory;
+mod parts;
 mod plan;
 mod pool;
 mod rules;
@@ -36,6 +37,8 @@ mod _regraft {
     use super::files::{Checkpoint, overflow_findings, record_beside, side_files, write};
     #[pymodule_export]
     use super::header::{Config, Header, Wanted};
+    #[pymodule_export]
+    use super::parts::Output;
     #[pymodule_export]
     use super::plan::{Plan, plan};
     #[pymodule_export]

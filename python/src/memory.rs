@@ -31,6 +31,17 @@ pub(crate) fn writable<T>(places: &[Place], work: impl FnOnce(Vec<&mut [u8]>) ->
     slices.collect::<Option<Vec<&mut [u8]>>>().map(work)
 }
 
+/// The memory of some tensors, to be read; `None` if one is at no address.
+pub(crate) fn readable<T>(places: &[Place], work: impl FnOnce(Vec<&[u8]>) -> T) -> Option<T> {
+    let slices = places.iter().map(|place| {
+        let (start, len) = start(*place)?;
+        // SAFETY: As above, and memory that is only read may be read twice. A model that is trained
+        // on while it is saved gives torn tensors whoever saves it: `async_save` copies it first.
+        Some(unsafe { std::slice::from_raw_parts(start.as_ptr(), len) })
+    });
+    slices.collect::<Option<Vec<&[u8]>>>().map(work)
+}
+
 /// A tensor without elements may be at no address.
 fn start((address, len): Place) -> Option<(NonNull<u8>, usize)> {
     if len == 0 {

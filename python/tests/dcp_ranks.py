@@ -1,5 +1,7 @@
 """What ranks do in the tests of distributed checkpoints."""
 
+import os
+
 import regraft
 import torch
 import torch.distributed as dist
@@ -141,3 +143,204 @@ def logits_of_sharded(path):
     dcp.load(state_dict, storage_reader=Reader(path, under="model"))
     with torch.no_grad():
         return model(TOKENS).logits
+
+
+def sharded(path, name):
+    """A state dict in memory, with these placements."""
+    tensors = torch.load(path)
+    made = empty({k: (t.dtype, tuple(t.shape)) for k, t in tensors.items()}, name)
+    for key, tensor in made.items():
+        whole = distribute_tensor(
+            tensors[key], tensor.device_mesh, tensor.placements, src_data_rank=None
+        )
+        tensor.to_local().copy_(whole.to_local())
+    return made
+
+
+def save(tensors, out, name, rules, options):
+    """Saves a state dict with any placements; gives how many bytes this rank wrote."""
+    from regraft.torch.distributed import Writer
+
+    under = options.get("under")
+    state_dict = sharded(tensors, name)
+    writer = Writer(out, rules, **options)
+    dcp.save({under: state_dict} if under else state_dict, storage_writer=writer)
+    return writer.bytes_written
+
+
+def save_tied(path, out, placements, differ):
+    """Saves a model whose config ties two tensors that lie apart, and may differ."""
+    from regraft.torch.distributed import Writer
+
+    made = sharded(path, "s0")
+    made["lm_head.weight"] = sharded(path, placements)["lm_head.weight"]
+    if differ and dist.get_rank() == 1:
+        made["lm_head.weight"].to_local()[-1] += 1
+    said = ""
+    writer = Writer(out, config={"model_type": "llama", "tie_word_embeddings": True})
+    try:
+        dcp.save(made, storage_writer=writer)
+    except dcp.api.CheckpointException as error:
+        said = str(error)
+    return said
+
+
+def save_and_die(tensors, out, like):
+    """The second rank dies while it writes; the others are left waiting until they are killed."""
+    from regraft.torch.distributed import Writer
+
+    class Dying(Writer):
+        def write_data(self, plan, planner):
+            if dist.get_rank() == 1:
+                os._exit(9)
+            return super().write_data(plan, planner)
+
+    dcp.save(sharded(tensors, "s0"), storage_writer=Dying(out, like=like))
+
+
+def save_and_fail(tensors, out, like):
+    """The second rank fails; then all save again."""
+    from regraft.torch.distributed import Writer
+
+    class Failing(Writer):
+        def write_data(self, plan, planner):
+            if dist.get_rank() == 1:
+                raise OSError("the disk is full")
+            return super().write_data(plan, planner)
+
+    writer, said = Failing(out, like=like), ""
+    try:
+        dcp.save(sharded(tensors, "s0"), storage_writer=writer)
+    except dcp.api.CheckpointException as error:
+        said = str(error)
+    there = os.path.exists(out)
+    dist.barrier()
+    del writer
+    dcp.save(sharded(tensors, "s0"), storage_writer=Writer(out, like=like))
+    return said, there
+
+
+def save_refused(out, rules):
+    """What is said of a value that is computed from what several ranks hold."""
+    from regraft.torch.distributed import Writer
+
+    tensors = {"w": torch.randn(8, 6), "scale": torch.randn(8, 1)}
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    made = {key: distribute_tensor(tensor, mesh, [Shard(0)]) for key, tensor in tensors.items()}
+    made["w"] = made["w"].redistribute(placements=[Shard(1)])
+    try:
+        dcp.save(made, storage_writer=Writer(out, rules))
+    except dcp.api.CheckpointException as error:
+        return str(error)
+    return ""
+
+
+def save_async(tensors, out, options):
+    from regraft.torch.distributed import Writer
+
+    state_dict = sharded(tensors, "s0")
+    dcp.async_save(state_dict, storage_writer=Writer(out, **options)).result()
+
+
+def save_sharded_model(path, out):
+    """Loads a sharded model, and saves it."""
+    from regraft.torch.distributed import Writer
+
+    model = sharded_model(path)
+    state_dict = model.state_dict()
+    dcp.load(state_dict, storage_reader=Reader(path))
+    dcp.save(state_dict, storage_writer=Writer(out, like=path))
+
+
+def load_head(path, state):
+    """The last stage of a pipeline: it has the head, and no embedding."""
+    whole = torch.load(state)["lm_head.weight"]
+    head = empty({"lm_head.weight": (whole.dtype, tuple(whole.shape))}, "s0")
+    reader = Reader(path)
+    dcp.load(head, storage_reader=reader)
+    tensor = head["lm_head.weight"]
+    return torch.equal(tensor.full_tensor(), whole), reader.bytes_read, tensor.to_local().nbytes
+
+
+def load_tied(path):
+    """A model whose head is its embedding, under both keys."""
+    import transformers
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(path)
+    expected = model.state_dict()
+    assert expected["lm_head.weight"] is not None
+    state_dict = {key: torch.zeros_like(tensor) for key, tensor in expected.items()}
+    state_dict["lm_head.weight"] = state_dict["model.embed_tokens.weight"]
+    reader = Reader(path)
+    dcp.load(state_dict, storage_reader=reader)
+    assert all(torch.equal(state_dict[key], tensor) for key, tensor in expected.items())
+    return reader.bytes_read
+
+
+TITAN = """ruleset titan: hub <-> titan
+rename "model.**" <-> "**"
+rename "embed_tokens.weight" <-> "tok_embeddings.weight"
+rename "lm_head.weight" <-> "output.weight"
+map "layers.{l}.self_attn.q_proj.weight" <-> "layers.{l}.attention.wq.weight" via rope_halves(4)
+map "layers.{l}.self_attn.k_proj.weight" <-> "layers.{l}.attention.wk.weight" via rope_halves(2)
+"""
+
+
+def load_as_torchtitan(path):
+    """As torchtitan's checkpointer does it, by an adapter."""
+    import sys
+
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "examples"))
+    from torchtitan_adapter import regraft_adapter
+
+    rules = regraft.compile(TITAN)
+    adapter = regraft_adapter(rules)(None, path)
+    whole = regraft.open(path, framework="torch").apply(rules)
+    model = empty({k: (t.dtype, tuple(t.shape)) for k, t in whole.items()}, "s0")
+    hub = adapter.to_hf(model)
+    dcp.load(hub, storage_reader=adapter.get_hf_storage_reader(path))
+    return differing(adapter.from_hf(hub), whole)
+
+
+def load_as_automodel(path, state):
+    """As AutoModel's checkpointer does it, with our reader in place of its own."""
+    import sys
+
+    sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "examples"))
+    from automodel_reader import read_by_regraft
+
+    class Checkpointer:
+        def _get_storage_reader(self, model_path, key_mapping, is_init_step=False, **given):
+            return "its own"
+
+        def load_base_model(self, state_dict, path):
+            reader = self._get_storage_reader(path, None, is_init_step=True, is_safetensors=True)
+            dcp.load(state_dict, storage_reader=reader)
+
+    checkpointer, expected = Checkpointer(), torch.load(state)
+    read_by_regraft(checkpointer)
+    model = empty({k: (t.dtype, tuple(t.shape)) for k, t in expected.items()}, "s0")
+    checkpointer.load_base_model(model, path)
+    assert checkpointer._get_storage_reader(path, None) == "its own"
+    return differing(model, expected)
+
+
+def through_memory(path, state, out, like):
+    """What can't be read into or written from where it is goes through memory, bit by bit: another
+    dtype stands for another device."""
+    from regraft.torch import _reader, _writer
+    from regraft.torch.distributed import Writer
+
+    _reader._STAGED = _writer._STAGED = 3000
+    expected = torch.load(state)
+    model = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in expected.items()}
+    dcp.load(model, storage_reader=Reader(path))
+    wrong = [key for key, tensor in model.items() if not torch.equal(tensor.float(), expected[key])]
+    # Elements that lie in one place can't be addressed as a box.
+    for key in ("model.norm.weight", "model.layers.0.mlp.experts.down_proj"):
+        one = torch.full((1,) * expected[key].dim(), 0.5)
+        expected[key] = one.expand(expected[key].shape)
+    expected["model.embed_tokens.weight"] = expected["model.embed_tokens.weight"][:1].expand(64, 32)
+    dcp.save(expected, storage_writer=Writer(out, like=like))
+    made = regraft.open(out, framework="torch").apply(to="model")
+    return wrong + [key for key in made if not torch.equal(made[key], expected[key])]

@@ -1,8 +1,11 @@
 """Boxes of targets, read from files: the same as those of the whole tensors, which torch makes."""
 
 import copy
+import json
 import pickle
 import random
+import warnings
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +144,34 @@ def test_overflow_is_told_of(tmp_path):
     assert torch.equal(plan.read("a", (2,), (1,)), torch.tensor([2.0]).half())
     with pytest.warns(regraft.RegraftWarning, match="overflowed"):
         assert plan.read("a", (1,), (2,)).isinf().tolist() == [True, False]
+
+
+LAYOUTS = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "layouts"
+INDEX = json.loads((LAYOUTS / "index.json").read_text()) if LAYOUTS.is_dir() else {}
+
+
+@pytest.mark.parametrize("name", [n for n in INDEX if (LAYOUTS / f"{n}.safetensors").exists()])
+def test_random_boxes_of_published_layouts(name):
+    """Two boxes of each target of each rule file that has a checkpoint here."""
+    layout, draw = INDEX[name], random.Random(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", regraft.RegraftWarning)
+        opened = regraft.open(LAYOUTS / f"{name}.safetensors", framework="torch")
+        plan = opened.plan(
+            layout.get("rules") or name,
+            config=layout.get("config"),
+            from_=layout["layout"],
+            to="hub",
+        )
+        made = opened.apply(
+            layout.get("rules") or name,
+            config=layout.get("config"),
+            from_=layout["layout"],
+            to="hub",
+        )
+    asked = []
+    for target in plan:
+        if 0 not in target.shape:
+            asked += [(target.key, *box_of(made[target.key], draw)) for _ in range(2)]
+    for (key, offsets, sizes), read in zip(asked, plan.read_boxes(asked, framework="torch")):
+        assert torch.equal(read, cut(made[key], offsets, sizes)), (key, offsets, sizes)

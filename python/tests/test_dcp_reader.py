@@ -12,26 +12,6 @@ from test_transformers import SMALL, llama_tied, mixtral  # noqa: E402
 PLACEMENTS = [(1, "s0"), (2, "s0"), (2, "s1"), (2, "r"), (4, "s0"), (4, "s0,s1"), (4, "s1,r")]
 
 
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory):
-    """Checkpoints in the hub's layout, and what they are in the model's."""
-    made = {}
-
-    def get(make):
-        if make not in made:
-            path = tmp_path_factory.mktemp(make.__name__)
-            torch.manual_seed(3)
-            model = make()
-            model.save_pretrained(path)
-            expected = {key: value.clone() for key, value in model.state_dict().items()}
-            beside = tmp_path_factory.mktemp("expected") / "state.pt"
-            torch.save(expected, beside)
-            made[make] = str(path), str(beside)
-        return made[make]
-
-    return get
-
-
 @pytest.mark.parametrize("size, placements", PLACEMENTS)
 def test_any_placement_is_loaded(ranks, hub, size, placements):
     path, expected = hub(mixtral)
@@ -151,3 +131,26 @@ def test_no_rank_reads_more_than_its_boxes(ranks, tmp_path):
         ):
             assert wrong == []
             assert local <= read <= local * 1.05, (size, placements)
+
+
+def test_a_stage_with_the_head_alone_reads_the_rows_of_the_embedding(ranks, hub):
+    path, state = hub(llama_tied)
+    assert "lm_head.weight" not in regraft.open(path)
+    for size in (1, 2, 4):
+        for same, read, local in ranks.run(size, "load_head", path, state):
+            assert same
+            assert read == local
+
+
+def test_what_is_tied_is_read_once(ranks, hub):
+    path, state = hub(llama_tied)
+    alone = sum(
+        tensor.nbytes for key, tensor in torch.load(state).items() if key != "lm_head.weight"
+    )
+    assert ranks.run(1, "load_tied", path) == [alone]
+
+
+def test_recipes_of_frameworks(ranks, hub):
+    path, state = hub(mixtral)
+    assert ranks.run(2, "load_as_automodel", path, state) == [[], []]
+    assert ranks.run(2, "load_as_torchtitan", hub(llama_tied)[0]) == [[], []]

@@ -162,3 +162,16 @@ def test_real_peft_is_seen_through():
     inner = model.module.base_model.model
     assert torch.equal(inner.layers[0].base_layer.weight, given.layers[0].weight)
     assert torch.equal(inner.embed_tokens.weight, given.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("wrap", [ddp, fsdp2])
+def test_a_missing_head_of_a_sharded_model_is_its_embedding(wrap):
+    model = wrap(Model(True))
+    state_dict = hooks.normalize_keys(model.state_dict())
+    del state_dict["lm_head.weight"]
+    assert utils.materialize_missing_tied_lm_head(state_dict, model)
+    head, embedding = state_dict["lm_head.weight"], state_dict["embed_tokens.weight"]
+    assert utils._same_tensor_storage(head, embedding)
+    assert isinstance(head, DTensor) == (wrap is fsdp2)
+    if wrap is fsdp2:
+        assert head.placements == embedding.placements

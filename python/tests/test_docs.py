@@ -49,8 +49,10 @@ def test_every_public_name_has_a_docstring():
     import regraft
     import regraft.checkpoint_utils
     import regraft.torch
+    import regraft.torch.distributed
 
-    for module in (regraft, regraft.checkpoint_utils, regraft.torch):
+    modules = (regraft, regraft.checkpoint_utils, regraft.torch, regraft.torch.distributed)
+    for module in modules:
         for name in module.__all__:
             value = getattr(module, name)
             assert isinstance(value, str) or (value.__doc__ or "").strip(), (

@@ -64,13 +64,24 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
             } else {
                 String::new()
             };
+            let sure = if one.sure { ", surely" } else { "" };
             text.push_str(&format!(
-                "{}: layout `{}` (leads to `{}`){asked}: {} of {} keys{against}\n",
+                "{}: layout `{}` (leads to `{}`){asked}: {} of {} keys{against}{sure}\n",
                 one.rules, one.layout, one.leads_to, one.explained, one.keys
             ));
+            text.push_str(&words("met", &one.evidence));
+            text.push_str(&words("not met", &one.missing));
         }
         text.push_str(&notes);
         console.out(&text)?;
     }
     Ok(Exit::findings(found.is_empty()))
+}
+
+/// A line of words that were found in keys, or weren't.
+fn words(what: &str, words: &[String]) -> String {
+    match words.is_empty() {
+        true => String::new(),
+        false => format!("  {what}: {}\n", words.join(", ")),
+    }
 }

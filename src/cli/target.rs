@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use regraft::conversion::{Target, TargetError};
 use regraft::execute::{Rank, RankError};
+use regraft::store::public;
 use regraft::tensor::Wanted;
 
 use super::{Failure, Result};
@@ -89,7 +90,12 @@ impl TargetArguments {
         let file = rank.and_then(|rank| self.target.get(usize::try_from(rank.rank).ok()?));
         match (rank, file) {
             (Some(rank), Some(file)) => {
-                format!("stage: rank {} of {}, {}\n", rank.rank, rank.world_size, file.display())
+                format!(
+                    "stage: rank {} of {}, {}\n",
+                    rank.rank,
+                    rank.world_size,
+                    public(file).display()
+                )
             }
             _ if self.stage => "stage: one stage\n".to_owned(),
             _ => String::new(),

@@ -200,5 +200,5 @@ codes! {
     /// config.json says that the checkpoint is quantized, and nothing of the result is.
     STALE_CONFIG = 353;
     /// Parts of tensors that were asked for and that aren't there.
-    NO_PART = 360;
+    NO_PART = 354;
 }

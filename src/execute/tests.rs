@@ -2,6 +2,7 @@
 //! the reference, element by element.
 
 mod boxes;
+mod parts;
 mod random;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::execute::fuse::layout::MAX_PIECES;
 use crate::plan::{NodeId, Op, Plan};
 use crate::store::{Blob, Extent, Hints, Range, Store};
 use boxes::boxes_agree;
+use parts::parts_agree;
 use random::{Choices, Random};
 
 /// Leaves that are only ever read in stretches.
@@ -178,4 +180,26 @@ fn random_chains_agree_with_the_reference() {
     println!("{chains} chains, {views} views, {temporaries} temporaries");
     assert!(chains >= 10_000, "only {chains} chains");
     assert!(views >= 1000 && temporaries >= 300, "{views} views and {temporaries} temporaries");
+}
+
+#[test]
+fn random_parts_in_several_processes_agree_with_the_whole() {
+    let counts: [AtomicU64; 2] = Default::default();
+    let mut runner =
+        TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&prop::collection::vec(any::<u32>(), 4..60), |choices| {
+        let mut choices = Choices::new(&choices);
+        let random = random::plan(&mut choices);
+        let Random { plan, store } = &random;
+        let whole = plan.targets.iter().map(|target| naive::evaluate(plan, store, target.node));
+        if let Ok(whole) = whole.collect::<Result<Vec<_>>>() {
+            let agreed = parts_agree(&random, &mut choices, &whole);
+            counts[usize::from(agreed)].fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    let [refused, agreed] = counts.map(|count| count.into_inner());
+    println!("{agreed} written, {refused} refused");
+    assert!(agreed >= 150 && refused >= 20, "{agreed} written, {refused} refused");
 }

@@ -4,11 +4,14 @@
 //! file that looks as if it had been applied already, for some of the keys, comes after those for
 //! which nothing does.
 
+use std::cmp::Ordering;
+
 use serde::Serialize;
 
+use super::recognize::may_be_for;
 use super::unwrapped::{Keys, Wrapper};
 use super::vocabulary::{Telling, Vocabulary};
-use super::{names, rules};
+use super::{is_shared, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
 use crate::tensor::Header;
@@ -42,6 +45,15 @@ pub struct Detection {
     /// How telling the words are that were met: what decides the order, where nothing speaks
     /// against a file.
     pub score: f64,
+    /// Whether it is a publisher's own layout that explains the keys: nine in ten, by two of three
+    /// rules that should find something, and config.json names no other model.
+    pub recognized: bool,
+    /// Whether it is the only one that explains the keys so, or the best that is recognized.
+    pub sure: bool,
+    /// Keys that it has a name for, if only a usual one.
+    pub named: u64,
+    /// Rules that should find something, and don't.
+    pub unmet: u64,
     /// The most telling words that were met in the keys.
     pub evidence: Vec<String>,
     /// The most telling words of the file that no key has.
@@ -67,7 +79,8 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     for (name, rules) in files {
         let Some((left, right)) = &rules.layouts else { continue };
         // A file that no model has is a part of others, which speak for themselves.
-        if rules.models.is_empty() && !asked.contains(&name) {
+        let is_part = rules.models.is_empty() && own_layout(rules).is_none();
+        if is_part && !asked.contains(&name) {
             continue;
         }
         let [as_left, as_right] = [true, false].map(|left| {
@@ -78,6 +91,7 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
             [(left, right, &as_left, &as_right), (right, left, &as_right, &as_left)]
         {
             let by_config = asked.contains(&name);
+            let nearly_all = own.explains_nearly_all(keys.count());
             if own.keys > 0 && own.weight > 0.0 && (own.share >= LEAST || by_config) {
                 found.push(Detection {
                     rules: name.to_owned(),
@@ -88,6 +102,13 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
                     keys: keys.count(),
                     by_config,
                     score: own.weight * own.share,
+                    recognized: nearly_all
+                        && other.taken * 4 <= own.named
+                        && !is_shared(layout)
+                        && may_be_for(rules, config),
+                    sure: nearly_all && other.taken == 0,
+                    named: own.named,
+                    unmet: own.unmet,
                     evidence: own.met.clone(),
                     missing: own.missing.clone(),
                     wrappers: keys.wrappers().to_vec(),
@@ -95,15 +116,36 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
             }
         }
     }
-    found.sort_by(|a, b| {
-        let order =
-            b.by_config.cmp(&a.by_config).then_with(|| (a.against > 0).cmp(&(b.against > 0)));
-        let order = order
-            .then_with(|| b.score.total_cmp(&a.score))
-            .then_with(|| b.explained.cmp(&a.explained));
-        order.then_with(|| a.rules.len().cmp(&b.rules.len())).then_with(|| a.rules.cmp(&b.rules))
-    });
+    found.sort_by(order);
+    judge(&mut found);
     found
+}
+
+/// What config.json asks for, what is recognized, what nothing speaks against, by score.
+fn order(a: &Detection, b: &Detection) -> Ordering {
+    let order = b.by_config.cmp(&a.by_config).then_with(|| b.recognized.cmp(&a.recognized));
+    let order = order.then_with(|| match a.recognized && b.recognized {
+        true => b.named.cmp(&a.named).then_with(|| a.unmet.cmp(&b.unmet)),
+        false => Ordering::Equal,
+    });
+    let order = order.then_with(|| (a.against > 0).cmp(&(b.against > 0)));
+    let order = order.then_with(|| b.score.total_cmp(&a.score));
+    let order = order.then_with(|| b.explained.cmp(&a.explained));
+    order.then_with(|| a.rules.len().cmp(&b.rules.len())).then_with(|| a.rules.cmp(&b.rules))
+}
+
+/// Leaves `sure` to what alone explains the keys, or is the best of what is recognized.
+fn judge(found: &mut [Detection]) {
+    let rank = |one: &Detection| (one.recognized, one.named, u64::MAX - one.unmet);
+    let best = found.iter().map(rank).max();
+    let at_best = found.iter().filter(|one| Some(rank(one)) == best).count();
+    let explaining = found.iter().filter(|one| one.sure).count();
+    for one in found {
+        one.sure &= match one.recognized {
+            true => Some(rank(one)) == best && at_best == 1,
+            false => explaining == 1,
+        };
+    }
 }
 
 /// A layout of an embedded file that half of the keys are in, and more than in the one it leads to:

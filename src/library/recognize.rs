@@ -105,12 +105,9 @@ impl Candidate {
         if to != HUB || from.is_some_and(|from| from != layout) {
             return None;
         }
-        let said: Vec<&str> =
-            config.architectures().into_iter().chain(config.model_type()).collect();
-        let is_for = rules.models.iter().any(|model| said.contains(&model.as_str()));
         let is_left = rules.layouts.as_ref().is_some_and(|(left, _)| left == layout);
         // The numbers of ranks before keys come from the names of their files.
-        (rules.shards.is_none() && (said.is_empty() || is_for)).then_some(Self {
+        (rules.shards.is_none() && may_be_for(rules, config)).then_some(Self {
             name,
             rules,
             layout,
@@ -125,8 +122,7 @@ impl Candidate {
             Vocabulary::new(self.rules, left).explain(&keys.kinds(self.rules, left), &telling)
         };
         let own = read(self.is_left);
-        let enough =
-            own.taken > 0 && own.named * 10 >= keys.count() * 9 && own.unmet * 2 <= own.required;
+        let enough = own.explains_nearly_all(keys.count());
         (enough && read(!self.is_left).taken * 4 <= own.named).then_some(own)
     }
 
@@ -134,6 +130,12 @@ impl Candidate {
         let layout = self.layout.to_owned();
         Recognized { rules: self.name, layout, prefix: Vec::new(), spoken, keys }
     }
+}
+
+/// Whether rules may be for the model of a config: it names no model, or one of theirs.
+pub(super) fn may_be_for(rules: &Rules, config: &Config) -> bool {
+    let said: Vec<&str> = config.architectures().into_iter().chain(config.model_type()).collect();
+    said.is_empty() || rules.models.iter().any(|model| said.contains(&model.as_str()))
 }
 
 fn equally(best: &[Recognized]) -> Diagnostic {

@@ -195,6 +195,14 @@ pub(super) struct Explained {
     pub(super) share: f64,
 }
 
+impl Explained {
+    /// Whether nine keys in ten have a name here, and two of three rules that should find something
+    /// do.
+    pub(super) fn explains_nearly_all(&self, keys: u64) -> bool {
+        self.taken > 0 && self.named * 10 >= keys * 9 && self.unmet * 3 <= self.required
+    }
+}
+
 /// The rules of one statement.
 struct Group<'r> {
     /// Whether no `when` stands around it.

@@ -76,7 +76,7 @@ pub use open::{OpenOptions, open, open_all};
 #[cfg(feature = "files")]
 pub(crate) use place::{Opened, copy, is_file, open as open_file, read, there};
 #[cfg(feature = "files")]
-pub use place::{is_remote, pinned};
+pub use place::{is_remote, pinned, public};
 #[cfg(feature = "files")]
 pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::NamedPath;
-use super::archive::Stream;
 use super::archive::{ReadAt, Window};
 use super::remote::{self, Kind, Object};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +42,11 @@ pub fn pinned(sources: &[NamedPath]) -> Result<Vec<NamedPath>> {
             Ok(NamedPath { name: source.name.clone(), path })
         })
         .collect()
+}
+
+/// A path as everybody may see it: of an address, without passwords and signatures.
+pub fn public(path: &Path) -> PathBuf {
+    address(path).map_or_else(|| path.to_owned(), |text| PathBuf::from(remote::public(text)))
 }
 
 pub(super) fn pinned_path(path: &Path) -> Result<PathBuf> {
@@ -250,9 +254,27 @@ pub(crate) fn copy(path: &Path, to: &mut impl io::Write) -> Result<u64> {
     let opened = open(path)?;
     match &opened.bytes {
         Bytes::Disk(file) => io::copy(&mut &*file, to).map_err(failed),
-        Bytes::Far(_) => io::copy(&mut Stream::new(opened.window()), to).map_err(failed),
+        Bytes::Far(_) => {
+            let mut buffer = Vec::new();
+            let mut at = 0;
+            while at < opened.len {
+                let len = (opened.len - at).min(COPIED);
+                buffer.resize(usize::try_from(len).unwrap_or_default(), 0);
+                match at {
+                    // Its beginning came when it was opened.
+                    0 => opened.bytes.fill(at, &mut buffer).map_err(failed)?,
+                    _ => opened.read(path, at, &mut buffer)?,
+                }
+                to.write_all(&buffer).map_err(failed)?;
+                at += len;
+            }
+            Ok(at)
+        }
     }
 }
+
+/// Bytes that are copied from afar at once.
+const COPIED: u64 = 4 << 20;
 
 /// Runs what opens many files of a directory: of one far away, many at once, since each waits for
 /// an answer.

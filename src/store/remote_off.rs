@@ -36,6 +36,10 @@ pub(super) fn pinned(text: &str) -> Result<String> {
     none(text)
 }
 
+pub(super) fn public(text: &str) -> String {
+    text.to_owned()
+}
+
 pub(super) fn kind(text: &str) -> Result<Option<Kind>> {
     none(text)
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +24,7 @@ from .._memory import Box, Place, place_of, read_into
 from .._options import DEFAULTS, Options, Unpack, takes
 from .._plan import Plan
 from .._rules import RulesLike, _plan, _told_by
+from ._parts import box_of, parts_within
 from ._strided import is_strided, parts_of
 
 # Bytes that pass through memory of their own, where they can't be read to their place.
@@ -94,6 +94,7 @@ class Reader(StorageReader):
 
     def read_metadata(self) -> Metadata:
         """The keys of the model with their dtypes and shapes, one box each. Headers are read."""
+        self.bytes_read = 0
         paths = _paths(self.path)
         told_by = _told_by(self._rules, {**DEFAULTS, **self._options})
         self._opened = _regraft.Checkpoint(paths, names=_names(self.path), **self._how, **told_by)
@@ -133,7 +134,7 @@ class Reader(StorageReader):
                 if found is None:
                     raise KeyError(key)
                 dtype, tied = found[0], found[4] or key
-                box = _box(key, dtype, offsets, part.shape)
+                box = box_of(key, dtype, offsets, part.shape)
                 place = None
                 if part.dtype == torch_ops().dtype(dtype):
                     place = place_of(part, dtype, box[2])
@@ -147,63 +148,55 @@ class Reader(StorageReader):
                 seen[place] = same
                 wanted.append((box, place))
         self.bytes_read += read_into(self._opened, self.plan._inner, wanted)
-        for box, dtype, part in staged:
-            self._through_memory(box, dtype, part)
+        self._through_memory(staged)
         for item, tensor in resolved:
             planner.commit_tensor(item, tensor)
         future: Future[None] = Future()
         future.set_result(None)
         return future
 
-    def _through_memory(self, box: Box, dtype: str, tensor: Any) -> None:
-        """Reads a box that is on another device, or becomes another dtype, part by part."""
+    def _through_memory(self, staged: list[tuple[Box, str, Any]]) -> None:
+        """Reads boxes that are on another device, or become another dtype, some at a time."""
         assert self._opened is not None
-        for start, sizes in _parts(tuple(tensor.shape), max(1, _STAGED // tensor.element_size())):
-            part = tensor
-            for dim, (at, size) in enumerate(zip(start, sizes)):
-                part = part.narrow(dim, at, size)
-            held = torch.empty(sizes, dtype=torch_ops().dtype(dtype))
-            key, offsets, _ = box
-            first = _box(key, dtype, start, sizes)
-            own = (key, tuple(a + b for a, b in zip(offsets, first[1])), first[2])
-            place = place_of(held, dtype, own[2])
-            assert place is not None
-            self.bytes_read += read_into(self._opened, self.plan._inner, [(own, place)])
-            part.copy_(held)
+        held: list[tuple[Box, Place]] = []
+        copied: list[tuple[Any, Any]] = []
+        size = 0
+        for box, dtype, tensor in staged:
+            own = torch_ops().dtype(dtype)
+            for at, part in parts_within(box, dtype, tensor, max(1, _STAGED // own.itemsize)):
+                read = torch.empty(part.shape, dtype=own)
+                place = place_of(read, dtype, at[2])
+                assert place is not None
+                if size + read.nbytes > _STAGED:
+                    self._copy(held, copied)
+                    size = 0
+                held.append((at, place))
+                copied.append((part, read))
+                size += read.nbytes
+        self._copy(held, copied)
+
+    def _copy(self, held: list[tuple[Box, Place]], copied: list[tuple[Any, Any]]) -> None:
+        assert self._opened is not None
+        if held:
+            self.bytes_read += read_into(self._opened, self.plan._inner, held)
+        for part, read in copied:
+            part.copy_(read)
+        held.clear()
+        copied.clear()
 
 
 def _asked(item: Any, planner: Any, tensor: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
     """Where in the whole tensor what a planner asks for begins, and what it is read into."""
-    whole = (getattr(planner, "state_dict", None) or {}).get(item.dest_index.fqn)
+    whole: Any = (getattr(planner, "state_dict", None) or {}).get(item.dest_index.fqn)
     if not is_strided(whole):
         yield tuple(item.storage_offsets), tensor
         return
     for offsets, local, sizes in parts_of(whole):
-        part = tensor
+        # Not what the planner gives, which may have cut it by the wrong box.
+        part = whole.to_local().detach()
         for dim, (at, size) in enumerate(zip(local, sizes)):
             part = part.narrow(dim, at, size)
         yield offsets, part
-
-
-def _box(key: str, dtype: str, offsets: Any, sizes: Any) -> Box:
-    """A box as the engine says it: torch counts two elements of F4 as one."""
-    start, shape = tuple(offsets), tuple(sizes)
-    if dtype == "F4" and shape:
-        start, shape = (*start[:-1], start[-1] * 2), (*shape[:-1], shape[-1] * 2)
-    return key, start, shape
-
-
-def _parts(shape: tuple[int, ...], most: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Boxes of at most so many elements that make up a tensor, by its first dimensions."""
-    if not shape or math.prod(shape) <= most:
-        yield (0,) * len(shape), shape
-        return
-    row = math.prod(shape[1:])
-    step = max(1, most // max(row, 1))
-    for at in range(0, shape[0], step):
-        size = min(step, shape[0] - at)
-        for start, sizes in _parts(shape[1:], most):
-            yield (at, *start), (size, *sizes)
 
 
 class _Targets(Mapping[str, TensorStorageMetadata]):

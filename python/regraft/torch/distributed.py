@@ -1,6 +1,8 @@
 """``torch.distributed.checkpoint`` over checkpoints as they are published: sharded models are
-loaded from them, through rules, and each rank reads its own parts alone."""
+loaded from them and saved as them, through rules, and each rank reads and writes its own parts
+alone."""
 
 from ._reader import Reader
+from ._writer import Writer
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "Writer"]

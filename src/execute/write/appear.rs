@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 use std::io::Write as _;
+use std::path::PathBuf;
 
 use super::begin::Begun;
 use super::finished::Finished;
@@ -87,16 +88,20 @@ fn write_beside(
         small(CHECKSUMS, &verify::manifest(sums)?)?;
     }
     if !is_file {
-        copy_side_files(prepared, staging, report)?;
+        let names = shards.files.iter().map(|shard| shard.name.as_str()).collect();
+        copy_side_files(&prepared.options.side_files, &names, staging, report)?;
     }
     Ok(())
 }
 
-fn copy_side_files(prepared: &Prepared<'_>, staging: &Staging, report: &mut Report) -> Result<()> {
-    let options = prepared.options;
-    let shards: BTreeSet<&str> =
-        prepared.shards.files.iter().map(|shard| shard.name.as_str()).collect();
-    for side in &options.side_files {
+/// Copies files beside the shards, whose names are given.
+pub(super) fn copy_side_files(
+    side_files: &[PathBuf],
+    shards: &BTreeSet<&str>,
+    staging: &Staging,
+    report: &mut Report,
+) -> Result<()> {
+    for side in side_files {
         let Some(name) = side.file_name().and_then(|name| name.to_str()) else {
             return Err(Error::new(ErrorKind::Unsupported, "a side file has no name").in_file(side));
         };

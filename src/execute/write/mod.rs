@@ -14,6 +14,8 @@ mod fill;
 mod finished;
 pub(super) mod leaves;
 mod options;
+mod partial;
+mod parts;
 mod place;
 mod portion;
 mod prepare;
@@ -36,6 +38,7 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::store::Store;
 pub use options::{Progress, Ties, WriteOptions};
+pub use parts::{Outline, Part, Parted};
 pub(super) use tied::{carried, kept};
 pub use verify::{CHECKSUMS, Verified, verify};
 

@@ -17,6 +17,4 @@ mod window;
 pub(super) use directory::{Archive, Member, u16_at, u32_at, u64_at};
 pub(super) use packed::Packed;
 pub(super) use tar::{is_tar, members};
-#[cfg(feature = "files")]
-pub(super) use window::Stream;
 pub use window::{ReadAt, Window};

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::web::public;
 use crate::error::{Error, ErrorKind, Result};
 
 /// An address, taken apart.
@@ -72,6 +73,7 @@ impl Address {
 }
 
 fn names_nothing(text: &str, hint: &str) -> Error {
+    let text = public(text);
     Error::new(ErrorKind::Unsupported, format!("{text:?} names no source")).hint(hint)
 }
 

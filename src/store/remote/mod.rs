@@ -61,6 +61,11 @@ pub(super) fn pinned(text: &str) -> Result<String> {
     }
 }
 
+/// The same address without what is secret.
+pub(super) fn public(text: &str) -> String {
+    web::public(text)
+}
+
 /// What is at an address; `None` if nothing is. What looks like a file and can't be listed is taken
 /// for one: who opens it finds out.
 ///

@@ -143,15 +143,10 @@ impl Object {
             206 => range_of(&answer).filter(|(first, ..)| *first == 0).map(|(.., len)| len),
             _ => answer.response.body().content_length(),
         };
-        let Some(len) = len else {
-            return Err(Trouble::Lasting(
-                self.error("the server doesn't say how long the file is")
-                    .hint("it has to answer ranges of bytes, or give the file's length"),
-            ));
-        };
+        self.note(&answer);
+        let Some(len) = len else { return self.unmeasured(answer).map(Some) };
         let wanted = if status == 206 || len > SMALL_FILE { len.min(FIRST) } else { len };
         let mut bytes = vec![0; usize::try_from(wanted).unwrap_or_default()];
-        self.note(&answer);
         let filled = self.receive(&mut answer, &mut bytes)?;
         if filled < bytes.len() {
             return Err(Trouble::Passing(self.short(filled as u64, wanted), None));
@@ -163,6 +158,22 @@ impl Object {
     /// How many bytes it has.
     pub(in crate::store) fn len(&self) -> u64 {
         self.version.get().map_or(0, |version| version.len)
+    }
+
+    /// A small file from a server that doesn't say how long it is.
+    fn unmeasured(&self, mut answer: Answer) -> std::result::Result<(Version, Vec<u8>), Trouble> {
+        let mut bytes = Vec::new();
+        let mut reader = answer.response.body_mut().as_reader().take(SMALL_FILE + 1);
+        let read = reader.read_to_end(&mut bytes);
+        self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let len = bytes.len() as u64;
+        if len > SMALL_FILE {
+            let error = self.error("the server doesn't say how long the file is");
+            let hint = "it has to answer ranges of bytes, or give the file's length";
+            return Err(Trouble::Lasting(error.hint(hint)));
+        }
+        read.map_err(|_| Trouble::Passing(self.short(len, len), None))?;
+        Ok((Version { len, tag: tag(&answer), linked: answer.linked }, bytes))
     }
 
     /// What tells its content from any other; `None` if the server says nothing that does.
@@ -269,7 +280,7 @@ impl Object {
         done: &mut usize,
     ) -> std::result::Result<(), Trouble> {
         let len = answer.response.body().content_length();
-        if len != Some(self.len()) || at + buffer.len() as u64 > SMALL_FILE {
+        if len.is_some_and(|len| len != self.len()) || at + buffer.len() as u64 > SMALL_FILE {
             let what =
                 "the server doesn't answer ranges of bytes: it sends the whole file for each";
             let error = self.error(what);

@@ -1,8 +1,11 @@
 //! `detect` names the file that a checkpoint is of: by what its keys say, through wrappers, and
 //! nothing where nothing is said.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use regraft::config::Config;
-use regraft::library::{Detection, detect};
+use regraft::library::{self, Detection, detect};
 use regraft::tensor::{Dtype, Header, TensorInfo};
 
 fn found(keys: &[&str]) -> Vec<Detection> {
@@ -87,4 +90,92 @@ fn a_rule_that_only_says_model_or_nothing_explains_nothing() {
     assert_eq!(of(&comfy), []);
     assert_eq!(found(&["stage0.conv.weight", "stage1.conv.weight"]), []);
     assert_eq!(found(&[]), []);
+}
+
+/// A checkpoint, its config, and the rule files that are right for it.
+struct Known {
+    name: String,
+    header: Header,
+    config: Config,
+    right: BTreeSet<&'static str>,
+}
+
+/// The rule files that name a class or model type.
+fn naming(wanted: &str) -> BTreeSet<&'static str> {
+    let heads = library::names().filter_map(|name| Some((name, library::head(name)?)));
+    let named = heads.filter(|(_, head)| head.models.iter().any(|model| model == wanted));
+    named.map(|(name, _)| name).collect()
+}
+
+/// Cases of transformers in a folder.
+fn cases(folder: &Path) -> Vec<Known> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|end| end == "json"));
+    paths.sort();
+    let mut known = Vec::new();
+    for path in paths {
+        let text = std::fs::read(&path).unwrap();
+        let case: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        let Some(keys) = case["checkpoint"].as_object() else { continue };
+        let infos = keys.iter().map(|(key, info)| {
+            let (dtype, shape): (Dtype, Vec<u64>) = serde_json::from_value(info.clone()).unwrap();
+            (key.as_str().into(), TensorInfo::new(dtype, shape))
+        });
+        let config = Config::from_value(case["config"].clone());
+        let said = config.architectures().into_iter().chain(config.model_type());
+        let right = said.flat_map(naming).collect();
+        known.push(Known {
+            name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
+            header: Header::from_infos(infos),
+            config,
+            right,
+        });
+    }
+    known
+}
+
+/// Which part of what is known is taken for what it is, with its config or without; and what is
+/// surely taken for something else.
+fn measured(known: &[Known], with_config: bool) -> (f64, Vec<String>) {
+    let (mut right, mut sure) = (0, Vec::new());
+    for one in known {
+        let config = if with_config { one.config.clone() } else { Config::default() };
+        let found = detect(&one.header, &config);
+        let first = found.first();
+        let is_right = match first {
+            Some(first) if !one.right.is_empty() => one.right.contains(first.rules.as_str()),
+            // Of a model that no file is for, nothing should be sure.
+            first => one.right.is_empty() && first.is_none_or(|first| !first.sure),
+        };
+        right += u32::from(is_right);
+        if !is_right {
+            let taken = first.map_or("nothing", |first| first.rules.as_str());
+            let surely = first.is_some_and(|first| first.sure);
+            println!("{}: taken for {taken} ({surely}), is {:?}", one.name, one.right);
+            sure.extend(surely.then(|| one.name.clone()));
+        }
+    }
+    let total = u32::try_from(known.len()).unwrap();
+    println!("with config {with_config}: {right} of {total}");
+    (f64::from(right) / f64::from(total), sure)
+}
+
+#[test]
+fn fixtures_are_taken_for_what_they_are() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut known = cases(&fixtures.join("cases"));
+    known.extend(super::layouts::known().into_iter().map(|(name, header, config, rules)| Known {
+        name,
+        header,
+        config,
+        right: library::names().filter(|file| *file == rules).collect(),
+    }));
+    if let Some(more) = std::env::var_os("REGRAFT_MORE_CASES") {
+        known.extend(cases(Path::new(&more)));
+    }
+    let measures = [true, false].map(|with_config| measured(&known, with_config));
+    for ((share, sure), least) in measures.into_iter().zip([0.95, 0.85]) {
+        assert!(share >= least && sure.is_empty(), "{share}: {sure:?}");
+    }
 }

@@ -203,6 +203,18 @@ fn a_few_usual_keys_are_nobodys() {
     }
 }
 
+/// Each source with its config and the rule file that is for it.
+pub(crate) fn known() -> Vec<(String, Header, Config, String)> {
+    let of = |(name, layout): (String, Layout)| {
+        let (conversion, _) = source(&name);
+        let header = conversion.from("hub").prepare().unwrap().header().clone();
+        let config = layout.config.map_or_else(Config::empty, Config::from_value);
+        let rules = layout.rules.unwrap_or_else(|| name.clone());
+        (name, header, config, rules)
+    };
+    layouts().into_iter().map(of).collect()
+}
+
 /// Pairs of one checkpoint in two layouts, there and back, of those whose tensors are kept.
 pub(crate) fn pairs() -> Vec<(String, StateDict, StateDict)> {
     let mut pairs = Vec::new();
