@@ -17,6 +17,7 @@ mod tests;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
+#[cfg(feature = "files")]
 pub(crate) use follow::block_of;
 use follow::{Blocks, ByNode, Quantized, Sizes, follow, grid, quantized};
 use smallvec::SmallVec;

@@ -38,6 +38,7 @@ mod verdict;
 use indexmap::IndexMap;
 
 pub use asked::{Answer, Answers, Question};
+#[cfg(feature = "files")]
 pub(crate) use blocks::block_of;
 pub use consistent::Inconsistent;
 pub use cover::Report;
