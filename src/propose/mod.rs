@@ -1,10 +1,10 @@
 //! A first rule file from two lists of keys: which of one layout become which of the other, by
 //! their words, numbers and shapes.
 //!
-//! Keys are gathered into families ([`family`]): those that differ in numbers alone. A family of
-//! the one side fits one of the other if numbers and shapes allow it ([`fit`]); of those that fit,
-//! words and neighbours decide ([`pair`]). What was decided by little is said in a comment
-//! ([`text`]): shapes can't tell a permutation, or two square matrices apart.
+//! Keys are gathered into families (`family`): those that differ in numbers alone. A family of
+//! the one side fits one of the other if numbers and shapes allow it (`fit`); of those that fit,
+//! words and neighbours decide (`pair`). What was decided by little is said in a comment
+//! (`text`): shapes can't tell a permutation, or two square matrices apart.
 
 mod family;
 mod fit;
