@@ -41,7 +41,7 @@ pub const MODEL: &str = "model";
 
 /// Whether a layout is one that models share, and says nothing of who made a checkpoint.
 pub fn is_shared(layout: &str) -> bool {
-    detect::SHARED.contains(&layout)
+    [HUB, MODEL].contains(&layout)
 }
 
 /// Names of the embedded rule files, in order.

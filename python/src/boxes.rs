@@ -43,9 +43,7 @@ pub(crate) fn read<'py>(
         });
         Ok(())
     })?;
-    let report = done.map_err(|error| errors::world(py, &error))?;
-    let report = serde_json::to_string(&report);
-    Ok((bytes, report.map_err(|_| errors::fault(py, "a report has no JSON form"))?))
+    Ok((bytes, errors::report(py, done)?))
 }
 
 /// Reads boxes of targets into memory at addresses: each from the first byte to the last of its
@@ -74,7 +72,6 @@ pub(crate) fn read_into(
             with_threads(|| read_boxes(plan, source, &mut wanted, None))
         })
     });
-    let report = done.ok_or_else(|| errors::fault(py, "tensors to read into share memory"))?;
-    let report = report.map_err(|error| errors::world(py, &error))?;
-    serde_json::to_string(&report).map_err(|_| errors::fault(py, "a report has no JSON form"))
+    let done = done.ok_or_else(|| errors::fault(py, "tensors to read into share memory"))?;
+    errors::report(py, done)
 }

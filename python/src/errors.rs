@@ -6,6 +6,7 @@ use std::path::Path;
 use pyo3::prelude::*;
 use regraft::diagnostic::{Diagnostic, Diagnostics, render_all};
 use regraft::error::{Error, ErrorKind};
+use regraft::execute::Report;
 use regraft::library::Failure;
 use regraft_seed::reference::Raised;
 
@@ -72,6 +73,12 @@ pub(crate) fn raised(py: Python<'_>, raised: &Raised) -> PyErr {
 /// Something that only a fault in regraft can cause.
 pub(crate) fn fault(py: Python<'_>, what: &str) -> PyErr {
     make(py, "RegraftError", (format!("{what}: this is a fault of regraft, please report it"),))
+}
+
+/// What was done, as JSON.
+pub(crate) fn report(py: Python<'_>, done: regraft::error::Result<Report>) -> PyResult<String> {
+    let report = done.map_err(|error| world(py, &error))?;
+    serde_json::to_string(&report).map_err(|_| fault(py, "a report has no JSON form"))
 }
 
 /// Diagnostics as JSON, for the structured fields.

@@ -327,9 +327,7 @@ pub(crate) fn write(
         // What stopped the run says more than that it was interrupted. What was finished meanwhile
         // stays.
         (_, Err(stopped)) => Err(stopped),
-        (Ok(report), Ok(())) => serde_json::to_string(&report)
-            .map_err(|_| errors::fault(py, "a report has no JSON form")),
-        (Err(error), Ok(())) => Err(errors::world(py, &error)),
+        (done, Ok(())) => errors::report(py, done),
     }
 }
 

@@ -114,26 +114,18 @@ impl Output {
             })
         });
         let written = written.ok_or_else(|| errors::fault(py, "a tensor lies nowhere"))?;
-        json(py, written)
+        errors::report(py, written)
     }
 
     /// Lets the output appear. Gives what was done as JSON.
     fn finish(&self, py: Python<'_>) -> PyResult<String> {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         let begun = begun.ok_or_else(|| errors::fault(py, "the output was not begun"))?;
-        json(py, py.detach(|| begun.finish(&self.outline)))
+        errors::report(py, py.detach(|| begun.finish(&self.outline)))
     }
 
     /// Removes what was begun.
     fn abandon(&self) {
         drop(self.begun.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
-}
-
-fn json(
-    py: Python<'_>,
-    report: regraft::error::Result<regraft::execute::Report>,
-) -> PyResult<String> {
-    let report = report.map_err(|error| errors::world(py, &error))?;
-    serde_json::to_string(&report).map_err(|_| errors::fault(py, "a report has no JSON form"))
 }

@@ -1,6 +1,5 @@
 """Checkpoints that are elsewhere: on a hub, and in private buckets of an object store."""
 
-import http.server
 import json
 import pickle
 import re
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import regraft
 from safetensors.numpy import save_file
+from served import Handler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -42,12 +42,7 @@ def hub(folder, monkeypatch, tmp_path):
     seen = []
     wait = threading.Event()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_):
-            pass
-
+    class Hub(Handler):
         def do_GET(self):
             seen.append(self.path)
             if re.fullmatch(r"/api/models/org/m/revision/\w+", self.path):
@@ -62,22 +57,10 @@ def hub(folder, monkeypatch, tmp_path):
             where = {"Content-Range": f"bytes {first}-{last}/{len(content)}", "ETag": f'"{name}"'}
             return self.say(206, content[first : last + 1], where)
 
-        def say(self, status, body, headers=()):
-            self.send_response(status)
-            for name, value in dict(headers).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     here(monkeypatch, tmp_path)
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
-    seen_and_wait = (seen, wait)
-    yield seen_and_wait
-    server.shutdown()
+    with serving(Hub) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        yield seen, wait
 
 
 def here(monkeypatch, tmp_path):

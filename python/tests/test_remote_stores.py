@@ -1,17 +1,17 @@
 """Google Cloud Storage and Azure Blob Storage: servers that check by Python's means who asks."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
-import http.server
 import json
-import threading
 import urllib.parse
 
 import numpy as np
 import pytest
 import regraft
 from safetensors.numpy import save_file
+from served import Handler, serving
 
 FILES = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 
@@ -36,17 +36,11 @@ def serve(content, tmp_path, monkeypatch):
         objects[f"a b/{name}"] = (tmp_path / name).read_bytes()
     monkeypatch.setenv("REGRAFT_CACHE", "")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    servers = []
 
     def start(may, listing, post=None):
         refused = []
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
+        class Store(Handler):
             def do_POST(self):
                 text = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 self.say(200, json.dumps(post(dict(urllib.parse.parse_qsl(text)))).encode())
@@ -68,23 +62,10 @@ def serve(content, tmp_path, monkeypatch):
                 where = f"bytes {first}-{first + len(body) - 1}/{size}"
                 return self.say(206, body, {"Content-Range": where, "ETag": '"x"'})
 
-            def say(self, status, body, headers=()):
-                self.send_response(status)
-                for name, value in dict(headers).items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+        return servers.enter_context(serving(Store)), refused
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}", refused
-
-    yield start
-    for server in servers:
-        server.shutdown()
+    with contextlib.ExitStack() as servers:
+        yield start
 
 
 def same(opened, tensors):

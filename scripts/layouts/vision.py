@@ -8,20 +8,7 @@ from .converters import script
 class DinoV3:
     @staticmethod
     def source():
-        from dinov3.models.vision_transformer import DinoVisionTransformer
-
-        model = DinoVisionTransformer(
-            img_size=4,
-            patch_size=2,
-            embed_dim=8,
-            depth=2,
-            num_heads=2,
-            ffn_ratio=2,
-            n_storage_tokens=2,
-            layerscale_init=1.0,
-            mask_k_bias=True,
-        )
-        return model.state_dict()
+        return dinov3_model(depth=2, ffn_ratio=2)
 
     @staticmethod
     def convert(source):
@@ -32,25 +19,27 @@ class DinoV3:
 class DinoV3Gated:
     @staticmethod
     def source():
-        from dinov3.models.vision_transformer import DinoVisionTransformer
-
-        model = DinoVisionTransformer(
-            img_size=4,
-            patch_size=2,
-            embed_dim=8,
-            depth=1,
-            num_heads=2,
-            n_storage_tokens=2,
-            layerscale_init=1.0,
-            mask_k_bias=True,
-            ffn_layer="swiglu",
-            untie_global_and_local_cls_norm=True,
-        )
-        return model.state_dict()
+        return dinov3_model(depth=1, ffn_layer="swiglu", untie_global_and_local_cls_norm=True)
 
     @staticmethod
     def convert(source):
         return dinov3(source)
+
+
+def dinov3_model(**more):
+    from dinov3.models.vision_transformer import DinoVisionTransformer
+
+    made = DinoVisionTransformer(
+        img_size=4,
+        patch_size=2,
+        embed_dim=8,
+        num_heads=2,
+        n_storage_tokens=2,
+        layerscale_init=1.0,
+        mask_k_bias=True,
+        **more,
+    )
+    return made.state_dict()
 
 
 def dinov3(source):

@@ -1,11 +1,12 @@
 //! `regraft new`: a first rule file from a checkpoint and a target.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use regraft::conversion::{Conversion, Target};
 use regraft::error::{Error, ErrorKind};
 use regraft::propose::{Proposal, propose};
-use regraft::store::{NamedPath, OpenOptions, open_named};
+use regraft::store::{NamedPath, OpenOptions, Store as _, open_named};
 use regraft::tensor::Wanted;
 use serde_json::json;
 
@@ -49,13 +50,15 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
             .into());
     }
     let options = OpenOptions { strict: false, ..OpenOptions::default() };
-    let checkpoint = open_named(&arguments.sources, None, &options)?;
+    let checkpoint = Arc::new(open_named(&arguments.sources, None, &options)?);
     let wanted = Wanted::read(&arguments.target)?;
     let stem = arguments.output.as_deref().and_then(|path| path.file_stem());
     let stem = stem.map(|stem| stem.to_string_lossy());
     let name = name(arguments.name.as_deref().or(stem.as_deref()).unwrap_or("mine"));
-    let proposal = propose(regraft::store::Store::header(&checkpoint), &wanted, &name);
-    let reached = reached(arguments, &proposal, &wanted, &options)?;
+    let proposal = propose(checkpoint.header(), &wanted, &name);
+    let paths: Vec<&Path> = arguments.sources.iter().map(|one| one.path.as_path()).collect();
+    let conversion = Conversion::of_checkpoint(checkpoint, &paths, false);
+    let reached = reached(conversion, &proposal, &wanted)?;
     match &arguments.output {
         Some(path) => std::fs::write(path, &proposal.text)
             .map_err(|error| Error::io("cannot write", path, error))?,
@@ -88,14 +91,9 @@ fn name(wish: &str) -> String {
 }
 
 /// How many keys of the target the rules make, with its dtypes and shapes.
-fn reached(
-    arguments: &Arguments,
-    proposal: &Proposal,
-    wanted: &Wanted,
-    options: &OpenOptions,
-) -> Result<usize> {
+fn reached(conversion: Conversion, proposal: &Proposal, wanted: &Wanted) -> Result<usize> {
     let rules = regraft::compile(&proposal.text).map_err(Failure::Rules)?;
-    let planned = Conversion::open_named(arguments.sources.clone(), options)?
+    let planned = conversion
         .rules([rules])
         .target(Target::whole(wanted.clone()))
         .strict(false)

@@ -35,7 +35,7 @@ impl Document {
         outcome: Option<&Outcome>,
         includes: &dyn Includes,
     ) -> Option<Hover> {
-        let (_, token) = self.token_at(offset)?;
+        let token = self.token_at(offset)?;
         if token.kind == TokenKind::Comment {
             return None;
         }

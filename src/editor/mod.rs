@@ -91,16 +91,11 @@ impl Document {
         self.text().get(span.range()).unwrap_or_default()
     }
 
-    /// The token that an offset is in, or that ends there.
-    fn token_at(&self, offset: usize) -> Option<(usize, Token)> {
+    /// The token that an offset is in, or that ends there; where two meet, the second.
+    fn token_at(&self, offset: usize) -> Option<Token> {
         let after = self.tokens.partition_point(|token| (token.span.start as usize) <= offset);
-        let at = after.checked_sub(1)?;
-        let token = *self.tokens.get(at)?;
-        if (token.span.end as usize) >= offset {
-            // Where two tokens meet, a word counts more than the sign before it.
-            return Some((at, token));
-        }
-        None
+        let token = *self.tokens.get(after.checked_sub(1)?)?;
+        ((token.span.end as usize) >= offset).then_some(token)
     }
 }
 

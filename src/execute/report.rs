@@ -81,6 +81,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// Counts a target of so many bytes, whose elements were only moved or were computed.
+    pub(super) fn made(&mut self, is_copy: bool, bytes: u64) {
+        if is_copy {
+            self.copied += 1;
+            self.bytes_copied += bytes;
+        } else {
+            self.transformed += 1;
+            self.bytes_transformed += bytes;
+        }
+    }
+
     /// Counts elements of a target that overflowed, if any did.
     pub(super) fn overflow(&mut self, key: &Key, elements: u64) {
         if elements > 0 {

@@ -1,20 +1,43 @@
 //! Nodes that have to be there before what uses them is computed: what many elements became, and
 //! what fusing gave up on.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use super::fuse::compile::{AsStored, Layout, check, compile, inconsistent};
-use super::fuse::gather::{Worker, bytes_of, outside};
-use super::fuse::layout::{Cut, MAX_PIECES, Which, clip};
+use super::fuse::compile::{AsStored, check, compile, inconsistent};
+use super::fuse::gather::{Worker, bytes_of};
+use super::fuse::layout::MAX_PIECES;
 use super::leaves::StoreLeaves;
 use super::value::Reducer;
-use super::{naive, not_cancelled};
+use super::{Report, naive, not_cancelled};
 use crate::error::Result;
 use crate::plan::{NodeId, Op, Plan, Reduction};
 use crate::store::Store;
 
 /// Elements that are computed at once for what reduces them.
 const STRETCH: u64 = 1 << 18;
+
+/// Evaluates nodes, and puts them beside the other leaves. Gives how many elements overflowed in each.
+///
+/// # Errors
+/// If reading or computing fails, or the run is cancelled.
+pub(super) fn evaluate_all(
+    leaves: &mut StoreLeaves<'_>,
+    nodes: impl IntoIterator<Item = NodeId>,
+    cancel: Option<&AtomicBool>,
+    report: &mut Report,
+) -> Result<BTreeMap<NodeId, u64>> {
+    let mut before = BTreeMap::new();
+    for node in nodes {
+        not_cancelled(cancel)?;
+        let (bytes, overflowed) = evaluate(leaves.plan, leaves.source, node, cancel)?;
+        before.insert(node, overflowed);
+        report.temporaries += 1;
+        report.temporary_bytes += bytes.len() as u64;
+        leaves.temporaries.insert(node, bytes);
+    }
+    Ok(before)
+}
 
 /// Evaluates a node, and counts the elements that were computed from finite ones and are infinite
 /// or NaN. What reduces a tensor takes it stretch by stretch, however large it is.
@@ -60,33 +83,11 @@ fn reduce(
         for start in (0..layout.numel).step_by(usize::try_from(STRETCH).unwrap_or(usize::MAX)) {
             not_cancelled(cancel)?;
             let range = (start, layout.numel.min(start.saturating_add(STRETCH)));
-            stretch(layout, range, &leaves, &mut worker, &mut buffer)?;
+            buffer.resize(bytes_of(range.1 - range.0, layout.size)?, 0);
+            let whole = (layout.numel, layout.size);
+            worker.assemble(&layout.pieces, whole, range, &leaves, &mut buffer)?;
             reducer.feed(info.dtype, &buffer)?;
         }
     }
     Ok((reducer.finish(plan.node(node).info.dtype)?, overflowed.saturating_add(worker.overflowed)))
-}
-
-/// Brings elements of a layout to a buffer, in their order.
-fn stretch(
-    layout: &Layout,
-    range: (u64, u64),
-    leaves: &StoreLeaves<'_>,
-    worker: &mut Worker,
-    buffer: &mut Vec<u8>,
-) -> Result<()> {
-    buffer.resize(bytes_of(range.1 - range.0, layout.size)?, 0);
-    let near =
-        layout.pieces.iter().filter(|piece| piece.target.offset < range.1 && piece.end() > range.0);
-    for piece in near {
-        let mut inside = Vec::new();
-        let cut = Cut::linear(layout.numel, range);
-        clip(piece.clone(), Which::Target, cut, &mut inside, MAX_PIECES).ok_or_else(outside)?;
-        for piece in inside {
-            let at = bytes_of(piece.target.offset - range.0, layout.size)?;
-            let out = buffer.get_mut(at..).ok_or_else(outside)?;
-            worker.place(&piece, layout.size, leaves, out, &piece.target.strides)?;
-        }
-    }
-    Ok(())
 }

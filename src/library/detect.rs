@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::recognize::may_be_for;
 use super::unwrapped::{Keys, Wrapper};
-use super::vocabulary::{Telling, Vocabulary};
+use super::vocabulary::{Telling, Vocabulary, rank};
 use super::{is_shared, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
@@ -125,7 +125,7 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
 fn order(a: &Detection, b: &Detection) -> Ordering {
     let order = b.by_config.cmp(&a.by_config).then_with(|| b.recognized.cmp(&a.recognized));
     let order = order.then_with(|| match a.recognized && b.recognized {
-        true => b.named.cmp(&a.named).then_with(|| a.unmet.cmp(&b.unmet)),
+        true => rank(b.named, b.unmet).cmp(&rank(a.named, a.unmet)),
         false => Ordering::Equal,
     });
     let order = order.then_with(|| (a.against > 0).cmp(&(b.against > 0)));
@@ -136,7 +136,7 @@ fn order(a: &Detection, b: &Detection) -> Ordering {
 
 /// Leaves `sure` to what alone explains the keys, or is the best of what is recognized.
 fn judge(found: &mut [Detection]) {
-    let rank = |one: &Detection| (one.recognized, one.named, u64::MAX - one.unmet);
+    let rank = |one: &Detection| (one.recognized, rank(one.named, one.unmet));
     let best = found.iter().map(rank).max();
     let at_best = found.iter().filter(|one| Some(rank(one)) == best).count();
     let explaining = found.iter().filter(|one| one.sure).count();
@@ -162,9 +162,8 @@ pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'
         });
         [(left, right, as_left, as_right), (right, left, as_right, as_left)].into_iter().find_map(
             |(layout, leads_to, own, other)| {
-                let is_it = !SHARED.contains(&layout.as_str())
-                    && own > other
-                    && own * 2 >= header.tensors.len() as u64;
+                let is_it =
+                    !is_shared(layout) && own > other && own * 2 >= header.tensors.len() as u64;
                 is_it.then_some((name, layout.as_str(), leads_to.as_str()))
             },
         )
@@ -174,20 +173,16 @@ pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'
 /// The layout of a file that is a publisher's own, and the one that it leads to.
 pub(super) fn own_layout(rules: &Rules) -> Option<(&str, &str)> {
     let (left, right) = rules.layouts.as_ref()?;
-    let own = |layout: &&String| !SHARED.contains(&layout.as_str());
     [(left, right), (right, left)]
         .into_iter()
-        .find(|(layout, _)| own(layout))
+        .find(|(layout, _)| !is_shared(layout))
         .map(|(layout, to)| (layout.as_str(), to.as_str()))
 }
-
-/// Layouts that say nothing of who made a checkpoint.
-pub(super) const SHARED: [&str; 2] = [super::HUB, super::MODEL];
 
 /// Whether a rule file names a layout of its own: a look at its text, before it is checked.
 pub(super) fn has_another_layout(text: &str) -> bool {
     let header = text.lines().find_map(|line| line.strip_prefix("ruleset ")?.split_once(':'));
     header.is_some_and(|(_, layouts)| {
-        layouts.split_whitespace().any(|word| !word.contains('-') && !SHARED.contains(&word))
+        layouts.split_whitespace().any(|word| !word.contains('-') && !is_shared(word))
     })
 }

@@ -1,14 +1,14 @@
 //! Which rule file of a publisher's layout a checkpoint is in, where nobody named one.
 //!
 //! Keys decide, and only where one file clearly explains them: a conversion by the wrong rules is
-//! worse than none. So a file has to speak of nine keys in ten, and half of its own rules have to
-//! find something; and those of publishers' layouts say `strict`, by which a plan refuses the keys
-//! that are left. Of two files the one that speaks of more keys is taken, then the one of whose rules
-//! fewer find nothing.
+//! worse than none. So a file has to speak of nine keys in ten, and two of three of its own rules
+//! have to find something; and those of publishers' layouts say `strict`, by which a plan refuses
+//! the keys that are left. Of two files the one that speaks of more keys is taken, then the one of
+//! whose rules fewer find nothing.
 
 use super::detect;
 use super::unwrapped::Keys;
-use super::vocabulary::{Explained, Telling, Vocabulary};
+use super::vocabulary::{Explained, Telling, Vocabulary, rank};
 use super::{HUB, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
@@ -72,21 +72,17 @@ pub fn recognize(
 
 /// Those that explain keys best: several only where nothing tells them apart.
 fn best(candidates: &[Candidate], keys: &Keys) -> Vec<Recognized> {
-    let mut best: Vec<(u64, u64, Recognized)> = Vec::new();
-    for candidate in candidates {
-        let Some(explained) = candidate.explains(keys) else { continue };
-        let rank = (explained.named, explained.unmet);
-        let better = |(spoken, unmet, _): &(u64, u64, Recognized)| {
-            (*spoken, u64::MAX - unmet) < (rank.0, u64::MAX - rank.1)
-        };
-        if best.first().is_some_and(better) {
-            best.clear();
-        }
-        if best.first().is_none_or(|(spoken, unmet, _)| (*spoken, *unmet) == rank) {
-            best.push((rank.0, rank.1, candidate.recognized(explained.named, keys.count())));
-        }
-    }
-    best.into_iter().map(|(.., found)| found).collect()
+    let explaining: Vec<(&Candidate, Explained)> = candidates
+        .iter()
+        .filter_map(|candidate| Some((candidate, candidate.explains(keys)?)))
+        .collect();
+    let rank = |explained: &Explained| rank(explained.named, explained.unmet);
+    let best = explaining.iter().map(|(_, explained)| rank(explained)).max();
+    explaining
+        .iter()
+        .filter(|(_, explained)| Some(rank(explained)) == best)
+        .map(|(candidate, explained)| candidate.recognized(explained.named, keys.count()))
+        .collect()
 }
 
 /// A file with a layout of its own that may be for the model of a config.

@@ -5,6 +5,7 @@
 //! them. What is weighed are the words that were met on the way: a word that many rule files speak
 //! of, like `model`, tells little, and one that nearly all do tells nothing.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use indexmap::IndexSet;
@@ -201,6 +202,12 @@ impl Explained {
     pub(super) fn explains_nearly_all(&self, keys: u64) -> bool {
         self.taken > 0 && self.named * 10 >= keys * 9 && self.unmet * 3 <= self.required
     }
+}
+
+/// How well a file explains keys that it explains nearly all of, to be compared: one that names more
+/// of them does better, then one of whose rules fewer find nothing.
+pub(super) fn rank(named: u64, unmet: u64) -> (u64, Reverse<u64>) {
+    (named, Reverse(unmet))
 }
 
 /// The rules of one statement.

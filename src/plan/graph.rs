@@ -253,13 +253,25 @@ impl Graph {
     }
 
     pub(super) fn value_op(&mut self, input: NodeId, op: Op) -> Fit<NodeId> {
-        let info = self.info(input).clone();
-        use Dtype::{BF16, F16, F32, F64};
-        if !matches!(info.dtype, F16 | BF16 | F32 | F64) {
-            return Err(format!("arithmetic on {info} is not supported: cast it to a float first"));
-        }
+        let info = self.numbers(input)?.clone();
         self.push(op, vec![input], info)
     }
+
+    /// A tensor that can be computed with.
+    pub(super) fn numbers(&self, input: NodeId) -> Fit<&TensorInfo> {
+        let info = self.info(input);
+        match is_float(info.dtype) {
+            true => Ok(info),
+            false => {
+                Err(format!("arithmetic on {info} is not supported: cast it to a float first"))
+            }
+        }
+    }
+}
+
+/// Whether numbers of a dtype are computed with, and may be results.
+pub(super) fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
 }
 
 /// Walks through a graph, in each of which a node is met once.

@@ -160,7 +160,7 @@ impl Arithmetic {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
-    /// The root of the sum of their squares, summed in `f64`.
+    /// The root of the sum of their squares, summed in F64 if they are F64, else in F32.
     Norm,
     /// The largest of their magnitudes; NaN if one of them is.
     AbsMax,

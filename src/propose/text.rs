@@ -1,6 +1,6 @@
 //! The text of a proposal: rules that say the same of several words are one rule.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -96,6 +96,7 @@ pub(super) fn proposal(sources: &Side, targets: &Side, found: &Found, name: &str
 /// Ties of keys that nothing becomes with embeddings of their shape.
 fn perhaps_tied(targets: &[Family], missing: &[Key]) -> Vec<String> {
     let whole = |family: &&Family| family.arity() == 0 && plain(family) && leaf(family).is_some();
+    let missing: HashSet<&Key> = missing.iter().collect();
     let is_missing = |family: &Family| family.keys.iter().all(|key| missing.contains(key));
     let shape = |family: &Family| family.shape().filter(|shape| shape.len() == 2).cloned();
     let mut ties = Vec::new();
@@ -157,16 +158,12 @@ fn formatted(text: String) -> String {
 fn rule(pair: &Pair, sources: &[Family], targets: &[Family]) -> Rule {
     let (source, target) = (&sources[pair.source], &targets[pair.target]);
     // Numbers are named by the side that has all of them.
-    let gone = |parts: &[Part], index: Option<usize>| segments(parts, index);
-    let (left, right) = match pair.way {
-        Way::Stack { index, .. } | Way::Concat { index, .. } => {
-            (gone(&source.parts, None), gone(&target.parts, Some(index)))
-        }
-        Way::Unstack { index, .. } | Way::Split { index, .. } => {
-            (gone(&source.parts, Some(index)), gone(&target.parts, None))
-        }
-        _ => (gone(&source.parts, None), gone(&target.parts, None)),
+    let (of_source, of_target) = match pair.way {
+        Way::Stack { index, .. } | Way::Concat { index, .. } => (None, Some(index)),
+        Way::Unstack { index, .. } | Way::Split { index, .. } => (Some(index), None),
+        _ => (None, None),
     };
+    let (left, right) = (segments(&source.parts, of_source), segments(&target.parts, of_target));
     let rivals = pair.rival.iter().filter_map(|at| sources[*at].keys.first());
     let rivals = rivals.map(|key| key.as_str().to_owned()).collect();
     Rule { left, right, way: pair.way.clone(), rivals }

@@ -45,6 +45,8 @@ pub struct Checkpoint {
     pub(super) notes: Vec<String>,
     /// Whether keys begin with names that their files don't have.
     is_named: bool,
+    /// Whether all files are on a disk: asked for with each read, and there are many files.
+    is_on_disk: bool,
 }
 
 /// Blobs from this number on are packed bytes, those below are files.
@@ -103,11 +105,9 @@ impl Checkpoint {
                 .path
                 .metadata()
                 .map_err(|source| Error::io("cannot look at", &file.path, source))?;
-            let version = Version::Time(found.modified().ok());
-            if found.len() == file.len && version == file.version {
-                Ok(())
-            } else {
-                Err(file.changed())
+            match file.is_as_read(found.len(), &Version::of(&found)) {
+                true => Ok(()),
+                false => Err(file.changed()),
             }
         })
     }
@@ -136,6 +136,7 @@ impl Checkpoint {
             ignored: Vec::new(),
             notes: Vec::new(),
             is_named: false,
+            is_on_disk: true,
         }
     }
 
@@ -149,9 +150,14 @@ impl Checkpoint {
     /// Takes files by name, in the order in which places count them.
     pub(super) fn take_files(&mut self, files: Vec<(String, StoredFile)>) {
         for (name, file) in files {
-            self.header.files.push(name);
-            self.files.push(file);
+            self.take_file(name, file);
         }
+    }
+
+    fn take_file(&mut self, name: String, file: StoredFile) {
+        self.is_on_disk &= file.far().is_none();
+        self.header.files.push(name);
+        self.files.push(file);
     }
 
     /// The keys of a file beside the checkpoint; none if it can't be read.
@@ -221,8 +227,7 @@ impl Checkpoint {
         self.header.shared.extend(header.shared);
         self.header.remarks.extend(header.remarks);
         self.merge_metadata(header.metadata, &name);
-        self.header.files.push(name);
-        self.files.push(file);
+        self.take_file(name, file);
         Ok(())
     }
 
@@ -261,7 +266,7 @@ impl Checkpoint {
 
     /// Whether all files are on a disk.
     pub fn is_on_disk(&self) -> bool {
-        self.far().next().is_none()
+        self.is_on_disk
     }
 
     /// Bytes that have come from afar so far, those of headers too.
@@ -325,6 +330,7 @@ impl Checkpoint {
                 self.files.iter().map(|file| file.path.display().to_string()).collect();
         }
         self.has_bytes &= other.has_bytes;
+        self.is_on_disk &= other.is_on_disk;
         self.is_named |= other.is_named;
         self.indexes.extend(other.indexes);
         self.ignored.extend(other.ignored);
@@ -439,7 +445,7 @@ impl Store for Checkpoint {
             let found = handle
                 .metadata()
                 .map_err(|source| Error::io("cannot look at", &file.path, source))?;
-            if found.len() != file.len || Version::Time(found.modified().ok()) != file.version {
+            if !file.is_as_read(found.len(), &Version::of(&found)) {
                 let error =
                     Error::corrupt("the file changed while it was read").in_file(&file.path);
                 return Err(error.hint("convert it when nobody writes it any more"));

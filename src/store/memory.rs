@@ -188,11 +188,8 @@ impl Store for StateDict {
     fn read(&self, ranges: &mut [Range<'_>]) -> Result<()> {
         for range in ranges {
             let storage = self.storage(range.blob)?;
-            let bytes = usize::try_from(range.offset)
-                .ok()
-                .and_then(|start| storage.bytes().get(start..)?.get(..range.buffer.len()));
             let outside = || Error::corrupt("the range leaves the storage");
-            range.buffer.copy_from_slice(bytes.ok_or_else(outside)?);
+            range.fill_from(storage.bytes()).ok_or_else(outside)?;
         }
         Ok(())
     }

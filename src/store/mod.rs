@@ -173,6 +173,15 @@ pub struct Range<'a> {
     pub buffer: &'a mut [u8],
 }
 
+impl Range<'_> {
+    /// Fills it from a blob that is in memory; `None` if it leaves that.
+    pub(crate) fn fill_from(&mut self, blob: &[u8]) -> Option<()> {
+        let start = usize::try_from(self.offset).ok()?;
+        self.buffer.copy_from_slice(blob.get(start..)?.get(..self.buffer.len())?);
+        Some(())
+    }
+}
+
 /// How a store likes to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -195,6 +204,11 @@ impl Hints {
     /// Of a store that reads through gaps of so many bytes and likes so many ranges at once.
     pub fn new(gap: u64, ranges: usize) -> Self {
         Self { gap, ranges }
+    }
+
+    /// Whether it is far away: each request is waited for, and several are waited for side by side.
+    pub(crate) fn is_far(self) -> bool {
+        self.ranges > 1
     }
 }
 

@@ -4,7 +4,7 @@
 //! An address stands as a path. It has a scheme before `://`, which no path has that anybody
 //! writes.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -86,6 +86,11 @@ pub(super) enum Version {
 }
 
 impl Version {
+    /// Of a file on a disk.
+    pub(super) fn of(found: &Metadata) -> Self {
+        Self::Time(found.modified().ok())
+    }
+
     /// Whether it tells anything.
     pub(super) fn is_known(&self) -> bool {
         !matches!(self, Self::Time(None) | Self::Tag(None))
@@ -163,8 +168,8 @@ fn on_disk(path: &Path) -> Result<Opened> {
     }
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    let version = Version::Time(metadata.modified().ok());
-    Ok(Opened { bytes: Bytes::Disk(file), len: metadata.len(), version })
+    let (len, version) = (metadata.len(), Version::of(&metadata));
+    Ok(Opened { bytes: Bytes::Disk(file), len, version })
 }
 
 fn nothing(path: &Path) -> Error {

@@ -11,13 +11,14 @@
 //!
 //! Nothing is allocated before the header's length is known to fit the file and the limit.
 
+use std::collections::BTreeMap;
+
 use super::archive::Window;
 use super::contents::Contents;
 use super::json::{self, ByKey, MAX_KEY_LEN, MAX_RANK, METADATA, Row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::tensor::TensorInfo;
-use std::collections::BTreeMap;
 
 /// The longest header, in bytes, that the format allows.
 pub const MAX_HEADER_LEN: u64 = 100_000_000;

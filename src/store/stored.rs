@@ -60,6 +60,11 @@ impl StoredFile {
         Ok(Window::new(self.handle()?, self.len))
     }
 
+    /// Whether a file of this length and version is what its header was read of.
+    pub(super) fn is_as_read(&self, len: u64, version: &Version) -> bool {
+        (len, version) == (self.len, &self.version)
+    }
+
     pub(super) fn changed(&self) -> Error {
         Error::corrupt("the file changed after its header was read").in_file(&self.path)
     }
@@ -67,7 +72,7 @@ impl StoredFile {
     fn handle(&self) -> Result<&Bytes> {
         if self.handle.get().is_none() {
             let opened = place::open(&self.path)?;
-            if opened.len != self.len || opened.version != self.version {
+            if !self.is_as_read(opened.len, &opened.version) {
                 return Err(self.changed());
             }
             let _ = self.handle.set(opened.bytes);

@@ -9,6 +9,11 @@ from typing import Any
 from .._memory import Box
 
 
+def prefix_of(under: str) -> str:
+    """What stands before each key of a model that lies there in a state dict."""
+    return f"{under}." if under and not under.endswith(".") else under
+
+
 def box_of(key: str, dtype: str, offsets: Sequence[int], sizes: Sequence[int]) -> Box:
     """A box as the engine says it: torch counts two elements of F4 as one."""
     start, shape = tuple(offsets), tuple(sizes)

@@ -24,7 +24,7 @@ from .._memory import Box, Place, place_of, read_into
 from .._options import DEFAULTS, Options, Unpack, takes
 from .._plan import Plan
 from .._rules import RulesLike, _plan, _told_by
-from ._parts import box_of, parts_within
+from ._parts import box_of, parts_within, prefix_of
 from ._strided import is_strided, parts_of
 
 # Bytes that pass through memory of their own, where they can't be read to their place.
@@ -71,7 +71,7 @@ class Reader(StorageReader):
         super().__init__()
         self.path = path
         self._rules = rules
-        self._prefix = f"{under}." if under and not under.endswith(".") else under
+        self._prefix = prefix_of(under)
         self._how: dict[str, Any] = {
             "strict": strict_files,
             "allow_outside": allow_outside,

@@ -23,7 +23,7 @@ from .._memory import Box, Place, place_of
 from .._options import DEFAULTS, SaveOptions, Unpack, takes
 from .._plan import Plan, warn_of_overflow
 from .._rules import PathLike, RulesLike, _plan
-from ._parts import box_of, parts_within
+from ._parts import box_of, parts_within, prefix_of
 from ._strided import is_strided, parts_of
 from ._tied import Digests, is_one
 
@@ -81,7 +81,7 @@ class Writer(StorageWriter):
         super().__init__()
         self.path = path
         self._rules, self._like = rules, like
-        self._prefix = f"{under}." if under and not under.endswith(".") else under
+        self._prefix = prefix_of(under)
         self._options: dict[str, Any] = dict(options)
         if rules is None:
             self._options.setdefault("to", "hub")

@@ -9,15 +9,15 @@
 mod batch;
 mod region;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::execute::fuse::compile::{AsStored, Program, compile};
+use crate::execute::fuse::compile::{AsStored, compile};
 use crate::execute::fuse::gather::{bytes_of, outside};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::execute::leaves::StoreLeaves;
-use crate::execute::{Report, not_cancelled, temporary};
+use crate::execute::{Report, temporary};
 use crate::plan::{NodeId, Plan, TargetBox};
 use crate::store::{Counted, Store};
 use crate::tensor::{TensorInfo, strided};
@@ -128,7 +128,8 @@ pub(super) fn read_within(
     let program = compile(&narrowed, &AsStored(&source), &all, limit)?;
     let mut report = Report::default();
     let mut leaves = StoreLeaves::new(&narrowed, &source, &program);
-    let before = evaluate(&mut leaves, &program, cancel, &mut report)?;
+    let temporaries = program.temporaries.iter().copied();
+    let before = temporary::evaluate_all(&mut leaves, temporaries, cancel, &mut report)?;
     // Of destinations for one and the same box, the first is read into, the others copy it.
     let mut first: HashMap<NodeId, usize> = HashMap::new();
     let firsts: Vec<usize> = (0..)
@@ -158,36 +159,13 @@ pub(super) fn read_within(
         if firsts[at] != at {
             report.aliased += 1;
             report.bytes_aliased += bytes;
-        } else if layout.is_copy() {
-            report.copied += 1;
-            report.bytes_copied += bytes;
         } else {
-            report.transformed += 1;
-            report.bytes_transformed += bytes;
+            report.made(layout.is_copy(), bytes);
         }
         report.overflow(&narrowed.targets[at].key, overflowed[at].load(Ordering::Relaxed));
     }
     report.bytes_read = source.bytes_read();
     Ok(report)
-}
-
-/// Evaluates the nodes that have to be whole. Gives how many elements overflowed in each.
-fn evaluate(
-    leaves: &mut StoreLeaves<'_>,
-    program: &Program,
-    cancel: Option<&AtomicBool>,
-    report: &mut Report,
-) -> Result<BTreeMap<NodeId, u64>> {
-    let mut before = BTreeMap::new();
-    for node in &program.temporaries {
-        not_cancelled(cancel)?;
-        let (bytes, overflowed) = temporary::evaluate(leaves.plan, leaves.source, *node, cancel)?;
-        before.insert(*node, overflowed);
-        report.temporaries += 1;
-        report.temporary_bytes += bytes.len() as u64;
-        leaves.temporaries.insert(*node, bytes);
-    }
-    Ok(before)
 }
 
 /// Copies a box that was read to another destination of the same.

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::compile::{Expr, Leaf, Value};
-use super::layout::{Lane, Piece};
+use super::layout::{Cut, Lane, MAX_PIECES, Piece, Which, clip};
 use crate::error::{Error, Result};
 use crate::execute::value::{self, BLOCK};
 use crate::store::Hints;
@@ -132,6 +132,30 @@ impl Worker {
         Stretches { steps, beside }
     }
 
+    /// Puts a stretch of a tensor, from one element up to another, together in `out`: what pieces
+    /// have of it. The tensor has `numel` elements of `size` bytes.
+    pub(in crate::execute) fn assemble(
+        &mut self,
+        pieces: &[Piece<Value>],
+        (numel, size): (u64, u64),
+        range: (u64, u64),
+        leaves: &dyn Leaves,
+        out: &mut [u8],
+    ) -> Result<()> {
+        let near = |piece: &&Piece<Value>| piece.target.offset < range.1 && piece.end() > range.0;
+        for piece in pieces.iter().filter(near) {
+            let mut inside = Vec::new();
+            let cut = Cut::linear(numel, range);
+            clip(piece.clone(), Which::Target, cut, &mut inside, MAX_PIECES).ok_or_else(outside)?;
+            for piece in inside {
+                let at = bytes_of(piece.target.offset - range.0, size)?;
+                let out = out.get_mut(at..).ok_or_else(outside)?;
+                self.place(&piece, size, leaves, out, &piece.target.strides)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Brings the elements of a box of a leaf to `out`, with the strides that they have there.
     fn gather(
         &mut self,
@@ -147,7 +171,7 @@ impl Worker {
         }
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
-        if self.hints.ranges > 1 && !nibbles && is_run(dims, &lane.strides, strides) {
+        if self.hints.is_far() && !nibbles && is_run(dims, &lane.strides, strides) {
             return read_run(leaf, lane, dims, leaves, out);
         }
         let Stretches { steps, beside } = self.stretches(leaf, lane, dims, strides);

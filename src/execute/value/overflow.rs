@@ -32,9 +32,9 @@ fn pattern(dtype: Dtype) -> Option<Pattern> {
     })
 }
 
-/// Whether any element is infinite or NaN: one look at bits that are in the cache, without a branch
-/// for each.
-fn any(dtype: Dtype, bytes: &[u8]) -> bool {
+/// Whether any element of a block is infinite or NaN: one look at bits that are in the cache, without
+/// a branch for each.
+pub(in crate::execute) fn any_not_finite((dtype, bytes): Block<'_>) -> bool {
     let Some(pattern) = pattern(dtype) else { return false };
     match pattern {
         Pattern::One(bits) => bytes.iter().fold(false, |any, byte| any | (byte & bits == bits)),
@@ -57,11 +57,6 @@ fn any(dtype: Dtype, bytes: &[u8]) -> bool {
     }
 }
 
-/// Whether a block holds anything infinite or NaN.
-pub(in crate::execute) fn any_not_finite((dtype, bytes): Block<'_>) -> bool {
-    any(dtype, bytes)
-}
-
 /// Which elements are finite.
 fn finite(dtype: Dtype, bytes: &[u8]) -> Option<Vec<bool>> {
     Some(match Numbers::decode(dtype, bytes)? {
@@ -77,7 +72,7 @@ pub(in crate::execute) fn overflowed<'a>(
     inputs: impl Iterator<Item = Block<'a>>,
     result: Block<'_>,
 ) -> u64 {
-    if !any(result.0, result.1) {
+    if !any_not_finite(result) {
         return 0;
     }
     let Some(result) = finite(result.0, result.1) else { return 0 };
@@ -101,14 +96,14 @@ mod tests {
         {
             for code in 0..=255u8 {
                 let finite = finite(dtype, &[code]).unwrap()[0];
-                assert_eq!(any(dtype, &[code]), !finite, "{dtype} {code:#x}");
+                assert_eq!(any_not_finite((dtype, &[code])), !finite, "{dtype} {code:#x}");
             }
         }
         for code in 0..=u16::MAX {
             for dtype in [Dtype::F16, Dtype::BF16] {
                 let bytes = code.to_le_bytes();
                 assert_eq!(
-                    any(dtype, &bytes),
+                    any_not_finite((dtype, &bytes)),
                     !finite(dtype, &bytes).unwrap()[0],
                     "{dtype} {code:#x}"
                 );
@@ -117,17 +112,17 @@ mod tests {
         for value in
             [0.0, 1.0, f64::MAX, f64::MIN_POSITIVE, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]
         {
-            assert_eq!(any(Dtype::F64, &value.to_le_bytes()), !value.is_finite());
+            assert_eq!(any_not_finite((Dtype::F64, &value.to_le_bytes())), !value.is_finite());
         }
         for value in
             [0.0, 1.0, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NEG_INFINITY, f32::NAN]
         {
-            assert_eq!(any(Dtype::F32, &value.to_le_bytes()), !value.is_finite());
+            assert_eq!(any_not_finite((Dtype::F32, &value.to_le_bytes())), !value.is_finite());
         }
         assert!(
-            !any(Dtype::I32, &[0xff; 8])
-                && !any(Dtype::U8, &[0xff; 8])
-                && !any(Dtype::F4, &[0xff; 8])
+            !any_not_finite((Dtype::I32, &[0xff; 8]))
+                && !any_not_finite((Dtype::U8, &[0xff; 8]))
+                && !any_not_finite((Dtype::F4, &[0xff; 8]))
         );
     }
 

@@ -119,13 +119,8 @@ pub(super) fn views_within(
         if made.aliased || !seen.insert(target.node) {
             report.aliased += 1;
             report.bytes_aliased += bytes;
-        } else if made.moved_only {
-            report.copied += 1;
-            report.bytes_copied += bytes;
-            report.bytes_read += made.read;
         } else {
-            report.transformed += 1;
-            report.bytes_transformed += bytes;
+            report.made(made.moved_only, bytes);
             report.bytes_read += made.read;
         }
         tensors.insert(target.key.clone(), made.view.clone());

@@ -67,30 +67,37 @@ fn write_beside(
     staging: &Staging,
     report: &mut Report,
 ) -> Result<()> {
-    let mut small = |name: &str, text: &str| -> Result<()> {
-        let path = staging.file(name);
-        let mut file = create(&path, 0, true)?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(|error| Error::io("cannot write", &path, error))?;
-        report.bytes_written += text.len() as u64;
-        report.files.push(name.to_owned());
-        Ok(())
-    };
     let Prepared { shards, is_file, .. } = prepared;
     if let Some(index) = &shards.index {
-        small(INDEX, index)?;
+        write_small(staging, INDEX, index, report)?;
     }
     if prepared.options.checksums && !is_file {
         let sums = shards.files.iter().enumerate().filter_map(|(at, shard)| {
             Some((shard.name.as_str(), finished.get(&at)?.sums.as_ref()?))
         });
-        small(CHECKSUMS, &verify::manifest(sums)?)?;
+        write_small(staging, CHECKSUMS, &verify::manifest(sums)?, report)?;
     }
     if !is_file {
         let names = shards.files.iter().map(|shard| shard.name.as_str()).collect();
         copy_side_files(&prepared.options.side_files, &names, staging, report)?;
     }
+    Ok(())
+}
+
+/// Writes a text beside the shards.
+pub(super) fn write_small(
+    staging: &Staging,
+    name: &str,
+    text: &str,
+    report: &mut Report,
+) -> Result<()> {
+    let path = staging.file(name);
+    let mut file = create(&path, 0, true)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(|error| Error::io("cannot write", &path, error))?;
+    report.bytes_written += text.len() as u64;
+    report.files.push(name.to_owned());
     Ok(())
 }
 

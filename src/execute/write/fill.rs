@@ -1,7 +1,6 @@
 //! The third phase: files are made, and every tensor is copied or streamed into them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +9,8 @@ use super::begin::Begun;
 use super::finished::{self, Finished};
 use super::prepare::Prepared;
 use super::seal::seal;
-use super::staging::{Staging, create};
-use super::stream::{OutFile, Output, Pool};
+use super::staging::Staging;
+use super::stream::{OutFile, Output, Pool, budget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::Layout;
 use crate::execute::leaves::StoreLeaves;
@@ -20,11 +19,6 @@ use crate::plan::NodeId;
 
 /// Files that are written at the same time.
 const OPEN_FILES: usize = 64;
-
-/// Bytes that a thread holds at least, and at most: with more than that, runs are long enough that
-/// calls hardly count.
-const LEAST: u64 = 64 << 10;
-const MOST: u64 = 24 << 20;
 
 /// How often it is looked whether a run that waits for a server was cancelled.
 const LOOK: Duration = Duration::from_millis(20);
@@ -70,8 +64,7 @@ fn fill_here(prepared: &Prepared<'_>, begun: &mut Begun, report: &mut Report) ->
     let before = evaluate(prepared, &begun.todo, &mut leaves, report)?;
     let total = needed(prepared, &begun.todo)
         .fold(0u64, |sum, layout| sum.saturating_add(layout.numel * layout.size));
-    let threads = rayon::current_num_threads() as u64;
-    let mut pool = Pool::new(&leaves, (options.memory / threads.max(1)).clamp(LEAST, MOST), total);
+    let mut pool = Pool::new(&leaves, budget(options.memory), total);
     pool.total_files = begun.todo.len() as u64;
     (pool.cancel, pool.progress, pool.share) = (options.cancel, options.progress, prepared.share);
     // Files in order, so that reads and writes are about sequential; and not more at once than any
@@ -116,17 +109,8 @@ fn evaluate(
         .filter(|leaf| leaf.part.is_none())
         .map(|leaf| leaf.node)
         .collect();
-    let mut before = BTreeMap::new();
-    for node in prepared.program.temporaries.intersection(&used) {
-        not_cancelled(prepared.options.cancel)?;
-        let (plan, source, cancel) = (prepared.plan, prepared.source, prepared.options.cancel);
-        let (bytes, overflowed) = temporary::evaluate(plan, source, *node, cancel)?;
-        before.insert(*node, overflowed);
-        report.temporaries += 1;
-        report.temporary_bytes += bytes.len() as u64;
-        leaves.temporaries.insert(*node, bytes);
-    }
-    Ok(before)
+    let nodes = prepared.program.temporaries.intersection(&used).copied();
+    temporary::evaluate_all(leaves, nodes, prepared.options.cancel, report)
 }
 
 /// Files that are written at the same time, and the tensors that go into them.
@@ -146,10 +130,7 @@ fn open(
     let mut opened = Opened { files: Vec::with_capacity(group.len()), outputs: Vec::new() };
     for at in group {
         let shard = &prepared.shards.files[*at];
-        let path = staging.file(&shard.name);
-        let file = create(&path, shard.len, !prepared.share)?;
-        file.write_all_at(&shard.header, 0)
-            .map_err(|error| Error::io("cannot write", &path, error))?;
+        let (file, path) = staging.begin_file(shard, !prepared.share)?;
         let file = OutFile::new(file, path, shard.len - shard.header.len() as u64);
         for (item, start) in &shard.tensors {
             let key = prepared.tensors[*item].key.to_string();
@@ -192,14 +173,7 @@ fn add_sums(prepared: &Prepared<'_>, begun: &mut Begun) -> Result<()> {
 fn count(prepared: &Prepared<'_>, shards: &[usize], pool: &Pool<'_>, report: &mut Report) {
     report.bytes_written += pool.written.load(Ordering::Relaxed);
     for layout in needed(prepared, shards) {
-        let bytes = layout.numel * layout.size;
-        if layout.is_copy() {
-            report.copied += 1;
-            report.bytes_copied += bytes;
-        } else {
-            report.transformed += 1;
-            report.bytes_transformed += bytes;
-        }
+        report.made(layout.is_copy(), layout.numel * layout.size);
     }
     let (shared, copied) =
         (pool.shared.load(Ordering::Relaxed), pool.copied.load(Ordering::Relaxed));

@@ -5,8 +5,6 @@
 //! the shard is written again.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -82,13 +80,14 @@ impl Finished {
             return None;
         }
         if thorough {
+            let file = open_file(&path).ok()?;
             let mut head = vec![0; shard.header.len()];
-            File::open(&path).ok()?.read_exact(&mut head).ok()?;
+            file.read(&path, 0, &mut head).ok()?;
             if head != shard.header {
                 return None;
             }
             if let Some(sums) = &known.sums
-                && file_sum(&path).ok()? != sums.file
+                && sum(&file, &path, 0, file.len()).ok()? != sums.file
             {
                 return None;
             }
@@ -103,16 +102,8 @@ pub(super) fn sums(path: &Path, tensors: &[(String, u64, u64)]) -> Result<Sums> 
     let of =
         |(key, start, len): &(String, u64, u64)| Ok((key.clone(), sum(&file, path, *start, *len)?));
     let tensors: Vec<(String, String)> = tensors.par_iter().map(of).collect::<Result<_>>()?;
-    Ok(Sums { file: file_sum(path)?, tensors: tensors.into_iter().collect() })
-}
-
-/// BLAKE3 of a whole file.
-///
-/// # Errors
-/// If it can't be read, or is none: a pipe would be waited for, and a device has no end.
-pub(in crate::execute) fn file_sum(path: &Path) -> Result<String> {
-    let file = open_file(path)?;
-    sum(&file, path, 0, file.len())
+    let whole = sum(&file, path, 0, file.len())?;
+    Ok(Sums { file: whole, tensors: tensors.into_iter().collect() })
 }
 
 /// BLAKE3 of a part of a file, read piece by piece.

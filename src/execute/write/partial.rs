@@ -98,12 +98,10 @@ impl Store for Partial<'_> {
     }
 
     fn read(&self, ranges: &mut [Range<'_>]) -> Result<()> {
-        for Range { blob, offset, buffer } in ranges {
+        for range in ranges {
             let gone = || Error::corrupt("a part of a tensor is read that another process has");
-            let bytes = self.parts.get(blob.0 as usize).ok_or_else(gone)?.bytes;
-            let from = usize::try_from(*offset).map_err(|_| gone())?;
-            let bytes = bytes.get(from..).and_then(|bytes| bytes.get(..buffer.len()));
-            buffer.copy_from_slice(bytes.ok_or_else(gone)?);
+            let part = self.parts.get(range.blob.0 as usize);
+            part.and_then(|part| range.fill_from(part.bytes)).ok_or_else(gone)?;
         }
         Ok(())
     }

@@ -9,27 +9,26 @@
 //! and of the pieces of a target those are written that only read the first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::WriteOptions;
-use super::appear::copy_side_files;
+use super::appear::{copy_side_files, write_small};
 use super::begin::begin;
 use super::partial::{Here, Partial};
-use super::prepare::prepare;
-use super::shards::{self, Files, INDEX, Shards, lay_out};
-use super::staging::{Staging, create, sync};
-use super::stream::{OutFile, Output, Pool};
-use super::tied::{kept, metadata};
+use super::prepare::{is_file, prepare, sized, targets};
+use super::shards::{self, INDEX, Shards, lay_out};
+use super::staging::{Staging, sync};
+use super::stream::{OutFile, Output, Pool, budget};
+use super::tied::metadata;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::{AsStored, Layout, Leaf, Program, Value, compile};
 use crate::execute::fuse::gather::outside;
 use crate::execute::fuse::layout::{MAX_PIECES, Piece};
 use crate::execute::leaves::StoreLeaves;
-use crate::execute::{Report, not_cancelled, temporary};
+use crate::execute::{Report, temporary};
 use crate::key::Key;
 use crate::plan::{Node, NodeId, Op, Plan};
 use crate::tensor::{Header, Shape};
@@ -77,27 +76,24 @@ impl Outline {
         out: &Path,
         options: &WriteOptions<'_>,
     ) -> Result<Self> {
-        let is_file = out.extension().is_some_and(|extension| extension == "safetensors");
-        let targets = kept(plan, options.into());
-        if targets.is_empty() {
-            let error =
-                Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key");
-            return Err(error.in_file(out));
-        }
+        let targets = targets(plan, out, options)?;
         let nobody = Partial::new(header, &[])?;
         let metadata = metadata(plan, &nobody, &options.metadata, options.into());
-        let limit = if is_file || options.single { None } else { options.max_shard_size };
-        let name = out.file_name().and_then(|name| name.to_str()).filter(|_| is_file);
-        let into = Files::Sized { limit, name: name.unwrap_or("model.safetensors") };
         let tensors = shards::written(plan, &targets);
-        let shards = lay_out(&tensors, into, &metadata, &|_| Vec::new())?;
+        let shards = lay_out(&tensors, sized(out, options), &metadata, &|_| Vec::new())?;
         let mut places = HashMap::new();
         for (file, shard) in shards.files.iter().enumerate() {
             for (item, start) in &shard.tensors {
                 places.insert(*targets.get(*item).ok_or_else(outside)?, (file, *start));
             }
         }
-        Ok(Self { shards, is_file, places, sync: options.sync, memory: options.memory })
+        Ok(Self {
+            shards,
+            is_file: is_file(out),
+            places,
+            sync: options.sync,
+            memory: options.memory,
+        })
     }
 
     /// Bytes of all tensors.
@@ -120,10 +116,7 @@ impl Outline {
         let prepared = prepare(plan, &nobody, out, options)?;
         let staging = begin(&prepared)?.ok_or_else(outside)?.staging;
         for shard in &self.shards.files {
-            let path = staging.file(&shard.name);
-            let file = create(&path, shard.len, true)?;
-            file.write_all_at(&shard.header, 0)
-                .map_err(|error| Error::io("cannot write", &path, error))?;
+            staging.begin_file(shard, true)?;
         }
         Ok(Parted { staging, side_files: options.side_files.clone() })
     }
@@ -154,16 +147,11 @@ impl Outline {
         targets.sort_unstable();
         let program = compile(plan, &AsStored(&source), &targets, MAX_PIECES)?;
         let mut leaves = StoreLeaves::new(plan, &source, &program);
-        let (mut report, mut before) = (Report::default(), BTreeMap::new());
+        let mut report = Report::default();
         let owners = owners(plan, &program, &source, rest);
-        for (node, _) in owners.iter().filter(|(_, owner)| **owner == Owner::This) {
-            not_cancelled(cancel)?;
-            let (bytes, overflowed) = temporary::evaluate(plan, &source, *node, cancel)?;
-            before.insert(*node, overflowed);
-            report.temporaries += 1;
-            report.temporary_bytes += bytes.len() as u64;
-            leaves.temporaries.insert(*node, bytes);
-        }
+        let whole_here =
+            owners.iter().filter(|(_, owner)| **owner == Owner::This).map(|(node, _)| *node);
+        let before = temporary::evaluate_all(&mut leaves, whole_here, cancel, &mut report)?;
         let mut files = BTreeMap::new();
         let (mut whole, mut partly) = (Vec::new(), Vec::new());
         for (target, layout) in targets.iter().zip(&program.layouts) {
@@ -181,9 +169,7 @@ impl Outline {
             let output = Output { layout, key: key.to_string(), file, start, overflowed };
             if is_whole { whole.push(output) } else { partly.push(output) }
         }
-        let threads = rayon::current_num_threads() as u64;
-        let memory = (self.memory / threads.max(1)).clamp(64 << 10, 24 << 20);
-        let mut pool = Pool::new(&leaves, memory, 0);
+        let mut pool = Pool::new(&leaves, budget(self.memory), 0);
         pool.cancel = cancel;
         pool.run(&whole)?;
         // What lies between the elements of a part is another process's: it isn't written over.
@@ -193,17 +179,7 @@ impl Outline {
             let target = output.key.as_str().into();
             report.overflow(&target, output.overflowed.load(Ordering::Relaxed));
             let bytes = output.layout.pieces.iter().map(Piece::volume).sum::<u64>();
-            let bytes = bytes.saturating_mul(output.layout.size);
-            match output.layout.is_copy() {
-                true => {
-                    (report.copied, report.bytes_copied) =
-                        (report.copied + 1, report.bytes_copied + bytes)
-                }
-                false => {
-                    (report.transformed, report.bytes_transformed) =
-                        (report.transformed + 1, report.bytes_transformed + bytes)
-                }
-            }
+            report.made(output.layout.is_copy(), bytes.saturating_mul(output.layout.size));
         }
         report.bytes_written = pool.written.load(Ordering::Relaxed);
         if self.sync {
@@ -265,13 +241,7 @@ impl Parted {
             }
         }
         if let Some(index) = &outline.shards.index {
-            let path = self.staging.file(INDEX);
-            let mut file = create(&path, 0, true)?;
-            file.write_all(index.as_bytes())
-                .and_then(|()| file.sync_all())
-                .map_err(|error| Error::io("cannot write", &path, error))?;
-            report.files.push(INDEX.to_owned());
-            report.bytes_written += index.len() as u64;
+            write_small(&self.staging, INDEX, index, &mut report)?;
         }
         let names = outline.shards.files.iter().map(|shard| shard.name.as_str());
         if !outline.is_file {

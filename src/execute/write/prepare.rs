@@ -48,7 +48,7 @@ pub(super) fn prepare<'a>(
     out: &Path,
     options: &'a WriteOptions<'a>,
 ) -> Result<Prepared<'a>> {
-    let is_file = out.extension().is_some_and(|extension| extension == "safetensors");
+    let is_file = is_file(out);
     let identity = source.identity();
     if options.rank.is_some() && identity.is_none() {
         let error = Error::new(
@@ -63,28 +63,18 @@ pub(super) fn prepare<'a>(
         return Err(error.in_file(out).hint("name a directory, in which each rank gets a file"));
     }
     let spot = Spot::find(out, is_file, options.force, &options.protect, options.rank.is_some())?;
-    let targets = kept(plan, options.into());
-    if targets.is_empty() {
-        return Err(Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key")
-            .in_file(out));
-    }
+    let targets = targets(plan, out, options)?;
     let program = compile(plan, &AsStored(source), &targets, MAX_PIECES)?;
     each_key_once(plan)?;
     let metadata = metadata(plan, source, &options.metadata, options.into());
     let tensors = shards::written(plan, &targets);
-    let limit = if is_file || options.single { None } else { options.max_shard_size };
-    let own_name = out
-        .file_name()
-        .and_then(|name| name.to_str())
-        .filter(|_| is_file)
-        .unwrap_or("model.safetensors");
     let leaves = StoreLeaves::new(plan, source, &program);
     let share = can_share(&leaves, &program.layouts, spot.parent())?;
     let phases =
         |item: usize| if share { phases(&leaves, program.layouts.get(item)) } else { Vec::new() };
     let into = match &options.rank_files {
         Some(files) => Files::Ranks(files),
-        None => Files::Sized { limit, name: own_name },
+        None => sized(out, options),
     };
     let shards = lay_out(&tensors, into, &metadata, &phases)?;
     let own = options
@@ -105,6 +95,32 @@ pub(super) fn prepare<'a>(
         share,
         work,
     })
+}
+
+/// Whether an output is one file instead of a directory.
+pub(super) fn is_file(out: &Path) -> bool {
+    out.extension().is_some_and(|extension| extension == "safetensors")
+}
+
+/// The targets that are written.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn targets(plan: &Plan, out: &Path, options: &WriteOptions<'_>) -> Result<Vec<usize>> {
+    let targets = kept(plan, options.into());
+    if targets.is_empty() {
+        let error = Error::new(ErrorKind::Unsupported, "nothing to write: the result has no key");
+        return Err(error.in_file(out));
+    }
+    Ok(targets)
+}
+
+/// Files of an output that are as large as the options let them be.
+pub(super) fn sized<'a>(out: &'a Path, options: &WriteOptions<'_>) -> Files<'a> {
+    let is_file = is_file(out);
+    let limit = if is_file || options.single { None } else { options.max_shard_size };
+    let name = out.file_name().and_then(|name| name.to_str()).filter(|_| is_file);
+    Files::Sized { limit, name: name.unwrap_or("model.safetensors") }
 }
 
 /// Two shards could each hold one of two equal keys without either noticing.

@@ -3,12 +3,14 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, RenameFlags, XattrFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::place::{exists, refuse_existing};
+use super::shards::Shard;
 use crate::error::{Error, Result};
 
 /// An output under way. Dropping it leaves nothing behind, unless other processes write it too.
@@ -105,6 +107,18 @@ impl Staging {
     /// Where a file of the output is written.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         if self.is_file { self.path.clone() } else { self.path.join(name) }
+    }
+
+    /// Makes a file of the output, of its final size, with its header.
+    ///
+    /// # Errors
+    /// As [`create`], or if writing fails.
+    pub(super) fn begin_file(&self, shard: &Shard, reserve: bool) -> Result<(File, PathBuf)> {
+        let path = self.file(&shard.name);
+        let file = create(&path, shard.len, reserve)?;
+        file.write_all_at(&shard.header, 0)
+            .map_err(|error| Error::io("cannot write", &path, error))?;
+        Ok((file, path))
     }
 
     /// Leaves the output to other processes; if it is in its place already, what is here is of no

@@ -22,7 +22,7 @@ use super::together::{Held, Span, joined, spans, total};
 use crate::error::{Error, Result};
 use crate::execute::fuse::compile::{Layout, Value};
 use crate::execute::fuse::gather::{Leaves, Worker, bytes_of, outside, sized, width};
-use crate::execute::fuse::layout::{Cut, MAX_PIECES, Piece, Which, clip};
+use crate::execute::fuse::layout::Piece;
 use crate::execute::fuse::tile;
 use crate::execute::not_cancelled;
 use crate::store::{Blob, Extent, Hints};
@@ -34,6 +34,17 @@ const LONG_RUN: u64 = 64 << 10;
 /// Most bytes that are written by one call. With more, Linux takes pages for the cache in pieces so
 /// large that none are at hand.
 pub(super) const CALL: usize = 1 << 20;
+
+/// Bytes that a thread holds at least, and at most: with more than that, runs are long enough that
+/// calls hardly count.
+const LEAST: u64 = 64 << 10;
+const MOST: u64 = 24 << 20;
+
+/// What each thread may hold of so many bytes for all of them.
+pub(super) fn budget(memory: u64) -> u64 {
+    let threads = rayon::current_num_threads() as u64;
+    (memory / threads.max(1)).clamp(LEAST, MOST)
+}
 
 /// A tensor on its way into a file.
 pub(in crate::execute) struct Output {
@@ -227,7 +238,7 @@ impl<'a> Pool<'a> {
         let tile = self.budget - stretch(self.budget);
         let (mut runs, mut work) = (Vec::new(), Vec::new());
         for output in outputs {
-            for portion in portions(&output.layout, tile, self.long_run, self.hints.ranges > 1) {
+            for portion in portions(&output.layout, tile, self.long_run, self.hints.is_far()) {
                 let from = match &portion {
                     Portion::Tiles { piece, .. } => {
                         self.run_of(output, &output.layout.pieces[*piece])?
@@ -251,7 +262,7 @@ impl<'a> Pool<'a> {
         );
         work.sort_by_key(|(place, _)| *place);
         let work = work.into_iter().map(|(_, work)| work);
-        if self.hints.ranges > 1 { self.together(work, tile) } else { Ok(work.collect()) }
+        if self.hints.is_far() { self.together(work, tile) } else { Ok(work.collect()) }
     }
 
     /// Puts small portions together, as far as a buffer of so many bytes holds what they are made
@@ -378,19 +389,8 @@ impl<'a> Pool<'a> {
             Portion::Stretches { from, to, pieces, chunk } => {
                 let range = (from + job * chunk, (from + (job + 1) * chunk).min(*to));
                 let bytes = sized(buffer, bytes_of(range.1 - range.0, layout.size)?);
-                let near =
-                    |piece: &&Piece<Value>| piece.target.offset < range.1 && piece.end() > range.0;
-                for piece in layout.pieces[pieces.clone()].iter().filter(near) {
-                    let mut inside = Vec::new();
-                    let cut = Cut::linear(layout.numel, range);
-                    clip(piece.clone(), Which::Target, cut, &mut inside, MAX_PIECES)
-                        .ok_or_else(outside)?;
-                    for piece in inside {
-                        let at = bytes_of(piece.target.offset - range.0, layout.size)?;
-                        let bytes = bytes.get_mut(at..).ok_or_else(outside)?;
-                        worker.place(&piece, layout.size, leaves, bytes, &piece.target.strides)?;
-                    }
-                }
+                let pieces = &layout.pieces[pieces.clone()];
+                worker.assemble(pieces, (layout.numel, layout.size), range, leaves, bytes)?;
                 overflowed(worker);
                 self.write(output, range.0, bytes)
             }

@@ -127,8 +127,7 @@ impl<'a> Held<'a> {
         let span = self.spans.get(at).filter(|span| span.blob == blob)?;
         let before = total(self.spans.get(..at)?);
         let from = usize::try_from(before + (start - span.start)).ok()?;
-        let end = start.checked_add(len as u64).filter(|end| *end <= span.end)?;
-        debug_assert!(end >= start);
+        start.checked_add(len as u64).filter(|end| *end <= span.end)?;
         self.bytes.get(from..from.checked_add(len)?)
     }
 }

@@ -1,9 +1,8 @@
 //! Ops that turn quantized tensors and their scales into floats, and floats into FP8 and scales.
 
-use super::super::graph::{Fit, Graph};
+use super::super::graph::{Fit, Graph, is_float};
 use super::super::node::{Arithmetic, Code, NodeId, Op, Reduction};
 use super::Number;
-use super::pair::is_float;
 use crate::tensor::{Dtype, TensorInfo};
 
 /// What bitsandbytes divides `CB * SCB` by, which is a product with this number. Source:

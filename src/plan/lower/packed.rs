@@ -1,10 +1,9 @@
 //! Ops on integers that are packed into larger ones, with a scale and a zero point for each group of
 //! them, and on codes that stand for numbers of a table.
 
-use super::super::graph::{Fit, Graph};
+use super::super::graph::{Fit, Graph, is_float};
 use super::super::node::{Arithmetic, NodeId, Op};
 use super::Number;
-use super::pair::is_float;
 use crate::plan::states::State;
 use crate::tensor::{Dtype, TensorInfo};
 

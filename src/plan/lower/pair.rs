@@ -1,6 +1,6 @@
 //! Ops on a tensor and another one that is made as large: as PyTorch broadcasts.
 
-use super::super::graph::{Fit, Graph, no_dim};
+use super::super::graph::{Fit, Graph, is_float, no_dim};
 use super::super::node::{Arithmetic, NodeId, Op, Reduction};
 use super::Number;
 use crate::tensor::{Dtype, Shape, TensorInfo};
@@ -74,8 +74,7 @@ impl Graph {
         b: NodeId,
         to: Dtype,
     ) -> Fit<NodeId> {
-        use Dtype::{BF16, F16, F32, F64};
-        if !matches!(to, F16 | BF16 | F32 | F64) {
+        if !is_float(to) {
             return Err(format!("arithmetic gives F16, BF16, F32 or F64, not {to}"));
         }
         let info = TensorInfo::new(to, self.info(a).shape.clone());
@@ -84,13 +83,8 @@ impl Graph {
 
     /// A tensor and another that is repeated to it. The result has the dtype of the first.
     pub(super) fn pair(&mut self, with: Arithmetic, a: NodeId, b: NodeId) -> Fit<NodeId> {
-        let (info, other) = (self.info(a).clone(), self.info(b).clone());
-        for info in [&info, &other] {
-            if !is_float(info.dtype) {
-                let why = "arithmetic on {} is not supported: cast it to a float first";
-                return Err(why.replace("{}", &info.to_string()));
-            }
-        }
+        let info = self.numbers(a)?.clone();
+        self.numbers(b)?;
         let b = self.broadcast(b, &info.shape)?;
         self.binary(with, a, b, info.dtype)
     }
@@ -105,10 +99,7 @@ impl Graph {
 
     /// A tensor and a number.
     pub(super) fn with_number(&mut self, with: Arithmetic, a: NodeId, number: f64) -> Fit<NodeId> {
-        let info = self.info(a).clone();
-        if !is_float(info.dtype) {
-            return Err(format!("arithmetic on {info} is not supported: cast it to a float first"));
-        }
+        let info = self.numbers(a)?.clone();
         let computed_in = if info.dtype == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
         let number = self.fill(number, TensorInfo::new(computed_in, info.shape.clone()))?;
         self.binary(with, a, number, info.dtype)
@@ -122,14 +113,11 @@ impl Graph {
         mut dims: Vec<usize>,
         to: Dtype,
     ) -> Fit<NodeId> {
-        let info = self.info(input);
         dims.sort_unstable();
         if dims.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err("a dimension is named twice".to_owned());
         }
-        if !is_float(info.dtype) {
-            return Err(format!("arithmetic on {info} is not supported: cast it to a float first"));
-        }
+        let info = self.numbers(input)?;
         let mut shape = info.shape.to_vec();
         for dim in &dims {
             *shape.get_mut(*dim).ok_or_else(|| no_dim(dim, info))? = 1;
@@ -173,8 +161,4 @@ impl Graph {
         let count = inputs.len() as f64;
         self.with_number(Arithmetic::Div, sum, count)
     }
-}
-
-pub(super) fn is_float(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
 }

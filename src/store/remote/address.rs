@@ -34,6 +34,13 @@ pub(super) struct BucketPath {
     pub(super) key: String,
 }
 
+impl BucketPath {
+    /// What the keys of everything in it begin with, where it is a folder.
+    pub(super) fn folder(&self) -> String {
+        if self.key.is_empty() { String::new() } else { format!("{}/", self.key) }
+    }
+}
+
 /// Whose object store it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BucketKind {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::object::Version;
+use super::object::{KEPT, Version};
 use super::site::Site;
 
 /// Bytes of a file, by where they begin.
@@ -17,9 +17,6 @@ pub(super) type Pieces = Vec<(u64, Vec<u8>)>;
 
 /// What is known of a file.
 pub(super) type Known = (Version, Pieces);
-
-/// Most bytes of one file that are kept.
-const MOST: u64 = 128 << 20;
 
 /// How a file of the cache begins.
 const MAGIC: &[u8] = b"regraft header 1\n";
@@ -74,7 +71,7 @@ pub(super) fn load(site: &Site) -> Option<Known> {
 /// Keeps what was read of a file.
 pub(super) fn save(site: &Site, version: &Version, pieces: &[(u64, Vec<u8>)]) {
     let count: u64 = pieces.iter().map(|(_, piece)| piece.len() as u64).sum();
-    if count > MOST || count == 0 || (version.tag.is_none() && !site.is_immutable()) {
+    if count > KEPT || count == 0 || (version.tag.is_none() && !site.is_immutable()) {
         return;
     }
     let same = |(known, there): Known| known == *version && there.len() == pieces.len();

@@ -12,14 +12,11 @@ use serde::Deserialize;
 use super::address::{HubPath, is_commit, quoted};
 use super::http::Request;
 use super::listing::{self, document};
+use super::variable;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most bytes of an answer that lists files.
 const LIST: u64 = 256 << 20;
-
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
-}
 
 /// Where the hub is.
 pub(super) fn endpoint() -> String {

@@ -29,6 +29,7 @@ use site::Site;
 
 pub(super) use listing::Kind;
 pub(super) use object::Object;
+pub(super) use web::public;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -56,14 +57,14 @@ pub(super) fn pinned(text: &str) -> Result<String> {
             let commit = hub::repository(&path)?.commit.clone();
             Ok(HubPath { revision: Some(commit), ..path }.text())
         }
-        Address::Web(url) => Ok(web::public(&url)),
+        Address::Web(url) => Ok(public(&url)),
         Address::Bucket(_) => Ok(text.trim_end_matches('/').to_owned()),
     }
 }
 
-/// The same address without what is secret.
-pub(super) fn public(text: &str) -> String {
-    web::public(text)
+/// A variable, unless it is empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// What is at an address; `None` if nothing is. What looks like a file and can't be listed is taken
@@ -82,7 +83,7 @@ pub(super) fn kind(text: &str) -> Result<Option<Kind>> {
                 return Ok(Some(Kind::File));
             }
             let found = Bucket::of(path.clone())?.list(&path.key)?;
-            let folder = if path.key.is_empty() { String::new() } else { format!("{}/", path.key) };
+            let folder = path.folder();
             Ok(match found.contains(&path.key) {
                 true => Some(Kind::File),
                 false => found.iter().any(|name| name.starts_with(&folder)).then_some(Kind::Folder),
@@ -144,8 +145,7 @@ pub(super) fn names(text: &str) -> Result<Vec<String>> {
                 .hint("give a file, or an index: https://…/model.safetensors.index.json"))
         }
         Address::Bucket(path) => {
-            let folder = if path.key.is_empty() { String::new() } else { format!("{}/", path.key) };
-            let found = Bucket::of(path.clone())?.list(&folder)?;
+            let found = Bucket::of(path.clone())?.list(&path.folder())?;
             Ok(listing::names_in(&found, &path.key))
         }
     }

@@ -34,8 +34,8 @@ const NEAR: u64 = 4 << 10;
 /// How many ranges of a header are read side by side.
 const BESIDE: usize = 16;
 
-/// Most bytes that are kept of one file.
-const KEPT: u64 = 128 << 20;
+/// Most bytes that are kept of one file, here and in the cache.
+pub(super) const KEPT: u64 = 128 << 20;
 
 /// What a file is, as far as a server says: which content, and how long.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -105,20 +105,12 @@ impl Object {
                     self.take(version, kept);
                     return Ok(true);
                 }
-                Err(Trouble::Status(refusal))
-                    if refusal.status == 404 && !self.is_lost(&refusal) =>
-                {
+                Err(Trouble::Status(refusal)) if refusal.status == 404 && !is_lost(&refusal) => {
                     return Ok(false);
                 }
                 Err(trouble) => tries.again(trouble)?,
             }
         }
-    }
-
-    /// Whether more than the file is missing.
-    fn is_lost(&self, refusal: &http::Refusal) -> bool {
-        let code = refusal.code.as_deref();
-        matches!(code, Some("RepoNotFound" | "RevisionNotFound" | "NoSuchBucket"))
     }
 
     /// The file's version and first bytes; `None` if it is the known one.
@@ -245,13 +237,11 @@ impl Object {
         if answer.response.status().as_u16() != 206 {
             return self.whole(at, buffer, &mut answer, done);
         }
-        let said = range_of(&answer);
-        if said.is_none_or(|(first, end, _)| first != at || end > last) {
-            return Err(Trouble::Lasting(
-                self.error("the server answers with other bytes than were asked for"),
-            ));
-        }
-        let (first, end, len) = said.unwrap_or_default();
+        let said = range_of(&answer).filter(|(first, end, _)| *first == at && *end <= last);
+        let Some((first, end, len)) = said else {
+            let what = "the server answers with other bytes than were asked for";
+            return Err(Trouble::Lasting(self.error(what)));
+        };
         self.same(&answer, len)?;
         let own = answer.response.body().content_length();
         if let Some(own) = own.filter(|own| *own > end - first + 1) {
@@ -441,6 +431,12 @@ impl Object {
         }
         (start, end - start)
     }
+}
+
+/// Whether more than the file is missing.
+fn is_lost(refusal: &http::Refusal) -> bool {
+    let code = refusal.code.as_deref();
+    matches!(code, Some("RepoNotFound" | "RevisionNotFound" | "NoSuchBucket"))
 }
 
 impl ReadAt for Object {

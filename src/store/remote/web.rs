@@ -24,7 +24,7 @@ struct Secret {
 static SECRETS: LazyLock<Mutex<HashMap<String, Secret>>> = LazyLock::new(Mutex::default);
 
 /// An address that everybody may see.
-pub(super) fn public(address: &str) -> String {
+pub(in crate::store) fn public(address: &str) -> String {
     let (text, query) = match address.split_once('?') {
         Some((text, query)) => (text, Some(query.to_owned())),
         None => (address, None),

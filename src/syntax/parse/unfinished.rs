@@ -1,6 +1,8 @@
 //! Text that is being written: its tokens, which are there however broken it is, and what the
 //! grammar would take next.
 
+use std::sync::Arc;
+
 use pest::Parser as _;
 
 use super::lex::{self, Lexed};
@@ -8,7 +10,6 @@ use super::report::Mismatch;
 use super::words::statement_rule;
 use super::{Grammar, Rule, span};
 use crate::diagnostic::{SourceText, Span};
-use std::sync::Arc;
 
 /// A token of a rule file, or a comment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

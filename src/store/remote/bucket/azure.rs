@@ -71,16 +71,13 @@ impl Access {
     }
 
     /// A request for an object, or for a container where the key is empty.
-    ///
-    /// # Errors
-    /// None so far.
     pub(super) fn request(
         &self,
         (container, key): (&str, &str),
         query: &[(&str, &str)],
         headers: Vec<(&'static str, String)>,
         now: u64,
-    ) -> Result<Request> {
+    ) -> Request {
         let path = match key {
             "" => format!("/{container}"),
             key => format!("/{container}/{}", quoted(key, "/")),
@@ -93,14 +90,14 @@ impl Access {
         let mut request = Request::new(format!("{}{path}{mark}{fields}", self.endpoint));
         request.headers = headers;
         request = request.header("x-ms-version", VERSION);
-        let Way::Key(secret) = &self.way else { return Ok(request) };
+        let Way::Key(secret) = &self.way else { return request };
         request = request.header("x-ms-date", date(now));
         let (_, host) = self.endpoint.split_once("://").unwrap_or_default();
         let before = host.split_once('/').map_or(String::new(), |(_, path)| format!("/{path}"));
         let text = to_sign(&self.account, &format!("{before}{path}"), query, &request.headers);
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let signature = STANDARD.encode(hmac::sign(&key, text.as_bytes()));
-        Ok(request.secret("Authorization", format!("SharedKey {}:{signature}", self.account)))
+        request.secret("Authorization", format!("SharedKey {}:{signature}", self.account))
     }
 }
 
@@ -162,7 +159,7 @@ mod tests {
             way: Way::Key(b"secret key".to_vec()),
         };
         let headers = vec![("Range", "bytes=0-9".to_owned())];
-        let request = access.request(("box", "a b/c"), &[], headers, 1_369_353_600).unwrap();
+        let request = access.request(("box", "a b/c"), &[], headers, 1_369_353_600);
         assert_eq!(request.url, "https://acc.blob.core.windows.net/box/a%20b/c");
         let date = ("x-ms-date", "Fri, 24 May 2013 00:00:00 GMT".to_owned());
         assert!(request.headers.contains(&date), "{:?}", request.headers);
@@ -179,7 +176,7 @@ mod tests {
             endpoint: "https://x".to_owned(),
             way: Way::Signature("sv=1&sig=a%2Fb".to_owned()),
         };
-        let request = access.request(("box", ""), &[("comp", "list")], Vec::new(), 0).unwrap();
+        let request = access.request(("box", ""), &[("comp", "list")], Vec::new(), 0);
         assert_eq!(request.url, "https://x/box?comp=list&sv=1&sig=a%2Fb");
         assert!(request.secrets.is_empty());
     }

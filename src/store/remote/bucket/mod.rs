@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::address::{BucketKind, BucketPath};
 use super::http::{Refusal, Request, between};
 use super::listing::{document, is_plain};
+use super::variable;
 use crate::error::Result;
 
 /// The most bytes of one answer that lists objects, and the most of them.
@@ -73,7 +74,7 @@ impl Bucket {
                 Ok(access.request((bucket, key), query, headers, region, now()))
             }
             Access::Google(access) => access.request((bucket, key), query, headers),
-            Access::Azure(access) => access.request((bucket, key), query, headers, now()),
+            Access::Azure(access) => Ok(access.request((bucket, key), query, headers, now())),
         }
     }
 
@@ -171,11 +172,6 @@ fn civil(seconds: u64) -> (u64, u64, u64, u64) {
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
     (era * 400 + year + u64::from(month <= 2), month, day, seconds % 86_400)
-}
-
-/// A variable, unless it is empty.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 /// The first of some variables that is set.
