@@ -6,10 +6,10 @@ use regraft::check::{Idempotence, Twice, idempotence, repeats_backwards};
 use regraft::diagnostic::{Diagnostic, Severity};
 use regraft::error::Error;
 use regraft::library::{self, Library};
+use regraft::overview::counted;
 use serde_json::json;
 
 use super::console::Console;
-use super::summary::counted;
 use super::{Exit, Result};
 
 /// Check rule files: syntax, names, captures, and that every `<->` has an inverse

@@ -8,6 +8,7 @@ use regraft::diagnostic::plain::one_line;
 use regraft::diagnostic::{Diagnostics, did_you_mean};
 use regraft::execute::{Sharing, sharing};
 use regraft::key::{Bindings, Part, Reach, Segments};
+use regraft::overview::{is_stack, op_text, rule_line};
 use regraft::plan::{DropReason, Hit, Layout, NodeId, Op, Plan, Target, trace};
 use regraft::store::NamedPath;
 use regraft::syntax::ast;
@@ -15,10 +16,9 @@ use regraft::tensor::TensorInfo;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-use super::console::{Console, rule_line};
+use super::console::Console;
 use super::conversion::ConversionArguments;
 use super::source::named_path;
-use super::summary::{is_stack, op_text};
 use super::{Exit, Failure, Result};
 
 /// Explain a key: which rules touched it, what they captured, how its tensor is made; or why no
@@ -293,7 +293,7 @@ impl Explained<'_> {
     fn tree(&self, id: NodeId, depth: usize, out: &mut String) {
         let node = self.plan.node(id);
         let indent = "  ".repeat(depth);
-        let _ = writeln!(out, "{indent}{}  {}", op_text(self.plan, id, &node.op), node.info);
+        let _ = writeln!(out, "{indent}{}  {}", op_text(self.plan, id), node.info);
         if depth > 32 {
             return;
         }

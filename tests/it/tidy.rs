@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["plan"],
     &["execute"],
     &["library"],
-    &["editor", "propose"],
+    &["editor", "overview", "propose"],
     &["conversion"],
     &["cli"],
 ];
@@ -29,7 +29,8 @@ const FLOORS: &[&[&str]] = &[
 const APART: &[(&str, &str)] = &[("check", "store"), ("plan", "store")];
 
 /// Floors that do no I/O.
-const PURE: &[&str] = &["key", "diagnostic", "tensor", "syntax", "check", "plan", "editor"];
+const PURE: &[&str] =
+    &["key", "diagnostic", "tensor", "syntax", "check", "plan", "editor", "overview"];
 
 /// Modules that the feature `files` brings, by the file that names them. Every other module builds
 /// without it, for wasm32 too; `.ci/run pure` does.
