@@ -9,6 +9,8 @@ use serde::Serialize;
 use super::{ALWAYS_FIRST, rules};
 use crate::check::reading::{Act, Reading};
 use crate::check::{Direction, Rules};
+use crate::diagnostic::Diagnostic;
+use crate::diagnostic::codes::WRAPPED;
 use crate::tensor::Header;
 
 /// Rule files whose strips are looked through: names that no model gives a module of its own.
@@ -36,7 +38,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn of(header: &Header) -> Self {
-        let (keys, wrappers) = unwrapped(header);
+        let (keys, wrappers) = unwrapped(header, &WRAPPERS);
         let kinds = kinds(&keys);
         Self { keys, wrappers, kinds }
     }
@@ -72,11 +74,29 @@ impl Keys {
     }
 }
 
-/// The keys without wrappers, and which there were.
-fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
+/// What there is to say of a checkpoint whose names stay as they are: which wrappers they have.
+pub fn wrapped(header: &Header) -> Option<Diagnostic> {
+    let (_, wrappers) = unwrapped(header, &[ALWAYS_FIRST]);
+    let names: Vec<String> = wrappers.iter().map(|wrapper| format!("`{}`", wrapper.name)).collect();
+    let most = wrappers.iter().map(|wrapper| wrapper.keys).max()?;
+    let look = match names.len() {
+        1 => "looks like a wrapper of training code, and stays",
+        _ => "look like wrappers of training code, and stay",
+    };
+    let all = header.tensors.len();
+    let message = format!(
+        "{} {look} in {most} of {all} keys (--rules wrappers takes wrappers off)",
+        names.join(" and ")
+    );
+    let keys = header.tensors.keys().take(3).map(|key| key.as_str());
+    Some(Diagnostic::note(WRAPPED, message).keys(keys))
+}
+
+/// The keys without what these files strip, and what there was of it.
+fn unwrapped(header: &Header, files: &[&str]) -> (Vec<String>, Vec<Wrapper>) {
     let mut keys: Vec<String> = header.tensors.keys().map(|key| key.as_str().to_owned()).collect();
     let mut found: IndexMap<String, u64> = IndexMap::new();
-    let files = WRAPPERS.iter().filter_map(|name| rules(name));
+    let files = files.iter().filter_map(|name| rules(name));
     let statements = files.flat_map(|rules| Reading::of(rules, Direction::Forward).statements());
     for statement in statements {
         match statement.act {

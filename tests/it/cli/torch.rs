@@ -30,6 +30,27 @@ fn the_state_dict_is_found_and_what_is_left_out_is_named() {
     insta::assert_snapshot!(told("zip_nested_model_ema", &[]));
 }
 
+/// What a model is wrapped in is a part of its names until something says what model it is.
+#[test]
+fn wrappers_stay_where_nothing_is_known_of_the_model() {
+    insta::assert_snapshot!(told("zip_ddp_compiled", &[]));
+    let sandbox = Sandbox::new();
+    fixture(&sandbox, "zip_ddp_compiled");
+    let file = "zip_ddp_compiled/checkpoint.pt";
+    let keys = |more: &[&str]| -> Vec<String> {
+        let ran = sandbox.run(&[&["apply", file, "-o", "out", "--force"][..], more].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let written = open(sandbox.path("out"), &OpenOptions::default()).unwrap();
+        written.header().tensors.keys().map(|key| key.as_str().to_owned()).collect()
+    };
+    assert!(keys(&[]).iter().all(|key| key.starts_with("module._orig_mod.")));
+    let bare = |key: &String| !key.contains("_orig_mod") && !key.starts_with("module.");
+    assert!(keys(&["--rules", "wrappers"]).iter().all(bare));
+    assert!(keys(&["--to", "model"]).iter().all(bare));
+    sandbox.write("zip_ddp_compiled/config.json", r#"{"model_type": "llama"}"#);
+    assert!(keys(&[]).iter().all(bare));
+}
+
 #[test]
 fn another_root_is_taken_if_it_is_asked_for() {
     let sandbox = Sandbox::new();
