@@ -6,6 +6,7 @@
 //! size follows how many kinds of keys there are, not how many keys.
 
 mod drawing;
+mod explain;
 mod lines;
 mod made;
 mod page;
@@ -23,6 +24,7 @@ use crate::plan::{DropReason, Op, Plan, RuleId, Verdict};
 use crate::tensor::{Header, TensorInfo};
 
 pub use drawing::{Arrow, Drawing, DrawnBox, Kind};
+pub use explain::{Explained, Subject};
 pub use lines::{Gathered, Line};
 pub use made::{is_stack, op_text};
 pub use page::{Page, Row, STYLE, Section, Tone};

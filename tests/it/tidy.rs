@@ -389,7 +389,9 @@ fn pest_stays_in_the_parser() {
 fn unsafe_only_maps_memory() {
     let files = all_sources();
     let wrong = lines_with(&files, |file, code| {
-        has_word(code, "unsafe") && !MAPS_MEMORY.contains(&file.path.as_str())
+        // A word of the policy of a page.
+        let code = code.replace("'unsafe-inline'", "");
+        has_word(&code, "unsafe") && !MAPS_MEMORY.contains(&file.path.as_str())
     });
     refuse("`unsafe` where no memory is mapped", wrong);
     for path in MAPS_MEMORY {

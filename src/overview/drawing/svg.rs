@@ -115,7 +115,7 @@ fn legend(height: usize, out: &mut String) {
     for kind in Kind::ALL {
         let _ = writeln!(
             out,
-            "<g class=\"legend {}\"><rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\" stroke=\"#888888\"/><text x=\"{}\" y=\"{}\">{}</text></g>",
+            "<g class=\"key {}\"><rect x=\"{x}\" y=\"{}\" width=\"12\" height=\"12\" fill=\"{}\" stroke=\"#888888\"/><text x=\"{}\" y=\"{}\">{}</text></g>",
             kind.name(),
             height + 12,
             kind.colour(),
@@ -152,12 +152,14 @@ fn place(drawing: &Drawing) -> (Vec<Placed>, usize) {
         let (ops, direct): (Vec<usize>, Vec<usize>) =
             into[target].iter().partition(|from| column(**from) == 1);
         let behind = ops.iter().flat_map(|op| into[*op].iter().copied());
-        let mut left = y;
-        for source in direct.into_iter().chain(behind.collect::<Vec<_>>()) {
+        let sources: Vec<usize> = direct.into_iter().chain(behind).collect();
+        let tallest = sources.iter().map(|source| tall(*source) + 6).sum::<usize>();
+        let band = tallest.saturating_sub(6).max(tall(target));
+        let mut left = y + (band - tallest.saturating_sub(6)) / 2;
+        for source in sources {
             places[source].y = left;
             left += tall(source) + 6;
         }
-        let band = left.saturating_sub(6).max(y + tall(target)) - y;
         for number in ops.into_iter().chain([target]) {
             places[number].y = y + (band - tall(number).min(band)) / 2;
         }

@@ -8,8 +8,10 @@
 //! run. However many keys there are, a page has at most [`ROWS`] rows and texts of [`TEXT`]
 //! characters.
 
+mod checkpoint;
 mod finding;
 mod plan;
+mod rules;
 
 use std::fmt::Write as _;
 
@@ -90,6 +92,8 @@ pub struct Section {
     pub open: bool,
     /// Each kind of key.
     pub rows: Vec<Row>,
+    /// Text as it is, as that of rules.
+    pub text: String,
 }
 
 /// Keys that are alike, and what becomes of them.
@@ -127,6 +131,11 @@ impl Page {
             text(&self.by),
             self.body()
         )
+    }
+
+    /// It as a part of another document, as a notebook: with its style, and without a script.
+    pub fn fragment(&self) -> String {
+        format!("<div class=\"page\">\n<style>\n{STYLE}</style>\n{}</div>\n", self.body())
     }
 
     /// What stands in the document, to be put into another one that has the style.
@@ -210,15 +219,16 @@ impl Section {
                 let _ = write!(out, "<h2>{}</h2>", text(title));
             }
         }
-        let _ = write!(
-            out,
-            "<span class=\"note\">{}</span></summary>\n<ul class=\"rows\">\n",
-            text(&self.note)
-        );
-        for row in self.rows.iter().take(shown) {
-            row.write(out);
+        let _ = write!(out, "<span class=\"note\">{}</span></summary>\n", text(&self.note));
+        if shown > 0 {
+            out.push_str("<ul class=\"rows\">\n");
+            self.rows.iter().take(shown).for_each(|row| row.write(out));
+            out.push_str("</ul>\n");
         }
-        out.push_str("</ul>\n");
+        if !self.text.is_empty() {
+            let lines: Vec<String> = self.text.lines().map(entities).collect();
+            let _ = writeln!(out, "<pre>{}</pre>", lines.join("\n"));
+        }
         let more = (self.rows.len() - shown) as u64;
         if more > 0 {
             let _ = writeln!(
@@ -337,6 +347,7 @@ mod tests {
             note: HOSTILE.to_owned(),
             open: true,
             rows: vec![row.clone()],
+            text: HOSTILE.to_owned(),
         };
         let finding = Diagnostic::warning(crate::diagnostic::codes::COLLISION, HOSTILE)
             .keys([HOSTILE])
@@ -357,7 +368,7 @@ mod tests {
         assert_eq!(
             html.matches("&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;&quot;&#39;&amp;")
                 .count(),
-            22
+            27
         );
     }
 

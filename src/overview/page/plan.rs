@@ -27,6 +27,7 @@ impl Page {
                 note: counted(group.lines.iter().map(|line| line.count).sum(), "key"),
                 open: true,
                 rows: group.lines.iter().map(made).collect(),
+                ..Section::default()
             });
         }
         page.fold("Tied", &overview.tied, tied, |line| line.count, "one tensor with another key");
@@ -64,6 +65,7 @@ impl Page {
             note: format!("{}, {what}", counted(lines.iter().map(count).sum(), "key")),
             open: false,
             rows: lines.iter().map(row).collect(),
+            ..Section::default()
         });
     }
 }

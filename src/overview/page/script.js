@@ -54,9 +54,14 @@
         canvas[start] = (canvas[start] + canvas[size] / 2) * (scale / before) - canvas[size] / 2;
       }
     }
+    const fit = () => zoom(canvas.clientWidth / width);
+    // At first it fits the page, unless it would be too small to read.
+    const first = () => { if (graph.open && scale === 1 && width < canvas.clientWidth * 1.5) fit(); };
+    graph.addEventListener('toggle', first, { once: true });
+    first();
     zoomed.addEventListener('click', (event) => {
       const by = event.target.dataset.zoom;
-      if (by === 'fit') zoom(canvas.clientWidth / width);
+      if (by === 'fit') fit();
       else if (by) zoom(scale * Number(by));
     });
     canvas.addEventListener('wheel', (event) => {
