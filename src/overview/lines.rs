@@ -93,9 +93,14 @@ impl<S> Line<'_, S> {
         self.indices.iter().map(|values| values.len() as u64).product()
     }
 
-    /// The keys as one pattern.
+    /// The keys as one pattern; of very many stretches of numbers, the first.
     pub fn text(&self) -> String {
         fill(self.template, &self.indices)
+    }
+
+    /// The keys as one pattern that says every number.
+    pub fn exact(&self) -> String {
+        filled(self.template, &self.indices, usize::MAX)
     }
 
     /// The first of the keys.
@@ -157,11 +162,17 @@ fn blocks(members: &[&[u64]]) -> Vec<Vec<Vec<u64>>> {
 }
 
 pub(super) fn fill(template: &str, indices: &[Vec<u64>]) -> String {
+    filled(template, indices, RANGES)
+}
+
+fn filled(template: &str, indices: &[Vec<u64>], most: usize) -> String {
     let mut indices = indices.iter();
     let mut out = String::new();
     for c in template.chars() {
         match c {
-            PLACE => out.push_str(&indices.next().map(|values| ranges(values)).unwrap_or_default()),
+            PLACE => {
+                out.push_str(&indices.next().map(|values| ranges(values, most)).unwrap_or_default())
+            }
             c => out.push(c),
         }
     }
@@ -169,21 +180,21 @@ pub(super) fn fill(template: &str, indices: &[Vec<u64>]) -> String {
 }
 
 /// Sorted numbers: `7`, `{0..31}`, `{0..3,5}`.
-fn ranges(values: &[u64]) -> String {
+fn ranges(values: &[u64], most: usize) -> String {
     if let [one] = values {
         return one.to_string();
     }
     let runs: Vec<&[u64]> = values.chunk_by(|a, b| a.checked_add(1) == Some(*b)).collect();
     let mut shown: Vec<String> = runs
         .iter()
-        .take(RANGES)
+        .take(most)
         .map(|run| match run {
             [first, .., last] => format!("{first}..{last}"),
             [one] => one.to_string(),
             [] => String::new(),
         })
         .collect();
-    if runs.len() > RANGES {
+    if runs.len() > most {
         shown.push(format!("… {} in all", values.len()));
     }
     format!("{{{}}}", shown.join(","))

@@ -17,8 +17,8 @@ use std::fmt::Write as _;
 
 use super::drawing::entities;
 use super::{Drawing, Kind, counted};
-use crate::diagnostic::Diagnostic;
 use crate::diagnostic::plain::one_line;
+use crate::diagnostic::{Diagnostic, Severity};
 
 /// The style of the page, which the playground shares.
 pub const STYLE: &str = include_str!("style.css");
@@ -70,6 +70,12 @@ pub enum Tone {
 }
 
 impl Tone {
+    /// As it is where this was found: a warning is to be looked at.
+    pub fn with(self, findings: &[Diagnostic]) -> Self {
+        let worst = findings.iter().map(|finding| finding.severity).max();
+        if worst >= Some(Severity::Warning) { Tone::Poor } else { self }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Tone::Good => "good",

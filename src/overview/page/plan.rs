@@ -1,7 +1,7 @@
 //! The page of a plan.
 
 use super::{DRAWN, Page, Row, Section, Tone};
-use crate::diagnostic::Severity;
+use crate::diagnostic::Diagnostic;
 use crate::overview::{
     Drawing, Gone, Kind, Made, Overview, Size, Tied, counted, rule_line, verdict_text,
 };
@@ -48,6 +48,17 @@ impl Page {
         page
     }
 
+    /// Of rules that don't fit a checkpoint: there is nothing but findings.
+    pub fn without_plan(title: &str, findings: Vec<Diagnostic>) -> Self {
+        Self {
+            by: "regraft plan".to_owned(),
+            title: title.to_owned(),
+            verdict: Some((Tone::Poor, "there is no plan".to_owned())),
+            findings,
+            ..Self::default()
+        }
+    }
+
     fn fold<T>(
         &mut self,
         title: &str,
@@ -71,14 +82,13 @@ impl Page {
 }
 
 fn verdict(plan: &Plan, overview: &Overview) -> (Tone, String) {
-    let worst = plan.findings.iter().map(|finding| finding.severity).max();
     let text = overview.verdict.map_or("no rule changes a key", verdict_text);
     let tone = match overview.verdict {
-        _ if worst >= Some(Severity::Warning) => Tone::Poor,
         Some(Verdict::Converts) => Tone::Good,
         Some(Verdict::Already) | None => Tone::Plain,
         Some(Verdict::Mixed | Verdict::Neither) => Tone::Poor,
     };
+    let tone = tone.with(&plan.findings);
     (tone, text.to_owned())
 }
 

@@ -109,4 +109,6 @@
   }
 
   document.querySelectorAll('.page').forEach(liven);
+  // A page that is put into a document later says so.
+  document.addEventListener('regraft:page', (event) => liven(event.target));
 })();
