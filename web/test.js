@@ -39,7 +39,7 @@ const address = `http://127.0.0.1:${server.address().port}/`;
 
 const text = (page, selector) => page.$eval(selector, (found) => found.innerText);
 const planned = (page) => page.waitForFunction(() => document.querySelector('#status').textContent.startsWith('planned')
-  && !document.querySelector('#plan').hasAttribute('aria-busy'), { timeout: 60_000 });
+  && !document.querySelector('#plan').hasAttribute('aria-busy'), { timeout: 30_000 });
 const picture = (page, name) => page.screenshot({ path: path.join(pictures, `${name}.png`) });
 
 async function opened(url, { width = 1280, height = 860, dark = false } = {}) {
@@ -60,13 +60,19 @@ async function choose(page, example) {
   await planned(page);
 }
 
+async function press(page, key, held) {
+  await page.keyboard.down(held);
+  await page.keyboard.press(key);
+  await page.keyboard.up(held);
+}
+
+/** Writes rules in place of those that are there. */
 async function write(page, rules) {
   await page.$eval('#status', (status) => { status.textContent = ''; });
-  await page.click('.cm-content');
-  await page.keyboard.down('Control');
-  await page.keyboard.press('a');
-  await page.keyboard.up('Control');
-  await page.keyboard.sendCharacter(rules);
+  await page.focus('.cm-content');
+  await press(page, 'a', 'Control');
+  await page.keyboard.press('Backspace');
+  if (rules) await page.keyboard.sendCharacter(rules);
   await planned(page);
 }
 
@@ -74,7 +80,9 @@ async function write(page, rules) {
 async function inaccessible(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
-  return violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+  // The editor scrolls with what is written in it, which has the focus.
+  const isEditor = ({ id, nodes }) => id === 'scrollable-region-focusable' && nodes.every(({ html }) => html.includes('cm-scroller'));
+  return violations.filter((found) => !isEditor(found)).filter(({ impact }) => ['serious', 'critical'].includes(impact))
     .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 160)).join(' | ')}`);
 }
 
@@ -244,7 +252,11 @@ const flows = {
     assert.match(await text(page, '#about-keys'), /^90427 keys/);
     const times = [];
     for (let again = 0; again < 3; again += 1) {
-      await write(page, `${await page.evaluate(() => document.querySelector('.cm-content').innerText)}\n# ${again}\n`);
+      await page.$eval('#status', (status) => { status.textContent = ''; });
+      await page.focus('.cm-content');
+      await press(page, 'End', 'Control');
+      await page.keyboard.sendCharacter(`# ${again}\n`);
+      await planned(page);
       times.push(Number(/planned in ([\d.]+) s/.exec(await text(page, '#status'))[1]));
     }
     console.log(`  DeepSeek-V3 replanned in ${times.join(', ')} s`);

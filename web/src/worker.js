@@ -17,7 +17,9 @@ const imports = {
 
 function ask(question) {
   const bytes = new TextEncoder().encode(JSON.stringify(question));
-  new Uint8Array(engine.memory.buffer).set(bytes, engine.question(bytes.length));
+  // Room comes first: memory that grows has another buffer.
+  const room = engine.question(bytes.length);
+  new Uint8Array(engine.memory.buffer).set(bytes, room);
   const at = engine.answer();
   const answer = new Uint8Array(engine.memory.buffer, at, engine.answer_len());
   return JSON.parse(new TextDecoder().decode(answer));
