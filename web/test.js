@@ -147,6 +147,7 @@ const flows = {
     await picture(page, 'error');
     const before = await text(page, '.cm-content');
     assert.match(before, /^renam /m);
+    await page.$eval('#status', (status) => { status.textContent = ''; });
     await page.click('.cm-tooltip-lint .cm-diagnosticAction');
     await page.waitForFunction(() => !/^renam /m.test(document.querySelector('.cm-content').innerText));
     await planned(page);

@@ -94,7 +94,7 @@ export class Editor {
       to: Math.min(Math.max(found.to, found.from), length),
       severity: found.severity,
       source: found.code,
-      message: [found.message, found.label, ...found.hints.map((hint) => `help: ${hint}`)].filter(Boolean).join('\n'),
+      message: [found.message, found.message.includes(found.label) ? '' : found.label, ...found.hints.map((hint) => `help: ${hint}`)].filter(Boolean).join('\n'),
       actions: found.actions.map(({ name, from, to, text }) => ({
         name,
         apply: (view) => view.dispatch({ changes: { from, to, insert: text } }),
