@@ -42,7 +42,10 @@ class Remark extends WidgetType {
 const byPlace = (ranges) => Decoration.set(ranges, true);
 
 export class Editor {
-  /** @param changed is called with the text when a person changes it */
+  /** Whether a text is being put here, by no person. */
+  #put = false;
+
+  /** @param changed is called when a person changes the text */
   constructor(parent, engine, changed) {
     this.view = new EditorView({
       parent,
@@ -56,7 +59,7 @@ export class Editor {
           keymap.of([...closeBracketsKeymap, ...completionKeymap, ...lintKeymap, ...historyKeymap, ...defaultKeymap]),
           decorations(setTokens), decorations(setRemarks),
           EditorView.updateListener.of((update) => {
-            if (update.docChanged) changed(this.text);
+            if (update.docChanged && !this.#put) changed();
           }),
         ],
       }),
@@ -68,7 +71,9 @@ export class Editor {
   }
 
   set text(text) {
+    this.#put = true;
     this.view.dispatch({ changes: { from: 0, to: this.view.state.doc.length, insert: text } });
+    this.#put = false;
   }
 
   /** Each token as `[from, to, class]`. */

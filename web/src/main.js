@@ -39,10 +39,20 @@ async function orSay(where, work) {
 let shown = 0;
 async function rulesChanged() {
   const number = ++shown;
+  await colour(number);
+  if (number === shown) planSoon();
+}
+
+async function colour(number) {
   const { tokens } = await engine.ask('rules', { text: editor.text });
-  if (number !== shown) return;
-  editor.colour(tokens);
-  planSoon();
+  if (number === shown) editor.colour(tokens);
+}
+
+/** Puts rules there that no one typed. */
+async function put(rules) {
+  editor.text = rules;
+  await colour(++shown);
+  await plan();
 }
 
 async function takeKeys(text) {
@@ -72,8 +82,7 @@ async function take(state) {
   $('config').value = state.config;
   await takeKeys(state.keys);
   await takeConfig(state.config);
-  editor.text = state.rules;
-  await plan();
+  await put(state.rules);
 }
 
 // What comes out.
@@ -146,7 +155,7 @@ function showInverse(inverse) {
   }
   const use = made('button', 'Edit the inverse');
   use.type = 'button';
-  use.addEventListener('click', () => { editor.text = inverse.text; select(tabs[0]); });
+  use.addEventListener('click', () => { select(tabs[0]); put(inverse.text); });
   const list = document.createElement('ul');
   list.append(...inverse.left_out.map(({ text, reason }) => made('li', `${text}: ${reason}`)));
   const lost = inverse.left_out.length ? [made('p', 'Left out, since it has no inverse:'), list] : [];
@@ -218,7 +227,7 @@ $('files').addEventListener('change', () => openFiles($('files').files));
 $('format').addEventListener('click', async () => {
   const { text } = await engine.ask('format');
   if (text === null) $('status').textContent = 'rules that do not parse can not be formatted';
-  else if (text !== editor.text) editor.text = text;
+  else if (text !== editor.text) await put(text);
 });
 $('link').addEventListener('click', async () => {
   await remember();
