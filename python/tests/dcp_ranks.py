@@ -136,13 +136,18 @@ def sharded_model(path, size_of_mesh=None):
 TOKENS = torch.arange(12).reshape(2, 6) * 5 % 64
 
 
-def logits_of_sharded(path):
-    """What a sharded model gives that was loaded from the hub's layout."""
+def sharded_as_pretrained(path):
+    """A sharded model that was loaded from the hub's layout: keys whose tensors aren't those of
+    `from_pretrained`, and logits."""
+    import transformers
+
     model = sharded_model(path)
     state_dict = {"model": model.state_dict()}
     dcp.load(state_dict, storage_reader=Reader(path, under="model"))
+    expected = transformers.AutoModelForCausalLM.from_pretrained(path).state_dict()
+    assert model.state_dict().keys() == expected.keys()
     with torch.no_grad():
-        return model(TOKENS).logits
+        return differing(model.state_dict(), expected), model(TOKENS).logits
 
 
 def sharded(path, name):

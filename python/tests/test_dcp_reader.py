@@ -95,8 +95,10 @@ def test_sharded_models_give_what_from_pretrained_does(ranks, hub, make):
     model = transformers.AutoModelForCausalLM.from_pretrained(path).eval()
     with torch.no_grad():
         expected = model(TOKENS).logits
-    for logits in ranks.run(2, "logits_of_sharded", path):
-        assert torch.equal(logits, expected)
+    for wrong, logits in ranks.run(2, "sharded_as_pretrained", path):
+        assert wrong == []
+        # The last bits of a product hang on threads and on where tensors lie.
+        torch.testing.assert_close(logits, expected)
 
 
 def test_no_rank_reads_more_than_its_boxes(ranks, tmp_path):
