@@ -142,7 +142,8 @@ def rank_of(rank, size, hub, folder, rounds, results):
     found, out = {}, f"{folder}/out"
 
     def measure(name, work):
-        """The best of the rounds, each begun with nothing that the disk is still to have."""
+        """Seconds of the best round and memory of the worst, each begun with nothing that the disk
+        is still to have."""
         if rank == 0:
             shutil.rmtree(out, ignore_errors=True)
             os.sync()
@@ -150,7 +151,8 @@ def rank_of(rank, size, hub, folder, rounds, results):
         with Watch() as watch:
             work()
         dist.barrier()
-        found[name] = min(found.get(name, (float("inf"), 0)), (watch.seconds, watch.most))
+        best, most = found.get(name, (float("inf"), 0))
+        found[name] = (min(best, watch.seconds), max(most, watch.most))
 
     model, hub_model = empty(packed, mesh), empty(plain, mesh)
     reader, torchs = Reader(hub), HuggingFaceStorageReader(hub)
