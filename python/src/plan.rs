@@ -281,6 +281,7 @@ impl Plan {
 
     /// dtype, shape and tied key of a target, all that a reader needs; `None` if there is no such
     /// target.
+    #[allow(clippy::type_complexity)]
     fn info<'py>(
         &self,
         py: Python<'py>,
