@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
 use pyo3::exceptions::PyValueError;
@@ -29,8 +29,9 @@ use crate::rules::Rules;
 #[pyclass(frozen, module = "regraft._regraft")]
 pub(crate) struct Plan {
     pub(crate) planned: Planned,
-    /// The targets in the order in which memory has them.
-    order: Vec<usize>,
+    /// The targets in the order in which memory has them, made when it is first asked for, unless
+    /// what was wanted says it.
+    order: OnceLock<Vec<usize>>,
 }
 
 /// What a plan is made for.
@@ -113,17 +114,16 @@ pub(crate) fn plan(
                     .map_err(Unplanned::Raised)?
                     .map_err(|diagnostics| Unplanned::Failed(diagnostics.into()))?,
             };
-            let order = order(&planned.plan, prepared.header(), in_order);
-            Ok((planned, order))
+            let order = in_order.map(|wanted| order(&planned, Some(wanted)));
+            Ok(Plan { planned, order: order.map_or_else(OnceLock::new, OnceLock::from) })
         })
     });
-    let (planned, order) = made.map_err(|unplanned| match unplanned {
+    made.map_err(|unplanned| match unplanned {
         Unplanned::Raised(error) => error,
         // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
         Unplanned::Failed(Failure::Rules(diagnostics)) => errors::plan(py, &diagnostics),
         Unplanned::Failed(Failure::World(error)) => errors::world(py, &error),
-    })?;
-    Ok(Plan { planned, order })
+    })
 }
 
 /// Asks what the caller gave to compare with how many bytes differ.
@@ -146,12 +146,9 @@ enum Unplanned {
 ///
 /// What comes from one tensor keeps its place in it. What is tied to another key, and what is made
 /// from nothing, comes last.
-fn order(
-    plan: &regraft::Plan,
-    header: &regraft::tensor::Header,
-    wanted: Option<&regraft::tensor::Wanted>,
-) -> Vec<usize> {
+fn order(planned: &Planned, wanted: Option<&regraft::tensor::Wanted>) -> Vec<usize> {
     const LAST: (usize, u64) = (usize::MAX, 0);
+    let (plan, header) = (&planned.plan, planned.header());
     let mut places: Vec<(usize, u64)> = Vec::with_capacity(plan.nodes.len());
     for node in &plan.nodes {
         let first =
@@ -236,8 +233,9 @@ impl Plan {
 
     /// Keys of the result as a dict has them, and the number of the node that each is.
     fn targets<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Vec<u32>)> {
+        let order = self.order.get_or_init(|| order(&self.planned, None));
         let in_order: Vec<&Target> =
-            self.order.iter().filter_map(|at| self.planned.plan.targets.get(*at)).collect();
+            order.iter().filter_map(|at| self.planned.plan.targets.get(*at)).collect();
         let keys = PyList::new(py, in_order.iter().map(|target| target.key.as_str()))?;
         Ok((keys, in_order.iter().map(|target| target.node.0).collect()))
     }
@@ -279,6 +277,21 @@ impl Plan {
             }
         }
         Ok(None)
+    }
+
+    /// dtype, shape and tied key of a target, all that a reader needs; `None` if there is no such
+    /// target.
+    #[allow(clippy::type_complexity)]
+    fn info<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+    ) -> PyResult<Option<(Bound<'py, PyString>, Bound<'py, PyTuple>, Option<&str>)>> {
+        let Some(target) = self.planned.plan.target(key) else { return Ok(None) };
+        let info = self.planned.plan.info(target);
+        let dtype = PyString::intern(py, info.dtype.name());
+        let shape = PyTuple::new(py, info.shape.iter())?;
+        Ok(Some((dtype, shape, target.tied_to.as_deref())))
     }
 
     /// dtype, shape, source keys, rules and tied key of a target; `None` if there is no such

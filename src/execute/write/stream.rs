@@ -87,6 +87,12 @@ impl OutFile {
         Arc::new(Self { file, path, left, visitors })
     }
 
+    /// Waits until the disk has what was written so far.
+    pub(super) fn sync(&self) -> Result<()> {
+        let synced = self.file.sync_data();
+        synced.map_err(|error| Error::io("cannot sync", &self.path, error))
+    }
+
     /// Begins to copy into it.
     pub(super) fn visit(&self) -> Visit<'_> {
         let alone = self.visitors.fetch_add(1, Ordering::Relaxed) == 0;
