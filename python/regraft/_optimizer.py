@@ -246,6 +246,7 @@ _VALUES = (
     "binary",
     "norm",
     "absmax",
+    "product",
     "unpack",
     "decode",
     "lookup",

@@ -491,6 +491,7 @@ fn op<'py>(py: Python<'py>, op: &Op) -> PyResult<(&'static str, Bound<'py, PyAny
         Op::Expand => ("expand", none()),
         Op::Binary { with } => ("binary", (with.name(),).into_bound_py_any(py)?),
         Op::Reduce { take, dims } => (take.name(), PyTuple::new(py, dims)?.into_any()),
+        Op::Product => ("product", none()),
         Op::Unpack { bits } => ("unpack", (*bits,).into_bound_py_any(py)?),
         Op::Decode { code } => ("decode", (code.name(),).into_bound_py_any(py)?),
         Op::Lookup => ("lookup", none()),

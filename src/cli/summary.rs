@@ -345,6 +345,7 @@ pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
         Op::Expand => format!("expand {}", info.shape),
         Op::Binary { with } => with.name().to_owned(),
         Op::Reduce { take, dims } => format!("{}({dims:?})", take.name()),
+        Op::Product => "product".to_owned(),
         Op::Unpack { bits } => format!("unpack({bits})"),
         Op::Decode { code } => format!("decode({})", code.name()),
         Op::Lookup => "lookup".to_owned(),

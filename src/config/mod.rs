@@ -59,6 +59,23 @@ impl Config {
         }
     }
 
+    /// With another config as a field, as that of an adapter beside a model.
+    ///
+    /// # Errors
+    /// If there is a field of this name.
+    pub fn with(self, (name, field): (&str, Config)) -> Result<Self> {
+        let mut fields = match self.0 {
+            Value::Object(fields) => fields,
+            _ => serde_json::Map::new(),
+        };
+        if fields.contains_key(name) {
+            let what = format!("config.json has a field `{name}`, and so is an adapter called");
+            return Err(Error::new(ErrorKind::Unsupported, what).hint("give it another name"));
+        }
+        fields.insert(name.to_owned(), field.0);
+        Ok(Self(Value::Object(fields)))
+    }
+
     /// The whole, null where there is none.
     pub fn value(&self) -> &Value {
         &self.0

@@ -15,6 +15,9 @@ use crate::tensor::Header;
 /// The longest record that is read, in bytes.
 const MAX_RECORD: u64 = 1 << 30;
 
+/// What peft writes beside an adapter.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+
 /// What is going to be converted. Files are opened when the rules are known, which may say how the
 /// files of ranks are told apart.
 #[derive(Clone)]
@@ -32,6 +35,20 @@ impl Given {
                 source.checkpoint().map_or_else(|| Ok(Config::empty()), config_beside)
             }
         }
+    }
+
+    /// The configs of the adapters among its paths, by the names that stand before their keys.
+    pub(super) fn adapters(&self) -> Result<Vec<(&str, Config)>> {
+        let Given::Paths { paths, .. } = self else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for NamedPath { name, path } in paths {
+            let Some(name) = name else { continue };
+            let file = directory_of(path)?.join(ADAPTER_CONFIG);
+            if store::is_file(&file)? {
+                found.push((name.as_str(), read_config(file)?));
+            }
+        }
+        Ok(found)
     }
 
     /// Opens it; `ranks` is how the files of ranks are called, if there are any.

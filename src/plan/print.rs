@@ -76,6 +76,7 @@ impl Plan {
             Op::Expand => ("expand", node.info.shape.to_string()),
             Op::Binary { with } => (with.name(), node.info.dtype.to_string()),
             Op::Reduce { take, dims } => (take.name(), format!("{dims:?}")),
+            Op::Product => ("product", String::new()),
             Op::Unpack { bits } => ("unpack", bits.to_string()),
             Op::Decode { code } => ("decode", code.name().to_owned()),
             Op::Lookup => ("lookup", String::new()),
