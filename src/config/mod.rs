@@ -62,17 +62,17 @@ impl Config {
     /// With another config as a field, as that of an adapter beside a model.
     ///
     /// # Errors
-    /// If there is a field of this name.
-    pub fn with(self, (name, field): (&str, Config)) -> Result<Self> {
+    /// If there is another field of this name.
+    pub fn with(self, (name, field): (String, Config)) -> Result<Self> {
         let mut fields = match self.0 {
             Value::Object(fields) => fields,
             _ => serde_json::Map::new(),
         };
-        if fields.contains_key(name) {
-            let what = format!("config.json has a field `{name}`, and so is an adapter called");
+        if fields.get(&name).is_some_and(|there| *there != field.0) {
+            let what = format!("the config has a field `{name}`, and a source is called so too");
             return Err(Error::new(ErrorKind::Unsupported, what).hint("give it another name"));
         }
-        fields.insert(name.to_owned(), field.0);
+        fields.insert(name, field.0);
         Ok(Self(Value::Object(fields)))
     }
 

@@ -38,14 +38,22 @@ impl Given {
     }
 
     /// The configs of the adapters among its paths, by the names that stand before their keys.
-    pub(super) fn adapters(&self) -> Result<Vec<(&str, Config)>> {
-        let Given::Paths { paths, .. } = self else { return Ok(Vec::new()) };
+    pub(super) fn adapters(&self) -> Result<Vec<(String, Config)>> {
+        let named = match self {
+            Given::Source(source) => {
+                source.checkpoint().map(Checkpoint::named).unwrap_or_default().to_vec()
+            }
+            Given::Paths { paths, .. } => {
+                let named = paths.iter().filter_map(|one| Some((one.name.clone()?, &one.path)));
+                let named = named.map(|(name, path)| Ok((name, directory_of(path)?)));
+                named.collect::<Result<_>>()?
+            }
+        };
         let mut found = Vec::new();
-        for NamedPath { name, path } in paths {
-            let Some(name) = name else { continue };
-            let file = directory_of(path)?.join(ADAPTER_CONFIG);
+        for (name, directory) in named {
+            let file = directory.join(ADAPTER_CONFIG);
             if store::is_file(&file)? {
-                found.push((name.as_str(), read_config(file)?));
+                found.push((name, read_config(file)?));
             }
         }
         Ok(found)
