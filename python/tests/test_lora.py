@@ -189,6 +189,7 @@ def test_exact_sums_are_merged_bit_for_bit(name, dtype, tmp_path):
     base = safetensors.load_file(tmp_path / "base" / "model.safetensors")
     assert any(not torch.equal(base[key], tensor) for key, tensor in expected.items())
     same(convert(tmp_path), expected)
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
     same(in_memory(tmp_path), expected)
 
 
@@ -258,3 +259,28 @@ def test_a_quantized_base_is_dequantized_first(tmp_path):
     regraft.convert(sources, tmp_path / "merged", rules=["dequant_fp8", "peft_merge"])
     merged = safetensors.load_file(tmp_path / "merged" / "model.safetensors")
     assert merged[key].dtype == torch.bfloat16
+
+
+def test_an_adapter_of_fused_experts_is_one_for_each(tmp_path):
+    """Each expert's own factors give the part of PEFT's product that is that expert's."""
+    make(tmp_path, "experts", torch.float32, exact=True)
+    fused = safetensors.load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    model = peft.PeftModel.from_pretrained(experts("Mixtral"), tmp_path / "adapter")
+    apart = regraft.apply(fused, rules="peft_experts", parameters={"experts": 4}, to="hub")
+    for layer in range(2):
+        outer = model.base_model.model.model.layers[layer].mlp.experts
+        name = f"base_model.model.model.layers.{layer}.mlp.experts"
+
+        def product(expert, projection):
+            a, b = (apart[f"{name}.{expert}.{projection}.lora_{x}.weight"] for x in "AB")
+            return b @ a * (13 / 8)
+
+        gate_up, down = (
+            wrapper.get_delta_weight("default") for wrapper in (outer.base_layer, outer)
+        )
+        for expert in range(4):
+            gate = torch.cat([product(expert, "gate_proj"), product(expert, "up_proj")])
+            assert torch.equal(gate, gate_up[expert])
+            assert torch.equal(product(expert, "down_proj"), down[expert])
+    options = {"parameters": {"experts": 4}, "reverse": True}
+    same(regraft.apply(apart, rules="peft_experts", **options), fused)

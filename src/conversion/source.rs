@@ -16,7 +16,7 @@ use crate::tensor::Header;
 const MAX_RECORD: u64 = 1 << 30;
 
 /// What peft writes beside an adapter.
-const ADAPTER_CONFIG: &str = "adapter_config.json";
+pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
 
 /// What is going to be converted. Files are opened when the rules are known, which may say how the
 /// files of ranks are told apart.
