@@ -266,7 +266,7 @@ def test_an_adapter_of_fused_experts_is_one_for_each(tmp_path):
     make(tmp_path, "experts", torch.float32, exact=True)
     fused = safetensors.load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     model = peft.PeftModel.from_pretrained(experts("Mixtral"), tmp_path / "adapter")
-    apart = regraft.apply(fused, rules="peft_experts", parameters={"experts": 4}, to="hub")
+    apart = regraft.apply(fused, rules="peft_experts", parameters={"experts": 4})
     for layer in range(2):
         outer = model.base_model.model.model.layers[layer].mlp.experts
         name = f"base_model.model.model.layers.{layer}.mlp.experts"

@@ -223,7 +223,7 @@ def convert_names(source):
     return {f"{model}.{key}": one for model, keys in made.items() for key, one in keys.items()}
 
 
-@family("lora_diffusers", layout="hub")
+@family("lora_diffusers", layout="diffusers")
 class LoraDiffusers:
     @staticmethod
     def source():

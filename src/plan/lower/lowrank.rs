@@ -4,6 +4,7 @@ use super::super::consistent::product_shape;
 use super::super::graph::{Fit, Graph, is_float};
 use super::super::node::{Arithmetic, NodeId, Op};
 use super::Number;
+use crate::check::op::Op as Lowrank;
 use crate::tensor::{Dtype, TensorInfo};
 
 /// By what a product is scaled, and how often it is rounded on its way.
@@ -77,6 +78,12 @@ impl Graph {
 }
 
 impl Scaled {
+    /// As the arguments of an op say.
+    pub(super) fn of(op: &Lowrank<Number>) -> Fit<Self> {
+        let (alpha, rank) = (op.number("alpha")?, op.optional("rank"));
+        Ok(Self { alpha, rank, root: op.flag("root")?, twice: op.flag("twice")? })
+    }
+
     fn scale(&self, rank: u64) -> Fit<f64> {
         if let Some(said) = self.rank
             && said.size()? != rank

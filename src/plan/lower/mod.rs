@@ -171,11 +171,7 @@ impl Graph {
             }
             OpKind::WeightNorm => self.weight_norm(inputs, op.number("dim")?)?,
             OpKind::Mean => self.mean(inputs)?,
-            OpKind::AddLowrank => {
-                let (alpha, rank) = (op.number("alpha")?, op.optional("rank"));
-                let (root, twice) = (op.flag("root")?, op.flag("twice")?);
-                self.add_lowrank(inputs, &Scaled { alpha, rank, root, twice })?
-            }
+            OpKind::AddLowrank => self.add_lowrank(inputs, &Scaled::of(op)?)?,
             OpKind::Cast => self.convert(input, op.dtype("to")?, op.optional_dtype("from"))?,
             OpKind::DequantFp8
             | OpKind::QuantFp8
