@@ -83,8 +83,8 @@ impl Environment<'_> {
     pub(super) fn no_item(&self, scope: &Scope, expr: &Expr, list: &Expr) -> Box<Diagnostic> {
         let of_config = matches!(list.kind, ExprKind::Config(_));
         let code = if of_config { MISSING_CONFIG } else { BAD_VALUE };
-        let finding = Diagnostic::error(code, "this list has no such item")
-            .at(scope.place(expr.span), "beyond its end");
+        let finding = Diagnostic::error(code, "there is no such item")
+            .at(scope.place(expr.span), "not in it");
         Box::new(finding.hint("give a default with `??`"))
     }
 
