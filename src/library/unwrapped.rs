@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::{ALWAYS_FIRST, rules};
 use crate::check::reading::{Act, Reading};
 use crate::check::{Direction, Rules};
-use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::WRAPPED;
+use crate::diagnostic::codes::{FLAT_PARAMETER, NOT_STRIPPED, WRAPPED};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::plan::{PlanOptions, Stage, plan};
 use crate::tensor::Header;
 
 /// Rule files whose strips are looked through: names that no model gives a module of its own.
@@ -74,8 +75,29 @@ impl Keys {
     }
 }
 
-/// What there is to say of a checkpoint whose names stay as they are: which wrappers they have.
-pub fn wrapped(header: &Header) -> Option<Diagnostic> {
+/// What there is to say of a checkpoint whose names stay as they are: which wrappers they have, and
+/// why some of these wouldn't go if asked.
+pub fn wrapped(header: &Header) -> Vec<Diagnostic> {
+    let stripping = rules(ALWAYS_FIRST)
+        .map(|rules| Stage { rules, direction: Direction::Forward, named: false })
+        .map(|stage| plan(&[stage], header, &PlanOptions::default()));
+    let mut found: Vec<Diagnostic> = match stripping {
+        Some(Ok(plan)) => plan.findings.into_iter().filter(|it| it.code == NOT_STRIPPED).collect(),
+        // No error where nothing is stripped, but there is no model to load them into.
+        Some(Err(errors)) => errors
+            .0
+            .into_iter()
+            .filter(|error| error.code == FLAT_PARAMETER)
+            .map(|error| Diagnostic { severity: Severity::Warning, ..error })
+            .collect(),
+        None => Vec::new(),
+    };
+    found.extend(stay(header));
+    found
+}
+
+/// Which wrappers stay in names.
+fn stay(header: &Header) -> Option<Diagnostic> {
     let (_, wrappers) = unwrapped(header, &[ALWAYS_FIRST]);
     let names: Vec<String> = wrappers.iter().map(|wrapper| format!("`{}`", wrapper.name)).collect();
     let most = wrappers.iter().map(|wrapper| wrapper.keys).max()?;

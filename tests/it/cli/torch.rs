@@ -52,6 +52,31 @@ fn wrappers_stay_where_nothing_is_known_of_the_model() {
 }
 
 #[test]
+fn what_would_keep_a_wrapper_is_told_where_names_stay() {
+    let sandbox = Sandbox::new();
+    let plan = |keys: &[&str]| {
+        let tensors: Vec<String> = keys
+            .iter()
+            .map(|key| format!(r#""{key}": {{"dtype": "F32", "shape": [4]}}"#))
+            .collect();
+        sandbox.write("keys.json", format!("{{{}}}", tensors.join(", ")));
+        sandbox.run(&["plan", "keys.json"])
+    };
+    let stray = plan(&["module.a.weight", "module.b.weight", "module.c.weight", "global_step"]);
+    assert_eq!(stray.code, 0);
+    let said = "`module` leads 3 of 4 keys; it isn't stripped because `global_step` lacks it";
+    assert!(stray.err.contains(said), "{}", stray.err);
+    assert!(!stray.err.contains("RG355"), "{}", stray.err);
+    let flat = plan(&["layers.0._flat_param", "norm.weight"]);
+    assert_eq!(flat.code, 1);
+    assert!(flat.err.contains("FSDP1 flat parameters"), "{}", flat.err);
+    // Stripped, two keys would be one: they stay, and so that's no matter.
+    let twice = plan(&["a._orig_mod.weight", "a.weight"]);
+    assert_eq!(twice.code, 0);
+    assert!(twice.err.contains("RG355"), "{}", twice.err);
+}
+
+#[test]
 fn another_root_is_taken_if_it_is_asked_for() {
     let sandbox = Sandbox::new();
     fixture(&sandbox, "zip_nested_model_ema");
