@@ -281,6 +281,11 @@ class TorchOps:
             made = self._root(_squares(wide, dims, lambda rows, count: pad(rows, (0, count))))
         return self.cast(made.reshape(shape), name)
 
+    def product(self, a: Any, b: Any) -> Any:
+        """As torch multiplies matrices on the device: on a CPU, for short rows, what the engine
+        gives."""
+        return a @ b
+
     def _root(self, sums: Any) -> Any:
         """Square roots, rounded as IEEE 754 asks for. torch's own are off by a last bit on some
         CPUs (MKL's, on AMD); twice the bits, rounded, are right."""
@@ -559,6 +564,10 @@ class NumpyOps:
         else:
             made = np.sqrt(_squares(wide, dims, lambda rows, n: np.pad(rows, ((0, 0), (0, n)))))
         return self.cast(made.reshape(shape), name)
+
+    def product(self, a: Any, b: Any) -> Any:
+        with self.np.errstate(all="ignore"):
+            return a @ b
 
     def unpack(self, array: Any, bits: int) -> Any:
         np = self.np

@@ -10,7 +10,7 @@ from ._arrays import BINARY, local, ops_by_name, ops_of
 
 _ARITHMETIC = ("add", "mul", "neg", "exp", "log", "one_for_zero")
 _REDUCTIONS = ("norm", "absmax")
-_COMPUTES = (*_ARITHMETIC, *BINARY, *_REDUCTIONS, "cast", "unpack", "decode", "lookup")
+_COMPUTES = (*_ARITHMETIC, *BINARY, *_REDUCTIONS, "cast", "product", "unpack", "decode", "lookup")
 
 
 class _Run:
@@ -124,6 +124,8 @@ class _Run:
             return ops.binary(op, values[0], values[1], dtype)
         if op in _REDUCTIONS:
             return ops.reduced(op, values[0], arguments, dtype)
+        if op == "product":
+            return ops.product(values[0], values[1])
         if op == "unpack":
             return ops.unpack(values[0], arguments[0])
         if op == "decode":

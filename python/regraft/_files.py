@@ -290,7 +290,8 @@ def open(
     an address of any (``hf://org/name``, ``https://…``, ``s3://…``, ``gs://…``, ``az://…``). No
     code of a file is run, and neither torch nor numpy is needed to open one. Of a mapping from
     names to paths, the keys of each begin with its name: ``{"rank0": …}`` gives
-    ``rank0.norm.weight``; so files with equal keys are told apart.
+    ``rank0.norm.weight``; so files with equal keys are told apart. Those of the name ``""`` stay as
+    they are.
 
     framework: ``torch`` or ``numpy``; the first of these that is installed if not given.
     strict: whether keys in the shards that the index doesn't know, or places elsewhere, are errors.

@@ -246,6 +246,7 @@ _VALUES = (
     *BINARY,
     "norm",
     "absmax",
+    "product",
     "unpack",
     "decode",
     "lookup",

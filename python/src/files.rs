@@ -119,8 +119,10 @@ impl Checkpoint {
             }
         };
         let mut names = names.unwrap_or_default().into_iter();
+        // No name, for keys as they are.
+        let mut name = || names.next().filter(|name| !name.is_empty());
         let named: Vec<NamedPath> =
-            paths.iter().map(|path| NamedPath { name: names.next(), path: path.clone() }).collect();
+            paths.iter().map(|path| NamedPath { name: name(), path: path.clone() }).collect();
         let opened = py.detach(|| {
             // What is asked of an address later is asked of the same thing.
             let named = pinned(&named)?;

@@ -72,6 +72,7 @@ impl Node {
             Op::Log => ("log", Vec::new(), Gives::Nothing),
             Op::Binary { with } => (with.name(), Vec::new(), Gives::DtypeByTheWay),
             Op::Reduce { take, dims } => (take.name(), vec![Dims(dims)], Gives::Nothing),
+            Op::Product => ("product", Vec::new(), Gives::Nothing),
             Op::Unpack { bits } => ("unpack", vec![Bits(*bits)], Gives::Nothing),
             Op::Decode { code } => ("decode", vec![Word(code.name())], Gives::Nothing),
             Op::Lookup => ("lookup", Vec::new(), Gives::Nothing),
