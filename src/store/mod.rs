@@ -37,6 +37,8 @@ mod open;
 mod pickled;
 #[cfg(feature = "files")]
 mod place;
+#[cfg(feature = "remote")]
+mod quote;
 mod read;
 #[cfg(feature = "remote")]
 mod remote;
@@ -77,8 +79,12 @@ pub use open::{OpenOptions, open, open_all};
 pub(crate) use place::{Opened, copy, is_file, open as open_file, read, there};
 #[cfg(feature = "files")]
 pub use place::{is_remote, pinned, public};
+#[cfg(feature = "remote")]
+pub use quote::{quoted, unquoted};
 #[cfg(feature = "files")]
 pub(crate) use remote::Interrupts;
+#[cfg(feature = "remote")]
+pub use remote::cache_directory;
 #[cfg(feature = "files")]
 pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};

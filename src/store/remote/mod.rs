@@ -2,7 +2,7 @@
 //!
 //! * `address`: what an address says; `site`: how a file is asked for there, and what a refusal
 //!   means; `hub`, `web`, `bucket`: the kinds of sites
-//! * `http`: requests and redirects; `retry`: tries and waits
+//! * `http`: requests and redirects; `proxy`: by whom they go; `retry`: tries and waits
 //! * `object`: a file that is read by ranges; `cache`: headers that were read before
 //! * `listing`: folders
 //!
@@ -17,6 +17,7 @@ mod http;
 mod hub;
 mod listing;
 mod object;
+mod proxy;
 mod retry;
 mod site;
 mod web;
@@ -27,6 +28,7 @@ use address::{Address, HubPath, is_commit};
 use bucket::Bucket;
 use site::Site;
 
+pub use cache::directory as cache_directory;
 pub(super) use listing::Kind;
 pub(super) use object::Object;
 pub(crate) use retry::Interrupts;
