@@ -15,6 +15,7 @@ fn small() -> (Sandbox, Hub) {
     let sandbox = Sandbox::new();
     let tensors = [("a".to_owned(), tensor("a", &[4, 4]))].into();
     sandbox.checkpoint("hub/org/m/model.safetensors", &tensors);
+    std::fs::create_dir(sandbox.path("made")).unwrap();
     let hub = Hub::new(sandbox.path("hub"));
     (sandbox, hub)
 }
@@ -82,7 +83,7 @@ fn no_redirect_leads_out_of_tls() {
     sandbox.write("ca.pem", authority.pem());
     let port = authority.before(place(&hub), "localhost", LATER);
     let endpoint = format!("https://localhost:{port}");
-    let mut command = command(&sandbox, &hub, &["apply", "hf://org/m", "-o", "made/out"]);
+    let mut command = command(&sandbox, &hub, &["plan", "hf://org/m"]);
     command.env("HF_ENDPOINT", endpoint).env("SSL_CERT_FILE", sandbox.path("ca.pem"));
     let ran = ran(&mut command);
     assert!(ran.code == 3 && ran.err.contains("without TLS"), "{}", ran.err);
