@@ -280,15 +280,21 @@ fn lasting(what: &str) -> Trouble {
     Trouble::Lasting(Error::new(ErrorKind::Io, what))
 }
 
+/// What to do where no host is found.
+const LOST: &str =
+    "is the machine connected, and the address right? A proxy is named by HTTPS_PROXY";
+
 /// What became of a connection, in words without addresses.
 fn trouble(error: &ureq::Error) -> Trouble {
     let new = |what: String| Error::new(ErrorKind::Io, what);
     let passing = |what: String| Trouble::Passing(new(what), None);
     match error {
         ureq::Error::Timeout(_) => passing("the server didn't answer in time".to_owned()),
-        ureq::Error::HostNotFound => Trouble::Lasting(new("no such host".to_owned()).hint(
-            "is the machine connected, and the address right? A proxy is named by HTTPS_PROXY",
-        )),
+        ureq::Error::HostNotFound => Trouble::Lasting(new("no such host".to_owned()).hint(LOST)),
+        // What the standard library says when names can't be looked up has no kind.
+        ureq::Error::Io(error) if error.to_string().starts_with("failed to lookup") => {
+            Trouble::Passing(new("the host can't be looked up".to_owned()).hint(LOST), None)
+        }
         ureq::Error::ConnectionFailed => passing("the server can't be reached".to_owned()),
         ureq::Error::Io(error) => match error.kind() {
             std::io::ErrorKind::InvalidData => not_trusted(&error.to_string()),
