@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::leaves::FileLeaves;
 use super::stream::OutFile;
-use super::together::Span;
+use super::together::{Span, joined};
 use crate::error::{Error, Result};
 use crate::execute::fuse::gather::outside;
 
@@ -76,8 +76,8 @@ pub(super) fn flows<'a, T>(
 
 /// Joins flows over gaps that are cheaper read through than asked around, unless others read what
 /// lies there: no byte comes twice.
-pub(super) fn bridged<'a>(flows: Vec<Flow<'a>>, mut others: Vec<Span>, gap: u64) -> Vec<Flow<'a>> {
-    others.sort_unstable();
+pub(super) fn bridged<'a>(flows: Vec<Flow<'a>>, others: Vec<Span>, gap: u64) -> Vec<Flow<'a>> {
+    let others = joined(others, 0);
     let is_free = |between: Span| {
         let next = others
             .partition_point(|other| (other.blob, other.end) <= (between.blob, between.start));
@@ -85,9 +85,9 @@ pub(super) fn bridged<'a>(flows: Vec<Flow<'a>>, mut others: Vec<Span>, gap: u64)
             .get(next)
             .is_none_or(|other| (other.blob, other.start) >= (between.blob, between.end))
     };
-    let mut joined: Vec<Flow<'a>> = Vec::with_capacity(flows.len());
+    let mut bridged: Vec<Flow<'a>> = Vec::with_capacity(flows.len());
     for flow in flows {
-        match joined.last_mut() {
+        match bridged.last_mut() {
             Some(last)
                 if last.span.blob == flow.span.blob
                     && flow.span.start <= last.span.end.saturating_add(gap)
@@ -100,10 +100,10 @@ pub(super) fn bridged<'a>(flows: Vec<Flow<'a>>, mut others: Vec<Span>, gap: u64)
                 last.span.end = flow.span.end;
                 last.landings.extend(flow.landings);
             }
-            _ => joined.push(flow),
+            _ => bridged.push(flow),
         }
     }
-    joined
+    bridged
 }
 
 impl Flow<'_> {

@@ -447,6 +447,9 @@ impl Object {
     }
 }
 
+/// Is handed bytes.
+type Take<'t> = dyn FnMut(&[u8]) -> Result<()> + 't;
+
 /// Where bytes go as they come.
 struct Sink<'b, 't> {
     buffer: &'b mut [u8],
@@ -456,7 +459,7 @@ struct Sink<'b, 't> {
     left: u64,
     /// Is given the buffer whenever it is full, and at the end; without it, the buffer is filled
     /// once.
-    take: Option<&'t mut dyn FnMut(&[u8]) -> Result<()>>,
+    take: Option<&'t mut Take<'t>>,
 }
 
 impl<'b> Sink<'b, '_> {

@@ -92,11 +92,13 @@ fn head(from: &mut impl BufRead) -> std::io::Result<String> {
     Ok(head)
 }
 
+/// Where a tunnel leads, and who asked for it.
+type Tunnel = (String, Option<String>);
+
 /// A proxy that makes tunnels.
 pub(super) struct Proxy {
     pub(super) port: u16,
-    /// Where to, and who asked.
-    log: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    log: Arc<Mutex<Vec<Tunnel>>>,
 }
 
 impl Proxy {
@@ -130,7 +132,7 @@ impl Proxy {
         Self { port, log }
     }
 
-    pub(super) fn log(&self) -> Vec<(String, Option<String>)> {
+    pub(super) fn log(&self) -> Vec<Tunnel> {
         self.log.lock().unwrap().clone()
     }
 }
