@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Callable, Union
 from weakref import WeakValueDictionary
 
@@ -282,8 +283,9 @@ class _AsNeeded(dict[str, Any]):
 
     def _read_ahead(self, key: str) -> None:
         batch, size = [key], self._opened.nbytes[key]
+        here = {key, *self.keys(), *self._ahead}
         for following in self._order[self._next :]:
-            if following != key and following not in self and following not in self._ahead:
+            if following not in here:
                 size += self._opened.nbytes[following]
                 if size > _AHEAD:
                     break
