@@ -264,8 +264,8 @@ class Checkpoint(Mapping[str, Any]):
 
 
 class _AsNeeded(dict[str, Any]):
-    """Tensors of a checkpoint, each asked for once and kept until it is taken out. Of those that are
-    soon needed (``order``), what fits into ``_AHEAD`` is read with the first of them."""
+    """Tensors of a checkpoint, each asked for once and kept until it is taken out. Of those that
+    are soon needed (``order``), what fits into ``_AHEAD`` is read with the first of them."""
 
     def __init__(self, opened: Checkpoint, order: list[str]) -> None:
         super().__init__()
