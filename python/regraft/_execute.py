@@ -243,6 +243,23 @@ class _Run:
         return place, kind
 
 
+def sources(nodes: list[Any], numbers: list[int]) -> list[str]:
+    """The keys of the tensors that targets are made of, in the order in which they are needed."""
+    found, seen = [], set()
+    left = numbers[::-1]
+    while left:
+        number = left.pop()
+        if number in seen:
+            continue
+        seen.add(number)
+        node = nodes[number]
+        if type(node) is str:
+            found.append(node)
+        else:
+            left.extend(node[1][::-1])
+    return found
+
+
 def execute(
     nodes: list[Any],
     targets: tuple[list[str], list[int]],

@@ -18,6 +18,7 @@ use super::contents::Contents;
 use super::format::Format;
 use super::json::ByKey;
 use super::place::{self, Bytes, Version};
+use super::read::in_pieces;
 use super::remote::Object;
 use super::stored::{StoredFile, each};
 use super::torch::PlainValues;
@@ -414,6 +415,21 @@ impl Store for Checkpoint {
             None => self.blob(range.blob)?.read_exact(range.offset, range.buffer),
         };
         if self.is_on_disk() { ranges.iter_mut().try_for_each(one) } else { each(ranges, one) }
+    }
+
+    fn stream(
+        &self,
+        blob: Blob,
+        stretch: (u64, u64),
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        if self.packed(blob).is_none()
+            && let Some(object) = self.blob(blob)?.far()
+        {
+            return object.stream(stretch, buffer, take);
+        }
+        in_pieces(self, blob, stretch, buffer, take)
     }
 
     fn hints(&self) -> Hints {

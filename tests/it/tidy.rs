@@ -50,7 +50,7 @@ const BY_FILES: &[(&str, &[&str])] = &[
             "open",
             "pickled",
             "place",
-            "remote",
+            "quote", "remote",
             "sharded",
             "side",
             "stored",

@@ -252,7 +252,7 @@ impl Parted {
         let names = outline.shards.files.iter().map(|shard| shard.name.as_str());
         if !outline.is_file {
             let names: BTreeSet<&str> = names.clone().collect();
-            copy_side_files(&self.side_files, &names, &self.staging, &mut report)?;
+            copy_side_files(&self.side_files, &names, &self.staging, &mut report, None)?;
         }
         report.files.splice(0..0, names.map(ToOwned::to_owned));
         report.bytes_written +=
