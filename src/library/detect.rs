@@ -101,7 +101,7 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
                     against: other.taken,
                     keys: keys.count(),
                     by_config,
-                    score: own.weight * own.share,
+                    score: own.weight * own.share / families(rules, layout, leads_to),
                     recognized: nearly_all
                         && other.taken * 4 <= own.named
                         && !is_shared(layout)
@@ -119,6 +119,14 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     found.sort_by(order);
     judge(&mut found);
     found
+}
+
+/// Of how many families it may be what a file explains in a layout: one that leads from `hub` to the
+/// names of a library that trains several tells the less which it is, the more it is for.
+#[allow(clippy::cast_precision_loss)]
+fn families(rules: &Rules, layout: &str, leads_to: &str) -> f64 {
+    let of_library = is_shared(layout) && !is_shared(leads_to);
+    if of_library { rules.models.len().max(1) as f64 } else { 1.0 }
 }
 
 /// What config.json asks for, what is recognized, what nothing speaks against, by score.
