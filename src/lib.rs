@@ -46,6 +46,9 @@ pub use error::Error;
 pub use library::{Failure, Route, compile, load};
 pub use plan::{Plan, PlanOptions, plan};
 
+#[cfg(test)]
+mod testing;
+
 /// README's program is compiled and run.
 #[cfg(all(doctest, feature = "files"))]
 #[doc = include_str!("../README.md")]

@@ -49,7 +49,8 @@ _NUMPY_NAMES = {
 
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
-_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+# Ops of two tensors, element by element.
+BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add_by": operator.add,
     "sub_by": operator.sub,
     "mul_by": operator.mul,
@@ -265,7 +266,7 @@ class TorchOps:
         torch = self.torch
         double = torch.float64 in (a.dtype, b.dtype) or name == "F64"
         wide = torch.float64 if double else torch.float32
-        return self.cast(_BINARY[op](a.to(wide), b.to(wide)), name)
+        return self.cast(BINARY[op](a.to(wide), b.to(wide)), name)
 
     def reduced(self, op: str, tensor: Any, dims: Shape, name: str) -> Any:
         torch = self.torch
@@ -545,7 +546,7 @@ class NumpyOps:
         double = np.float64 in (a.dtype, b.dtype) or name == "F64"
         wide = np.float64 if double else np.float32
         with np.errstate(all="ignore"):
-            return self.cast(_BINARY[op](a.astype(wide), b.astype(wide)), name)
+            return self.cast(BINARY[op](a.astype(wide), b.astype(wide)), name)
 
     def reduced(self, op: str, array: Any, dims: Shape, name: str) -> Any:
         np = self.np

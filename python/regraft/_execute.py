@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from ._arrays import local, ops_by_name, ops_of
+from ._arrays import BINARY, local, ops_by_name, ops_of
 
 _ARITHMETIC = ("add", "mul", "neg", "exp", "log", "one_for_zero")
 _REDUCTIONS = ("norm", "absmax")
-_COMPUTES = (*_ARITHMETIC, *_REDUCTIONS, "cast", "binary", "unpack", "decode", "lookup")
+_COMPUTES = (*_ARITHMETIC, *BINARY, *_REDUCTIONS, "cast", "unpack", "decode", "lookup")
 
 
 class _Run:
@@ -120,8 +120,8 @@ class _Run:
     ) -> Any:
         if op == "cast":
             return ops.cast(values[0], dtype)
-        if op == "binary":
-            return ops.binary(arguments[0], values[0], values[1], dtype)
+        if op in BINARY:
+            return ops.binary(op, values[0], values[1], dtype)
         if op in _REDUCTIONS:
             return ops.reduced(op, values[0], arguments, dtype)
         if op == "unpack":

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use pyo3::IntoPyObjectExt as _;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
@@ -16,7 +15,9 @@ use regraft::check::Direction;
 use regraft::check::value::Value;
 use regraft::conversion::{Conversion, Planned};
 use regraft::key::Key;
-use regraft::plan::{Answer, DropReason, NodeId, Op, Question, Record, RuleId, States, Target};
+use regraft::plan::{
+    Answer, Argument, DropReason, NodeId, Op, Question, Record, RuleId, States, Target,
+};
 
 use crate::errors;
 use crate::files::Checkpoint;
@@ -210,13 +211,17 @@ impl Plan {
                 list.append(PyString::new(py, key))?;
                 continue;
             }
-            let (name, arguments) = op(py, &node.op)?;
+            let primitive = node.primitive();
+            let arguments = PyList::empty(py);
+            for argument in &primitive.arguments {
+                give(argument, &arguments)?;
+            }
             let inputs = PyTuple::new(py, node.inputs.iter().map(|input| input.0))?;
             let shape = PyTuple::new(py, node.info.shape.iter())?;
             list.append((
-                PyString::intern(py, name),
+                PyString::intern(py, primitive.name),
                 inputs,
-                arguments,
+                arguments.to_tuple(),
                 PyString::intern(py, node.info.dtype.name()),
                 shape,
             ))?;
@@ -471,30 +476,15 @@ impl Plan {
     }
 }
 
-/// The name of an op and its arguments.
-fn op<'py>(py: Python<'py>, op: &Op) -> PyResult<(&'static str, Bound<'py, PyAny>)> {
-    let none = || PyTuple::empty(py).into_any();
-    Ok(match op {
-        Op::Source { key } => ("source", (key.as_str(),).into_bound_py_any(py)?),
-        Op::Fill { value } => ("fill", (*value,).into_bound_py_any(py)?),
-        Op::Sinusoids => ("sinusoids", none()),
-        Op::Narrow { dim, start, len } => ("narrow", (*dim, *start, *len).into_bound_py_any(py)?),
-        Op::Permute { dims } => ("permute", PyTuple::new(py, dims)?.into_any()),
-        Op::Reshape => ("reshape", none()),
-        Op::Concat { dim } => ("concat", (*dim,).into_bound_py_any(py)?),
-        Op::Cast => ("cast", none()),
-        Op::Add { value } => ("add", (*value,).into_bound_py_any(py)?),
-        Op::Mul { value } => ("mul", (*value,).into_bound_py_any(py)?),
-        Op::Neg => ("neg", none()),
-        Op::Exp => ("exp", none()),
-        Op::Log => ("log", none()),
-        Op::Expand => ("expand", none()),
-        Op::Binary { with } => ("binary", (with.name(),).into_bound_py_any(py)?),
-        Op::Reduce { take, dims } => (take.name(), PyTuple::new(py, dims)?.into_any()),
-        Op::Unpack { bits } => ("unpack", (*bits,).into_bound_py_any(py)?),
-        Op::Decode { code } => ("decode", (code.name(),).into_bound_py_any(py)?),
-        Op::Lookup => ("lookup", none()),
-        Op::Count => ("count", none()),
-        Op::OneForZero => ("one_for_zero", none()),
-    })
+/// Adds what an op was given.
+fn give(argument: &Argument<'_>, to: &Bound<'_, PyList>) -> PyResult<()> {
+    match argument {
+        Argument::Key(key) => to.append(*key),
+        Argument::Dim(dim) => to.append(*dim),
+        Argument::Dims(dims) => dims.iter().try_for_each(|dim| to.append(*dim)),
+        Argument::Range(start, len) => to.append(*start).and_then(|()| to.append(*len)),
+        Argument::Value(value) => to.append(*value),
+        Argument::Bits(bits) => to.append(*bits),
+        Argument::Word(word) => to.append(*word),
+    }
 }

@@ -293,7 +293,7 @@ impl Explained<'_> {
     fn tree(&self, id: NodeId, depth: usize, out: &mut String) {
         let node = self.plan.node(id);
         let indent = "  ".repeat(depth);
-        let _ = writeln!(out, "{indent}{}  {}", op_text(self.plan, id, &node.op), node.info);
+        let _ = writeln!(out, "{indent}{}  {}", op_text(self.plan, id), node.info);
         if depth > 32 {
             return;
         }

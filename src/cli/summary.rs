@@ -292,8 +292,8 @@ pub(super) fn made_as(plan: &Plan, target: &Target) -> (MadeAs, SourceKeys) {
         match &plan.node(*id).op {
             Op::Source { key } => sources.add(key),
             Op::Reshape if stacked.contains(id) => {}
-            op => {
-                let text = op_text(plan, *id, op);
+            _ => {
+                let text = op_text(plan, *id);
                 if !ops.contains(&text) {
                     ops.push(text);
                 }
@@ -320,36 +320,11 @@ pub(super) fn is_stack(plan: &Plan, id: NodeId) -> bool {
 }
 
 /// An op of a node, as people write it.
-pub(super) fn op_text(plan: &Plan, id: NodeId, op: &Op) -> String {
-    let info = &plan.node(id).info;
-    match op {
-        Op::Source { key } => one_line(key).into_owned(),
-        Op::Fill { value } => format!("fill({value})"),
-        Op::Sinusoids => "sinusoids".to_owned(),
-        Op::Narrow { dim, start, len } => {
-            format!("slice({dim}, {start}..{})", start.saturating_add(*len))
-        }
-        Op::Permute { dims } => {
-            let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
-            format!("permute({})", dims.join(", "))
-        }
-        Op::Reshape => format!("reshape {}", info.shape),
+pub(super) fn op_text(plan: &Plan, id: NodeId) -> String {
+    let node = plan.node(id);
+    match node.op {
         Op::Concat { dim } if is_stack(plan, id) => format!("stack({dim})"),
-        Op::Concat { dim } => format!("concat({dim})"),
-        Op::Cast => format!("cast({})", info.dtype),
-        Op::Add { value } => format!("add({value})"),
-        Op::Mul { value } => format!("mul({value})"),
-        Op::Neg => "neg".to_owned(),
-        Op::Exp => "exp".to_owned(),
-        Op::Log => "log".to_owned(),
-        Op::Expand => format!("expand {}", info.shape),
-        Op::Binary { with } => with.name().to_owned(),
-        Op::Reduce { take, dims } => format!("{}({dims:?})", take.name()),
-        Op::Unpack { bits } => format!("unpack({bits})"),
-        Op::Decode { code } => format!("decode({})", code.name()),
-        Op::Lookup => "lookup".to_owned(),
-        Op::Count => format!("count {}", info.shape),
-        Op::OneForZero => "one_for_zero".to_owned(),
+        _ => node.primitive().to_string(),
     }
 }
 
