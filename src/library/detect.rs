@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::recognize::may_be_for;
 use super::unwrapped::{Keys, Wrapper};
 use super::vocabulary::{Telling, Vocabulary, rank};
-use super::{is_shared, names, rules};
+use super::{MODEL, is_shared, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
 use crate::tensor::Header;
@@ -106,7 +106,11 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
                         && other.taken * 4 <= own.named
                         && !is_shared(layout)
                         && may_be_for(rules, config),
-                    sure: nearly_all && other.taken == 0,
+                    sure: nearly_all
+                        && other.taken == 0
+                        && may_be_for(rules, config)
+                        // Families that no rule file speaks of have such names too.
+                        && (layout != MODEL || by_config),
                     named: own.named,
                     unmet: own.unmet,
                     evidence: own.met.clone(),
