@@ -93,6 +93,8 @@ def main():
             "sha256": digest(expected),
             "exact": family.exact,
         }
+        if not family.told:
+            index[name]["told"] = False
         print(f"{name}: {len(source)} keys, {len(expected)} after", file=sys.stderr)
     with open(path, "w") as f:
         f.write(json.dumps(index, indent=1))
