@@ -118,6 +118,9 @@ class Checkpoint(Mapping[str, Any]):
             f"{len(self.paths)} files>"
         )
 
+    def _repr_html_(self) -> str:
+        return self._inner.to_html()
+
     def __getitem__(self, key: str) -> Any:
         if key in self.unreadable and key not in self._places:
             raise CheckpointError(

@@ -49,6 +49,15 @@ class Report:
     dropped: Mapping[str, str]
     """Keys of the checkpoint that no target uses, and why."""
 
+    def _repr_html_(self) -> str:
+        return _regraft.report_html(
+            self.missing,
+            self.unexpected,
+            self.mismatched,
+            list(self.ties.items()),
+            list(self.dropped.items()),
+        )
+
 
 class Plan:
     """How each key of the result is made. Iterating gives its :class:`Target` s, in natural order
@@ -109,6 +118,9 @@ class Plan:
 
     def __str__(self) -> str:
         return self._inner.to_text()
+
+    def _repr_html_(self) -> str:
+        return self._inner.to_html()
 
     def keys(self) -> list[str]:
         """The keys of the result, in natural order."""

@@ -15,6 +15,7 @@ use regraft::check::Direction;
 use regraft::check::value::Value;
 use regraft::conversion::{Conversion, Planned};
 use regraft::key::Key;
+use regraft::overview::{Overview, Page, Sights};
 use regraft::plan::{
     Answer, Argument, DropReason, NodeId, Op, Question, Record, RuleId, States, Target,
 };
@@ -124,6 +125,18 @@ pub(crate) fn plan(
         Unplanned::Failed(Failure::Rules(diagnostics)) => errors::plan(py, &diagnostics),
         Unplanned::Failed(Failure::World(error)) => errors::world(py, &error),
     })
+}
+
+/// A part of a page for a notebook: how a result meets its target.
+#[pyfunction]
+pub(crate) fn report_html(
+    missing: Vec<String>,
+    unexpected: Vec<String>,
+    mismatched: Vec<String>,
+    ties: Vec<(String, String)>,
+    dropped: Vec<(String, String)>,
+) -> String {
+    Page::of_report(&missing, &unexpected, &mismatched, &ties, &dropped).fragment()
 }
 
 /// Asks what the caller gave to compare with how many bytes differ.
@@ -398,6 +411,19 @@ impl Plan {
 
     fn to_text(&self, py: Python<'_>) -> String {
         py.detach(|| self.planned.plan.to_text())
+    }
+
+    /// A part of a page for a notebook.
+    fn to_html(&self, py: Python<'_>) -> String {
+        py.detach(|| {
+            let (plan, header) = (&self.planned.plan, self.planned.header());
+            let sights = Sights { unchanged: true, sharing: true };
+            let overview = Overview::of(plan, header, sights);
+            let names: Vec<String> =
+                self.planned.route.describe().into_iter().map(|(name, _)| name).collect();
+            let title = if names.is_empty() { "no rules".to_owned() } else { names.join(", ") };
+            Page::of_plan(&title, plan, &overview).fragment()
+        })
     }
 
     /// How a key of the result is made, or what becomes of a key of the checkpoint; `None` if there

@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::tensor::{Header, Storage, TensorView};
 
+mod alone;
 mod archive;
 mod boxes;
 #[cfg(feature = "files")]
@@ -58,6 +59,7 @@ mod unpacked;
 #[cfg(feature = "files")]
 mod variants;
 
+pub use alone::header_of;
 pub use archive::{ReadAt, Window};
 pub use boxes::{Blob, Boxes, StoredBox};
 #[cfg(feature = "files")]

@@ -5,11 +5,14 @@ use std::str::FromStr;
 
 /// A number of bytes. Reads `5GB` (10^9) and `5GiB` (2^30); prints in decimal units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Size(pub(super) u64);
+pub struct Size(
+    /// Bytes.
+    pub u64,
+);
 
 impl Size {
     /// Most bytes of tensors in one file, unless something else is said.
-    pub(super) const SHARD: Size = Size(5_000_000_000);
+    pub const SHARD: Size = Size(5_000_000_000);
 }
 
 const UNITS: &[(&str, u64)] = &[

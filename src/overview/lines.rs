@@ -4,8 +4,8 @@
 
 use std::hash::Hash;
 
+use crate::diagnostic::plain::one_line;
 use indexmap::IndexMap;
-use regraft::diagnostic::plain::one_line;
 
 use super::related::{self, Member, Progression, SourceKeys, SourceTemplate};
 
@@ -16,16 +16,17 @@ const PLACE: char = '\0';
 const RANGES: usize = 12;
 
 /// Keys gathered by their template and by what else must be equal.
-pub(super) struct Gathered<S> {
+#[derive(Clone, Debug)]
+pub struct Gathered<S> {
     members: IndexMap<(String, Vec<SourceTemplate>, S), Vec<Member>>,
 }
 
 /// Keys that make one line.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Line<'a, S> {
+pub struct Line<'a, S> {
     template: &'a str,
     /// What else is equal.
-    pub(super) shared: &'a S,
+    pub shared: &'a S,
     /// What the keys are made of, and how its numbers follow theirs.
     templates: &'a [SourceTemplate],
     progressions: Vec<Progression>,
@@ -33,28 +34,37 @@ pub(super) struct Line<'a, S> {
     indices: Vec<Vec<u64>>,
 }
 
+impl<S: Hash + Eq> Default for Gathered<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<S: Hash + Eq> Gathered<S> {
-    pub(super) fn new() -> Self {
+    /// None yet.
+    pub fn new() -> Self {
         Self { members: IndexMap::new() }
     }
 
-    pub(super) fn add(&mut self, key: &str, shared: S) {
+    /// Adds a key.
+    pub fn add(&mut self, key: &str, shared: S) {
         self.add_made(key, SourceKeys::default(), shared);
     }
 
     /// Adds a key that is made of others.
-    pub(super) fn add_made(&mut self, key: &str, sources: SourceKeys, shared: S) {
+    pub fn add_made(&mut self, key: &str, sources: SourceKeys, shared: S) {
         let (template, indices) = split(key);
         let (templates, least) = sources.parted();
         self.members.entry((template, templates, shared)).or_default().push((indices, least));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether no key was added.
+    pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
     /// The lines, in the order in which their first keys were added.
-    pub(super) fn lines(&self) -> Vec<Line<'_, S>> {
+    pub fn lines(&self) -> Vec<Line<'_, S>> {
         let mut lines = Vec::new();
         for ((template, templates, shared), members) in &self.members {
             let mut members = members.clone();
@@ -79,17 +89,29 @@ impl<S: Hash + Eq> Gathered<S> {
 
 impl<S> Line<'_, S> {
     /// How many keys.
-    pub(super) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.indices.iter().map(|values| values.len() as u64).product()
     }
 
-    /// The keys as one pattern.
-    pub(super) fn text(&self) -> String {
+    /// The keys as one pattern; of very many stretches of numbers, the first.
+    pub fn text(&self) -> String {
         fill(self.template, &self.indices)
     }
 
+    /// The keys as one pattern that says every number.
+    pub fn exact(&self) -> String {
+        filled(self.template, &self.indices, usize::MAX)
+    }
+
+    /// The first of the keys.
+    pub fn first(&self) -> String {
+        let first = |values: &Vec<u64>| values.first().copied().into_iter().collect();
+        let first: Vec<Vec<u64>> = self.indices.iter().map(first).collect();
+        fill(self.template, &first)
+    }
+
     /// Each kind of source of these keys as one pattern, and how many of it each key has.
-    pub(super) fn sources(&self) -> Vec<(String, usize)> {
+    pub fn sources(&self) -> Vec<(String, usize)> {
         related::texts(self.templates, &self.progressions, &self.indices)
     }
 }
@@ -140,11 +162,17 @@ fn blocks(members: &[&[u64]]) -> Vec<Vec<Vec<u64>>> {
 }
 
 pub(super) fn fill(template: &str, indices: &[Vec<u64>]) -> String {
+    filled(template, indices, RANGES)
+}
+
+fn filled(template: &str, indices: &[Vec<u64>], most: usize) -> String {
     let mut indices = indices.iter();
     let mut out = String::new();
     for c in template.chars() {
         match c {
-            PLACE => out.push_str(&indices.next().map(|values| ranges(values)).unwrap_or_default()),
+            PLACE => {
+                out.push_str(&indices.next().map(|values| ranges(values, most)).unwrap_or_default())
+            }
             c => out.push(c),
         }
     }
@@ -152,21 +180,21 @@ pub(super) fn fill(template: &str, indices: &[Vec<u64>]) -> String {
 }
 
 /// Sorted numbers: `7`, `{0..31}`, `{0..3,5}`.
-fn ranges(values: &[u64]) -> String {
+fn ranges(values: &[u64], most: usize) -> String {
     if let [one] = values {
         return one.to_string();
     }
     let runs: Vec<&[u64]> = values.chunk_by(|a, b| a.checked_add(1) == Some(*b)).collect();
     let mut shown: Vec<String> = runs
         .iter()
-        .take(RANGES)
+        .take(most)
         .map(|run| match run {
             [first, .., last] => format!("{first}..{last}"),
             [one] => one.to_string(),
             [] => String::new(),
         })
         .collect();
-    if runs.len() > RANGES {
+    if runs.len() > most {
         shown.push(format!("… {} in all", values.len()));
     }
     format!("{{{}}}", shown.join(","))

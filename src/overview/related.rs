@@ -12,19 +12,21 @@ use indexmap::IndexMap;
 use super::lines::{fill, split};
 
 /// The sources of one key, gathered by their template.
-#[derive(Default)]
-pub(super) struct SourceKeys {
+#[derive(Clone, Debug, Default)]
+pub struct SourceKeys {
     by_template: IndexMap<String, Vec<Vec<u64>>>,
 }
 
 impl SourceKeys {
-    pub(super) fn of(key: &str) -> Self {
+    /// One.
+    pub fn of(key: &str) -> Self {
         let mut sources = Self::default();
         sources.add(key);
         sources
     }
 
-    pub(super) fn add(&mut self, key: &str) {
+    /// Adds one.
+    pub fn add(&mut self, key: &str) {
         let (template, indices) = split(key);
         self.by_template.entry(template).or_default().push(indices);
     }
