@@ -166,7 +166,7 @@ impl Overview {
             let lines = if passes {
                 &mut unchanged_lines
             } else {
-                by_rules.entry(&target.rules).or_insert_with(Gathered::new)
+                by_rules.entry(&target.rules).or_default()
             };
             lines.add_made(&target.key, sources, shape);
         }

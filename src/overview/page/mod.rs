@@ -165,7 +165,7 @@ impl Page {
 
     fn write_head(&self, out: &mut String) {
         let _ = write!(out, "<header class=\"head\">\n<p class=\"by\">{}</p>\n", text(&self.by));
-        let _ = write!(out, "<h1>{}</h1>\n", text(&self.title));
+        let _ = writeln!(out, "<h1>{}</h1>", text(&self.title));
         if let Some((tone, verdict)) = &self.verdict {
             let _ = writeln!(out, "<p class=\"verdict {}\">{}</p>", tone.name(), text(verdict));
         }
@@ -225,7 +225,7 @@ impl Section {
                 let _ = write!(out, "<h2>{}</h2>", text(title));
             }
         }
-        let _ = write!(out, "<span class=\"note\">{}</span></summary>\n", text(&self.note));
+        let _ = writeln!(out, "<span class=\"note\">{}</span></summary>", text(&self.note));
         if shown > 0 {
             out.push_str("<ul class=\"rows\">\n");
             self.rows.iter().take(shown).for_each(|row| row.write(out));
