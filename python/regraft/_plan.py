@@ -98,7 +98,7 @@ class Plan:
         return (self[key] for key in self.keys())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._inner.target(key) is not None
+        return isinstance(key, str) and self._inner.info(key) is not None
 
     def __getitem__(self, key: str) -> Target:
         found = self._inner.target(key)

@@ -53,16 +53,30 @@ impl Checkpoint {
         offset: u64,
         count: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let seen = Seen::default();
         let checkpoint = &*self.checkpoint;
-        let read = || {
+        let read = self.waiting(py, |_| {
             let mut bytes = vec![0; count];
             checkpoint.read_at(key, offset, &mut bytes).map(|()| bytes)
-        };
-        let (read, stopped) = watched(py, &seen, None, &|| checkpoint.interrupt(), read);
-        stopped?;
-        let read = read.ok_or_else(|| errors::fault(py, "a reader stopped unexpectedly"))?;
+        })?;
         Ok(PyBytes::new(py, &read.map_err(|error| errors::world(py, &error))?))
+    }
+
+    /// Does what may wait for a server, in which case a signal ends the wait: it is told by what
+    /// the work is given.
+    pub(crate) fn waiting<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(Option<&AtomicBool>) -> T + Send,
+    ) -> PyResult<T> {
+        let checkpoint = &*self.checkpoint;
+        if checkpoint.is_on_disk() {
+            return Ok(py.detach(|| work(None)));
+        }
+        let seen = Seen::default();
+        let work = || work(Some(&seen.cancel));
+        let (done, stopped) = watched(py, &seen, None, &|| checkpoint.interrupt(), work);
+        stopped?;
+        done.ok_or_else(|| errors::fault(py, "a reader stopped unexpectedly"))
     }
 
     /// What a plan would say of the files.
@@ -128,8 +142,10 @@ impl Checkpoint {
             }
         };
         let mut names = names.unwrap_or_default().into_iter();
+        // No name, for keys as they are.
+        let mut name = || names.next().filter(|name| !name.is_empty());
         let named: Vec<NamedPath> =
-            paths.iter().map(|path| NamedPath { name: names.next(), path: path.clone() }).collect();
+            paths.iter().map(|path| NamedPath { name: name(), path: path.clone() }).collect();
         let opened = py.detach(|| {
             // What is asked of an address later is asked of the same thing.
             let named = pinned(&named)?;

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::related::SourceKeys;
-use crate::diagnostic::plain::one_line;
 use crate::execute::{Sharing, sharing};
 use crate::plan::{Node, NodeId, Op, Plan, Target};
 use crate::tensor::TensorInfo;
@@ -122,34 +121,9 @@ pub fn is_stack(plan: &Plan, id: NodeId) -> bool {
 
 /// An op of a node, as people write it.
 pub fn op_text(plan: &Plan, id: NodeId) -> String {
-    let Node { op, info, .. } = plan.node(id);
-    match op {
-        Op::Source { key } => one_line(key).into_owned(),
-        Op::Fill { value } => format!("fill({value})"),
-        Op::Sinusoids => "sinusoids".to_owned(),
-        Op::Narrow { dim, start, len } => {
-            format!("slice({dim}, {start}..{})", start.saturating_add(*len))
-        }
-        Op::Permute { dims } => {
-            let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
-            format!("permute({})", dims.join(", "))
-        }
-        Op::Reshape => format!("reshape {}", info.shape),
+    let node = plan.node(id);
+    match node.op {
         Op::Concat { dim } if is_stack(plan, id) => format!("stack({dim})"),
-        Op::Concat { dim } => format!("concat({dim})"),
-        Op::Cast => format!("cast({})", info.dtype),
-        Op::Add { value } => format!("add({value})"),
-        Op::Mul { value } => format!("mul({value})"),
-        Op::Neg => "neg".to_owned(),
-        Op::Exp => "exp".to_owned(),
-        Op::Log => "log".to_owned(),
-        Op::Expand => format!("expand {}", info.shape),
-        Op::Binary { with } => with.name().to_owned(),
-        Op::Reduce { take, dims } => format!("{}({dims:?})", take.name()),
-        Op::Unpack { bits } => format!("unpack({bits})"),
-        Op::Decode { code } => format!("decode({})", code.name()),
-        Op::Lookup => "lookup".to_owned(),
-        Op::Count => format!("count {}", info.shape),
-        Op::OneForZero => "one_for_zero".to_owned(),
+        _ => node.primitive().to_string(),
     }
 }

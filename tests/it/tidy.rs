@@ -51,6 +51,7 @@ const BY_FILES: &[(&str, &[&str])] = &[
             "open",
             "pickled",
             "place",
+            "quote",
             "remote",
             "sharded",
             "side",
@@ -120,9 +121,9 @@ impl File {
     }
 }
 
-/// The sources of the engine, and those of the crate of utilities that stands on it.
+/// The sources of the engine, and those of the crates of utilities and adapters that stand on it.
 fn all_sources() -> Vec<File> {
-    rust_files("src").into_iter().chain(rust_files("seed/src")).collect()
+    ["src", "seed/src", "adapters/candle/src"].into_iter().flat_map(rust_files).collect()
 }
 
 /// All sources, with the tests beside them.
