@@ -157,6 +157,7 @@ fn the_parser_is_that_of_the_grammar() {
         hold("src/grammar.json", &given);
     }
     let grammar = std::fs::read_to_string(at("src/grammar.json")).unwrap();
-    let (_, parser) = tree_sitter_generate::generate_parser_for_grammar(&grammar, Some((0, 1, 0))).unwrap();
+    let (_, parser) =
+        tree_sitter_generate::generate_parser_for_grammar(&grammar, Some((0, 1, 0))).unwrap();
     hold("src/parser.c", &parser);
 }
