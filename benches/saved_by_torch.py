@@ -4,10 +4,12 @@ of `torch.save` converted, and a checkpoint of four processes made one.
     python benches/saved_by_torch.py [--regraft target/release/regraft] [--mib 3072]
         [--keys 50000] [--runs 3] [--work DIRECTORY] [--only list,convert,consolidate]
 
-Each measurement runs in a process of its own, some times, and the median counts. The time of
-regraft is that of its whole process; that of torch is of the work alone, without importing it.
-Memory is the most anonymous memory of the process that was seen, looked for each millisecond. Files
-are read once before, so that all find them in the page cache, and nothing is synced on either side.
+Each measurement runs in a process of its own, once in each round, and the median of the rounds
+counts. The time of regraft is that of its whole process; that of torch is of the work alone,
+without importing it. Memory is the most anonymous memory of the process that was seen, looked for
+each millisecond. Files are read once before, so that all find them in the page cache. Nothing is
+synced on either side, but everything is before the clock starts, so that none waits for what
+another left to be written.
 
 Needs torch, safetensors, a release build, and room for four times so many MiB.
 """
@@ -197,21 +199,29 @@ class Bench:
             shutil.rmtree(self.out)
         self.out.unlink(missing_ok=True)
 
-    def median(self, name, once):
-        """The median of some runs: seconds and memory, or None if it can't be done."""
-        found = []
+    def medians(self, **contestants):
+        """Of each contestant, a name and what runs it once, the median of some runs: seconds and
+        memory, or None if it can't be done."""
+        found = {contestant: [] for contestant in contestants}
         for _ in range(self.arguments.runs):
-            self.clear()
-            try:
-                found.append(once())
-            except RuntimeError as error:
-                print(f"  {name:<44} failed: {error}", flush=True)
-                return None
+            for contestant, (name, once) in contestants.items():
+                if found[contestant] is None:
+                    continue
+                self.clear()
+                os.sync()
+                try:
+                    found[contestant].append(once())
+                except RuntimeError as error:
+                    print(f"  {name:<44} failed: {error}", flush=True)
+                    found[contestant] = None
         self.clear()
-        seconds = statistics.median(took for took, _ in found)
-        most = max(memory for _, memory in found)
-        print(f"  {name:<44} {seconds:>9.3f} s {most / 2**20:>9.1f} MiB", flush=True)
-        return seconds, most
+        for contestant, (name, _) in contestants.items():
+            if found[contestant] is not None:
+                seconds = statistics.median(took for took, _ in found[contestant])
+                most = max(memory for _, memory in found[contestant])
+                print(f"  {name:<44} {seconds:>9.3f} s {most / 2**20:>9.1f} MiB", flush=True)
+                found[contestant] = seconds, most
+        return argparse.Namespace(**found)
 
     def torch(self, name, *task):
         def once():
@@ -221,10 +231,10 @@ class Bench:
                 raise RuntimeError("no time was told")
             return json.loads(said.splitlines()[-1]), most
 
-        return self.median(name, once)
+        return name, once
 
     def regraft(self, name, *given):
-        return self.median(name, lambda: run([self.arguments.regraft, *map(str, given)])[:2])
+        return name, lambda: run([self.arguments.regraft, *map(str, given)])[:2]
 
     def apply(self, name, source, *given):
         given = ("-o", self.out, "--ties", "materialize", "--no-sync", "--quiet", *given)
@@ -235,7 +245,7 @@ class Bench:
                 raise RuntimeError(f"nothing was written: {said[:200]}")
             return took, most
 
-        return self.median(name, once)
+        return name, once
 
     def make(self, what, size):
         command = [sys.executable, __file__, "--task", f"make_{what}", self.place, size]
@@ -251,43 +261,52 @@ class Bench:
         print(f"== a file of {keys:,} keys, opened and listed")
         self.make("list", keys)
         path = self.place / "many.pt"
-        torch = self.torch("torch.load(mmap, weights_only)", "list_torch", path)
-        ours = self.regraft("regraft inspect --json", "inspect", path, "--json")
-        faster("than torch.load", torch, ours, 5)
-        bounded(ours)
+        found = self.medians(
+            torch=self.torch("torch.load(mmap, weights_only)", "list_torch", path),
+            ours=self.regraft("regraft inspect --json", "inspect", path, "--json"),
+        )
+        faster("than torch.load", found.torch, found.ours, 5)
+        bounded(found.ours)
 
     def convert(self):
         print(f"== {self.arguments.mib:,} MiB in {SHARDS} shards, renamed, to safetensors")
         self.make("convert", self.arguments.mib)
         task = ("convert_torch", self.place / "bin", self.out)
-        torch = self.torch("torch.load + save_file", *task, "read")
-        mapped = self.torch("torch.load(mmap) + save_file", *task, "mmap")
         rules = ("--rules", self.rules)
-        files = self.apply("regraft apply, from safetensors", self.place / "files", *rules)
-        ours = self.apply("regraft apply, from .bin", self.place / "bin", *rules)
-        faster("than torch.load + save_file", torch, ours, 3)
-        faster("than torch.load(mmap) + save_file", mapped, ours)
-        if files and ours:
-            ratio = ours[0] / files[0]
+        found = self.medians(
+            torch=self.torch("torch.load + save_file", *task, "read"),
+            mapped=self.torch("torch.load(mmap) + save_file", *task, "mmap"),
+            files=self.apply("regraft apply, from safetensors", self.place / "files", *rules),
+            ours=self.apply("regraft apply, from .bin", self.place / "bin", *rules),
+        )
+        faster("than torch.load + save_file", found.torch, found.ours, 3)
+        faster("than torch.load(mmap) + save_file", found.mapped, found.ours)
+        if found.files and found.ours:
+            ratio = found.ours[0] / found.files[0]
             print(f"  -> {ratio:.2f} x the time from safetensors (to reach: at most 1.10)")
-        bounded(ours)
+        bounded(found.ours)
 
     def consolidate(self):
         print(f"== {self.arguments.mib:,} MiB that {SHARDS} processes saved, made one")
         self.make("consolidate", self.arguments.mib)
         dcp, shards = self.place / "dcp", self.place / "shards"
-        torch = self.torch("dcp_to_torch_save", "consolidate_torch_save", dcp, self.out)
-        ours = self.apply("regraft apply, from .distcp", dcp)
-        faster("than dcp_to_torch_save", torch, ours, 3)
-        bounded(ours)
+        found = self.medians(
+            torch=self.torch("dcp_to_torch_save", "consolidate_torch_save", dcp, self.out),
+            ours=self.apply("regraft apply, from .distcp", dcp),
+        )
+        faster("than dcp_to_torch_save", found.torch, found.ours, 3)
+        bounded(found.ours)
         task = ("consolidate_torch_files", shards, self.out)
-        one = self.torch("consolidate_safetensors_files, 1 thread", *task, 1)
         cores = os.cpu_count() or 1
-        many = self.torch(f"consolidate_safetensors_files, {cores} threads", *task, cores)
-        ours = self.apply("regraft apply, from safetensors shards", shards)
-        best = min((found for found in (one, many) if found), default=None)
-        faster("than consolidate_safetensors_files", best, ours, 3)
-        bounded(ours)
+        many = f"consolidate_safetensors_files, {cores} threads"
+        found = self.medians(
+            one=self.torch("consolidate_safetensors_files, 1 thread", *task, 1),
+            many=self.torch(many, *task, cores),
+            ours=self.apply("regraft apply, from safetensors shards", shards),
+        )
+        best = min((each for each in (found.one, found.many) if each), default=None)
+        faster("than consolidate_safetensors_files", best, found.ours, 3)
+        bounded(found.ours)
 
 
 def faster(than, torch, ours, reach=None):

@@ -23,7 +23,7 @@ pub use detect::{Detection, detect};
 pub use examples::check_examples;
 pub use recognize::{Recognized, recognize};
 pub use route::Route;
-pub use unwrapped::Wrapper;
+pub use unwrapped::{Wrapper, wrapped};
 
 /// Name and text of each embedded file.
 static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/library.rs"));

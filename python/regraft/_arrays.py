@@ -60,9 +60,9 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
 _KEEPS = ("neg", "one_for_zero", "unpack", "lookup", "norm", "absmax")
 
 
-def _norm(tensor: Any, dims: Sequence[int], padded: Callable[[Any, int], Any]) -> Any:
-    """Roots of sums of squares, added in the order of the engine: in eight lanes where neighbours
-    are reduced, else one after the other."""
+def _squares(tensor: Any, dims: Sequence[int], padded: Callable[[Any, int], Any]) -> Any:
+    """Sums of squares, added in the order of the engine: in eight lanes where neighbours are
+    reduced, else one after the other."""
     kept = [dim for dim in range(tensor.ndim) if dim not in dims]
     count = math.prod(tensor.shape[dim] for dim in dims)
     moved = tensor.permute(*kept, *dims) if hasattr(tensor, "permute") else None
@@ -76,7 +76,7 @@ def _norm(tensor: Any, dims: Sequence[int], padded: Callable[[Any, int], Any]) -
     while sums.shape[1] > 1:
         half = sums.shape[1] // 2
         sums = sums[:, :half] + sums[:, half:]
-    return sums**0.5
+    return sums
 
 
 def _in_list(least: float, largest: float, length: int) -> None:
@@ -276,8 +276,18 @@ class TorchOps:
         elif op == "absmax":
             made = wide.abs().amax(tuple(dims), keepdim=True)
         else:
-            made = _norm(wide, dims, lambda rows, count: torch.nn.functional.pad(rows, (0, count)))
+            pad = torch.nn.functional.pad
+            made = self._root(_squares(wide, dims, lambda rows, count: pad(rows, (0, count))))
         return self.cast(made.reshape(shape), name)
+
+    def _root(self, sums: Any) -> Any:
+        """Square roots, rounded as IEEE 754 asks for. torch's own are off by a last bit on some
+        CPUs (MKL's, on AMD); twice the bits, rounded, are right."""
+        torch = self.torch
+        if sums.dtype == torch.float32 or sums.device.type == "meta":
+            return sums.double().sqrt().to(sums.dtype)
+        roots = [math.sqrt(one) for one in sums.flatten().tolist()]
+        return torch.tensor(roots, dtype=sums.dtype, device=sums.device).reshape(sums.shape)
 
     def unpack(self, tensor: Any, bits: int) -> Any:
         torch = self.torch
@@ -546,7 +556,7 @@ class NumpyOps:
         elif op == "absmax":
             made = np.abs(wide).max(axis=tuple(dims), keepdims=True)
         else:
-            made = _norm(wide, dims, lambda rows, count: np.pad(rows, ((0, 0), (0, count))))
+            made = np.sqrt(_squares(wide, dims, lambda rows, n: np.pad(rows, ((0, 0), (0, n)))))
         return self.cast(made.reshape(shape), name)
 
     def unpack(self, array: Any, bits: int) -> Any:

@@ -7,10 +7,8 @@ import json
 import mmap
 import os
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable, Union
 from weakref import WeakValueDictionary
 
@@ -358,6 +356,8 @@ _AS_GIVEN = (
     "max_shard_size",
     "single",
     "materialize_ties",
+    "side_files",
+    "write_record",
     "force",
     "memory",
     "resume",
@@ -409,27 +409,17 @@ def convert(
     )
     made = _plan(opened, rules, options, beside=str(opened.directory))
     made._warn()
-    side_files = (
-        _regraft.side_files(opened.sources, given["allow_outside"]) if given["side_files"] else []
-    )
     tell, close = _progress(given["progress"])
-    with tempfile.TemporaryDirectory() as scratch:
-        if given["write_record"]:
-            record = Path(scratch) / _regraft.RECORD_FILE
-            record.write_text(made.record)
-            side_files.append(str(record))
-        try:
-            written = _regraft.write(
-                opened,
-                made._inner,
-                os.fspath(dst),
-                metadata=dict(given["metadata"] or {}),
-                side_files=side_files,
-                progress=tell,
-                **{name: given[name] for name in _AS_GIVEN},
-            )
-        finally:
-            close()
+    try:
+        written = _regraft.write(
+            made._inner,
+            os.fspath(dst),
+            metadata=dict(given["metadata"] or {}),
+            progress=tell,
+            **{name: given[name] for name in _AS_GIVEN},
+        )
+    finally:
+        close()
     report = json.loads(written)
     warn_of_overflow(report.get("overflowed", {}))
     return Conversion(

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Callable
 
 __version__: str
-RECORD_FILE: str
 
 _Facts = tuple[Sequence[int], str, int, int, int, Sequence[int], bool, bool]
 
@@ -209,7 +208,6 @@ def overflow_findings(overflowed: dict[str, int]) -> list[str]: ...
 def side_files(sources: Sequence[str | Path], allow_outside: bool) -> list[str]: ...
 def record_beside(directory: str | Path) -> tuple[bytes, str] | None: ...
 def write(
-    checkpoint: Checkpoint,
     plan: Plan,
     out: str | Path,
     *,
@@ -218,7 +216,8 @@ def write(
     materialize_ties: bool,
     force: bool,
     metadata: dict[str, str],
-    side_files: Sequence[str | Path],
+    side_files: bool,
+    write_record: bool,
     memory: int | None,
     resume: bool,
     checksums: bool,

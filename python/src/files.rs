@@ -14,7 +14,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use rayon::prelude::*;
 use regraft::check::Direction;
 use regraft::config::Config;
-use regraft::conversion::{Conversion, config_beside, record_file, side_files_of};
+use regraft::conversion::{Conversion, Output, config_beside, record_file, side_files_of};
 use regraft::error::Error;
 use regraft::execute::{Progress, Rank, Report, Ties, WriteOptions};
 use regraft::key::Key;
@@ -271,16 +271,15 @@ pub(crate) fn overflow_findings(overflowed: BTreeMap<String, u64>) -> Vec<String
 /// How often progress is told and signals are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Carries out a plan into files; gives the report as JSON.
+/// Carries out a plan of a checkpoint in files into new files; gives the report as JSON.
 ///
 /// The engine runs in a thread of its own. This one waits, tells progress and looks for signals; an
 /// exception of either stops the engine, which then leaves nothing behind.
 #[pyfunction]
-#[pyo3(signature = (checkpoint, plan, out, *, max_shard_size, single, materialize_ties, force, metadata, side_files, memory, resume, checksums, rank, progress))]
+#[pyo3(signature = (plan, out, *, max_shard_size, single, materialize_ties, force, metadata, side_files, write_record, memory, resume, checksums, rank, progress))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn write(
     py: Python<'_>,
-    checkpoint: PyRef<'_, Checkpoint>,
     plan: PyRef<'_, Plan>,
     out: PathBuf,
     max_shard_size: Option<u64>,
@@ -288,7 +287,8 @@ pub(crate) fn write(
     materialize_ties: bool,
     force: bool,
     metadata: BTreeMap<String, String>,
-    side_files: Vec<PathBuf>,
+    side_files: bool,
+    write_record: bool,
     memory: Option<u64>,
     resume: bool,
     checksums: bool,
@@ -297,16 +297,12 @@ pub(crate) fn write(
 ) -> PyResult<String> {
     let seen = Seen::default();
     let see = |progress: Progress| seen.note(progress);
-    let mut protect = checkpoint.sources.clone();
-    protect.extend(checkpoint.checkpoint.paths().map(ToOwned::to_owned));
     let mut options = WriteOptions {
         max_shard_size,
         single,
         ties: if materialize_ties { Ties::Materialize } else { Ties::Alias },
         force,
         metadata,
-        side_files,
-        protect,
         resume,
         checksums,
         rank: rank
@@ -318,10 +314,11 @@ pub(crate) fn write(
         ..WriteOptions::default()
     };
     options.memory = memory.unwrap_or(options.memory);
-    options.rank_files = plan.planned.rank_files().cloned();
-    let (source, plan) = (&*checkpoint.checkpoint, &plan.planned.plan);
-    let write = || with_threads(|| regraft::execute::write(plan, source, &out, &options));
-    let (result, stopped) = watched(py, &seen, progress.as_ref(), &|| source.interrupt(), write);
+    let mut output = Output::new(options);
+    (output.side_files, output.record) = (side_files, write_record);
+    let planned = &plan.planned;
+    let write = || with_threads(|| planned.write_with(&out, output));
+    let (result, stopped) = watched(py, &seen, progress.as_ref(), &|| planned.interrupt(), write);
     let result = result.ok_or_else(|| errors::fault(py, "the engine stopped unexpectedly"))?;
     match (result, stopped) {
         // What stopped the run says more than that it was interrupted. What was finished meanwhile

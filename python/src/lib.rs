@@ -27,7 +27,6 @@ mod _regraft {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("RECORD_FILE", regraft::plan::RECORD_FILE)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 

@@ -136,13 +136,19 @@ def sharded_model(path, size_of_mesh=None):
 TOKENS = torch.arange(12).reshape(2, 6) * 5 % 64
 
 
-def logits_of_sharded(path):
-    """What a sharded model gives that was loaded from the hub's layout."""
+def loaded_and_logits(path):
+    """The whole tensors of a sharded model that was loaded from the hub's layout, and what it
+    gives."""
     model = sharded_model(path)
     state_dict = {"model": model.state_dict()}
     dcp.load(state_dict, storage_reader=Reader(path, under="model"))
+    # Buffers aren't sharded.
+    whole = {
+        key: tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        for key, tensor in model.state_dict().items()
+    }
     with torch.no_grad():
-        return model(TOKENS).logits
+        return whole, model(TOKENS).logits
 
 
 def sharded(path, name):

@@ -102,6 +102,7 @@ def test_a_strict_load_into_the_bare_model(tmp_path, wrapped, form, is_legacy):
     bare, outer = wrapped
     path = tmp_path / "last.ckpt"
     torch.save(form(bare, outer), path, _use_new_zipfile_serialization=not is_legacy)
+    bare.config.save_pretrained(tmp_path)
     expected = bare.state_dict()
     with warnings.catch_warnings():
         warnings.simplefilter("error")

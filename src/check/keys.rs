@@ -68,6 +68,12 @@ impl Keys {
         Ok(self.pattern.with_numbers(&numbers(&self.captures, &self.numbers, scope, environment)?))
     }
 
+    /// As [`Keys::bind`], with those numbers that can be worked out.
+    pub fn known(&self, scope: &Scope, environment: &Environment<'_>) -> Pattern {
+        let known = known_numbers(&self.captures, &self.numbers, scope, environment);
+        self.pattern.with_numbers(&known)
+    }
+
     /// Binds many.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod proof;
 pub mod reading;
 mod rules;
 mod sight;
+pub mod takes;
 pub mod value;
 
 pub use keys::Keys;

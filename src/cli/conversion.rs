@@ -170,6 +170,9 @@ fn tell_choice(choice: &Choice, console: Console) {
         Choice::NoConfig => {
             console.note(&format!("note: there is no config.json to choose rules by: {ONLY}"));
         }
+        Choice::NothingKnown => {
+            console.note("note: there is no config.json to choose rules by: names stay, only `tied_lm_head` applies");
+        }
         Choice::NoRules { model_type } => {
             let model = model_type.as_deref().unwrap_or("unknown");
             console.note(&format!("note: no rule file is for the model type {model:?}: {ONLY}"));

@@ -241,8 +241,12 @@ impl Conversion {
             Some(config) => config,
             None => self.given.config()?,
         };
-        let config = self.asked.config.insert(config);
-        Ok(if self.asked.rules.is_some() { Choice::Named } else { Choice::by(config) })
+        let asked = &mut self.asked;
+        let config = asked.config.insert(config);
+        let says_what =
+            asked.from.is_some() || asked.to.is_some() || asked.reverse || asked.target.is_some();
+        let is_named = asked.rules.is_some();
+        Ok(if is_named { Choice::Named } else { Choice::by(config, says_what) })
     }
 
     /// Reads what lies beside the checkpoint, chooses the rules, and opens the checkpoint as they

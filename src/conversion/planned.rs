@@ -53,6 +53,13 @@ impl Planned {
         self.source.checkpoint().map_or(0, Checkpoint::fetched)
     }
 
+    /// Ends what waits for a server, with [`ErrorKind::Interrupted`]; also what would later.
+    pub fn interrupt(&self) {
+        if let Some(checkpoint) = self.source.checkpoint() {
+            checkpoint.interrupt();
+        }
+    }
+
     /// Whose stage the target is, if it is one of several.
     pub fn rank(&self) -> Option<Rank> {
         self.rank

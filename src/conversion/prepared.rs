@@ -60,6 +60,8 @@ pub enum Choice {
     ByConfig,
     /// There is no config: only those apply that normalize every checkpoint.
     NoConfig,
+    /// There is no config, and nothing says what is wanted: names stay as they are.
+    NothingKnown,
     /// No rule file is for the model type of the config: only those apply that normalize every
     /// checkpoint.
     NoRules {
@@ -71,9 +73,9 @@ pub enum Choice {
 }
 
 impl Choice {
-    pub(super) fn by(config: &Config) -> Self {
+    pub(super) fn by(config: &Config, says_what: bool) -> Self {
         if config.is_empty() {
-            Choice::NoConfig
+            if says_what { Choice::NoConfig } else { Choice::NothingKnown }
         } else if library::candidates(config).is_empty() {
             Choice::NoRules { model_type: config.model_type().map(str::to_owned) }
         } else {
@@ -92,8 +94,12 @@ impl Prepared {
         let findings = findings.collect();
         let looks = asked.rules.is_none() && !reverse && to.is_none_or(library::is_shared);
         let looks = looks && from.is_none_or(|from| !library::is_shared(from));
-        let by_config = || by_config(&config, from, to, reverse);
+        let is_known = choice != Choice::NothingKnown;
         let mut choice = choice;
+        let by_config = || match is_known {
+            true => by_config(&config, from, to, reverse),
+            false => Ok(Route::of_nothing_known()),
+        };
         let (source, route) = match asked.rules {
             Some(rules) => {
                 let route = Route::named(rules, from, to, reverse)?;
@@ -230,6 +236,9 @@ impl Prepared {
         // A target says itself whether the result is what was asked for.
         if let Some(layout) = self.asked.as_ref().filter(|_| self.target.is_none()) {
             plan.findings.extend(library::no_way(self.header(), &plan, layout));
+        }
+        if self.choice == Choice::NothingKnown {
+            plan.findings.extend(library::wrapped(self.header()));
         }
         if !self.parts.is_empty() {
             plan = narrowed(&plan, &self.parts)?;

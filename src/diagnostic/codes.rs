@@ -201,4 +201,6 @@ codes! {
     STALE_CONFIG = 353;
     /// Parts of tensors that were asked for and that aren't there.
     NO_PART = 354;
+    /// Names of training code's wrappers stay in keys of which nothing else is known.
+    WRAPPED = 355;
 }

@@ -117,6 +117,13 @@ impl Route {
         Ok(Self { stages })
     }
 
+    /// The rules for a checkpoint of which nothing is known, nor what is wanted of it: names stay as
+    /// they are, wrappers too, and a head that is missing is tied.
+    pub fn of_nothing_known() -> Self {
+        let tied = rules(ALWAYS_LAST).map(|rules| Arc::new(rules.clone()));
+        Self { stages: tied.into_iter().map(|rules| (rules, Direction::Forward, false)).collect() }
+    }
+
     /// The rules of the layout that a checkpoint was taken for, after `wrappers`: towards `hub`, or on
     /// from there to `model`, by the rules for its config, or for the model types of that layout
     /// where there is none.

@@ -9,6 +9,9 @@ use serde::Serialize;
 use super::{ALWAYS_FIRST, rules};
 use crate::check::reading::{Act, Reading};
 use crate::check::{Direction, Rules};
+use crate::diagnostic::codes::{FLAT_PARAMETER, NOT_STRIPPED, WRAPPED};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::plan::{PlanOptions, Stage, plan};
 use crate::tensor::Header;
 
 /// Rule files whose strips are looked through: names that no model gives a module of its own.
@@ -36,7 +39,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn of(header: &Header) -> Self {
-        let (keys, wrappers) = unwrapped(header);
+        let (keys, wrappers) = unwrapped(header, &WRAPPERS);
         let kinds = kinds(&keys);
         Self { keys, wrappers, kinds }
     }
@@ -72,11 +75,50 @@ impl Keys {
     }
 }
 
-/// The keys without wrappers, and which there were.
-fn unwrapped(header: &Header) -> (Vec<String>, Vec<Wrapper>) {
+/// What there is to say of a checkpoint whose names stay as they are: which wrappers they have, and
+/// why some of these wouldn't go if asked.
+pub fn wrapped(header: &Header) -> Vec<Diagnostic> {
+    let stripping = rules(ALWAYS_FIRST)
+        .map(|rules| Stage { rules, direction: Direction::Forward, named: false })
+        .map(|stage| plan(&[stage], header, &PlanOptions::default()));
+    let mut found: Vec<Diagnostic> = match stripping {
+        Some(Ok(plan)) => plan.findings.into_iter().filter(|it| it.code == NOT_STRIPPED).collect(),
+        // No error where nothing is stripped, but there is no model to load them into.
+        Some(Err(errors)) => errors
+            .0
+            .into_iter()
+            .filter(|error| error.code == FLAT_PARAMETER)
+            .map(|error| Diagnostic { severity: Severity::Warning, ..error })
+            .collect(),
+        None => Vec::new(),
+    };
+    found.extend(stay(header));
+    found
+}
+
+/// Which wrappers stay in names.
+fn stay(header: &Header) -> Option<Diagnostic> {
+    let (_, wrappers) = unwrapped(header, &[ALWAYS_FIRST]);
+    let names: Vec<String> = wrappers.iter().map(|wrapper| format!("`{}`", wrapper.name)).collect();
+    let most = wrappers.iter().map(|wrapper| wrapper.keys).max()?;
+    let look = match names.len() {
+        1 => "looks like a wrapper of training code, and stays",
+        _ => "look like wrappers of training code, and stay",
+    };
+    let all = header.tensors.len();
+    let message = format!(
+        "{} {look} in {most} of {all} keys (--rules wrappers takes wrappers off)",
+        names.join(" and ")
+    );
+    let keys = header.tensors.keys().take(3).map(|key| key.as_str());
+    Some(Diagnostic::note(WRAPPED, message).keys(keys))
+}
+
+/// The keys without what these files strip, and what there was of it.
+fn unwrapped(header: &Header, files: &[&str]) -> (Vec<String>, Vec<Wrapper>) {
     let mut keys: Vec<String> = header.tensors.keys().map(|key| key.as_str().to_owned()).collect();
     let mut found: IndexMap<String, u64> = IndexMap::new();
-    let files = WRAPPERS.iter().filter_map(|name| rules(name));
+    let files = files.iter().filter_map(|name| rules(name));
     let statements = files.flat_map(|rules| Reading::of(rules, Direction::Forward).statements());
     for statement in statements {
         match statement.act {

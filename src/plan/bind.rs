@@ -1,32 +1,27 @@
 //! Rules bound to a config and a direction: numbers are known, sources are what is read and targets
 //! what is made.
 
-use regex::Regex;
-
-use crate::check::keys::numbers;
-use crate::check::op::{Made, OpUse};
+use crate::check::op::OpUse;
+use crate::check::reading::ReadRule;
+use crate::check::takes::{Named, Takes};
 use crate::check::value::{Captures, Environment, Scope, Value};
-use crate::check::{Capture, CaptureKind, Direction, Keys, Rule, Side, SideItem};
+use crate::check::{Capture, CaptureKind, Direction, Rule, Side};
 use crate::diagnostic::Diagnostic;
-use crate::key::{Binding, Bindings, Pattern, Segments, Slot};
+use crate::key::{Binding, Bindings, Segments, Slot};
 use crate::plan::numbers::{BoundOp, length};
 use crate::syntax::ast::Expr;
 
 /// A rule that is ready to apply.
 pub(super) struct BoundRule<'a> {
     pub(super) rule: &'a Rule,
+    /// Which keys it takes and gives.
+    pub(super) names: Takes<'a>,
     pub(super) sources: Vec<BoundSide<'a>>,
     pub(super) targets: Vec<BoundSide<'a>>,
     /// Between the sources and the targets.
     pub(super) joint: Vec<BoundOp<'a>>,
-    /// Source keys that are left alone.
-    unless_source: Vec<Pattern>,
-    /// Keys that nothing may become.
-    unless_target: Vec<Pattern>,
     /// Which captures tell instances apart.
     pub(super) shared: Vec<Slot>,
-    /// The range of each index capture that has one.
-    pub(super) ranges: Vec<Option<std::ops::Range<u64>>>,
     pub(super) rename: bool,
     /// Its condition asks for keys of the layout that reading backwards gives.
     pub(super) asks_result: bool,
@@ -39,18 +34,11 @@ pub(super) struct Looked<'a> {
     pub(super) shape: &'a [u64],
 }
 
-/// A source or target that is ready.
+/// A source or target that is ready, but for its name.
 pub(super) struct BoundSide<'a> {
-    pub(super) item: BoundItem<'a>,
     /// In the order in which they apply.
     pub(super) ops: Vec<BoundOp<'a>>,
     pub(super) side: &'a Side,
-}
-
-pub(super) enum BoundItem<'a> {
-    Pattern(Pattern),
-    Regex(&'a Regex),
-    Made(&'a Made),
 }
 
 /// Binds a rule.
@@ -63,7 +51,7 @@ pub(super) fn bind<'a>(
     environment: &Environment<'_>,
     direction: Direction,
 ) -> Result<BoundRule<'a>, Box<Diagnostic>> {
-    let known = numbers(&rule.captures, &rule.numbers, scope, environment)?;
+    let names = Takes::bound(ReadRule { rule, direction }, scope, environment)?;
     let reversed = direction == Direction::Reverse;
     let op = |used: &'a OpUse<Expr>| BoundOp::new(used, rule, reversed, scope, environment);
     let side = |side: &'a Side| -> Result<BoundSide<'a>, Box<Diagnostic>> {
@@ -71,31 +59,24 @@ pub(super) fn bind<'a>(
         if reversed {
             ops.reverse();
         }
-        let item = match &side.item {
-            SideItem::Pattern(pattern) => BoundItem::Pattern(pattern.with_numbers(&known)),
-            SideItem::Regex(regex) => BoundItem::Regex(regex),
-            SideItem::Made(made) => BoundItem::Made(made),
-        };
-        Ok(BoundSide { item, ops, side })
+        Ok(BoundSide { ops, side })
     };
     let left = rule.left.iter().map(side).collect::<Result<Vec<_>, _>>()?;
     let right = rule.right.iter().map(side).collect::<Result<Vec<_>, _>>()?;
     let mut joint = rule.joint.iter().map(op).collect::<Result<Vec<_>, _>>()?;
-    let (sources, targets, unless_source, unless_target) = if reversed {
+    let (sources, targets) = if reversed {
         joint.reverse();
-        (right, left, &rule.unless_right, &rule.unless_left)
+        (right, left)
     } else {
-        (left, right, &rule.unless_left, &rule.unless_right)
+        (left, right)
     };
     Ok(BoundRule {
         rule,
+        names,
         sources,
         targets,
         joint,
-        unless_source: Keys::bind_all(unless_source, scope, environment)?,
-        unless_target: Keys::bind_all(unless_target, scope, environment)?,
         shared: rule.shared(),
-        ranges: known.ranges,
         rename: rule.is_rename(),
         asks_result: reversed
             && rule.condition.as_ref().is_some_and(|condition| {
@@ -121,15 +102,13 @@ impl BoundRule<'_> {
 
     /// Whether a key is one that a source may take, if the condition holds.
     pub(super) fn fits(&self, source: usize, looked: &Looked<'_>, bindings: &mut Bindings) -> bool {
-        let Looked { key, segments, .. } = *looked;
-        bindings.reset(self.rule.captures.len());
-        let fits = match self.sources.get(source).map(|side| &side.item) {
-            Some(BoundItem::Pattern(pattern)) => pattern.matches(key, segments, bindings),
-            Some(BoundItem::Regex(regex)) => regex_matches(regex, key, bindings),
-            Some(BoundItem::Made(_)) | None => false,
-        };
-        fits && !matches_any(&self.unless_source, key, segments)
-            && (self.unless_target.is_empty() || !self.leaves_alone(key, bindings))
+        self.names.fits(source, looked.key, looked.segments, bindings)
+    }
+
+    /// Whether the name of a source says more than how many segments a key has.
+    pub(super) fn takes_by_name(&self, source: usize) -> bool {
+        let pattern = self.names.sources.get(source).and_then(Named::pattern);
+        pattern.is_some_and(|pattern| pattern.literals().next().is_some())
     }
 
     /// Whether the condition holds for what a match of a key has bound.
@@ -154,45 +133,6 @@ impl BoundRule<'_> {
             scope,
             environment,
         )
-    }
-
-    /// What a rename makes of a key that it has matched, if there is such a key.
-    pub(super) fn renamed(&self, key: &str, bindings: &Bindings) -> Option<String> {
-        match &self.targets.first()?.item {
-            BoundItem::Pattern(target) => target.render(key, bindings),
-            BoundItem::Regex(_) | BoundItem::Made(_) => None,
-        }
-    }
-
-    /// Whether what the key would become is something that nothing may become.
-    fn leaves_alone(&self, key: &str, bindings: &Bindings) -> bool {
-        let mut segments = Segments::default();
-        self.targets.iter().any(|target| match &target.item {
-            BoundItem::Pattern(pattern) => pattern.render(key, bindings).is_some_and(|result| {
-                segments.split(&result);
-                matches_any(&self.unless_target, &result, &segments)
-            }),
-            _ => false,
-        })
-    }
-
-    /// Whether a key looks like a result of it, whatever its condition says.
-    pub(super) fn gives(&self, looked: &Looked<'_>) -> bool {
-        let mut bindings = Bindings::new(self.rule.captures.len());
-        self.targets.iter().any(|target| match &target.item {
-            BoundItem::Pattern(pattern) => {
-                pattern.matches(looked.key, looked.segments, &mut bindings)
-            }
-            _ => false,
-        })
-    }
-
-    /// The pattern of a source.
-    pub(super) fn source_pattern(&self, at: usize) -> Option<&Pattern> {
-        match &self.sources.get(at)?.item {
-            BoundItem::Pattern(pattern) => Some(pattern),
-            _ => None,
-        }
     }
 }
 
@@ -233,20 +173,4 @@ pub(super) fn value_of(
         }
         Binding::Unbound => None,
     }
-}
-
-pub(super) fn regex_matches(regex: &Regex, key: &str, bindings: &mut Bindings) -> bool {
-    let Some(captures) = regex.captures(key) else { return false };
-    for (slot, group) in (0u16..).zip(captures.iter().skip(1)) {
-        let text = group.map_or("", |group| group.as_str());
-        bindings.set(Slot(slot), Binding::Owned(text.into()));
-    }
-    true
-}
-
-/// Whether any pattern matches; their captures are their own.
-pub(super) fn matches_any(patterns: &[Pattern], key: &str, segments: &Segments) -> bool {
-    patterns
-        .iter()
-        .any(|pattern| pattern.matches(key, segments, &mut Bindings::new(pattern.slots().len())))
 }

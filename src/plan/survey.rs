@@ -5,10 +5,11 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 
 use crate::check::Identity;
+use crate::check::takes::Named;
 use crate::diagnostic::Place;
 use crate::key::{Binding, Bindings};
 use crate::plan::NodeId;
-use crate::plan::bind::{BoundItem, BoundRule};
+use crate::plan::bind::BoundRule;
 use crate::plan::draft::Draft;
 use crate::plan::pass::Taken;
 use crate::tensor::TensorInfo;
@@ -131,8 +132,7 @@ fn named(bound: &BoundRule<'_>, shared: &[Binding]) -> Vec<String> {
         bindings.set(*slot, value.clone());
     }
     let mut found = Vec::new();
-    for target in &bound.targets {
-        let BoundItem::Pattern(pattern) = &target.item else { continue };
+    for pattern in bound.names.targets.iter().filter_map(Named::pattern) {
         if pattern.slots().iter().all(|slot| *bindings.get(*slot) != Binding::Unbound) {
             found.extend(pattern.render("", &bindings));
         }

@@ -6,15 +6,15 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::bind::{matches_any, regex_matches, truth_of, value_of};
+use super::bind::{truth_of, value_of};
 use super::pass::strip::{below, rejoin, strip_key, without};
 use super::pass::whole::exchanged;
-use crate::check::keys::known_numbers;
 use crate::check::reading::{Act, Reading, Rewrite, Statement};
+use crate::check::takes::{Named, Takes, any_matches};
 use crate::check::value::{Environment, Scope, Value};
-use crate::check::{Direction, Identity, Keys, Rule, Rules, Selection, Side, SideItem, Whole};
+use crate::check::{Direction, Identity, Keys, Rule, Rules, Selection, Whole};
 use crate::diagnostic::{Diagnostic, Place};
-use crate::key::{Binding, Bindings, Numbers, Pattern, Segments, Slot};
+use crate::key::{Binding, Bindings, Segments, Slot};
 
 /// Ways to answer undecided questions that are tried.
 const WAYS: usize = 64;
@@ -201,30 +201,17 @@ impl<'a> Tracer<'a> {
         segments.split(&key);
         for read in rewrite.rules() {
             let rule = read.rule;
-            let numbers = known_numbers(&rule.captures, &rule.numbers, scope, self.environment);
-            for source in read.sources() {
-                let mut bindings = Bindings::new(rule.captures.len());
-                let fits = match &source.item {
-                    SideItem::Pattern(pattern) => {
-                        pattern.with_numbers(&numbers).matches(&key, &segments, &mut bindings)
-                    }
-                    SideItem::Regex(regex) => regex_matches(regex, &key, &mut bindings),
-                    SideItem::Made(_) => false,
-                };
-                if !fits
-                    || self.excepted(read.unless_source(), scope, &key)
+            let names = Takes::known(read, scope, self.environment);
+            let mut bindings = Bindings::default();
+            for source in 0..names.sources.len() {
+                if !names.fits(source, &key, &segments, &mut bindings)
                     || !self.holds(rule, scope, &key, &bindings)
                 {
                     continue;
                 }
-                let Some((named, open)) = render(read.targets(), &numbers, &key, &bindings) else {
+                let Some((named, open)) = render(&names.targets, &key, &bindings) else {
                     continue;
                 };
-                let left_alone =
-                    named.iter().any(|target| self.excepted(read.unless_target(), scope, target));
-                if left_alone {
-                    continue;
-                }
                 for since in self.since.values_mut() {
                     since.taken.extend(named.iter().cloned());
                 }
@@ -258,7 +245,7 @@ impl<'a> Tracer<'a> {
         segments.split(key);
         for keys in &selection.keys {
             let mut bindings = Bindings::new(keys.captures().len());
-            let pattern = self.known(keys, scope);
+            let pattern = keys.known(scope, self.environment);
             if !pattern.matches(key, &segments, &mut bindings)
                 || self.excepted(&selection.unless, scope, key)
             {
@@ -284,16 +271,8 @@ impl<'a> Tracer<'a> {
     fn excepted(&self, exceptions: &[Keys], scope: &Scope, key: &str) -> bool {
         let mut segments = Segments::default();
         segments.split(key);
-        exceptions.iter().any(|keys| {
-            let pattern = self.known(keys, scope);
-            matches_any(&[pattern], key, &segments)
-        })
-    }
-
-    /// A pattern with its numbers, where the facts at hand say them.
-    fn known(&self, keys: &Keys, scope: &Scope) -> Pattern {
-        let numbers = known_numbers(keys.captures(), keys.numbers(), scope, self.environment);
-        keys.without_ranges().with_numbers(&numbers)
+        let known = |keys: &Keys| keys.known(scope, self.environment);
+        any_matches(&exceptions.iter().map(known).collect::<Vec<_>>(), key, &segments)
     }
 
     /// Whether a condition holds; either way in turn, if that isn't known.
@@ -335,19 +314,13 @@ fn exchange_key(key: &str, separator: char, scope: &Scope) -> String {
 
 /// The targets that can be named, and whether there are others; `None` if an index leaves its
 /// range.
-fn render(
-    targets: &[Side],
-    numbers: &Numbers,
-    key: &str,
-    bindings: &Bindings,
-) -> Option<(Vec<String>, bool)> {
+fn render(targets: &[Named<'_>], key: &str, bindings: &Bindings) -> Option<(Vec<String>, bool)> {
     let (mut named, mut open) = (Vec::new(), false);
-    for target in targets {
-        let SideItem::Pattern(pattern) = &target.item else { continue };
+    for pattern in targets.iter().filter_map(Named::pattern) {
         if pattern.slots().iter().any(|slot| *bindings.get(*slot) == Binding::Unbound) {
             open = true;
         } else {
-            named.push(pattern.with_numbers(numbers).render(key, bindings)?);
+            named.push(pattern.render(key, bindings)?);
         }
     }
     Some((named, open))

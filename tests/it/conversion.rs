@@ -118,7 +118,8 @@ fn the_choice_of_rules_says_why() {
     folder.tensors("m/model.safetensors", &[("a", 1)]);
     let choice = |conversion: Conversion| conversion.prepare().unwrap().choice;
     let open = || Conversion::open(folder.path("m")).unwrap();
-    assert_eq!(choice(open()), Choice::NoConfig);
+    assert_eq!(choice(open()), Choice::NothingKnown);
+    assert_eq!(choice(open().to("model")), Choice::NoConfig);
     assert_eq!(choice(open().rules([])), Choice::Named);
     folder.text("m/config.json", r#"{"model_type": "nobody"}"#);
     assert_eq!(choice(open()), Choice::NoRules { model_type: Some("nobody".to_owned()) });

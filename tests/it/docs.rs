@@ -43,6 +43,7 @@ const NEEDS_MORE: &[Code] = &[
     codes::UNREADABLE,
     codes::TOTAL_SIZE,
     codes::NO_PART,
+    codes::WRAPPED,
 ];
 
 /// A fenced block of a document.

@@ -3,7 +3,7 @@
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::INCOMPLETE;
 use crate::key::{Atom, Binding, Bindings, Part, Pattern, Slot};
-use crate::plan::bind::{BoundItem, BoundRule};
+use crate::plan::bind::BoundRule;
 
 /// An instance that lacks a source, or some values of a gathered capture.
 pub(super) fn incomplete(
@@ -13,12 +13,13 @@ pub(super) fn incomplete(
     missing: &[(Slot, Binding)],
     keys: &[String],
 ) -> Box<Diagnostic> {
-    let side = &bound.sources[source.min(bound.sources.len().saturating_sub(1))];
-    let lacking: Vec<String> = match &side.item {
-        BoundItem::Pattern(pattern) if missing.is_empty() => {
+    let at = source.min(bound.sources.len().saturating_sub(1));
+    let side = &bound.sources[at];
+    let lacking: Vec<String> = match bound.names.sources[at].pattern() {
+        Some(pattern) if missing.is_empty() => {
             vec![sketch(pattern, bindings, bound)]
         }
-        BoundItem::Pattern(pattern) => missing
+        Some(pattern) => missing
             .iter()
             .map(|(slot, value)| {
                 let mut bindings = bindings.clone();
@@ -26,7 +27,7 @@ pub(super) fn incomplete(
                 sketch(pattern, &bindings, bound)
             })
             .collect(),
-        _ => Vec::new(),
+        None => Vec::new(),
     };
     let there = keys.len();
     Box::new(

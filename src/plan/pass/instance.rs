@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use crate::check::CaptureKind;
 use crate::check::op::{Arity, Op, OpKind};
+use crate::check::takes::Named;
 use crate::check::value::{Captures, Scope};
 use crate::diagnostic::codes::SHAPE;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Key, Pattern, Slot};
-use crate::plan::bind::{BoundItem, BoundRule};
+use crate::plan::bind::BoundRule;
 use crate::plan::context::{Context, with_environment};
 use crate::plan::draft::Draft;
 use crate::plan::graph::{MAX_PARTS, few};
@@ -81,11 +82,12 @@ pub(super) fn instance(
     let (origin, mut rules) = history(draft, members);
     rules.push(id);
     let first = made.len();
-    for (family, side) in families.into_iter().zip(&bound.targets) {
+    let targets = bound.names.targets.iter().zip(&bound.targets);
+    for (family, (name, side)) in families.into_iter().zip(targets) {
         for (values, node) in family.nodes {
             let node = instance.each(draft, node, &side.ops)?;
-            match &side.item {
-                BoundItem::Pattern(pattern) => made.push(Entry {
+            match name {
+                Named::Pattern(pattern) => made.push(Entry {
                     key: instance.key(pattern, &side.side.place, &family.slots, values)?,
                     node,
                     origin: origin.clone(),
@@ -93,9 +95,7 @@ pub(super) fn instance(
                     tied: false,
                 }),
                 // Read backwards, what was made goes.
-                BoundItem::Made(_) | BoundItem::Regex(_) => {
-                    draft.drop_sources(node, &DropReason::Rule(id))
-                }
+                Named::Made(_) | Named::Regex(_) => draft.drop_sources(node, &DropReason::Rule(id)),
             }
         }
     }
@@ -233,7 +233,7 @@ impl<'a> Instance<'a> {
         let like = like.map(|entry| draft.graph.info(entry.node).dtype);
         for (at, (side, members)) in self.bound.sources.iter().zip(members).enumerate() {
             let mut nodes = BTreeMap::new();
-            if let BoundItem::Made(source) = &side.item {
+            if let Named::Made(source) = &self.bound.names.sources[at] {
                 let no_lengths = Shape::from(Vec::new());
                 let value = |name: &str| {
                     let captures = &self.bound.rule.captures;
@@ -458,7 +458,8 @@ impl<'a> Instance<'a> {
             if let Some(range) = &range
                 && parts.len() as u64 != count
             {
-                let words = self.bound.ranges.get(usize::from(over.0)).is_none_or(Option::is_none);
+                let words =
+                    self.bound.names.ranges.get(usize::from(over.0)).is_none_or(Option::is_none);
                 let values = if words {
                     format!("{count} words")
                 } else {
@@ -497,9 +498,11 @@ fn history(draft: &Draft, members: &[Members]) -> (Key, Vec<RuleId>) {
 /// The values that a capture has by how it is written: its range, or a number for each word.
 fn values_of(bound: &BoundRule<'_>, capture: Slot) -> Option<std::ops::Range<u64>> {
     let at = usize::from(capture.0);
-    bound.ranges.get(at).cloned().flatten().or_else(|| match &bound.rule.captures.get(at)?.kind {
-        CaptureKind::Words { left, .. } => Some(0..left.len() as u64),
-        _ => None,
+    bound.names.ranges.get(at).cloned().flatten().or_else(|| {
+        match &bound.rule.captures.get(at)?.kind {
+            CaptureKind::Words { left, .. } => Some(0..left.len() as u64),
+            _ => None,
+        }
     })
 }
 
@@ -517,7 +520,7 @@ fn expected(
     families: &[Family],
     over: Slot,
 ) -> Result<Vec<Binding>, String> {
-    if let Some(range) = bound.ranges.get(usize::from(over.0)).cloned().flatten() {
+    if let Some(range) = bound.names.ranges.get(usize::from(over.0)).cloned().flatten() {
         few(range.end.saturating_sub(range.start))?;
         return Ok(range.map(Binding::Index).collect());
     }

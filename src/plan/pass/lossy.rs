@@ -9,12 +9,13 @@
 
 use regex::Regex;
 
+use crate::check::takes::{Named, any_matches};
 use crate::check::value::Scope;
 use crate::check::{Direction, Keys, Rule, Selection, SideItem, Step};
 use crate::diagnostic::codes::{LOSSY_REVERSE, NOT_REVERSED, RESTORED};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Bindings, Key, Part, Pattern, Segments};
-use crate::plan::bind::{BoundItem, Looked, bind, matches_any};
+use crate::plan::bind::{Looked, bind};
 use crate::plan::context::{Context, with_environment};
 use crate::plan::draft::{Draft, Written};
 use crate::plan::{Lost, RecordedRules, Stage, counted};
@@ -113,15 +114,12 @@ fn results_of(context: &Context<'_>, draft: &Draft, rule: &Rule, scope: &Scope) 
                 // have held.
                 Some(inverse) => {
                     inverse.matches(0, &looked, &mut bindings, scope, environment).unwrap_or(true)
-                        && !inverse.targets.iter().any(|side| match &side.item {
-                            BoundItem::Pattern(source) => {
-                                source.render(&entry.key, &bindings).as_deref() == Some(&*entry.key)
-                            }
-                            _ => false,
+                        && !inverse.names.targets.iter().filter_map(Named::pattern).any(|source| {
+                            source.render(&entry.key, &bindings).as_deref() == Some(&*entry.key)
                         })
                 }
                 None => {
-                    !matches_any(&unless, &entry.key, &segments)
+                    !any_matches(&unless, &entry.key, &segments)
                         && images.iter().any(|(pattern, loose)| match loose {
                             Some(loose) => loose.is_match(&entry.key),
                             None => pattern.matches(

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 
+use crate::check::takes::Named;
 use crate::check::value::{Environment, Scope};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{NOT_ONE_TO_ONE, PADDED_NUMBER};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
-use crate::plan::bind::{BoundItem, BoundRule, BoundSide, Looked};
+use crate::plan::bind::{BoundRule, Looked};
 use crate::plan::context::{Context, with_environment};
 use crate::plan::counted;
 use crate::plan::draft::Draft;
@@ -119,9 +120,7 @@ impl<'a> Matching<'a> {
         let inverses = bound
             .iter()
             .map(|bound| rest.next_if(|inverse| inverse.rule.id == bound.rule.id))
-            .map(|inverse| {
-                inverse.filter(|inverse| inverse.source_pattern(0).is_some_and(is_named))
-            })
+            .map(|inverse| inverse.filter(|inverse| inverse.takes_by_name(0)))
             .collect();
         Self {
             bound,
@@ -165,7 +164,7 @@ impl<'a> Matching<'a> {
             }
             if !bound.rename {
                 self.add_member(place, rule, source, key);
-            } else if let Some(to) = bound.renamed(key, &self.bindings) {
+            } else if let Some(to) = bound.names.renamed(key, &self.bindings) {
                 if to == **key {
                     self.taken[rule].same.push(key.clone());
                     hit.same = true;
@@ -229,8 +228,8 @@ impl<'a> Matching<'a> {
                 self.already.push(key.clone())
             }
             Some(rule) if repeated && !self.fresh => {
-                self.fresh =
-                    !(self.is_result(false, looked, environment)? || self.bound[rule].gives(looked))
+                self.fresh = !(self.is_result(false, looked, environment)?
+                    || self.bound[rule].names.gives(looked.key, looked.segments))
             }
             _ => {}
         }
@@ -248,7 +247,7 @@ impl<'a> Matching<'a> {
         for candidate in &self.candidates {
             let (rule, source) = self.results.places[*candidate as usize];
             let undone = &self.undone[rule];
-            if (!named || undone.source_pattern(source).is_some_and(is_named))
+            if (!named || undone.takes_by_name(source))
                 && undone.matches(source, looked, &mut self.bindings, self.scope, environment)?
             {
                 return Ok(true);
@@ -256,11 +255,6 @@ impl<'a> Matching<'a> {
         }
         Ok(false)
     }
-}
-
-/// Whether a pattern says more than how many segments a key has.
-fn is_named(pattern: &Pattern) -> bool {
-    pattern.literals().next().is_some()
 }
 
 /// Whether a key that a rename takes looks like a result of it, and becomes a longer one.
@@ -286,9 +280,10 @@ fn reads_back(
     let Some(inverse) = undone.iter().find(|inverse| inverse.rule.id == bound.rule.id) else {
         return Ok(());
     };
-    let (Some(read), Some(BoundItem::Pattern(write))) =
-        (inverse.source_pattern(0), inverse.targets.first().map(|side| &side.item))
-    else {
+    let (Some(read), Some(write)) = (
+        inverse.names.sources.first().and_then(Named::pattern),
+        inverse.names.targets.first().and_then(Named::pattern),
+    ) else {
         return Ok(());
     };
     let mut segments = Segments::default();
@@ -336,7 +331,8 @@ fn without_zeros(key: &str) -> Option<String> {
 
 /// The captures of a source that tell its tensors apart within an instance.
 pub(super) fn own_slots(bound: &BoundRule<'_>, source: usize) -> Vec<Slot> {
-    let slots = bound.source_pattern(source).map(Pattern::slots).unwrap_or_default();
+    let pattern = bound.names.sources.get(source).and_then(Named::pattern);
+    let slots = pattern.map(Pattern::slots).unwrap_or_default();
     slots.into_iter().filter(|slot| !bound.shared.contains(slot)).collect()
 }
 
@@ -360,18 +356,16 @@ impl SideSet {
     fn new(bound: &[BoundRule<'_>]) -> Self {
         let sides = || {
             bound.iter().enumerate().flat_map(|(rule, bound)| {
-                bound.sources.iter().enumerate().map(move |(at, side)| (rule, at, side))
+                bound.names.sources.iter().enumerate().map(move |(at, name)| (rule, at, name))
             })
         };
         let mut patterns: Vec<(&Pattern, (usize, usize))> = Vec::new();
         let mut regexes: Vec<(usize, usize)> = Vec::new();
-        for (rule, at, side) in sides() {
-            match side as &BoundSide<'_> {
-                BoundSide { item: BoundItem::Pattern(pattern), .. } => {
-                    patterns.push((pattern, (rule, at)))
-                }
-                BoundSide { item: BoundItem::Regex(_), .. } => regexes.push((rule, at)),
-                BoundSide { item: BoundItem::Made(_), .. } => {}
+        for (rule, at, name) in sides() {
+            match name {
+                Named::Pattern(pattern) => patterns.push((pattern, (rule, at))),
+                Named::Regex(_) => regexes.push((rule, at)),
+                Named::Made(_) => {}
             }
         }
         let set = PatternSet::new(patterns.iter().map(|(pattern, _)| *pattern));
@@ -398,7 +392,7 @@ impl SideSet {
         self.candidates(&key, &segments, &mut candidates);
         let places = candidates.iter().map(|candidate| self.places[*candidate as usize]);
         let counts = |(rule, source): &(usize, usize)| {
-            bound[*rule].source_pattern(*source).is_some_and(Pattern::has_index)
+            bound[*rule].names.sources[*source].pattern().is_some_and(Pattern::has_index)
         };
         places
             .filter(counts)

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::check::op::{Content, Made, widens};
+use crate::check::takes::any_matches;
 use crate::check::value::{Captures, Environment, Scope};
 use crate::check::{Direction, Keys, Selection, Step};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::{DROPPED, EXPECTATION, LEFT_INTEGERS, LOSSY, SHAPE, UNMATCHED_RULE};
 use crate::key::{Binding, Bindings, Key, Pattern, PatternSet, Segments, Slot};
-use crate::plan::bind::{matches_any, truth_of};
+use crate::plan::bind::truth_of;
 use crate::plan::context::{Context, with_environment};
 use crate::plan::draft::Draft;
 use crate::plan::pass::lossy::{leave_cast, leave_selection};
@@ -48,7 +49,7 @@ fn selected(
                     None => Ok(true),
                 };
                 if patterns[which].matches(&entry.key, &segments, &mut bindings)
-                    && !matches_any(&unless, &entry.key, &segments)
+                    && !any_matches(&unless, &entry.key, &segments)
                     && holds(&bindings)?
                 {
                     found.push(at);
@@ -78,7 +79,7 @@ fn drop_unreadable(
     let (before, mut segments) = (draft.unreadable.len(), Segments::default());
     draft.unreadable.retain(|(key, _)| {
         segments.split(key);
-        !matches_any(&patterns, key, &segments) || matches_any(&unless, key, &segments)
+        !any_matches(&patterns, key, &segments) || any_matches(&unless, key, &segments)
     });
     Ok(before - draft.unreadable.len())
 }
@@ -164,7 +165,7 @@ pub(in crate::plan) fn cast(
             continue;
         }
         segments.split(&key);
-        if is_no_weight(before, dtype) && !matches_any(&named, &key, &segments) {
+        if is_no_weight(before, dtype) && !any_matches(&named, &key, &segments) {
             left.push(key);
             continue;
         }
@@ -240,7 +241,7 @@ pub(in crate::plan) fn create(
     segments.split(&key);
     let unless =
         with_environment(context, draft, |environment| Keys::bind_all(unless, scope, environment))?;
-    if matches_any(&unless, &key, &segments) {
+    if any_matches(&unless, &key, &segments) {
         return Ok(());
     }
     // What the checkpoint has stays: it may be trained.

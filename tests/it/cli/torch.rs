@@ -30,6 +30,52 @@ fn the_state_dict_is_found_and_what_is_left_out_is_named() {
     insta::assert_snapshot!(told("zip_nested_model_ema", &[]));
 }
 
+/// What a model is wrapped in is a part of its names until something says what model it is.
+#[test]
+fn wrappers_stay_where_nothing_is_known_of_the_model() {
+    insta::assert_snapshot!(told("zip_ddp_compiled", &[]));
+    let sandbox = Sandbox::new();
+    fixture(&sandbox, "zip_ddp_compiled");
+    let file = "zip_ddp_compiled/checkpoint.pt";
+    let keys = |more: &[&str]| -> Vec<String> {
+        let ran = sandbox.run(&[&["apply", file, "-o", "out", "--force"][..], more].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let written = open(sandbox.path("out"), &OpenOptions::default()).unwrap();
+        written.header().tensors.keys().map(|key| key.as_str().to_owned()).collect()
+    };
+    assert!(keys(&[]).iter().all(|key| key.starts_with("module._orig_mod.")));
+    let bare = |key: &String| !key.contains("_orig_mod") && !key.starts_with("module.");
+    assert!(keys(&["--rules", "wrappers"]).iter().all(bare));
+    assert!(keys(&["--to", "model"]).iter().all(bare));
+    sandbox.write("zip_ddp_compiled/config.json", r#"{"model_type": "llama"}"#);
+    assert!(keys(&[]).iter().all(bare));
+}
+
+#[test]
+fn what_would_keep_a_wrapper_is_told_where_names_stay() {
+    let sandbox = Sandbox::new();
+    let plan = |keys: &[&str]| {
+        let tensors: Vec<String> = keys
+            .iter()
+            .map(|key| format!(r#""{key}": {{"dtype": "F32", "shape": [4]}}"#))
+            .collect();
+        sandbox.write("keys.json", format!("{{{}}}", tensors.join(", ")));
+        sandbox.run(&["plan", "keys.json"])
+    };
+    let stray = plan(&["module.a.weight", "module.b.weight", "module.c.weight", "global_step"]);
+    assert_eq!(stray.code, 0);
+    let said = "`module` leads 3 of 4 keys; it isn't stripped because `global_step` lacks it";
+    assert!(stray.err.contains(said), "{}", stray.err);
+    assert!(!stray.err.contains("RG355"), "{}", stray.err);
+    let flat = plan(&["layers.0._flat_param", "norm.weight"]);
+    assert_eq!(flat.code, 1);
+    assert!(flat.err.contains("FSDP1 flat parameters"), "{}", flat.err);
+    // Stripped, two keys would be one: they stay, and so that's no matter.
+    let twice = plan(&["a._orig_mod.weight", "a.weight"]);
+    assert_eq!(twice.code, 0);
+    assert!(twice.err.contains("RG355"), "{}", twice.err);
+}
+
 #[test]
 fn another_root_is_taken_if_it_is_asked_for() {
     let sandbox = Sandbox::new();
