@@ -1,4 +1,4 @@
-"""Makes docs/plan.svg, the picture in README.md: what `regraft plan` prints of an example, as a terminal shows it.
+"""Makes docs/plan.svg, the picture in README.md: what `regraft plan` prints of an example.
 
 Usage: python3 scripts/picture.py [--check]    the binary is `$REGRAFT`, or target/debug/regraft
 """
@@ -32,13 +32,14 @@ def colour(line: str) -> str:
 
 def picture() -> str:
     binary = os.environ.get("REGRAFT", "target/debug/regraft")
-    out = subprocess.run([binary, *COMMAND], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    lines = [f"$ regraft {' '.join(COMMAND)}", "", *out.rstrip().splitlines()]
+    ran = subprocess.run([binary, *COMMAND], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [f"$ regraft {' '.join(COMMAND)}", "", *ran.stdout.rstrip().splitlines()]
     lines = [line if len(line) <= COLUMNS else line[: COLUMNS - 1] + "…" for line in lines]
     width, height = round(COLUMNS * CHARACTER + 2 * EDGE), len(lines) * LINE + 2 * EDGE
     svg = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        'font-family="ui-monospace, Menlo, Consolas, \'DejaVu Sans Mono\', monospace" font-size="13">',
+        "font-family=\"ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace\" "
+        'font-size="13">',
         "<title>What regraft plan prints</title>",
         f'<rect width="{width}" height="{height}" rx="8" fill="#0d1117"/>',
     ]
@@ -57,7 +58,7 @@ def main() -> int:
     path, made = ROOT / "docs" / "plan.svg", picture()
     if "--check" in sys.argv[1:]:
         if path.read_text(encoding="utf-8") != made:
-            print(f"{path.relative_to(ROOT)} isn't what is printed now: scripts/picture.py writes it")
+            print("docs/plan.svg isn't what is printed now: scripts/picture.py writes it")
             return 1
         return 0
     path.write_text(made, encoding="utf-8")

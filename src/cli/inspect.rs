@@ -135,8 +135,7 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
             size(bytes),
         ]);
     };
-    if arguments.depth.is_some() {
-    } else if arguments.all {
+    if arguments.all {
         for (key, info) in &tensors {
             row(one_line(key).into_owned(), info, 1);
         }
