@@ -6,15 +6,21 @@ which should have three times MIB free.
   plan   a checkpoint of DeepSeek-V3's size (163 sparse files, 90,427 keys): bytes against those of
          its headers, and time over a server that adds 50 ms to each answer
   stage  bytes of an `apply` of one pipeline stage against those of the stage
-  apply  time against the same from the disk, both without waiting for the disk
+  apply  time of an `apply` in 64 MiB against the same from the disk, with and without waiting for
+         the disk (--no-sync); before it, how fast a plain client gets the same files by 1, 2 and 4
+         connections, which is the server's ceiling
 
-usage: benches/remote.py [MIB] [RUNS]
+usage: benches/remote.py [MIB] [RUNS] [--server COMMAND]
+
+--server  another hub for `apply`: a command that takes the folder with the repositories and prints
+          where it listens; each is asked in one run
 """
 
 import argparse
 import json
 import os
 import re
+import shlex
 import shutil
 import socketserver
 import statistics
@@ -23,6 +29,8 @@ import subprocess
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -49,21 +57,26 @@ class Hub(socketserver.ThreadingMixIn, HTTPServer):
     def measure(self, command):
         """Runs a command; gives its seconds, bytes and requests."""
         self.sent = self.asked = 0
-        endpoint = f"http://127.0.0.1:{self.server_address[1]}"
-        away = {
-            name for name in os.environ if name.startswith("HF_") or name.lower().endswith("_proxy")
-        }
-        environment = {name: value for name, value in os.environ.items() if name not in away}
-        environment |= {"HF_ENDPOINT": endpoint, "REGRAFT_CACHE": ""}
-        began = time.monotonic()
-        subprocess.run(
-            command,
-            check=True,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        return time.monotonic() - began, self.sent, self.asked
+        seconds = timed(command, f"http://127.0.0.1:{self.server_address[1]}")
+        return seconds, self.sent, self.asked
+
+
+def timed(command, endpoint):
+    """Runs a command that asks a hub; gives its seconds."""
+    away = {
+        name for name in os.environ if name.startswith("HF_") or name.lower().endswith("_proxy")
+    }
+    environment = {name: value for name, value in os.environ.items() if name not in away}
+    environment |= {"HF_ENDPOINT": endpoint, "REGRAFT_CACHE": ""}
+    began = time.monotonic()
+    subprocess.run(
+        command,
+        check=True,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return time.monotonic() - began
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -191,15 +204,16 @@ def main():
     )
     arguments.add_argument("mib", type=int, nargs="?", default=1024)
     arguments.add_argument("runs", type=int, nargs="?", default=3)
+    arguments.add_argument("--server")
     asked = arguments.parse_args()
     regraft = str(Path(__file__).resolve().parent.parent / "target/release/regraft")
     with tempfile.TemporaryDirectory(dir=os.environ.get("DIR")) as folder:
-        run(regraft, Path(folder), asked.mib, asked.runs)
+        run(regraft, Path(folder), asked.mib, asked.runs, asked.server)
 
 
-def run(regraft, folder, mib, runs):
-    root = folder / "hub"
-    root.mkdir()
+def run(regraft, folder, mib, runs, server):
+    root = folder / "hub/org"
+    root.mkdir(parents=True)
     hub = Hub(root)
     config = {
         "architectures": ["DeepseekV3ForCausalLM"],
@@ -238,16 +252,66 @@ def run(regraft, folder, mib, runs):
     shutil.rmtree(out)
     print(f"stage  {(sent - plan) / needed:.3f} of the stage's {needed} bytes")
 
-    times = {"hf://org/m": [], str(root / "m"): []}
-    for _ in range(runs):
-        for source, seconds in times.items():
-            seconds.append(hub.measure([regraft, "apply", source, "-o", out, "--no-sync"])[0])
-            shutil.rmtree(out)
-    far, near = map(statistics.median, times.values())
-    print(
-        f"apply  {mib} MiB: {far:.2f} s from the hub, {near:.2f} s from the disk: "
-        f"{near / far:.2f} of its speed"
-    )
+    own = f"http://127.0.0.1:{hub.server_address[1]}"
+    compare(regraft, root, own, runs, "this server", mib)
+    if server:
+        with subprocess.Popen(
+            [*shlex.split(server), str(root.parent)], stdout=subprocess.PIPE, text=True
+        ) as other:
+            try:
+                compare(regraft, root, other.stdout.readline().strip(), runs, "that server", mib)
+            finally:
+                other.terminate()
+
+
+def compare(regraft, root, endpoint, runs, name, mib):
+    """Prints how fast a plain client is, and `apply` from a hub and from the disk, in turns."""
+    ceilings = [f"{count}: {plain(root / 'm', endpoint, count):.2f} s" for count in (1, 2, 4)]
+    print(f"plain  {name}, {mib} MiB into memory by so many connections: {', '.join(ceilings)}")
+    out = str(root.parent.parent / "out")
+    for waits, options in (("synced", []), ("not synced", ["--no-sync"])):
+        times = {"hf://org/m": [], str(root / "m"): []}
+        for _ in range(runs):
+            for source, seconds in times.items():
+                command = [regraft, "apply", source, "-o", out, "--memory", "64M", *options]
+                os.sync()
+                seconds.append(timed(command, endpoint))
+                shutil.rmtree(out)
+        far, near = map(statistics.median, times.values())
+        print(
+            f"apply  {name}, {mib} MiB, {waits}: {far:.2f} s from the hub, {near:.2f} s from the "
+            f"disk: {near / far:.2f} of its speed"
+        )
+
+
+def plain(folder, endpoint, count):
+    """Seconds in which so many connections bring the files of a repository into memory."""
+    files = sorted(folder.glob("*.safetensors"))
+    step, lock = 32 << 20, threading.Lock()
+    ranges = [(file, at) for file in files for at in range(0, file.stat().st_size, step)]
+    left = iter(ranges)
+
+    def bring():
+        connection = HTTPConnection(endpoint.split("://")[1])
+        buffer = bytearray(1 << 20)
+        while True:
+            with lock:
+                file, at = next(left, (None, 0))
+            if file is None:
+                return
+            path = f"/storage/org/m/{file.name}"
+            last = min(at + step, file.stat().st_size) - 1
+            connection.request("GET", path, headers={"Range": f"bytes={at}-{last}"})
+            answer, came = connection.getresponse(), 0
+            while part := answer.readinto(buffer):
+                came += part
+            assert came == last + 1 - at, path
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(count) as pool:
+        for done in [pool.submit(bring) for _ in range(count)]:
+            done.result()
+    return time.monotonic() - began
 
 
 main()

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from graft_import.compose import grouped, merged, tie_statements
 from graft_import.patterns import Group, Pattern, Rule, Use, run
 from graft_import.translate import Inexpressible, convert_patterns, rename
+from registry_changes import changes
 
 
 def whole(source, target):
@@ -136,6 +137,16 @@ class Files(unittest.TestCase):
             {f"heads.{i}.w": (f"embeds.{i + 1}.w", "always") for i in range(3)}, set()
         )
         self.assertEqual(shifted, [(["heads.{i}.w"], "embeds.{i+1}.w", "always")])
+
+
+class Versions(unittest.TestCase):
+    def test_changes_are_named(self):
+        old = {"entries": {"kept": ["a -> b"], "gone": [], "turned": ["a -> b", "c -> d"]}}
+        new = {"entries": {"kept": ["a -> b"], "new": ["e -> f"], "turned": ["c -> d", "a -> b"]}}
+        self.assertEqual(
+            changes(old, new), {"new": ["new"], "gone": ["gone"], "changed": ["turned"]}
+        )
+        self.assertEqual(changes(old, old), {"new": [], "gone": [], "changed": []})
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ pub mod propose;
 
 pub mod editor;
 
+pub mod overview;
+
 #[cfg(feature = "files")]
 pub mod conversion;
 

@@ -49,7 +49,8 @@ _NUMPY_NAMES = {
 
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
-_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+# Ops of two tensors, element by element.
+BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add_by": operator.add,
     "sub_by": operator.sub,
     "mul_by": operator.mul,
@@ -265,7 +266,7 @@ class TorchOps:
         torch = self.torch
         double = torch.float64 in (a.dtype, b.dtype) or name == "F64"
         wide = torch.float64 if double else torch.float32
-        return self.cast(_BINARY[op](a.to(wide), b.to(wide)), name)
+        return self.cast(BINARY[op](a.to(wide), b.to(wide)), name)
 
     def reduced(self, op: str, tensor: Any, dims: Shape, name: str) -> Any:
         torch = self.torch
@@ -279,6 +280,11 @@ class TorchOps:
             pad = torch.nn.functional.pad
             made = self._root(_squares(wide, dims, lambda rows, count: pad(rows, (0, count))))
         return self.cast(made.reshape(shape), name)
+
+    def product(self, a: Any, b: Any) -> Any:
+        """As torch multiplies matrices on the device: on a CPU, for short rows, what the engine
+        gives."""
+        return a @ b
 
     def _root(self, sums: Any) -> Any:
         """Square roots, rounded as IEEE 754 asks for. torch's own are off by a last bit on some
@@ -545,7 +551,7 @@ class NumpyOps:
         double = np.float64 in (a.dtype, b.dtype) or name == "F64"
         wide = np.float64 if double else np.float32
         with np.errstate(all="ignore"):
-            return self.cast(_BINARY[op](a.astype(wide), b.astype(wide)), name)
+            return self.cast(BINARY[op](a.astype(wide), b.astype(wide)), name)
 
     def reduced(self, op: str, array: Any, dims: Shape, name: str) -> Any:
         np = self.np
@@ -558,6 +564,10 @@ class NumpyOps:
         else:
             made = np.sqrt(_squares(wide, dims, lambda rows, n: np.pad(rows, ((0, 0), (0, n)))))
         return self.cast(made.reshape(shape), name)
+
+    def product(self, a: Any, b: Any) -> Any:
+        with self.np.errstate(all="ignore"):
+            return a @ b
 
     def unpack(self, array: Any, bits: int) -> Any:
         np = self.np

@@ -62,10 +62,10 @@ class _Asked:
         framework: str | None,
     ) -> None:
         key, start, shape = self.box = box
-        found = plan.target(key)
+        found = plan.info(key)
         if found is None:
             raise KeyError(key)
-        self.dtype, whole = found[:2]
+        self.dtype, whole = found[0], list(found[1])
         if not len(start) == len(shape) == len(whole) or any(
             first < 0 or count < 0 or first + count > size
             for first, count, size in zip(start, shape, whole)

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from ._arrays import local, ops_by_name, ops_of
+from ._arrays import BINARY, local, ops_by_name, ops_of
 
 _ARITHMETIC = ("add", "mul", "neg", "exp", "log", "one_for_zero")
 _REDUCTIONS = ("norm", "absmax")
-_COMPUTES = (*_ARITHMETIC, *_REDUCTIONS, "cast", "binary", "unpack", "decode", "lookup")
+_COMPUTES = (*_ARITHMETIC, *BINARY, *_REDUCTIONS, "cast", "product", "unpack", "decode", "lookup")
 
 
 class _Run:
@@ -120,10 +120,12 @@ class _Run:
     ) -> Any:
         if op == "cast":
             return ops.cast(values[0], dtype)
-        if op == "binary":
-            return ops.binary(arguments[0], values[0], values[1], dtype)
+        if op in BINARY:
+            return ops.binary(op, values[0], values[1], dtype)
         if op in _REDUCTIONS:
             return ops.reduced(op, values[0], arguments, dtype)
+        if op == "product":
+            return ops.product(values[0], values[1])
         if op == "unpack":
             return ops.unpack(values[0], arguments[0])
         if op == "decode":
@@ -239,6 +241,23 @@ class _Run:
                 return None, None
             place, kind = here, ops
         return place, kind
+
+
+def sources(nodes: list[Any], numbers: list[int]) -> list[str]:
+    """The keys of the tensors that targets are made of, in the order in which they are needed."""
+    found, seen = [], set()
+    left = numbers[::-1]
+    while left:
+        number = left.pop()
+        if number in seen:
+            continue
+        seen.add(number)
+        node = nodes[number]
+        if type(node) is str:
+            found.append(node)
+        else:
+            left.extend(node[1][::-1])
+    return found
 
 
 def execute(

@@ -9,12 +9,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Callable, Union
 from weakref import WeakValueDictionary
 
 from . import _regraft
 from ._arrays import bits, nbytes, ops_by_name
 from ._errors import CheckpointError
+from ._execute import sources
 from ._options import DEFAULTS, ConvertOptions, Options, Unpack, takes
 from ._plan import Plan, warn, warn_of_overflow
 from ._rules import PathLike, RulesLike, _apply, _plan, _told_by
@@ -45,6 +47,9 @@ class _Bytes(bytearray):
 
 _AT_ONCE = 16 << 20
 """How many bytes are read at once of a tensor in several parts."""
+
+_AHEAD = 64 << 20
+"""How many bytes of tensors far away are read before they are needed."""
 
 
 open_file = open
@@ -113,6 +118,9 @@ class Checkpoint(Mapping[str, Any]):
             f"{len(self.paths)} files>"
         )
 
+    def _repr_html_(self) -> str:
+        return self._inner.to_html()
+
     def __getitem__(self, key: str) -> Any:
         if key in self.unreadable and key not in self._places:
             raise CheckpointError(
@@ -160,6 +168,22 @@ class Checkpoint(Mapping[str, Any]):
             with memoryview(mapped) as view, view[first : first + count] as part:
                 found = self._keep(own, count, [part])
         return found, 0, count, strides
+
+    def _fetch(self, keys: Sequence[str]) -> dict[str, _Bytes]:
+        """The bytes of tensors far away, read at once: what lies close together comes by one
+        request. For as long as they are held, the tensors are there."""
+        dtypes = [self.dtypes[key] for key in keys]
+        shapes = [self.shapes[key] for key in keys]
+        plan = _plan(_regraft.Header(list(keys), dtypes, shapes), [], {})
+        boxes = [(key, [0] * len(shape), list(shape)) for key, shape in zip(keys, shapes)]
+        ends = list(accumulate(self.nbytes[key] for key in keys))
+        places = [(end - self.nbytes[key], self.nbytes[key]) for key, end in zip(keys, ends)]
+        read, _ = _regraft.read(self._inner, plan._inner, boxes, places, ends[-1])
+        with memoryview(read) as view:
+            return {
+                key: self._keep(key, size, [view[at : at + size]])
+                for key, (at, size) in zip(keys, places)
+            }
 
     def _keep(self, name: Any, size: int, parts: Iterable[Any]) -> _Bytes:
         """Bytes of their own, which all that asks for them shares as long as any of it lives."""
@@ -234,7 +258,8 @@ class Checkpoint(Mapping[str, Any]):
             plan._nodes = plan._inner.nodes()
         # Each tensor is asked for when it is needed, and let go of after that: it may have to be
         # read.
-        given = _AsNeeded(self)
+        far = not self._inner.is_on_disk
+        given = _AsNeeded(self, sources(plan._nodes, plan._columns()[1]) if far else [])
         return plan._carry_out(given, consumed=given)
 
     def _header_columns(self) -> tuple[list[str], list[str], list[tuple[int, ...]]]:
@@ -242,15 +267,36 @@ class Checkpoint(Mapping[str, Any]):
 
 
 class _AsNeeded(dict[str, Any]):
-    """Tensors of a checkpoint, each asked for once and kept until it is taken out."""
+    """Tensors of a checkpoint, each asked for once and kept until it is taken out. Of those that
+    are soon needed (``order``), what fits into ``_AHEAD`` is read with the first of them."""
 
-    def __init__(self, opened: Checkpoint) -> None:
+    def __init__(self, opened: Checkpoint, order: list[str]) -> None:
         super().__init__()
         self._opened = opened
+        self._order = order
+        self._next = 0
+        self._ahead: dict[str, _Bytes] = {}
 
     def __missing__(self, key: str) -> Any:
+        if key not in self._ahead:
+            self._read_ahead(key)
         self[key] = self._opened[key]
+        self._ahead.pop(key, None)
         return self[key]
+
+    def _read_ahead(self, key: str) -> None:
+        batch, size = [key], self._opened.nbytes[key]
+        here = {key, *self.keys(), *self._ahead}
+        for following in self._order[self._next :]:
+            if following not in here:
+                size += self._opened.nbytes[following]
+                if size > _AHEAD:
+                    break
+                batch.append(following)
+            self._next += 1
+        # One alone may be larger than any batch, and is read in parts.
+        if len(batch) > 1:
+            self._ahead.update(self._opened._fetch(batch))
 
     def __contains__(self, key: object) -> bool:
         return key in self._opened
@@ -290,7 +336,8 @@ def open(
     an address of any (``hf://org/name``, ``https://…``, ``s3://…``, ``gs://…``, ``az://…``). No
     code of a file is run, and neither torch nor numpy is needed to open one. Of a mapping from
     names to paths, the keys of each begin with its name: ``{"rank0": …}`` gives
-    ``rank0.norm.weight``; so files with equal keys are told apart.
+    ``rank0.norm.weight``; so files with equal keys are told apart. Those of the name ``""`` stay as
+    they are.
 
     framework: ``torch`` or ``numpy``; the first of these that is installed if not given.
     strict: whether keys in the shards that the index doesn't know, or places elsewhere, are errors.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Callable
 
-from ._arrays import ops_of
+from ._arrays import BINARY, ops_of
 from ._errors import Diagnostic, PlanError
 
 _STATE, _GROUPS = "state.", "param_groups."
@@ -243,9 +243,10 @@ _VALUES = (
     "neg",
     "exp",
     "log",
-    "binary",
+    *BINARY,
     "norm",
     "absmax",
+    "product",
     "unpack",
     "decode",
     "lookup",

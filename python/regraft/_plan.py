@@ -49,6 +49,15 @@ class Report:
     dropped: Mapping[str, str]
     """Keys of the checkpoint that no target uses, and why."""
 
+    def _repr_html_(self) -> str:
+        return _regraft.report_html(
+            self.missing,
+            self.unexpected,
+            self.mismatched,
+            list(self.ties.items()),
+            list(self.dropped.items()),
+        )
+
 
 class Plan:
     """How each key of the result is made. Iterating gives its :class:`Target` s, in natural order
@@ -89,7 +98,7 @@ class Plan:
         return (self[key] for key in self.keys())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._inner.target(key) is not None
+        return isinstance(key, str) and self._inner.info(key) is not None
 
     def __getitem__(self, key: str) -> Target:
         found = self._inner.target(key)
@@ -109,6 +118,9 @@ class Plan:
 
     def __str__(self) -> str:
         return self._inner.to_text()
+
+    def _repr_html_(self) -> str:
+        return self._inner.to_html()
 
     def keys(self) -> list[str]:
         """The keys of the result, in natural order."""

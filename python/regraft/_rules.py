@@ -62,6 +62,9 @@ class Rules:
         layouts = f": {self.layouts[0]} <-> {self.layouts[1]}" if self.layouts else ""
         return f"<regraft.Rules {self.name}{layouts}>"
 
+    def _repr_html_(self) -> str:
+        return self._inner.to_html()
+
     @takes(Options)
     def plan(self, source: Any, **options: Unpack[Options]) -> Plan:
         """Plans these rules against a state dict or the path of a checkpoint; no tensor is changed.

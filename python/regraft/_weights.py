@@ -85,9 +85,9 @@ def _boxes(plan: Plan, shard: Shard) -> Iterator[tuple[str, Any, Any, int]]:
     """The boxes that are wanted, and the bytes of each, in the order of the files."""
     keys, _ = plan._columns()
     for key in keys:
-        found = plan._inner.target(key)
+        found = plan._inner.info(key)
         assert found is not None
-        dtype, shape = found[0], tuple(found[1])
+        dtype, shape, _ = found
         box = shard(key, shape)
         if box is False:
             continue

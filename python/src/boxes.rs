@@ -1,5 +1,7 @@
 //! Boxes of a plan's targets, read from files into bytes that Python owns.
 
+use std::sync::atomic::AtomicBool;
+
 use pyo3::prelude::*;
 use pyo3::types::PyByteArray;
 use regraft::execute::{Destination, Report, read_boxes};
@@ -26,9 +28,9 @@ pub(crate) fn read<'py>(
     size: usize,
 ) -> PyResult<(Bound<'py, PyByteArray>, String)> {
     let (source, plan) = (&*checkpoint.checkpoint, &plan.planned.plan);
-    let mut done = Ok(Report::default());
+    let mut done = Ok(Ok(Report::default()));
     let bytes = PyByteArray::new_with(py, size, |bytes| {
-        done = py.detach(|| {
+        let read = |cancel: Option<&AtomicBool>| {
             let mut wanted = Vec::with_capacity(boxes.len());
             let (mut rest, mut before) = (bytes, 0usize);
             for ((key, start, shape), (at, len)) in boxes.into_iter().zip(places) {
@@ -39,11 +41,12 @@ pub(crate) fn read<'py>(
                 (rest, before) = (later, at + len);
                 wanted.push(Destination::row_major(TargetBox::new(key, start, shape), own));
             }
-            with_threads(|| read_boxes(plan, source, &mut wanted, None))
-        });
+            with_threads(|| read_boxes(plan, source, &mut wanted, cancel))
+        };
+        done = checkpoint.waiting(py, read);
         Ok(())
     })?;
-    Ok((bytes, errors::report(py, done)?))
+    Ok((bytes, errors::report(py, done?)?))
 }
 
 /// Reads boxes of targets into memory at addresses: each from the first byte to the last of its
@@ -58,7 +61,7 @@ pub(crate) fn read_into(
     strides: Vec<Vec<u64>>,
 ) -> PyResult<String> {
     let (source, plan) = (&*checkpoint.checkpoint, &plan.planned.plan);
-    let done = py.detach(|| {
+    let done = checkpoint.waiting(py, |cancel| {
         memory::writable(&places, |buffers| {
             let mut wanted: Vec<Destination<'_>> = boxes
                 .into_iter()
@@ -69,9 +72,9 @@ pub(crate) fn read_into(
                     Destination { part, buffer, strides: Some(strides) }
                 })
                 .collect();
-            with_threads(|| read_boxes(plan, source, &mut wanted, None))
+            with_threads(|| read_boxes(plan, source, &mut wanted, cancel))
         })
-    });
+    })?;
     let done = done.ok_or_else(|| errors::fault(py, "tensors to read into share memory"))?;
     errors::report(py, done)
 }

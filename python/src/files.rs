@@ -15,10 +15,12 @@ use rayon::prelude::*;
 use regraft::check::Direction;
 use regraft::config::Config;
 use regraft::conversion::{Conversion, Output, config_beside, record_file, side_files_of};
+use regraft::diagnostic::Diagnostic;
 use regraft::error::Error;
 use regraft::execute::{Progress, Rank, Report, Ties, WriteOptions};
 use regraft::key::Key;
 use regraft::library::Route;
+use regraft::overview::Page;
 use regraft::plan::implausible;
 use regraft::store::{Blob, Files as _, NamedPath, OpenOptions, Store as _, open_named, pinned};
 use regraft::tensor::{Entry, Remark};
@@ -51,16 +53,37 @@ impl Checkpoint {
         offset: u64,
         count: usize,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let seen = Seen::default();
         let checkpoint = &*self.checkpoint;
-        let read = || {
+        let read = self.waiting(py, |_| {
             let mut bytes = vec![0; count];
             checkpoint.read_at(key, offset, &mut bytes).map(|()| bytes)
-        };
-        let (read, stopped) = watched(py, &seen, None, &|| checkpoint.interrupt(), read);
-        stopped?;
-        let read = read.ok_or_else(|| errors::fault(py, "a reader stopped unexpectedly"))?;
+        })?;
         Ok(PyBytes::new(py, &read.map_err(|error| errors::world(py, &error))?))
+    }
+
+    /// Does what may wait for a server, in which case a signal ends the wait: it is told by what
+    /// the work is given.
+    pub(crate) fn waiting<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(Option<&AtomicBool>) -> T + Send,
+    ) -> PyResult<T> {
+        let checkpoint = &*self.checkpoint;
+        if checkpoint.is_on_disk() {
+            return Ok(py.detach(|| work(None)));
+        }
+        let seen = Seen::default();
+        let work = || work(Some(&seen.cancel));
+        let (done, stopped) = watched(py, &seen, None, &|| checkpoint.interrupt(), work);
+        stopped?;
+        done.ok_or_else(|| errors::fault(py, "a reader stopped unexpectedly"))
+    }
+
+    /// What a plan would say of the files.
+    fn odd(&self) -> Vec<Diagnostic> {
+        // A config that can't be read is for those to say who need it.
+        let config = config_beside(&self.checkpoint).unwrap_or_else(|_| Config::empty());
+        implausible(self.checkpoint.header(), &config, None, false)
     }
 
     /// Where the only box of a tensor lies; `None` if it has several, or no bytes.
@@ -119,8 +142,10 @@ impl Checkpoint {
             }
         };
         let mut names = names.unwrap_or_default().into_iter();
+        // No name, for keys as they are.
+        let mut name = || names.next().filter(|name| !name.is_empty());
         let named: Vec<NamedPath> =
-            paths.iter().map(|path| NamedPath { name: names.next(), path: path.clone() }).collect();
+            paths.iter().map(|path| NamedPath { name: name(), path: path.clone() }).collect();
         let opened = py.detach(|| {
             // What is asked of an address later is asked of the same thing.
             let named = pinned(&named)?;
@@ -212,11 +237,21 @@ impl Checkpoint {
 
     /// What is odd about the files but no error, with what a plan would say of them.
     fn notes(&self) -> Vec<String> {
-        // A config that can't be read is for those to say who need it.
-        let config = config_beside(&self.checkpoint).unwrap_or_else(|_| Config::empty());
-        let found = implausible(self.checkpoint.header(), &config, None, false);
+        let found = self.odd();
         let found = found.iter().map(|finding| regraft::diagnostic::render(finding, false));
         self.checkpoint.notes().iter().cloned().chain(found).collect()
+    }
+
+    /// A part of a page for a notebook.
+    fn to_html(&self, py: Python<'_>) -> String {
+        py.detach(|| {
+            let title: Vec<String> =
+                self.sources.iter().map(|source| source.display().to_string()).collect();
+            let (header, notes) = (self.checkpoint.header(), self.checkpoint.notes());
+            let mut page = Page::of_header(&title.join(", "), header, notes);
+            page.findings = self.odd();
+            page.fragment()
+        })
     }
 
     /// Tensors that can't be read: their keys, and what each is.

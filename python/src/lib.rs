@@ -39,7 +39,7 @@ mod _regraft {
     #[pymodule_export]
     use super::parts::Output;
     #[pymodule_export]
-    use super::plan::{Plan, plan};
+    use super::plan::{Plan, plan, report_html};
     #[pymodule_export]
     use super::rules::{Rules, compile, compile_as, library_names, load};
     #[pymodule_export]

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use indexmap::IndexMap;
-use pyo3::IntoPyObjectExt as _;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
@@ -16,7 +15,10 @@ use regraft::check::Direction;
 use regraft::check::value::Value;
 use regraft::conversion::{Conversion, Planned};
 use regraft::key::Key;
-use regraft::plan::{Answer, DropReason, NodeId, Op, Question, Record, RuleId, States, Target};
+use regraft::overview::{Overview, Page, Sights};
+use regraft::plan::{
+    Answer, Argument, DropReason, NodeId, Op, Question, Record, RuleId, States, Target,
+};
 
 use crate::errors;
 use crate::files::Checkpoint;
@@ -28,8 +30,9 @@ use crate::rules::Rules;
 #[pyclass(frozen, module = "regraft._regraft")]
 pub(crate) struct Plan {
     pub(crate) planned: Planned,
-    /// The targets in the order in which memory has them.
-    order: Vec<usize>,
+    /// The targets in the order in which memory has them, made when it is first asked for, unless
+    /// what was wanted says it.
+    order: OnceLock<Vec<usize>>,
 }
 
 /// What a plan is made for.
@@ -112,17 +115,28 @@ pub(crate) fn plan(
                     .map_err(Unplanned::Raised)?
                     .map_err(|diagnostics| Unplanned::Failed(diagnostics.into()))?,
             };
-            let order = order(&planned.plan, prepared.header(), in_order);
-            Ok((planned, order))
+            let order = in_order.map(|wanted| order(&planned, Some(wanted)));
+            Ok(Plan { planned, order: order.map_or_else(OnceLock::new, OnceLock::from) })
         })
     });
-    let (planned, order) = made.map_err(|unplanned| match unplanned {
+    made.map_err(|unplanned| match unplanned {
         Unplanned::Raised(error) => error,
         // A layout that no rules have is the caller's mistake, as is a checkpoint that doesn't fit.
         Unplanned::Failed(Failure::Rules(diagnostics)) => errors::plan(py, &diagnostics),
         Unplanned::Failed(Failure::World(error)) => errors::world(py, &error),
-    })?;
-    Ok(Plan { planned, order })
+    })
+}
+
+/// A part of a page for a notebook: how a result meets its target.
+#[pyfunction]
+pub(crate) fn report_html(
+    missing: Vec<String>,
+    unexpected: Vec<String>,
+    mismatched: Vec<String>,
+    ties: Vec<(String, String)>,
+    dropped: Vec<(String, String)>,
+) -> String {
+    Page::of_report(&missing, &unexpected, &mismatched, &ties, &dropped).fragment()
 }
 
 /// Asks what the caller gave to compare with how many bytes differ.
@@ -145,12 +159,9 @@ enum Unplanned {
 ///
 /// What comes from one tensor keeps its place in it. What is tied to another key, and what is made
 /// from nothing, comes last.
-fn order(
-    plan: &regraft::Plan,
-    header: &regraft::tensor::Header,
-    wanted: Option<&regraft::tensor::Wanted>,
-) -> Vec<usize> {
+fn order(planned: &Planned, wanted: Option<&regraft::tensor::Wanted>) -> Vec<usize> {
     const LAST: (usize, u64) = (usize::MAX, 0);
+    let (plan, header) = (&planned.plan, planned.header());
     let mut places: Vec<(usize, u64)> = Vec::with_capacity(plan.nodes.len());
     for node in &plan.nodes {
         let first =
@@ -210,13 +221,17 @@ impl Plan {
                 list.append(PyString::new(py, key))?;
                 continue;
             }
-            let (name, arguments) = op(py, &node.op)?;
+            let primitive = node.primitive();
+            let arguments = PyList::empty(py);
+            for argument in &primitive.arguments {
+                give(argument, &arguments)?;
+            }
             let inputs = PyTuple::new(py, node.inputs.iter().map(|input| input.0))?;
             let shape = PyTuple::new(py, node.info.shape.iter())?;
             list.append((
-                PyString::intern(py, name),
+                PyString::intern(py, primitive.name),
                 inputs,
-                arguments,
+                arguments.to_tuple(),
                 PyString::intern(py, node.info.dtype.name()),
                 shape,
             ))?;
@@ -231,8 +246,9 @@ impl Plan {
 
     /// Keys of the result as a dict has them, and the number of the node that each is.
     fn targets<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>, Vec<u32>)> {
+        let order = self.order.get_or_init(|| order(&self.planned, None));
         let in_order: Vec<&Target> =
-            self.order.iter().filter_map(|at| self.planned.plan.targets.get(*at)).collect();
+            order.iter().filter_map(|at| self.planned.plan.targets.get(*at)).collect();
         let keys = PyList::new(py, in_order.iter().map(|target| target.key.as_str()))?;
         Ok((keys, in_order.iter().map(|target| target.node.0).collect()))
     }
@@ -274,6 +290,21 @@ impl Plan {
             }
         }
         Ok(None)
+    }
+
+    /// dtype, shape and tied key of a target, all that a reader needs; `None` if there is no such
+    /// target.
+    #[allow(clippy::type_complexity)]
+    fn info<'py>(
+        &self,
+        py: Python<'py>,
+        key: &str,
+    ) -> PyResult<Option<(Bound<'py, PyString>, Bound<'py, PyTuple>, Option<&str>)>> {
+        let Some(target) = self.planned.plan.target(key) else { return Ok(None) };
+        let info = self.planned.plan.info(target);
+        let dtype = PyString::intern(py, info.dtype.name());
+        let shape = PyTuple::new(py, info.shape.iter())?;
+        Ok(Some((dtype, shape, target.tied_to.as_deref())))
     }
 
     /// dtype, shape, source keys, rules and tied key of a target; `None` if there is no such
@@ -382,6 +413,19 @@ impl Plan {
         py.detach(|| self.planned.plan.to_text())
     }
 
+    /// A part of a page for a notebook.
+    fn to_html(&self, py: Python<'_>) -> String {
+        py.detach(|| {
+            let (plan, header) = (&self.planned.plan, self.planned.header());
+            let sights = Sights { unchanged: true, sharing: true };
+            let overview = Overview::of(plan, header, sights);
+            let names: Vec<String> =
+                self.planned.route.describe().into_iter().map(|(name, _)| name).collect();
+            let title = if names.is_empty() { "no rules".to_owned() } else { names.join(", ") };
+            Page::of_plan(&title, plan, &overview).fragment()
+        })
+    }
+
     /// How a key of the result is made, or what becomes of a key of the checkpoint; `None` if there
     /// is no such key.
     fn explain(&self, key: &str) -> Option<String> {
@@ -471,30 +515,15 @@ impl Plan {
     }
 }
 
-/// The name of an op and its arguments.
-fn op<'py>(py: Python<'py>, op: &Op) -> PyResult<(&'static str, Bound<'py, PyAny>)> {
-    let none = || PyTuple::empty(py).into_any();
-    Ok(match op {
-        Op::Source { key } => ("source", (key.as_str(),).into_bound_py_any(py)?),
-        Op::Fill { value } => ("fill", (*value,).into_bound_py_any(py)?),
-        Op::Sinusoids => ("sinusoids", none()),
-        Op::Narrow { dim, start, len } => ("narrow", (*dim, *start, *len).into_bound_py_any(py)?),
-        Op::Permute { dims } => ("permute", PyTuple::new(py, dims)?.into_any()),
-        Op::Reshape => ("reshape", none()),
-        Op::Concat { dim } => ("concat", (*dim,).into_bound_py_any(py)?),
-        Op::Cast => ("cast", none()),
-        Op::Add { value } => ("add", (*value,).into_bound_py_any(py)?),
-        Op::Mul { value } => ("mul", (*value,).into_bound_py_any(py)?),
-        Op::Neg => ("neg", none()),
-        Op::Exp => ("exp", none()),
-        Op::Log => ("log", none()),
-        Op::Expand => ("expand", none()),
-        Op::Binary { with } => ("binary", (with.name(),).into_bound_py_any(py)?),
-        Op::Reduce { take, dims } => (take.name(), PyTuple::new(py, dims)?.into_any()),
-        Op::Unpack { bits } => ("unpack", (*bits,).into_bound_py_any(py)?),
-        Op::Decode { code } => ("decode", (code.name(),).into_bound_py_any(py)?),
-        Op::Lookup => ("lookup", none()),
-        Op::Count => ("count", none()),
-        Op::OneForZero => ("one_for_zero", none()),
-    })
+/// Adds what an op was given.
+fn give(argument: &Argument<'_>, to: &Bound<'_, PyList>) -> PyResult<()> {
+    match argument {
+        Argument::Key(key) => to.append(*key),
+        Argument::Dim(dim) => to.append(*dim),
+        Argument::Dims(dims) => dims.iter().try_for_each(|dim| to.append(*dim)),
+        Argument::Range(start, len) => to.append(*start).and_then(|()| to.append(*len)),
+        Argument::Value(value) => to.append(*value),
+        Argument::Bits(bits) => to.append(*bits),
+        Argument::Word(word) => to.append(*word),
+    }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use regraft::diagnostic::SourceText;
+use regraft::overview::Page;
 
 use crate::errors;
 
@@ -45,6 +46,11 @@ impl Rules {
     #[getter]
     fn text(&self) -> &str {
         &self.rules.source.text
+    }
+
+    /// A part of a page for a notebook.
+    fn to_html(&self) -> String {
+        Page::of_rules(&self.rules).fragment()
     }
 
     /// Warnings and notes of the check, as JSON.

@@ -155,6 +155,25 @@ def test_what_is_tied_is_read_once(ranks, hub):
     assert ranks.run(1, "load_tied", path) == [alone]
 
 
+def test_metadata_is_what_torchs_own_reader_says(hub):
+    import pickle
+
+    from regraft.torch.distributed import Reader
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+
+    path, _ = hub(mixtral)
+    expected = HuggingFaceStorageReader(path).read_metadata().state_dict_metadata
+    found = Reader(path, []).read_metadata().state_dict_metadata
+    assert len(expected) > 20 and sorted(found) == sorted(expected)
+    for key, tensor in expected.items():
+        assert found[key] == tensor, key
+    # As another process gets it.
+    assert pickle.loads(pickle.dumps(found)) == expected
+    assert "model.none" not in found
+    with pytest.raises(KeyError):
+        found["model.none"]
+
+
 def test_recipes_of_frameworks(ranks, hub):
     path, state = hub(mixtral)
     assert ranks.run(2, "load_as_automodel", path, state) == [[], []]

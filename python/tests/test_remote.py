@@ -90,6 +90,41 @@ def test_tensors_of_a_hub_are_read_when_they_are_asked_for(hub):
     same(again)
 
 
+def weights(hub):
+    """How many requests for weights there were."""
+    return sum(path.endswith(".safetensors") for path in hub[0])
+
+
+def test_what_a_plan_needs_comes_by_few_requests(hub):
+    rules = regraft.compile('rename "**.q.weight" <-> "**.query.weight"')
+    opened = regraft.open("hf://org/m", framework="numpy")
+    asked = weights(hub)
+    made = opened.apply(rules=rules)
+    assert weights(hub) - asked == 3, "one for each file, as a conversion into files asks"
+    expected = {key.replace(".q.", ".query."): value for key, value in tensors().items()}
+    assert set(made) == set(expected)
+    for key, value in expected.items():
+        assert np.array_equal(made[key], value), key
+    # What is held already isn't fetched again.
+    asked = len(hub[0])
+    assert np.shares_memory(opened["model.layers.1.k.weight"], made["model.layers.1.k.weight"])
+    assert len(hub[0]) == asked
+
+
+def test_no_more_is_read_ahead_than_is_held(hub, monkeypatch):
+    one = 64 * 32 * 4
+    monkeypatch.setattr("regraft._files._AHEAD", 4 * one)
+    rules = regraft.compile('drop "**.v.weight"')
+    opened = regraft.open("hf://org/m", framework="numpy")
+    asked = weights(hub)
+    made = opened.apply(rules=rules)
+    assert set(made) == {key for key in tensors() if ".v." not in key}
+    for key, value in made.items():
+        assert np.array_equal(value, tensors()[key]), key
+    # Four tensors of two files, then two of the third.
+    assert weights(hub) - asked == 3
+
+
 def test_a_hub_is_converted_and_planned_as_a_disk_is(hub, folder, tmp_path):
     rules = regraft.compile('rename "**.q.weight" <-> "**.query.weight"')
     far = regraft.convert("hf://org/m", tmp_path / "far", rules=rules)
@@ -113,12 +148,14 @@ def test_what_is_wrong_is_said_by_kind(hub):
 def test_a_signal_ends_a_wait_for_a_server(hub):
     opened = regraft.open("hf://org/m", framework="numpy")
     hub[1].set()
-    began = time.monotonic()
-    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        opened["model.layers.2.v.weight"]
-    assert time.monotonic() - began < 5
+    rules = regraft.compile('rename "**.q.weight" <-> "**.query.weight"')
+    for read in (lambda: opened["model.layers.2.v.weight"], lambda: opened.apply(rules=rules)):
+        began = time.monotonic()
+        timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            read()
+        assert time.monotonic() - began < 5
     hub[1].clear()
     same(opened)
 

@@ -18,6 +18,8 @@ class Family:
     exact: bool = True
     # The rule file, where its name isn't that of the family.
     rules: object = None
+    # Whether keys tell the layout from the one that it is converted to.
+    told: bool = True
 
 
 def family(name, **given):

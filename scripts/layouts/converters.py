@@ -40,6 +40,11 @@ def script(family, name="convert_*", change=None):
     `change` maps its text to another, where a constant of it is too large for a tiny model.
     """
     (path,) = glob.glob(os.path.join(FOLDER, family, f"{name}.py"))
+    return lenient(path, change)
+
+
+def lenient(path, change=None):
+    """The module of a file, with stand-ins for what it imports and isn't there."""
     with open(path) as f:
         text = f.read()
     module = types.ModuleType("script")

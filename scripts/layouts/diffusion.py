@@ -151,3 +151,82 @@ class LoraKohyaXl:
         }
 
     convert = staticmethod(convert_lora)
+
+
+def flux_adapter():
+    """Of each kind of layer, with an alpha or without. The scales are at least a half: of smaller ones
+    diffusers moves powers of two from one factor to the other."""
+    import torch
+
+    layers = {}
+    for stream in ("img", "txt"):
+        layers.update(
+            {
+                f"double_blocks_1_{stream}_attn_qkv": (12, 4, 4, 3),
+                f"double_blocks_1_{stream}_attn_proj": (4, 4, 4, 3),
+                f"double_blocks_1_{stream}_mlp_0": (16, 4, 2, 2),
+                f"double_blocks_1_{stream}_mlp_2": (4, 16, 2, None),
+                f"double_blocks_1_{stream}_mod_lin": (24, 4, 2, 1.5),
+            }
+        )
+    layers["single_blocks_0_linear1"] = (28, 4, 2, 5)
+    layers["single_blocks_0_linear2"] = (4, 20, 2, 3)
+    layers["single_blocks_0_modulation_lin"] = (12, 4, 4, 2)
+    for kind in ("guidance_in", "time_in", "vector_in"):
+        layers[f"{kind}_in_layer"] = (4, 2, 2, 3)
+        layers[f"{kind}_out_layer"] = (4, 4, 2, 3)
+    layers["img_in"] = layers["txt_in"] = (4, 2, 2, 3)
+    # Here diffusers takes no notice of alpha.
+    layers["final_layer_linear"] = (4, 4, 2, 2)
+    layers["final_layer_adaLN_modulation_1"] = (8, 4, 2, 2)
+    out = {}
+    names = {f"lora_unet_{name}": layer for name, layer in layers.items()}
+    for name in ("self_attn_q_proj", "self_attn_out_proj", "mlp_fc1", "mlp_fc2"):
+        names[f"lora_te1_text_model_encoder_layers_0_{name}"] = (4, 4, 4, 3)
+    for name, (rows, columns, rank, alpha) in names.items():
+        out[f"{name}.lora_down.weight"] = torch.zeros(rank, columns)
+        out[f"{name}.lora_up.weight"] = torch.zeros(rows, rank)
+        if alpha is not None:
+            out[f"{name}.alpha"] = torch.tensor(float(alpha))
+    return out
+
+
+def convert_flux_adapter(source):
+    from diffusers.loaders import lora_conversion_utils as utils
+
+    text = inspect.getsource(utils._convert_kohya_flux_lora_to_diffusers)
+    made = dict(vars(utils))
+    exec(text.replace("dims=[3072, 3072, 3072, 12288]", "dims=[4, 4, 4, 16]"), made)
+    return made["_convert_kohya_flux_lora_to_diffusers"](source)
+
+
+@family("lora_flux_kohya", layout="kohya", exact=False)
+class LoraFluxKohya:
+    source = staticmethod(flux_adapter)
+    convert = staticmethod(convert_flux_adapter)
+
+
+def convert_names(source):
+    from diffusers.utils import state_dict_utils as utils
+
+    def of(model):
+        return {
+            key.removeprefix(f"{model}."): tensor
+            for key, tensor in source.items()
+            if key.startswith(f"{model}.")
+        }
+
+    made = {
+        "unet": utils.convert_unet_state_dict_to_peft(of("unet")),
+        "text_encoder": utils.convert_state_dict_to_peft(of("text_encoder")),
+    }
+    return {f"{model}.{key}": one for model, keys in made.items() for key, one in keys.items()}
+
+
+@family("lora_diffusers", layout="diffusers")
+class LoraDiffusers:
+    @staticmethod
+    def source():
+        return convert_lora(LoraKohya.source())
+
+    convert = staticmethod(convert_names)

@@ -2,6 +2,9 @@
 
 from unittest import mock
 
+from torch.nn import Parameter
+from torch.nn.utils import remove_weight_norm, weight_norm
+
 from . import empty, family, with_bias
 from .converters import script
 
@@ -220,3 +223,47 @@ class Encodec48:
     @staticmethod
     def convert(source):
         return encodec(source, "time_group_norm", "encodec_48khz")
+
+
+@family("hifigan_parallelwavegan", layout="parallelwavegan", exact=False)
+class HifiGan:
+    SIZES = {"upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4]}
+    SIZES.update(resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 3]])
+    SIZES.update(model_in_dim=4, upsample_initial_channel=8)
+
+    @staticmethod
+    def source():
+        names = {"conv_pre": "input_conv", "conv_post": "output_conv.1"}
+        shapes = {}
+        for key, tensor in HifiGan.model().state_dict().items():
+            *path, leaf = key.split(".")
+            if leaf in ("mean", "scale"):
+                continue
+            if path[0] == "upsampler":
+                path = ["upsamples", path[1], "1"]
+            elif path[0] == "resblocks":
+                path = ["blocks", *path[1:], "1"]
+            name = names.get(path[0], ".".join(path))
+            if leaf == "weight":
+                shapes[f"{name}.weight_g"] = [tensor.shape[0], 1, 1]
+                shapes[f"{name}.weight_v"] = list(tensor.shape)
+            else:
+                shapes[f"{name}.{leaf}"] = list(tensor.shape)
+        return empty(shapes)
+
+    @staticmethod
+    def model():
+        import transformers
+
+        return transformers.SpeechT5HifiGan(transformers.SpeechT5HifiGanConfig(**HifiGan.SIZES))
+
+    @staticmethod
+    def convert(source):
+        model = HifiGan.model()
+        convs = [it for it in model.modules() if isinstance(getattr(it, "bias", None), Parameter)]
+        # As the model did it when the script was written: with weight_g and weight_v.
+        model.apply_weight_norm = lambda: [weight_norm(conv) for conv in convs]
+        model.remove_weight_norm = lambda: [remove_weight_norm(conv) for conv in convs]
+        script("speecht5", "convert_hifigan").load_weights(source, model, model.config)
+        made = model.state_dict()
+        return {key: made[key] for key in made if key not in ("mean", "scale")}

@@ -10,6 +10,7 @@ use regraft::conversion::{Output, Planned};
 use regraft::diagnostic::Diagnostic;
 use regraft::error::{Error, ErrorKind};
 use regraft::execute::{PatchOptions, Progress, Report, Ties, WriteOptions};
+use regraft::overview::{Size, counted};
 use regraft::plan::Verdict;
 use regraft::store::{Checkpoint, NamedPath};
 use serde_json::json;
@@ -17,9 +18,7 @@ use serde_json::json;
 use super::console::{Console, has_findings};
 use super::conversion::{ConversionArguments, in_order};
 use super::inspect::write_values;
-use super::size::Size;
 use super::source::named_path;
-use super::summary::counted;
 use super::{Exit, Failure, Result, progress};
 
 /// Convert a checkpoint into new files

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use regraft::check::{Idempotence, Twice, idempotence, repeats_backwards};
+use regraft::check::{idempotence, repeats_backwards};
 use regraft::diagnostic::{Diagnostic, Severity};
 use regraft::error::Error;
 use regraft::library::{self, Library};
+use regraft::overview::counted;
 use serde_json::json;
 
 use super::console::Console;
-use super::summary::counted;
 use super::{Exit, Result};
 
 /// Check rule files: syntax, names, captures, and that every `<->` has an inverse
@@ -56,10 +56,10 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         } else if let Some((proof, backwards)) = &proof {
             let again = match backwards {
                 Ok(None) => String::new(),
-                Ok(Some(found)) => format!("; not so backwards, where {}", twice(found)),
+                Ok(Some(found)) => format!("; not so backwards, where {found}"),
                 Err(because) => format!("; backwards undecided, as {because}"),
             };
-            console.out(&format!("{file}: {}{again}\n", proven(proof)))?;
+            console.out(&format!("{file}: idempotent: {proof}{again}\n"))?;
         }
         findings.extend(found);
     }
@@ -83,30 +83,6 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         console.out(&format!("{} rule {what} sound{warned}\n", files.len()))?;
     }
     Ok(Exit::findings(warnings > 0))
-}
-
-/// What is known of applying rules to their own output, in one line.
-fn proven(proof: &Idempotence) -> String {
-    match proof {
-        Idempotence::Proven { plain: false, .. } => "idempotent: proven".to_owned(),
-        Idempotence::Proven { plain: true, except } => {
-            let except = except
-                .as_ref()
-                .map(|found| format!(" (not so: {})", twice(found)))
-                .unwrap_or_default();
-            format!("idempotent: proven for plain keys{except}")
-        }
-        Idempotence::Refuted(found) => format!("idempotent: refuted, as {}", twice(found)),
-        Idempotence::Undecided { because } => format!("idempotent: undecided, as {because}"),
-    }
-}
-
-fn twice(found: &Twice) -> String {
-    let Twice { key, once, twice } = found;
-    if once == twice {
-        return format!("`{key}` becomes `{once}`, which is read again");
-    }
-    format!("`{key}` becomes `{once}`, and that `{twice}`")
 }
 
 /// The rule files that arguments mean: a directory stands for every `.graft` file below it, in

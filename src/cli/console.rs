@@ -6,7 +6,6 @@ use std::io::{self, BufWriter, Write};
 use anstream::{AutoStream, ColorChoice};
 use regraft::diagnostic::plain::{self, harmless};
 use regraft::diagnostic::{Diagnostic, Severity, render};
-use regraft::plan::Plan;
 use serde::Serialize;
 
 use super::Failure;
@@ -109,14 +108,4 @@ pub(super) fn one_line(finding: &Diagnostic) -> String {
 /// Whether anything was found that a person should look at.
 pub(super) fn has_findings(findings: &[Diagnostic]) -> bool {
     findings.iter().any(|finding| finding.severity >= Severity::Warning)
-}
-
-/// A rule of a plan, as `file:line text`.
-pub(super) fn rule_line(plan: &Plan, rule: regraft::plan::RuleId) -> String {
-    match plan.rules.get(rule.0 as usize) {
-        Some(rule) => {
-            plain::one_line(&format!("{}:{} {}", rule.file, rule.line, rule.text)).into_owned()
-        }
-        None => "unknown rule".to_owned(),
-    }
 }

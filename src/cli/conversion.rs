@@ -9,6 +9,7 @@ use regraft::check::{Direction, Rules};
 use regraft::conversion::{Choice, Conversion, Planned, Prepared, TensorPart, read_config};
 use regraft::execute::Lanes;
 use regraft::library::{self, Library, Recognized, Route};
+use regraft::overview::{Overview, Sights};
 use regraft::store::{Checkpoint, NamedPath, OpenOptions};
 
 use super::complete;
@@ -160,7 +161,8 @@ impl ConversionArguments {
         }
         let stage = self.target.stage_line(planned.rank());
         console.out(&format!("rules: {}\n{stage}\n", in_order(&planned.route)))?;
-        console.out(&summary::plan(plan, planned.header(), all))?;
+        let sights = Sights { unchanged: all, sharing: false };
+        console.out(&Overview::of(plan, planned.header(), sights).text(plan))?;
         lanes.map_or(Ok(()), |lanes| console.out(&summary::lanes(lanes, all)))
     }
 }

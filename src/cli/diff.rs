@@ -1,16 +1,18 @@
 //! `regraft diff`: how two checkpoints differ: keys, dtypes, shapes, bytes.
 
+use std::path::PathBuf;
+
 use rayon::prelude::*;
 use regraft::error::Error;
 use regraft::key::{Key, natural_order};
+use regraft::overview::{Gathered, Line, Page, Row, Section, Tone, counted, times};
 use regraft::store::{Checkpoint, NamedPath, OpenOptions, Store as _, open_named};
 use regraft::tensor::TensorInfo;
 use serde_json::json;
 
 use super::console::Console;
-use super::lines::Gathered;
+use super::report::{html_file, title, write};
 use super::source::named_path;
-use super::summary::counted;
 use super::{Exit, Failure, Result};
 
 /// Compare two checkpoints: keys, dtypes, shapes, and every byte
@@ -20,6 +22,7 @@ use super::{Exit, Failure, Result};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft diff before/ after/
+  regraft diff before/ after/ --html diff.html        the same as a page, too
   regraft diff model.safetensors header.json --headers")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; `NAME=A`
@@ -38,6 +41,10 @@ pub(super) struct Arguments {
     /// Follow symbolic links out of the checkpoints' directories
     #[arg(long)]
     allow_outside: bool,
+
+    /// Write what differs as one page, too, to look at and to attach to a pull request
+    #[arg(long, value_name = "FILE", value_parser = html_file)]
+    html: Option<PathBuf>,
 }
 
 /// What differs, each in natural order.
@@ -87,6 +94,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         }))?;
     } else if !console.quiet {
         console.out(&text(&difference, bytes))?;
+    }
+    if let Some(path) = &arguments.html {
+        write(path, &page(arguments, &difference))?;
     }
     Ok(Exit::findings(differs))
 }
@@ -159,38 +169,84 @@ fn differing(
     Ok(count)
 }
 
+/// Keys that differ in one way.
+struct Part {
+    name: &'static str,
+    count: usize,
+    keys: Gathered<String>,
+}
+
+/// All that differs, gathered into lines.
+fn parts(difference: &Difference) -> [Part; 4] {
+    let only = |tensors: &[(Key, TensorInfo)]| {
+        let mut keys = Gathered::new();
+        tensors.iter().for_each(|(key, info)| keys.add(key, info.to_string()));
+        keys
+    };
+    let mut changed = Gathered::new();
+    for (key, left, right) in &difference.changed {
+        changed.add(key, format!("{left} in A, {right} in B"));
+    }
+    let mut bytes = Gathered::new();
+    for (key, count) in &difference.bytes {
+        bytes.add(key, format!("differs in {}", counted(*count, "byte")));
+    }
+    let part = |name, count, keys| Part { name, count, keys };
+    let Difference { only_left, only_right, .. } = difference;
+    [
+        part("only in A", only_left.len(), only(only_left)),
+        part("only in B", only_right.len(), only(only_right)),
+        part("other dtype or shape", difference.changed.len(), changed),
+        part("other bytes", difference.bytes.len(), bytes),
+    ]
+}
+
+/// How keys that are equal were compared.
+fn how(bytes: bool) -> &'static str {
+    if bytes { "byte for byte" } else { "in dtype and shape; bytes were not compared" }
+}
+
 fn text(difference: &Difference, bytes: bool) -> String {
     let mut out = String::new();
-    let mut section = |title: String, groups: &Gathered<String>| {
-        if groups.is_empty() {
-            return;
-        }
-        out.push_str(&format!("{title}:\n"));
-        for line in groups.lines() {
-            let times =
-                if line.count() == 1 { String::new() } else { format!("  x {}", line.count()) };
+    for part in parts(difference).iter().filter(|part| part.count > 0) {
+        out.push_str(&format!("{} ({}):\n", part.name, part.count));
+        for line in part.keys.lines() {
+            let times = times(line.count());
             out.push_str(&format!("  {}  {}{times}\n", line.text(), line.shared));
         }
-    };
-    let only = |tensors: &[(Key, TensorInfo)]| {
-        let mut groups = Gathered::new();
-        tensors.iter().for_each(|(key, info)| groups.add(key, info.to_string()));
-        groups
-    };
-    section(format!("only in A ({})", difference.only_left.len()), &only(&difference.only_left));
-    section(format!("only in B ({})", difference.only_right.len()), &only(&difference.only_right));
-    let mut changed = Gathered::new();
-    difference
-        .changed
-        .iter()
-        .for_each(|(key, left, right)| changed.add(key, format!("{left} in A, {right} in B")));
-    section(format!("other dtype or shape ({})", difference.changed.len()), &changed);
-    let mut differing = Gathered::new();
-    difference.bytes.iter().for_each(|(key, count)| {
-        differing.add(key, format!("differs in {}", counted(*count, "byte")))
-    });
-    section(format!("other bytes ({})", difference.bytes.len()), &differing);
-    let how = if bytes { "byte for byte" } else { "in dtype and shape; bytes were not compared" };
-    out.push_str(&format!("equal: {} {how}\n", counted(difference.same, "key")));
+    }
+    out.push_str(&format!("equal: {} {}\n", counted(difference.same, "key"), how(bytes)));
     out
+}
+
+fn page(arguments: &Arguments, difference: &Difference) -> Page {
+    let parts = parts(difference);
+    let differ: usize = parts.iter().map(|part| part.count).sum();
+    let side = |path: &NamedPath| title(std::slice::from_ref(path));
+    let (left, right) = (side(&arguments.left), side(&arguments.right));
+    let mut page = Page::default();
+    page.by = "regraft diff".to_owned();
+    page.title = format!("{left} and {right}");
+    page.verdict = Some(match differ {
+        0 => (Tone::Good, "the same".to_owned()),
+        _ => (Tone::Poor, format!("{} differ", counted(differ as u64, "key"))),
+    });
+    let equal = format!("{} {}", counted(difference.same, "key"), how(!arguments.headers));
+    page.facts = vec![("A".to_owned(), left), ("B".to_owned(), right), ("equal".to_owned(), equal)];
+    for part in parts.iter().filter(|part| part.count > 0) {
+        let row = |line: Line<'_, String>| Row {
+            keys: line.text(),
+            count: line.count(),
+            info: line.shared.clone(),
+            ..Row::default()
+        };
+        page.sections.push(Section {
+            title: vec![part.name.to_owned()],
+            note: counted(part.count as u64, "key"),
+            open: true,
+            rows: part.keys.lines().into_iter().map(row).collect(),
+            ..Section::default()
+        });
+    }
+    page
 }

@@ -13,6 +13,7 @@ use regraft::diagnostic::Diagnostic;
 use regraft::diagnostic::plain::one_line;
 use regraft::error::Error;
 use regraft::key::{Key, natural_order};
+use regraft::overview::{Gathered, Size, counted, tree};
 use regraft::plan::implausible;
 use regraft::store::twins;
 use regraft::store::{Checkpoint, NamedPath, OpenOptions, Store, open_named};
@@ -21,11 +22,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::console::{Console, has_findings};
-use super::lines::Gathered;
-use super::size::Size;
 use super::source::named_path;
-use super::summary::counted;
-use super::tree::tree;
 use super::{Exit, Result};
 
 /// Show the keys of a checkpoint, grouped by their indices, with dtypes, shapes and sizes

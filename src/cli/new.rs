@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use regraft::conversion::{Conversion, Target};
 use regraft::error::{Error, ErrorKind};
+use regraft::overview::counted;
 use regraft::propose::{Proposal, propose};
 use regraft::store::{NamedPath, OpenOptions, Store as _, open_named};
 use regraft::tensor::Wanted;
@@ -12,7 +13,6 @@ use serde_json::json;
 
 use super::console::Console;
 use super::source::named_path;
-use super::summary::counted;
 use super::{Exit, Failure, Result};
 
 /// Write a first rule file from a checkpoint and the keys that it should have

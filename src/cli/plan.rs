@@ -1,11 +1,14 @@
 //! `regraft plan`: what `apply` would do, from headers alone.
 
+use std::path::PathBuf;
+
 use regraft::execute::WriteOptions;
+use regraft::overview::Size;
 use regraft::store::NamedPath;
 
 use super::console::{Console, has_findings};
 use super::conversion::ConversionArguments;
-use super::size::Size;
+use super::report::{self, Facts, html_file};
 use super::source::named_path;
 use super::{Exit, Result, watch};
 
@@ -14,6 +17,7 @@ use super::{Exit, Result, watch};
 #[command(after_help = "Examples:
   regraft plan mixtral-8x7b/                        rules by config.json, hub -> model
   regraft plan header.json --rules deepseek_v3      a manifest (key -> [dtype, shape]) is enough
+  regraft plan mixtral-8x7b/ --html plan.html     the same as a page, with the graph
   regraft plan out/ --from model --to hub --compare
   regraft plan llama/ --target stage0.json,stage1.json --rank 1")]
 pub(super) struct Arguments {
@@ -40,6 +44,10 @@ pub(super) struct Arguments {
     /// List the keys that stay as they are, and each file, too
     #[arg(long)]
     all: bool,
+
+    /// Write all of it as one page, too, to look at and to attach to a pull request
+    #[arg(long, value_name = "FILE", value_parser = html_file)]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
@@ -62,6 +70,10 @@ fn once(arguments: &Arguments, console: Console) -> Result<Exit> {
     if !console.json {
         console.findings(&prepared.findings);
         console.findings(findings);
+    }
+    if let Some(path) = &arguments.html {
+        let facts = Facts { sources: &arguments.sources, planned: &planned, lanes: lanes.as_ref() };
+        report::write(path, &report::page(&facts, &prepared.findings, false))?;
     }
     arguments.conversion.show(&planned, lanes.as_ref(), arguments.all, console)?;
     let exit = Exit::findings(has_findings(findings));

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use regraft::execute::Progress;
+use regraft::overview::{Size, counted};
 use serde_json::json;
 
 use super::console::Console;
-use super::size::Size;
-use super::summary::counted;
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use regraft::config::Config;
 use regraft::error::Error;
 use regraft::library::{self, Library, Route};
+use regraft::overview::counted;
 use regraft::plan::PlanOptions;
 use regraft::store::{OpenOptions, Store as _, open};
 use serde_json::json;
@@ -16,7 +17,6 @@ use similar::TextDiff;
 
 use super::check::rule_files;
 use super::console::{Console, one_line};
-use super::summary::counted;
 use super::{Exit, Failure, Result};
 
 /// Test rule files: their examples, and plans against snapshots

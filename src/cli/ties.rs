@@ -13,6 +13,7 @@ use regraft::conversion::{compare, config_of, read_config};
 use regraft::diagnostic::plain::one_line;
 use regraft::key::Key;
 use regraft::library::{HUB, MODEL, Route};
+use regraft::overview::{Gathered, Line, Size, SourceKeys, counted, rule_line};
 use regraft::plan::{
     Answer, DropReason, Op, Plan, PlanOptions, Question, RuleId, TieOutcome, count_ranks,
     plan_asking,
@@ -22,13 +23,9 @@ use regraft::store::{Twins, same_place, twins};
 use regraft::tensor::Header;
 use serde::Serialize;
 
-use super::console::{Console, rule_line};
+use super::console::Console;
 use super::conversion::named_rules;
-use super::lines::{Gathered, Line};
-use super::related::SourceKeys;
-use super::size::Size;
 use super::source::named_path;
-use super::summary::counted;
 use super::{Exit, Result};
 
 /// Shows which tensors are one: by storage, byte for byte, by the file's metadata, and by the rules

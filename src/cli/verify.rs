@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use regraft::diagnostic::plain::one_line;
 use regraft::execute::verify;
+use regraft::overview::{Size, counted};
 
 use super::console::Console;
-use super::size::Size;
-use super::summary::counted;
 use super::{Exit, Result};
 
 /// Compare files with the checksums that `apply --checksums` wrote

@@ -59,6 +59,23 @@ impl Config {
         }
     }
 
+    /// With another config as a field, as that of an adapter beside a model.
+    ///
+    /// # Errors
+    /// If there is another field of this name.
+    pub fn with(self, (name, field): (String, Config)) -> Result<Self> {
+        let mut fields = match self.0 {
+            Value::Object(fields) => fields,
+            _ => serde_json::Map::new(),
+        };
+        if fields.get(&name).is_some_and(|there| *there != field.0) {
+            let what = format!("the config has a field `{name}`, and a source is called so too");
+            return Err(Error::new(ErrorKind::Unsupported, what).hint("give it another name"));
+        }
+        fields.insert(name, field.0);
+        Ok(Self(Value::Object(fields)))
+    }
+
     /// The whole, null where there is none.
     pub fn value(&self) -> &Value {
         &self.0

@@ -241,6 +241,7 @@ impl Conversion {
             Some(config) => config,
             None => self.given.config()?,
         };
+        let config = self.given.adapters()?.into_iter().try_fold(config, Config::with)?;
         let asked = &mut self.asked;
         let config = asked.config.insert(config);
         let says_what =

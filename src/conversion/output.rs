@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::source::ADAPTER_CONFIG;
 use crate::error::{Error, Result};
 use crate::execute::WriteOptions;
 use crate::plan::{RECORD_FILE, Record};
-use crate::store::{OpenOptions, directory_of, side_files};
+use crate::store::{OpenOptions, directory_of, is_file, side_files};
 
 /// How a conversion is written into files.
 #[derive(Clone)]
@@ -33,7 +34,7 @@ impl<'a> Output<'a> {
     }
 }
 
-/// The side files of those paths that are directories. A record is none: it tells of the conversion
+/// The side files of those paths that are directories, but for adapters beside a first one. A record is none: it tells of the conversion
 /// that made the source, not of the next one.
 ///
 /// # Errors
@@ -41,8 +42,10 @@ impl<'a> Output<'a> {
 pub fn side_files_of<P: AsRef<Path>>(paths: &[P], allow_outside: bool) -> Result<Vec<PathBuf>> {
     let options = OpenOptions { allow_outside, ..OpenOptions::default() };
     let mut found = Vec::new();
-    for path in paths.iter().map(AsRef::as_ref) {
-        if directory_of(path)? == path {
+    for (at, path) in paths.iter().map(AsRef::as_ref).enumerate() {
+        // What lies beside an adapter would make one of what it becomes a part of.
+        let is_checkpoint = || Ok::<_, Error>(at == 0 || !is_file(&path.join(ADAPTER_CONFIG))?);
+        if directory_of(path)? == path && is_checkpoint()? {
             found.extend(side_files(path, &options)?);
         }
     }

@@ -9,7 +9,8 @@ use super::output::{RecordFile, side_files_of};
 use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::{
-    self, Lanes, PatchOptions, Rank, Report, Views, WriteOptions, views, views_over, views_until,
+    self, Destination, Lanes, PatchOptions, Rank, Report, Views, WriteOptions, read_boxes, views,
+    views_over, views_until,
 };
 use crate::key::RankFiles;
 use crate::library::Route;
@@ -89,6 +90,18 @@ impl Planned {
     /// As [`execute::views_over`].
     pub fn views_over(&self, model: &dyn Store) -> Result<Views> {
         views_over(&self.plan, self.source.tensors()?, model)
+    }
+
+    /// Reads boxes of targets into memory that the caller holds.
+    ///
+    /// # Errors
+    /// If there are headers alone; and as [`execute::read_boxes`].
+    pub fn read_boxes(
+        &self,
+        wanted: &mut [Destination<'_>],
+        cancel: Option<&AtomicBool>,
+    ) -> Result<Report> {
+        read_boxes(&self.plan, self.source.tensors()?, wanted, cancel)
     }
 
     /// Writes files: into the directory `out`, with the side files of the source, or into one file,

@@ -15,6 +15,9 @@ use crate::tensor::Header;
 /// The longest record that is read, in bytes.
 const MAX_RECORD: u64 = 1 << 30;
 
+/// What peft writes beside an adapter.
+pub(super) const ADAPTER_CONFIG: &str = "adapter_config.json";
+
 /// What is going to be converted. Files are opened when the rules are known, which may say how the
 /// files of ranks are told apart.
 #[derive(Clone)]
@@ -32,6 +35,28 @@ impl Given {
                 source.checkpoint().map_or_else(|| Ok(Config::empty()), config_beside)
             }
         }
+    }
+
+    /// The configs of the adapters among its paths, by the names that stand before their keys.
+    pub(super) fn adapters(&self) -> Result<Vec<(String, Config)>> {
+        let named = match self {
+            Given::Source(source) => {
+                source.checkpoint().map(Checkpoint::named).unwrap_or_default().to_vec()
+            }
+            Given::Paths { paths, .. } => {
+                let named = paths.iter().filter_map(|one| Some((one.name.clone()?, &one.path)));
+                let named = named.map(|(name, path)| Ok((name, directory_of(path)?)));
+                named.collect::<Result<_>>()?
+            }
+        };
+        let mut found = Vec::new();
+        for (name, directory) in named {
+            let file = directory.join(ADAPTER_CONFIG);
+            if store::is_file(&file)? {
+                found.push((name, read_config(file)?));
+            }
+        }
+        Ok(found)
     }
 
     /// Opens it; `ranks` is how the files of ranks are called, if there are any.

@@ -141,6 +141,12 @@ fn computed(
             reducer.feed(shapes[0].dtype, &inputs[0])?;
             reducer.finish(info.dtype)?
         }
+        Op::Product => {
+            let out = multiplied(info, shapes, inputs)?;
+            // What factors can give that is infinite or NaN is never meant.
+            *overflowed += value::overflowed(std::iter::empty(), (info.dtype, &out));
+            out
+        }
         Op::Unpack { bits: 4 } => {
             inputs[0].iter().flat_map(|byte| [byte & 15, byte >> 4]).collect()
         }
@@ -162,6 +168,44 @@ fn computed(
         }
     };
     Ok(out)
+}
+
+/// Products of matrices, one element after the other.
+fn multiplied(
+    info: &TensorInfo,
+    shapes: &[&TensorInfo],
+    inputs: &[Rc<Vec<u8>>],
+) -> Result<Vec<u8>> {
+    let (a, b) = (&shapes[0].shape, &shapes[1].shape);
+    let rank = a.len();
+    let (rows, summed, columns) = (size(Some(a[rank - 2]))?, size(Some(a[rank - 1]))?, b[rank - 1]);
+    let columns = size(Some(columns))?;
+    let width = width(info.dtype);
+    let at = |which: usize, index: usize| &inputs[which][index * width..(index + 1) * width];
+    let mut out = Vec::new();
+    for place in 0..size(info.numel())? {
+        let (row, column) = (place / columns, place % columns);
+        let matrix = row / rows;
+        let pairs = (0..summed).map(|step| {
+            (at(0, row * summed + step), at(1, (matrix * summed + step) * columns + column))
+        });
+        if info.dtype == Dtype::F64 {
+            let pairs = pairs.map(|(a, b)| (f64_of(a), f64_of(b)));
+            out.extend(pairs.fold(0.0f64, |sum, (a, b)| a.mul_add(b, sum)).to_le_bytes());
+        } else {
+            let pairs = pairs.map(|(a, b)| (f32_of(a), f32_of(b)));
+            out.extend(pairs.fold(0.0f32, |sum, (a, b)| a.mul_add(b, sum)).to_le_bytes());
+        }
+    }
+    Ok(out)
+}
+
+fn f64_of(bytes: &[u8]) -> f64 {
+    bytes.first_chunk().map_or(0.0, |bytes| f64::from_le_bytes(*bytes))
+}
+
+fn f32_of(bytes: &[u8]) -> f32 {
+    bytes.first_chunk().map_or(0.0, |bytes| f32::from_le_bytes(*bytes))
 }
 
 /// An empty buffer with room for a tensor.

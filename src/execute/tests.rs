@@ -66,6 +66,16 @@ impl FileLeaves for Read<'_> {
         self.1.read(ranges)
     }
 
+    fn stream(
+        &self,
+        blob: Blob,
+        stretch: (u64, u64),
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.1.stream(blob, stretch, buffer, take)
+    }
+
     fn extent(&self, _: Leaf) -> Result<Option<Extent<'_>>> {
         Ok(None)
     }

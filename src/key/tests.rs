@@ -217,10 +217,11 @@ fn many_ways_to_divide_a_key_take_no_long_time() {
     let rest = |slot| Part::Rest(Slot(slot));
     let pattern = Pattern::new(vec![rest(0), rest(1), rest(2), rest(3), Part::Literal("y".into())]);
     let key = vec!["x"; 1024].join(".");
-    let start = std::time::Instant::now();
+    let start = cpu_time::ThreadTime::now();
     assert!(matched(&pattern, &key).is_none());
     // All ways to divide it took seconds, in a build that is optimized.
-    assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
+    let took = start.elapsed().as_secs_f64();
+    assert!(took < 2.0, "{took}");
     assert!(matched(&pattern, &format!("{key}.y")).is_some());
     let words = |slot| Atom::Words { slot: Slot(slot), words: ["a".into(), "aa".into()].into() };
     let pattern = Pattern::new(vec![Part::Segment(
@@ -228,7 +229,8 @@ fn many_ways_to_divide_a_key_take_no_long_time() {
     )]);
     assert!(matched(&pattern, &"a".repeat(45)).is_none());
     assert!(matched(&pattern, &format!("{}!", "a".repeat(45))).is_some());
-    assert!(start.elapsed().as_secs_f64() < 4.0, "{:?}", start.elapsed());
+    let took = start.elapsed().as_secs_f64();
+    assert!(took < 4.0, "{took}");
     // One that stands twice must agree: what failed after one binding may fit after another.
     let twice = Pattern::new(vec![rest(0), rest(1), rest(2), rest(0), Part::Literal("y".into())]);
     assert!(matched(&twice, "a.b.c.a.y").is_some() && matched(&twice, "a.b.a.b.y").is_some());

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::recognize::may_be_for;
 use super::unwrapped::{Keys, Wrapper};
 use super::vocabulary::{Telling, Vocabulary, rank};
-use super::{is_shared, names, rules};
+use super::{MODEL, is_shared, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
 use crate::tensor::Header;
@@ -101,12 +101,16 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
                     against: other.taken,
                     keys: keys.count(),
                     by_config,
-                    score: own.weight * own.share,
+                    score: own.weight * own.share / families(rules, layout, leads_to),
                     recognized: nearly_all
                         && other.taken * 4 <= own.named
                         && !is_shared(layout)
                         && may_be_for(rules, config),
-                    sure: nearly_all && other.taken == 0,
+                    sure: nearly_all
+                        && other.taken == 0
+                        && may_be_for(rules, config)
+                        // Families that no rule file speaks of have such names too.
+                        && (layout != MODEL || by_config),
                     named: own.named,
                     unmet: own.unmet,
                     evidence: own.met.clone(),
@@ -119,6 +123,14 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     found.sort_by(order);
     judge(&mut found);
     found
+}
+
+/// Of how many families it may be what a file explains in a layout: one that leads from `hub` to the
+/// names of a library that trains several tells the less which it is, the more it is for.
+#[allow(clippy::cast_precision_loss)]
+fn families(rules: &Rules, layout: &str, leads_to: &str) -> f64 {
+    let of_library = is_shared(layout) && !is_shared(leads_to);
+    if of_library { rules.models.len().max(1) as f64 } else { 1.0 }
 }
 
 /// What config.json asks for, what is recognized, what nothing speaks against, by score.

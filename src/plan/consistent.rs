@@ -142,6 +142,12 @@ fn gives(op: &Op, inputs: &[&TensorInfo], info: &TensorInfo) -> Result<bool, Inc
                     info.shape[dim] == if dims.contains(&dim) { 1 } else { x.shape[dim] }
                 })
         }
+        (Op::Product, [a, b]) => {
+            let dtypes = [a.dtype, b.dtype, info.dtype];
+            matches!(info.dtype, Dtype::F32 | Dtype::F64)
+                && dtypes.iter().all(|dtype| *dtype == info.dtype)
+                && product_shape(&a.shape, &b.shape).is_some_and(|shape| info.shape[..] == *shape)
+        }
         (Op::Unpack { bits }, [x]) => {
             let (whole, mut shape) = (x.dtype.bits(), x.shape.to_vec());
             shape.push(u64::from(whole.checked_div(*bits).unwrap_or(0)));
@@ -166,6 +172,13 @@ fn gives(op: &Op, inputs: &[&TensorInfo], info: &TensorInfo) -> Result<bool, Inc
         }
         _ => return Err(Inconsistent::new("a node has the wrong number of inputs")),
     })
+}
+
+/// The shape of a product of matrices, or of as many as there are; `None` if they don't fit.
+pub(super) fn product_shape(a: &[u64], b: &[u64]) -> Option<Vec<u64>> {
+    let ([many @ .., rows, summed], [others @ .., too, columns]) = (a, b) else { return None };
+    let shape = || many.iter().chain([rows, columns]).copied().collect();
+    (many == others && summed == too).then(shape)
 }
 
 fn replaced(shape: &[u64], dim: usize, size: u64) -> Vec<u64> {

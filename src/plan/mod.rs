@@ -23,6 +23,7 @@ mod narrow;
 mod node;
 mod numbers;
 mod pass;
+mod primitive;
 mod print;
 mod ranks;
 mod record;
@@ -48,6 +49,7 @@ pub use node::{
     Arithmetic, Code, DropReason, Dropped, Node, NodeId, Op, Plan, Reduction, RuleId, RuleInfo,
     Target, Verdict,
 };
+pub use primitive::{Argument, Primitive};
 pub use ranks::count_ranks;
 pub use record::{Lost, RECORD_FILE, Record, RecordedRules, Renamed};
 pub use sources::implausible;

@@ -3,7 +3,8 @@
 //!
 //! Ops of the language lower to few primitive nodes. [`Op::Narrow`], [`Op::Permute`],
 //! [`Op::Reshape`], [`Op::Expand`] and [`Op::Concat`] only move elements (index maps); the others
-//! compute values, element by element but for [`Op::Reduce`]. So scales are no op of their own:
+//! compute values, element by element but for [`Op::Reduce`] and
+//! [`Op::Product`]. So scales are no op of their own:
 //! they are expanded to the shape of what they scale, and both are multiplied.
 
 use serde::de::Error as _;
@@ -111,6 +112,10 @@ pub enum Op {
         /// Which dimensions, in order.
         dims: Vec<usize>,
     },
+    /// Inputs: matrices, or as many of them as the dimensions before the last two say. Each times
+    /// the other of its place: the sum of what is multiplied is taken from the first to the last,
+    /// each product added with one rounding. All have one dtype, F32 or F64.
+    Product,
     /// The codes that each element of the input is made of, low bits first, along a new last
     /// dimension; one to a byte.
     Unpack {

@@ -12,6 +12,7 @@ use crate::key::{Bindings, Slot};
 use crate::plan::bind::value_of;
 use crate::plan::lower::Number;
 use crate::syntax::ast::{Arrow, Expr};
+use crate::syntax::op::ParameterKind;
 use crate::tensor::Shape;
 
 /// An op of a rule that is bound to a config and a direction.
@@ -137,9 +138,12 @@ fn evaluated(
     scope: &Scope,
     environment: &Environment<'_>,
 ) -> Result<Op<Number>, Box<Diagnostic>> {
+    let parameters = op.kind.row().parameters;
+    let takes_flags = parameters.iter().any(|one| one.kind == ParameterKind::Flag);
     op.try_map(&mut |expr: &Expr| match environment.eval(scope, expr)? {
         Value::Int(value) => Ok(Number::Int(value)),
         Value::Float(value) => Ok(Number::Float(value)),
+        Value::Bool(value) if takes_flags => Ok(Number::Int(value.into())),
         other => Err(Box::new(
             Diagnostic::error(BAD_VALUE, format!("expected a number, found {}", other.kind()))
                 .at(scope.place(expr.span), "here"),

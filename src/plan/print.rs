@@ -54,35 +54,12 @@ impl Plan {
             out.push('…');
             return;
         }
-        let (name, detail) = match &node.op {
-            Op::Source { key } => {
-                out.push_str(&one_line(key));
-                return;
-            }
-            Op::Fill { value } => ("fill", format!("{value} as {}", node.info)),
-            Op::Sinusoids => ("sinusoids", node.info.to_string()),
-            Op::Narrow { dim, start, len } => {
-                ("narrow", format!("dim {dim}, {start}..{}", start + len))
-            }
-            Op::Permute { dims } => ("permute", format!("{dims:?}")),
-            Op::Reshape => ("reshape", node.info.shape.to_string()),
-            Op::Concat { dim } => ("concat", format!("dim {dim}")),
-            Op::Cast => ("cast", node.info.dtype.to_string()),
-            Op::Add { value } => ("add", value.to_string()),
-            Op::Mul { value } => ("mul", value.to_string()),
-            Op::Neg => ("neg", String::new()),
-            Op::Exp => ("exp", String::new()),
-            Op::Log => ("log", String::new()),
-            Op::Expand => ("expand", node.info.shape.to_string()),
-            Op::Binary { with } => (with.name(), node.info.dtype.to_string()),
-            Op::Reduce { take, dims } => (take.name(), format!("{dims:?}")),
-            Op::Unpack { bits } => ("unpack", bits.to_string()),
-            Op::Decode { code } => ("decode", code.name().to_owned()),
-            Op::Lookup => ("lookup", String::new()),
-            Op::Count => ("count", node.info.shape.to_string()),
-            Op::OneForZero => ("one_for_zero", String::new()),
-        };
-        out.push_str(name);
+        if let Op::Source { key } = &node.op {
+            out.push_str(&one_line(key));
+            return;
+        }
+        let primitive = node.primitive();
+        out.push_str(primitive.name);
         out.push('(');
         let count = node.inputs.len();
         for (at, input) in node.inputs.iter().enumerate() {
@@ -97,6 +74,7 @@ impl Plan {
             }
             self.write_expression(*input, out, depth + 1);
         }
+        let detail = primitive.detail();
         if !detail.is_empty() {
             out.push_str(if count > 0 { "; " } else { "" });
             out.push_str(&detail);

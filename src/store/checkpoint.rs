@@ -18,6 +18,7 @@ use super::contents::Contents;
 use super::format::Format;
 use super::json::ByKey;
 use super::place::{self, Bytes, Version};
+use super::read::in_pieces;
 use super::remote::Object;
 use super::stored::{StoredFile, each};
 use super::torch::PlainValues;
@@ -43,8 +44,8 @@ pub struct Checkpoint {
     pub(super) indexes: Vec<PathBuf>,
     pub(super) ignored: Vec<PathBuf>,
     pub(super) notes: Vec<String>,
-    /// Whether keys begin with names that their files don't have.
-    is_named: bool,
+    /// The names that keys begin with and their files don't have, and the directories of those.
+    named: Vec<(String, PathBuf)>,
     /// Whether all files are on a disk: asked for with each read, and there are many files.
     is_on_disk: bool,
 }
@@ -56,6 +57,11 @@ impl Checkpoint {
     /// The directory that holds the files: where config and tokenizer lie.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The names that stand before keys, and the directory that the files of each lie in.
+    pub fn named(&self) -> &[(String, PathBuf)] {
+        &self.named
     }
 
     /// The files, in the order of [`Header::files`]; empty for a manifest.
@@ -135,7 +141,7 @@ impl Checkpoint {
             indexes: Vec::new(),
             ignored: Vec::new(),
             notes: Vec::new(),
-            is_named: false,
+            named: Vec::new(),
             is_on_disk: true,
         }
     }
@@ -256,7 +262,9 @@ impl Checkpoint {
     pub(super) fn under(self, name: &str) -> Self {
         let parts = self.parts.into_iter();
         let parts = parts.map(|(key, boxes)| (Key::from(format!("{name}.{key}")), boxes));
-        Self { header: self.header.under(name), parts: parts.collect(), is_named: true, ..self }
+        let (header, parts) = (self.header.under(name), parts.collect());
+        let named = vec![(name.to_owned(), self.directory.clone())];
+        Self { header, parts, named, ..self }
     }
 
     /// The files that aren't on a disk.
@@ -276,7 +284,7 @@ impl Checkpoint {
 
     /// Whether its keys are those of its files, and none has a name before it.
     pub(crate) fn has_keys_of_files(&self) -> bool {
-        !self.is_named
+        self.named.is_empty()
     }
 
     /// Adds all of another checkpoint.
@@ -331,7 +339,7 @@ impl Checkpoint {
         }
         self.has_bytes &= other.has_bytes;
         self.is_on_disk &= other.is_on_disk;
-        self.is_named |= other.is_named;
+        self.named.extend(other.named);
         self.indexes.extend(other.indexes);
         self.ignored.extend(other.ignored);
         self.notes.extend(other.notes);
@@ -407,6 +415,21 @@ impl Store for Checkpoint {
             None => self.blob(range.blob)?.read_exact(range.offset, range.buffer),
         };
         if self.is_on_disk() { ranges.iter_mut().try_for_each(one) } else { each(ranges, one) }
+    }
+
+    fn stream(
+        &self,
+        blob: Blob,
+        stretch: (u64, u64),
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        if self.packed(blob).is_none()
+            && let Some(object) = self.blob(blob)?.far()
+        {
+            return object.stream(stretch, buffer, take);
+        }
+        in_pieces(self, blob, stretch, buffer, take)
     }
 
     fn hints(&self) -> Hints {

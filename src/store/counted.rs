@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Boxes, Hints, Identity, Range, Storages, Store};
+use super::{Blob, Boxes, Hints, Identity, Range, Storages, Store};
 use crate::error::Result;
 use crate::tensor::Header;
 
@@ -38,6 +38,18 @@ impl Store for Counted<'_> {
         self.store.read(ranges)?;
         let bytes = ranges.iter().map(|range| range.buffer.len() as u64).sum();
         self.read.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn stream(
+        &self,
+        blob: Blob,
+        stretch: (u64, u64),
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.store.stream(blob, stretch, buffer, take)?;
+        self.read.fetch_add(stretch.1, Ordering::Relaxed);
         Ok(())
     }
 

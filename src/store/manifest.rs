@@ -1,28 +1,16 @@
-//! Manifests: headers without tensors, and [`Wanted`], the keys that a target asks for.
+//! [`Wanted`], the keys that a target asks for, read from files.
 
 use std::path::Path;
 
 use super::Store;
+use super::alone::Content;
 use super::json::{self, Kind, MAX_KEY_LEN};
-use super::open::{Content, Listing, OpenOptions, content, open, parent};
+use super::open::{Listing, OpenOptions, content, open, parent};
 use super::place;
-use super::safetensors::whole_bytes;
 use super::sharded::shards;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::tensor::{Entry, Header, Wanted};
-
-/// Reads a manifest's text.
-pub(super) fn header(text: &str, wrapped: bool) -> Result<Header> {
-    let table = json::manifest(text, wrapped)?;
-    let mut header = Header { metadata: table.metadata, ..Header::default() };
-    header.tensors.reserve(table.rows.len());
-    for (key, (info, _)) in table.rows {
-        whole_bytes(&info).map_err(|error| error.at_key(key.as_str()))?;
-        header.tensors.insert(key, Entry { info, location: None });
-    }
-    Ok(header)
-}
+use crate::tensor::Wanted;
 
 impl Wanted {
     /// Reads the keys that a target asks for: from a checkpoint or a manifest with dtypes and

@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::tensor::{Header, Storage, TensorView};
 
+mod alone;
 mod archive;
 mod boxes;
 #[cfg(feature = "files")]
@@ -37,6 +38,8 @@ mod open;
 mod pickled;
 #[cfg(feature = "files")]
 mod place;
+#[cfg(feature = "remote")]
+mod quote;
 mod read;
 #[cfg(feature = "remote")]
 mod remote;
@@ -56,6 +59,7 @@ mod unpacked;
 #[cfg(feature = "files")]
 mod variants;
 
+pub use alone::header_of;
 pub use archive::{ReadAt, Window};
 pub use boxes::{Blob, Boxes, StoredBox};
 #[cfg(feature = "files")]
@@ -77,6 +81,12 @@ pub use open::{OpenOptions, open, open_all};
 pub(crate) use place::{Opened, copy, is_file, open as open_file, read, there};
 #[cfg(feature = "files")]
 pub use place::{is_remote, pinned, public};
+#[cfg(feature = "remote")]
+pub use quote::{quoted, unquoted};
+#[cfg(feature = "files")]
+pub(crate) use remote::Interrupts;
+#[cfg(feature = "remote")]
+pub use remote::cache_directory;
 #[cfg(feature = "files")]
 pub(crate) use safetensors::placed_header;
 pub use safetensors::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
@@ -128,6 +138,22 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// If a file that was read from has been written to since.
     fn unchanged(&self) -> Result<()>;
+
+    /// Reads bytes of a blob from `offset` on, and hands them on in order as they come: as many at
+    /// once as `buffer` holds, and less at the end. Where requests are waited for it is one, however
+    /// long; a store where they aren't has nothing to do.
+    ///
+    /// # Errors
+    /// As [`Store::read`]; and that of `take`.
+    fn stream(
+        &self,
+        blob: Blob,
+        (offset, len): (u64, u64),
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        read::in_pieces(self, blob, (offset, len), buffer, take)
+    }
 
     /// Ends reads that wait for a server: they fail, and later ones go on. A store that never waits
     /// long has nothing to do.

@@ -4,13 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::alone::{Content, content_of};
 use super::checkpoint::Checkpoint;
-use super::json::{self, Kind};
-use super::safetensors::{HEAD, MAX_HEADER_LEN, foreign};
-use super::{
-    NamedPath, dcp, format, manifest, numbered, open_named, pickled, place, sharded, variants,
-};
-use crate::config::BYTE_ORDER_MARK;
+use super::json::Kind;
+use super::{NamedPath, alone, dcp, numbered, open_named, pickled, place, sharded, variants};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::natural_order;
 
@@ -35,19 +32,6 @@ impl Default for OpenOptions {
     }
 }
 
-/// The largest JSON document (index or manifest) that is read, in bytes.
-const MAX_JSON_LEN: u64 = 1 << 30;
-
-/// What a file's content says it is.
-pub(super) enum Content {
-    /// A file of tensors, or something that only its reader can complain about.
-    Tensors,
-    /// A JSON document, with its text.
-    Json(Kind, String),
-    /// Other text.
-    Text(String),
-}
-
 /// Opens a checkpoint: a `.safetensors` file, a directory with or without an index, an index, or a
 /// manifest. Only headers are read.
 ///
@@ -68,7 +52,7 @@ pub(super) fn open_one(path: &Path, options: &OpenOptions) -> Result<Checkpoint>
         }
         Content::Json(Kind::Index, text) => sharded::open(path, &text, options),
         Content::Json(kind @ (Kind::Manifest | Kind::Wrapped), text) => {
-            let header = manifest::header(&text, kind == Kind::Wrapped).map_err(|error| {
+            let header = alone::manifest(&text, kind == Kind::Wrapped).map_err(|error| {
                 let is_config = ["\"model_type\"", "\"architectures\""]
                     .iter()
                     .any(|field| text.contains(field));
@@ -259,58 +243,14 @@ impl Listing {
 /// Tells what a file is.
 pub(super) fn content(path: &Path) -> Result<Content> {
     let file = place::open(path)?;
-    let len = file.len;
     if path.file_name().and_then(|name| name.to_str()).is_some_and(dcp::is_part) {
         return Err(dcp::one_file(path, &parent(path)));
     }
-    if path.extension().is_some_and(|extension| extension == "safetensors") {
-        return Ok(Content::Tensors);
+    let content = content_of(path, file.window()).map_err(|error| error.in_file(path))?;
+    if !matches!(content, Content::Tensors) {
+        file.settle();
     }
-    let here = |error: Error| error.in_file(path);
-    let mut bytes = file.window().head(HEAD).map_err(here)?;
-    if let Some((header_len, b"{")) =
-        bytes.get(..9).and_then(|start| start.split_first_chunk::<8>())
-        && u64::from_le_bytes(*header_len) <= MAX_HEADER_LEN
-    {
-        return Ok(Content::Tensors);
-    }
-    if format::of_head(&bytes).is_some() {
-        return Ok(Content::Tensors);
-    }
-    if let Some(error) = foreign(&bytes) {
-        return Err(error.in_file(path));
-    }
-    let neither = || {
-        Error::new(ErrorKind::Unsupported, "neither safetensors nor JSON")
-            .in_file(path)
-            .hint("regraft reads safetensors")
-    };
-    if bytes.contains(&0) {
-        return Err(neither());
-    }
-    if len > MAX_JSON_LEN {
-        let error = Error::new(
-            ErrorKind::Limit,
-            format!("the file has {len} bytes; an index or manifest may have {MAX_JSON_LEN}"),
-        );
-        return Err(error
-            .in_file(path)
-            .hint("is this a safetensors file? then its name should say so"));
-    }
-    bytes = file.window().head(len).map_err(here)?;
-    file.settle();
-    // Editors of one system put a byte order mark before text.
-    if bytes.starts_with(BYTE_ORDER_MARK) {
-        bytes.drain(..BYTE_ORDER_MARK.len());
-    }
-    let text = String::from_utf8(bytes).map_err(|_| neither())?;
-    let is_json = path.extension().is_some_and(|extension| extension == "json")
-        || text.trim_start().starts_with(['{', '[']);
-    if !is_json {
-        return Ok(Content::Text(text));
-    }
-    let kind = json::kind(&text).map_err(|error| error.in_file(path))?;
-    Ok(Content::Json(kind, text))
+    Ok(content)
 }
 
 /// The directory of a checkpoint: where config and tokenizer lie.

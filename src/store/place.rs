@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use super::NamedPath;
 use super::archive::{ReadAt, Window};
-use super::remote::{self, Kind, Object};
+use super::remote::{self, Interrupts, Kind, Object};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Schemes of addresses.
@@ -76,6 +76,24 @@ impl ReadAt for Bytes {
     }
 }
 
+impl Bytes {
+    /// Fills a buffer from a place on, and keeps nothing.
+    ///
+    /// # Errors
+    /// If the file is shorter, or can't be read; the error names it.
+    pub(super) fn read(&self, path: &Path, at: u64, buffer: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Far(object) => object.read_into(at, buffer),
+            Self::Disk(file) => file.fill(at, buffer).map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    Error::corrupt("the file became shorter while it was read").in_file(path)
+                }
+                _ => Error::io("cannot read", path, source),
+            }),
+        }
+    }
+}
+
 /// What tells the content of a file from what it was before or will be.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(super) enum Version {
@@ -123,13 +141,7 @@ impl Opened {
     /// # Errors
     /// If reading fails; the error names the file.
     pub(crate) fn read(&self, path: &Path, at: u64, buffer: &mut [u8]) -> Result<()> {
-        match &self.bytes {
-            Bytes::Disk(file) => {
-                let read = file.fill(at, buffer);
-                read.map_err(|error| Error::io("cannot read", path, error))
-            }
-            Bytes::Far(object) => object.read_into(at, buffer),
-        }
+        self.bytes.read(path, at, buffer)
     }
 
     /// Its header is read: what was kept of it goes to the cache.
@@ -150,8 +162,13 @@ impl Opened {
 /// # Errors
 /// If it isn't there, can't be opened, or is no file.
 pub(crate) fn open(path: &Path) -> Result<Opened> {
+    open_until(path, &Interrupts::default())
+}
+
+/// As [`open`]; whatever waits for it, then or later, ends when it is interrupted.
+fn open_until(path: &Path, interrupts: &Interrupts) -> Result<Opened> {
     let Some(text) = address(path) else { return on_disk(path) };
-    match remote::open(text)? {
+    match remote::open(text, interrupts)? {
         Some(remote::Opened::Kept(kept)) => on_disk(&kept),
         Some(remote::Opened::Far(object)) => {
             let (len, version) = (object.len(), Version::Tag(object.tag()));
@@ -250,36 +267,29 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Copies a file somewhere else; gives how many bytes it has.
+/// Copies a file somewhere else; gives how many bytes it has. If it is far away, whatever waits for
+/// it ends when it is interrupted.
 ///
 /// # Errors
 /// If it can't be read, or not be written there.
-pub(crate) fn copy(path: &Path, to: &mut impl io::Write) -> Result<u64> {
+pub(crate) fn copy(path: &Path, to: &mut impl io::Write, interrupts: &Interrupts) -> Result<u64> {
     let failed = |error| Error::io("cannot copy", path, error);
-    let opened = open(path)?;
-    match &opened.bytes {
-        Bytes::Disk(file) => io::copy(&mut &*file, to).map_err(failed),
-        Bytes::Far(_) => {
-            let mut buffer = Vec::new();
-            let mut at = 0;
-            while at < opened.len {
-                let len = (opened.len - at).min(COPIED);
-                buffer.resize(usize::try_from(len).unwrap_or_default(), 0);
-                match at {
-                    // Its beginning came when it was opened.
-                    0 => opened.bytes.fill(at, &mut buffer).map_err(failed)?,
-                    _ => opened.read(path, at, &mut buffer)?,
-                }
-                to.write_all(&buffer).map_err(failed)?;
-                at += len;
-            }
-            Ok(at)
-        }
-    }
+    let Opened { bytes, len, .. } = open_until(path, interrupts)?;
+    let object = match &bytes {
+        Bytes::Disk(file) => return io::copy(&mut &*file, to).map_err(failed),
+        Bytes::Far(object) => object,
+    };
+    // Its beginning came when it was opened.
+    let begun = object.begun();
+    to.write_all(&begun).map_err(failed)?;
+    let at = begun.len() as u64;
+    let mut buffer = vec![0; COPIED.min(usize::try_from(len - at).unwrap_or(COPIED))];
+    object.stream((at, len - at), &mut buffer, &mut |bytes| to.write_all(bytes).map_err(failed))?;
+    Ok(len)
 }
 
 /// Bytes that are copied from afar at once.
-const COPIED: u64 = 4 << 20;
+const COPIED: usize = 1 << 20;
 
 /// Runs what opens many files of a directory: of one far away, many at once, since each waits for
 /// an answer.

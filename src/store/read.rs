@@ -1,6 +1,6 @@
 //! What follows from a store's boxes: a tensor's bytes in row-major order, and a tensor as a view.
 
-use super::{Boxes, Range, Store, range_in};
+use super::{Blob, Boxes, Range, Store, range_in};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tensor::TensorView;
 
@@ -37,6 +37,26 @@ pub(super) fn row_major<S: Store + ?Sized>(
     scattered(store, &boxes, elements, &mut whole)?;
     let asked = whole.get(skip..).and_then(|rest| rest.get(..buffer.len())).ok_or_else(outside)?;
     buffer.copy_from_slice(asked);
+    Ok(())
+}
+
+/// Reads bytes of a blob, and hands them on buffer by buffer.
+pub(super) fn in_pieces<S: Store + ?Sized>(
+    store: &S,
+    blob: Blob,
+    (mut offset, mut left): (u64, u64),
+    buffer: &mut [u8],
+    take: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let piece = buffer.get_mut(..most).filter(|piece| !piece.is_empty());
+        let piece = piece.ok_or_else(|| Error::corrupt("a buffer without room"))?;
+        store.read(&mut [Range { blob, offset, buffer: &mut *piece }])?;
+        take(piece)?;
+        offset = offset.saturating_add(most as u64);
+        left -= most as u64;
+    }
     Ok(())
 }
 

@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Component, Path, PathBuf};
 
+use super::alone::Content;
 use super::checkpoint::Checkpoint;
 use super::format::Format;
 use super::journal;
 use super::json::{self, Index, Kind};
-use super::open::{Content, Listing, OpenOptions, content, parent};
+use super::open::{Listing, OpenOptions, content, parent};
 use super::place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, natural_order};

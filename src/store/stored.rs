@@ -1,7 +1,6 @@
 //! [`StoredFile`]: a file of a checkpoint, opened when its bytes are first asked for.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -105,16 +104,7 @@ impl StoredFile {
 
     /// Reads tensors' bytes.
     pub(super) fn read_exact(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
-        match self.handle()? {
-            Bytes::Far(object) => object.read_into(at, buffer),
-            Bytes::Disk(file) => file.read_exact_at(buffer, at).map_err(|source| {
-                if source.kind() == std::io::ErrorKind::UnexpectedEof {
-                    let what = "the file became shorter while it was read";
-                    return Error::corrupt(what).in_file(&self.path);
-                }
-                Error::io("cannot read", &self.path, source)
-            }),
-        }
+        self.handle()?.read(&self.path, at, buffer)
     }
 
     pub(super) fn map(&self) -> Result<Storage> {

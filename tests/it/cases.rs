@@ -144,14 +144,14 @@ fn same(name: &str, plan: &Plan, source: &StateDict, said: &IndexMap<String, Sai
 
 /// Whether boxes of all targets, read at once, are those of the whole tensors: a quarter of every
 /// dimension that isn't aligned to anything, and each dimension cut as a rank of three would.
-fn same_boxes(name: &str, plan: &Plan, source: &StateDict, made: &Views) {
+pub(super) fn same_boxes(name: &str, plan: &Plan, source: &StateDict, made: &Views) {
     let mut asked: Vec<(TargetBox, Vec<u8>)> = Vec::new();
     for (number, (key, view)) in (0u64..).zip(&made.tensors) {
         let info = view.info();
         let drawn = data(&format!("{name} {key}"), &TensorInfo::new(Dtype::I64, vec![8]));
         let mut boxes: Vec<Vec<(u64, u64)>> = vec![];
         let inside = |(dim, size): (usize, &u64)| {
-            let start = u64::from(drawn[dim % 8 * 8]) % size;
+            let start = u64::from(drawn[dim % 8 * 8]) % size.max(&1);
             (start, (size - start).min(1 + size / 4))
         };
         boxes.push(info.shape.iter().enumerate().map(inside).collect());

@@ -1,5 +1,5 @@
 //! Every rule file that has layouts, on a header of a model that it is for: there, back, and there
-//! once more.
+//! once more, and boxes of every target on each way.
 //!
 //! The headers are in tests/fixtures/headers.json, which `scripts/make_fixtures.py` writes: one
 //! from each model's own framework, with small shapes. The data of a key depends on the key, so
@@ -24,7 +24,7 @@ use regraft::store::{StateDict, Store as _};
 use regraft::tensor::{Dtype, TensorInfo, Wanted};
 use serde::Deserialize;
 
-use super::cases::{floats, state_dict};
+use super::cases::{floats, same_boxes, state_dict};
 
 /// Files whose conversion doesn't come back to the very bytes or keys, with the reason; each must
 /// really not come back.
@@ -137,6 +137,7 @@ fn step(
         .map_err(|error| error.to_string())?
         .map_err(|found| render_all(&found.0, false))?;
     let made = views(&plan, source).map_err(|error| error.to_string())?;
+    same_boxes(&format!("{} {direction:?}", rules.name), &plan, source, &made);
     Ok(Step { plan, result: StateDict::from_tensors(made.tensors, BTreeMap::new()) })
 }
 

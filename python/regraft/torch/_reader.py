@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
 from .. import _regraft
-from .._arrays import torch_ops
+from .._arrays import Shape, torch_ops
 from .._files import Paths, _names, _paths
 from .._memory import Box, Place, place_of, read_into
 from .._options import DEFAULTS, Options, Unpack, takes
@@ -130,10 +130,11 @@ class Reader(StorageReader):
             resolved.append((item, tensor))
             for offsets, part in _asked(item, planner, tensor):
                 key = item.storage_index.fqn[len(self._prefix) :]
-                found = self.plan._inner.target(key)
+                found = self.plan._inner.info(key)
                 if found is None:
                     raise KeyError(key)
-                dtype, tied = found[0], found[4] or key
+                dtype, _, root = found
+                tied = root or key
                 box = box_of(key, dtype, offsets, part.shape)
                 place = None
                 if part.dtype == torch_ops().dtype(dtype):
@@ -206,6 +207,7 @@ class _Targets(Mapping[str, TensorStorageMetadata]):
     def __init__(self, plan: Plan, prefix: str) -> None:
         self._plan, self._prefix = plan, prefix
         self._known: dict[str, TensorStorageMetadata] = {}
+        self._kinds: dict[tuple[str, Shape], tuple[TensorProperties, ChunkStorageMetadata]] = {}
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -223,15 +225,25 @@ class _Targets(Mapping[str, TensorStorageMetadata]):
         known = self._known.get(key)
         if known is not None:
             return known
-        target = self._plan._inner.target(key[len(self._prefix) :])
-        if target is None or not key.startswith(self._prefix):
+        found = self._plan._inner.info(key[len(self._prefix) :])
+        if found is None or not key.startswith(self._prefix):
             raise KeyError(key)
-        ops = torch_ops()
-        size = torch.Size(ops.own_shape(target[0], tuple(target[1])))
-        chunk = ChunkStorageMetadata(torch.Size([0] * len(size)), size)
-        made = TensorStorageMetadata(TensorProperties(dtype=ops.dtype(target[0])), size, [chunk])
+        properties, chunk = self._kind(*found[:2])
+        made = TensorStorageMetadata(properties, chunk.sizes, [chunk])
         self._known[key] = made
         return made
+
+    def _kind(self, dtype: str, shape: Shape) -> tuple[TensorProperties, ChunkStorageMetadata]:
+        """What tensors of one dtype and shape have in common: many objects keep Python's garbage
+        collector busier than making them takes."""
+        kind = self._kinds.get((dtype, shape))
+        if kind is None:
+            ops = torch_ops()
+            size = torch.Size(ops.own_shape(dtype, shape))
+            chunk = ChunkStorageMetadata(torch.Size([0] * len(size)), size)
+            kind = TensorProperties(dtype=ops.dtype(dtype)), chunk
+            self._kinds[dtype, shape] = kind
+        return kind
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)

@@ -102,7 +102,7 @@ impl Arguments<'_> {
             });
         }
         Ok(match parameter.kind {
-            ParameterKind::Number => Argument::Number(self.value(at)?),
+            ParameterKind::Number | ParameterKind::Flag => Argument::Number(self.value(at)?),
             ParameterKind::Shape => Argument::Shape(self.list(at)?),
             ParameterKind::Block => Argument::Shape(match self.value(at)? {
                 Expr { kind: ExprKind::List(sizes), .. } => sizes,

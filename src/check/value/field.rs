@@ -1,5 +1,6 @@
 //! What fields of config.json and items of lists hold, and what to say where there is no such one.
 
+use regex::RegexBuilder;
 use serde_json::Value as Json;
 
 use super::{At, Environment, Scope, Value, bad, describe};
@@ -11,8 +12,12 @@ use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind};
 const OTHER_CONFIG: &str =
     "give a --config that has it (of a model made of several, the part that these keys belong to)";
 
+/// Bytes that a compiled name of a field may take.
+const MAX_REGEX: usize = 1 << 20;
+
 impl Environment<'_> {
-    /// An item of a list; `None` if the list has no such item.
+    /// An item of a list, or the field of an object that a text names; `None` if there is no such
+    /// one.
     pub(super) fn item(
         &self,
         scope: &Scope,
@@ -21,6 +26,7 @@ impl Environment<'_> {
     ) -> Result<Option<Value>, Box<Diagnostic>> {
         let number = match self.eval_at(scope, index, at)? {
             Value::Int(number) => usize::try_from(number).ok(),
+            Value::Text(name) => return self.named(scope, list, index, &name),
             other => {
                 let why = format!("expected a whole number, found {}", describe(&other));
                 return Err(bad(scope, index, why));
@@ -40,11 +46,45 @@ impl Environment<'_> {
         }
     }
 
+    /// The field of an object that a text names: the first whose name is a regular expression of the
+    /// text's end, after a dot or from its start. So are ranks
+    /// and alphas of single modules written in the config of an adapter. Source: `get_pattern_key`
+    /// of peft 0.21.2.
+    fn named(
+        &self,
+        scope: &Scope,
+        list: &Expr,
+        index: &Expr,
+        name: &str,
+    ) -> Result<Option<Value>, Box<Diagnostic>> {
+        let fields = match &list.kind {
+            ExprKind::Config(steps) => self.json(steps).and_then(Json::as_object),
+            _ => None,
+        };
+        let Some(fields) = fields else {
+            let why = "only fields of config.json are named by a text".to_owned();
+            return Err(bad(scope, index, why));
+        };
+        for (pattern, value) in fields {
+            let regex = RegexBuilder::new(&format!(r"^(.*\.)?({pattern})$"))
+                .size_limit(MAX_REGEX)
+                .build()
+                .map_err(|error| {
+                    let why = format!("the field {pattern:?} is no regular expression: {error}");
+                    bad(scope, list, why)
+                })?;
+            if regex.is_match(name) {
+                return Ok(Some(Value::from_json(value)));
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) fn no_item(&self, scope: &Scope, expr: &Expr, list: &Expr) -> Box<Diagnostic> {
         let of_config = matches!(list.kind, ExprKind::Config(_));
         let code = if of_config { MISSING_CONFIG } else { BAD_VALUE };
-        let finding = Diagnostic::error(code, "this list has no such item")
-            .at(scope.place(expr.span), "beyond its end");
+        let finding = Diagnostic::error(code, "there is no such item")
+            .at(scope.place(expr.span), "not in it");
         Box::new(finding.hint("give a default with `??`"))
     }
 

@@ -1,13 +1,12 @@
 //! Requests and their answers, as the protocol writes them.
 
-use std::path::PathBuf;
-
 use regraft::diagnostic::{SourceText, Span};
 use regraft::editor::{
     Completion, CompletionKind, Definition, Fold, Inlay, Lens, Symbol, SymbolKind, TokenClass,
     classes,
 };
 use regraft::library::Library;
+use regraft::store::cache_directory;
 use serde_json::{Value, json};
 
 use super::findings::{shown, span_of};
@@ -312,13 +311,8 @@ fn file(source: &SourceText) -> Option<String> {
     if std::path::Path::new(&source.name).is_absolute() {
         return Some(source.name.clone());
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let folder = cache.filter(|cache| cache.is_absolute()).or_else(home)?;
-    let path = folder
-        .join("regraft")
-        .join(env!("CARGO_PKG_VERSION"))
-        .join(format!("{}.graft", source.name));
+    let path =
+        cache_directory()?.join(env!("CARGO_PKG_VERSION")).join(format!("{}.graft", source.name));
     if std::fs::read_to_string(&path).is_ok_and(|text| text == source.text) {
         return path.to_str().map(str::to_owned);
     }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use regraft::check::value::Value;
 use regraft::config::Config;
-use regraft::conversion::config_beside;
+use regraft::conversion::{config_beside, read_config};
 use regraft::diagnostic::Span;
 use regraft::editor::{Facts, Pins};
-use regraft::store::{OpenOptions, Store, open};
+use regraft::store::{Checkpoint, OpenOptions, Store, is_remote, open_named, pinned};
 
 use crate::cli::conversion::parameter;
 
@@ -43,11 +43,22 @@ impl Pinned {
     }
 }
 
+/// Where a pinned path leads: it is relative to the file's folder, and an address is none.
+fn place(folder: &Path, path: &str) -> PathBuf {
+    if is_remote(path) { PathBuf::from(path) } else { folder.join(path) }
+}
+
+/// A checkpoint; of a revision, the commit that it is now, for as long as it is kept open.
+fn opened(path: &Path) -> regraft::error::Result<Checkpoint> {
+    let pinned = pinned(&[path.into()])?;
+    open_named(&pinned, None, &OpenOptions::default())
+}
+
 fn loaded(folder: &Path, pins: &Pins) -> Loaded {
     let mut failed = Vec::new();
     let (mut header, mut config) = (None, Config::empty());
     if let Some((span, path)) = &pins.checkpoint {
-        match open(folder.join(path), &OpenOptions::default()) {
+        match opened(&place(folder, path)) {
             Ok(checkpoint) => {
                 match config_beside(&checkpoint) {
                     Ok(beside) => config = beside,
@@ -59,7 +70,7 @@ fn loaded(folder: &Path, pins: &Pins) -> Loaded {
         }
     }
     if let Some((span, path)) = &pins.config {
-        match Config::read(folder.join(path)) {
+        match read_config(place(folder, path)) {
             Ok(read) => config = read,
             Err(error) => failed.push((*span, error.to_string())),
         }

@@ -1,6 +1,7 @@
 //! Positions: how an editor counts, by line and by units of a character set, and offsets.
 
 use regraft::diagnostic::Span;
+use regraft::store::{quoted, unquoted};
 use serde_json::{Value, json};
 
 /// What the characters of a line are counted in.
@@ -109,32 +110,12 @@ impl Lines {
 pub(super) fn path_of(uri: &str) -> Option<String> {
     let rest = uri.strip_prefix("file://")?;
     // A host may stand before the path; ours is the only one there can be.
-    let path = &rest[rest.find('/')?..];
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut left = path.bytes();
-    while let Some(byte) = left.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits = [left.next()?, left.next()?];
-        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
-    }
-    String::from_utf8(bytes).ok()
+    Some(unquoted(&rest[rest.find('/')?..]))
 }
 
 /// The `file:` URI of an absolute path, in which `.` is left out.
 pub(super) fn uri_of(path: &str) -> String {
-    let mut uri = "file://".to_owned();
-    for byte in path.replace("/./", "/").bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'.' | b'_' | b'~' => {
-                uri.push(char::from(byte));
-            }
-            _ => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    uri
+    format!("file://{}", quoted(&path.replace("/./", "/"), true))
 }
 
 #[cfg(test)]
@@ -173,6 +154,6 @@ mod tests {
         assert_eq!(uri_of("/with space"), "file:///with%20space");
         assert_eq!(uri_of("/a/./b.graft"), "file:///a/b.graft");
         assert_eq!(path_of("untitled:1"), None);
-        assert_eq!(path_of("file:///a%2"), None);
+        assert_eq!(path_of("file:///a%2").as_deref(), Some("/a%2"));
     }
 }

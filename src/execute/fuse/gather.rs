@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use super::compile::{Expr, Leaf, Value};
 use super::layout::{Cut, Lane, MAX_PIECES, Piece, Which, clip};
 use crate::error::{Error, Result};
-use crate::execute::value::{self, BLOCK};
+use crate::execute::value::{self, BLOCK, Factor};
 use crate::store::Hints;
 use crate::tensor::{Dtype, Shape, strided};
 
@@ -74,7 +74,8 @@ impl Worker {
                 self.gather(*leaf, lane, &piece.dims, leaves, &mut buffer, &compact)?;
                 Cow::Owned(buffer)
             };
-            operands.push(Operand { bytes, dtype: leaf.dtype, width: bytes_of(1, width)? });
+            let (dtype, width) = (leaf.dtype, bytes_of(1, width)?);
+            operands.push(Operand { bytes, dtype, width, lane, dims: &piece.dims });
         }
         let mut result = Vec::with_capacity(bytes_of(piece.volume(), size)?);
         for start in (0..volume).step_by(BLOCK) {
@@ -341,6 +342,9 @@ struct Operand<'l> {
     bytes: Cow<'l, [u8]>,
     dtype: Dtype,
     width: usize,
+    /// Where it lies, and the box that it is walked in.
+    lane: &'l Lane,
+    dims: &'l [u64],
 }
 
 /// How many elements of a block were computed from finite ones and are infinite or NaN.
@@ -367,7 +371,12 @@ fn overflowed(
 }
 
 /// Elements `start..start+len` of an expression.
-fn evaluate(expr: &Expr, operands: &[Operand<'_>], start: usize, len: usize) -> Result<Vec<u8>> {
+fn evaluate<'l>(
+    expr: &Expr,
+    operands: &'l [Operand<'l>],
+    start: usize,
+    len: usize,
+) -> Result<Vec<u8>> {
     let of = |expr: &Expr| evaluate(expr, operands, start, len);
     match expr {
         Expr::Operand(at) => {
@@ -384,6 +393,18 @@ fn evaluate(expr: &Expr, operands: &[Operand<'_>], start: usize, len: usize) -> 
         Expr::Lookup { codes, from, list, .. } => {
             let Operand { bytes, width, .. } = operands.get(*list).ok_or_else(outside)?;
             value::lookup((*from, &of(codes)?), bytes, *width)
+        }
+        Expr::Product { factors, count, step, to } => {
+            let [a, b] = factors.map(|at| operands.get(at).ok_or_else(outside));
+            let (a, b) = (a?, b?);
+            let factor = |of: &'l Operand<'l>, step| Factor {
+                bytes: &of.bytes,
+                offset: of.lane.offset,
+                strides: &of.lane.strides,
+                step,
+            };
+            let factors = [factor(a, 1), factor(b, *step)];
+            value::product(*to, &factors, *count, a.dims, (start, len))
         }
     }
 }

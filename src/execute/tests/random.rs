@@ -236,6 +236,26 @@ impl Random {
         self.push(Op::Binary { with: Arithmetic::Mul }, &[node, scales], product)
     }
 
+    /// Matrices times others, which may share their elements.
+    fn multiplied(&mut self, choices: &mut Choices, node: NodeId) -> NodeId {
+        let dtype = [Dtype::F32, Dtype::F64][choices.below(2)];
+        let left = TensorInfo::new(dtype, self.info(node).shape);
+        let left_node = self.push(Op::Cast, &[node], left.clone());
+        let (mut shape, rank) = (left.shape.to_vec(), left.shape.len());
+        shape.swap(rank - 2, rank - 1);
+        let right = if choices.below(2) == 0 {
+            let mut dims: Vec<usize> = (0..rank).collect();
+            dims.swap(rank - 2, rank - 1);
+            let turned = TensorInfo::new(dtype, shape.clone());
+            self.push(Op::Permute { dims }, &[left_node], turned)
+        } else {
+            shape[rank - 1] = 1 + choices.size(5);
+            self.source_of(choices, TensorInfo::new(dtype, shape.clone()))
+        };
+        shape[rank - 2] = left.shape[rank - 2];
+        self.push(Op::Product, &[left_node, right], TensorInfo::new(dtype, shape))
+    }
+
     fn reduced(&mut self, choices: &mut Choices, node: NodeId) -> NodeId {
         let info = self.info(node);
         let rank = info.shape.len();
@@ -327,7 +347,10 @@ impl Random {
             10 if info.dtype == Dtype::I16 => self.push(Op::Add { value: 1.0 }, &[node], info),
             11 if rank >= 2 && is_float(info.dtype) => self.scaled(choices, node),
             12 | 13 if is_number(info.dtype) => self.pair(choices, node),
-            14 if rank > 0 && is_number(info.dtype) => self.reduced(choices, node),
+            14 if rank > 0 && is_number(info.dtype) => match choices.below(2) {
+                0 if rank > 1 => self.multiplied(choices, node),
+                _ => self.reduced(choices, node),
+            },
             _ => node,
         }
     }
@@ -366,6 +389,7 @@ fn choices_cover_the_ops() {
                 Op::Expand => "expand",
                 Op::Binary { .. } => "binary",
                 Op::Reduce { .. } => "reduce",
+                Op::Product => "product",
                 Op::Unpack { .. } => "unpack",
                 Op::Decode { .. } => "decode",
                 Op::Lookup => "lookup",
@@ -376,6 +400,6 @@ fn choices_cover_the_ops() {
             *seen.entry(name).or_default() += 1;
         }
     }
-    assert_eq!(seen.len(), 17, "{seen:?}");
+    assert_eq!(seen.len(), 18, "{seen:?}");
     assert!(seen.values().all(|count| *count >= 10), "{seen:?}");
 }

@@ -10,6 +10,7 @@ mod binary;
 mod float8;
 mod numbers;
 mod overflow;
+mod product;
 mod reduce;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -20,6 +21,7 @@ pub(in crate::execute) use binary::{binary, check as check_binary, check_list, l
 use float8::power_of_two;
 use numbers::{Kind, Numbers};
 pub(in crate::execute) use overflow::{any_not_finite, overflowed};
+pub(in crate::execute) use product::{Factor, product};
 pub(in crate::execute) use reduce::Reducer;
 
 /// Elements computed at once: small enough that all intermediate values stay in the cache.

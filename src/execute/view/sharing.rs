@@ -10,7 +10,7 @@ use crate::plan::Plan;
 
 /// What a target is when a plan is carried out in memory over contiguous sources, as those of files
 /// are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Sharing {
     /// It shares its source's storage.

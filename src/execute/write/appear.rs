@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use super::begin::Begun;
 use super::finished::Finished;
@@ -13,9 +14,11 @@ use super::prepare::Prepared;
 use super::shards::INDEX;
 use super::staging::{Staging, create, sync};
 use super::verify::{self, CHECKSUMS};
+use super::watch::watching;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::{Report, not_cancelled};
 use crate::key::Key;
+use crate::store::{Interrupts, is_remote};
 
 /// Lets the output appear if all of it is there and nobody else does.
 ///
@@ -79,7 +82,8 @@ fn write_beside(
     }
     if !is_file {
         let names = shards.files.iter().map(|shard| shard.name.as_str()).collect();
-        copy_side_files(&prepared.options.side_files, &names, staging, report)?;
+        let options = &prepared.options;
+        copy_side_files(&options.side_files, &names, staging, report, options.cancel)?;
     }
     Ok(())
 }
@@ -107,7 +111,9 @@ pub(super) fn copy_side_files(
     shards: &BTreeSet<&str>,
     staging: &Staging,
     report: &mut Report,
+    cancel: Option<&AtomicBool>,
 ) -> Result<()> {
+    let interrupts = Interrupts::default();
     for side in side_files {
         let Some(name) = side.file_name().and_then(|name| name.to_str()) else {
             return Err(Error::new(ErrorKind::Unsupported, "a side file has no name").in_file(side));
@@ -120,9 +126,15 @@ pub(super) fn copy_side_files(
         {
             continue;
         }
+        not_cancelled(cancel)?;
         let path = staging.file(name);
         // Not `fs::copy`: modes obey the umask, as those of every other file do.
-        let bytes = crate::store::copy(side, &mut create(&path, 0, true)?)?;
+        let mut file = create(&path, 0, true)?;
+        let mut copied = || crate::store::copy(side, &mut file, &interrupts);
+        let bytes = match is_remote(side) {
+            true => watching(cancel, &|| interrupts.interrupt(), copied)?,
+            false => copied()?,
+        };
         sync(&path)?;
         report.bytes_written += bytes;
         report.files.push(name.to_owned());

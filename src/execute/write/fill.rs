@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::begin::Begun;
 use super::finished::{self, Finished};
@@ -11,6 +10,7 @@ use super::prepare::Prepared;
 use super::seal::seal;
 use super::staging::Staging;
 use super::stream::{OutFile, Output, Pool, budget};
+use super::watch::watching;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::Layout;
 use crate::execute::leaves::StoreLeaves;
@@ -19,9 +19,6 @@ use crate::plan::NodeId;
 
 /// Files that are written at the same time.
 const OPEN_FILES: usize = 64;
-
-/// How often it is looked whether a run that waits for a server was cancelled.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// Writes the files that are still to be written, and records each.
 ///
@@ -38,23 +35,8 @@ pub(super) fn fill(prepared: &Prepared<'_>, begun: &mut Begun, report: &mut Repo
     let pool = pool.map_err(|error| {
         Error::new(ErrorKind::Io, format!("cannot begin threads that read: {error}"))
     })?;
-    let is_done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        if let Some(cancel) = prepared.options.cancel {
-            let is_done = &is_done;
-            scope.spawn(move || {
-                while !is_done.load(Ordering::Acquire) {
-                    // Whoever had not begun to wait yet is interrupted the next time.
-                    if cancel.load(Ordering::Relaxed) {
-                        source.interrupt();
-                    }
-                    std::thread::sleep(LOOK);
-                }
-            });
-        }
-        let filled = pool.install(|| fill_here(prepared, begun, report));
-        is_done.store(true, Ordering::Release);
-        filled
+    watching(prepared.options.cancel, &|| source.interrupt(), || {
+        pool.install(|| fill_here(prepared, begun, report))
     })
 }
 

@@ -20,6 +20,15 @@ pub(in crate::execute) trait FileLeaves: Leaves {
     /// Reads ranges of blobs.
     fn fetch(&self, ranges: &mut [Range<'_>]) -> Result<()>;
 
+    /// Reads bytes of a blob, of any length, and hands them on as they come.
+    fn stream(
+        &self,
+        blob: Blob,
+        stretch: (u64, u64),
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()>;
+
     /// Where a leaf lies in a file, from which the system may copy; `None` if it isn't in one.
     fn extent(&self, leaf: Leaf) -> Result<Option<Extent<'_>>>;
 }
@@ -37,6 +46,17 @@ impl FileLeaves for StoreLeaves<'_> {
         let bytes = ranges.iter().map(|range| range.buffer.len() as u64).sum();
         self.read.fetch_add(bytes, Ordering::Relaxed);
         self.source.read(ranges)
+    }
+
+    fn stream(
+        &self,
+        blob: Blob,
+        stretch: (u64, u64),
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.read.fetch_add(stretch.1, Ordering::Relaxed);
+        self.source.stream(blob, stretch, buffer, take)
     }
 
     fn extent(&self, leaf: Leaf) -> Result<Option<Extent<'_>>> {

@@ -12,6 +12,7 @@ mod begin;
 mod copy;
 mod fill;
 mod finished;
+mod flow;
 pub(super) mod leaves;
 mod options;
 mod partial;
@@ -29,6 +30,7 @@ pub(super) mod stream;
 mod tied;
 mod together;
 mod verify;
+mod watch;
 
 use std::path::Path;
 

@@ -19,6 +19,7 @@ use super::appear::{copy_side_files, write_small};
 use super::begin::begin;
 use super::partial::{Here, Partial};
 use super::prepare::{is_file, prepare, sized, targets};
+use super::seal::handing_on;
 use super::shards::{self, INDEX, Shards, lay_out};
 use super::staging::{Staging, sync};
 use super::stream::{OutFile, Output, Pool, budget};
@@ -169,12 +170,20 @@ impl Outline {
             let output = Output { layout, key: key.to_string(), file, start, overflowed };
             if is_whole { whole.push(output) } else { partly.push(output) }
         }
+        let files: Vec<Arc<OutFile>> = files.into_values().collect();
         let mut pool = Pool::new(&leaves, budget(self.memory), 0);
         pool.cancel = cancel;
-        pool.run(&whole)?;
-        // What lies between the elements of a part is another process's: it isn't written over.
-        pool.long_run = 0;
-        pool.run(&partly)?;
+        let mut run = || {
+            pool.run(&whole)?;
+            // What lies between the elements of a part is another process's: it isn't written over.
+            pool.long_run = 0;
+            pool.run(&partly)
+        };
+        if self.sync {
+            handing_on(&files, run)?
+        } else {
+            run()?
+        }
         for output in whole.iter().chain(&partly) {
             let target = output.key.as_str().into();
             report.overflow(&target, output.overflowed.load(Ordering::Relaxed));
@@ -183,10 +192,7 @@ impl Outline {
         }
         report.bytes_written = pool.written.load(Ordering::Relaxed);
         if self.sync {
-            for file in files.values() {
-                let synced = file.file.sync_data();
-                synced.map_err(|error| Error::io("cannot sync", &file.path, error))?;
-            }
+            files.iter().try_for_each(|file| file.sync())?;
         }
         Ok(report)
     }
@@ -246,7 +252,7 @@ impl Parted {
         let names = outline.shards.files.iter().map(|shard| shard.name.as_str());
         if !outline.is_file {
             let names: BTreeSet<&str> = names.clone().collect();
-            copy_side_files(&self.side_files, &names, &self.staging, &mut report)?;
+            copy_side_files(&self.side_files, &names, &self.staging, &mut report, None)?;
         }
         report.files.splice(0..0, names.map(ToOwned::to_owned));
         report.bytes_written +=

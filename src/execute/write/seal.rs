@@ -1,5 +1,8 @@
 //! Within the third phase: while tensors are written, a thread beside it hands what there is to the
 //! disk, and records each file as soon as it is whole and durable.
+//!
+//! Where several processes write one output, nobody knows when a file is whole: the thread beside
+//! it hands on alone ([`handing_on`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +55,48 @@ pub(super) fn seal(
     }
 }
 
+/// Does work that writes files, while a thread beside it hands to the disk what there is.
+///
+/// # Errors
+/// Those of the work; and if syncing fails.
+pub(super) fn handing_on(files: &[Arc<OutFile>], work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let (working, done) = std::sync::mpsc::channel::<()>();
+    let (worked, handed) = std::thread::scope(|scope| {
+        let handing = scope.spawn(move || {
+            let mut ahead = Ahead::new(files.iter().map(|file| &**file));
+            while done.recv_timeout(EARLY) == Err(RecvTimeoutError::Timeout) {
+                ahead.hand_on()?;
+            }
+            Ok(())
+        });
+        let worked = work();
+        drop(working);
+        (worked, handing.join())
+    });
+    worked.and(handed.map_err(|_| outside())?)
+}
+
+/// Files that grow, and how many bytes each waited for when it was handed on.
+struct Ahead<'a>(Vec<(&'a OutFile, u64)>);
+
+impl<'a> Ahead<'a> {
+    fn new(files: impl Iterator<Item = &'a OutFile>) -> Self {
+        Self(files.map(|file| (file, file.left())).collect())
+    }
+
+    /// Hands to the disk what has grown by much, so that less is left to sync at the end.
+    fn hand_on(&mut self) -> Result<()> {
+        for (file, before) in &mut self.0 {
+            let left = file.left();
+            if before.saturating_sub(left) >= MUCH {
+                *before = left;
+                file.sync()?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What the thread beside the writers knows.
 struct Sealing<'a> {
     prepared: &'a Prepared<'a>,
@@ -63,31 +108,17 @@ impl Sealing<'_> {
     /// Seals each file that is whole, until there will be no more.
     fn all(&self, whole: &Receiver<Arc<OutFile>>) -> Result<Vec<(usize, Finished)>> {
         let mut finished = Vec::with_capacity(self.opened.files.len());
-        let mut left: Vec<u64> = self.opened.files.iter().map(|(_, file)| file.left()).collect();
+        let mut ahead = Ahead::new(self.opened.files.iter().map(|(_, file)| &**file));
         loop {
             match whole.recv_timeout(EARLY) {
                 Ok(file) => finished.extend(self.one(&file)?),
                 Err(RecvTimeoutError::Disconnected) => return Ok(finished),
                 Err(RecvTimeoutError::Timeout) if self.prepared.options.sync => {
-                    self.hand_on(&mut left)?;
+                    ahead.hand_on()?;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
-    }
-
-    /// Hands to the disk what has grown by much, so that less is left to sync at the end.
-    fn hand_on(&self, before: &mut [u64]) -> Result<()> {
-        for ((_, file), before) in self.opened.files.iter().zip(before) {
-            let left = file.left();
-            if before.saturating_sub(left) >= MUCH {
-                *before = left;
-                file.file
-                    .sync_data()
-                    .map_err(|error| Error::io("cannot sync", &file.path, error))?;
-            }
-        }
-        Ok(())
     }
 
     /// Syncs a file that is whole, and records it.

@@ -15,12 +15,13 @@ use std::sync::{Arc, Mutex};
 
 use super::Progress;
 use super::copy::{Run, join};
+use super::flow::{self, Flow};
 use super::leaves::FileLeaves;
 use super::portion::{Portion, portions};
 use super::queue::{Batch, Queue};
 use super::together::{Held, Span, joined, spans, total};
 use crate::error::{Error, Result};
-use crate::execute::fuse::compile::{Layout, Value};
+use crate::execute::fuse::compile::{Layout, Leaf, Value};
 use crate::execute::fuse::gather::{Leaves, Worker, bytes_of, outside, sized, width};
 use crate::execute::fuse::layout::Piece;
 use crate::execute::fuse::tile;
@@ -87,6 +88,12 @@ impl OutFile {
         Arc::new(Self { file, path, left, visitors })
     }
 
+    /// Waits until the disk has what was written so far.
+    pub(super) fn sync(&self) -> Result<()> {
+        let synced = self.file.sync_data();
+        synced.map_err(|error| Error::io("cannot sync", &self.path, error))
+    }
+
     /// Begins to copy into it.
     pub(super) fn visit(&self) -> Visit<'_> {
         let alone = self.visitors.fetch_add(1, Ordering::Relaxed) == 0;
@@ -130,6 +137,7 @@ type Place<'a> = (Option<&'a Path>, Blob, u64);
 /// Jobs that follow each other.
 enum Work<'a> {
     Copy(Run<'a>),
+    Flow(Flow<'a>),
     Portion(&'a Output, Portion),
     /// Small ones that are read by one request, and what is read.
     Together(Vec<(&'a Output, Portion)>, Vec<Span>),
@@ -139,6 +147,7 @@ impl Work<'_> {
     fn batch(&self) -> Batch {
         match self {
             Work::Copy(run) => Batch { jobs: run.jobs(), bytes: run.from.len },
+            Work::Flow(flow) => Batch { jobs: flow.jobs(), bytes: flow.span.end - flow.span.start },
             Work::Portion(Output { layout, .. }, portion) => Batch {
                 jobs: portion.jobs(layout),
                 bytes: portion.elements(layout).saturating_mul(layout.size),
@@ -211,12 +220,18 @@ impl<'a> Pool<'a> {
                 at.checked_sub(1).and_then(|at| firsts.get(at)).ok_or_else(outside)?;
             match work {
                 Work::Copy(run) => {
-                    let most = usize::try_from(self.budget).unwrap_or(CALL).min(CALL);
-                    let buffer = sized(&mut buffer, most);
+                    let buffer = sized(&mut buffer, self.call());
                     let done = run.copy(job - first, self.share, buffer)?;
                     self.copied.fetch_add(done.copied, Ordering::Relaxed);
                     self.shared.fetch_add(done.shared, Ordering::Relaxed);
                     self.count(run.to, done.copied + done.shared);
+                }
+                Work::Flow(flow) => {
+                    let buffer = sized(&mut buffer, self.call());
+                    flow.run(job - first, self.leaves, buffer, &mut |file, bytes| {
+                        self.count(file, bytes);
+                        not_cancelled(self.cancel)
+                    })?;
                 }
                 Work::Portion(output, portion) => {
                     let part = (*output, portion, job - first);
@@ -233,28 +248,52 @@ impl<'a> Pool<'a> {
         Ok(())
     }
 
+    /// Bytes that are written by one call.
+    fn call(&self) -> usize {
+        usize::try_from(self.budget).unwrap_or(CALL).min(CALL)
+    }
+
     /// What there is to do, in the order of the source.
     fn work<'b>(&'b self, outputs: &'b [Output]) -> Result<Vec<Work<'b>>> {
-        let tile = self.budget - stretch(self.budget);
-        let (mut runs, mut work) = (Vec::new(), Vec::new());
+        let (tile, is_far) = (self.budget - stretch(self.budget), self.hints.is_far());
+        let (mut runs, mut landings, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for output in outputs {
-            for portion in portions(&output.layout, tile, self.long_run, self.hints.is_far()) {
-                let from = match &portion {
-                    Portion::Tiles { piece, .. } => {
-                        self.run_of(output, &output.layout.pieces[*piece])?
-                    }
+            for portion in portions(&output.layout, tile, self.long_run, is_far) {
+                let moved = match &portion {
+                    Portion::Tiles { piece, .. } => moved(output, &output.layout.pieces[*piece])?,
                     Portion::Stretches { .. } => None,
                 };
-                match from {
-                    Some((from, at)) => {
-                        runs.push(Run { key: &output.key, from, to: &output.file, at })
-                    }
-                    None => {
-                        work.push((self.place(output, &portion)?, Work::Portion(output, portion)))
-                    }
+                let Some(moved) = moved else {
+                    rest.push((output, portion));
+                    continue;
+                };
+                if let Some(from) = self.leaves.extent(moved.leaf)? {
+                    runs.push(moved.run(output, from)?);
+                } else if let (true, Some(place)) = (is_far, self.leaves.place(moved.leaf)) {
+                    landings.push((moved.landing(output, place)?, (output, portion)));
+                } else {
+                    rest.push((output, portion));
                 }
             }
         }
+        let gap = self.hints.gap;
+        let (flows, short) = flow::flows(landings, gap, rayon::current_num_threads());
+        rest.extend(short);
+        let mut others = Vec::new();
+        if !flows.is_empty() {
+            for (output, portion) in &rest {
+                others.extend(spans(self.leaves, output, portion, u64::MAX)?.unwrap_or_default());
+            }
+        }
+        let mut work: Vec<(Option<Place<'b>>, Work<'b>)> = Vec::new();
+        for (output, portion) in rest {
+            work.push((self.place(output, &portion)?, Work::Portion(output, portion)));
+        }
+        work.extend(
+            flow::bridged(flows, others, gap)
+                .into_iter()
+                .map(|flow| (Some((None, flow.span.blob, flow.span.start)), Work::Flow(flow))),
+        );
         work.extend(
             join(runs).into_iter().map(|run| {
                 (Some((Some(run.from.path), Blob(0), run.from.offset)), Work::Copy(run))
@@ -262,7 +301,7 @@ impl<'a> Pool<'a> {
         );
         work.sort_by_key(|(place, _)| *place);
         let work = work.into_iter().map(|(_, work)| work);
-        if self.hints.is_far() { self.together(work, tile) } else { Ok(work.collect()) }
+        if is_far { self.together(work, tile) } else { Ok(work.collect()) }
     }
 
     /// Puts small portions together, as far as a buffer of so many bytes holds what they are made
@@ -318,40 +357,6 @@ impl<'a> Pool<'a> {
         }
         let place = self.leaves.place(*leaf);
         Ok(place.map(|(blob, offset)| (None, blob, offset.saturating_add(into))))
-    }
-
-    /// Where a piece lies in a file, and where it goes, if it is the same bytes on both sides.
-    fn run_of<'b>(
-        &'b self,
-        output: &Output,
-        piece: &Piece<Value>,
-    ) -> Result<Option<(Extent<'b>, u64)>> {
-        let (Some(leaf), Some(lane), true) = (
-            piece.value.leaves.first(),
-            piece.operands.first(),
-            piece.is_run() && piece.value.is_copy(),
-        ) else {
-            return Ok(None);
-        };
-        let size = output.layout.size;
-        if leaf.dtype == crate::tensor::Dtype::F4 || width(leaf.dtype) != size {
-            return Ok(None);
-        }
-        let Some(extent) = self.leaves.extent(*leaf)? else { return Ok(None) };
-        let (from, len) = (
-            lane.offset.checked_mul(size).ok_or_else(outside)?,
-            piece.volume().checked_mul(size).ok_or_else(outside)?,
-        );
-        if from.checked_add(len).is_none_or(|end| end > extent.len) {
-            return Err(outside());
-        }
-        let at = piece
-            .target
-            .offset
-            .checked_mul(size)
-            .and_then(|at| at.checked_add(output.start))
-            .ok_or_else(outside)?;
-        Ok(Some((Extent { offset: extent.offset + from, len, ..extent }, at)))
     }
 
     fn job(
@@ -453,6 +458,58 @@ impl<'a> Pool<'a> {
             let (total, total_files) = (self.total, self.total_files);
             progress(Progress { done, total, files, total_files });
         }
+    }
+}
+
+/// Bytes of a leaf that are the same in an output.
+struct Moved {
+    leaf: Leaf,
+    /// Where they begin in the leaf, and how many they are.
+    from: u64,
+    len: u64,
+    /// Where they go in the output's file.
+    at: u64,
+}
+
+/// What a piece is, if it is the same bytes on both sides.
+fn moved(output: &Output, piece: &Piece<Value>) -> Result<Option<Moved>> {
+    let (Some(leaf), Some(lane), true) = (
+        piece.value.leaves.first(),
+        piece.operands.first(),
+        piece.is_run() && piece.value.is_copy(),
+    ) else {
+        return Ok(None);
+    };
+    let size = output.layout.size;
+    if leaf.dtype == crate::tensor::Dtype::F4 || width(leaf.dtype) != size {
+        return Ok(None);
+    }
+    let bytes = |elements: u64| elements.checked_mul(size).ok_or_else(outside);
+    let at = bytes(piece.target.offset)?.checked_add(output.start).ok_or_else(outside)?;
+    let (from, len) = (bytes(lane.offset)?, bytes(piece.volume())?);
+    Ok(Some(Moved { leaf: *leaf, from, len, at }))
+}
+
+impl Moved {
+    /// As a run of the leaf's file.
+    fn run<'a>(&self, output: &'a Output, from: Extent<'a>) -> Result<Run<'a>> {
+        if self.from.checked_add(self.len).is_none_or(|end| end > from.len) {
+            return Err(outside());
+        }
+        let from = Extent { offset: from.offset + self.from, len: self.len, ..from };
+        Ok(Run { key: &output.key, from, to: &output.file, at: self.at })
+    }
+
+    /// As bytes of the blob in which the leaf begins at a place.
+    fn landing<'a>(
+        &self,
+        output: &'a Output,
+        (blob, first): (Blob, u64),
+    ) -> Result<flow::Landing<'a>> {
+        let start = first.checked_add(self.from).ok_or_else(outside)?;
+        let end = start.checked_add(self.len).ok_or_else(outside)?;
+        let span = Span { blob, start, end };
+        Ok(flow::Landing { span, key: &output.key, to: &output.file, at: self.at })
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod dequant;
 mod heads;
+mod lowrank;
 mod packed;
 mod pair;
 mod shape;
@@ -12,6 +13,7 @@ use super::node::{Arithmetic, NodeId, Op as Primitive};
 use crate::check::op::{Argument, Op, OpKind, widens};
 use crate::tensor::Dtype;
 use dequant::block;
+use lowrank::Scaled;
 
 /// A number that an op's argument has become.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,6 +54,10 @@ impl Number {
 impl Op<Number> {
     fn number(&self, name: &'static str) -> Fit<Number> {
         self.optional(name).ok_or_else(|| self.lacks(name))
+    }
+
+    fn flag(&self, name: &'static str) -> Fit<bool> {
+        Ok(self.number(name)?.int()? != 0)
     }
 
     fn optional(&self, name: &'static str) -> Option<Number> {
@@ -165,6 +171,7 @@ impl Graph {
             }
             OpKind::WeightNorm => self.weight_norm(inputs, op.number("dim")?)?,
             OpKind::Mean => self.mean(inputs)?,
+            OpKind::AddLowrank => self.add_lowrank(inputs, &Scaled::of(op)?)?,
             OpKind::Cast => self.convert(input, op.dtype("to")?, op.optional_dtype("from"))?,
             OpKind::DequantFp8
             | OpKind::QuantFp8

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::web::public;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::quote::{quoted, unquoted};
 
 /// An address, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl HubPath {
     pub(super) fn text(&self) -> String {
         let mut text = format!("hf://{}", self.repository);
         if let Some(revision) = &self.revision {
-            let _ = write!(text, "@{}", quoted(revision, ""));
+            let _ = write!(text, "@{}", quoted(revision, false));
         }
         if !self.path.is_empty() {
             let _ = write!(text, "/{}", self.path);
@@ -142,42 +143,6 @@ impl HubPath {
 /// Whether a revision is a commit, which never means anything else.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Text as it stands in an address: all but letters, digits, `-._~` and what `keep` says is quoted.
-pub(super) fn quoted(text: &str, keep: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        let stays = byte.is_ascii_alphanumeric()
-            || b"-._~".contains(&byte)
-            || keep.as_bytes().contains(&byte);
-        if stays {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
-/// Quoted text as it is meant; what is no quote stays.
-pub(super) fn unquoted(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
-    while let Some(byte) = bytes.get(at) {
-        let code = (*byte == b'%').then(|| text.get(at + 1..at + 3)).flatten();
-        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
-            Some(meant) => {
-                out.push(meant);
-                at += 3;
-            }
-            None => {
-                out.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
 }
 
 #[cfg(test)]
@@ -222,11 +187,5 @@ mod tests {
             let Ok(Address::Hub(hub)) = Address::parse(text) else { panic!("{text}") };
             assert_eq!(hub.text(), text);
         }
-    }
-
-    #[test]
-    fn quotes_are_those_of_addresses() {
-        assert_eq!(quoted("a b/ü+", "/"), "a%20b/%C3%BC%2B");
-        assert_eq!(unquoted("a%20b%2fc%zz%"), "a b/c%zz%");
     }
 }

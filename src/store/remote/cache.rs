@@ -30,8 +30,9 @@ struct Head {
     pieces: Vec<(u64, u64)>,
 }
 
-/// The directory of the cache; `None` if there is none, as where `REGRAFT_CACHE` is empty.
-fn directory() -> Option<PathBuf> {
+/// The directory of what can be had again: `REGRAFT_CACHE`, else a place of its own in that of the
+/// user. `None` if there is none, as where `REGRAFT_CACHE` is empty.
+pub fn directory() -> Option<PathBuf> {
     let own = std::env::var_os("REGRAFT_CACHE").map(PathBuf::from);
     if let Some(own) = own {
         return Some(own).filter(|own| !own.as_os_str().is_empty());

@@ -4,13 +4,14 @@
 //! other, and where a redirect led is known, so that the next range of a file needs none. No
 //! message holds an address that was given by a server, since such addresses are signed.
 
-use std::sync::{LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use ureq::http::{Response, Uri, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
+use super::proxy::Proxies;
 use crate::error::{Error, ErrorKind};
 
 /// How many redirects are followed.
@@ -91,32 +92,85 @@ pub(super) struct Answer {
 }
 
 /// The connections of this process, by its number: a forked one must not use those of its parent.
-static AGENT: LazyLock<RwLock<(u32, Agent)>> = LazyLock::new(|| RwLock::new(fresh()));
+static AGENTS: LazyLock<RwLock<(u32, Arc<Agents>)>> = LazyLock::new(|| RwLock::new(fresh()));
 
-fn fresh() -> (u32, Agent) {
-    (std::process::id(), agent())
+/// What the environment says, which is read once.
+static SETTINGS: LazyLock<Result<Settings, Unusable>> = LazyLock::new(Settings::of_environment);
+
+/// How servers are asked.
+struct Settings {
+    proxies: Proxies,
+    roots: RootCerts,
 }
 
-fn current() -> Agent {
-    let of_now = AGENT.read().unwrap_or_else(PoisonError::into_inner).clone();
+/// Connections: those that go by no proxy, and others by how the server's address begins.
+struct Agents {
+    direct: Agent,
+    http: Agent,
+    https: Agent,
+}
+
+/// What is wrong with what the environment says, and what to do.
+struct Unusable(String, &'static str);
+
+impl Settings {
+    fn of_environment() -> Result<Self, Unusable> {
+        let proxies = Proxies::of_environment().map_err(|name| {
+            let what = format!("the proxy that {name} names can't be used");
+            Unusable(what, "write http://host:port or https://host:port; SOCKS isn't known here")
+        })?;
+        Ok(Self { proxies, roots: roots()? })
+    }
+}
+
+impl Agents {
+    /// The connections by which an address is asked.
+    ///
+    /// # Errors
+    /// If what the environment says of proxies or authorities can't be used.
+    fn by(&self, url: &str) -> Result<&Agent, Trouble> {
+        let settings = SETTINGS.as_ref().map_err(|Unusable(what, hint)| {
+            Trouble::Lasting(Error::new(ErrorKind::Io, what.clone()).hint(*hint))
+        })?;
+        Ok(match url.parse::<Uri>() {
+            Ok(uri) if settings.proxies.spares(&uri) => &self.direct,
+            _ if is_tls(url) => &self.https,
+            _ => &self.http,
+        })
+    }
+}
+
+fn fresh() -> (u32, Arc<Agents>) {
+    let (http, https) = match &*SETTINGS {
+        Ok(Settings { proxies, .. }) => (proxies.http.clone(), proxies.https.clone()),
+        Err(_) => (None, None),
+    };
+    let agents = Agents { direct: agent(None), http: agent(http), https: agent(https) };
+    (std::process::id(), Arc::new(agents))
+}
+
+fn current() -> Arc<Agents> {
+    let of_now = AGENTS.read().unwrap_or_else(PoisonError::into_inner).clone();
     if of_now.0 == std::process::id() {
         return of_now.1;
     }
-    let mut current = AGENT.write().unwrap_or_else(PoisonError::into_inner);
+    let mut current = AGENTS.write().unwrap_or_else(PoisonError::into_inner);
     *current = fresh();
-    current.1.clone()
+    Arc::clone(&current.1)
 }
 
-fn agent() -> Agent {
+fn agent(proxy: Option<Proxy>) -> Agent {
     let silence = std::env::var(TIMEOUT).ok().and_then(|text| text.parse().ok());
     let silence = silence
         .map_or(SILENCE, |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or(SILENCE));
+    let roots = SETTINGS.as_ref().map_or(RootCerts::WebPki, |settings| settings.roots.clone());
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .user_agent(concat!("regraft/", env!("CARGO_PKG_VERSION")))
         .accept_encoding("identity")
+        .proxy(proxy)
         .timeout_resolve(Some(CONNECT))
         .timeout_connect(Some(CONNECT.min(silence)))
         .timeout_recv_response(Some(silence))
@@ -125,36 +179,45 @@ fn agent() -> Agent {
         .max_idle_connections_per_host(IDLE)
         .input_buffer_size(BUFFER)
         .output_buffer_size(16 << 10)
-        .tls_config(TlsConfig::builder().root_certs(roots()).build());
+        .tls_config(TlsConfig::builder().root_certs(roots).build());
     config.build().new_agent()
 }
 
 /// The authorities that are trusted: those of a file, where the environment names one, as others
 /// read it, or those that browsers trust.
-fn roots() -> RootCerts {
-    let file = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+///
+/// # Errors
+/// If the file can't be read, or has no certificate.
+fn roots() -> Result<RootCerts, Unusable> {
+    let named = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
         .iter()
-        .find_map(|name| std::env::var_os(name).filter(|value| !value.is_empty()));
-    let found = file.and_then(|file| std::fs::read(file).ok());
-    let found = found.map(|pem| -> Vec<_> {
-        let items = parse_pem(&pem).filter_map(std::result::Result::ok);
-        items
-            .filter_map(|item| match item {
-                PemItem::Certificate(certificate) => Some(certificate),
-                _ => None,
-            })
-            .collect()
-    });
-    match found {
-        Some(found) if !found.is_empty() => RootCerts::new_with_certs(&found),
-        _ => RootCerts::WebPki,
+        .find_map(|name| Some((name, std::env::var_os(name).filter(|value| !value.is_empty())?)));
+    let Some((name, file)) = named else { return Ok(RootCerts::WebPki) };
+    let unusable = |why: &str| {
+        let file = file.to_string_lossy();
+        let what = format!("the authorities of {name} can't be used: {file:?}: {why}");
+        Unusable(what, "it names a file with certificates as PEM, one after the other")
+    };
+    let pem = std::fs::read(&file).map_err(|error| unusable(&error.to_string()))?;
+    let found: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if found.is_empty() {
+        return Err(unusable("there is no certificate in it"));
     }
+    Ok(RootCerts::new_with_certs(&found))
 }
 
 /// Ends every read that waits in this process. Whoever isn't meant begins again.
 pub(super) fn interrupt() {
-    let mut current = AGENT.write().unwrap_or_else(PoisonError::into_inner);
-    std::mem::replace(&mut *current, fresh()).1.shutdown();
+    let mut current = AGENTS.write().unwrap_or_else(PoisonError::into_inner);
+    let (_, before) = std::mem::replace(&mut *current, fresh());
+    [&before.direct, &before.http, &before.https]
+        .into_iter()
+        .for_each(|agent| agent.clone().shutdown());
 }
 
 /// Makes a request, and follows redirects.
@@ -162,12 +225,12 @@ pub(super) fn interrupt() {
 /// # Errors
 /// If there is no answer, or one that isn't of the 200s, but for 304.
 pub(super) fn ask(request: &Request) -> Result<Answer, Trouble> {
-    let agent = current();
+    let agents = current();
     let mut request = request.clone();
     let first = request.url.clone();
     let (mut location, mut linked) = (None, None);
     for _ in 0..=REDIRECTS {
-        let mut call = agent.get(&request.url);
+        let mut call = agents.by(&request.url)?.get(&request.url);
         for (name, value) in request.headers.iter().chain(&request.secrets) {
             call = call.header(*name, value);
         }
@@ -205,7 +268,7 @@ pub(super) fn ask(request: &Request) -> Result<Answer, Trouble> {
 /// If there is none.
 pub(super) fn post(url: &str, form: &[(&'static str, String)]) -> Result<Vec<u8>, Trouble> {
     let fields = form.iter().map(|(name, value)| (*name, value.as_str()));
-    let sent = current().post(url).send_form(fields);
+    let sent = current().by(url)?.post(url).send_form(fields);
     let mut response = sent.map_err(|error| trouble(&error))?;
     if !response.status().is_success() {
         return Err(Trouble::Status(refusal(response)));
@@ -217,15 +280,21 @@ fn lasting(what: &str) -> Trouble {
     Trouble::Lasting(Error::new(ErrorKind::Io, what))
 }
 
+/// What to do where no host is found.
+const LOST: &str =
+    "is the machine connected, and the address right? A proxy is named by HTTPS_PROXY";
+
 /// What became of a connection, in words without addresses.
 fn trouble(error: &ureq::Error) -> Trouble {
     let new = |what: String| Error::new(ErrorKind::Io, what);
     let passing = |what: String| Trouble::Passing(new(what), None);
     match error {
         ureq::Error::Timeout(_) => passing("the server didn't answer in time".to_owned()),
-        ureq::Error::HostNotFound => Trouble::Lasting(new("no such host".to_owned()).hint(
-            "is the machine connected, and the address right? A proxy is named by HTTPS_PROXY",
-        )),
+        ureq::Error::HostNotFound => Trouble::Lasting(new("no such host".to_owned()).hint(LOST)),
+        // What the standard library says when names can't be looked up has no kind.
+        ureq::Error::Io(error) if error.to_string().starts_with("failed to lookup") => {
+            Trouble::Passing(new("the host can't be looked up".to_owned()).hint(LOST), None)
+        }
         ureq::Error::ConnectionFailed => passing("the server can't be reached".to_owned()),
         ureq::Error::Io(error) => match error.kind() {
             std::io::ErrorKind::InvalidData => not_trusted(&error.to_string()),

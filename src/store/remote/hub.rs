@@ -9,11 +9,12 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde::Deserialize;
 
-use super::address::{HubPath, is_commit, quoted};
+use super::address::{HubPath, is_commit};
 use super::http::Request;
 use super::listing::{self, document};
 use super::variable;
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::quote::quoted;
 
 /// The most bytes of an answer that lists files.
 const LIST: u64 = 256 << 20;
@@ -127,7 +128,7 @@ pub(super) fn repository(path: &HubPath) -> Result<Arc<Repository>> {
 
 fn ask(path: &HubPath, revision: &str) -> Result<Repository> {
     let (hub, repository) = (endpoint(), &path.repository);
-    let url = format!("{hub}/api/models/{repository}/revision/{}", quoted(revision, ""));
+    let url = format!("{hub}/api/models/{repository}/revision/{}", quoted(revision, false));
     let address = path.text();
     let request = || Ok(with_token(Request::new(url.clone())));
     let text = document(&address, &request, |_| false, LIST)?;

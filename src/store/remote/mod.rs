@@ -2,7 +2,7 @@
 //!
 //! * `address`: what an address says; `site`: how a file is asked for there, and what a refusal
 //!   means; `hub`, `web`, `bucket`: the kinds of sites
-//! * `http`: requests and redirects; `retry`: tries and waits
+//! * `http`: requests and redirects; `proxy`: by whom they go; `retry`: tries and waits
 //! * `object`: a file that is read by ranges; `cache`: headers that were read before
 //! * `listing`: folders
 //!
@@ -17,6 +17,7 @@ mod http;
 mod hub;
 mod listing;
 mod object;
+mod proxy;
 mod retry;
 mod site;
 mod web;
@@ -27,8 +28,10 @@ use address::{Address, HubPath, is_commit};
 use bucket::Bucket;
 use site::Site;
 
+pub use cache::directory as cache_directory;
 pub(super) use listing::Kind;
 pub(super) use object::Object;
+pub(crate) use retry::Interrupts;
 pub(super) use web::public;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -99,7 +102,7 @@ pub(super) fn kind(text: &str) -> Result<Option<Kind>> {
 pub(super) fn is_file(text: &str) -> Result<bool> {
     match Address::parse(text)? {
         Address::Hub(_) => Ok(kind(text)? == Some(Kind::File)),
-        address => match Object::open(text, Site::of(address)?) {
+        address => match Object::open(text, Site::of(address)?, &Interrupts::default()) {
             Ok(found) => {
                 // Who reads it next need not fetch it again.
                 found.iter().for_each(Object::settle);
@@ -151,11 +154,11 @@ pub(super) fn names(text: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Opens a file; `None` if there is none.
+/// Opens a file; `None` if there is none. Whatever waits for it ends by `interrupts`.
 ///
 /// # Errors
 /// If it can't be read.
-pub(super) fn open(text: &str) -> Result<Option<Opened>> {
+pub(super) fn open(text: &str, interrupts: &Interrupts) -> Result<Option<Opened>> {
     let address = Address::parse(text)?;
     if let Address::Hub(path) = &address {
         if let Some(kept) = hub::kept_file(path) {
@@ -165,5 +168,6 @@ pub(super) fn open(text: &str) -> Result<Option<Opened>> {
             return Ok(None);
         }
     }
-    Ok(Object::open(text, Site::of(address)?)?.map(|object| Opened::Far(Box::new(object))))
+    let object = Object::open(text, Site::of(address)?, interrupts)?;
+    Ok(object.map(|object| Opened::Far(Box::new(object))))
 }

@@ -66,14 +66,14 @@ impl Object {
     ///
     /// # Errors
     /// If it can't be read.
-    pub(super) fn open(address: &str, site: Site) -> Result<Option<Self>> {
+    pub(super) fn open(address: &str, site: Site, interrupts: &Interrupts) -> Result<Option<Self>> {
         let object = Self {
             address: address.to_owned(),
             site,
             version: OnceLock::new(),
             location: Mutex::default(),
             kept: Mutex::default(),
-            interrupts: Interrupts::default(),
+            interrupts: interrupts.clone(),
             fetched: AtomicU64::new(0),
         };
         let found = cache::load(&object.site);
@@ -139,9 +139,9 @@ impl Object {
         let Some(len) = len else { return self.unmeasured(answer).map(Some) };
         let wanted = if status == 206 || len > SMALL_FILE { len.min(FIRST) } else { len };
         let mut bytes = vec![0; usize::try_from(wanted).unwrap_or_default()];
-        let filled = self.receive(&mut answer, &mut bytes)?;
-        if filled < bytes.len() {
-            return Err(Trouble::Passing(self.short(filled as u64, wanted), None));
+        let came = self.receive(&mut answer, &mut Sink::of(&mut bytes), wanted)?;
+        if came < wanted {
+            return Err(Trouble::Passing(self.short(came, wanted), None));
         }
         let version = Version { len, tag: tag(&answer), linked: answer.linked };
         Ok(Some((version, bytes)))
@@ -168,6 +168,12 @@ impl Object {
         Ok((Version { len, tag: tag(&answer), linked: answer.linked }, bytes))
     }
 
+    /// What is known of its beginning already.
+    pub(in crate::store) fn begun(&self) -> Vec<u8> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&0).cloned().unwrap_or_default()
+    }
+
     /// What tells its content from any other; `None` if the server says nothing that does.
     pub(in crate::store) fn tag(&self) -> Option<String> {
         let version = self.version.get()?;
@@ -187,8 +193,7 @@ impl Object {
 
     /// Ends all reads that wait.
     pub(in crate::store) fn interrupt(&self) {
-        self.interrupts.add();
-        http::interrupt();
+        self.interrupts.interrupt();
     }
 
     /// Its header is read: what was kept goes to the cache, and out of memory.
@@ -204,38 +209,49 @@ impl Object {
     /// # Errors
     /// If they can't be had, or the file is another than before.
     pub(in crate::store) fn read_into(&self, at: u64, buffer: &mut [u8]) -> Result<()> {
-        let end = at.checked_add(buffer.len() as u64);
-        if end.is_none_or(|end| end > self.len()) {
-            return Err(self.error("the bytes asked for leave the file"));
-        }
-        let mut done = 0;
+        self.bring(at, &mut Sink::of(buffer))
+    }
+
+    /// Reads bytes, each once, by one request if nothing breaks, and hands them on in order as
+    /// they come: as many at once as the buffer holds, and less at the end.
+    ///
+    /// # Errors
+    /// As [`Object::read_into`], and that of `take`.
+    pub(in crate::store) fn stream(
+        &self,
+        (at, len): (u64, u64),
+        buffer: &mut [u8],
+        take: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.bring(at, &mut Sink { buffer, filled: 0, left: len, take: Some(take) })
+    }
+
+    /// Reads what a sink wants from a place on.
+    fn bring(&self, mut at: u64, sink: &mut Sink<'_, '_>) -> Result<()> {
+        let end = at.checked_add(sink.left).filter(|end| *end <= self.len());
+        let end = end.ok_or_else(|| self.error("the bytes asked for leave the file"))?;
         let mut tries = Tries::new(&self.address, &self.interrupts);
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let before = done;
-            let trouble = self.stretch(at + done as u64, rest, &mut done);
-            if done > before {
+        while sink.left > 0 {
+            let done = self.stretch(at, sink);
+            if end - sink.left > at {
                 tries.progress();
+                at = end - sink.left;
+            } else if done.is_ok() {
+                tries.again(Trouble::Passing(self.short(0, sink.left), None))?;
             }
-            match trouble {
-                Ok(()) if done > before => {}
-                Ok(()) => tries.again(Trouble::Passing(self.short(0, rest.len() as u64), None))?,
-                Err(trouble) => tries.again(trouble)?,
+            if let Err(trouble) = done {
+                tries.again(trouble)?;
             }
         }
         Ok(())
     }
 
-    /// One request; counts in `done` what has come, whatever happens then.
-    fn stretch(
-        &self,
-        at: u64,
-        buffer: &mut [u8],
-        done: &mut usize,
-    ) -> std::result::Result<(), Trouble> {
-        let last = at + buffer.len() as u64 - 1;
+    /// One request for what a sink wants; what has come is in it, whatever happens then.
+    fn stretch(&self, at: u64, sink: &mut Sink<'_, '_>) -> std::result::Result<(), Trouble> {
+        let last = at + sink.left - 1;
         let mut answer = self.answer((at, last))?;
         if answer.response.status().as_u16() != 206 {
-            return self.whole(at, buffer, &mut answer, done);
+            return self.whole(at, sink, &mut answer);
         }
         let said = range_of(&answer).filter(|(first, end, _)| *first == at && *end <= last);
         let Some((first, end, len)) = said else {
@@ -243,19 +259,15 @@ impl Object {
             return Err(Trouble::Lasting(self.error(what)));
         };
         self.same(&answer, len)?;
+        let part = end - first + 1;
         let own = answer.response.body().content_length();
-        if let Some(own) = own.filter(|own| *own > end - first + 1) {
-            let what =
-                format!("the answer has {own} bytes and says that it has {}", end - first + 1);
+        if let Some(own) = own.filter(|own| *own > part) {
+            let what = format!("the answer has {own} bytes and says that it has {part}");
             return Err(Trouble::Lasting(self.error(what)));
         }
-        let part = usize::try_from(end - first + 1).unwrap_or(buffer.len()).min(buffer.len());
-        let part = buffer.get_mut(..part).unwrap_or_default();
-        let expected = part.len();
-        let filled = self.receive(&mut answer, part)?;
-        *done += filled;
-        if filled < expected {
-            return Err(Trouble::Passing(self.short(filled as u64, expected as u64), None));
+        let came = self.receive(&mut answer, sink, part)?;
+        if came < part {
+            return Err(Trouble::Passing(self.short(came, part), None));
         }
         Ok(())
     }
@@ -265,12 +277,11 @@ impl Object {
     fn whole(
         &self,
         at: u64,
-        buffer: &mut [u8],
+        sink: &mut Sink<'_, '_>,
         answer: &mut Answer,
-        done: &mut usize,
     ) -> std::result::Result<(), Trouble> {
         let len = answer.response.body().content_length();
-        if len.is_some_and(|len| len != self.len()) || at + buffer.len() as u64 > SMALL_FILE {
+        if len.is_some_and(|len| len != self.len()) || at + sink.left > SMALL_FILE {
             let what =
                 "the server doesn't answer ranges of bytes: it sends the whole file for each";
             let error = self.error(what);
@@ -278,8 +289,9 @@ impl Object {
         }
         self.same(answer, self.len())?;
         let mut before = vec![0; usize::try_from(at).unwrap_or_default()];
-        if self.receive(answer, &mut before)? == before.len() {
-            *done += self.receive(answer, buffer)?;
+        if self.receive(answer, &mut Sink::of(&mut before), at)? == at {
+            let rest = sink.left;
+            self.receive(answer, sink, rest)?;
         }
         Ok(())
     }
@@ -327,22 +339,24 @@ impl Object {
         Ok(())
     }
 
-    /// Fills a buffer from an answer; gives how much came. More than the buffer takes is no error
-    /// here: whoever asked less knows it.
+    /// Gives a sink at most so many bytes of an answer; says how many came. More than it takes is
+    /// no error of a whole file.
     fn receive(
         &self,
         answer: &mut Answer,
-        buffer: &mut [u8],
-    ) -> std::result::Result<usize, Trouble> {
+        sink: &mut Sink<'_, '_>,
+        most: u64,
+    ) -> std::result::Result<u64, Trouble> {
         let is_part = answer.response.status().as_u16() == 206;
         let mut reader = answer.response.body_mut().as_reader();
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match reader.read(rest) {
+        let mut came = 0;
+        while came < most {
+            match reader.read(sink.room(most - came)) {
                 Ok(0) => break,
                 Ok(count) => {
-                    filled += count;
+                    came += count as u64;
                     self.fetched.fetch_add(count as u64, Ordering::Relaxed);
+                    sink.filled(count).map_err(Trouble::Lasting)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // What has come is used; who asked sees that it is less.
@@ -350,11 +364,11 @@ impl Object {
             }
         }
         // A connection whose answer was read to its end can be used again.
-        if is_part && filled == buffer.len() && reader.read(&mut [0]).is_ok_and(|more| more > 0) {
+        if is_part && came == most && reader.read(&mut [0]).is_ok_and(|more| more > 0) {
             let what = "the answer is longer than the bytes that were asked for";
             return Err(Trouble::Lasting(self.error(what)));
         }
-        Ok(filled)
+        Ok(came)
     }
 
     fn changed(&self) -> Error {
@@ -430,6 +444,49 @@ impl Object {
             end = end.min(*known);
         }
         (start, end - start)
+    }
+}
+
+/// Is handed bytes.
+type Take<'t> = dyn FnMut(&[u8]) -> Result<()> + 't;
+
+/// Where bytes go as they come.
+struct Sink<'b, 't> {
+    buffer: &'b mut [u8],
+    /// Bytes in the buffer.
+    filled: usize,
+    /// Bytes that are still to come.
+    left: u64,
+    /// Is given the buffer whenever it is full, and at the end; without it, the buffer is filled
+    /// once.
+    take: Option<&'t mut Take<'t>>,
+}
+
+impl<'b> Sink<'b, '_> {
+    /// Bytes that are to fill a buffer.
+    fn of(buffer: &'b mut [u8]) -> Self {
+        let left = buffer.len() as u64;
+        Self { buffer, filled: 0, left, take: None }
+    }
+
+    /// Where at most so many of the next bytes belong.
+    fn room(&mut self, most: u64) -> &mut [u8] {
+        let most = usize::try_from(most.min(self.left)).unwrap_or(usize::MAX);
+        let end = self.filled.saturating_add(most).min(self.buffer.len());
+        self.buffer.get_mut(self.filled..end).unwrap_or_default()
+    }
+
+    /// So many bytes have come there.
+    fn filled(&mut self, count: usize) -> Result<()> {
+        self.filled += count;
+        self.left -= count as u64;
+        if let Some(take) = &mut self.take
+            && (self.filled == self.buffer.len() || self.left == 0)
+        {
+            take(self.buffer.get(..self.filled).unwrap_or_default())?;
+            self.filled = 0;
+        }
+        Ok(())
     }
 }
 

@@ -1,9 +1,10 @@
 //! How often something is tried again, and how long is waited before.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::http::Trouble;
+use super::http::{self, Trouble};
 use super::site::refused;
 use crate::error::{Error, ErrorKind};
 
@@ -20,17 +21,20 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// How often a wait looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Counts how often reading was interrupted. Who began before must end.
-#[derive(Debug, Default)]
-pub(super) struct Interrupts(AtomicU64);
+/// Ends what waits, of whoever has the same: counts how often reading was interrupted, and who
+/// began before must end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Interrupts(Arc<AtomicU64>);
 
 impl Interrupts {
-    pub(super) fn count(&self) -> u64 {
+    fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
-    pub(super) fn add(&self) {
+    /// Ends all reads that wait.
+    pub(crate) fn interrupt(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
+        http::interrupt();
     }
 }
 

@@ -1,11 +1,12 @@
 //! [`Site`]: where a file is, and how it is asked for there.
 
-use super::address::{Address, HubPath, quoted};
+use super::address::{Address, HubPath};
 use super::bucket::Bucket;
 use super::http::{self, Answer, Refusal, Request, Trouble};
 use super::object::bytes;
 use super::{hub, web};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::quote::quoted;
 
 /// Where a file is.
 pub(super) enum Site {
@@ -53,8 +54,8 @@ impl Site {
     fn request(&self, headers: Vec<(&'static str, String)>) -> Result<Request> {
         let mut request = match self {
             Self::Hub(path) => {
-                let revision = quoted(path.revision.as_deref().unwrap_or("main"), "");
-                let (repository, file) = (&path.repository, quoted(&path.path, "/"));
+                let revision = quoted(path.revision.as_deref().unwrap_or("main"), false);
+                let (repository, file) = (&path.repository, quoted(&path.path, true));
                 let url = format!("{}/{repository}/resolve/{revision}/{file}", hub::endpoint());
                 hub::with_token(Request::new(url))
             }

@@ -7,9 +7,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::address::unquoted;
 use super::http::{Request, same_host};
 use super::hub;
+use crate::store::quote::unquoted;
 
 /// What was taken out of an address.
 #[derive(Clone, Default)]

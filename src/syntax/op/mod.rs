@@ -51,6 +51,8 @@ pub struct Parameter {
 pub enum ParameterKind {
     /// `2`, `heads`
     Number,
+    /// `true`, `config.use_rslora`
+    Flag,
     /// `[4, -1]`
     Shape,
     /// `128`, `[1, -1]`: a number for both, or one each.
@@ -66,10 +68,10 @@ pub enum ParameterKind {
 }
 
 impl ParameterKind {
-    /// Whether it is made of numbers.
+    /// Whether it is made of numbers; false and true are 0 and 1.
     pub fn is_number(self) -> bool {
-        use ParameterKind::{Block, Number, Range, Shape};
-        matches!(self, Number | Shape | Block | Range)
+        use ParameterKind::{Block, Flag, Number, Range, Shape};
+        matches!(self, Number | Flag | Shape | Block | Range)
     }
 }
 

@@ -291,6 +291,13 @@ ops! {
         inverse: Inverse::None("many tensors have one mean, so it can't be undone"),
         docs: ["all values of `s` → 1", "their sum, one after the other, over their number", "none", "a float dtype; equal shapes and dtypes"],
     }
+    AddLowrank = "add_lowrank" {
+        parameters: [number("alpha"), number("rank").optional(), flag("root").or(0), flag("twice").or(0)],
+        wants: "by what the product is scaled, what its rank must be, whether the scale is over the root of the rank, and whether the product is rounded before it is added",
+        flow: Flow::Join(Many::Exactly(3)),
+        inverse: Inverse::None("what was added can't be taken off exactly"),
+        docs: ["x, A, B → 1", "`x + alpha / rank * (B @ A)`, rounded once; with `root`, over the root of the rank; with `twice`, the product is rounded to the dtype of `x` before it is added", "none", "float dtypes; `A [rank, n]`, `B [m, rank]`, `x [m, n]`, or as many of each; or those of a convolution"],
+    }
     Cast = "cast" {
         parameters: [dtype("to"), dtype("from").optional()],
         wants: "a dtype, and the dtype before if it is to be undone",
@@ -381,6 +388,11 @@ const fn number(name: &'static str) -> Parameter {
 /// Numbers, at least so many, at most 64.
 const fn many(name: &'static str, least: usize) -> Parameter {
     Parameter { presence: Presence::Many(least, 64), ..number(name) }
+}
+
+/// True or false.
+const fn flag(name: &'static str) -> Parameter {
+    parameter(name, ParameterKind::Flag)
 }
 
 const fn shape(name: &'static str) -> Parameter {

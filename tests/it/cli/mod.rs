@@ -6,6 +6,7 @@ mod conversion;
 mod lsp;
 mod names;
 mod new;
+mod pages;
 mod parts;
 mod ranks;
 mod remote;

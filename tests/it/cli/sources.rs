@@ -329,3 +329,30 @@ fn a_plan_speaks_of_in_place_only_where_apply_does_it() {
     assert_eq!((says("one.safetensors"), does("one.safetensors")), (false, false));
     assert_eq!((says("m"), does("m")), (true, true));
 }
+
+/// What two processes saved of distributed tensors, by two others that share the files of the output.
+#[test]
+fn ranks_share_the_files_made_of_a_distributed_checkpoint() {
+    let source = format!("{}/tests/fixtures/dcp/mesh_2/ckpt", env!("CARGO_MANIFEST_DIR"));
+    let sandbox = Sandbox::new();
+    sandbox.write("r.graft", "map \"rows\" <-> \"turned\" via transpose(0, 1)\n");
+    let apply = |out: &str, more: &[&str]| {
+        let all = [&["apply", &source, "--rules", "r.graft", "-o", out][..], more];
+        let ran = sandbox.run(&all.concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    };
+    apply("whole", &["--max-shard-size", "64"]);
+    let files = |of: &str| -> BTreeMap<String, Vec<u8>> {
+        let of = sandbox.path(of);
+        let entries = std::fs::read_dir(of).unwrap().map(|entry| entry.unwrap().path());
+        let name = |path: &std::path::Path| path.file_name().unwrap().to_string_lossy().into();
+        entries.map(|path| (name(&path), std::fs::read(&path).unwrap())).collect()
+    };
+    let whole = files("whole");
+    assert!(whole.len() > 2, "{:?}", whole.keys());
+    for rank in ["1", "0"] {
+        let share = ["--rank", rank, "--world-size", "2"];
+        apply("shared", &[&["--max-shard-size", "64"][..], &share].concat());
+    }
+    assert!(files("shared") == whole, "{:?}", files("shared").keys());
+}

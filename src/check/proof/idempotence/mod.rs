@@ -17,6 +17,8 @@ mod certain;
 mod meeting;
 mod program;
 
+use std::fmt;
+
 use crate::check::proof::nearby::Nearby;
 use crate::check::rules::pattern_of;
 use crate::check::rules::{Direction, Rules};
@@ -61,6 +63,30 @@ pub struct Twice {
     /// What that becomes when the rules are applied again; the same, if only its tensor is changed
     /// again.
     pub twice: String,
+}
+
+impl fmt::Display for Idempotence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proven { plain: false, .. } => f.write_str("proven"),
+            Self::Proven { plain: true, except: None } => f.write_str("proven for plain keys"),
+            Self::Proven { plain: true, except: Some(found) } => {
+                write!(f, "proven for plain keys (not so: {found})")
+            }
+            Self::Refuted(found) => write!(f, "refuted, as {found}"),
+            Self::Undecided { because } => write!(f, "undecided, as {because}"),
+        }
+    }
+}
+
+impl fmt::Display for Twice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, once, twice } = self;
+        if once == twice {
+            return write!(f, "`{key}` becomes `{once}`, which is read again");
+        }
+        write!(f, "`{key}` becomes `{once}`, and that `{twice}`")
+    }
 }
 
 /// A plain key that one of the rules, read backwards, takes again after it gave it: `"rank0.**" <->

@@ -29,6 +29,14 @@ pub(in crate::execute) enum Expr {
         list: usize,
         to: Dtype,
     },
+    /// The sum of so many products of elements of two operands that are held whole: of the first
+    /// from where its lane is on, of the second from there on with steps.
+    Product {
+        factors: [usize; 2],
+        count: u64,
+        step: u64,
+        to: Dtype,
+    },
 }
 
 impl Expr {
@@ -42,7 +50,10 @@ impl Expr {
     pub(in crate::execute) fn dtype(&self) -> Option<Dtype> {
         match self {
             Expr::Operand(_) | Expr::Constant(_) => None,
-            Expr::Step { to, .. } | Expr::Binary { to, .. } | Expr::Lookup { to, .. } => Some(*to),
+            Expr::Step { to, .. }
+            | Expr::Binary { to, .. }
+            | Expr::Lookup { to, .. }
+            | Expr::Product { to, .. } => Some(*to),
         }
     }
 
@@ -63,16 +74,17 @@ impl Expr {
                 codes.shift(by);
                 *list += by;
             }
+            Expr::Product { factors, .. } => factors.iter_mut().for_each(|at| *at += by),
         }
     }
 
     /// The operands that are held whole.
     pub(in crate::execute) fn lists(&self) -> Vec<usize> {
         let mut found = Vec::new();
-        self.each(&mut |expr, _| {
-            if let Expr::Lookup { list, .. } = expr {
-                found.push(*list);
-            }
+        self.each(&mut |expr, _| match expr {
+            Expr::Lookup { list, .. } => found.push(*list),
+            Expr::Product { factors, .. } => found.extend(factors),
+            _ => {}
         });
         found
     }
@@ -95,7 +107,7 @@ impl Expr {
         while let Some((expr, seen_as)) = open.pop() {
             tell(expr, seen_as);
             match expr {
-                Expr::Operand(_) | Expr::Constant(_) => {}
+                Expr::Operand(_) | Expr::Constant(_) | Expr::Product { .. } => {}
                 Expr::Step { step, from, input, .. } => {
                     let counts_as = step.counts_as(*from);
                     let inner = match step {

@@ -22,7 +22,7 @@ use crate::store::{Blob, Boxes, Store, StoredBox};
 use crate::tensor::{Dtype, TensorInfo};
 pub(in crate::execute) use consistent::{check, inconsistent};
 pub(in crate::execute) use expr::Expr;
-use pairs::Pair;
+use pairs::{Pair, product};
 
 /// Where sources lie: what a store answers, or what is supposed of a plan alone.
 pub(in crate::execute) trait Stored {
@@ -296,6 +296,9 @@ impl Compiler<'_> {
             }
             (Op::Lookup, [codes, _], [from, list]) => {
                 Some(self.lookup(codes, from.dtype, (node.inputs[1], list)))
+            }
+            (Op::Product, _, [a, b]) => {
+                Some(vec![product([node.inputs[0], node.inputs[1]], [*a, *b], &node.info)])
             }
             (Op::Reduce { .. } | Op::Count, ..) => None,
             (op, [input], [info]) => match Step::of(op) {

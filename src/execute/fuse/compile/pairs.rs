@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Compiler, Expr, Value, whole_leaf};
+use super::{Compiler, Expr, Leaf, Value, whole_leaf};
 use crate::execute::fuse::layout::{Axes, Cut, Lane, Piece, Which, clip, refine};
 use crate::plan::{Arithmetic, NodeId};
 use crate::tensor::{Dtype, TensorInfo};
@@ -194,6 +194,32 @@ impl Compiler<'_> {
             piece.value.expr = Arc::new(Expr::Lookup { codes, from, list: list_at, to });
         }
         out
+    }
+}
+
+/// A product of matrices as a piece, whose operands are both held whole: their lanes say where the
+/// row and the column of an element begin.
+pub(super) fn product(
+    nodes: [NodeId; 2],
+    [a, b]: [&TensorInfo; 2],
+    info: &TensorInfo,
+) -> Piece<Value> {
+    let rank = info.shape.len();
+    let (rows, columns) = (a.shape.contiguous_strides(), b.shape.contiguous_strides());
+    let along = info.shape.contiguous_strides();
+    let dims: Vec<usize> = (0..rank).filter(|dim| info.shape[*dim] > 1).collect();
+    let lane = |strides: &[u64], not: usize| Lane {
+        offset: 0,
+        strides: dims.iter().map(|dim| if *dim == not { 0 } else { strides[*dim] }).collect(),
+    };
+    let leaf = |at: usize, of: &TensorInfo| Leaf { node: nodes[at], part: None, dtype: of.dtype };
+    let (count, step) = (a.shape[rank - 1], b.shape[rank - 1]);
+    let expr = Expr::Product { factors: [0, 1], count, step, to: info.dtype };
+    Piece {
+        dims: dims.iter().map(|dim| info.shape[*dim]).collect(),
+        target: lane(&along, rank),
+        operands: vec![lane(&rows, rank - 1), lane(&columns, rank - 2)],
+        value: Value { leaves: vec![leaf(0, a), leaf(1, b)], expr: Arc::new(expr) },
     }
 }
 

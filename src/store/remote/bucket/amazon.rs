@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 use ring::{digest, hmac};
 
-use super::super::address::quoted;
 use super::super::http::{Request, between};
 use super::{all_between, civil, first_of, variable};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::quote::quoted;
 
 /// Keys, region and endpoint.
 pub(super) struct Access {
@@ -77,7 +77,7 @@ impl Access {
     ) -> Request {
         let region = region.unwrap_or(&self.region);
         let end = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let key = quoted(key, "/");
+        let key = quoted(key, true);
         let (base, path) = match &self.endpoint {
             Some(endpoint) => (endpoint.clone(), format!("/{bucket}/{key}")),
             // A certificate for all buckets has no names with more dots.
@@ -154,7 +154,7 @@ fn hex(bytes: &[u8]) -> String {
 pub(super) fn canonical_query(query: &[(&str, &str)]) -> String {
     let mut fields: Vec<String> = query
         .iter()
-        .map(|(name, value)| format!("{}={}", quoted(name, ""), quoted(value, "")))
+        .map(|(name, value)| format!("{}={}", quoted(name, false), quoted(value, false)))
         .collect();
     fields.sort();
     fields.join("&")

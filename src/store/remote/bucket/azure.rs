@@ -9,11 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
-use super::super::address::quoted;
 use super::super::http::{Request, between};
 use super::amazon::canonical_query;
 use super::{all_between, civil, first_of, variable};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::quote::quoted;
 
 /// The version of the interface that is spoken.
 const VERSION: &str = "2023-11-03";
@@ -80,7 +80,7 @@ impl Access {
     ) -> Request {
         let path = match key {
             "" => format!("/{container}"),
-            key => format!("/{container}/{}", quoted(key, "/")),
+            key => format!("/{container}/{}", quoted(key, true)),
         };
         let mut fields = canonical_query(query);
         if let Way::Signature(signature) = &self.way {

@@ -13,11 +13,11 @@ use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::address::quoted;
 use super::super::http::{self, Request};
 use super::amazon::canonical_query;
 use super::{first_of, now, variable};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::quote::quoted;
 
 /// What a token is asked for.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_only";
@@ -86,7 +86,7 @@ impl Access {
         query: &[(&str, &str)],
         headers: Vec<(&'static str, String)>,
     ) -> Result<Request> {
-        let (query, key) = (canonical_query(query), quoted(key, "/"));
+        let (query, key) = (canonical_query(query), quoted(key, true));
         let mark = if query.is_empty() { "" } else { "?" };
         let mut request = Request::new(format!("{}/{bucket}/{key}{mark}{query}", self.endpoint));
         request.headers = headers;

