@@ -38,7 +38,7 @@ use super::{Exit, Failure, Result, progress};
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, or an index; several count as one
     /// checkpoint, and `NAME=SRC` puts `NAME.` before its keys
-    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     sources: Vec<NamedPath>,
 
     /// The directory to make; or a file, if its name ends with .safetensors

@@ -21,7 +21,7 @@ use super::{Exit, Result};
   regraft check rules/ --proofs   and what is known of applying each twice")]
 pub(super) struct Arguments {
     /// Rule files, directories of them, or names of built-in ones
-    #[arg(required = true, value_name = "FILE|DIR|NAME")]
+    #[arg(required = true, value_name = "FILE|DIR|NAME", add = super::complete::rules())]
     rules: Vec<PathBuf>,
 
     /// Say of each file whether applying it to its own output changes nothing: proven, refuted by a

@@ -12,6 +12,7 @@ use regraft::library::{self, Library, Recognized, Route};
 use regraft::overview::{Overview, Sights};
 use regraft::store::{Checkpoint, NamedPath, OpenOptions};
 
+use super::complete;
 use super::console::Console;
 use super::target::TargetArguments;
 use super::{Failure, Result, summary};
@@ -21,8 +22,8 @@ use super::{Failure, Result, summary};
 pub(super) struct ConversionArguments {
     /// Rule files: names of built-in ones, or files; several apply one after the other [default:
     /// what config.json asks for]
-    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', help_heading = "Rules")]
-    rules: Vec<String>,
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',', add = complete::rules(), help_heading = "Rules")]
+    pub(super) rules: Vec<String>,
 
     /// The layout that the checkpoint is in
     #[arg(long, value_name = "LAYOUT", help_heading = "Rules")]
@@ -77,6 +78,25 @@ pub(super) struct ConversionArguments {
 }
 
 impl ConversionArguments {
+    /// Files whose change changes a plan: rule files with those in the same folder, which they may use, and the config.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.config.iter().cloned().collect();
+        for rules in self.rules.iter().map(PathBuf::from).filter(|rules| rules.exists()) {
+            let folder = rules.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let beside = std::fs::read_dir(folder.unwrap_or_else(|| std::path::Path::new(".")));
+            files.extend(
+                beside
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|entry| entry.path())
+                    .filter(|path| path.extension().is_some_and(|extension| extension == "graft")),
+            );
+            files.push(rules);
+        }
+        files
+    }
+
     /// How to open the checkpoint.
     pub(super) fn open_options(&self) -> OpenOptions {
         OpenOptions {

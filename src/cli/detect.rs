@@ -20,7 +20,7 @@ Examples:
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
     /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
-    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     sources: Vec<NamedPath>,
 
     /// The model's configuration [default: config.json beside the checkpoint]

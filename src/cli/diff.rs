@@ -27,11 +27,11 @@ use super::{Exit, Failure, Result};
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; `NAME=A`
     /// puts `NAME.` before its keys
-    #[arg(value_name = "A", value_parser = named_path())]
+    #[arg(value_name = "A", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     left: NamedPath,
 
     /// The other one
-    #[arg(value_name = "B", value_parser = named_path())]
+    #[arg(value_name = "B", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     right: NamedPath,
 
     /// Compare keys, dtypes and shapes only

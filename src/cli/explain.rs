@@ -6,6 +6,7 @@ use regraft::overview::{Explained, Subject};
 use regraft::plan::Plan;
 use regraft::store::NamedPath;
 
+use super::complete;
 use super::console::Console;
 use super::conversion::ConversionArguments;
 use super::source::named_path;
@@ -19,11 +20,11 @@ use super::{Exit, Failure, Result};
   regraft explain mixtral-8x7b/ model.layers.3.mlp.experts.gate_up_proj")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest
-    #[arg(value_name = "[NAME=]SRC", value_parser = named_path())]
+    #[arg(value_name = "[NAME=]SRC", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     source: NamedPath,
 
     /// A key of the checkpoint, or of what it becomes
-    #[arg(value_name = "KEY")]
+    #[arg(value_name = "KEY", add = complete::keys())]
     key: String,
 
     #[command(flatten)]

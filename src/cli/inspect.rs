@@ -13,7 +13,7 @@ use regraft::diagnostic::Diagnostic;
 use regraft::diagnostic::plain::one_line;
 use regraft::error::Error;
 use regraft::key::{Key, natural_order};
-use regraft::overview::{Gathered, Size, counted};
+use regraft::overview::{Gathered, Size, counted, tree};
 use regraft::plan::implausible;
 use regraft::store::twins;
 use regraft::store::{Checkpoint, NamedPath, OpenOptions, Store, open_named};
@@ -30,11 +30,12 @@ use super::{Exit, Result};
 #[command(after_help = "Examples:
   regraft inspect mixtral-8x7b/
   regraft inspect model.safetensors --bytes      which tensors are equal byte for byte
+  regraft inspect mixtral-8x7b/ --depth 3        a tree of segments
   regraft inspect model.safetensors --json")]
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
     /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
-    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     sources: Vec<NamedPath>,
 
     /// Read the tensors, and list those that are equal byte for byte
@@ -49,6 +50,10 @@ pub(super) struct Arguments {
     /// One line for each key
     #[arg(long)]
     all: bool,
+
+    /// A tree of segments, so many levels deep
+    #[arg(long, value_name = "LEVELS", conflicts_with = "all", value_parser = clap::value_parser!(u16).range(1..))]
+    depth: Option<u16>,
 
     /// Where in a file with dicts in dicts the state dict lies; empty for the whole file
     #[arg(long, value_name = "PATH")]
@@ -140,7 +145,10 @@ fn text(checkpoint: &Checkpoint, equal: &[Vec<Key>], arguments: &Arguments) -> S
             row(line.text(), line.shared, line.count());
         }
     }
-    let mut out = table(&rows);
+    let mut out = match arguments.depth {
+        Some(depth) => tree(&tensors, depth.into()),
+        None => table(&rows),
+    };
     out.push('\n');
     for (dtype, (count, bytes)) in by_dtype(&tensors) {
         out.push_str(&format!("{dtype}: {}, {}\n", counted(count, "tensor"), Size(bytes)));

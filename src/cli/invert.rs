@@ -26,7 +26,7 @@ Examples:
 )]
 pub(super) struct Arguments {
     /// A rule file, or the name of a built-in one
-    #[arg(value_name = "FILE|NAME")]
+    #[arg(value_name = "FILE|NAME", add = super::complete::rules())]
     rules: String,
 
     /// Let `use` read rule files outside of the folder of this one

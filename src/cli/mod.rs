@@ -6,6 +6,7 @@
 
 mod apply;
 mod check;
+mod complete;
 mod completions;
 mod console;
 mod conversion;
@@ -29,6 +30,7 @@ mod target;
 mod test;
 mod ties;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -168,6 +170,9 @@ fn open_more_files() {
 
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
+    clap_complete::CompleteEnv::with_factory(<Arguments as clap::CommandFactory>::command)
+        .var(completions::VARIABLE)
+        .complete();
     let Arguments { command, global } = Arguments::parse();
     open_more_files();
     let colour = match global.color {

@@ -27,7 +27,7 @@ use super::{Exit, Failure, Result};
 pub(super) struct Arguments {
     /// A checkpoint, or a manifest; several count as one checkpoint, and `NAME=SRC` puts `NAME.`
     /// before its keys
-    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     sources: Vec<NamedPath>,
 
     /// What the result should have: a checkpoint, an index, a manifest, or a list of keys

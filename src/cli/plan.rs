@@ -10,7 +10,7 @@ use super::console::{Console, has_findings};
 use super::conversion::ConversionArguments;
 use super::report::{self, Facts, html_file};
 use super::source::named_path;
-use super::{Exit, Result};
+use super::{Exit, Result, watch};
 
 /// Show what converting a checkpoint would do, without reading a tensor
 #[derive(clap::Args)]
@@ -23,7 +23,7 @@ use super::{Exit, Result};
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
     /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
-    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     sources: Vec<NamedPath>,
 
     #[command(flatten)]
@@ -37,6 +37,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE", default_value = "5GB")]
     max_shard_size: Size,
 
+    /// Plan again whenever a rule file that `--rules` names, one beside it, or the `--config` changes, until it is interrupted
+    #[arg(long)]
+    watch: bool,
+
     /// List the keys that stay as they are, and each file, too
     #[arg(long)]
     all: bool,
@@ -47,6 +51,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
+    if arguments.watch {
+        let files = arguments.conversion.files();
+        return watch::run(&files, console, || once(arguments, console));
+    }
+    once(arguments, console)
+}
+
+fn once(arguments: &Arguments, console: Console) -> Result<Exit> {
     let prepared = arguments.conversion.prepare(&arguments.sources, console)?;
     let planned = if arguments.compare { prepared.plan() } else { prepared.plan_by_headers() }?;
     let options = WriteOptions {
@@ -65,6 +77,9 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     }
     arguments.conversion.show(&planned, lanes.as_ref(), arguments.all, console)?;
     let exit = Exit::findings(has_findings(findings));
+    if arguments.watch {
+        return Ok(exit);
+    }
     // The process ends here: taking a plan of 90,000 keys apart first would be a tenth of the
     // command's time.
     std::mem::forget((prepared, planned));

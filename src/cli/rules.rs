@@ -28,6 +28,7 @@ enum Show {
     /// Print the text of a built-in rule file
     Show {
         /// Its name, as `regraft rules` lists it
+        #[arg(add = super::complete::names())]
         name: String,
     },
 }

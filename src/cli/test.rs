@@ -30,7 +30,7 @@ use super::{Exit, Failure, Result};
   regraft test rules/ --update      write the plans as they are now")]
 pub(super) struct Arguments {
     /// Rule files, directories of them, or names of built-in ones
-    #[arg(required = true, value_name = "FILE|DIR|NAME")]
+    #[arg(required = true, value_name = "FILE|DIR|NAME", add = super::complete::rules())]
     rules: Vec<PathBuf>,
 
     /// Write snapshots instead of comparing them

@@ -46,7 +46,7 @@ Examples:
 pub(super) struct Arguments {
     /// A file of safetensors, torch.save or NumPy, a directory, an index, or a manifest; several
     /// count as one checkpoint, and `NAME=SRC` puts `NAME.` before its keys
-    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path())]
+    #[arg(required = true, value_name = "[NAME=]SRC", value_parser = named_path(), value_hint = clap::ValueHint::AnyPath)]
     sources: Vec<NamedPath>,
 
     /// Rule files that declare ties: names of built-in ones, or files [default: what config.json

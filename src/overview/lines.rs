@@ -161,6 +161,7 @@ fn blocks(members: &[&[u64]]) -> Vec<Vec<Vec<u64>>> {
         .collect()
 }
 
+/// A template with its indices written out.
 pub(super) fn fill(template: &str, indices: &[Vec<u64>]) -> String {
     filled(template, indices, RANGES)
 }

@@ -13,6 +13,7 @@ mod page;
 mod related;
 mod size;
 mod text;
+mod tree;
 
 use indexmap::IndexMap;
 use serde::Serialize;
@@ -31,6 +32,7 @@ pub use page::{Page, Row, STYLE, Section, Tone};
 pub use related::SourceKeys;
 pub use size::Size;
 pub use text::{counted, rule_line, times, verdict_text};
+pub use tree::tree;
 
 use made::{MadeAs, Maker};
 

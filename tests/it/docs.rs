@@ -267,6 +267,9 @@ fn run(name: &str, errors_allowed: bool) -> BTreeMap<String, BTreeSet<String>> {
 fn the_language_reference_holds() {
     run("docs/language.md", false);
     run("docs/ties.md", false);
+    run("docs/from_a_script.md", false);
+    run("docs/from_weight_converter.md", false);
+    run("docs/from_mappings.md", false);
 }
 
 /// Rules in the reference are laid out as the formatter does, as it says.
@@ -291,6 +294,18 @@ fn the_readme_holds() {
 #[test]
 fn the_readme_is_run() {
     trycmd::TestCases::new().case("README.md");
+}
+
+/// So do the recipes, each in its own directory, and the tutorial. Outputs go to `target/`.
+#[cfg(feature = "cli")]
+#[test]
+fn the_cookbook_is_run() {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cookbook");
+    let count = std::fs::read_dir(recipes)
+        .unwrap()
+        .filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir()));
+    assert!(count.count() >= 12);
+    trycmd::TestCases::new().case("docs/cookbook/*/README.md").case("docs/tutorial.md");
 }
 
 /// What documents link to, and the files that they name, are there.

@@ -441,11 +441,11 @@ fn rules_are_listed_and_shown() {
 }
 
 #[test]
-fn completions_name_the_subcommands() {
+fn completions_ask_the_program() {
     let sandbox = Sandbox::new();
     for shell in ["bash", "zsh", "fish"] {
         let ran = sandbox.run(&["completions", shell]);
-        assert!(ran.code == 0 && ran.out.contains("explain") && ran.out.contains("max-shard-size"));
+        assert!(ran.code == 0 && ran.out.contains("REGRAFT_COMPLETE"));
     }
 }
 
@@ -489,4 +489,85 @@ fn a_key_cannot_write_to_the_terminal() {
         let both = ran.out + &ran.err;
         assert!(both.contains("\\u{1b}") && !both.contains(['\u{1b}', '\u{7}']), "{both:?}");
     }
+}
+
+#[test]
+fn inspect_shows_a_tree() {
+    let sandbox = Sandbox::new();
+    let tensors = mixtral(2);
+    sandbox.checkpoint("model.safetensors", &tensors);
+    let tree = |depth: &str| sandbox.run(&["inspect", "model.safetensors", "--depth", depth]).out;
+    let in_model = tensors.keys().filter(|key| key.starts_with("model.")).count();
+    let in_layers = tensors.keys().filter(|key| key.starts_with("model.layers.")).count();
+    let one = tree("1");
+    assert!(one.lines().any(|line| line.starts_with("model ")), "{one}");
+    assert!(one.contains(&format!("{in_model} keys")) && !one.contains("layers"), "{one}");
+    let two = tree("2");
+    let layers = two.lines().find(|line| line.starts_with("  layers.{0..1} ")).unwrap();
+    assert!(layers.contains(&format!("{in_layers} keys")), "{two}");
+    assert!(tree("9").contains("experts.{0..1}"), "{}", tree("9"));
+    assert_eq!(sandbox.run(&["inspect", "model.safetensors", "--depth", "0"]).code, 2);
+}
+
+/// What bash itself completes by the script, for a line that ends with a word begun.
+#[test]
+fn bash_completes_rule_files_and_keys() {
+    let sandbox = Sandbox::new();
+    sandbox.checkpoint("model.safetensors", &mixtral(2));
+    let script = sandbox.run(&["completions", "bash"]).out;
+    sandbox.write("complete.bash", &script);
+    let completed = |words: &[&str]| {
+        let folder = std::path::Path::new(env!("CARGO_BIN_EXE_regraft")).parent().unwrap();
+        let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let last = words.len() - 1;
+        let program = format!(
+            "PATH={}:$PATH; . ./complete.bash; COMP_WORDS=({}); COMP_CWORD={last}; COMP_TYPE=9; \
+             _clap_complete_regraft regraft '{}'; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            folder.display(),
+            quoted.join(" "),
+            words[last]
+        );
+        let output = std::process::Command::new("bash")
+            .args(["--norc", "-c", &program])
+            .current_dir(sandbox.path("."))
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.split(['\n', '\x0b'])
+            .map(str::to_owned)
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(completed(&["regraft", "expl"]), ["explain"]);
+    assert_eq!(completed(&["regraft", "rules", "show", "mixtral_m"]), ["mixtral_mistral"]);
+    let rules = completed(&["regraft", "plan", "model.safetensors", "--rules", "mixtra"]);
+    assert!(rules.contains(&"mixtral".to_owned()), "{rules:?}");
+    let keys = completed(&["regraft", "explain", "model.safetensors", "model.no"]);
+    assert_eq!(keys, ["model.norm.weight"]);
+}
+
+/// The first plan, then another once the rules are others, and errors don't end it.
+#[test]
+fn plan_watches_rule_files() {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::Stdio;
+    let sandbox = Sandbox::new();
+    sandbox.checkpoint("model.safetensors", &[("a.w".to_owned(), tensor("a.w", &[2]))].into());
+    sandbox.write("x.graft", "rename \"a.**\" <-> \"first.**\"\n");
+    let mut child = sandbox
+        .command(&["plan", "model.safetensors", "--rules", "x.graft", "--watch"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let first = lines.any(|line| line.contains("first.w"));
+    sandbox.write("x.graft", "renam\n");
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    sandbox.write("x.graft", "rename \"a.**\" <-> \"the_second.**\"\n");
+    let second = lines.any(|line| line.contains("the_second.w"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(first && second);
+    assert_eq!(sandbox.run(&["plan", "model.safetensors", "--watch"]).code, 2);
 }

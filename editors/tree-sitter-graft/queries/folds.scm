@@ -1,0 +1,2 @@
+[ (group) (block) ] @fold
+(rule (via)) @fold

@@ -1,0 +1,2 @@
+[ (group) (block) (rule) (arguments) ] @indent.begin
+"}" @indent.branch @indent.end

@@ -1,0 +1,1 @@
+../../../tree-sitter-graft/queries/highlights.scm
