@@ -36,6 +36,14 @@ const SAME: &[&[&str]] = &[
     &["2", "after", "post"],
 ];
 
+/// Names that say where a norm stands by what is beside it, and what that means: the norm of an
+/// attention is the one before it, and the one after it is the second.
+const NORMS: &[(&str, [&str; 2])] = &[
+    ("attention_norm", ["norm", "1"]),
+    ("ffn_norm", ["norm", "2"]),
+    ("post_attention_layernorm", ["norm", "2"]),
+];
+
 /// The meanings of a family's words, each once.
 pub(super) fn meanings(family: &Family) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
@@ -43,6 +51,10 @@ pub(super) fn meanings(family: &Family) -> BTreeSet<String> {
         let lower = word.to_ascii_lowercase();
         if let Some(meaning) = meaning(&lower) {
             found.insert(meaning);
+            continue;
+        }
+        if let Some((_, meant)) = NORMS.iter().find(|(name, _)| *name == lower) {
+            found.extend(meant.map(str::to_owned));
             continue;
         }
         let parts = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|it| !it.is_empty());

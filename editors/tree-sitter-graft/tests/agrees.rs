@@ -1,5 +1,7 @@
 //! The parser reads what regraft's own reads, its trees are those of the corpus, and it and the queries are up to date.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

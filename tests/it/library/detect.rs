@@ -47,7 +47,8 @@ fn of(keys: &[String]) -> Vec<Detection> {
 #[test]
 fn a_wrapper_around_every_key_is_looked_through_and_told() {
     let found = of(&decoder("_orig_mod.", &["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]));
-    assert_eq!(first(&found, 1), ["llama"]);
+    // Meta's names or those of a library that trains it: all lead from here.
+    assert!(first(&found, 1)[0].starts_with("llama"), "{:?}", first(&found, 1));
     // Three keys, and nine in each of two layers.
     assert_eq!((found[0].explained, found[0].keys, found[0].against), (21, 21, 0));
     assert_eq!(
