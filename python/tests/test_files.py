@@ -455,7 +455,9 @@ def test_files_with_equal_keys_are_told_apart_by_names(tmp_path):
     files = {str(rank): folder / f"consolidated.{rank:02}.safetensors" for rank in range(2)}
     with pytest.raises(regraft.CheckpointError, match="the key is in"):
         regraft.open(list(files.values()))
-    for name in ("", "a..b"):
+    # Without a name, keys stay as they are.
+    assert set(regraft.open({"": files["0"]})) == {"wq", "wo", "norm"}
+    for name in (".", "a..b"):
         with pytest.raises(regraft.CheckpointError, match="can't stand before a key"):
             regraft.open({name: files["0"]})
     opened = regraft.open(files)

@@ -64,11 +64,11 @@ def experts(kind, **more):
     return getattr(transformers, f"{kind}ForCausalLM")(config)
 
 
-class Convolutions(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.wide = torch.nn.Conv2d(32, 48, 3)
-        self.one = torch.nn.Conv2d(48, 32, 1)
+def convolutions():
+    model = torch.nn.Module()
+    model.wide = torch.nn.Conv2d(32, 48, 3)
+    model.one = torch.nn.Conv2d(48, 32, 1)
+    return model
 
 
 PARAMETERS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
@@ -90,7 +90,7 @@ CASES = {
     ),
     "fan_in_fan_out_and_head": (gpt2, {"target_modules": ["c_attn", "c_proj", "lm_head"]}),
     "embedding": (llama, {"target_modules": ["embed_tokens", "q_proj"]}),
-    "convolutions": (Convolutions, {"target_modules": ["wide", "one"]}),
+    "convolutions": (convolutions, {"target_modules": ["wide", "one"]}),
     "experts": (
         lambda: experts("Mixtral"),
         {"target_modules": ["q_proj"], "target_parameters": PARAMETERS},

@@ -1,5 +1,5 @@
-"""What a notebook shows of plans, reports, checkpoints and rules: well-formed HTML without a script,
-in which no name of a key is markup."""
+"""What a notebook shows of plans, reports, checkpoints and rules: well-formed HTML without a
+script, in which no name of a key is markup."""
 
 from html.parser import HTMLParser
 

@@ -154,8 +154,8 @@ class LoraKohyaXl:
 
 
 def flux_adapter():
-    """Of each kind of layer, with an alpha or without. The scales are at least a half: of smaller ones
-    diffusers moves powers of two from one factor to the other."""
+    """Of each kind of layer, with an alpha or without. The scales are at least a half: of
+    smaller ones diffusers moves powers of two from one factor to the other."""
     import torch
 
     layers = {}

@@ -1,5 +1,6 @@
 """Speech: fairseq's wav2vec 2.0 and HuBERT."""
 
+from typing import ClassVar
 from unittest import mock
 
 from torch.nn import Parameter
@@ -227,9 +228,14 @@ class Encodec48:
 
 @family("hifigan_parallelwavegan", layout="parallelwavegan", exact=False)
 class HifiGan:
-    SIZES = {"upsample_rates": [2, 2], "upsample_kernel_sizes": [4, 4]}
-    SIZES.update(resblock_kernel_sizes=[3, 5], resblock_dilation_sizes=[[1, 3], [1, 3]])
-    SIZES.update(model_in_dim=4, upsample_initial_channel=8)
+    SIZES: ClassVar[dict[str, object]] = {
+        "upsample_rates": [2, 2],
+        "upsample_kernel_sizes": [4, 4],
+        "resblock_kernel_sizes": [3, 5],
+        "resblock_dilation_sizes": [[1, 3], [1, 3]],
+        "model_in_dim": 4,
+        "upsample_initial_channel": 8,
+    }
 
     @staticmethod
     def source():
