@@ -21,7 +21,7 @@ pub(super) enum Object {}
 
 /// Ends what waits: nothing does.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Interrupts;
+pub(crate) struct Interrupts {}
 
 impl Interrupts {
     pub(crate) fn interrupt(&self) {}
