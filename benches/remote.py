@@ -7,8 +7,8 @@ which should have three times MIB free.
          its headers, and time over a server that adds 50 ms to each answer
   stage  bytes of an `apply` of one pipeline stage against those of the stage
   apply  time of an `apply` in 64 MiB against the same from the disk, with and without waiting for
-         the disk (--no-sync); before it, how fast a plain client gets the same files by 1, 2 and 4
-         connections, which is the server's ceiling
+         the disk (--no-sync); before it, how fast a plain client gets the same files into memory by
+         1, 2 and 4 connections, which is the server's ceiling, and into files that are synced
 
 usage: benches/remote.py [MIB] [RUNS] [--server COMMAND]
 
@@ -266,9 +266,15 @@ def run(regraft, folder, mib, runs, server):
 
 def compare(regraft, root, endpoint, runs, name, mib):
     """Prints how fast a plain client is, and `apply` from a hub and from the disk, in turns."""
-    ceilings = [f"{count}: {plain(root / 'm', endpoint, count):.2f} s" for count in (1, 2, 4)]
-    print(f"plain  {name}, {mib} MiB into memory by so many connections: {', '.join(ceilings)}")
     out = str(root.parent.parent / "out")
+    for where, to in (("memory", None), ("synced files", Path(out))):
+        ceilings = []
+        for count in (1, 2, 4):
+            seconds = statistics.median(
+                plain(root / "m", endpoint, count, to) for _ in range(runs)
+            )
+            ceilings.append(f"{count}: {seconds:.2f} s")
+        print(f"plain  {name}, {mib} MiB into {where} by so many connections: {', '.join(ceilings)}")
     for waits, options in (("synced", []), ("not synced", ["--no-sync"])):
         times = {"hf://org/m": [], str(root / "m"): []}
         for _ in range(runs):
@@ -284,12 +290,20 @@ def compare(regraft, root, endpoint, runs, name, mib):
         )
 
 
-def plain(folder, endpoint, count):
-    """Seconds in which so many connections bring the files of a repository into memory."""
+def plain(folder, endpoint, count, to):
+    """Seconds in which so many connections bring the files of a repository into memory, or into
+    files of a folder, synced."""
     files = sorted(folder.glob("*.safetensors"))
     step, lock = 32 << 20, threading.Lock()
     ranges = [(file, at) for file in files for at in range(0, file.stat().st_size, step)]
     left = iter(ranges)
+    os.sync()
+    began = time.monotonic()
+    made = {}
+    if to:
+        to.mkdir()
+        flags = os.O_CREAT | os.O_WRONLY
+        made = {file: os.open(to / file.name, flags) for file in files}
 
     def bring():
         connection = HTTPConnection(endpoint.split("://")[1])
@@ -304,14 +318,22 @@ def plain(folder, endpoint, count):
             connection.request("GET", path, headers={"Range": f"bytes={at}-{last}"})
             answer, came = connection.getresponse(), 0
             while part := answer.readinto(buffer):
+                if to:
+                    os.pwrite(made[file], memoryview(buffer)[:part], at + came)
                 came += part
             assert came == last + 1 - at, path
 
-    began = time.monotonic()
     with ThreadPoolExecutor(count) as pool:
         for done in [pool.submit(bring) for _ in range(count)]:
             done.result()
-    return time.monotonic() - began
+    with ThreadPoolExecutor(count) as pool:
+        list(pool.map(os.fsync, made.values()))
+    seconds = time.monotonic() - began
+    for file in made.values():
+        os.close(file)
+    if to:
+        shutil.rmtree(to)
+    return seconds
 
 
 main()

@@ -11,7 +11,7 @@ mod vocabulary;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use crate::check::{Includes, NotIncluded, Rules, check};
+use crate::check::{Includes, NotIncluded, Rules, check, check_proven};
 use crate::config::Config;
 use crate::diagnostic::codes::{NO_WAY, UNKNOWN_RULES};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, did_you_mean};
@@ -54,14 +54,14 @@ pub fn text(name: &str) -> Option<&'static str> {
     FILES.binary_search_by(|(known, _)| known.cmp(&name)).ok().map(|at| FILES[at].1)
 }
 
-/// An embedded rule file, checked. Files that are broken don't ship, so `None` means that there is
-/// none of that name.
+/// An embedded rule file. What is broken doesn't ship, and a test has proven each file, so `None`
+/// means that there is none of that name, and nothing is proven again.
 pub fn rules(name: &str) -> Option<&'static Rules> {
     let at = FILES.binary_search_by(|(known, _)| known.cmp(&name)).ok()?;
     static CHECKED: OnceLock<Vec<OnceLock<Option<Rules>>>> = OnceLock::new();
     let checked = CHECKED.get_or_init(|| FILES.iter().map(|_| OnceLock::new()).collect());
     checked[at]
-        .get_or_init(|| check(&embedded(FILES[at].0, FILES[at].1), &Library::default()).ok())
+        .get_or_init(|| check_proven(&embedded(FILES[at].0, FILES[at].1), &Library::default()).ok())
         .as_ref()
 }
 
@@ -248,13 +248,29 @@ pub fn load(name: &str) -> Result<Rules, Failure> {
 /// # Errors
 /// As [`load`].
 pub fn load_with(name: &str, library: Library) -> Result<Rules, Failure> {
+    let source = source_of(name)?;
+    match library.is_built_in(&source) {
+        true => check_proven(&source, &library),
+        false => check(&source, &library),
+    }
+    .map_err(Failure::Rules)
+}
+
+/// [`load_with`], with everything proven that can be, of embedded files too.
+///
+/// # Errors
+/// As [`load`].
+pub fn prove_with(name: &str, library: Library) -> Result<Rules, Failure> {
+    check(&source_of(name)?, &library).map_err(Failure::Rules)
+}
+
+/// The text of an embedded file, or of a file.
+fn source_of(name: &str) -> Result<Arc<SourceText>, Failure> {
     let is_file =
         name.ends_with(".graft") || name.starts_with('.') || Path::new(name).is_absolute();
-    let source = match text(name) {
-        Some(text) if !is_file => embedded(name, text),
-        _ if is_file || Path::new(name).is_file() => {
-            read(Path::new(name)).map_err(Failure::World)?
-        }
+    match text(name) {
+        Some(text) if !is_file => Ok(embedded(name, text)),
+        _ if is_file || Path::new(name).is_file() => read(Path::new(name)).map_err(Failure::World),
         _ => {
             let mut finding =
                 Diagnostic::error(UNKNOWN_RULES, format!("there is no rule file `{name}`"));
@@ -262,10 +278,9 @@ pub fn load_with(name: &str, library: Library) -> Result<Rules, Failure> {
                 Some(close) => finding.hint(format!("did you mean `{close}`?")),
                 None => finding.hint("`regraft rules` lists those that are built in; a file of your own ends in .graft"),
             };
-            return Err(Failure::Rules(Diagnostics(vec![finding])));
+            Err(Failure::Rules(Diagnostics(vec![finding])))
         }
-    };
-    check(&source, &library).map_err(Failure::Rules)
+    }
 }
 
 /// What there is to say where rules were chosen by config.json, a person asked for a layout, and no
@@ -292,11 +307,7 @@ pub fn no_way(header: &Header, plan: &Plan, to: &str) -> Option<Diagnostic> {
 /// type.
 pub fn candidates(config: &Config) -> Vec<&'static Rules> {
     let for_any = |wanted: &[&str]| -> Vec<&'static Rules> {
-        names()
-            .filter(|name| mentions(name, wanted))
-            .filter_map(rules)
-            .filter(|rules| rules.models.iter().any(|model| wanted.contains(&model.as_str())))
-            .collect()
+        names().filter(|name| is_for(name, wanted)).filter_map(rules).collect()
     };
     for architecture in config.architectures() {
         let found = for_any(&[architecture]);
@@ -307,7 +318,10 @@ pub fn candidates(config: &Config) -> Vec<&'static Rules> {
     config.model_type().map(|model_type| for_any(&[model_type])).unwrap_or_default()
 }
 
-/// A cheap look before a file is checked: whether its text has one of the words at all.
-fn mentions(name: &str, words: &[&str]) -> bool {
-    text(name).is_some_and(|text| words.iter().any(|word| text.contains(word)))
+/// Whether an embedded file says that it is for one of these models: a look at its head, and only if
+/// its text has the word at all, before it is checked.
+fn is_for(name: &str, wanted: &[&str]) -> bool {
+    text(name).is_some_and(|text| wanted.iter().any(|word| text.contains(word)))
+        && head(name)
+            .is_some_and(|head| head.models.iter().any(|model| wanted.contains(&model.as_str())))
 }

@@ -16,6 +16,7 @@ pub mod takes;
 pub mod value;
 
 pub use keys::Keys;
+pub(crate) use lower::check_proven;
 pub use lower::{Includes, NoIncludes, NotIncluded, check, check_partly};
 pub use number::Calculated;
 pub use proof::{Idempotence, Twice, idempotence, repeats_backwards};

@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
     let (mut reports, mut findings) = (Vec::new(), Vec::new());
     for file in &files {
         let (found, proof) =
-            match library::load_with(file, Library { allow_outside: arguments.allow_outside }) {
+            match library::prove_with(file, Library { allow_outside: arguments.allow_outside }) {
                 Ok(rules) => {
                     let proof = (arguments.proofs || console.json)
                         .then(|| (idempotence(&rules), repeats_backwards(&rules)));

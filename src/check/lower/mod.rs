@@ -82,7 +82,22 @@ const MAX_INCLUDES: usize = 256;
 /// # Errors
 /// Everything that is wrong with it, in the order of the text.
 pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules, Diagnostics> {
-    let rules = check_partly(&parse(Arc::clone(source)), includes);
+    sound(check_partly(&parse(Arc::clone(source)), includes))
+}
+
+/// [`check`] of a file about which everything was proven before, as about those that ship with a
+/// release: it isn't proven again.
+///
+/// # Errors
+/// As [`check`], but for what only proofs find.
+pub(crate) fn check_proven(
+    source: &Arc<SourceText>,
+    includes: &dyn Includes,
+) -> Result<Rules, Diagnostics> {
+    sound(check_within(&parse(Arc::clone(source)), includes, proof::Effort::none()))
+}
+
+fn sound(rules: Rules) -> Result<Rules, Diagnostics> {
     if rules.findings.iter().any(Diagnostic::is_error) {
         return Err(Diagnostics(rules.findings));
     }
@@ -93,14 +108,20 @@ pub fn check(source: &Arc<SourceText>, includes: &dyn Includes) -> Result<Rules,
 /// wrong with others; their findings are everything that was found. Who carries rules out asks for
 /// [`check`]: a file that is half read means something else.
 pub fn check_partly(parsed: &Parsed, includes: &dyn Includes) -> Rules {
+    check_within(parsed, includes, proof::Effort::of_check())
+}
+
+/// With so much effort for proofs; with none, none is begun.
+fn check_within(parsed: &Parsed, includes: &dyn Includes, effort: proof::Effort) -> Rules {
     let source = &parsed.source;
+    let proves = !effort.is_spent();
     let mut checker = Checker {
         includes,
         scopes: Vec::new(),
         open: Vec::new(),
         findings: Vec::new(),
         files: 0,
-        effort: proof::Effort::of_check(),
+        effort,
         shards: None,
         apart: 0,
     };
@@ -119,7 +140,9 @@ pub fn check_partly(parsed: &Parsed, includes: &dyn Includes) -> Rules {
     rules.steps = checker.file(parsed, Vec::new(), Some(&mut rules));
     rules.scopes = std::mem::take(&mut checker.scopes);
     rules.shards = checker.shards.take().map(|(shards, _)| shards);
-    checker.findings.extend(circles(&rules));
+    if proves {
+        checker.findings.extend(circles(&rules));
+    }
     rules.findings = checker.findings;
     rules
 }
@@ -446,10 +469,11 @@ impl Checker<'_> {
             let lowered = self.rule(scope, rule, is_map);
             rules.extend(self.report(lowered));
         }
-        let was_spent = self.effort.is_spent();
-        self.findings.extend(proof::group(&rules, &self.effort));
-        if self.effort.is_spent() && !was_spent {
-            self.findings.push(proof::undecided(self.scopes[scope].place(span)));
+        if !self.effort.is_spent() {
+            self.findings.extend(proof::group(&rules, &self.effort));
+            if self.effort.is_spent() {
+                self.findings.push(proof::undecided(self.scopes[scope].place(span)));
+            }
         }
         rules
     }

@@ -22,6 +22,11 @@ impl Effort {
         Self(Cell::new(CHECK))
     }
 
+    /// For a file of which all is known.
+    pub(in crate::check) fn none() -> Self {
+        Self(Cell::new(0))
+    }
+
     /// For a file as a whole.
     pub(super) fn of_proof() -> Self {
         Self(Cell::new(PROOF))

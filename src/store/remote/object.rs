@@ -4,7 +4,8 @@
 //!   bytes of two versions never come together.
 //! * A connection that breaks is gone on with at the byte it had come to.
 //! * While a header is read, what comes is kept, and small reads bring somewhat more than they ask
-//!   for; tensors are read past that, each byte once.
+//!   for. What that is of tensors stays, and isn't asked for again; their other bytes are read past
+//!   it, each once.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -34,8 +35,11 @@ const NEAR: u64 = 4 << 10;
 /// How many ranges of a header are read side by side.
 const BESIDE: usize = 16;
 
-/// Most bytes that are kept of one file, here and in the cache.
+/// Most bytes that are kept of one file while its header is read, and in the cache.
 pub(super) const KEPT: u64 = 128 << 20;
+
+/// Most that are kept of it from then on.
+const REMAINS: usize = 64 << 10;
 
 /// What a file is, as far as a server says: which content, and how long.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -55,7 +59,7 @@ pub(in crate::store) struct Object {
     version: OnceLock<Version>,
     /// Where the last redirect led.
     location: Mutex<Option<String>>,
-    /// What has been read of it so far, by its place, while its header is read.
+    /// What has been read of it while its header was, by its place.
     kept: Mutex<BTreeMap<u64, Vec<u8>>>,
     interrupts: Interrupts,
     fetched: AtomicU64,
@@ -196,12 +200,23 @@ impl Object {
         self.interrupts.interrupt();
     }
 
-    /// Its header is read: what was kept goes to the cache, and out of memory.
+    /// Its header is read: what was kept goes to the cache, and out of memory, but for the little
+    /// that small headers bring along of tensors.
     pub(in crate::store) fn settle(&self) {
         let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut kept: Pieces = kept.into_iter().collect();
         if let Some(version) = self.version.get() {
-            cache::save(&self.site, version, &kept.into_iter().collect::<Pieces>());
+            cache::save(&self.site, version, &kept);
         }
+        let mut room = REMAINS;
+        kept.retain(|(_, bytes)| match room.checked_sub(bytes.len()) {
+            Some(left) => {
+                room = left;
+                true
+            }
+            None => false,
+        });
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept.into_iter().collect();
     }
 
     /// Reads bytes, each once.
@@ -230,6 +245,15 @@ impl Object {
     fn bring(&self, mut at: u64, sink: &mut Sink<'_, '_>) -> Result<()> {
         let end = at.checked_add(sink.left).filter(|end| *end <= self.len());
         let end = end.ok_or_else(|| self.error("the bytes asked for leave the file"))?;
+        // What was kept need not come again.
+        while sink.left > 0 {
+            let count = self.kept_at(at, sink.room(sink.left));
+            if count == 0 {
+                break;
+            }
+            sink.filled(count)?;
+            at += count as u64;
+        }
         let mut tries = Tries::new(&self.address, &self.interrupts);
         while sink.left > 0 {
             let done = self.stretch(at, sink);
