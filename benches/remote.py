@@ -270,11 +270,11 @@ def compare(regraft, root, endpoint, runs, name, mib):
     for where, to in (("memory", None), ("synced files", Path(out))):
         ceilings = []
         for count in (1, 2, 4):
-            seconds = statistics.median(
-                plain(root / "m", endpoint, count, to) for _ in range(runs)
-            )
+            seconds = statistics.median(plain(root / "m", endpoint, count, to) for _ in range(runs))
             ceilings.append(f"{count}: {seconds:.2f} s")
-        print(f"plain  {name}, {mib} MiB into {where} by so many connections: {', '.join(ceilings)}")
+        print(
+            f"plain  {name}, {mib} MiB into {where} by so many connections: {', '.join(ceilings)}"
+        )
     for waits, options in (("synced", []), ("not synced", ["--no-sync"])):
         times = {"hf://org/m": [], str(root / "m"): []}
         for _ in range(runs):
