@@ -138,6 +138,31 @@ def test_no_rank_reads_more_than_its_boxes(ranks, tmp_path):
             assert local <= read <= local * 1.05, (size, placements)
 
 
+def test_sources_are_not_cut_as_targets_are(ranks, tmp_path):
+    """Where a shard is a part of a head, or crosses a transpose, the rows that it is made of are
+    others than its own (transformers#48519)."""
+    from safetensors.torch import save_file
+
+    def turned(rows, heads):
+        pairs = rows.view(heads, -1, 2, rows.shape[1])
+        return pairs.transpose(1, 2).reshape(rows.shape)
+
+    q, w = torch.randn(24, 10), torch.randn(24, 24)
+    expected = {"turned": turned(q, 2), "crossed": w.T.contiguous()}
+    cut_first = torch.cat([turned(part, 1) for part in q.chunk(4)])
+    assert not torch.equal(cut_first, expected["turned"])
+    save_file({"q": q, "w": w}, tmp_path / "model.safetensors")
+    torch.save(expected, tmp_path / "expected.pt")
+    rules = regraft.compile("""
+    map "q" <-> "turned" via rope_halves(2)
+    map "w" <-> "crossed" via transpose(0, 1)
+    """)
+    path, beside = str(tmp_path / "model.safetensors"), str(tmp_path / "expected.pt")
+    for placements in ("s0", "s1", "s0,s1"):
+        given = ranks.run(4, "load", path, rules, {}, placements, beside)
+        assert [wrong for wrong, _, _ in given] == [[]] * 4, placements
+
+
 def test_a_stage_with_the_head_alone_reads_the_rows_of_the_embedding(ranks, hub):
     path, state = hub(llama_tied)
     assert "lm_head.weight" not in regraft.open(path)
