@@ -1,4 +1,4 @@
-"""Models of images and text: InternVL, Llama 3.2 vision."""
+"""Models of images and text: InternVL, Llama 3.2 vision, open_clip."""
 
 import json
 from unittest import mock
