@@ -10,7 +10,7 @@ use super::console::Console;
 use super::source::named_path;
 use super::{Exit, Result};
 
-/// Names the rule files and layouts that explain a checkpoint's keys, the best first
+/// Name the rule files and layouts that explain a checkpoint's keys, the best first
 #[derive(clap::Args)]
 #[command(after_help = "Exit code 1 if no rule file explains the keys.
 
