@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::check::CaptureKind;
-use crate::check::op::{Arity, Op, OpKind};
+use crate::check::op::{Arity, Call, OpKind};
 use crate::check::takes::Named;
 use crate::check::value::{Captures, Scope};
 use crate::diagnostic::codes::SHAPE;
@@ -194,7 +194,7 @@ impl<'a> Instance<'a> {
         draft: &Draft,
         op: &'o BoundOp<'_>,
         input: NodeId,
-    ) -> Result<Cow<'o, Op<Number>>, Box<Diagnostic>> {
+    ) -> Result<Cow<'o, Call<Number>>, Box<Diagnostic>> {
         let shape = &draft.graph.info(input).shape;
         with_environment(self.context, draft, |environment| {
             op.numbers(&self.bound.rule.captures, &self.bindings, shape, self.scope, environment)
@@ -206,7 +206,7 @@ impl<'a> Instance<'a> {
         &self,
         draft: &Draft,
         op: &BoundOp<'_>,
-        numbers: &Op<Number>,
+        numbers: &Call<Number>,
         output: NodeId,
     ) -> Result<(), Box<Diagnostic>> {
         if !op.must_keep_numbers() || self.numbers(draft, op, output)?.as_ref() == numbers {
