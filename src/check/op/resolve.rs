@@ -1,6 +1,6 @@
 //! Reading an op as it is written: its arguments, by the parameters of its row.
 
-use super::{Argument, MAKERS, Call, OpUse};
+use super::{Argument, Call, MAKERS, OpUse};
 use crate::check::value::{Scope, as_name};
 use crate::diagnostic::codes::{OP_ARGUMENTS, UNKNOWN_OP};
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};

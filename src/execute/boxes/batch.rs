@@ -121,12 +121,18 @@ fn job<'a>(
 }
 
 /// The bytes from the first to the last element of a box of a leaf; `None` if it is in memory.
-fn span(leaves: &StoreLeaves<'_>, leaf: Leaf, course: &Course, dims: &[u64]) -> Result<Option<Span>> {
+fn span(
+    leaves: &StoreLeaves<'_>,
+    leaf: Leaf,
+    course: &Course,
+    dims: &[u64],
+) -> Result<Option<Span>> {
     if leaf.part.is_none() {
         return Ok(None);
     }
     let (part, _) = leaves.part(leaf).ok_or_else(outside)?;
-    let last = course.offset + dims.iter().zip(&course.strides).map(|(n, s)| (n - 1) * s).sum::<u64>();
+    let last =
+        course.offset + dims.iter().zip(&course.strides).map(|(n, s)| (n - 1) * s).sum::<u64>();
     let (first, end) = match leaf.dtype {
         Dtype::F4 => (course.offset / 2, last / 2 + 1),
         dtype => {

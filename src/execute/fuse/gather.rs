@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::compile::{Expr, Leaf, Value};
-use super::layout::{Cut, Course, MAX_PIECES, Piece, Which, clip};
+use super::layout::{Course, Cut, MAX_PIECES, Piece, Which, clip};
 use crate::error::{Error, Result};
 use crate::execute::value::{self, BLOCK, Factor};
 use crate::store::Hints;

@@ -174,7 +174,10 @@ impl<T: Clone + PartialEq> Piece<T> {
                 values.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, v)| *v).collect()
             };
             rest(&longer.dims) == shorter.dims
-                && longer.courses().zip(shorter.courses()).all(|(a, b)| rest(&a.strides) == b.strides)
+                && longer
+                    .courses()
+                    .zip(shorter.courses())
+                    .all(|(a, b)| rest(&a.strides) == b.strides)
         };
         let steps = |piece: &Self, k: usize| {
             piece

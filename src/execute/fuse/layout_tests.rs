@@ -21,7 +21,12 @@ fn all_steps(pieces: &[Piece<()>]) -> Vec<(u64, u64)> {
 
 fn piece(dims: &[u64], target: (u64, &[u64]), operand: (u64, &[u64])) -> Piece<()> {
     let course = |(offset, strides): (u64, &[u64])| Course { offset, strides: strides.to_vec() };
-    Piece { dims: dims.to_vec(), target: course(target), operands: vec![course(operand)], value: () }
+    Piece {
+        dims: dims.to_vec(),
+        target: course(target),
+        operands: vec![course(operand)],
+        value: (),
+    }
 }
 
 #[test]

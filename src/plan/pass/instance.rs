@@ -22,7 +22,7 @@ use crate::plan::pass::incomplete::incomplete;
 use crate::plan::pass::matching::{Members, own_slots};
 use crate::plan::pass::same::same;
 use crate::plan::pass::select::make;
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 use crate::plan::{DropReason, NodeId, RuleId};
 use crate::tensor::Shape;
 
@@ -56,7 +56,7 @@ pub(super) fn instance(
     shared: Vec<Binding>,
     members: &[Members],
     scope: &Scope,
-    made: &mut Vec<Entry>,
+    made: &mut Vec<Current>,
 ) -> Result<(), Box<Diagnostic>> {
     let instance = Instance::new(context, draft, bound, scope, shared, members);
     draft.graph.turned.clear();
@@ -87,7 +87,7 @@ pub(super) fn instance(
         for (values, node) in family.nodes {
             let node = instance.each(draft, node, &side.ops)?;
             match name {
-                Named::Pattern(pattern) => made.push(Entry {
+                Named::Pattern(pattern) => made.push(Current {
                     key: instance.key(pattern, &side.side.place, &family.slots, values)?,
                     node,
                     origin: origin.clone(),

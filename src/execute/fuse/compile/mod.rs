@@ -12,7 +12,7 @@ mod pairs;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::layout::{Axes, Cut, Course, Piece, Which, clip, refine, tidy};
+use super::layout::{Axes, Course, Cut, Piece, Which, clip, refine, tidy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::naive::matches_header;
 use crate::execute::value::{self, Step};

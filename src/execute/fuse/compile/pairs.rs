@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{Compiler, Expr, Leaf, Value, whole_leaf};
-use crate::execute::fuse::layout::{Axes, Cut, Course, Piece, Which, clip, refine};
+use crate::execute::fuse::layout::{Axes, Course, Cut, Piece, Which, clip, refine};
 use crate::plan::{Arithmetic, NodeId};
 use crate::tensor::{Dtype, TensorInfo};
 
