@@ -13,6 +13,7 @@ use indexmap::IndexSet;
 use super::detect::own_layout;
 use super::unwrapped::{Kinds, is_number, kind};
 use crate::check::reading::{Act, ReadRule, Reading, Rewrite, Statement};
+use crate::check::takes::Takes;
 use crate::check::{Direction, Keys, Rules, Side, SideItem};
 use crate::key::{Atom, Binding, Bindings, Part, Pattern, PatternSet, Segments};
 use crate::syntax::ast::Arrow;
@@ -234,10 +235,9 @@ pub(super) fn rank(named: u64, unmet: u64) -> (u64, Reverse<u64>) {
 struct Group<'r> {
     /// Whether no `when` stands around it.
     always: bool,
-    patterns: Vec<(&'r Pattern, usize)>,
-    /// Those of rules that need not find anything.
-    optional: Vec<bool>,
-    rules: Vec<ReadRule<'r>>,
+    /// The sources: of which rule, and which of its sources.
+    patterns: Vec<(&'r Pattern, (usize, usize))>,
+    rules: Vec<(ReadRule<'r>, Takes<'r>)>,
 }
 
 /// A statement that says which keys a layout has.
@@ -328,9 +328,8 @@ impl<'r> Vocabulary<'r> {
             group
                 .patterns
                 .iter()
-                .zip(&group.optional)
-                .filter(|(_, optional)| !**optional)
-                .map(|((pattern, _), _)| *pattern)
+                .filter(|(_, (rule, _))| !group.rules[*rule].0.rule.optional)
+                .map(|(pattern, _)| *pattern)
                 .collect()
         };
         let patterns = self.sayings.iter().flat_map(move |saying| match saying {
@@ -440,12 +439,13 @@ fn room(pattern: &Pattern) -> usize {
 }
 
 fn group(rewrite: Rewrite<'_>, always: bool) -> Group<'_> {
-    let mut group = Group { always, patterns: Vec::new(), optional: Vec::new(), rules: Vec::new() };
+    let mut group = Group { always, patterns: Vec::new(), rules: Vec::new() };
     for read in rewrite.rules() {
-        let sources = read.sources().iter().filter_map(pattern_of);
-        group.patterns.extend(sources.map(|pattern| (pattern, group.rules.len())));
-        group.optional.resize(group.patterns.len(), read.rule.optional);
-        group.rules.push(read);
+        for (source, side) in read.sources().iter().enumerate() {
+            let place = (group.rules.len(), source);
+            group.patterns.extend(pattern_of(side).map(|pattern| (pattern, place)));
+        }
+        group.rules.push((read, Takes::loosely(read)));
     }
     group
 }
@@ -464,15 +464,14 @@ impl<'r> Group<'r> {
         let mut fired = vec![false; self.rules.len()];
         let set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| *pattern));
         let (mut segments, mut candidates) = (Segments::default(), Vec::new());
+        let mut bindings = Bindings::new(0);
         for Followed { key, taken, spoken, named } in keys {
             segments.split(key);
             set.candidates(key, &segments, &mut candidates);
             for number in &candidates {
-                let (pattern, at) = self.patterns[*number as usize];
-                let rule = &self.rules[at];
-                let mut bindings = Bindings::new(rule.rule.captures.len().max(room(pattern)));
-                if !pattern.matches(key, &segments, &mut bindings) || excepts(rule, key, &segments)
-                {
+                let (pattern, (at, source)) = self.patterns[*number as usize];
+                let (rule, takes) = &self.rules[at];
+                if !takes.fits(source, key, &segments, &mut bindings) {
                     continue;
                 }
                 fired[at] = true;
@@ -503,21 +502,8 @@ impl<'r> Group<'r> {
         if !self.always {
             return (0, 0);
         }
-        let required = self.rules.iter().zip(fired).filter(|(rule, _)| !rule.rule.optional);
+        let required = self.rules.iter().zip(fired).filter(|((rule, _), _)| !rule.rule.optional);
         let silent = required.clone().filter(|(_, fired)| !fired);
         (required.count() as u64, silent.count() as u64)
     }
-}
-
-/// Whether a key is one of a pattern's.
-fn fits(pattern: &Pattern, key: &str, segments: &Segments) -> bool {
-    pattern.matches(key, segments, &mut Bindings::new(room(pattern)))
-}
-
-/// Whether a rule leaves a key alone.
-fn excepts(rule: &ReadRule<'_>, key: &str, segments: &Segments) -> bool {
-    rule.unless_source()
-        .iter()
-        .map(Keys::without_ranges)
-        .any(|pattern| fits(pattern, key, segments))
 }
