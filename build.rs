@@ -1,4 +1,5 @@
-//! Lists the rule files under `rules/` so that they are embedded: a name for each, and its text.
+//! Lists the rule files under `rules/` so that they are embedded: a name for each, and its text. For
+//! the web, where every byte is fetched, the lines of their comments are left empty.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,15 +10,27 @@ fn main() -> io::Result<()> {
     let mut files = Vec::new();
     collect(&root, &mut files)?;
     files.sort();
+    let is_fetched = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "wasm32");
     let mut list = String::from("&[\n");
     for file in files {
         let name = file.strip_prefix(&root).unwrap_or(&file).with_extension("");
         let name = name.to_string_lossy().replace('\\', "/");
-        let _ = writeln!(list, "    ({name:?}, include_str!({:?})),", file.display().to_string());
+        let _ = if is_fetched {
+            let text = without_comments(&fs::read_to_string(&file)?);
+            writeln!(list, "    ({name:?}, {text:?}),")
+        } else {
+            writeln!(list, "    ({name:?}, include_str!({:?})),", file.display().to_string())
+        };
     }
     list.push_str("]\n");
     println!("cargo::rerun-if-changed=rules");
     fs::write(PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("library.rs"), list)
+}
+
+/// A rule file with the same lines, those of comments empty.
+fn without_comments(text: &str) -> String {
+    let kept = |line: &str| !line.trim_start().starts_with('#');
+    text.split_inclusive('\n').map(|line| if kept(line) { line } else { "\n" }).collect()
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

@@ -1,24 +1,34 @@
 #!/usr/bin/env python3
 """Measure what `regraft detect` takes checkpoints for: each fixture, with its config and without.
 
-    python3 scripts/recognize.py [--bin target/debug/regraft] [--cases FOLDER …]
+    python3 scripts/recognize.py [--bin target/debug/regraft] [--cases FOLDER …] [--only cases]
 
 Fixtures are tests/fixtures/layouts, tests/fixtures/cases and what further folders of cases hold
 (see tests/fixtures/cases/README.md), but for layouts that keys can't tell from `hub`. Right is the
 rule file that a fixture is for: of a publisher's layout the one that index.json names, of a case
 one that names its class or model type. A case of a model that no rule file names is right if
-nothing is sure of it. Printed are the shares, and each fixture that was taken for something else.
-Exit code 1 if less than 95 of 100 are right with a config or 85 without, or if something wrong is
-sure.
+nothing is sure of it.
+
+Many families share names, so that keys alone can't tell them apart, and needn't: a file counts as
+right, too, if its plan for these very keys is the plan of a right one, with the fixture's config
+and, of a case, the keys of the model as target. Plans are the same if each key comes by the same
+ops from the same keys, the same are one tensor, and the same are dropped. A plan that fails is the
+same as none. How many are right only so is printed apart.
+
+Printed are the shares, and a table of what was taken for what. Exit code 1 if less than 95 of 100
+are right with a config or 85 without, or if something is sure, at whatever place, and not right.
 """
 
 import argparse
+import collections
+import concurrent.futures
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 FIXTURES = os.path.join(ROOT, "tests", "fixtures")
@@ -41,8 +51,28 @@ def models():
     return found
 
 
-def layouts():
-    """Fixtures of publishers' layouts: (name, path, config, the files that are right)."""
+@dataclass(frozen=True)
+class Fixture:
+    """A checkpoint of which it is known what it is."""
+
+    name: str
+    path: str
+    config: str
+    layout: str
+    right: frozenset[str]
+    target: str | None = None
+
+
+def written(value, scratch, name):
+    """The path of a JSON file."""
+    path = os.path.join(scratch, name)
+    with open(path, "w") as f:
+        json.dump(value, f)
+    return path
+
+
+def layouts(scratch):
+    """Fixtures of publishers' layouts."""
     folder = os.path.join(FIXTURES, "layouts")
     with open(os.path.join(folder, "index.json")) as f:
         index = json.load(f)
@@ -50,7 +80,8 @@ def layouts():
     for name, layout in told:
         path = os.path.join(folder, f"{name}.safetensors")
         path = path if os.path.exists(path) else os.path.join(folder, f"{name}.json")
-        yield name, path, layout["config"], {layout.get("rules", name)}
+        config = written(layout["config"] or {}, scratch, f"{name}.config")
+        yield Fixture(name, path, config, layout["layout"], frozenset([layout.get("rules", name)]))
 
 
 def cases(folder, files, scratch):
@@ -62,46 +93,115 @@ def cases(folder, files, scratch):
             case = json.load(f)
         if "checkpoint" not in case:
             continue
+        name = file[: -len(".json")]
         config = case["config"]
-        path = os.path.join(scratch, file)
-        with open(path, "w") as f:
-            json.dump(case["checkpoint"], f)
         said = [*(config.get("architectures") or []), config.get("model_type")]
-        right = set().union(*(files.get(one, set()) for one in said))
-        yield file[: -len(".json")], path, config, right
+        yield Fixture(
+            name,
+            written(case["checkpoint"], scratch, file),
+            written(config, scratch, f"{name}.config"),
+            "hub",
+            frozenset().union(*(files.get(one, set()) for one in said)),
+            written(list(case["model"]), scratch, f"{name}.target"),
+        )
 
 
-def detect(binary, path, config, scratch):
-    """What it is taken for: (rule file, layout, whether it is sure), or None."""
-    given = os.path.join(scratch, "given.config")
-    with open(given, "w") as f:
-        json.dump(config or {}, f)
-    command = [binary, "detect", path, "--config", given, "--top", "3", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return json.loads(done.stdout) if done.stdout.strip() else []
+def asked(binary, *arguments):
+    """What a command prints as JSON; `None` if nothing."""
+    done = subprocess.run([binary, *arguments, "--json"], capture_output=True, text=True)
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def plan(binary, fixture, rules, layout):
+    """The plan for a fixture by a rule file, `None` if there is none."""
+    named = ("wrappers", rules, "tied_lm_head")
+    given = [argument for name in named for argument in ("--rules", name)]
+    target = ["--target", fixture.target] if fixture.target else []
+    facts = ["--config", fixture.config, *target]
+    made = asked(binary, "plan", fixture.path, *given, "--from", layout, *facts)
+    return made if made and "nodes" in made else None
+
+
+def meaning(plan, numbers):
+    """What a plan makes of which keys. `numbers` gives equal steps equal numbers."""
+    steps = []
+    for node in plan["nodes"]:
+        inputs = [steps[one] for one in node.get("inputs", [])]
+        step = json.dumps([node["op"], node["info"], inputs], sort_keys=True)
+        steps.append(numbers.setdefault(step, len(numbers)))
+    ties = (tie for tie in plan.get("ties", []) if tie["outcome"] != "not_tied")
+    return (
+        {target["key"]: steps[target["node"]] for target in plan["targets"]},
+        {(tie["target"], tie["source"]) for tie in ties},
+        {json.dumps(one, sort_keys=True) for one in plan.get("dropped", [])},
+    )
+
+
+def does_the_same(binary, fixture, one):
+    """Whether what was detected does to the keys what a right file does."""
+    numbers = {}
+    mine = plan(binary, fixture, one["rules"], one["layout"])
+    if mine is None:
+        return False
+    plans = (plan(binary, fixture, rules, fixture.layout) for rules in sorted(fixture.right))
+    meant = (meaning(right, numbers) for right in plans if right is not None)
+    return any(right == meaning(mine, numbers) for right in meant)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a fixture was taken for."""
+
+    name: str
+    first: str
+    is_right: bool
+    does_the_same: bool
+    surely_wrong: list[str]
+
+
+def take(binary, fixture, config):
+    """What a fixture is taken for, with a config."""
+    found = asked(binary, "detect", fixture.path, "--config", config, "--top", "1000") or []
+
+    def right(one):
+        return one["rules"] in fixture.right
+
+    sure = [one for one in found if one["sure"] and not right(one)]
+    wrong = [one["rules"] for one in sure if not does_the_same(binary, fixture, one)]
+    if not found or not fixture.right:
+        is_right = not fixture.right and not sure
+        return Taken(fixture.name, "nothing", is_right, False, wrong)
+    first = found[0]
+    same = not right(first) and does_the_same(binary, fixture, first)
+    return Taken(fixture.name, first["rules"], right(first), same, wrong)
 
 
 def measure(binary, fixtures, scratch):
     """Prints the shares and what is wrong; whether they are good enough."""
     good = True
+    nothing = written({}, scratch, "nothing.config")
+    workers = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     for title, least, with_config in (("config", WITH, True), ("no config", WITHOUT, False)):
-        right, total, wrong = 0, 0, []
-        for name, path, config, wanted in fixtures:
-            found = detect(binary, path, config if with_config else None, scratch)
-            first = found[0] if found else None
-            total += 1
-            sure = first is not None and first["sure"]
-            if first and first["rules"] in wanted or not wanted and not sure:
-                right += 1
-                continue
-            sure = first is not None and first.get("sure")
-            good &= not (sure and wanted)
-            wrong.append((name, first["rules"] if first else "nothing", sure, sorted(wanted)))
-        share = 100 * right / max(total, 1)
+        configs = [fixture.config if with_config else nothing for fixture in fixtures]
+        taken = list(workers.map(lambda pair: take(binary, *pair), zip(fixtures, configs)))
+        named = sum(one.is_right for one in taken)
+        same = sum(one.does_the_same for one in taken)
+        share = 100 * (named + same) / max(len(taken), 1)
         good &= share >= least
-        print(f"with {title}: {right} of {total} right at first place ({share:.1f} %)")
-        for name, taken, sure, wanted in wrong:
-            print(f"  {name}: taken for {taken}{' (sure)' if sure else ''}, is {', '.join(wanted)}")
+        print(f"with {title}: {named + same} of {len(taken)} right at first place ({share:.1f} %),")
+        print(f"  {same} of them by a file that does the same to these keys")
+        confused = collections.defaultdict(list)
+        for fixture, one in zip(fixtures, taken):
+            if one.surely_wrong:
+                good = False
+                print(f"  {one.name}: surely {', '.join(one.surely_wrong)}, which is wrong")
+            if not one.is_right:
+                pair = (one.first, ", ".join(sorted(fixture.right)) or "of no file")
+                confused[(*pair, one.does_the_same)].append(one.name)
+        print(f"  {'taken for':44}  {'is':60}  count")
+        for (first, right, same), names in sorted(confused.items()):
+            note = ", does the same" if same else ""
+            print(f"  {first:44}  {right:60}  {len(names)}{note}: {', '.join(names)}")
     return good
 
 
@@ -109,12 +209,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", default=os.path.join(ROOT, "target", "debug", "regraft"))
     parser.add_argument("--cases", nargs="*", default=[])
+    parser.add_argument("--only", choices=["layouts", "cases"])
     args = parser.parse_args()
     files = models()
     with tempfile.TemporaryDirectory() as scratch:
-        fixtures = list(layouts())
-        for folder in [os.path.join(FIXTURES, "cases"), *args.cases]:
-            fixtures += cases(folder, files, scratch)
+        fixtures = list(layouts(scratch)) if args.only != "cases" else []
+        folders = [os.path.join(FIXTURES, "cases"), *args.cases] if args.only != "layouts" else []
+        for number, folder in enumerate(folders):
+            own = os.path.join(scratch, str(number))
+            os.mkdir(own)
+            fixtures += cases(folder, files, own)
         sys.exit(0 if measure(args.bin, fixtures, scratch) else 1)
 
 

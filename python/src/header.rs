@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple, PyType};
-use regraft::conversion::Target;
+use regraft::conversion::Goal;
 use regraft::key::Key;
 use regraft::tensor::{Dtype, TensorInfo};
 
@@ -180,9 +180,9 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// What a conversion is for: all of it, or a part, whose neighbours are not known.
-    pub(crate) fn target(&self, part: bool) -> Target {
+    pub(crate) fn target(&self, part: bool) -> Goal {
         let wanted = self.wanted.clone();
-        let target = if part { Target::stage(wanted) } else { Target::whole(wanted) };
+        let target = if part { Goal::stage(wanted) } else { Goal::whole(wanted) };
         target.shared(self.shared.clone())
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
-use regraft::execute::{Outline, Part, Parted, Ties, WriteOptions};
+use regraft::execute::{Outline, Parted, SourceBox, Ties, WriteOptions};
 
 use crate::boxes::Asked;
 use crate::errors;
@@ -98,11 +98,11 @@ impl Output {
         let plan = &self.plan.get().planned.plan;
         let written = py.detach(|| {
             memory::readable(&places, |buffers| {
-                let parts: Vec<Part<'_>> = boxes
+                let parts: Vec<SourceBox<'_>> = boxes
                     .into_iter()
                     .zip(buffers)
                     .zip(strides)
-                    .map(|(((key, start, shape), bytes), strides)| Part {
+                    .map(|(((key, start, shape), bytes), strides)| SourceBox {
                         key,
                         start: start.into(),
                         shape: shape.into(),

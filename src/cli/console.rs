@@ -27,6 +27,16 @@ impl Console {
         self.exact(&harmless(text))
     }
 
+    /// Prints a result whose lines are as long as they need be: on a terminal they end where it
+    /// does, and what follows stands behind their beginning.
+    pub(super) fn fitted(self, text: &str) -> Result<(), Failure> {
+        let width = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into());
+        match width {
+            Some(width) => self.out(&fit(text, width)),
+            None => self.out(text),
+        }
+    }
+
     /// Prints a result that must not be changed: a formatted file, a script.
     pub(super) fn exact(self, text: &str) -> Result<(), Failure> {
         let mut stream = AutoStream::new(io::stdout().lock(), self.colour);
@@ -89,6 +99,27 @@ impl Console {
     }
 }
 
+/// Lines of at most so many characters, broken between words; a word that is longer stays whole.
+fn fit(text: &str, width: usize) -> String {
+    let fit_line = |line: &str| {
+        let body = line.trim_start_matches(' ');
+        let begin = " ".repeat(line.len() - body.len());
+        let behind = format!("{begin}    ");
+        let options = textwrap::Options::new(width.max(40))
+            .initial_indent(&begin)
+            .subsequent_indent(&behind)
+            .word_separator(textwrap::WordSeparator::AsciiSpace)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+            .break_words(false);
+        if line.chars().count() <= width { line.to_owned() } else { textwrap::fill(body, options) }
+    };
+    let mut fitted: String = text.lines().map(|line| fit_line(line) + "\n").collect();
+    if !text.ends_with('\n') {
+        fitted.pop();
+    }
+    fitted
+}
+
 /// A finding in one line: where in the rules, what, and which keys.
 pub(super) fn one_line(finding: &Diagnostic) -> String {
     let mut line = finding.to_string();
@@ -108,4 +139,24 @@ pub(super) fn one_line(finding: &Diagnostic) -> String {
 /// Whether anything was found that a person should look at.
 pub(super) fn has_findings(findings: &[Diagnostic]) -> bool {
     findings.iter().any(|finding| finding.severity >= Severity::Warning)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fit;
+
+    #[test]
+    fn lines_end_where_the_terminal_does() {
+        let key = "model.layers.0.self_attn.q_proj.weight.that.is.longer.than.a.line";
+        let text = format!(
+            "a short  line, as it is\n  one two three four five six seven eight nine ten\n  {key} x\n"
+        );
+        let expected = format!(
+            "a short  line, as it is\n  one two three four five six seven eight\n      nine ten\n  {key}\n      x\n"
+        );
+        assert_eq!(fit(&text, 42), expected);
+        assert_eq!(fit(&text, 400), text);
+        assert_eq!(fit("no end", 80), "no end");
+        assert_eq!(fit("", 80), "");
+    }
 }

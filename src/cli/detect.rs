@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use regraft::conversion::{config_beside, read_config};
-use regraft::library::detect;
+use regraft::library::{Detection, detect};
 use regraft::store::{NamedPath, OpenOptions, Store as _, open_named};
 
 use super::console::Console;
 use super::source::named_path;
 use super::{Exit, Result};
 
-/// Names the rule files and layouts that explain a checkpoint's keys, the best first
+/// Name the rule files and layouts that explain a checkpoint's keys, the best first
 #[derive(clap::Args)]
 #[command(after_help = "Exit code 1 if no rule file explains the keys.
 
@@ -57,25 +57,36 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
                 wrapper.name
             ));
         }
-        for one in &found {
-            let asked = if one.by_config { ", which config.json asks for" } else { "" };
-            let against = if one.against > 0 {
-                format!(", {} speak against it", one.against)
-            } else {
-                String::new()
-            };
-            let sure = if one.sure { ", surely" } else { "" };
-            text.push_str(&format!(
-                "{}: layout `{}` (leads to `{}`){asked}: {} of {} keys{against}{sure}\n",
-                one.rules, one.layout, one.leads_to, one.explained, one.keys
-            ));
+        for (row, one) in table(&found).into_iter().zip(&found) {
+            text.push_str(&row);
             text.push_str(&words("met", &one.evidence));
             text.push_str(&words("not met", &one.missing));
         }
         text.push_str(&notes);
-        console.out(&text)?;
+        console.fitted(&text)?;
     }
     Ok(Exit::findings(found.is_empty()))
+}
+
+/// A line for each: the rule file, the layout and where it leads, how many keys are explained, and
+/// what else there is to say.
+fn table(found: &[Detection]) -> Vec<String> {
+    let cells = |one: &Detection| {
+        let ways = format!("{} -> {}", one.layout, one.leads_to);
+        let keys = format!("{} of {} keys", one.explained, one.keys);
+        let against = (one.against > 0).then(|| format!("{} speak against it", one.against));
+        let asked = one.by_config.then(|| "config.json asks for it".to_owned());
+        let sure = one.sure.then(|| "surely".to_owned());
+        let said: Vec<String> = [sure, asked, against].into_iter().flatten().collect();
+        [one.rules.clone(), ways, keys, said.join(", ")]
+    };
+    let rows: Vec<[String; 4]> = found.iter().map(cells).collect();
+    let widths = [0, 1, 2].map(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0));
+    let line = |[rules, ways, keys, said]: &[String; 4]| {
+        let [a, b, c] = widths;
+        format!("{rules:<a$}  {ways:<b$}  {keys:>c$}  {said}").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 /// A line of words that were found in keys, or weren't.

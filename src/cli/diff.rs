@@ -170,14 +170,14 @@ fn differing(
 }
 
 /// Keys that differ in one way.
-struct Part {
+struct Differing {
     name: &'static str,
     count: usize,
     keys: Gathered<String>,
 }
 
 /// All that differs, gathered into lines.
-fn parts(difference: &Difference) -> [Part; 4] {
+fn parts(difference: &Difference) -> [Differing; 4] {
     let only = |tensors: &[(Key, TensorInfo)]| {
         let mut keys = Gathered::new();
         tensors.iter().for_each(|(key, info)| keys.add(key, info.to_string()));
@@ -191,7 +191,7 @@ fn parts(difference: &Difference) -> [Part; 4] {
     for (key, count) in &difference.bytes {
         bytes.add(key, format!("differs in {}", counted(*count, "byte")));
     }
-    let part = |name, count, keys| Part { name, count, keys };
+    let part = |name, count, keys| Differing { name, count, keys };
     let Difference { only_left, only_right, .. } = difference;
     [
         part("only in A", only_left.len(), only(only_left)),

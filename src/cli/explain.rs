@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
         if let Some(failed) = &failed {
             console.findings(&failed.0);
         }
-        console.out(&explained.text()?)?;
+        console.fitted(&explained.text()?)?;
     }
     Ok(Exit::findings(failed.is_some()))
 }

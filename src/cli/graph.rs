@@ -11,7 +11,7 @@ use super::report::{Facts, page};
 use super::source::named_path;
 use super::{Exit, Result};
 
-/// Draws which keys become which, through which ops
+/// Draw which keys become which, through which ops
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   regraft graph mixtral-8x7b/ --format svg > graph.svg

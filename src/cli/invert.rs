@@ -14,7 +14,7 @@ use serde_json::json;
 use super::console::Console;
 use super::{Exit, Result};
 
-/// Prints the inverse of a rule file: statements in reverse order, each turned round
+/// Print the inverse of a rule file: statements in reverse order, each turned round
 #[derive(clap::Args)]
 #[command(
     after_help = "What has no inverse (`->`, drop, keep, cast, create, prefix) is left out, and named on standard error: exit code 1. So are such

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use regraft::conversion::{Conversion, Target};
+use regraft::conversion::{Conversion, Goal};
 use regraft::error::{Error, ErrorKind};
 use regraft::overview::counted;
 use regraft::propose::{Proposal, propose};
@@ -95,7 +95,7 @@ fn reached(conversion: Conversion, proposal: &Proposal, wanted: &Wanted) -> Resu
     let rules = regraft::compile(&proposal.text).map_err(Failure::Rules)?;
     let planned = conversion
         .rules([rules])
-        .target(Target::whole(wanted.clone()))
+        .target(Goal::whole(wanted.clone()))
         .strict(false)
         .prepare()?
         .plan_by_headers();

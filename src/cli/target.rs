@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use regraft::conversion::{Target, TargetError};
+use regraft::conversion::{Goal, GoalError};
 use regraft::execute::{Rank, RankError};
 use regraft::store::public;
 use regraft::tensor::Wanted;
@@ -36,7 +36,7 @@ pub(super) struct TargetArguments {
 
 impl TargetArguments {
     /// Reads the manifests; `None` if there are none.
-    pub(super) fn read(&self) -> Result<Option<Target>> {
+    pub(super) fn read(&self) -> Result<Option<Goal>> {
         if let [] | [_] = &self.target[..] {
             if self.rank.is_some() != self.world_size.is_some() {
                 return Err(Failure::Usage(
@@ -45,15 +45,11 @@ impl TargetArguments {
             }
             let Some(file) = self.target.first() else { return Ok(None) };
             let wanted = Wanted::read(file)?;
-            return Ok(Some(if self.stage {
-                Target::stage(wanted)
-            } else {
-                Target::whole(wanted)
-            }));
+            return Ok(Some(if self.stage { Goal::stage(wanted) } else { Goal::whole(wanted) }));
         }
         let rank = self.rank_of_targets()?;
-        Ok(Some(Target::read_ranked(&self.target, rank).map_err(|error| match error {
-            TargetError::World(error) => Failure::World(error),
+        Ok(Some(Goal::read_ranked(&self.target, rank).map_err(|error| match error {
+            GoalError::World(error) => Failure::World(error),
             error => Failure::Usage(error.to_string()),
         })?))
     }

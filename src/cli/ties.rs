@@ -28,7 +28,7 @@ use super::conversion::named_rules;
 use super::source::named_path;
 use super::{Exit, Result};
 
-/// Shows which tensors are one: by storage, byte for byte, by the file's metadata, and by the rules
+/// Show which tensors are one: by storage, byte for byte, by the file's metadata, and by the rules
 /// of the model; and where these disagree
 ///
 /// Names what in config.json decided whether the model is tied, and what loading (hub to model) and

@@ -5,12 +5,12 @@
 //! [`Conversion`] holds what was asked for; [`Prepared`] what was read for it, which is everything
 //! but tensors; [`Planned`] a plan with the checkpoint that it is for. Nothing here prints.
 
+mod goal;
 mod output;
 mod part;
 mod planned;
 mod prepared;
 mod source;
-mod target;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,12 +26,12 @@ use crate::plan::{Record, States};
 use crate::store::{Checkpoint, NamedPath, OpenOptions, Store, pinned, there};
 use crate::tensor::Header;
 
+pub use goal::{Goal, GoalError};
 pub use output::{Output, side_files_of};
 pub use part::{PartError, TensorPart};
 pub use planned::Planned;
 pub use prepared::{Choice, Prepared, compare};
 pub use source::{config_beside, config_in, config_of, read_config, record_beside, record_file};
-pub use target::{Target, TargetError};
 
 use source::{Given, Source};
 
@@ -55,7 +55,7 @@ struct Asked {
     config: Option<Config>,
     parameters: IndexMap<String, Value>,
     tied: Option<bool>,
-    target: Option<Target>,
+    target: Option<Goal>,
     parts: Vec<TensorPart>,
     not_strict: bool,
     allow_lossy: bool,
@@ -186,7 +186,7 @@ impl Conversion {
 
     /// Says which keys the result must have.
     #[must_use]
-    pub fn target(mut self, target: Target) -> Self {
+    pub fn target(mut self, target: Goal) -> Self {
         self.asked.target = Some(target);
         self
     }

@@ -5,7 +5,7 @@ use indexmap::IndexMap;
 use super::part::{TensorPart, narrowed};
 use super::planned::Planned;
 use super::source::{Given, Source, record_beside};
-use super::{Asked, Target};
+use super::{Asked, Goal};
 use crate::check::Direction;
 use crate::check::value::Value;
 use crate::config::Config;
@@ -33,7 +33,7 @@ pub struct Prepared {
     /// Whether word embeddings are tied, if the caller said so.
     pub tied: Option<bool>,
     /// The keys that the result must have.
-    pub target: Option<Target>,
+    pub target: Option<Goal>,
     /// What the check of named rules had to remark.
     pub findings: Vec<Diagnostic>,
     pub(super) source: Source,
@@ -217,9 +217,9 @@ impl Prepared {
             config: self.config.clone(),
             parameters: self.parameters.clone(),
             tied: self.tied,
-            wanted: self.target.as_ref().map(Target::wanted),
-            part: self.target.as_ref().map(Target::part).unwrap_or_default(),
-            shared: self.target.as_ref().map_or(&[], Target::shared_keys),
+            wanted: self.target.as_ref().map(Goal::wanted),
+            part: self.target.as_ref().map(Goal::part).unwrap_or_default(),
+            shared: self.target.as_ref().map_or(&[], Goal::shared_keys),
             not_strict: self.not_strict,
             allow_lossy: self.allow_lossy,
             record: self.record.as_ref(),
@@ -250,7 +250,7 @@ impl Prepared {
             route: self.route.clone(),
             compared,
             bytes_compared: 0,
-            rank: self.target.as_ref().and_then(Target::rank),
+            rank: self.target.as_ref().and_then(Goal::rank),
             rank_files: self.rank_files.clone(),
             parameters,
             source: self.source.clone(),

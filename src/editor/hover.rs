@@ -1,7 +1,7 @@
 //! Hover: what stands at an offset, in Markdown.
 
 use super::names::{Named, What};
-use super::walk::{self, Part};
+use super::walk::{self, Fragment};
 use super::{Document, Facts, Outcome, docs, touches};
 use crate::check::value::Scope;
 use crate::check::{Direction, Includes, Keys, resolve_alone};
@@ -74,8 +74,8 @@ impl Document {
     /// Each expression of the file, those of captures' ranges and numbers too.
     pub(super) fn expressions<'d>(&'d self, visit: &mut dyn FnMut(&'d Expr)) {
         self.parts(&mut |part| match part {
-            Part::Expr(expr) => visit(expr),
-            Part::Pattern(pattern) | Part::Unless(pattern) => {
+            Fragment::Expr(expr) => visit(expr),
+            Fragment::Pattern(pattern) | Fragment::Unless(pattern) => {
                 for capture in captures(pattern) {
                     match &capture.kind {
                         CaptureKind::Index { range: Some((from, to)), .. } => {
@@ -87,12 +87,12 @@ impl Document {
                     }
                 }
             }
-            Part::Op(_) => {}
+            Fragment::Op(_) => {}
         });
     }
 
     /// Everything in all statements.
-    pub(super) fn parts<'d>(&'d self, visit: &mut dyn FnMut(Part<'d>)) {
+    pub(super) fn parts<'d>(&'d self, visit: &mut dyn FnMut(Fragment<'d>)) {
         walk::statements(&self.parsed.file.statements, &mut |statement| {
             walk::parts(&statement.kind, visit);
             walk::rules(&statement.kind).iter().for_each(|rule| walk::rule(rule, visit));
@@ -102,7 +102,7 @@ impl Document {
     fn op_at(&self, offset: usize) -> Option<&OpCall> {
         let mut found = None;
         self.parts(&mut |part| {
-            if let Part::Op(op) = part
+            if let Fragment::Op(op) = part
                 && touches(op.name.span, offset)
             {
                 found = Some(op);
@@ -154,7 +154,7 @@ impl Document {
     fn about_capture(&self, named: &Named, facts: &Facts) -> Option<String> {
         let mut form = None;
         self.parts(&mut |part| {
-            let (Part::Pattern(pattern) | Part::Unless(pattern)) = part else { return };
+            let (Fragment::Pattern(pattern) | Fragment::Unless(pattern)) = part else { return };
             for segment in &pattern.segments {
                 if let Segment::Rest { name: Some(name), .. } = segment
                     && self.is_same(named, name.span)
@@ -251,7 +251,7 @@ impl Document {
         }
         let mut found: Option<&Pattern> = None;
         self.parts(&mut |part| {
-            if let Part::Pattern(pattern) | Part::Unless(pattern) = part
+            if let Fragment::Pattern(pattern) | Fragment::Unless(pattern) = part
                 && touches(pattern.span, offset)
             {
                 found = Some(pattern);

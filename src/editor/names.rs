@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::walk::{self, Part};
+use super::walk::{self, Fragment};
 use super::{Document, narrow, touches};
 use crate::check::Includes;
 use crate::diagnostic::{SourceText, Span};
@@ -175,27 +175,27 @@ fn of_rule(rule: &Rule, lets: &BTreeSet<&str>, text: &str, uses: &mut Vec<Named>
 }
 
 impl Scope<'_> {
-    fn read(&mut self, parts: &[Part<'_>]) {
+    fn read(&mut self, parts: &[Fragment<'_>]) {
         // First what is a capture whatever else there is, then what only may be one.
         for part in parts {
-            if let Part::Pattern(pattern) = part {
+            if let Fragment::Pattern(pattern) = part {
                 self.declared(pattern);
             }
         }
         for part in parts {
             match part {
-                Part::Pattern(pattern) => self.pattern(pattern),
-                Part::Unless(pattern) => {
+                Fragment::Pattern(pattern) => self.pattern(pattern),
+                Fragment::Unless(pattern) => {
                     let mut own = Scope {
                         start: pattern.span.start,
                         lets: self.lets,
                         captures: BTreeSet::new(),
                         uses: &mut *self.uses,
                     };
-                    own.read(&[Part::Pattern(pattern)]);
+                    own.read(&[Fragment::Pattern(pattern)]);
                 }
-                Part::Expr(expr) => self.expr(expr, false),
-                Part::Op(op) => {
+                Fragment::Expr(expr) => self.expr(expr, false),
+                Fragment::Op(op) => {
                     for arg in &op.args {
                         if let Arg::Over(name) = arg {
                             self.give(&name.text, name.span, false);

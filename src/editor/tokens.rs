@@ -2,7 +2,7 @@
 
 use super::Document;
 use super::names::What;
-use super::walk::Part;
+use super::walk::Fragment;
 use crate::diagnostic::Span;
 use crate::syntax::op::OPS;
 use crate::syntax::{Token, TokenKind, statements};
@@ -60,7 +60,7 @@ impl Document {
     pub fn classified(&self) -> Vec<(Span, TokenClass)> {
         let mut ops: Vec<u32> = Vec::new();
         self.parts(&mut |part| {
-            if let Part::Op(op) = part {
+            if let Fragment::Op(op) = part {
                 ops.push(op.name.span.start);
             }
         });

@@ -18,7 +18,7 @@ pub(super) fn statements<'t>(tree: &'t [Statement], visit: &mut dyn FnMut(&'t St
 
 /// Something in a statement.
 #[derive(Clone, Copy)]
-pub(super) enum Part<'t> {
+pub(super) enum Fragment<'t> {
     /// A pattern that takes keys, or is what they become.
     Pattern(&'t Pattern),
     /// A pattern of `unless`, with captures of its own.
@@ -30,78 +30,78 @@ pub(super) enum Part<'t> {
 }
 
 /// Visits what a rule is made of.
-pub(super) fn rule<'t>(rule: &'t Rule, visit: &mut dyn FnMut(Part<'t>)) {
+pub(super) fn rule<'t>(rule: &'t Rule, visit: &mut dyn FnMut(Fragment<'t>)) {
     rule.sources.iter().chain(&rule.targets).for_each(|one| side(one, visit));
     rule.via.iter().for_each(|op| call(op, visit));
     tail(&rule.tail, visit);
 }
 
-fn side<'t>(side: &'t Side, visit: &mut dyn FnMut(Part<'t>)) {
+fn side<'t>(side: &'t Side, visit: &mut dyn FnMut(Fragment<'t>)) {
     match &side.item {
-        SideItem::Pattern(pattern) => visit(Part::Pattern(pattern)),
+        SideItem::Pattern(pattern) => visit(Fragment::Pattern(pattern)),
         SideItem::Made(made) => call(made, visit),
         SideItem::Regex(_) => {}
     }
     side.ops.iter().for_each(|op| call(op, visit));
 }
 
-fn call<'t>(op: &'t OpCall, visit: &mut dyn FnMut(Part<'t>)) {
-    visit(Part::Op(op));
+fn call<'t>(op: &'t OpCall, visit: &mut dyn FnMut(Fragment<'t>)) {
+    visit(Fragment::Op(op));
     for arg in &op.args {
         match arg {
-            Arg::Value(expr) => visit(Part::Expr(expr)),
+            Arg::Value(expr) => visit(Fragment::Expr(expr)),
             Arg::Over(_) => {}
             Arg::Range(from, to) => {
-                from.iter().chain(to).for_each(|bound| visit(Part::Expr(bound)));
+                from.iter().chain(to).for_each(|bound| visit(Fragment::Expr(bound)));
             }
         }
     }
 }
 
-fn tail<'t>(tail: &'t Tail, visit: &mut dyn FnMut(Part<'t>)) {
-    tail.unless.iter().for_each(|unless| visit(Part::Unless(&unless.pattern)));
-    tail.condition.iter().for_each(|condition| visit(Part::Expr(condition)));
+fn tail<'t>(tail: &'t Tail, visit: &mut dyn FnMut(Fragment<'t>)) {
+    tail.unless.iter().for_each(|unless| visit(Fragment::Unless(&unless.pattern)));
+    tail.condition.iter().for_each(|condition| visit(Fragment::Expr(condition)));
 }
 
 /// Visits what a statement is made of, but for the rules of a group and the statements of a block.
-pub(super) fn parts<'t>(kind: &'t StatementKind, visit: &mut dyn FnMut(Part<'t>)) {
+pub(super) fn parts<'t>(kind: &'t StatementKind, visit: &mut dyn FnMut(Fragment<'t>)) {
     match kind {
         StatementKind::Drop(keys) | StatementKind::Keep(keys) => {
-            keys.patterns.iter().for_each(|pattern| visit(Part::Pattern(pattern)));
+            keys.patterns.iter().for_each(|pattern| visit(Fragment::Pattern(pattern)));
             tail(&keys.tail, visit);
         }
         StatementKind::Cast { keys, .. } => {
-            keys.patterns.iter().for_each(|pattern| visit(Part::Pattern(pattern)));
+            keys.patterns.iter().for_each(|pattern| visit(Fragment::Pattern(pattern)));
             tail(&keys.tail, visit);
         }
         StatementKind::Tie(tie) => {
             let patterns = tie.targets.iter().chain(&tie.sources);
-            patterns.for_each(|pattern| visit(Part::Pattern(pattern)));
-            tie.condition.iter().for_each(|condition| visit(Part::Expr(condition)));
+            patterns.for_each(|pattern| visit(Fragment::Pattern(pattern)));
+            tie.condition.iter().for_each(|condition| visit(Fragment::Expr(condition)));
         }
         StatementKind::Create { target, value, tail: clauses } => {
-            visit(Part::Pattern(target));
+            visit(Fragment::Pattern(target));
             call(value, visit);
             tail(clauses, visit);
         }
         StatementKind::Expect { pattern, count } => {
-            visit(Part::Pattern(pattern));
-            count.iter().for_each(|count| visit(Part::Expr(count)));
+            visit(Fragment::Pattern(pattern));
+            count.iter().for_each(|count| visit(Fragment::Expr(count)));
         }
         StatementKind::Let { value, .. } => {
-            value.iter().for_each(|value| visit(Part::Expr(value)));
+            value.iter().for_each(|value| visit(Fragment::Expr(value)));
         }
         StatementKind::Shards { range, .. } => {
             if let Some((from, to)) = range {
-                visit(Part::Expr(from));
-                visit(Part::Expr(to));
+                visit(Fragment::Expr(from));
+                visit(Fragment::Expr(to));
             }
         }
-        StatementKind::When { condition, .. } => visit(Part::Expr(condition)),
+        StatementKind::When { condition, .. } => visit(Fragment::Expr(condition)),
         StatementKind::Strip { wrappers, .. } => {
-            wrappers.iter().for_each(|wrapper| visit(Part::Pattern(wrapper)));
+            wrappers.iter().for_each(|wrapper| visit(Fragment::Pattern(wrapper)));
         }
-        StatementKind::Prefix(pattern) => visit(Part::Pattern(pattern)),
+        StatementKind::Prefix(pattern) => visit(Fragment::Pattern(pattern)),
         StatementKind::Rename(_)
         | StatementKind::Map(_)
         | StatementKind::Ruleset { .. }

@@ -37,7 +37,7 @@ pub use view::{Views, views, views_over, views_until};
 #[cfg(feature = "files")]
 pub use write::{CHECKSUMS, Verified, verify};
 #[cfg(feature = "files")]
-pub use write::{Outline, Part, Parted, Progress, Ties, WriteOptions, write};
+pub use write::{Outline, Parted, Progress, SourceBox, Ties, WriteOptions, write};
 
 /// Whether to go on: an error if not.
 fn not_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {

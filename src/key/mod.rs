@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use number::{Arithmetic, Calculation, Number, Sum, Term};
 pub use pattern::{Atom, Binding, Bindings, Numbers, Part, Pattern, Reach, Segments, Slot};
-pub use ranks::{RankFiles, rank_of};
+pub use ranks::{NoRankFiles, RankFiles, rank_of};
 pub use set::PatternSet;
 
 #[cfg(test)]

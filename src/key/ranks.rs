@@ -32,26 +32,24 @@ impl RankFiles {
     ///
     /// # Errors
     /// Why no file can be named so.
-    pub fn parse(name: &str, capture: &str) -> Result<Self, String> {
-        let written = format!("write `{{{capture}}}` once, as in `consolidated.{{{capture}}}.pth`");
-        let (before, rest) = name.split_once('{').ok_or_else(|| written.clone())?;
-        let (inside, after) = rest.split_once('}').ok_or_else(|| written.clone())?;
+    pub fn parse(name: &str, capture: &str) -> Result<Self, NoRankFiles> {
+        let numberless = || NoRankFiles::Numberless { capture: capture.to_owned() };
+        let (before, rest) = name.split_once('{').ok_or_else(numberless)?;
+        let (inside, after) = rest.split_once('}').ok_or_else(numberless)?;
         let (inside, digits) = match inside.split_once(':') {
             Some((inside, zeros)) => (inside, zeros.trim()),
             None => (inside, ""),
         };
         let unplain = digits.bytes().any(|byte| byte != b'0') || digits.len() > MOST_DIGITS;
         if inside.trim() != capture || unplain || after.contains(['{', '}']) {
-            return Err(written);
+            return Err(numberless());
         }
         if name.contains(['/', '\\']) || before.starts_with('.') {
-            return Err(
-                "name a file of the directory itself, which doesn't begin with a dot".into()
-            );
+            return Err(NoRankFiles::Elsewhere);
         }
         let is_digit = |c: char| c.is_ascii_digit();
         if before.ends_with(is_digit) || after.starts_with(is_digit) {
-            return Err("part the number from other digits, which can't be told from it".into());
+            return Err(NoRankFiles::AmongDigits);
         }
         let digits = if digits.is_empty() { DIGITS } else { digits.len() };
         Ok(Self { before: before.to_owned(), after: after.to_owned(), digits })
@@ -78,6 +76,39 @@ impl RankFiles {
         self.after.rsplit_once('.').map_or("", |(stem, _)| stem)
     }
 }
+
+/// Why files of ranks can't be named so; as text, what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoRankFiles {
+    /// The name hasn't the number in it, once and as it is written.
+    Numberless {
+        /// The capture that stands for it.
+        capture: String,
+    },
+    /// It names a file of another directory, or a hidden one.
+    Elsewhere,
+    /// The number stands beside other digits.
+    AmongDigits,
+}
+
+impl fmt::Display for NoRankFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Numberless { capture } => {
+                write!(f, "write `{{{capture}}}` once, as in `consolidated.{{{capture}}}.pth`")
+            }
+            Self::Elsewhere => {
+                f.write_str("name a file of the directory itself, which doesn't begin with a dot")
+            }
+            Self::AmongDigits => {
+                f.write_str("part the number from other digits, which can't be told from it")
+            }
+        }
+    }
+}
+
+impl std::error::Error for NoRankFiles {}
 
 impl fmt::Display for RankFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,23 +1,28 @@
 //! Which rule file and layout explain a checkpoint's keys best.
 //!
-//! A file most of whose words are nowhere to be seen is less likely than one whose words all are. A
-//! file that looks as if it had been applied already, for some of the keys, comes after those for
-//! which nothing does.
+//! A file most of whose words are nowhere to be seen is less likely than one whose words all are, and
+//! so is one of whose rules many find nothing. A file that looks as if it had been applied already,
+//! for some of the keys, comes after those for which nothing does. Files of which one can't be told
+//! from another by keys do the same to them, mostly.
 
 use std::cmp::Ordering;
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
 use super::recognize::may_be_for;
 use super::unwrapped::{Keys, Wrapper};
-use super::vocabulary::{Telling, Vocabulary, rank};
-use super::{MODEL, is_shared, names, rules};
+use super::vocabulary::{Explained, Telling, Vocabulary, rank};
+use super::{HUB, MODEL, is_shared, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
 use crate::tensor::Header;
 
 /// Below this share of a file's words, by what they tell, it explains nothing.
 const LEAST: f64 = 0.2;
+
+/// How likely it is that a checkpoint is to be read the other way than [`is_usual`], beside that one.
+const SELDOM: f64 = 0.1;
 
 /// How rule files begin that dequantize: every family may be quantized, so what they speak of tells
 /// none from another.
@@ -42,13 +47,14 @@ pub struct Detection {
     pub keys: u64,
     /// Whether config.json asks for this rule file.
     pub by_config: bool,
-    /// How telling the words are that were met: what decides the order, where nothing speaks
-    /// against a file.
+    /// How telling the words are that were met, how many of the file's words and rules these are,
+    /// and how usual it is to read it so: what decides the order, where nothing speaks against a
+    /// file.
     pub score: f64,
     /// Whether it is a publisher's own layout that explains the keys: nine in ten, by two of three
     /// rules that should find something, and config.json names no other model.
     pub recognized: bool,
-    /// Whether it is the only one that explains the keys so, or the best that is recognized.
+    /// Whether it is the best, explains nine keys in ten, and no other explains as many as well.
     pub sure: bool,
     /// Keys that it has a name for, if only a usual one.
     pub named: u64,
@@ -68,15 +74,8 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     let keys = Keys::of(header);
     let asked: Vec<&str> =
         super::candidates(config).into_iter().map(|rules| rules.source.name.as_str()).collect();
-    // Files of ranks hold a model of which another file speaks, in names that are those again.
-    let files: Vec<(&str, &Rules)> = names()
-        .filter_map(|name| Some((name, rules(name)?)))
-        .filter(|(_, rules)| rules.shards.is_none())
-        .filter(|(name, _)| !name.starts_with(DEQUANT))
-        .collect();
-    let telling = Telling::new(&files);
     let mut found = Vec::new();
-    for (name, rules) in files {
+    for (name, rules) in files() {
         let Some((left, right)) = &rules.layouts else { continue };
         // A file that no model has is a part of others, which speak for themselves.
         let is_part = rules.models.is_empty() && own_layout(rules).is_none();
@@ -85,32 +84,35 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
         }
         let [as_left, as_right] = [true, false].map(|left| {
             let kinds = keys.kinds(rules, left);
-            Vocabulary::new(rules, left).explain(&kinds, &telling)
+            Vocabulary::new(rules, left).explain(&kinds, telling())
         });
         for (layout, leads_to, own, other) in
             [(left, right, &as_left, &as_right), (right, left, &as_right, &as_left)]
         {
             let by_config = asked.contains(&name);
             let nearly_all = own.explains_nearly_all(keys.count());
-            if own.keys > 0 && own.weight > 0.0 && (own.share >= LEAST || by_config) {
+            let against = own.against(other);
+            let tells = own.keys > 0 && own.weight > 0.0 && own.share >= LEAST;
+            // Published keys may well need no rule of what a config asks for.
+            if tells || by_config && (own.keys > 0 || layout == HUB) {
                 found.push(Detection {
                     rules: name.to_owned(),
                     layout: layout.clone(),
                     leads_to: leads_to.clone(),
                     explained: own.keys,
-                    against: other.taken,
+                    against,
                     keys: keys.count(),
                     by_config,
-                    score: own.weight * own.share / families(rules, layout, leads_to),
+                    score: score(own, layout, leads_to),
                     recognized: nearly_all
-                        && other.taken * 4 <= own.named
+                        && against * 4 <= own.named
                         && !is_shared(layout)
                         && may_be_for(rules, config),
                     sure: nearly_all
-                        && other.taken == 0
+                        && against == 0
                         && may_be_for(rules, config)
                         // Families that no rule file speaks of have such names too.
-                        && (layout != MODEL || by_config),
+                        && (is_usual(layout, leads_to) || by_config),
                     named: own.named,
                     unmet: own.unmet,
                     evidence: own.met.clone(),
@@ -125,12 +127,43 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     found
 }
 
-/// Of how many families it may be what a file explains in a layout: one that leads from `hub` to the
-/// names of a library that trains several tells the less which it is, the more it is for.
+/// The rule files that are weighed.
+fn files() -> impl Iterator<Item = (&'static str, &'static Rules)> {
+    // Files of ranks hold a model of which another file speaks, in names that are those again.
+    names()
+        .filter_map(|name| Some((name, rules(name)?)))
+        .filter(|(_, rules)| rules.shards.is_none())
+        .filter(|(name, _)| !name.starts_with(DEQUANT))
+}
+
+/// What words tell, among all of these files.
+fn telling() -> &'static Telling {
+    static TELLING: OnceLock<Telling> = OnceLock::new();
+    TELLING.get_or_init(|| Telling::new(&files().collect::<Vec<_>>()))
+}
+
+/// What a reading of a file has for it. Words and rules that find nothing count twice, in a way: once
+/// for what isn't there, and once for that it should be.
 #[allow(clippy::cast_precision_loss)]
-fn families(rules: &Rules, layout: &str, leads_to: &str) -> f64 {
-    let of_library = is_shared(layout) && !is_shared(leads_to);
-    if of_library { rules.models.len().max(1) as f64 } else { 1.0 }
+fn score(own: &Explained, layout: &str, leads_to: &str) -> f64 {
+    let found = match own.required {
+        0 => 1.0,
+        required => (required - own.unmet) as f64 / required as f64,
+    };
+    let usual = if is_usual(layout, leads_to) { 1.0 } else { SELDOM };
+    own.weight * (own.share * found).powi(2) * usual
+}
+
+/// Whether a checkpoint mostly is in the one layout if the two are known: what is published is to be
+/// loaded, and what is in a publisher's own names is to be published. Names in memory are seldom
+/// written, and much the same for all families; and each family's own file says as well what it
+/// publishes as a file that leads from there to another's names.
+fn is_usual(layout: &str, leads_to: &str) -> bool {
+    match layout {
+        MODEL => false,
+        HUB => leads_to == MODEL,
+        _ => true,
+    }
 }
 
 /// What config.json asks for, what is recognized, what nothing speaks against, by score.
@@ -143,20 +176,27 @@ fn order(a: &Detection, b: &Detection) -> Ordering {
     let order = order.then_with(|| (a.against > 0).cmp(&(b.against > 0)));
     let order = order.then_with(|| b.score.total_cmp(&a.score));
     let order = order.then_with(|| b.explained.cmp(&a.explained));
-    order.then_with(|| a.rules.len().cmp(&b.rules.len())).then_with(|| a.rules.cmp(&b.rules))
+    // Of files that say the same, those that a person wrote.
+    let imported = |one: &Detection| one.rules.contains('/');
+    order.then_with(|| imported(a).cmp(&imported(b))).then_with(|| a.rules.cmp(&b.rules))
 }
 
-/// Leaves `sure` to what alone explains the keys, or is the best of what is recognized.
+/// Leaves `sure` to the best, if no other explains as many keys by words that tell as much.
 fn judge(found: &mut [Detection]) {
-    let rank = |one: &Detection| (one.recognized, rank(one.named, one.unmet));
-    let best = found.iter().map(rank).max();
-    let at_best = found.iter().filter(|one| Some(rank(one)) == best).count();
-    let explaining = found.iter().filter(|one| one.sure).count();
-    for one in found {
-        one.sure &= match one.recognized {
-            true => Some(rank(one)) == best && at_best == 1,
-            false => explaining == 1,
-        };
+    let Some((first, others)) = found.split_first_mut() else { return };
+    let explains = |one: &Detection| rank(one.named, one.unmet);
+    let is_rival = |other: &Detection| match (first.recognized, other.recognized) {
+        (true, true) => explains(other) == explains(first),
+        (true, false) => {
+            other.sure && explains(other) >= explains(first) && other.score >= first.score
+        }
+        // What comes later has no better score.
+        (false, _) => other.sure && explains(other) >= explains(first),
+    };
+    let rivals = others.iter().any(is_rival);
+    first.sure &= !rivals;
+    for other in others {
+        other.sure = false;
     }
 }
 

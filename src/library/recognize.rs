@@ -119,7 +119,7 @@ impl Candidate {
         };
         let own = read(self.is_left);
         let enough = own.explains_nearly_all(keys.count());
-        (enough && read(!self.is_left).taken * 4 <= own.named).then_some(own)
+        (enough && own.against(&read(!self.is_left)) * 4 <= own.named).then_some(own)
     }
 
     fn recognized(&self, spoken: u64, keys: u64) -> Recognized {

@@ -13,13 +13,14 @@ use indexmap::IndexSet;
 use super::detect::own_layout;
 use super::unwrapped::{Kinds, is_number, kind};
 use crate::check::reading::{Act, ReadRule, Reading, Rewrite, Statement};
+use crate::check::takes::Takes;
 use crate::check::{Direction, Keys, Rules, Side, SideItem};
 use crate::key::{Atom, Binding, Bindings, Part, Pattern, PatternSet, Segments};
 use crate::syntax::ast::Arrow;
 
 /// Names that models of all families share, though few rule files speak of them: they tell little,
 /// however rare they are in the library.
-const USUAL: [&str; 29] = [
+const USUAL: [&str; 32] = [
     "weight",
     "bias",
     "model",
@@ -35,6 +36,9 @@ const USUAL: [&str; 29] = [
     "k_proj",
     "v_proj",
     "o_proj",
+    "query",
+    "key",
+    "value",
     "out_proj",
     "gate_proj",
     "up_proj",
@@ -144,7 +148,11 @@ impl Telling {
 
     fn of<'w>(&self, words: impl IntoIterator<Item = &'w str>) -> f64 {
         let distinct: IndexSet<&str> = words.into_iter().collect();
-        distinct.iter().filter_map(|word| self.0.get(*word)).sum()
+        let mut tells: Vec<f64> =
+            distinct.iter().filter_map(|word| self.0.get(*word)).copied().collect();
+        // The same words tell the same in whatever order they were met, to the last bit.
+        tells.sort_by(f64::total_cmp);
+        tells.iter().sum()
     }
 
     /// The few words that tell the most, those that tell anything.
@@ -190,6 +198,8 @@ pub(super) struct Explained {
     pub(super) named: u64,
     /// Of those, keys that a rewrite takes.
     pub(super) taken: u64,
+    /// By kind of keys, how many a rewrite takes.
+    takes: Vec<u64>,
     /// How telling the words are that were met, in all.
     pub(super) weight: f64,
     /// Which part that is of what the file's words would tell.
@@ -197,6 +207,17 @@ pub(super) struct Explained {
 }
 
 impl Explained {
+    /// How many keys look as if they were results: the other reading takes them, and this one
+    /// doesn't. Of a key that both take it isn't known.
+    pub(super) fn against(&self, other: &Self) -> u64 {
+        // A layout that is split elsewhere has other kinds.
+        if self.takes.len() != other.takes.len() {
+            return other.taken;
+        }
+        let pairs = self.takes.iter().zip(&other.takes);
+        pairs.filter(|(own, _)| **own == 0).map(|(_, other)| other).sum()
+    }
+
     /// Whether nine keys in ten have a name here, and two of three rules that should find something
     /// do.
     pub(super) fn explains_nearly_all(&self, keys: u64) -> bool {
@@ -214,10 +235,9 @@ pub(super) fn rank(named: u64, unmet: u64) -> (u64, Reverse<u64>) {
 struct Group<'r> {
     /// Whether no `when` stands around it.
     always: bool,
-    patterns: Vec<(&'r Pattern, usize)>,
-    /// Those of rules that need not find anything.
-    optional: Vec<bool>,
-    rules: Vec<ReadRule<'r>>,
+    /// The sources: of which rule, and which of its sources.
+    patterns: Vec<(&'r Pattern, (usize, usize))>,
+    rules: Vec<(ReadRule<'r>, Takes<'r>)>,
 }
 
 /// A statement that says which keys a layout has.
@@ -229,14 +249,18 @@ enum Saying<'r> {
         /// Whether there is something to drop in each such checkpoint.
         required: bool,
     },
+    /// Keys that are one tensor: one of them is there at least.
+    Ties {
+        patterns: Vec<&'r Pattern>,
+        /// Whether they are one in each such checkpoint.
+        required: bool,
+    },
 }
 
 /// What a file speaks of, read from one of its layouts.
 #[derive(Default)]
 pub(super) struct Vocabulary<'r> {
     sayings: Vec<Saying<'r>>,
-    /// Patterns of ties.
-    ties: Vec<&'r Pattern>,
     examples: Vec<&'r str>,
     prefixes: Vec<&'r [String]>,
 }
@@ -271,7 +295,11 @@ impl<'r> Vocabulary<'r> {
                 });
             }
             Act::Tie(tie) => {
-                self.ties.extend(tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges))
+                let patterns = tie.targets.iter().chain(&tie.sources).map(Keys::without_ranges);
+                self.sayings.push(Saying::Ties {
+                    patterns: patterns.collect(),
+                    required: always && tie.condition.is_none(),
+                });
             }
             Act::Prefix(prefix) => self.prefixes.push(prefix),
             // What takes keys away or shortens them tells of no layout, and neither does what is
@@ -290,30 +318,32 @@ impl<'r> Vocabulary<'r> {
 
     /// All words that it speaks of, but for rules that need not find anything.
     fn words(&self) -> impl Iterator<Item = &'r str> {
+        let prefixes = self.prefixes.iter().flat_map(|prefix| prefix.iter().map(String::as_str));
+        self.expected().chain(prefixes)
+    }
+
+    /// Those that should be met: a model without its head has no prefix.
+    fn expected(&self) -> impl Iterator<Item = &'r str> {
         let expected = |group: &'_ Group<'r>| -> Vec<&'r Pattern> {
             group
                 .patterns
                 .iter()
-                .zip(&group.optional)
-                .filter(|(_, optional)| !**optional)
-                .map(|((pattern, _), _)| *pattern)
+                .filter(|(_, (rule, _))| !group.rules[*rule].0.rule.optional)
+                .map(|(pattern, _)| *pattern)
                 .collect()
         };
-        let rewrites = self.sayings.iter().filter_map(|saying| match saying {
-            Saying::Rewrites(group) => Some(group),
-            Saying::Drops { .. } => None,
+        let patterns = self.sayings.iter().flat_map(move |saying| match saying {
+            Saying::Rewrites(group) => expected(group),
+            Saying::Drops { .. } => Vec::new(),
+            Saying::Ties { patterns, .. } => patterns.clone(),
         });
-        let patterns = rewrites.flat_map(expected).chain(self.ties.iter().copied());
         let examples = self.examples.iter().flat_map(|key| key.split('.'));
-        let prefixes = self.prefixes.iter().flat_map(|prefix| prefix.iter().map(String::as_str));
-        let all = patterns.flat_map(words).chain(examples).chain(prefixes);
-        all.filter(|word| !is_number(word))
+        patterns.flat_map(words).chain(examples).filter(|word| !is_number(word))
     }
 
     pub(super) fn explain(&self, kinds: &Kinds, telling: &Telling) -> Explained {
         let mut found: IndexSet<&str> = IndexSet::new();
         let mut keys: Vec<Followed> = kinds.values().map(|(key, _)| Followed::from(key)).collect();
-        let mut segments = Segments::default();
         for example in &self.examples {
             if let Some(at) = kinds.get_index_of(&kind(example)) {
                 keys[at].spoken = true;
@@ -329,17 +359,6 @@ impl<'r> Vocabulary<'r> {
                 found.extend(prefix.iter().map(String::as_str));
             }
         }
-        for pattern in &self.ties {
-            for followed in &mut keys {
-                let key = &followed.key;
-                segments.split(key);
-                let mut bindings = Bindings::new(room(pattern));
-                if pattern.matches(key, &segments, &mut bindings) {
-                    followed.spoken = true;
-                    found.extend(met(pattern, &bindings));
-                }
-            }
-        }
         let (mut required, mut unmet) = (0, 0);
         for saying in &self.sayings {
             match saying {
@@ -348,18 +367,17 @@ impl<'r> Vocabulary<'r> {
                     (required, unmet) = (required + all, unmet + silent);
                 }
                 Saying::Drops { patterns, required: needed } => {
-                    let mut fitted = vec![false; patterns.len()];
-                    for followed in &mut keys {
-                        let key = &followed.key;
-                        segments.split(key);
-                        let fits = |pattern: &&Pattern| fits(pattern, key, &segments);
-                        if let Some(at) = patterns.iter().position(fits) {
-                            (fitted[at], followed.spoken) = (true, true);
-                        }
-                    }
+                    let fitted = look(patterns, &mut keys, &mut IndexSet::new());
                     if *needed {
                         required += fitted.len() as u64;
                         unmet += fitted.iter().filter(|fitted| !**fitted).count() as u64;
+                    }
+                }
+                Saying::Ties { patterns, required: needed } => {
+                    let fitted = look(patterns, &mut keys, &mut found);
+                    if *needed {
+                        required += 1;
+                        unmet += u64::from(!fitted.contains(&true));
                     }
                 }
             }
@@ -370,15 +388,19 @@ impl<'r> Vocabulary<'r> {
         };
         let (taken, spoken) = (count(|key| key.taken), count(|key| key.taken || key.spoken));
         let named = count(|key| key.taken || key.spoken || key.named);
+        let taken_of =
+            |(key, (_, count)): (&Followed, &(String, u64))| if key.taken { *count } else { 0 };
+        let takes = keys.iter().zip(kinds.values()).map(taken_of).collect();
         found.retain(|word| !is_number(word));
         let weight = telling.of(found.iter().copied());
-        let mut missing: IndexSet<&str> = self.words().collect();
+        let mut missing: IndexSet<&str> = self.expected().collect();
         missing.retain(|word| !found.contains(word));
         let all = telling.of(found.iter().chain(&missing).copied());
         Explained {
             keys: spoken,
             named,
             taken,
+            takes,
             required,
             unmet,
             weight,
@@ -389,18 +411,41 @@ impl<'r> Vocabulary<'r> {
     }
 }
 
+/// Looks for keys of patterns, which are spoken of then; which of the patterns have one.
+fn look<'r>(
+    patterns: &[&'r Pattern],
+    keys: &mut [Followed],
+    found: &mut IndexSet<&'r str>,
+) -> Vec<bool> {
+    let mut segments = Segments::default();
+    let mut fitted = vec![false; patterns.len()];
+    for followed in keys {
+        let key = &followed.key;
+        segments.split(key);
+        for (pattern, fitted) in patterns.iter().zip(&mut fitted) {
+            let mut bindings = Bindings::new(room(pattern));
+            if pattern.matches(key, &segments, &mut bindings) {
+                (*fitted, followed.spoken) = (true, true);
+                found.extend(met(pattern, &bindings));
+            }
+        }
+    }
+    fitted
+}
+
 /// Room for what a pattern captures.
 fn room(pattern: &Pattern) -> usize {
     pattern.slots().last().map_or(0, |slot| usize::from(slot.0) + 1)
 }
 
 fn group(rewrite: Rewrite<'_>, always: bool) -> Group<'_> {
-    let mut group = Group { always, patterns: Vec::new(), optional: Vec::new(), rules: Vec::new() };
+    let mut group = Group { always, patterns: Vec::new(), rules: Vec::new() };
     for read in rewrite.rules() {
-        let sources = read.sources().iter().filter_map(pattern_of);
-        group.patterns.extend(sources.map(|pattern| (pattern, group.rules.len())));
-        group.optional.resize(group.patterns.len(), read.rule.optional);
-        group.rules.push(read);
+        for (source, side) in read.sources().iter().enumerate() {
+            let place = (group.rules.len(), source);
+            group.patterns.extend(pattern_of(side).map(|pattern| (pattern, place)));
+        }
+        group.rules.push((read, Takes::loosely(read)));
     }
     group
 }
@@ -419,15 +464,14 @@ impl<'r> Group<'r> {
         let mut fired = vec![false; self.rules.len()];
         let set = PatternSet::new(self.patterns.iter().map(|(pattern, _)| *pattern));
         let (mut segments, mut candidates) = (Segments::default(), Vec::new());
+        let mut bindings = Bindings::new(0);
         for Followed { key, taken, spoken, named } in keys {
             segments.split(key);
             set.candidates(key, &segments, &mut candidates);
             for number in &candidates {
-                let (pattern, at) = self.patterns[*number as usize];
-                let rule = &self.rules[at];
-                let mut bindings = Bindings::new(rule.rule.captures.len().max(room(pattern)));
-                if !pattern.matches(key, &segments, &mut bindings) || excepts(rule, key, &segments)
-                {
+                let (pattern, (at, source)) = self.patterns[*number as usize];
+                let (rule, takes) = &self.rules[at];
+                if !takes.fits(source, key, &segments, &mut bindings) {
                     continue;
                 }
                 fired[at] = true;
@@ -458,21 +502,8 @@ impl<'r> Group<'r> {
         if !self.always {
             return (0, 0);
         }
-        let required = self.rules.iter().zip(fired).filter(|(rule, _)| !rule.rule.optional);
+        let required = self.rules.iter().zip(fired).filter(|((rule, _), _)| !rule.rule.optional);
         let silent = required.clone().filter(|(_, fired)| !fired);
         (required.count() as u64, silent.count() as u64)
     }
-}
-
-/// Whether a key is one of a pattern's.
-fn fits(pattern: &Pattern, key: &str, segments: &Segments) -> bool {
-    pattern.matches(key, segments, &mut Bindings::new(room(pattern)))
-}
-
-/// Whether a rule leaves a key alone.
-fn excepts(rule: &ReadRule<'_>, key: &str, segments: &Segments) -> bool {
-    rule.unless_source()
-        .iter()
-        .map(Keys::without_ranges)
-        .any(|pattern| fits(pattern, key, segments))
 }

@@ -14,7 +14,7 @@ use crate::diagnostic::plain::one_line;
 use crate::error::Result;
 use crate::execute::{Sharing, sharing};
 use crate::key::{Bindings, Part, Reach, Segments};
-use crate::plan::{DropReason, Hit, Layout, NodeId, Op, Plan, Stage, Target, trace};
+use crate::plan::{DropReason, Hit, Inquiry, NodeId, Op, Plan, Stage, Target, trace};
 use crate::syntax::ast;
 use crate::tensor::{Header, TensorInfo};
 
@@ -376,7 +376,7 @@ fn follow(subject: &Subject<'_>, key: &str) -> Vec<Hit> {
     let config = subject.config.value();
     let (mut keys, mut hits) = (vec![key.to_owned()], Vec::new());
     for stage in &subject.stages {
-        let layout = Layout::new(&contains, &each);
+        let layout = Inquiry::new(&contains, &each);
         let forward = stage.direction == Direction::Forward;
         let alone = Environment {
             config: (!config.is_null()).then_some(config),

@@ -18,7 +18,7 @@ use crate::key::Key;
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
 use crate::plan::pass::lossy::is_recorded;
-use crate::plan::{Part, Renamed, RuleId, RuleInfo, Stage, counted};
+use crate::plan::{Renamed, RuleId, RuleInfo, Share, Stage, counted};
 
 /// What plans and records call these steps, in the place of a rule file.
 const FILE: &str = "base prefix";
@@ -108,14 +108,14 @@ pub(super) fn other_bases(context: &Context<'_>, draft: &Draft) -> Vec<Base> {
 /// How many keys the target asks for here.
 fn asked(context: &Context<'_>) -> usize {
     match (context.options.part, context.options.wanted) {
-        (Part::Keys(part), _) => part.keys.len(),
+        (Share::Keys(part), _) => part.keys.len(),
         (_, wanted) => wanted.map_or(0, |wanted| wanted.keys.len()),
     }
 }
 
 /// How many of them are there.
 pub(super) fn met(context: &Context<'_>, draft: &Draft) -> usize {
-    let part = if let Part::Keys(part) = context.options.part {
+    let part = if let Share::Keys(part) = context.options.part {
         Some(part)
     } else {
         context.options.wanted

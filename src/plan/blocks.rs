@@ -30,7 +30,7 @@ use crate::plan::counted;
 use crate::plan::draft::Draft;
 use crate::plan::graph::{Graph, Walks};
 use crate::plan::node::{Arithmetic, Node, NodeId, Op, RuleId};
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 use crate::tensor::Shape;
 
 /// Scales of one tensor that are compared one by one.
@@ -78,7 +78,7 @@ impl Wrong {
 }
 
 /// Refuses what cuts through quantization blocks, or moves them without their scales.
-pub(super) fn check_blocks(context: &Context<'_>, draft: &mut Draft, entries: &[Entry]) {
+pub(super) fn check_blocks(context: &Context<'_>, draft: &mut Draft, entries: &[Current]) {
     let is_source = |id: NodeId| matches!(draft.graph.node(id).op, Op::Source { .. });
     if entries.iter().all(|entry| is_source(entry.node)) {
         return;
@@ -126,7 +126,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     /// By scales of the checkpoint, what they become.
-    fn users(&self, entries: &[Entry]) -> ByNode<Users> {
+    fn users(&self, entries: &[Current]) -> ByNode<Users> {
         let mut are_scales: ByNode<()> = ByNode::default();
         for (_, it) in self.quantized.iter() {
             are_scales.insert(it.scales, ());
@@ -150,7 +150,7 @@ impl Check<'_> {
     /// Whether what an entry is made of was cut, or moved apart from its scales.
     fn moved(
         &self,
-        entry: &Entry,
+        entry: &Current,
         using: &ByNode<Users>,
         next: &mut ByNode<usize>,
         wrong: &mut Wrong,
@@ -190,7 +190,7 @@ impl Check<'_> {
     }
 
     /// Whether an entry is dequantized with the scales that belong to it, in whole blocks.
-    fn dequantized_by(&self, entry: &Entry, wrong: &mut Wrong) {
+    fn dequantized_by(&self, entry: &Current, wrong: &mut Wrong) {
         let rule = entry.rules.last().copied();
         for (weight, scales) in self.dequantized(entry.node) {
             match &self.blocks[weight.0 as usize] {

@@ -6,7 +6,7 @@ use crate::config::TieDecision;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::asked::Asked;
 use crate::plan::draft::Draft;
-use crate::plan::exists::Layout;
+use crate::plan::exists::Inquiry;
 use crate::plan::pass::lossy::{is_recorded, is_repeated};
 use crate::plan::survey::Notes;
 use crate::plan::{NodeId, PlanOptions, Stage};
@@ -69,7 +69,7 @@ pub(super) fn with_environment<T>(
     let contains = |key: &str| draft.state.contains(key);
     let each =
         |visit: &mut dyn FnMut(&str)| draft.state.iter().for_each(|(_, entry)| visit(&entry.key));
-    let layout = Layout::new(&contains, &each);
+    let layout = Inquiry::new(&contains, &each);
     let config = context.options.config.value();
     let alone = Environment {
         config: (!config.is_null()).then_some(config),

@@ -18,18 +18,18 @@ use crate::plan::draft::Draft;
 use crate::plan::modules::{check_config, check_modules};
 use crate::plan::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
 use crate::plan::pass::strip::Stray;
-use crate::plan::state::Entry;
-use crate::plan::{Part, counted, sources};
+use crate::plan::state::Current;
+use crate::plan::{Share, counted, sources};
 use crate::tensor::TensorInfo;
 
 /// How the keys of a plan meet the target manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct Coverage {
     /// Keys that the manifest asks for and nothing gives.
     pub missing: Vec<Key>,
     /// Keys that are given and the manifest doesn't know; they are left out.
     pub unexpected: Vec<Key>,
-    /// Keys that are given and belong to another [part](super::Part) of the target; they are left
+    /// Keys that are given and belong to another [share](super::Share) of the target; they are left
     /// out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<Key>,
@@ -126,18 +126,18 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
 /// without a manifest.
 fn asks_for(context: &Context<'_>, key: &str) -> bool {
     match (context.options.part, context.options.wanted) {
-        (Part::Keys(part), _) => part.contains(key),
-        (Part::Whole | Part::Open, Some(wanted)) => wanted.contains(key),
-        (Part::Whole | Part::Open, None) => true,
+        (Share::Keys(part), _) => part.contains(key),
+        (Share::Whole | Share::Open, Some(wanted)) => wanted.contains(key),
+        (Share::Whole | Share::Open, None) => true,
     }
 }
 
 /// A result without a key is a mistake, whatever was allowed; but a part that asks for nothing
 /// gets nothing, and of a part whose others aren't known, a checkpoint may hold nothing.
-fn refuse_no_keys(context: &Context<'_>, draft: &mut Draft, entries: &[Entry], kept: &[Key]) {
+fn refuse_no_keys(context: &Context<'_>, draft: &mut Draft, entries: &[Current], kept: &[Key]) {
     let asks_for_nothing = match (context.options.part, context.options.wanted) {
-        (Part::Keys(part), _) => part.keys.is_empty(),
-        (Part::Open, _) => true,
+        (Share::Keys(part), _) => part.keys.is_empty(),
+        (Share::Open, _) => true,
         _ => false,
     };
     if !entries.is_empty()
@@ -163,9 +163,9 @@ fn refuse_no_keys(context: &Context<'_>, draft: &mut Draft, entries: &[Entry], k
 
 /// What the module that loads holds as one tensor isn't missing where another of its keys is
 /// given.
-fn share(context: &Context<'_>, draft: &mut Draft, entries: &mut Vec<Entry>) {
-    let given: HashMap<&Key, &Entry> = entries.iter().map(|entry| (&entry.key, entry)).collect();
-    let mut made: Vec<Entry> = Vec::new();
+fn share(context: &Context<'_>, draft: &mut Draft, entries: &mut Vec<Current>) {
+    let given: HashMap<&Key, &Current> = entries.iter().map(|entry| (&entry.key, entry)).collect();
+    let mut made: Vec<Current> = Vec::new();
     let mut seen: HashSet<&Key> = HashSet::new();
     for group in context.options.shared {
         let Some(source) = group.iter().find_map(|key| given.get(key)) else { continue };
@@ -173,7 +173,7 @@ fn share(context: &Context<'_>, draft: &mut Draft, entries: &mut Vec<Entry>) {
             group.iter().filter(|key| !given.contains_key(key) && !draft.ties.kept.contains(*key))
         {
             if asks_for(context, key) && seen.insert(key) {
-                made.push(Entry { key: key.clone(), tied: true, ..(*source).clone() });
+                made.push(Current { key: key.clone(), tied: true, ..(*source).clone() });
             }
         }
     }
@@ -197,12 +197,12 @@ fn share(context: &Context<'_>, draft: &mut Draft, entries: &mut Vec<Entry>) {
 fn meet_wanted(
     context: &Context<'_>,
     draft: &mut Draft,
-    entries: &mut Vec<Entry>,
-) -> Option<Report> {
+    entries: &mut Vec<Current>,
+) -> Option<Coverage> {
     let wanted = context.options.wanted?;
-    let mut report = Report::default();
+    let mut report = Coverage::default();
     let given: HashSet<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-    let part = if let Part::Keys(part) = context.options.part { part } else { wanted };
+    let part = if let Share::Keys(part) = context.options.part { part } else { wanted };
     let is_missing = |key: &&Key| !given.contains(key.as_str()) && !draft.ties.kept.contains(*key);
     report.missing = part.keys.keys().filter(is_missing).cloned().collect();
     report.missing.sort_by(|a, b| natural_order(a, b));
@@ -214,12 +214,12 @@ fn meet_wanted(
         .collect();
     for entry in entries.iter().filter(|entry| !part.contains(&entry.key)) {
         match context.options.part {
-            Part::Open => report.elsewhere.push(entry.key.clone()),
-            Part::Keys(_) if wanted.contains(&entry.key) => {
+            Share::Open => report.elsewhere.push(entry.key.clone()),
+            Share::Keys(_) if wanted.contains(&entry.key) => {
                 report.elsewhere.push(entry.key.clone())
             }
             _ if taken.contains(&entry.node) => {}
-            Part::Whole | Part::Keys(_) => report.unexpected.push(entry.key.clone()),
+            Share::Whole | Share::Keys(_) => report.unexpected.push(entry.key.clone()),
         }
     }
     report_absent(context, draft, &report);
@@ -246,7 +246,7 @@ fn meet_wanted(
 }
 
 /// Says which keys are missing and which are unexpected, and what sets them apart.
-fn report_absent(context: &Context<'_>, draft: &mut Draft, report: &Report) {
+fn report_absent(context: &Context<'_>, draft: &mut Draft, report: &Coverage) {
     let severity = if context.options.not_strict { Severity::Warning } else { Severity::Error };
     let apart = Behind::find(&report.missing, &report.unexpected);
     let strays = std::mem::take(&mut draft.strays);
@@ -297,7 +297,7 @@ fn report_absent(context: &Context<'_>, draft: &mut Draft, report: &Report) {
 }
 
 /// Whether each node is needed for the entries.
-fn reachable(draft: &Draft, entries: &[Entry]) -> Vec<bool> {
+fn reachable(draft: &Draft, entries: &[Current]) -> Vec<bool> {
     let mut needed = vec![false; draft.graph.nodes.len()];
     let mut open: Vec<NodeId> = entries.iter().map(|entry| entry.node).collect();
     while let Some(id) = open.pop() {
@@ -367,7 +367,7 @@ fn retain(mut nodes: Vec<Node>, needed: &[bool]) -> (Vec<Node>, Vec<NodeId>) {
 }
 
 /// Targets with the key that each tied one is one tensor with.
-fn name_ties(entries: Vec<Entry>, numbers: &[NodeId]) -> Vec<Target> {
+fn name_ties(entries: Vec<Current>, numbers: &[NodeId]) -> Vec<Target> {
     let tied: HashSet<NodeId> =
         entries.iter().filter(|entry| entry.tied).map(|entry| entry.node).collect();
     let mut roots: HashMap<NodeId, Key> = HashMap::new();

@@ -13,7 +13,7 @@ use crate::plan::graph::Graph;
 use crate::plan::node::{DropReason, RuleId, RuleInfo, Verdict};
 use crate::plan::pass::strip::Stray;
 use crate::plan::pass::{Before, TieState};
-use crate::plan::state::{Entry, State};
+use crate::plan::state::{Current, State};
 use crate::plan::verdict::Evidence;
 use crate::plan::{Lost, Renamed};
 
@@ -144,7 +144,7 @@ impl Draft {
     }
 
     /// Puts an entry into the state, or reports that its key is taken.
-    pub(super) fn put(&mut self, entry: Entry) {
+    pub(super) fn put(&mut self, entry: Current) {
         let Err(entry) = self.state.insert(entry) else { return };
         let other =
             self.state.get(&entry.key).map(|other| (other.origin.clone(), other.rules.clone()));

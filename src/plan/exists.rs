@@ -15,7 +15,7 @@ type EachKey<'a> = dyn Fn(&mut dyn FnMut(&str)) + 'a;
 
 /// The keys of a layout, and what the rules of one stage asked about them: a rule asks for every key
 /// that it fits, and the keys are gone through once.
-pub struct Layout<'a> {
+pub struct Inquiry<'a> {
     contains: &'a dyn Fn(&str) -> bool,
     each: &'a EachKey<'a>,
     asked: RefCell<HashMap<Question, Answer>>,
@@ -33,7 +33,7 @@ struct Answer {
     pattern: Pattern,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> Inquiry<'a> {
     /// Over keys: whether one is there, and each in turn.
     pub fn new(contains: &'a dyn Fn(&str) -> bool, each: &'a EachKey<'a>) -> Self {
         Self { contains, each, asked: RefCell::default() }

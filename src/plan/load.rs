@@ -10,7 +10,7 @@ use crate::key::{Key, Segments};
 use crate::plan::Stage;
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 use crate::tensor::MAX_KEY_LEN;
 
 /// The most segments a key may have.
@@ -36,7 +36,7 @@ pub(super) fn load(context: &Context<'_>, draft: &mut Draft) {
         let first = shared.get(key).copied();
         match draft.graph.source(first.unwrap_or(key), &entry.info) {
             Ok(node) => {
-                let entry = Entry {
+                let entry = Current {
                     key: key.clone(),
                     node,
                     origin: key.clone(),
@@ -99,7 +99,7 @@ pub(super) fn load_aliases(context: &Context<'_>, draft: &mut Draft) {
             continue;
         };
         if is_key {
-            let entry = Entry {
+            let entry = Current {
                 key: Key::from(alias),
                 node,
                 origin: kept.clone(),

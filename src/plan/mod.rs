@@ -42,8 +42,8 @@ pub use asked::{Answer, Answers, Question};
 #[cfg(feature = "files")]
 pub(crate) use blocks::block_of;
 pub use consistent::Inconsistent;
-pub use cover::Report;
-pub use exists::Layout;
+pub use cover::Coverage;
+pub use exists::Inquiry;
 pub use narrow::{NoSuchBox, TargetBox};
 pub use node::{
     Arithmetic, Code, DropReason, Dropped, Node, NodeId, Op, Plan, Reduction, RuleId, RuleInfo,
@@ -86,7 +86,7 @@ pub struct Stage<'a> {
 /// Which part of the target is asked for: a pipeline stage holds some of a model's keys, and reads
 /// what it needs for those.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum Part<'a> {
+pub enum Share<'a> {
     /// All of it: a key that the target manifest doesn't know is unexpected.
     #[default]
     Whole,
@@ -111,7 +111,7 @@ pub struct PlanOptions<'a> {
     /// The keys that the result should have.
     pub wanted: Option<&'a Wanted>,
     /// Which part of them is asked for here, as of a pipeline stage.
-    pub part: Part<'a>,
+    pub part: Share<'a>,
     /// Wanted keys that are one tensor in the module that loads, in groups: what gives one of them
     /// gives all.
     pub shared: &'a [Vec<Key>],

@@ -20,7 +20,7 @@ use crate::plan::counted;
 use crate::plan::draft::Draft;
 use crate::plan::graph::Walks;
 use crate::plan::node::{NodeId, Op, RuleId};
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 use crate::tensor::companion::{Role, is_main, module, tensor_of};
 use crate::tensor::{Dtype, TensorInfo};
 
@@ -39,7 +39,7 @@ pub(super) struct Pair {
 
 impl Pair {
     /// Whether a target is no longer quantized, as the tensor was.
-    fn was_dequantized(&self, draft: &Draft, target: &Entry) -> bool {
+    fn was_dequantized(&self, draft: &Draft, target: &Current) -> bool {
         is_quantized(draft.graph.info(self.tensor)) && !is_quantized(draft.graph.info(target.node))
     }
 }
@@ -48,8 +48,9 @@ impl Pair {
 type Found = BTreeMap<(RuleId, bool), (String, IndexSet<Key>)>;
 
 /// Refuses to leave behind what belongs to a quantized tensor, and warns of biases.
-pub(super) fn check_modules(draft: &mut Draft, entries: &[Entry]) {
-    let touched = |entry: &Entry| entry.rules.iter().any(|rule| draft.rewrites.contains_key(rule));
+pub(super) fn check_modules(draft: &mut Draft, entries: &[Current]) {
+    let touched =
+        |entry: &Current| entry.rules.iter().any(|rule| draft.rewrites.contains_key(rule));
     if !entries.iter().any(touched) {
         return;
     }
@@ -122,7 +123,7 @@ pub(super) fn check_modules(draft: &mut Draft, entries: &[Entry]) {
 
 /// Notes a config that says of a result how it is quantized, if it isn't any more. The config is
 /// copied as it is.
-pub(super) fn check_config(context: &Context<'_>, draft: &mut Draft, entries: &[Entry]) {
+pub(super) fn check_config(context: &Context<'_>, draft: &mut Draft, entries: &[Current]) {
     let Some(said) = context.options.config.value().get("quantization_config") else { return };
     let is_needed = |pair: &Pair| pair.role.is_some_and(Role::is_needed);
     if !said.is_object() || !pairs(draft).iter().any(is_needed) {
@@ -131,7 +132,7 @@ pub(super) fn check_config(context: &Context<'_>, draft: &mut Draft, entries: &[
     let results: HashSet<&str, foldhash::fast::RandomState> =
         entries.iter().map(|entry| entry.key.as_str()).collect();
     let has = |key: &str| results.contains(key);
-    let quantized = |entry: &Entry| {
+    let quantized = |entry: &Current| {
         tensor_of(entry.key.as_str(), &has).is_some_and(|(_, role)| role.is_needed())
     };
     if entries.is_empty() || entries.iter().any(quantized) {
@@ -184,7 +185,7 @@ fn stranded(
 
 /// The rule that took a tensor away from another, and what it became; `None` if they are
 /// together, or the rules say otherwise.
-fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
+fn left_behind<'e, I: Iterator<Item = (u32, &'e Current)>>(
     draft: &Draft,
     pair: &Pair,
     stays: &dyn Fn() -> I,
@@ -218,12 +219,12 @@ fn left_behind<'e, I: Iterator<Item = (u32, &'e Entry)>>(
 }
 
 /// The rules of `rename`s and `map`s that made an entry.
-fn rewrote<'e>(draft: &'e Draft, entry: &'e Entry) -> impl Iterator<Item = RuleId> + 'e {
+fn rewrote<'e>(draft: &'e Draft, entry: &'e Current) -> impl Iterator<Item = RuleId> + 'e {
     entry.rules.iter().copied().filter(|rule| draft.rewrites.contains_key(rule))
 }
 
 /// By node, the entries that a tensor of the checkpoint is used in.
-fn uses(draft: &Draft, entries: &[Entry]) -> Vec<Uses> {
+fn uses(draft: &Draft, entries: &[Current]) -> Vec<Uses> {
     let mut uses = vec![Uses::new(); draft.graph.nodes.len()];
     let mut walks = Walks::default();
     for (at, entry) in (0u32..).zip(entries) {

@@ -293,7 +293,7 @@ pub struct Plan {
     pub lost: Vec<super::Lost>,
     /// How the keys meet the target manifest, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub report: Option<super::Report>,
+    pub report: Option<super::Coverage>,
     /// Missing keys that a `tie … if absent fallback` leaves as the model holds them, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Key>,

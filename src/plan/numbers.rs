@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::check::op::{Arity, Op, OpKind, OpUse};
+use crate::check::op::{Arity, Call, OpKind, OpUse};
 use crate::check::value::{Captures, Environment, LENGTHS, Scope, Value, names};
 use crate::check::{Capture, Rule};
 use crate::diagnostic::codes::{BAD_VALUE, NOT_INVERTIBLE};
@@ -17,9 +17,9 @@ use crate::tensor::Shape;
 
 /// An op of a rule that is bound to a config and a direction.
 pub(super) struct BoundOp<'a> {
-    op: Op<Expr>,
+    op: Call<Expr>,
     /// Its numbers, if nothing but the config tells them.
-    known: Option<Op<Number>>,
+    known: Option<Call<Number>>,
     /// Whether it asks for the lengths of its tensor.
     asks_lengths: bool,
     /// Whether the rule can be read the other way.
@@ -87,7 +87,7 @@ impl<'a> BoundOp<'a> {
         shape: &Shape,
         scope: &Scope,
         environment: &Environment<'_>,
-    ) -> Result<Cow<'_, Op<Number>>, Box<Diagnostic>> {
+    ) -> Result<Cow<'_, Call<Number>>, Box<Diagnostic>> {
         if let Some(known) = &self.known {
             return Ok(Cow::Borrowed(known));
         }
@@ -134,10 +134,10 @@ pub(super) fn length(name: &str, shape: &[u64]) -> Option<Value> {
 }
 
 fn evaluated(
-    op: &Op<Expr>,
+    op: &Call<Expr>,
     scope: &Scope,
     environment: &Environment<'_>,
-) -> Result<Op<Number>, Box<Diagnostic>> {
+) -> Result<Call<Number>, Box<Diagnostic>> {
     let parameters = op.kind.row().parameters;
     let takes_flags = parameters.iter().any(|one| one.kind == ParameterKind::Flag);
     op.try_map(&mut |expr: &Expr| match environment.eval(scope, expr)? {

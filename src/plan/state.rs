@@ -7,7 +7,7 @@ use crate::plan::node::{NodeId, RuleId};
 
 /// A key and its tensor, between two statements.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct Current {
     pub(super) key: Key,
     pub(super) node: NodeId,
     /// The key it was in the checkpoint; of the first one, if it was made from several.
@@ -21,17 +21,17 @@ pub(super) struct Entry {
 /// Keys in the order in which they came, found by name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    entries: Vec<Option<Entry>>,
+    entries: Vec<Option<Current>>,
     by_key: HashMap<Key, usize, foldhash::fast::RandomState>,
 }
 
 impl State {
     /// The key as it is now, if it is there.
-    pub(super) fn get(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn get(&self, key: &str) -> Option<&Current> {
         self.by_key.get(key).and_then(|at| self.at(*at))
     }
 
-    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Entry> {
+    pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Current> {
         self.by_key.get(key).and_then(|at| self.entries.get_mut(*at)?.as_mut())
     }
 
@@ -51,19 +51,19 @@ impl State {
     }
 
     /// Takes a key out.
-    pub(super) fn remove(&mut self, key: &str) -> Option<Entry> {
+    pub(super) fn remove(&mut self, key: &str) -> Option<Current> {
         self.by_key.remove(key).and_then(|at| self.entries.get_mut(at)?.take())
     }
 
     /// Takes the entry at a place out.
-    pub(super) fn take(&mut self, at: usize) -> Option<Entry> {
+    pub(super) fn take(&mut self, at: usize) -> Option<Current> {
         let entry = self.entries.get_mut(at)?.take()?;
         self.by_key.remove(&entry.key);
         Some(entry)
     }
 
     /// Takes all entries out. Their keys are still known.
-    pub(super) fn take_all(&mut self) -> Vec<Entry> {
+    pub(super) fn take_all(&mut self) -> Vec<Current> {
         std::mem::take(&mut self.entries).into_iter().flatten().collect()
     }
 
@@ -71,7 +71,7 @@ impl State {
     ///
     /// # Errors
     /// The entry, if its key is there already.
-    pub(super) fn insert(&mut self, entry: Entry) -> Result<(), Box<Entry>> {
+    pub(super) fn insert(&mut self, entry: Current) -> Result<(), Box<Current>> {
         if self.by_key.contains_key(&entry.key) {
             return Err(Box::new(entry));
         }
@@ -89,7 +89,7 @@ impl State {
     }
 
     /// Every entry with its place.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Entry)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Current)> {
         self.entries
             .iter()
             .enumerate()
@@ -97,7 +97,7 @@ impl State {
     }
 
     /// The entry at a place.
-    pub(super) fn at(&self, at: usize) -> Option<&Entry> {
+    pub(super) fn at(&self, at: usize) -> Option<&Current> {
         self.entries.get(at).and_then(Option::as_ref)
     }
 

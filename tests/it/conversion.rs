@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use regraft::check::value::Value;
 use regraft::config::Config;
-use regraft::conversion::{Choice, Conversion, Output, Planned, Target, TargetError};
+use regraft::conversion::{Choice, Conversion, Goal, GoalError, Output, Planned};
 use regraft::diagnostic::{Diagnostics, codes};
 use regraft::error::{Error, ErrorKind};
 use regraft::execute::{PatchOptions, Rank, WriteOptions};
@@ -208,7 +208,7 @@ fn a_layout_that_no_rule_led_to_is_a_finding() {
     assert!(!no_way(open()), "nobody asked for a layout");
     // A target says itself whether it is met, and whoever names rules knows where they lead.
     let wanted = Wanted::from(&*header);
-    assert!(!no_way(open().to("hub").from("model").target(Target::whole(wanted))));
+    assert!(!no_way(open().to("hub").from("model").target(Goal::whole(wanted))));
     assert!(!no_way(open().rules([])));
 }
 
@@ -236,18 +236,18 @@ fn a_target_is_met_or_a_part_of_one() {
     let open = || Conversion::open(&source).unwrap().rules([]);
     let wanted = |keys: &[&str]| Wanted::from_keys(keys.iter().map(|key| Key::from(*key)));
 
-    rules(open().target(Target::whole(wanted(&["a", "b"]))).plan());
-    let lax = open().target(Target::whole(wanted(&["a", "b"]))).strict(false).plan().unwrap();
+    rules(open().target(Goal::whole(wanted(&["a", "b"]))).plan());
+    let lax = open().target(Goal::whole(wanted(&["a", "b"]))).strict(false).plan().unwrap();
     assert_eq!(keys(&lax), ["a", "b"]);
-    let stage = open().target(Target::stage(wanted(&["a"]))).plan().unwrap();
+    let stage = open().target(Goal::stage(wanted(&["a"]))).plan().unwrap();
     assert_eq!((keys(&stage), stage.rank()), (vec!["a".to_owned()], None));
 
     let stages = || vec![wanted(&["a", "b"]), wanted(&["c"])];
-    let second = Target::ranked(stages(), Rank::new(1, 2).unwrap()).unwrap();
+    let second = Goal::ranked(stages(), Rank::new(1, 2).unwrap()).unwrap();
     let planned = open().target(second).plan().unwrap();
     assert_eq!((keys(&planned), planned.rank()), (vec!["c".to_owned()], Rank::new(1, 2).ok()));
     // What no stage knows is unexpected.
-    let some = Target::ranked(vec![wanted(&["a"]), wanted(&["b"])], Rank::new(0, 2).unwrap());
+    let some = Goal::ranked(vec![wanted(&["a"]), wanted(&["b"])], Rank::new(0, 2).unwrap());
     rules(open().target(some.unwrap()).plan());
 }
 
@@ -257,15 +257,15 @@ fn stages_that_make_no_target_are_refused() {
         let info = TensorInfo::new(Dtype::F32, vec![rows]);
         Wanted { keys: [(Key::from("a"), Some(info))].into_iter().collect() }
     };
-    let few = Target::ranked(vec![wanted(1)], Rank::new(0, 2).unwrap()).unwrap_err();
+    let few = Goal::ranked(vec![wanted(1)], Rank::new(0, 2).unwrap()).unwrap_err();
     assert_eq!(few.to_string(), "there are 1 targets for 2 ranks: give one for each");
-    let disagree = Target::ranked(vec![wanted(1), wanted(2)], Rank::new(0, 2).unwrap());
-    assert!(matches!(disagree, Err(TargetError::Disagree(found)) if *found.key == *"a"));
-    let gone = Target::read_ranked(&["no", "no"], Rank::new(0, 2).unwrap());
-    assert!(matches!(gone, Err(TargetError::World(error)) if error.kind() == ErrorKind::Io));
+    let disagree = Goal::ranked(vec![wanted(1), wanted(2)], Rank::new(0, 2).unwrap());
+    assert!(matches!(disagree, Err(GoalError::Disagree(found)) if *found.key == *"a"));
+    let gone = Goal::read_ranked(&["no", "no"], Rank::new(0, 2).unwrap());
+    assert!(matches!(gone, Err(GoalError::World(error)) if error.kind() == ErrorKind::Io));
     // Before anything is read.
-    let few = Target::read_ranked(&["no"], Rank::new(0, 2).unwrap());
-    assert!(matches!(few, Err(TargetError::Ranks { stages: 1, world_size: 2 })));
+    let few = Goal::read_ranked(&["no"], Rank::new(0, 2).unwrap());
+    assert!(matches!(few, Err(GoalError::Ranks { stages: 1, world_size: 2 })));
 }
 
 #[test]

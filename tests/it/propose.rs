@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regraft::conversion::Target;
+use regraft::conversion::Goal;
 use regraft::propose::{Proposal, propose};
 use regraft::store::{StateDict, Store as _};
 use regraft::tensor::{Dtype, Header, TensorInfo, Wanted};
@@ -21,7 +21,7 @@ fn made(
     let rules = compile(&proposal.text).unwrap_or_else(|why| panic!("{why}\n{}", proposal.text));
     let planned = Conversion::of_store(Arc::new(source.clone()))
         .rules([rules])
-        .target(Target::whole(wanted.clone()))
+        .target(Goal::whole(wanted.clone()))
         .plan()
         .ok()?;
     let views = planned.views().ok()?.tensors.into_iter();

@@ -1,7 +1,7 @@
 //! The tensors of one instance followed through the joint ops, by number and by the captures that
 //! still tell them apart.
 
-use super::super::op::{Arity, Op, OpKind};
+use super::super::op::{Arity, Call, OpKind};
 use super::super::rules::{Rule, Side, SideItem, pattern_of};
 use crate::diagnostic::codes::{ARITY, NOT_INVERTIBLE};
 use crate::diagnostic::{Diagnostic, Place};
@@ -26,7 +26,7 @@ impl Follow<'_> {
     ///
     /// # Errors
     /// The first op that they don't fit, or targets that they don't.
-    pub(super) fn through(&self, ops: &[(Op<Expr>, Place)]) -> Checked {
+    pub(super) fn through(&self, ops: &[(Call<Expr>, Place)]) -> Checked {
         let mut tensors = self.sources(ops);
         for (at, (op, place)) in ops.iter().enumerate() {
             match op.arity() {
@@ -64,7 +64,7 @@ impl Follow<'_> {
     }
 
     /// What only the sources have and no op gathers is forgotten (a one-way rename may do that).
-    fn sources(&self, ops: &[(Op<Expr>, Place)]) -> Tensors {
+    fn sources(&self, ops: &[(Call<Expr>, Place)]) -> Tensors {
         let gathered: Vec<Slot> = ops
             .iter()
             .filter_map(|(op, _)| match op.arity() {
@@ -82,7 +82,7 @@ impl Follow<'_> {
     fn join(
         &self,
         tensors: &mut Tensors,
-        op: &Op<Expr>,
+        op: &Call<Expr>,
         count: Option<usize>,
         place: &Place,
     ) -> Checked {

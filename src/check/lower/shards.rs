@@ -63,11 +63,11 @@ impl Checker<'_> {
             self.check_names(scope, bound, Sight::Nothing);
         }
         let found = &self.scopes[scope];
-        let files = RankFiles::parse(&files.text, &capture.text).map_err(|hint| {
+        let files = RankFiles::parse(&files.text, &capture.text).map_err(|because| {
             Box::new(
                 Diagnostic::error(BAD_PATTERN, "this can't be the name of a rank's file")
                     .at(found.place(files.span), "here")
-                    .hint(hint),
+                    .hint(because.to_string()),
             )
         })?;
         Ok(Shards { files, range: range.cloned(), scope, place: found.place(span) })

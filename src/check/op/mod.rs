@@ -18,7 +18,7 @@ pub use crate::tensor::widens;
 /// An op with its arguments; `E` is an expression in checked rules and a number once they are bound
 /// to a config.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Op<E> {
+pub struct Call<E> {
     /// Which op.
     pub kind: OpKind,
     /// One for each parameter of its row.
@@ -76,12 +76,12 @@ impl Arity {
 #[derive(Clone, Debug)]
 pub struct OpUse<E> {
     /// The op.
-    pub op: Op<E>,
+    pub op: Call<E>,
     /// Where it is written.
     pub place: Place,
 }
 
-impl<E: Clone> Op<E> {
+impl<E: Clone> Call<E> {
     /// An op of these arguments, one for each parameter.
     fn new(kind: OpKind, arguments: Vec<Argument<E>>) -> Self {
         Self { kind, arguments, inverted: false }
@@ -111,10 +111,10 @@ impl<E: Clone> Op<E> {
     ///
     /// # Errors
     /// If there is none; the error says why.
-    pub fn inverse(&self) -> Result<Op<E>, NoInverse> {
+    pub fn inverse(&self) -> Result<Call<E>, NoInverse> {
         Ok(match self.kind.undo(&self.arguments)? {
-            Undone::By(kind, arguments) => Op::new(kind, arguments),
-            Undone::ByPermutation => Op { inverted: !self.inverted, ..self.clone() },
+            Undone::By(kind, arguments) => Call::new(kind, arguments),
+            Undone::ByPermutation => Call { inverted: !self.inverted, ..self.clone() },
         })
     }
 
@@ -136,10 +136,10 @@ impl<E: Clone> Op<E> {
     ///
     /// # Errors
     /// The first error of `f`.
-    pub fn try_map<F, X>(&self, f: &mut impl FnMut(&E) -> Result<F, X>) -> Result<Op<F>, X> {
+    pub fn try_map<F, X>(&self, f: &mut impl FnMut(&E) -> Result<F, X>) -> Result<Call<F>, X> {
         let arguments =
             self.arguments.iter().map(|one| one.try_map(f)).collect::<Result<_, _>>()?;
-        Ok(Op { kind: self.kind, arguments, inverted: self.inverted })
+        Ok(Call { kind: self.kind, arguments, inverted: self.inverted })
     }
 }
 

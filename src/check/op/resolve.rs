@@ -1,6 +1,6 @@
 //! Reading an op as it is written: its arguments, by the parameters of its row.
 
-use super::{Argument, MAKERS, Op, OpUse};
+use super::{Argument, Call, MAKERS, OpUse};
 use crate::check::value::{Scope, as_name};
 use crate::diagnostic::codes::{OP_ARGUMENTS, UNKNOWN_OP};
 use crate::diagnostic::{Diagnostic, Place, did_you_mean};
@@ -26,7 +26,7 @@ pub fn resolve(
     arguments.count(least, most, row.wants)?;
     let read = |(at, parameter): (usize, &Parameter)| arguments.read(at, parameter, slot);
     let arguments = row.parameters.iter().enumerate().map(read).collect::<Result<_, _>>()?;
-    Ok(OpUse { op: Op::new(row.kind, arguments), place: scope.place(call.span) })
+    Ok(OpUse { op: Call::new(row.kind, arguments), place: scope.place(call.span) })
 }
 
 fn unknown(call: &OpCall, scope: &Scope) -> Box<Diagnostic> {

@@ -9,7 +9,7 @@ use super::region::Region;
 use crate::error::{Error, Result};
 use crate::execute::fuse::compile::{Leaf, Value};
 use crate::execute::fuse::gather::{Leaves, Worker, bytes_of, outside, sized, width};
-use crate::execute::fuse::layout::{Lane, Piece};
+use crate::execute::fuse::layout::{Course, Piece};
 use crate::execute::leaves::StoreLeaves;
 use crate::execute::not_cancelled;
 use crate::store::{Blob, Range};
@@ -91,14 +91,14 @@ fn job<'a>(
     gap: u64,
     budget: u64,
 ) -> Result<Job<'a>> {
-    region.pieces.sort_by_key(|piece| piece.operands.first().map_or(0, |lane| lane.offset));
+    region.pieces.sort_by_key(|piece| piece.operands.first().map_or(0, |course| course.offset));
     let (mut spans, mut bytes, mut dense) = (Vec::new(), 0u64, true);
     for piece in &region.pieces {
         let mut of = Vec::with_capacity(piece.operands.len());
-        for (leaf, lane) in piece.value.leaves.iter().zip(&piece.operands) {
-            let span = span(leaves, *leaf, lane, &piece.dims)?;
+        for (leaf, course) in piece.value.leaves.iter().zip(&piece.operands) {
+            let span = span(leaves, *leaf, course, &piece.dims)?;
             bytes = bytes.saturating_add(span.map_or(0, |span| span.end - span.start));
-            dense &= span.is_none() || is_dense(*leaf, lane, &piece.dims, gap);
+            dense &= span.is_none() || is_dense(*leaf, course, &piece.dims, gap);
             of.push(span);
         }
         spans.push(of);
@@ -121,17 +121,23 @@ fn job<'a>(
 }
 
 /// The bytes from the first to the last element of a box of a leaf; `None` if it is in memory.
-fn span(leaves: &StoreLeaves<'_>, leaf: Leaf, lane: &Lane, dims: &[u64]) -> Result<Option<Span>> {
+fn span(
+    leaves: &StoreLeaves<'_>,
+    leaf: Leaf,
+    course: &Course,
+    dims: &[u64],
+) -> Result<Option<Span>> {
     if leaf.part.is_none() {
         return Ok(None);
     }
     let (part, _) = leaves.part(leaf).ok_or_else(outside)?;
-    let last = lane.offset + dims.iter().zip(&lane.strides).map(|(n, s)| (n - 1) * s).sum::<u64>();
+    let last =
+        course.offset + dims.iter().zip(&course.strides).map(|(n, s)| (n - 1) * s).sum::<u64>();
     let (first, end) = match leaf.dtype {
-        Dtype::F4 => (lane.offset / 2, last / 2 + 1),
+        Dtype::F4 => (course.offset / 2, last / 2 + 1),
         dtype => {
             let bytes = |elements: u64| elements.checked_mul(width(dtype)).ok_or_else(outside);
-            (bytes(lane.offset)?, bytes(last + 1)?)
+            (bytes(course.offset)?, bytes(last + 1)?)
         }
     };
     let at = |byte: u64| part.offset.checked_add(byte).ok_or_else(outside);
@@ -139,9 +145,9 @@ fn span(leaves: &StoreLeaves<'_>, leaf: Leaf, lane: &Lane, dims: &[u64]) -> Resu
 }
 
 /// Whether no step of a box goes over a gap that is better not read.
-fn is_dense(leaf: Leaf, lane: &Lane, dims: &[u64], gap: u64) -> bool {
+fn is_dense(leaf: Leaf, course: &Course, dims: &[u64], gap: u64) -> bool {
     let mut steps: Vec<(u64, u64)> =
-        lane.strides.iter().copied().zip(dims.iter().copied()).collect();
+        course.strides.iter().copied().zip(dims.iter().copied()).collect();
     steps.sort_unstable();
     let mut span = 1u64;
     steps.into_iter().all(|(stride, n)| {
@@ -306,10 +312,10 @@ impl<'b> Held<'b> {
         let mut operands = Vec::with_capacity(spans.len());
         for (at, span) in spans.iter().enumerate() {
             let leaf = piece.value.leaves.get_mut(at).ok_or_else(outside)?;
-            let lane = piece.operands.get_mut(at).ok_or_else(outside)?;
+            let course = piece.operands.get_mut(at).ok_or_else(outside)?;
             operands.push(match span {
                 Some(span) => {
-                    lane.offset = if leaf.dtype == Dtype::F4 { lane.offset % 2 } else { 0 };
+                    course.offset = if leaf.dtype == Dtype::F4 { course.offset % 2 } else { 0 };
                     self.bytes(*span).ok_or_else(outside)?
                 }
                 None => leaves.bytes(*leaf).ok_or_else(outside)?,

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::compile::{Expr, Leaf, Value};
-use super::layout::{Cut, Lane, MAX_PIECES, Piece, Which, clip};
+use super::layout::{Course, Cut, MAX_PIECES, Piece, Which, clip};
 use crate::error::{Error, Result};
 use crate::execute::value::{self, BLOCK, Factor};
 use crate::store::Hints;
@@ -65,17 +65,17 @@ impl Worker {
         let expr = &*piece.value.expr;
         let lists = expr.lists();
         let mut operands = Vec::with_capacity(piece.operands.len());
-        for (at, (leaf, lane)) in piece.value.leaves.iter().zip(&piece.operands).enumerate() {
+        for (at, (leaf, course)) in piece.value.leaves.iter().zip(&piece.operands).enumerate() {
             let width = width(leaf.dtype);
             let bytes = if lists.contains(&at) {
                 Cow::Borrowed(leaves.bytes(*leaf).ok_or_else(outside)?)
             } else {
                 let mut buffer = vec![0; bytes_of(piece.volume(), width)?];
-                self.gather(*leaf, lane, &piece.dims, leaves, &mut buffer, &compact)?;
+                self.gather(*leaf, course, &piece.dims, leaves, &mut buffer, &compact)?;
                 Cow::Owned(buffer)
             };
             let (dtype, width) = (leaf.dtype, bytes_of(1, width)?);
-            operands.push(Operand { bytes, dtype, width, lane, dims: &piece.dims });
+            operands.push(Operand { bytes, dtype, width, course, dims: &piece.dims });
         }
         let mut result = Vec::with_capacity(bytes_of(piece.volume(), size)?);
         for start in (0..volume).step_by(BLOCK) {
@@ -92,18 +92,18 @@ impl Worker {
     }
 
     /// How much of a box one read brings.
-    fn stretches(&self, leaf: Leaf, lane: &Lane, dims: &[u64], strides: &[u64]) -> Stretches {
+    fn stretches(&self, leaf: Leaf, course: &Course, dims: &[u64], strides: &[u64]) -> Stretches {
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
         // The dims that one stretch spans, narrow ones first; the others are walked. In nibbles, a
         // stretch counts bytes of two.
         let mut order: Vec<usize> = (0..dims.len()).collect();
-        order.sort_by_key(|k| lane.strides[*k]);
+        order.sort_by_key(|k| course.strides[*k]);
         let limit = if nibbles { self.limit } else { self.limit / size };
         let mut steps = vec![1u64; dims.len()];
         let mut span = 1u64;
         for k in order {
-            let stride = lane.strides[k];
+            let stride = course.strides[k];
             if stride.saturating_sub(span).saturating_mul(size) > self.hints.gap {
                 break;
             }
@@ -120,7 +120,7 @@ impl Worker {
         // Where the stretches don't lie as they are wanted, some are read side by side and put in
         // order together: a line of the cache then gets all of its elements at once, not one from
         // each stretch. And a store that answers many requests at once is asked for many.
-        let alone = self.hints.ranges <= 1 && is_run(&steps, &lane.strides, strides);
+        let alone = self.hints.ranges <= 1 && is_run(&steps, &course.strides, strides);
         let beside = match (nibbles, alone) {
             (false, false) => (0..dims.len())
                 .filter(|k| steps[*k] == 1 && dims[*k] > 1)
@@ -161,21 +161,21 @@ impl Worker {
     fn gather(
         &mut self,
         leaf: Leaf,
-        lane: &Lane,
+        course: &Course,
         dims: &[u64],
         leaves: &dyn Leaves,
         out: &mut [u8],
         strides: &[u64],
     ) -> Result<()> {
         if let Some(bytes) = leaves.bytes(leaf) {
-            return from_memory(bytes, leaf, lane, dims, out, strides);
+            return from_memory(bytes, leaf, course, dims, out, strides);
         }
         let nibbles = leaf.dtype == Dtype::F4;
         let size = width(leaf.dtype);
-        if self.hints.is_far() && !nibbles && is_run(dims, &lane.strides, strides) {
-            return read_run(leaf, lane, dims, leaves, out);
+        if self.hints.is_far() && !nibbles && is_run(dims, &course.strides, strides) {
+            return read_run(leaf, course, dims, leaves, out);
         }
-        let Stretches { steps, beside } = self.stretches(leaf, lane, dims, strides);
+        let Stretches { steps, beside } = self.stretches(leaf, course, dims, strides);
         let mut at = vec![0u64; dims.len()];
         loop {
             let part: Vec<u64> = at
@@ -184,10 +184,10 @@ impl Worker {
                 .zip(dims)
                 .map(|((at, step), n)| (*step).min(n - at))
                 .collect();
-            let from = lane.offset
-                + at.iter().zip(&lane.strides).map(|(at, stride)| at * stride).sum::<u64>();
+            let from = course.offset
+                + at.iter().zip(&course.strides).map(|(at, stride)| at * stride).sum::<u64>();
             let to = at.iter().zip(strides).map(|(at, stride)| at * stride).sum::<u64>();
-            let length = |k: usize| (part[k] - 1) * lane.strides[k];
+            let length = |k: usize| (part[k] - 1) * course.strides[k];
             let span = 1 + (0..dims.len()).filter(|k| Some(*k) != beside).map(length).sum::<u64>();
             let out = out.get_mut(bytes_of(to, size)?..).ok_or_else(outside)?;
             if nibbles {
@@ -199,7 +199,7 @@ impl Worker {
                     &part,
                     1,
                     &codes[usize::from(from % 2 == 1)..],
-                    &lane.strides,
+                    &course.strides,
                     out,
                     strides,
                 )
@@ -209,19 +209,19 @@ impl Worker {
                 let block = sized(&mut self.stretch, bytes_of(span * part[k], size)?);
                 let rows = (0u64..).zip(block.chunks_exact_mut(row.max(1)));
                 let mut rows: Vec<(u64, &mut [u8])> =
-                    rows.map(|(i, bytes)| ((from + i * lane.strides[k]) * size, bytes)).collect();
+                    rows.map(|(i, bytes)| ((from + i * course.strides[k]) * size, bytes)).collect();
                 leaves.read(leaf, &mut rows)?;
-                let mut compact = lane.strides.clone();
+                let mut compact = course.strides.clone();
                 compact[k] = span;
                 strided::copy(&part, bytes_of(1, size)?, block, &compact, out, strides)
                     .ok_or_else(outside)?;
-            } else if is_run(&part, &lane.strides, strides) {
+            } else if is_run(&part, &course.strides, strides) {
                 let out = out.get_mut(..bytes_of(span, size)?).ok_or_else(outside)?;
                 leaves.read(leaf, &mut [(from * size, out)])?;
             } else {
                 let stretch = sized(&mut self.stretch, bytes_of(span, size)?);
                 leaves.read(leaf, &mut [(from * size, &mut *stretch)])?;
-                strided::copy(&part, bytes_of(1, size)?, stretch, &lane.strides, out, strides)
+                strided::copy(&part, bytes_of(1, size)?, stretch, &course.strides, out, strides)
                     .ok_or_else(outside)?;
             }
             if !advance(&mut at, &steps, dims) {
@@ -235,14 +235,14 @@ impl Worker {
 /// its bytes: this is one.
 fn read_run(
     leaf: Leaf,
-    lane: &Lane,
+    course: &Course,
     dims: &[u64],
     leaves: &dyn Leaves,
     out: &mut [u8],
 ) -> Result<()> {
     let size = width(leaf.dtype);
     let out = out.get_mut(..bytes_of(dims.iter().product(), size)?).ok_or_else(outside)?;
-    leaves.read(leaf, &mut [(lane.offset * size, out)])
+    leaves.read(leaf, &mut [(course.offset * size, out)])
 }
 
 /// Goes on to the next part of a box, the last dimension first; `false` if that was the last.
@@ -268,23 +268,23 @@ struct Stretches {
 fn from_memory(
     bytes: &[u8],
     leaf: Leaf,
-    lane: &Lane,
+    course: &Course,
     dims: &[u64],
     out: &mut [u8],
     strides: &[u64],
 ) -> Result<()> {
     if leaf.dtype != Dtype::F4 {
         let size = width(leaf.dtype);
-        let bytes = bytes.get(bytes_of(lane.offset, size)?..).ok_or_else(outside)?;
-        return strided::copy(dims, bytes_of(1, size)?, bytes, &lane.strides, out, strides)
+        let bytes = bytes.get(bytes_of(course.offset, size)?..).ok_or_else(outside)?;
+        return strided::copy(dims, bytes_of(1, size)?, bytes, &course.strides, out, strides)
             .ok_or_else(outside);
     }
-    let steps = dims.iter().zip(&lane.strides).map(|(n, stride)| (n - 1) * stride);
-    let last = lane.offset + steps.sum::<u64>();
-    let codes = bytes.get(bytes_of(lane.offset / 2, 1)?..=bytes_of(last / 2, 1)?);
+    let steps = dims.iter().zip(&course.strides).map(|(n, stride)| (n - 1) * stride);
+    let last = course.offset + steps.sum::<u64>();
+    let codes = bytes.get(bytes_of(course.offset / 2, 1)?..=bytes_of(last / 2, 1)?);
     let codes = halves(codes.ok_or_else(outside)?);
-    let first = usize::from(lane.offset % 2 == 1);
-    strided::copy(dims, 1, &codes[first..], &lane.strides, out, strides).ok_or_else(outside)
+    let first = usize::from(course.offset % 2 == 1);
+    strided::copy(dims, 1, &codes[first..], &course.strides, out, strides).ok_or_else(outside)
 }
 
 /// Bytes that an element of a leaf takes once gathered.
@@ -343,7 +343,7 @@ struct Operand<'l> {
     dtype: Dtype,
     width: usize,
     /// Where it lies, and the box that it is walked in.
-    lane: &'l Lane,
+    course: &'l Course,
     dims: &'l [u64],
 }
 
@@ -399,8 +399,8 @@ fn evaluate<'l>(
             let (a, b) = (a?, b?);
             let factor = |of: &'l Operand<'l>, step| Factor {
                 bytes: &of.bytes,
-                offset: of.lane.offset,
-                strides: &of.lane.strides,
+                offset: of.course.offset,
+                strides: &of.course.strides,
                 step,
             };
             let factors = [factor(a, 1), factor(b, *step)];

@@ -1,15 +1,15 @@
 //! The layout algebra: which elements go where, as strided boxes, with no tensor in between.
 //!
-//! A tensor is described by [`Piece`]s. A piece is a box of steps (`dims`); each of its [`Lane`]s
-//! says which element a step is at: the target lane counts in the tensor's *row-major linear
-//! index*, so a reshape changes nothing, and each operand lane counts in the elements of a source.
-//! All lanes of a piece share its dims, so whatever cuts a dim cuts every lane alike.
+//! A tensor is described by [`Piece`]s. A piece is a box of steps (`dims`); each of its [`Course`]s
+//! says which element a step is at: the target course counts in the tensor's *row-major linear
+//! index*, so a reshape changes nothing, and each operand course counts in the elements of a source.
+//! All courses of a piece share its dims, so whatever cuts a dim cuts every course alike.
 //!
-//! The other index maps need the target lane in the coordinates of a shape. [`refine`] cuts pieces
+//! The other index maps need the target course in the coordinates of a shape. [`refine`] cuts pieces
 //! until every step stays inside one dimension of that shape, without carry; then moving a
 //! dimension is a change of strides ([`Axes::moved`]) and slicing one is [`clip`].
 //!
-//! Invariants: no dim of a piece has one step or none; the lanes of a piece have as many strides as
+//! Invariants: no dim of a piece has one step or none; the courses of a piece have as many strides as
 //! it has dims; the pieces of a tensor write each of its elements once.
 
 use crate::tensor::Shape;
@@ -19,14 +19,14 @@ pub(in crate::execute) const MAX_PIECES: usize = 1 << 18;
 
 /// An affine map from the steps of a piece to elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::execute) struct Lane {
+pub(in crate::execute) struct Course {
     /// The element of the first step.
     pub(in crate::execute) offset: u64,
     /// How many elements one step of each dim goes.
     pub(in crate::execute) strides: Vec<u64>,
 }
 
-/// Which lane of a piece.
+/// Which course of a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::execute) enum Which {
     Target,
@@ -37,8 +37,8 @@ pub(in crate::execute) enum Which {
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::execute) struct Piece<T> {
     pub(in crate::execute) dims: Vec<u64>,
-    pub(in crate::execute) target: Lane,
-    pub(in crate::execute) operands: Vec<Lane>,
+    pub(in crate::execute) target: Course,
+    pub(in crate::execute) operands: Vec<Course>,
     pub(in crate::execute) value: T,
 }
 
@@ -46,8 +46,8 @@ impl<T: Clone + PartialEq> Piece<T> {
     /// All of a tensor of `numel` elements, in order.
     pub(in crate::execute) fn whole(numel: u64, operands: usize, value: T) -> Self {
         let (dims, strides) = if numel > 1 { (vec![numel], vec![1]) } else { (vec![], vec![]) };
-        let lane = Lane { offset: 0, strides };
-        Self { dims, target: lane.clone(), operands: vec![lane; operands], value }
+        let course = Course { offset: 0, strides };
+        Self { dims, target: course.clone(), operands: vec![course; operands], value }
     }
 
     /// How many elements it writes.
@@ -70,21 +70,21 @@ impl<T: Clone + PartialEq> Piece<T> {
     /// Whether it is one stretch, the same on all sides.
     pub(in crate::execute) fn is_run(&self) -> bool {
         self.dims.len() <= 1
-            && self.lanes().all(|lane| lane.strides.iter().all(|stride| *stride == 1))
+            && self.courses().all(|course| course.strides.iter().all(|stride| *stride == 1))
     }
 
-    pub(in crate::execute) fn lane(&self, which: Which) -> &Lane {
+    pub(in crate::execute) fn course(&self, which: Which) -> &Course {
         match which {
             Which::Target => &self.target,
             Which::Operand(i) => &self.operands[i],
         }
     }
 
-    fn lanes_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+    fn courses_mut(&mut self) -> impl Iterator<Item = &mut Course> {
         std::iter::once(&mut self.target).chain(&mut self.operands)
     }
 
-    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+    fn courses(&self) -> impl Iterator<Item = &Course> {
         std::iter::once(&self.target).chain(&self.operands)
     }
 
@@ -92,8 +92,8 @@ impl<T: Clone + PartialEq> Piece<T> {
     pub(in crate::execute) fn slice(&self, k: usize, start: u64, len: u64) -> Self {
         let mut piece = self.clone();
         piece.dims[k] = len;
-        for lane in piece.lanes_mut() {
-            lane.offset += start * lane.strides[k];
+        for course in piece.courses_mut() {
+            course.offset += start * course.strides[k];
         }
         if len == 1 {
             piece.remove_dim(k);
@@ -103,8 +103,8 @@ impl<T: Clone + PartialEq> Piece<T> {
 
     fn remove_dim(&mut self, k: usize) {
         self.dims.remove(k);
-        for lane in self.lanes_mut() {
-            lane.strides.remove(k);
+        for course in self.courses_mut() {
+            course.strides.remove(k);
         }
     }
 
@@ -114,10 +114,10 @@ impl<T: Clone + PartialEq> Piece<T> {
         let outer = piece.dims[k] / inner;
         piece.dims[k] = outer;
         piece.dims.insert(k + 1, inner);
-        for lane in piece.lanes_mut() {
-            let stride = lane.strides[k];
-            lane.strides[k] = stride * inner;
-            lane.strides.insert(k + 1, stride);
+        for course in piece.courses_mut() {
+            let stride = course.strides[k];
+            course.strides[k] = stride * inner;
+            course.strides.insert(k + 1, stride);
         }
         if inner == 1 {
             piece.remove_dim(k + 1);
@@ -128,28 +128,28 @@ impl<T: Clone + PartialEq> Piece<T> {
         piece
     }
 
-    /// Adds an innermost dim, with its stride in each lane, the target's first.
+    /// Adds an innermost dim, with its stride in each course, the target's first.
     pub(in crate::execute) fn push_dim(&mut self, len: u64, strides: &[u64]) {
         self.dims.push(len);
-        for (lane, stride) in self.lanes_mut().zip(strides) {
-            lane.strides.push(*stride);
+        for (course, stride) in self.courses_mut().zip(strides) {
+            course.strides.push(*stride);
         }
     }
 
-    /// Puts dims in the order of the target and joins those that every lane steps through as one.
+    /// Puts dims in the order of the target and joins those that every course steps through as one.
     pub(in crate::execute) fn coalesce(&mut self) {
         let mut order: Vec<usize> = (0..self.dims.len()).collect();
         order.sort_by_key(|k| std::cmp::Reverse(self.target.strides[*k]));
         self.dims = order.iter().map(|k| self.dims[*k]).collect();
-        for lane in self.lanes_mut() {
-            lane.strides = order.iter().map(|k| lane.strides[*k]).collect();
+        for course in self.courses_mut() {
+            course.strides = order.iter().map(|k| course.strides[*k]).collect();
         }
         let mut k = 1;
         while k < self.dims.len() {
             let inner = self.dims[k];
             if self
-                .lanes()
-                .all(|lane| lane.strides[k].checked_mul(inner) == Some(lane.strides[k - 1]))
+                .courses()
+                .all(|course| course.strides[k].checked_mul(inner) == Some(course.strides[k - 1]))
             {
                 self.dims[k] *= self.dims[k - 1];
                 self.remove_dim(k - 1);
@@ -165,8 +165,8 @@ impl<T: Clone + PartialEq> Piece<T> {
             return None;
         }
         let distance: Vec<u64> = self
-            .lanes()
-            .zip(next.lanes())
+            .courses()
+            .zip(next.courses())
             .map(|(a, b)| b.offset.checked_sub(a.offset))
             .collect::<Option<_>>()?;
         let same_but = |longer: &Self, k: usize, shorter: &Self| {
@@ -174,19 +174,22 @@ impl<T: Clone + PartialEq> Piece<T> {
                 values.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, v)| *v).collect()
             };
             rest(&longer.dims) == shorter.dims
-                && longer.lanes().zip(shorter.lanes()).all(|(a, b)| rest(&a.strides) == b.strides)
+                && longer
+                    .courses()
+                    .zip(shorter.courses())
+                    .all(|(a, b)| rest(&a.strides) == b.strides)
         };
         let steps = |piece: &Self, k: usize| {
             piece
-                .lanes()
+                .courses()
                 .zip(&distance)
                 .all(|(l, by)| l.strides[k].checked_mul(piece.dims[k]) == Some(*by))
         };
         let mut joined = self.clone();
         if self.dims.len() == next.dims.len() {
             let (a, b): (Vec<_>, Vec<_>) = (
-                self.lanes().map(|l| &l.strides).collect(),
-                next.lanes().map(|l| &l.strides).collect(),
+                self.courses().map(|l| &l.strides).collect(),
+                next.courses().map(|l| &l.strides).collect(),
             );
             if a != b {
                 return None;
@@ -194,8 +197,8 @@ impl<T: Clone + PartialEq> Piece<T> {
             if self.dims == next.dims {
                 // Two of a kind: one more dim, outermost.
                 joined.dims.insert(0, 2);
-                for (lane, by) in joined.lanes_mut().zip(&distance) {
-                    lane.strides.insert(0, *by);
+                for (course, by) in joined.courses_mut().zip(&distance) {
+                    course.strides.insert(0, *by);
                 }
                 return Some(joined);
             }
@@ -265,16 +268,16 @@ impl Axes {
         self.strides.iter().zip(&self.sizes).map(move |(stride, size)| index / stride % size)
     }
 
-    /// A refined lane when its axes get other strides, and its coordinates are moved by `shift`
+    /// A refined course when its axes get other strides, and its coordinates are moved by `shift`
     /// (added) first.
     pub(in crate::execute) fn moved(
         &self,
-        lane: &Lane,
+        course: &Course,
         strides: &[u64],
         shift: impl Fn(usize, u64) -> u64,
-    ) -> Lane {
+    ) -> Course {
         let offset = self
-            .coordinates(lane.offset)
+            .coordinates(course.offset)
             .enumerate()
             .map(|(axis, at)| shift(axis, at) * strides[axis])
             .sum();
@@ -282,11 +285,11 @@ impl Axes {
             Some(axis) if *stride != 0 => stride / self.strides[axis] * strides[axis],
             _ => 0,
         };
-        Lane { offset, strides: lane.strides.iter().map(step).collect() }
+        Course { offset, strides: course.strides.iter().map(step).collect() }
     }
 }
 
-/// Cuts a piece until no step of a lane carries from one axis into another. `None` if that takes
+/// Cuts a piece until no step of a course carries from one axis into another. `None` if that takes
 /// too many pieces.
 pub(in crate::execute) fn refine<T: Clone + PartialEq>(
     piece: Piece<T>,
@@ -306,14 +309,14 @@ pub(in crate::execute) fn refine<T: Clone + PartialEq>(
         };
         // Steps that are no multiple of the boundary move below it; together they must not reach
         // it.
-        let lane = piece.lane(which);
-        let base = lane.offset % boundary;
+        let course = piece.course(which);
+        let base = course.offset % boundary;
         let mut extent = u128::from(base);
         let mut widest: Option<usize> = None;
-        for (k, stride) in lane.strides.iter().enumerate() {
+        for (k, stride) in course.strides.iter().enumerate() {
             if !stride.is_multiple_of(boundary) {
                 extent += u128::from(piece.dims[k] - 1) * u128::from(*stride);
-                if widest.is_none_or(|w| lane.strides[w] < *stride) {
+                if widest.is_none_or(|w| course.strides[w] < *stride) {
                     widest = Some(k);
                 }
             }
@@ -322,7 +325,7 @@ pub(in crate::execute) fn refine<T: Clone + PartialEq>(
             work.push((piece, level + 1));
             continue;
         };
-        let (steps, stride) = (piece.dims[k], lane.strides[k]);
+        let (steps, stride) = (piece.dims[k], course.strides[k]);
         // What the other dims below the boundary span.
         let rest =
             u64::try_from(extent - u128::from(base) - u128::from(steps - 1) * u128::from(stride))
@@ -390,14 +393,14 @@ pub(in crate::execute) fn clip<T: Clone + PartialEq>(
         if out.len() + work.len() > limit {
             return None;
         }
-        let lane = piece.lane(which);
-        let base = lane.offset / cut.stride % cut.size;
+        let course = piece.course(which);
+        let base = course.offset / cut.stride % cut.size;
         let mut span = 0u64;
         let mut widest: Option<usize> = None;
-        for (k, stride) in lane.strides.iter().enumerate() {
+        for (k, stride) in course.strides.iter().enumerate() {
             if stride.is_multiple_of(cut.stride) && !u128::from(*stride).is_multiple_of(outer) {
                 span += (piece.dims[k] - 1) * (stride / cut.stride);
-                if widest.is_none_or(|w| lane.strides[w] < *stride) {
+                if widest.is_none_or(|w| course.strides[w] < *stride) {
                     widest = Some(k);
                 }
             }
@@ -407,7 +410,7 @@ pub(in crate::execute) fn clip<T: Clone + PartialEq>(
             continue;
         }
         let Some(k) = widest.filter(|_| base < high && base + span >= low) else { continue };
-        let (steps, step) = (piece.dims[k], lane.strides[k] / cut.stride);
+        let (steps, step) = (piece.dims[k], course.strides[k] / cut.stride);
         let rest = span - (steps - 1) * step;
         // Steps `touching` have coordinates in the range; those `inside` have no other.
         let touching = (

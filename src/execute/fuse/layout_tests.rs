@@ -20,8 +20,13 @@ fn all_steps(pieces: &[Piece<()>]) -> Vec<(u64, u64)> {
 }
 
 fn piece(dims: &[u64], target: (u64, &[u64]), operand: (u64, &[u64])) -> Piece<()> {
-    let lane = |(offset, strides): (u64, &[u64])| Lane { offset, strides: strides.to_vec() };
-    Piece { dims: dims.to_vec(), target: lane(target), operands: vec![lane(operand)], value: () }
+    let course = |(offset, strides): (u64, &[u64])| Course { offset, strides: strides.to_vec() };
+    Piece {
+        dims: dims.to_vec(),
+        target: course(target),
+        operands: vec![course(operand)],
+        value: (),
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::random::{Choices, Random};
 use crate::error::ErrorKind;
-use crate::execute::{Outline, Part, WriteOptions};
+use crate::execute::{Outline, SourceBox, WriteOptions};
 use crate::store::{OpenOptions, Store, open};
 use crate::tensor::Shape;
 
@@ -36,7 +36,7 @@ pub(super) fn parts_agree(random: &Random, choices: &mut Choices, whole: &[Vec<u
     let processes = 1 + choices.below(3);
     let sources: Vec<_> =
         store.iter().map(|(key, view)| (key, view.info().clone(), view.to_vec())).collect();
-    let mut held: Vec<Vec<Part<'_>>> = vec![Vec::new(); processes];
+    let mut held: Vec<Vec<SourceBox<'_>>> = vec![Vec::new(); processes];
     for (key, info, bytes) in &sources {
         let strides = info.shape.contiguous_strides();
         let bits = u64::from(info.dtype.bits());
@@ -58,7 +58,7 @@ pub(super) fn parts_agree(random: &Random, choices: &mut Choices, whole: &[Vec<u
                 }
             };
             let (start, shape, strides) = (start.into(), shape.into(), Shape::from(&strides[..]));
-            held[process].push(Part { key: key.to_string(), start, shape, bytes, strides });
+            held[process].push(SourceBox { key: key.to_string(), start, shape, bytes, strides });
         }
     }
     let folder = tempfile::tempdir().unwrap();

@@ -102,7 +102,7 @@ fn stretch<T: Real<WIDTH>, const WIDTH: usize>(
             let factor = &factors[which];
             let along = factor.strides.last().copied().unwrap_or(0);
             let sizes = [offsets[which], along, factor.step].map(usize::try_from);
-            Some(Lane {
+            Some(Elements {
                 elements: elements[which],
                 first: *sizes[0].as_ref().ok()?,
                 along: *sizes[1].as_ref().ok()?,
@@ -122,14 +122,14 @@ fn stretch<T: Real<WIDTH>, const WIDTH: usize>(
 
 /// Elements of a factor: where the first sum begins, how far apart sums begin, and how far apart
 /// their elements are.
-struct Lane<'a, const WIDTH: usize> {
+struct Elements<'a, const WIDTH: usize> {
     elements: &'a [[u8; WIDTH]],
     first: usize,
     along: usize,
     step: usize,
 }
 
-impl<const WIDTH: usize> Lane<'_, WIDTH> {
+impl<const WIDTH: usize> Elements<'_, WIDTH> {
     #[inline(always)]
     fn get<T: Real<WIDTH>>(&self, sum: usize, at: usize) -> Option<T> {
         self.elements.get(self.first + sum * self.along + at * self.step).copied().map(T::read)
@@ -140,8 +140,8 @@ impl<const WIDTH: usize> Lane<'_, WIDTH> {
 /// which changes nothing for any of them.
 #[inline(always)]
 fn along_run<T: Real<WIDTH>, const WIDTH: usize>(
-    row: &Lane<'_, WIDTH>,
-    column: &Lane<'_, WIDTH>,
+    row: &Elements<'_, WIDTH>,
+    column: &Elements<'_, WIDTH>,
     count: usize,
     sums: &mut [T],
 ) -> Option<()> {

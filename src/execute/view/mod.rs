@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::{AsStored, Layout, Leaf, Program, Value, compile};
 use crate::execute::fuse::gather::{Leaves, Worker, bytes_of, outside};
-use crate::execute::fuse::layout::{Axes, Lane, MAX_PIECES, Piece, Which, refine};
+use crate::execute::fuse::layout::{Axes, Course, MAX_PIECES, Piece, Which, refine};
 use crate::execute::fuse::tile::tiles;
 use crate::execute::{Report, not_cancelled, temporary};
 use crate::key::{Key, natural_order};
@@ -193,7 +193,7 @@ fn alias(layout: &Layout, leaves: &InMemory) -> Result<Option<TensorView>> {
     }
     let leaf = piece.value.leaves[0];
     let (storage, first) = leaves.places.get(&(leaf.node, leaf.part)).ok_or_else(outside)?;
-    let Some(Lane { offset, strides }) = affine(layout, piece) else { return Ok(None) };
+    let Some(Course { offset, strides }) = affine(layout, piece) else { return Ok(None) };
     let size = u64::from(leaf.dtype.bits()).max(8);
     let offset = offset
         .checked_mul(size)
@@ -202,14 +202,14 @@ fn alias(layout: &Layout, leaves: &InMemory) -> Result<Option<TensorView>> {
     TensorView::strided(storage.clone(), layout.info.clone(), strides, offset).map(Some)
 }
 
-/// The operand's lane with one stride for each dimension of the target's shape, if there is one.
-pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
+/// The operand's course with one stride for each dimension of the target's shape, if there is one.
+pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Course> {
     let offset = piece.operands[0].offset;
     if layout.info.dtype.bits() < 8 {
         // Counted in bytes, and only as one run.
         let run =
             piece.dims.is_empty() || (piece.dims.len() == 1 && piece.operands[0].strides[0] == 1);
-        return run.then(|| Lane { offset, strides: layout.info.shape.contiguous_strides() });
+        return run.then(|| Course { offset, strides: layout.info.shape.contiguous_strides() });
     }
     let axes = Axes::new(&layout.info.shape);
     let mut refined = Vec::new();
@@ -229,7 +229,7 @@ pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Lane> {
         found[dim] = strides[dim].unwrap_or(step);
         step = found[dim].saturating_mul(layout.info.shape[dim]);
     }
-    Some(Lane { offset, strides: found })
+    Some(Course { offset, strides: found })
 }
 
 /// Leaves that are mapped or in memory.

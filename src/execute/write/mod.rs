@@ -40,7 +40,7 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::store::Store;
 pub use options::{Progress, Ties, WriteOptions};
-pub use parts::{Outline, Part, Parted};
+pub use parts::{Outline, Parted, SourceBox};
 pub(super) use tied::{carried, kept};
 pub use verify::{CHECKSUMS, Verified, verify};
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::parts::Part;
+use super::parts::SourceBox;
 use crate::error::{Error, Result};
 use crate::store::{Blob, Boxes, Files, Hints, Identity, Range, Storages, Store, StoredBox};
 use crate::tensor::{Header, Shape};
@@ -21,7 +21,7 @@ pub(super) enum Here {
 /// Sources in part.
 pub(super) struct Partial<'a> {
     header: &'a Header,
-    parts: &'a [Part<'a>],
+    parts: &'a [SourceBox<'a>],
     by_key: HashMap<&'a str, Vec<usize>>,
 }
 
@@ -30,7 +30,7 @@ impl<'a> Partial<'a> {
     ///
     /// # Errors
     /// If there are more than can be numbered.
-    pub(super) fn new(header: &'a Header, parts: &'a [Part<'a>]) -> Result<Self> {
+    pub(super) fn new(header: &'a Header, parts: &'a [SourceBox<'a>]) -> Result<Self> {
         if u32::try_from(parts.len()).is_err() {
             return Err(Error::corrupt("there are too many parts"));
         }
@@ -128,7 +128,10 @@ impl Store for Partial<'_> {
 }
 
 /// Boxes that make up what is left of one without a part.
-fn without((start, shape): (Vec<u64>, Vec<u64>), part: &Part<'_>) -> Vec<(Vec<u64>, Vec<u64>)> {
+fn without(
+    (start, shape): (Vec<u64>, Vec<u64>),
+    part: &SourceBox<'_>,
+) -> Vec<(Vec<u64>, Vec<u64>)> {
     let (mut start, mut shape) = (start, shape);
     let end = |at: usize, shape: &[u64], start: &[u64]| start[at].saturating_add(shape[at]);
     let apart = (0..start.len()).any(|dim| {

@@ -36,7 +36,7 @@ use crate::tensor::{Header, Shape};
 
 /// A box of a source that this process has in memory.
 #[derive(Clone, Debug)]
-pub struct Part<'a> {
+pub struct SourceBox<'a> {
     /// The source.
     pub key: String,
     /// Its first element along each dimension.
@@ -132,7 +132,7 @@ impl Outline {
         &self,
         plan: &Plan,
         header: &Header,
-        parts: &[Part<'_>],
+        parts: &[SourceBox<'_>],
         rest: bool,
         into: &Path,
         cancel: Option<&AtomicBool>,
@@ -264,7 +264,7 @@ impl Parted {
 }
 
 /// The nodes that are made from these sources, and with `rest` those that are made from none.
-fn fed(plan: &Plan, parts: &[Part<'_>], rest: bool) -> HashSet<NodeId> {
+fn fed(plan: &Plan, parts: &[SourceBox<'_>], rest: bool) -> HashSet<NodeId> {
     let own: HashSet<&str> = parts.iter().map(|part| part.key.as_str()).collect();
     let (mut fed, mut sourced) = (HashSet::new(), HashSet::new());
     for (node, id) in plan.nodes.iter().zip((0..).map(NodeId)) {

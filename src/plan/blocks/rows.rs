@@ -13,14 +13,14 @@ use crate::plan::blocks::{Check, Walks};
 use crate::plan::draft::Draft;
 use crate::plan::graph::Graph;
 use crate::plan::node::{NodeId, Op};
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 
 /// A tensor of the checkpoint with its bias, and what both became.
 pub(in crate::plan) struct Biased<'e> {
     pub(in crate::plan) tensor: NodeId,
     pub(in crate::plan) bias: NodeId,
-    pub(in crate::plan) moved: &'e Entry,
-    pub(in crate::plan) beside: &'e Entry,
+    pub(in crate::plan) moved: &'e Current,
+    pub(in crate::plan) beside: &'e Current,
 }
 
 /// Those of which the rows are in another order than the numbers of the bias.

@@ -4,7 +4,7 @@ use super::super::consistent::product_shape;
 use super::super::graph::{Fit, Graph, is_float};
 use super::super::node::{Arithmetic, NodeId, Op};
 use super::Number;
-use crate::check::op::Op as Lowrank;
+use crate::check::op::Call;
 use crate::tensor::{Dtype, TensorInfo};
 
 /// By what a product is scaled, and how often it is rounded on its way.
@@ -79,7 +79,7 @@ impl Graph {
 
 impl Scaled {
     /// As the arguments of an op say.
-    pub(super) fn of(op: &Lowrank<Number>) -> Fit<Self> {
+    pub(super) fn of(op: &Call<Number>) -> Fit<Self> {
         let (alpha, rank) = (op.number("alpha")?, op.optional("rank"));
         Ok(Self { alpha, rank, root: op.flag("root")?, twice: op.flag("twice")? })
     }

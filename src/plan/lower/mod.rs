@@ -10,7 +10,7 @@ mod shape;
 
 use super::graph::{Fit, Graph};
 use super::node::{Arithmetic, NodeId, Op as Primitive};
-use crate::check::op::{Argument, Op, OpKind, widens};
+use crate::check::op::{Argument, Call, OpKind, widens};
 use crate::tensor::Dtype;
 use dequant::block;
 use lowrank::Scaled;
@@ -51,7 +51,7 @@ impl Number {
 }
 
 /// The arguments of an op, by the names of its row's parameters.
-impl Op<Number> {
+impl Call<Number> {
     fn number(&self, name: &'static str) -> Fit<Number> {
         self.optional(name).ok_or_else(|| self.lacks(name))
     }
@@ -105,7 +105,7 @@ impl Op<Number> {
 impl Graph {
     /// What an op makes of tensors: of one tensor, of all that it joins, or of the one that it
     /// parts, in `count` unless the op says in how many.
-    fn lower(&mut self, op: &Op<Number>, inputs: &[NodeId], count: usize) -> Fit<Vec<NodeId>> {
+    fn lower(&mut self, op: &Call<Number>, inputs: &[NodeId], count: usize) -> Fit<Vec<NodeId>> {
         let input = *inputs.first().ok_or("nothing to join")?;
         Ok(vec![match op.kind {
             OpKind::Stack => {
@@ -189,7 +189,7 @@ impl Graph {
     /// What an op of quantized tensors makes of them.
     fn quantization(
         &mut self,
-        op: &Op<Number>,
+        op: &Call<Number>,
         inputs: &[NodeId],
         input: NodeId,
     ) -> Fit<Vec<NodeId>> {
@@ -225,17 +225,17 @@ impl Graph {
     }
 
     /// An op on one tensor.
-    pub(super) fn each(&mut self, input: NodeId, op: &Op<Number>) -> Fit<NodeId> {
+    pub(super) fn each(&mut self, input: NodeId, op: &Call<Number>) -> Fit<NodeId> {
         self.one(op, &[input])
     }
 
     /// An op that joins tensors.
-    pub(super) fn join(&mut self, inputs: Vec<NodeId>, op: &Op<Number>) -> Fit<NodeId> {
+    pub(super) fn join(&mut self, inputs: Vec<NodeId>, op: &Call<Number>) -> Fit<NodeId> {
         self.one(op, &inputs)
     }
 
     /// The tensors of a capture's values, in order, as one.
-    pub(super) fn gather(&mut self, inputs: Vec<NodeId>, op: &Op<Number>) -> Fit<NodeId> {
+    pub(super) fn gather(&mut self, inputs: Vec<NodeId>, op: &Call<Number>) -> Fit<NodeId> {
         self.one(op, &inputs)
     }
 
@@ -243,13 +243,13 @@ impl Graph {
     pub(super) fn part(
         &mut self,
         input: NodeId,
-        op: &Op<Number>,
+        op: &Call<Number>,
         count: usize,
     ) -> Fit<Vec<NodeId>> {
         self.lower(op, &[input], count)
     }
 
-    fn one(&mut self, op: &Op<Number>, inputs: &[NodeId]) -> Fit<NodeId> {
+    fn one(&mut self, op: &Call<Number>, inputs: &[NodeId]) -> Fit<NodeId> {
         match self.lower(op, inputs, 1)?[..] {
             [made] => Ok(made),
             _ => Err("this op parts a tensor".to_owned()),

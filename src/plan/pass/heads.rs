@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
 use crate::plan::draft::Draft;
 use crate::plan::graph::Turned;
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 
 /// The first tensor of each module that was turned, by one rule file.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +25,7 @@ pub(in crate::plan) struct Heads(
 type Attention = (usize, Box<str>);
 
 /// Takes note of what an instance turned, and compares it with what else the module has.
-pub(super) fn note_heads(draft: &mut Draft, made: &[Entry], place: &Place, scope: &Scope) {
+pub(super) fn note_heads(draft: &mut Draft, made: &[Current], place: &Place, scope: &Scope) {
     let turned = std::mem::take(&mut draft.graph.turned);
     let Some(key) = made.first().map(|entry| &entry.key) else { return };
     for here in turned {

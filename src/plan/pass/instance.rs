@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::check::CaptureKind;
-use crate::check::op::{Arity, Op, OpKind};
+use crate::check::op::{Arity, Call, OpKind};
 use crate::check::takes::Named;
 use crate::check::value::{Captures, Scope};
 use crate::diagnostic::codes::SHAPE;
@@ -22,7 +22,7 @@ use crate::plan::pass::incomplete::incomplete;
 use crate::plan::pass::matching::{Members, own_slots};
 use crate::plan::pass::same::same;
 use crate::plan::pass::select::make;
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 use crate::plan::{DropReason, NodeId, RuleId};
 use crate::tensor::Shape;
 
@@ -56,7 +56,7 @@ pub(super) fn instance(
     shared: Vec<Binding>,
     members: &[Members],
     scope: &Scope,
-    made: &mut Vec<Entry>,
+    made: &mut Vec<Current>,
 ) -> Result<(), Box<Diagnostic>> {
     let instance = Instance::new(context, draft, bound, scope, shared, members);
     draft.graph.turned.clear();
@@ -87,7 +87,7 @@ pub(super) fn instance(
         for (values, node) in family.nodes {
             let node = instance.each(draft, node, &side.ops)?;
             match name {
-                Named::Pattern(pattern) => made.push(Entry {
+                Named::Pattern(pattern) => made.push(Current {
                     key: instance.key(pattern, &side.side.place, &family.slots, values)?,
                     node,
                     origin: origin.clone(),
@@ -194,7 +194,7 @@ impl<'a> Instance<'a> {
         draft: &Draft,
         op: &'o BoundOp<'_>,
         input: NodeId,
-    ) -> Result<Cow<'o, Op<Number>>, Box<Diagnostic>> {
+    ) -> Result<Cow<'o, Call<Number>>, Box<Diagnostic>> {
         let shape = &draft.graph.info(input).shape;
         with_environment(self.context, draft, |environment| {
             op.numbers(&self.bound.rule.captures, &self.bindings, shape, self.scope, environment)
@@ -206,7 +206,7 @@ impl<'a> Instance<'a> {
         &self,
         draft: &Draft,
         op: &BoundOp<'_>,
-        numbers: &Op<Number>,
+        numbers: &Call<Number>,
         output: NodeId,
     ) -> Result<(), Box<Diagnostic>> {
         if !op.must_keep_numbers() || self.numbers(draft, op, output)?.as_ref() == numbers {

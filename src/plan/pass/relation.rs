@@ -6,7 +6,7 @@
 use crate::key::Key;
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
-use crate::plan::{Answer, NodeId, Op, Part, Question};
+use crate::plan::{Answer, NodeId, Op, Question, Share};
 use crate::tensor::TensorInfo;
 use crate::tensor::companion;
 
@@ -31,8 +31,10 @@ pub(super) enum Relation {
 /// compare them.
 pub(super) fn is_elsewhere(context: &Context<'_>, a: &Key, b: &Key) -> bool {
     match (context.options.part, context.options.wanted) {
-        (Part::Whole, _) | (Part::Open, None) => false,
-        (Part::Open, Some(part)) | (Part::Keys(part), _) => !(part.contains(a) && part.contains(b)),
+        (Share::Whole, _) | (Share::Open, None) => false,
+        (Share::Open, Some(part)) | (Share::Keys(part), _) => {
+            !(part.contains(a) && part.contains(b))
+        }
     }
 }
 

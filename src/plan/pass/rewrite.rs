@@ -14,7 +14,7 @@ use crate::plan::draft::{Draft, Rewriter};
 use crate::plan::pass::instance::instance;
 use crate::plan::pass::lossy::leave_one_way;
 use crate::plan::pass::matching::{Judged, Taken, match_keys};
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 use crate::plan::{Renamed, RuleId, counted};
 use crate::syntax::ast::Arrow;
 
@@ -92,7 +92,7 @@ fn note_taken(draft: &mut Draft, id: RuleId, bound: &BoundRule<'_>, taken: &Take
 #[derive(Default)]
 struct Change {
     /// Entries that come.
-    made: Vec<Entry>,
+    made: Vec<Current>,
     /// Places of those that leave.
     gone: Vec<usize>,
 }

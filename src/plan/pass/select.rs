@@ -13,7 +13,7 @@ use crate::plan::bind::truth_of;
 use crate::plan::context::{Context, with_environment};
 use crate::plan::draft::Draft;
 use crate::plan::pass::lossy::{leave_cast, leave_selection};
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 use crate::plan::{DropReason, NodeId, counted};
 use crate::syntax::ast::Expr;
 use crate::tensor::{Dtype, TensorInfo};
@@ -256,7 +256,7 @@ pub(in crate::plan) fn create(
     let node = make(context, draft, made, None, scope, Captures::NONE)?;
     draft.count(rule, 1);
     let key = Key::from(key);
-    draft.put(Entry { origin: key.clone(), key, node, rules: vec![rule], tied: false });
+    draft.put(Current { origin: key.clone(), key, node, rules: vec![rule], tied: false });
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use crate::plan::context::{Context, truth, with_environment};
 use crate::plan::draft::Draft;
 use crate::plan::pass::leave_out::{Saving, leave_out, tie_reverse};
 use crate::plan::pass::relation::{Relation, differing, is_elsewhere, not_a_candidate, relation};
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 use crate::plan::{DropReason, Op, RuleId, TieFact, TieOutcome};
 use crate::syntax::ast::{IfAbsent, IfPresent};
 use crate::tensor::companion::{self, Role};
@@ -476,7 +476,7 @@ impl Draft {
     /// Makes `key` one tensor with `of`.
     pub(super) fn alias(&mut self, rule: RuleId, key: &Key, of: &Key, tied: bool) {
         let Some(source) = self.state.get(of) else { return };
-        let mut entry = Entry { key: key.clone(), tied, ..source.clone() };
+        let mut entry = Current { key: key.clone(), tied, ..source.clone() };
         entry.rules.push(rule);
         self.count(rule, 1);
         self.findings.push(

@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::plan::counted;
 use crate::plan::draft::Draft;
 use crate::plan::pass::strip::below;
-use crate::plan::state::Entry;
+use crate::plan::state::Current;
 
 /// The keys before the statements of a file, by what they were in the checkpoint.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +48,7 @@ pub(in crate::plan) fn whole(
     match whole {
         Whole::Separator(separator) => {
             // Forwards, what no rule took is as it was; backwards, what rules gave is split so.
-            let changes = |entry: &Entry| match direction {
+            let changes = |entry: &Current| match direction {
                 Direction::Forward => untouched(draft, &before, entry).is_some_and(|was| was.split),
                 Direction::Reverse => untouched(draft, &before, entry).is_none(),
             };
@@ -80,7 +80,7 @@ fn begin(draft: &mut Draft, step: &Step, separator: Option<char>, scope: &Scope)
 }
 
 /// What a key was before, if no rule took it since.
-fn untouched(draft: &Draft, before: &Before, entry: &Entry) -> Option<Was> {
+fn untouched(draft: &Draft, before: &Before, entry: &Current) -> Option<Was> {
     let was = before.keys.get(&entry.origin)?;
     let since = entry.rules.get(was.rules..).unwrap_or_default();
     let kept = draft.evidence.kept.get(&entry.key).is_some_and(|by| *by > before.rewrites);
@@ -91,7 +91,7 @@ fn untouched(draft: &Draft, before: &Before, entry: &Entry) -> Option<Was> {
 /// In these keys the separator and the dot change places: a dot that stood within a segment is as
 /// it was when they change back.
 fn exchange_all(draft: &mut Draft, places: Vec<usize>, separator: char, scope: &Scope) {
-    let entries: Vec<Entry> = places.into_iter().filter_map(|at| draft.state.take(at)).collect();
+    let entries: Vec<Current> = places.into_iter().filter_map(|at| draft.state.take(at)).collect();
     for mut entry in entries {
         let start = entry.key.len() - below(&entry.key, &scope.under).map_or(0, str::len);
         let (under, rest) = entry.key.split_at(start);
@@ -119,7 +119,7 @@ fn all_taken(
     before: &Before,
     scope: &Scope,
 ) -> Result<(), Box<Diagnostic>> {
-    let stays = |entry: &Entry| {
+    let stays = |entry: &Current| {
         untouched(draft, before, entry).is_some() && below(&entry.key, &scope.under).is_some()
     };
     let left: Vec<&Key> = draft

@@ -33,12 +33,12 @@ pub(in crate::store) struct Saved {
 pub(in crate::store) struct SavedTensor {
     pub(in crate::store) dtype: TorchDtype,
     pub(in crate::store) shape: Vec<u64>,
-    pub(in crate::store) parts: Vec<Part>,
+    pub(in crate::store) parts: Vec<Chunk>,
 }
 
 /// A part of a tensor, and where it lies.
 #[derive(Clone, Debug)]
-pub(in crate::store) struct Part {
+pub(in crate::store) struct Chunk {
     /// Where it begins in the tensor, and its size, in elements along each dimension.
     pub(in crate::store) start: Vec<u64>,
     pub(in crate::store) shape: Vec<u64>,
@@ -170,7 +170,7 @@ impl<'v> Reader<'v> {
             let (file, offset, len) = places.get(&place).cloned().ok_or_else(|| {
                 Error::corrupt(format!("nothing says where its part at {start:?} lies"))
             })?;
-            parts.push(Part { start, shape, file, offset, len });
+            parts.push(Chunk { start, shape, file, offset, len });
         }
         Ok(SavedTensor { dtype, shape, parts })
     }

@@ -7,7 +7,7 @@ use regraft::diagnostic::{Diagnostics, codes};
 use regraft::execute::{Ties, WriteOptions, views, write};
 use regraft::key::Key;
 use regraft::library::{Route, load};
-use regraft::plan::{Answer, Part, Plan, PlanOptions, Question, plan_asking};
+use regraft::plan::{Answer, Plan, PlanOptions, Question, Share, plan_asking};
 use regraft::store::differing_bytes;
 use regraft::store::{Checkpoint, Counted, OpenOptions, Store, open, safetensors_header};
 use regraft::tensor::{Dtype, TensorInfo, Wanted};
@@ -81,7 +81,7 @@ fn tied_checkpoint(path: &Path) -> Checkpoint {
 fn planned(
     source: &Counted<'_>,
     whole: Option<&Wanted>,
-    part: Part<'_>,
+    part: Share<'_>,
 ) -> Result<Plan, Diagnostics> {
     let route = Route::named(
         ["wrappers", "tied_lm_head"].map(|name| load(name).unwrap()).to_vec(),
@@ -115,7 +115,7 @@ fn each_stage_reads_its_own_bytes_and_no_others() {
             // Each byte is counted: the system copies none by itself.
             let through = Over { files: false, ..Over::new(&source) };
             let counted = Counted::new(&through);
-            let plan = planned(&counted, Some(&whole), Part::Keys(stage)).unwrap();
+            let plan = planned(&counted, Some(&whole), Share::Keys(stage)).unwrap();
             assert_eq!(counted.bytes_read(), 0, "stage {rank}: planning reads headers only");
             let out = directory.path().join(format!("stage{rank}-{ties:?}"));
             let report =
@@ -149,7 +149,7 @@ fn in_memory_the_head_of_the_last_stage_is_the_embedding() {
     let stages = stages();
     let whole = Wanted::join(&stages).unwrap();
     let counted = Counted::new(&source);
-    let plan = planned(&counted, Some(&whole), Part::Keys(&stages[3])).unwrap();
+    let plan = planned(&counted, Some(&whole), Share::Keys(&stages[3])).unwrap();
     let made = views(&plan, &counted).unwrap();
     assert!(!made.tensors.contains_key(EMBED));
     assert_eq!(made.tensors.len(), stages[3].keys.len());
@@ -169,14 +169,14 @@ fn a_stage_whose_neighbours_are_not_known_is_content() {
     let source = tied_checkpoint(&directory.path().join("model.safetensors"));
     let counted = Counted::new(&source);
     let stage = &stages()[2];
-    let plan = planned(&counted, Some(stage), Part::Open).unwrap();
+    let plan = planned(&counted, Some(stage), Share::Open).unwrap();
     assert_eq!(plan.targets.len(), 4);
     let report = plan.report.unwrap();
     assert!(report.unexpected.is_empty());
     // The embedding, the norm, the head that is tied, and six layers of two tensors.
     assert_eq!(report.elsewhere.len(), 3 + 12);
     // The same manifest for a whole model knows too little.
-    let refused = planned(&counted, Some(stage), Part::Whole).unwrap_err();
+    let refused = planned(&counted, Some(stage), Share::Whole).unwrap_err();
     assert!(
         refused.0.iter().any(|finding| finding.code == codes::UNEXPECTED_KEY && finding.is_error())
     );
@@ -192,7 +192,7 @@ fn what_no_stage_knows_and_what_this_one_lacks_stop() {
     let (stages, counted) = (stages(), Counted::new(&source));
     let whole = Wanted::join(&stages).unwrap();
     let codes_of = |rank: usize| -> Vec<_> {
-        match planned(&counted, Some(&whole), Part::Keys(&stages[rank])) {
+        match planned(&counted, Some(&whole), Share::Keys(&stages[rank])) {
             Ok(_) => Vec::new(),
             Err(diagnostics) => diagnostics
                 .0
@@ -208,7 +208,7 @@ fn what_no_stage_knows_and_what_this_one_lacks_stop() {
     keys.push("model.layers.9.self_attn.q_proj.weight".to_owned());
     let source = checkpoint(&directory.path().join("more.safetensors"), &keys);
     let counted = Counted::new(&source);
-    let refused = planned(&counted, Some(&whole), Part::Keys(&stages[1])).unwrap_err();
+    let refused = planned(&counted, Some(&whole), Share::Keys(&stages[1])).unwrap_err();
     let error = refused.0.iter().find(|finding| finding.is_error()).unwrap();
     assert_eq!(error.code, codes::UNEXPECTED_KEY);
     assert_eq!(error.keys, ["model.layers.9.self_attn.q_proj.weight"]);
@@ -226,7 +226,7 @@ fn only_who_holds_both_compares() {
     let whole = Wanted::join(&stages).unwrap();
     for stage in &stages {
         let counted = Counted::new(&source);
-        let plan = planned(&counted, Some(&whole), Part::Keys(stage)).unwrap();
+        let plan = planned(&counted, Some(&whole), Share::Keys(stage)).unwrap();
         assert_eq!(counted.bytes_read(), 0);
         assert!(plan.findings.iter().all(|finding| finding.code != codes::TIE_DIFFERS));
         if stage.contains(HEAD) {
@@ -240,7 +240,7 @@ fn only_who_holds_both_compares() {
         }
     }
     let counted = Counted::new(&source);
-    let plan = planned(&counted, Some(&whole), Part::Whole).unwrap();
+    let plan = planned(&counted, Some(&whole), Share::Whole).unwrap();
     assert_eq!(counted.bytes_read(), bytes(EMBED) + bytes(HEAD));
     let differs = plan.findings.iter().find(|finding| finding.code == codes::TIE_DIFFERS).unwrap();
     let differing =

@@ -352,5 +352,5 @@ fn examples() -> Value {
 fn example(name: &str) -> Answer {
     let found = EXAMPLES.iter().find(|example| example.name == name);
     let example = found.ok_or_else(|| format!("no example is called {name:?}"))?;
-    Ok(json!({ "rules": example.rules(), "keys": example.keys, "config": example.config }))
+    Ok(json!({ "rules": example.rules, "keys": example.keys, "config": example.config }))
 }

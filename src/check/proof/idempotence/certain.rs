@@ -2,7 +2,7 @@
 //! it names.
 
 use crate::check::keys::Keys;
-use crate::check::op::{Op, OpKind};
+use crate::check::op::{Call, OpKind};
 use crate::check::rules::pattern_of;
 use crate::check::rules::{CaptureKind, Rule};
 use crate::key::{Atom, Part, Pattern, Slot};
@@ -85,7 +85,7 @@ pub(super) fn depends_on_keys_alone(rule: &Rule) -> bool {
 }
 
 /// Whether an op fits any matrix of floats.
-pub(super) fn fits_all(op: &Op<Expr>) -> bool {
+pub(super) fn fits_all(op: &Call<Expr>) -> bool {
     use OpKind::{Add, Div, Exp, Log, Mul, Neg, Sub, Transpose};
     matches!(op.kind, Transpose | Add | Sub | Mul | Div | Neg | Exp | Log)
 }

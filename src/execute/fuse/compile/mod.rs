@@ -12,7 +12,7 @@ mod pairs;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::layout::{Axes, Cut, Lane, Piece, Which, clip, refine, tidy};
+use super::layout::{Axes, Course, Cut, Piece, Which, clip, refine, tidy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::naive::matches_header;
 use crate::execute::value::{self, Step};
@@ -52,10 +52,10 @@ impl Stored for AsStored<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::execute) struct Leaf {
     pub(in crate::execute) node: NodeId,
-    /// Which of the source's boxes, from whose first element the operand's lane counts; `None` of a
+    /// Which of the source's boxes, from whose first element the operand's course counts; `None` of a
     /// node that is evaluated whole, in row-major order.
     pub(in crate::execute) part: Option<u32>,
-    /// What the operand's lane counts. F4 counts half bytes, which are gathered one to a byte.
+    /// What the operand's course counts. F4 counts half bytes, which are gathered one to a byte.
     pub(in crate::execute) dtype: Dtype,
 }
 
@@ -221,9 +221,9 @@ fn finish(info: &TensorInfo, mut pieces: Vec<Piece<Value>>) -> Result<Layout> {
             return Err(cut());
         }
         piece.dims[inner] = bytes(piece.dims[inner]).ok_or_else(cut)?;
-        for lane in [&mut piece.target, &mut piece.operands[0]] {
-            lane.offset = bytes(lane.offset).ok_or_else(cut)?;
-            for stride in &mut lane.strides[..inner] {
+        for course in [&mut piece.target, &mut piece.operands[0]] {
+            course.offset = bytes(course.offset).ok_or_else(cut)?;
+            for stride in &mut course.strides[..inner] {
                 *stride = bytes(*stride).ok_or_else(cut)?;
             }
         }
@@ -343,14 +343,14 @@ impl Compiler<'_> {
             let from = part.start.iter().zip(&along).map(|(start, step)| start * step).sum();
             let dims = (0..part.shape.len()).filter(|dim| part.shape[*dim] > 1);
             let dims: Vec<usize> = dims.collect();
-            let lane = |offset: u64, strides: &[u64]| Lane {
+            let course = |offset: u64, strides: &[u64]| Course {
                 offset,
                 strides: dims.iter().map(|dim| strides[*dim]).collect(),
             };
             let mut piece = Piece {
                 dims: dims.iter().map(|dim| part.shape[*dim]).collect(),
-                target: lane(from, &along),
-                operands: vec![lane(0, &part.strides)],
+                target: course(from, &along),
+                operands: vec![course(0, &part.strides)],
                 value,
             };
             piece.coalesce();

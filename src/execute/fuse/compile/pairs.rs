@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{Compiler, Expr, Leaf, Value, whole_leaf};
-use crate::execute::fuse::layout::{Axes, Cut, Lane, Piece, Which, clip, refine};
+use crate::execute::fuse::layout::{Axes, Course, Cut, Piece, Which, clip, refine};
 use crate::plan::{Arithmetic, NodeId};
 use crate::tensor::{Dtype, TensorInfo};
 
@@ -111,15 +111,15 @@ impl Compiler<'_> {
         for mut piece in inside {
             let shift = |axis: usize, at: u64| at - region.ranges[axis].0;
             // Counted in the region first, row by row; then in the operands of the other.
-            let lane = axes.moved(&piece.target, own.strides(), shift);
+            let course = axes.moved(&piece.target, own.strides(), shift);
             let at = piece.operands.len();
-            piece.operands.push(lane);
+            piece.operands.push(course);
             let start = out.len();
             refine(piece, Which::Operand(at), &region.steps, out, self.limit)?;
             for piece in &mut out[start..] {
-                let lane = piece.operands.pop()?;
+                let course = piece.operands.pop()?;
                 for (operand, strides) in region.piece.operands.iter().zip(&region.strides) {
-                    let mut moved = region.steps.moved(&lane, strides, |_, at| at);
+                    let mut moved = region.steps.moved(&course, strides, |_, at| at);
                     moved.offset += operand.offset;
                     piece.operands.push(moved);
                 }
@@ -161,9 +161,9 @@ impl Compiler<'_> {
         let mut out = input.to_vec();
         let expr = Arc::new(Expr::codes());
         for piece in &mut out {
-            for lane in [&mut piece.target, &mut piece.operands[0]] {
-                lane.offset = lane.offset.checked_mul(count)?;
-                for stride in &mut lane.strides {
+            for course in [&mut piece.target, &mut piece.operands[0]] {
+                course.offset = course.offset.checked_mul(count)?;
+                for stride in &mut course.strides {
                     *stride = stride.checked_mul(count)?;
                 }
             }
@@ -188,7 +188,7 @@ impl Compiler<'_> {
         for piece in &mut out {
             let list_at = piece.value.leaves.len();
             piece.value.leaves.extend(&leaf);
-            piece.operands.push(Lane { offset: 0, strides: vec![0; piece.dims.len()] });
+            piece.operands.push(Course { offset: 0, strides: vec![0; piece.dims.len()] });
             let codes = Box::new(piece.value.expr.as_ref().clone());
             let to = list.1.dtype;
             piece.value.expr = Arc::new(Expr::Lookup { codes, from, list: list_at, to });
@@ -197,7 +197,7 @@ impl Compiler<'_> {
     }
 }
 
-/// A product of matrices as a piece, whose operands are both held whole: their lanes say where the
+/// A product of matrices as a piece, whose operands are both held whole: their courses say where the
 /// row and the column of an element begin.
 pub(super) fn product(
     nodes: [NodeId; 2],
@@ -208,7 +208,7 @@ pub(super) fn product(
     let (rows, columns) = (a.shape.contiguous_strides(), b.shape.contiguous_strides());
     let along = info.shape.contiguous_strides();
     let dims: Vec<usize> = (0..rank).filter(|dim| info.shape[*dim] > 1).collect();
-    let lane = |strides: &[u64], not: usize| Lane {
+    let course = |strides: &[u64], not: usize| Course {
         offset: 0,
         strides: dims.iter().map(|dim| if *dim == not { 0 } else { strides[*dim] }).collect(),
     };
@@ -217,8 +217,8 @@ pub(super) fn product(
     let expr = Expr::Product { factors: [0, 1], count, step, to: info.dtype };
     Piece {
         dims: dims.iter().map(|dim| info.shape[*dim]).collect(),
-        target: lane(&along, rank),
-        operands: vec![lane(&rows, rank - 1), lane(&columns, rank - 2)],
+        target: course(&along, rank),
+        operands: vec![course(&rows, rank - 1), course(&columns, rank - 2)],
         value: Value { leaves: vec![leaf(0, a), leaf(1, b)], expr: Arc::new(expr) },
     }
 }
@@ -274,6 +274,6 @@ fn region<'p>(piece: &'p Piece<Value>, axes: &Axes) -> Option<Region<'p>> {
     }
     let steps = Axes::new(&order.iter().map(|dim| piece.dims[*dim]).collect::<Vec<_>>());
     let strides = piece.operands.iter();
-    let strides = strides.map(|lane| order.iter().map(|dim| lane.strides[*dim]).collect());
+    let strides = strides.map(|course| order.iter().map(|dim| course.strides[*dim]).collect());
     Some(Region { piece, ranges, steps, strides: strides.collect() })
 }

@@ -1,4 +1,4 @@
-//! [`Target`]: the keys that the result must have, of a whole model, or of one stage of it.
+//! [`Goal`]: the keys that the result must have, of a whole model, or of one stage of it.
 
 use std::fmt;
 use std::path::Path;
@@ -6,12 +6,12 @@ use std::path::Path;
 use crate::error::Error;
 use crate::execute::Rank;
 use crate::key::Key;
-use crate::plan::Part;
+use crate::plan::Share;
 use crate::tensor::{Disagreement, Wanted};
 
 /// The keys that the result must have.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct Goal {
     /// The keys of all stages that are known.
     whole: Wanted,
     kind: Kind,
@@ -27,7 +27,7 @@ enum Kind {
     Ranked(Rank, Wanted),
 }
 
-impl Target {
+impl Goal {
     /// Of a whole model: a key that it doesn't know is unexpected.
     pub fn whole(wanted: Wanted) -> Self {
         Self { whole: wanted, kind: Kind::Whole, shared: Vec::new() }
@@ -42,26 +42,26 @@ impl Target {
     ///
     /// # Errors
     /// If there is not one stage for each rank, or two say different dtypes or shapes of a key.
-    pub fn ranked(mut stages: Vec<Wanted>, rank: Rank) -> Result<Self, TargetError> {
+    pub fn ranked(mut stages: Vec<Wanted>, rank: Rank) -> Result<Self, GoalError> {
         let own = Self::own_of(stages.len(), rank)?;
-        let whole = Wanted::join(&stages).map_err(TargetError::Disagree)?;
+        let whole = Wanted::join(&stages).map_err(GoalError::Disagree)?;
         let kind = Kind::Ranked(rank, stages.swap_remove(own));
         Ok(Self { kind, ..Self::whole(whole) })
     }
 
-    /// As [`Target::ranked`], from files.
+    /// As [`Goal::ranked`], from files.
     ///
     /// # Errors
-    /// As [`Target::ranked`] and [`Wanted::read`].
-    pub fn read_ranked<P: AsRef<Path>>(files: &[P], rank: Rank) -> Result<Self, TargetError> {
+    /// As [`Goal::ranked`] and [`Wanted::read`].
+    pub fn read_ranked<P: AsRef<Path>>(files: &[P], rank: Rank) -> Result<Self, GoalError> {
         Self::own_of(files.len(), rank)?;
         let stages = files.iter().map(Wanted::read).collect::<Result<Vec<_>, Error>>();
-        Self::ranked(stages.map_err(TargetError::World)?, rank)
+        Self::ranked(stages.map_err(GoalError::World)?, rank)
     }
 
     /// Which of so many stages is that of a rank.
-    fn own_of(stages: usize, rank: Rank) -> Result<usize, TargetError> {
-        let wrong = || TargetError::Ranks { stages, world_size: rank.world_size };
+    fn own_of(stages: usize, rank: Rank) -> Result<usize, GoalError> {
+        let wrong = || GoalError::Ranks { stages, world_size: rank.world_size };
         let fits = u32::try_from(stages).is_ok_and(|stages| stages == rank.world_size);
         let own = usize::try_from(rank.rank).ok().filter(|own| fits && *own < stages);
         own.ok_or_else(wrong)
@@ -81,11 +81,11 @@ impl Target {
     }
 
     /// Which of them are asked for.
-    pub fn part(&self) -> Part<'_> {
+    pub fn part(&self) -> Share<'_> {
         match &self.kind {
-            Kind::Whole => Part::Whole,
-            Kind::Stage => Part::Open,
-            Kind::Ranked(_, stage) => Part::Keys(stage),
+            Kind::Whole => Share::Whole,
+            Kind::Stage => Share::Open,
+            Kind::Ranked(_, stage) => Share::Keys(stage),
         }
     }
 
@@ -105,7 +105,7 @@ impl Target {
 /// Why stages make no target.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum TargetError {
+pub enum GoalError {
     /// There is not one for each rank.
     Ranks {
         /// How many stages there are.
@@ -119,16 +119,16 @@ pub enum TargetError {
     World(Error),
 }
 
-impl fmt::Display for TargetError {
+impl fmt::Display for GoalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TargetError::Ranks { stages, world_size } => {
+            GoalError::Ranks { stages, world_size } => {
                 write!(f, "there are {stages} targets for {world_size} ranks: give one for each")
             }
-            TargetError::Disagree(disagreement) => disagreement.fmt(f),
-            TargetError::World(error) => error.fmt(f),
+            GoalError::Disagree(disagreement) => disagreement.fmt(f),
+            GoalError::World(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for TargetError {}
+impl std::error::Error for GoalError {}
