@@ -80,7 +80,7 @@ def main():
     for name, family in FAMILIES.items():
         if args.names and name not in args.names:
             continue
-        source = filled(family.source())
+        source = family.settle(filled(family.source()))
         expected = family.convert({key: tensor.clone() for key, tensor in source.items()})
         save_file(plain(source), os.path.join(args.out, f"{name}.safetensors"))
         if args.keep:

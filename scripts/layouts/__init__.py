@@ -20,12 +20,16 @@ class Family:
     rules: object = None
     # Whether keys tell the layout from the one that it is converted to.
     told: bool = True
+    # What makes tensors equal that have to be, once each has values of its own.
+    settle: object = lambda source: source
 
 
 def family(name, **given):
     """Register the class below: `source` makes the checkpoint, `convert` what it becomes."""
 
     def register(made):
+        if hasattr(made, "settle"):
+            given["settle"] = made.settle
         FAMILIES[name] = Family(source=made.source, convert=made.convert, **given)
         return made
 

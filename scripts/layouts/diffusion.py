@@ -2,7 +2,7 @@
 
 import inspect
 
-from . import empty, family
+from . import empty, family, with_bias
 
 
 def flux(prefix=""):
@@ -230,3 +230,67 @@ class LoraDiffusers:
         return convert_lora(LoraKohya.source())
 
     convert = staticmethod(convert_names)
+
+
+def sd3(last, dual=(), norms=False, prefix=""):
+    """Keys of Stability AI's MMDiT, whose last block gives no text on."""
+    linear = {"x_embedder.proj": [4, 2, 2, 2], "context_embedder": [4, 3]}
+    for name, columns in (("t_embedder", 2), ("y_embedder", 3)):
+        linear.update({f"{name}.mlp.0": [4, columns], f"{name}.mlp.2": [4, 4]})
+    linear.update({"final_layer.linear": [8, 4], "final_layer.adaLN_modulation.1": [8, 4]})
+    shapes = {"pos_embed": [1, 4, 4]}
+    for i in range(last + 1):
+        for stream in ("x", "context"):
+            block, ends = f"joint_blocks.{i}.{stream}_block", stream == "context" and i == last
+            parts = ["attn", "attn2"] if stream == "x" and i in dual else ["attn"]
+            chunks = 2 if ends else 9 if len(parts) == 2 else 6
+            linear[f"{block}.adaLN_modulation.1"] = [4 * chunks, 4]
+            for part in parts:
+                linear[f"{block}.{part}.qkv"] = [12, 4]
+                if not ends:
+                    linear[f"{block}.{part}.proj"] = [4, 4]
+                if norms:
+                    shapes.update({f"{block}.{part}.ln_{x}.weight": [2] for x in "qk"})
+            if not ends:
+                linear.update({f"{block}.mlp.fc1": [16, 4], f"{block}.mlp.fc2": [4, 16]})
+    made = empty({**shapes, **with_bias(linear)})
+    return {prefix + key: tensor for key, tensor in made.items()}
+
+
+def convert_sd3(source):
+    from diffusers.loaders import single_file_utils
+
+    prefix = "model.diffusion_model."
+    if any(key.startswith(prefix) for key in source):
+        source = {key: tensor for key, tensor in source.items() if key.startswith(prefix)}
+    return single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers(source)
+
+
+@family("sd3_stability", layout="stability")
+class Sd3:
+    @staticmethod
+    def source():
+        return sd3(1)
+
+    convert = staticmethod(convert_sd3)
+
+
+@family("sd3_stability_5", layout="stability", rules="sd3_stability")
+class Sd35:
+    @staticmethod
+    def source():
+        return sd3(2, dual=(0, 1), norms=True)
+
+    convert = staticmethod(convert_sd3)
+
+
+@family("sd3_stability_single", layout="stability", exact=False, rules="sd3_stability")
+class Sd3Single:
+    """With something of the VAE that a single file holds too."""
+
+    @staticmethod
+    def source():
+        vae = with_bias({"first_stage_model.decoder.conv_in": [4, 2, 3, 3]})
+        return {**sd3(1, prefix="model.diffusion_model."), **empty(vae)}
+
+    convert = staticmethod(convert_sd3)

@@ -1,4 +1,4 @@
-"""Models of images and text: InternVL, Llama 3.2 vision."""
+"""Models of images and text: InternVL, Llama 3.2 vision, open_clip."""
 
 import json
 from unittest import mock
@@ -227,3 +227,43 @@ class Mllama:
         return empty({**mllama_text(), **mllama_vision()})
 
     convert = staticmethod(mllama)
+
+
+@family("clip_open_clip", layout="open_clip")
+class OpenClip:
+    @staticmethod
+    def model():
+        from open_clip import model
+
+        vision = model.CLIPVisionCfg(
+            layers=2, width=8, head_width=4, mlp_ratio=2, patch_size=4, image_size=8
+        )
+        text = model.CLIPTextCfg(
+            context_length=6, vocab_size=12, width=8, heads=2, layers=2, mlp_ratio=2
+        )
+        return model.CustomTextCLIP(8, vision, text)
+
+    @staticmethod
+    def source():
+        return OpenClip.model().state_dict()
+
+    @staticmethod
+    def convert(source):
+        from transformers import CLIPConfig, CLIPModel
+
+        made, names = OpenClip.model(), script("clip")
+        made.load_state_dict(source)
+        tower = {
+            "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+        }  # fmt: skip
+        config = CLIPConfig(
+            projection_dim=8,
+            text_config={**tower, "vocab_size": 12, "max_position_embeddings": 6},
+            vision_config={**tower, "patch_size": 4, "image_size": 8},
+        )
+        hub = CLIPModel(config)
+        names.copy_text_model_and_projection(hub, made.text)
+        names.copy_vison_model_and_projection(hub, made)
+        hub.logit_scale = made.logit_scale
+        return hub.state_dict()

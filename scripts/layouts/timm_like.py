@@ -281,3 +281,77 @@ class Detr:
             key if key.startswith(heads) else f"model.{key}": tensor
             for key, tensor in source.items()
         }
+
+
+def eva02(inner=False):
+    """A block of EVA-02 from `base` on, with tables of RoPE, which timm calculates."""
+    linear = {"patch_embed.proj": [8, 3, 4, 4]}
+    shapes = {"cls_token": [1, 1, 8], "pos_embed": [1, 5, 8]}
+    shapes.update({f"rope.freqs_{x}": [4, 4] for x in ("cos", "sin")})
+    for i in range(2):
+        block = f"blocks.{i}"
+        linear.update({f"{block}.norm{n}": [8] for n in (1, 2)})
+        linear[f"{block}.attn.proj"] = [8, 8]
+        shapes.update({f"{block}.attn.{x}_bias": [8] for x in "qv"})
+        shapes.update({f"{block}.attn.{x}_proj.weight": [8, 8] for x in "qkv"})
+        shapes.update({f"{block}.attn.rope.freqs_{x}": [4, 4] for x in ("cos", "sin")})
+        if inner:
+            linear[f"{block}.attn.inner_attn_ln"] = [8]
+        linear.update({f"{block}.mlp.w1": [16, 8], f"{block}.mlp.w2": [16, 8]})
+        linear.update({f"{block}.mlp.w3": [8, 16], f"{block}.mlp.ffn_ln": [16]})
+    return {**shapes, **with_bias(linear)}
+
+
+def convert_eva02(source, **more):
+    from timm.models import eva
+
+    model = eva.Eva(
+        img_size=8,
+        patch_size=4,
+        embed_dim=8,
+        depth=2,
+        num_heads=2,
+        mlp_ratio=2,
+        qkv_fused=False,
+        swiglu_mlp=True,
+        scale_mlp=True,
+        use_rot_pos_emb=True,
+        **more,
+    )
+    made = eva.checkpoint_filter_fn(source, model)
+    model.load_state_dict(made)
+    return made
+
+
+@family("eva02_baai", layout="baai", exact=False)
+class Eva02:
+    @staticmethod
+    def source():
+        return empty({**eva02(), **with_bias({"fc_norm": [8], "head": [3, 8]})})
+
+    @staticmethod
+    def convert(source):
+        return convert_eva02(source, num_classes=3)
+
+
+@family("eva02_baai_without_tables", layout="baai", rules="eva02_baai")
+class Eva02WithoutTables:
+    @staticmethod
+    def source():
+        return {key: tensor for key, tensor in Eva02.source().items() if "rope" not in key}
+
+    @staticmethod
+    def convert(source):
+        return convert_eva02(source, num_classes=3)
+
+
+@family("eva02_baai_pretrained", layout="baai", exact=False, rules="eva02_baai")
+class Eva02Pretrained:
+    @staticmethod
+    def source():
+        more = {"mask_token": [1, 1, 8], **with_bias({"norm": [8], "lm_head": [9, 8]})}
+        return empty({**eva02(inner=True), **more})
+
+    @staticmethod
+    def convert(source):
+        return convert_eva02(source, num_classes=0, scale_attn_inner=True)

@@ -11,7 +11,6 @@ import re
 import sys
 import types
 from types import SimpleNamespace
-from unittest import mock
 
 import torch
 
@@ -46,8 +45,15 @@ def standing(modules, name):
             stand_ins[package].__path__ = []
         stand_ins[path] = types.ModuleType(path)
         vars(stand_ins[path]).update(names)
-    with mock.patch.dict(sys.modules, stand_ins):
+    # What else is imported meanwhile stays: some modules can't be imported twice.
+    real = {path: sys.modules[path] for path in stand_ins if path in sys.modules}
+    sys.modules.update(stand_ins)
+    try:
         return module(name)
+    finally:
+        for path in stand_ins:
+            del sys.modules[path]
+        sys.modules.update(real)
 
 
 def attention(key, names, norms=False, biases=False):
@@ -296,8 +302,103 @@ class Qwen3MoeTitan:
         return titan_to_hub("qwen3", "Qwen3StateDictAdapter", source)
 
 
-def core(norms=False, biases=False):
-    """A model of Megatron Core's, its layers Transformer Engine's."""
+DEEPSEEK = {"model_type": "deepseek_v3", "n_routed_experts": EXPERTS, "num_hidden_layers": 2}
+
+
+def deepseek(low_rank):
+    """A model of torchtitan's DeepSeek V3: a layer with an MLP, one with experts, and one that
+    predicts a further token."""
+    shapes = {"tok_embeddings.weight": [VOCAB, WIDTH], "lm_head.weight": [VOCAB, WIDTH]}
+    shapes["norm.weight"] = [WIDTH]
+    queries = {"wq_a": [4, WIDTH], "q_norm": [4], "wq_b": [24, 4]} if low_rank else {"wq": [24, WIDTH]}
+    kinds = {"layers.0": False, "layers.1": True, "mtp_layers.0": True}
+    for layer, experts in kinds.items():
+        own = {**queries, "wkv_a": [6, WIDTH], "kv_norm": [4], "wkv_b": [24, 4], "wo": [WIDTH, 12]}
+        shapes.update({f"{layer}.attention.{x}.weight": shape for x, shape in own.items()})
+        shapes.update({f"{layer}.{x}_norm.weight": [WIDTH] for x in ("attention", "ffn")})
+        weights = ("w1.weight", "w3.weight", "w2.weight")
+        if not experts:
+            shapes.update(feed_forward(f"{layer}.feed_forward", weights))
+            continue
+        inner = f"{layer}.moe.routed_experts.inner_experts"
+        shapes.update(
+            {
+                f"{layer}.moe.router.gate.weight": [EXPERTS, WIDTH],
+                f"{layer}.moe.expert_bias_E": [EXPERTS],
+                f"{inner}.w1_EFD": [EXPERTS, WIDE, WIDTH],
+                f"{inner}.w3_EFD": [EXPERTS, WIDE, WIDTH],
+                f"{inner}.w2_EDF": [EXPERTS, WIDTH, WIDE],
+            }
+        )
+        shapes.update(feed_forward(f"{layer}.moe.shared_experts", weights))
+    shapes.update({f"mtp_layers.0.{x}.weight": [WIDTH] for x in ("enorm", "hnorm", "mtp_norm")})
+    shapes["mtp_layers.0.eh_proj.weight"] = [WIDTH, 2 * WIDTH]
+    return empty(shapes)
+
+
+def titan_adapter(name, adapter, config):
+    """An adapter of torchtitan's for a model with this config."""
+    bases = {
+        "torchtitan.models.common.rope": {"ComplexRoPE": None, "CosSinRoPE": None},
+        "torchtitan.models.utils": {"MoEStateDictAdapter": Adapter},
+    }
+    script = standing(bases, f"torchtitan.models.{name}.state_dict_adapter")
+    return getattr(script, adapter)(config, None)
+
+
+def deepseek_family(name, low_rank):
+    @family(name, rules="deepseek_v3_torchtitan", layout="torchtitan", config=DEEPSEEK)
+    class DeepSeekTitan:
+        @staticmethod
+        def source():
+            return deepseek(low_rank)
+
+        @staticmethod
+        def convert(source):
+            attention = SimpleNamespace(q_lora_rank=4 if low_rank else 0)
+            plain = SimpleNamespace(attention=attention, moe=None)
+            moe = SimpleNamespace(num_experts=EXPERTS)
+            layers = [plain, SimpleNamespace(attention=attention, moe=moe)]
+            config = SimpleNamespace(layers=layers, mtp_layers=layers[1:])
+            adapter = titan_adapter("deepseek_v3", "DeepSeekV3StateDictAdapter", config)
+            return adapter.to_hf(source)
+
+    return DeepSeekTitan
+
+
+deepseek_family("deepseek_v3_torchtitan", low_rank=True)
+deepseek_family("deepseek_v3_torchtitan_whole", low_rank=False)
+
+
+@family("gpt_oss_torchtitan", layout="torchtitan", config={"model_type": "gpt_oss"})
+class GptOssTitan:
+    @staticmethod
+    def source():
+        shapes = {"tok_embeddings.weight": [VOCAB, WIDTH], "lm_head.weight": [VOCAB, WIDTH]}
+        shapes["norm.weight"] = [WIDTH]
+        for layer in (f"layers.{i}" for i in range(2)):
+            rows = {"wq": HEADS * HEAD, "wk": KV * HEAD, "wv": KV * HEAD}
+            own = {f"qkv_linear.{x}": [count, WIDTH] for x, count in rows.items()}
+            own["wo"] = [WIDTH, HEADS * HEAD]
+            shapes.update(with_bias({f"{layer}.attention.{x}": own[x] for x in own}))
+            shapes.update(with_bias({f"{layer}.moe.router.gate": [EXPERTS, WIDTH]}))
+            shapes.update({f"{layer}.{x}_norm.weight": [WIDTH] for x in ("attention", "ffn")})
+            shapes[f"{layer}.attention.sinks"] = [HEADS]
+            inner = f"{layer}.moe.routed_experts.inner_experts"
+            shapes[f"{inner}.mlp1_weight"] = [EXPERTS, 2 * WIDE, WIDTH]
+            shapes[f"{inner}.mlp1_bias"] = [EXPERTS, 2 * WIDE]
+            shapes[f"{inner}.mlp2_weight"] = [EXPERTS, WIDTH, WIDE]
+            shapes[f"{inner}.mlp2_bias"] = [EXPERTS, WIDTH]
+        return empty(shapes)
+
+    @staticmethod
+    def convert(source):
+        return titan_adapter("gpt_oss", "GptOssStateDictAdapter", None).to_hf(source)
+
+
+def core(norms=False, biases=False, experts=None):
+    """A model of Megatron Core's, its layers Transformer Engine's. `experts` says how those of a
+    layer are named."""
     shapes = {"embedding.word_embeddings.weight": [VOCAB, WIDTH]}
     shapes["output_layer.weight"] = [VOCAB, WIDTH]
     shapes["decoder.final_layernorm.weight"] = [WIDTH]
@@ -310,9 +411,16 @@ def core(norms=False, biases=False):
             shapes.update({f"{own}.{x}_layernorm.weight": [HEAD] for x in "qk"})
         shapes[f"{own}.linear_qkv.layer_norm_weight"] = [WIDTH]
         shapes[f"{own}.linear_proj.weight"] = [WIDTH, HEADS * HEAD]
-        shapes[f"{layer}.mlp.linear_fc1.layer_norm_weight"] = [WIDTH]
-        shapes[f"{layer}.mlp.linear_fc1.weight"] = [2 * WIDE, WIDTH]
-        shapes[f"{layer}.mlp.linear_fc2.weight"] = [WIDTH, WIDE]
+        if experts:
+            shapes[f"{layer}.mlp.router.weight"] = [EXPERTS, WIDTH]
+            shapes[f"{layer}.pre_mlp_layernorm.weight"] = [WIDTH]
+            for e in range(EXPERTS):
+                shapes[f"{layer}.mlp.experts.{experts.format(fc=1, e=e)}"] = [2 * WIDE, WIDTH]
+                shapes[f"{layer}.mlp.experts.{experts.format(fc=2, e=e)}"] = [WIDTH, WIDE]
+        else:
+            shapes[f"{layer}.mlp.linear_fc1.layer_norm_weight"] = [WIDTH]
+            shapes[f"{layer}.mlp.linear_fc1.weight"] = [2 * WIDE, WIDTH]
+            shapes[f"{layer}.mlp.linear_fc2.weight"] = [WIDTH, WIDE]
     return empty(shapes)
 
 
@@ -350,7 +458,7 @@ def core_to_hub(bridge, file, source):
         for key, tensor in source.items():
             if not (found := re.fullmatch(pattern, key)):
                 continue
-            name = lambda text, found=found: text.replace("*", "".join(found.groups()))  # noqa: E731
+            name = lambda text, found=found: text.replace("*", "{}").format(*found.groups())  # noqa: E731
             if kind == "AutoMapping":
                 made[name(names["hf_param"])] = tensor
             elif kind == "QKVMapping":
@@ -363,14 +471,16 @@ def core_to_hub(bridge, file, source):
     return made
 
 
-def core_family(name, bridge, file, **has):
-    """One of the families of the rule file for Megatron Core."""
+def core_family(name, bridge, file, rules="llama", of=None, exact=True, told=True, **has):
+    """One of the families of the rule files for Megatron Core."""
 
     @family(
         f"{name}_megatron_core",
-        rules="llama_megatron_core",
+        rules=f"{rules}_megatron_core",
         layout="megatron_core",
-        config={**CONFIG, "model_type": name},
+        config={**CONFIG, "model_type": of or name},
+        exact=exact,
+        told=told,
     )
     class Core:
         @staticmethod
@@ -387,6 +497,21 @@ def core_family(name, bridge, file, **has):
 core_family("llama", "LlamaBridge", "llama.llama_bridge")
 core_family("qwen2", "Qwen2Bridge", "qwen.qwen2_bridge", biases=True)
 core_family("qwen3", "Qwen3Bridge", "qwen.qwen3_bridge", norms=True)
+GROUPED, SEQUENTIAL = "linear_fc{fc}.weight{e}", "local_experts.{e}.linear_fc{fc}.weight"
+MOE = {"bridge": "Qwen3MoEBridge", "file": "qwen.qwen3_moe_bridge", "rules": "qwen3_moe"}
+core_family("qwen3_moe", **MOE, told=False, norms=True, experts=GROUPED)
+core_family(
+    "qwen3_moe_modules", **MOE, of="qwen3_moe", exact=False, norms=True, experts=SEQUENTIAL
+)
+core_family(
+    "olmoe",
+    "OlMoEBridge",
+    "olmoe.olmoe_bridge",
+    rules="qwen3_moe",
+    told=False,
+    norms=True,
+    experts=GROUPED,
+)
 
 
 @family("gpt2_nanogpt", layout="nanogpt", config={"model_type": "gpt2"}, told=False)
