@@ -200,26 +200,31 @@ fn judge(found: &mut [Detection]) {
     }
 }
 
-/// A layout of an embedded file that half of the keys are in, and more than in the one it leads to:
-/// none that models share, such as `hub`.
+/// The layout of an embedded file that explains the keys best, of those that half of them are in, and
+/// more than in the one it leads to: none that models share, such as `hub`.
 pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'static str)> {
     let keys = Keys::of(header);
     let telling = Telling::nothing();
-    names().filter(|name| super::text(name).is_some_and(has_another_layout)).find_map(|name| {
-        let rules = rules(name)?;
-        let (left, right) = rules.layouts.as_ref()?;
+    let mut found = Vec::new();
+    for name in names().filter(|name| super::text(name).is_some_and(has_another_layout)) {
+        let Some(rules) = rules(name) else { continue };
+        let Some((left, right)) = &rules.layouts else { continue };
         let [as_left, as_right] = [true, false].map(|left| {
             let kinds = keys.kinds(rules, left);
-            Vocabulary::new(rules, left).explain(&kinds, &telling).keys
+            Vocabulary::new(rules, left).explain(&kinds, &telling)
         });
-        [(left, right, as_left, as_right), (right, left, as_right, as_left)].into_iter().find_map(
-            |(layout, leads_to, own, other)| {
-                let is_it =
-                    !is_shared(layout) && own > other && own * 2 >= header.tensors.len() as u64;
-                is_it.then_some((name, layout.as_str(), leads_to.as_str()))
-            },
-        )
-    })
+        for (layout, leads_to, own, other) in
+            [(left, right, &as_left, &as_right), (right, left, &as_right, &as_left)]
+        {
+            let half = own.keys * 2 >= header.tensors.len() as u64;
+            if !is_shared(layout) && own.keys > other.keys && half {
+                let way = (name, layout.as_str(), leads_to.as_str());
+                found.push((rank(own.keys, own.unmet), way));
+            }
+        }
+    }
+    // Of equals the first.
+    found.into_iter().rev().max_by_key(|(rank, _)| *rank).map(|(_, way)| way)
 }
 
 /// The layout of a file that is a publisher's own, and the one that it leads to.
