@@ -7,7 +7,6 @@ import tempfile
 from . import empty, family, with_bias
 from .converters import script
 
-
 LLAMA4 = {
     "text_config": {
         "num_attention_heads": 4,

@@ -216,7 +216,10 @@ class Dac:
         )  # fmt: skip
         names.DacConfig = lambda: config
         file = {"metadata": {"kwargs": DAC}, "state_dict": source}
-        with tempfile.TemporaryDirectory() as folder, mock.patch("torch.load", lambda *_, **__: file):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch("torch.load", lambda *_, **__: file),
+        ):
             names.convert_checkpoint("dac_44khz", None, folder)
             return load_file(os.path.join(folder, "model.safetensors"))
 

@@ -310,7 +310,9 @@ def deepseek(low_rank):
     predicts a further token."""
     shapes = {"tok_embeddings.weight": [VOCAB, WIDTH], "lm_head.weight": [VOCAB, WIDTH]}
     shapes["norm.weight"] = [WIDTH]
-    queries = {"wq_a": [4, WIDTH], "q_norm": [4], "wq_b": [24, 4]} if low_rank else {"wq": [24, WIDTH]}
+    queries = (
+        {"wq_a": [4, WIDTH], "q_norm": [4], "wq_b": [24, 4]} if low_rank else {"wq": [24, WIDTH]}
+    )
     kinds = {"layers.0": False, "layers.1": True, "mtp_layers.0": True}
     for layer, experts in kinds.items():
         own = {**queries, "wkv_a": [6, WIDTH], "kv_norm": [4], "wkv_b": [24, 4], "wo": [WIDTH, 12]}
@@ -500,9 +502,7 @@ core_family("qwen3", "Qwen3Bridge", "qwen.qwen3_bridge", norms=True)
 GROUPED, SEQUENTIAL = "linear_fc{fc}.weight{e}", "local_experts.{e}.linear_fc{fc}.weight"
 MOE = {"bridge": "Qwen3MoEBridge", "file": "qwen.qwen3_moe_bridge", "rules": "qwen3_moe"}
 core_family("qwen3_moe", **MOE, told=False, norms=True, experts=GROUPED)
-core_family(
-    "qwen3_moe_modules", **MOE, of="qwen3_moe", exact=False, norms=True, experts=SEQUENTIAL
-)
+core_family("qwen3_moe_modules", **MOE, of="qwen3_moe", exact=False, norms=True, experts=SEQUENTIAL)
 core_family(
     "olmoe",
     "OlMoEBridge",
