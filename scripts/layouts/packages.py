@@ -176,7 +176,8 @@ esm_family("esm_fair_1b", esm1b)
 class Base(torch.nn.Module):
     """What Descript's models ask of audiotools' BaseModel."""
 
-    INTERN, EXTERN = [], []
+    INTERN: list[str] = []
+    EXTERN: list[str] = []
 
 
 DAC = {
