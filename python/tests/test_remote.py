@@ -20,7 +20,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def tensors():
     random = np.random.default_rng(0)
     keys = [f"model.layers.{layer}.{name}.weight" for layer in range(3) for name in "qkv"]
-    # So large that the first bytes of a file, which are read for its header, hold none of them whole.
+    # So large that the first bytes of a file, read for its header, hold none of them whole.
     return {key: random.standard_normal((256, 32)).astype(np.float32) for key in keys}
 
 
