@@ -345,16 +345,17 @@ fn what_documents_name_is_there() {
     assert!(named > 50, "only {named} files are named");
 }
 
-/// Every `.rs` file of the workspace's crates as one text.
+/// Every `.rs` file of the workspace's crates, and every `.py` file of the package, as one text.
 fn sources() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut open: Vec<_> =
-        ["src", "seed/src", "python/src", "tests/it"].map(|at| root.join(at)).into();
+    let mut open: Vec<_> = ["src", "seed/src", "python/src", "python/regraft", "tests/it"]
+        .map(|at| root.join(at))
+        .into();
     let mut text = String::new();
     while let Some(path) = open.pop() {
         if path.is_dir() {
             open.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "py") {
             text.push_str(&std::fs::read_to_string(path).unwrap());
             text.push('\n');
         }

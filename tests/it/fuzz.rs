@@ -128,6 +128,7 @@ const WORDS: &[&str] = &[
     "interleave(0)",
     "squeeze(0)",
     "unsqueeze(-1)",
+    "add_lowrank(16, 4)",
     "rope_halves(2)",
     "{l}",
     "{e}",
