@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments, console: Console) -> Result<Exit> {
 }
 
 /// A line for each: the rule file, the layout and where it leads, how many keys are explained, and
-/// what else there is to say.
+/// what else there is to say. The name ends at a colon, for scripts.
 fn table(found: &[Detection]) -> Vec<String> {
     let cells = |one: &Detection| {
         let ways = format!("{} -> {}", one.layout, one.leads_to);
@@ -78,7 +78,7 @@ fn table(found: &[Detection]) -> Vec<String> {
         let asked = one.by_config.then(|| "config.json asks for it".to_owned());
         let sure = one.sure.then(|| "surely".to_owned());
         let said: Vec<String> = [sure, asked, against].into_iter().flatten().collect();
-        [one.rules.clone(), ways, keys, said.join(", ")]
+        [format!("{}:", one.rules), ways, keys, said.join(", ")]
     };
     let rows: Vec<[String; 4]> = found.iter().map(cells).collect();
     let widths = [0, 1, 2].map(|at| rows.iter().map(|row| row[at].len()).max().unwrap_or(0));
