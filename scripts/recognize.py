@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure what `regraft detect` takes checkpoints for: each fixture, with its config and without.
 
-    python3 scripts/recognize.py [--bin target/debug/regraft] [--cases FOLDER …] [--only cases]
+    python3 scripts/recognize.py [--bin target/debug/regraft] [--cases FOLDER …]
 
 Fixtures are tests/fixtures/layouts, tests/fixtures/cases and what further folders of cases hold
 (see tests/fixtures/cases/README.md), but for layouts that keys can't tell from `hub`. Right is the
@@ -209,13 +209,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bin", default=os.path.join(ROOT, "target", "debug", "regraft"))
     parser.add_argument("--cases", nargs="*", default=[])
-    parser.add_argument("--only", choices=["layouts", "cases"])
     args = parser.parse_args()
     files = models()
     with tempfile.TemporaryDirectory() as scratch:
-        fixtures = list(layouts(scratch)) if args.only != "cases" else []
-        folders = [os.path.join(FIXTURES, "cases"), *args.cases] if args.only != "layouts" else []
-        for number, folder in enumerate(folders):
+        fixtures = list(layouts(scratch))
+        for number, folder in enumerate([os.path.join(FIXTURES, "cases"), *args.cases]):
             own = os.path.join(scratch, str(number))
             os.mkdir(own)
             fixtures += cases(folder, files, own)

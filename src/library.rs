@@ -249,11 +249,10 @@ pub fn load(name: &str) -> Result<Rules, Failure> {
 /// As [`load`].
 pub fn load_with(name: &str, library: Library) -> Result<Rules, Failure> {
     let source = source_of(name)?;
-    match library.is_built_in(&source) {
-        true => check_proven(&source, &library),
-        false => check(&source, &library),
+    match library.is_built_in(&source).then(|| rules(&source.name)).flatten() {
+        Some(rules) => Ok(rules.clone()),
+        None => check(&source, &library).map_err(Failure::Rules),
     }
-    .map_err(Failure::Rules)
 }
 
 /// [`load_with`], with everything proven that can be, of embedded files too.

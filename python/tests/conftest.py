@@ -12,10 +12,14 @@ def numpy():
 
 
 @pytest.fixture(scope="session")
-def ranks():
+def gloo():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("this torch has no gloo")
+
+
+@pytest.fixture(scope="session")
+def ranks(gloo):
     from ranks import Ranks
 
     ranks = Ranks(4)

@@ -31,9 +31,7 @@ def torchrun(size, hub, out, *arguments):
     )
 
 
-def test_training_goes_on_after_a_rank_died_with_other_numbers_of_ranks(hub, tmp_path):
-    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
+def test_training_goes_on_after_a_rank_died_with_other_numbers_of_ranks(gloo, hub, tmp_path):
     path, _ = hub(mixtral)
     assert torchrun(2, path, tmp_path, "2", "die").returncode != 0
     assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == ["step-1"]

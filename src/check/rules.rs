@@ -379,10 +379,12 @@ pub struct Example {
     pub place: Place,
 }
 
-/// The pattern of a side, if it is one.
-pub(super) fn pattern_of(side: &Side) -> Option<&Pattern> {
-    match &side.item {
-        SideItem::Pattern(pattern) => Some(pattern),
-        SideItem::Regex(_) | SideItem::Made(_) => None,
+impl Side {
+    /// The pattern, if it is one.
+    pub fn pattern(&self) -> Option<&Pattern> {
+        match &self.item {
+            SideItem::Pattern(pattern) => Some(pattern),
+            SideItem::Regex(_) | SideItem::Made(_) => None,
+        }
     }
 }

@@ -82,10 +82,7 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
         if is_part && !asked.contains(&name) {
             continue;
         }
-        let [as_left, as_right] = [true, false].map(|left| {
-            let kinds = keys.kinds(rules, left);
-            Vocabulary::new(rules, left).explain(&kinds, telling())
-        });
+        let [as_left, as_right] = readings(rules, &keys, telling());
         for (layout, leads_to, own, other) in
             [(left, right, &as_left, &as_right), (right, left, &as_right, &as_left)]
         {
@@ -127,13 +124,19 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
     found
 }
 
+/// How a file explains keys, read from its left layout, and from its right one.
+fn readings(rules: &Rules, keys: &Keys, telling: &Telling) -> [Explained; 2] {
+    [true, false]
+        .map(|left| Vocabulary::new(rules, left).explain(&keys.kinds(rules, left), telling))
+}
+
 /// The rule files that are weighed.
 fn files() -> impl Iterator<Item = (&'static str, &'static Rules)> {
     // Files of ranks hold a model of which another file speaks, in names that are those again.
     names()
+        .filter(|name| !name.starts_with(DEQUANT))
         .filter_map(|name| Some((name, rules(name)?)))
         .filter(|(_, rules)| rules.shards.is_none())
-        .filter(|(name, _)| !name.starts_with(DEQUANT))
 }
 
 /// What words tell, among all of these files.
@@ -209,10 +212,7 @@ pub(super) fn foreign(header: &Header) -> Option<(&'static str, &'static str, &'
     for name in names().filter(|name| super::text(name).is_some_and(has_another_layout)) {
         let Some(rules) = rules(name) else { continue };
         let Some((left, right)) = &rules.layouts else { continue };
-        let [as_left, as_right] = [true, false].map(|left| {
-            let kinds = keys.kinds(rules, left);
-            Vocabulary::new(rules, left).explain(&kinds, &telling)
-        });
+        let [as_left, as_right] = readings(rules, &keys, &telling);
         for (layout, leads_to, own, other) in
             [(left, right, &as_left, &as_right), (right, left, &as_right, &as_left)]
         {

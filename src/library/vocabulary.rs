@@ -14,7 +14,7 @@ use super::detect::own_layout;
 use super::unwrapped::{Kinds, is_number, kind};
 use crate::check::reading::{Act, ReadRule, Reading, Rewrite, Statement};
 use crate::check::takes::Takes;
-use crate::check::{Direction, Keys, Rules, Side, SideItem};
+use crate::check::{Direction, Keys, Rules, Side};
 use crate::key::{Atom, Binding, Bindings, Part, Pattern, PatternSet, Segments};
 use crate::syntax::ast::Arrow;
 
@@ -196,8 +196,6 @@ pub(super) struct Explained {
     pub(super) keys: u64,
     /// Those, and keys that it has no more than a usual name for.
     pub(super) named: u64,
-    /// Of those, keys that a rewrite takes.
-    pub(super) taken: u64,
     /// By kind of keys, how many a rewrite takes.
     takes: Vec<u64>,
     /// How telling the words are that were met, in all.
@@ -207,12 +205,17 @@ pub(super) struct Explained {
 }
 
 impl Explained {
+    /// How many keys a rewrite takes.
+    fn taken(&self) -> u64 {
+        self.takes.iter().sum()
+    }
+
     /// How many keys look as if they were results: the other reading takes them, and this one
     /// doesn't. Of a key that both take it isn't known.
     pub(super) fn against(&self, other: &Self) -> u64 {
         // A layout that is split elsewhere has other kinds.
         if self.takes.len() != other.takes.len() {
-            return other.taken;
+            return other.taken();
         }
         let pairs = self.takes.iter().zip(&other.takes);
         pairs.filter(|(own, _)| **own == 0).map(|(_, other)| other).sum()
@@ -221,7 +224,7 @@ impl Explained {
     /// Whether nine keys in ten have a name here, and two of three rules that should find something
     /// do.
     pub(super) fn explains_nearly_all(&self, keys: u64) -> bool {
-        self.taken > 0 && self.named * 10 >= keys * 9 && self.unmet * 3 <= self.required
+        self.taken() > 0 && self.named * 10 >= keys * 9 && self.unmet * 3 <= self.required
     }
 }
 
@@ -386,7 +389,7 @@ impl<'r> Vocabulary<'r> {
             let counted = keys.iter().zip(kinds.values()).filter(|(key, _)| of(key));
             counted.map(|(_, (_, count))| *count).sum()
         };
-        let (taken, spoken) = (count(|key| key.taken), count(|key| key.taken || key.spoken));
+        let spoken = count(|key| key.taken || key.spoken);
         let named = count(|key| key.taken || key.spoken || key.named);
         let taken_of =
             |(key, (_, count)): (&Followed, &(String, u64))| if key.taken { *count } else { 0 };
@@ -399,7 +402,6 @@ impl<'r> Vocabulary<'r> {
         Explained {
             keys: spoken,
             named,
-            taken,
             takes,
             required,
             unmet,
@@ -443,18 +445,11 @@ fn group(rewrite: Rewrite<'_>, always: bool) -> Group<'_> {
     for read in rewrite.rules() {
         for (source, side) in read.sources().iter().enumerate() {
             let place = (group.rules.len(), source);
-            group.patterns.extend(pattern_of(side).map(|pattern| (pattern, place)));
+            group.patterns.extend(Side::pattern(side).map(|pattern| (pattern, place)));
         }
         group.rules.push((read, Takes::loosely(read)));
     }
     group
-}
-
-fn pattern_of(side: &Side) -> Option<&Pattern> {
-    match &side.item {
-        SideItem::Pattern(pattern) => Some(pattern),
-        _ => None,
-    }
 }
 
 impl<'r> Group<'r> {
@@ -475,7 +470,7 @@ impl<'r> Group<'r> {
                     continue;
                 }
                 fired[at] = true;
-                let targets = rule.targets().iter().filter_map(pattern_of);
+                let targets = rule.targets().iter().filter_map(Side::pattern);
                 let target = targets.clone().find_map(|target| target.render(key, &bindings));
                 let words = met(pattern, &bindings);
                 // A rule that takes a prefix off leaves what to say to those behind it.

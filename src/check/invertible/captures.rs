@@ -2,7 +2,7 @@
 //! each target.
 
 use super::super::op::Arity;
-use super::super::rules::{Capture, CaptureKind, Rule, SideItem, pattern_of};
+use super::super::rules::{Capture, CaptureKind, Rule, Side, SideItem};
 use crate::diagnostic::codes::{CAPTURE_UNBOUND, SAME_IMAGE};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::key::Slot;
@@ -133,7 +133,7 @@ fn stands_everywhere(rule: &Rule, capture: &Capture, slot: Slot) -> Checked {
         return Ok(());
     }
     for side in rule.left.iter().chain(&rule.right) {
-        if pattern_of(side).is_some_and(|pattern| !pattern.slots().contains(&slot)) {
+        if Side::pattern(side).is_some_and(|pattern| !pattern.slots().contains(&slot)) {
             let message =
                 format!("this pattern lacks the capture {} that the others have", shown(capture));
             return Err(Box::new(

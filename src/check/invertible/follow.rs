@@ -2,7 +2,7 @@
 //! still tell them apart.
 
 use super::super::op::{Arity, Call, OpKind};
-use super::super::rules::{Rule, Side, SideItem, pattern_of};
+use super::super::rules::{Rule, Side, SideItem};
 use crate::diagnostic::codes::{ARITY, NOT_INVERTIBLE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Slot;
@@ -58,7 +58,7 @@ impl Follow<'_> {
 
     /// The captures of a side that the other lacks; `right` says which is the other.
     fn own(&self, side: &Side, right: bool) -> Vec<Slot> {
-        pattern_of(side).map_or_else(Vec::new, |pattern| {
+        Side::pattern(side).map_or_else(Vec::new, |pattern| {
             pattern.slots().into_iter().filter(|slot| !self.has(*slot, right)).collect()
         })
     }
@@ -97,7 +97,7 @@ impl Follow<'_> {
                 "joins these",
             );
             // A capture that only the source has stands for many tensors.
-            let many = pattern_of(&self.from[0]).and_then(|pattern| {
+            let many = Side::pattern(&self.from[0]).and_then(|pattern| {
                 pattern.slots().into_iter().find(|slot| !self.has(*slot, self.forward))
             });
             if let (OpKind::Concat, [_], Some(slot)) = (op.kind, tensors.as_slice(), many) {

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::super::keys::Keys;
-use super::super::rules::pattern_of;
 use super::super::rules::{Rule, Side};
 use super::effort::{Effort, weight_of};
 use super::trace::{fits, forward, leading, looks_like_result};
@@ -19,7 +18,7 @@ impl Owned {
     pub(super) fn new<'r>(sides: impl Iterator<Item = (usize, &'r [Side])>) -> Self {
         let patterns: Vec<(usize, &Pattern)> = sides
             .flat_map(|(at, sides)| {
-                sides.iter().filter_map(pattern_of).map(move |pattern| (at, pattern))
+                sides.iter().filter_map(Side::pattern).map(move |pattern| (at, pattern))
             })
             .collect();
         let set = PatternSet::new(patterns.iter().map(|(_, pattern)| *pattern));
@@ -42,7 +41,7 @@ impl Owned {
 
 /// What it costs to follow a key through a rule.
 pub(super) fn weight_of_rule(rule: &Rule) -> usize {
-    let sides = rule.left.iter().chain(&rule.right).filter_map(pattern_of);
+    let sides = rule.left.iter().chain(&rule.right).filter_map(Side::pattern);
     let unless = rule.unless_left.iter().chain(&rule.unless_right).map(Keys::without_ranges);
     1 + sides.chain(unless).map(weight_of).sum::<usize>()
 }
@@ -61,7 +60,10 @@ pub(super) struct Group<'r> {
 impl<'r> Group<'r> {
     pub(super) fn new(rules: &'r [Rule], effort: &'r Effort) -> Self {
         let sides = || {
-            rules.iter().flat_map(|rule| rule.left.iter().chain(&rule.right)).filter_map(pattern_of)
+            rules
+                .iter()
+                .flat_map(|rule| rule.left.iter().chain(&rule.right))
+                .filter_map(Side::pattern)
         };
         Self {
             rules,
@@ -123,7 +125,7 @@ impl<'r> Group<'r> {
             return false;
         }
         let fitting = |rule: &Rule| {
-            rule.left.iter().filter_map(pattern_of).any(|pattern| fits(pattern, &key))
+            rule.left.iter().filter_map(Side::pattern).any(|pattern| fits(pattern, &key))
         };
         let mut before = self.sources.of(&key).into_iter().take_while(|earlier| *earlier < at);
         before.all(|earlier| {

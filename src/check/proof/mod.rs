@@ -31,7 +31,7 @@ use trace::{backward, forward};
 use super::invertible::one_way;
 use super::keys::Keys;
 use super::rules::Rule;
-use super::rules::pattern_of;
+use super::rules::Side;
 use crate::diagnostic::codes::{DEAD_RULE, LIMIT, NOT_ONE_TO_ONE, SAME_IMAGE};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Atom, Part, Pattern};
@@ -68,7 +68,7 @@ pub(super) fn group(rules: &[Rule], effort: &Effort) -> Vec<Diagnostic> {
             let mut others: Vec<usize> = rule
                 .right
                 .iter()
-                .filter_map(pattern_of)
+                .filter_map(Side::pattern)
                 .flat_map(|target| nearby.of(target, effort))
                 .collect();
             others.sort_unstable();
@@ -76,7 +76,7 @@ pub(super) fn group(rules: &[Rule], effort: &Effort) -> Vec<Diagnostic> {
             for other in others {
                 findings.extend(same_image(&group, other, at));
             }
-            rule.right.iter().filter_map(pattern_of).for_each(|target| nearby.add(target, at));
+            rule.right.iter().filter_map(Side::pattern).for_each(|target| nearby.add(target, at));
         }
     }
     findings
@@ -87,7 +87,7 @@ fn dead(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
     let (rules, effort) = (group.rules, group.effort);
     let rule = &rules[at];
     // Nearly every rule is seen to live by one look.
-    if rule.left.iter().filter_map(pattern_of).all(|source| group.leaves(at, source))
+    if rule.left.iter().filter_map(Side::pattern).all(|source| group.leaves(at, source))
         || !effort.spend(at)
     {
         return None;
@@ -96,12 +96,14 @@ fn dead(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
         .iter()
         // What a condition or a range leaves to later rules isn't known here.
         .filter(|rule| rule.condition.is_none() && !rule.hangs_on_numbers())
-        .flat_map(|rule| rule.left.iter().filter_map(move |side| Some((rule, pattern_of(side)?))))
+        .flat_map(|rule| {
+            rule.left.iter().filter_map(move |side| Some((rule, Side::pattern(side)?)))
+        })
         .collect();
     if earlier.is_empty() {
         return None;
     }
-    for source in rule.left.iter().filter_map(pattern_of) {
+    for source in rule.left.iter().filter_map(Side::pattern) {
         // An exception with a range leaves keys to the rule that fit it otherwise.
         let excepted =
             rule.unless_left.iter().filter(|keys| !keys.has_range()).map(Keys::without_ranges);
@@ -157,8 +159,8 @@ fn same_image(group: &Group<'_>, first: usize, second: usize) -> Option<Diagnost
     if a.arrow != Arrow::TwoWay || [a, b].iter().any(|rule| rule.hangs_on_numbers()) {
         return None;
     }
-    for left in a.right.iter().filter_map(pattern_of) {
-        for right in b.right.iter().filter_map(pattern_of) {
+    for left in a.right.iter().filter_map(Side::pattern) {
+        for right in b.right.iter().filter_map(Side::pattern) {
             if !may_overlap(left.parts(), right.parts(), effort) || exclude((a, left), (b, right)) {
                 continue;
             }
@@ -221,7 +223,7 @@ fn not_one_to_one(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
     if !may_be_ambiguous(rule) || !rule.numbers.is_empty() {
         return None;
     }
-    let (left, right) = (pattern_of(rule.left.first()?)?, pattern_of(rule.right.first()?)?);
+    let (left, right) = (Side::pattern(rule.left.first()?)?, Side::pattern(rule.right.first()?)?);
     for key in stretched(left, right) {
         if !group.effort.spend(2 * group.weight(at)) {
             break;
@@ -256,7 +258,7 @@ fn not_one_to_one(group: &Group<'_>, at: usize) -> Option<Diagnostic> {
 pub(super) fn may_be_ambiguous(rule: &Rule) -> bool {
     rule.arrow == Arrow::TwoWay
         && rule.is_rename()
-        && rule.left.iter().chain(&rule.right).filter_map(pattern_of).any(ambiguous)
+        && rule.left.iter().chain(&rule.right).filter_map(Side::pattern).any(ambiguous)
 }
 
 /// Whether a key may match a pattern in two ways that matter: its fixed middle can overlap itself,

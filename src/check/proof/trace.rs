@@ -2,7 +2,7 @@
 //! stand at 0, conditions hold, ranges are open.
 
 use super::super::reading::ReadRule;
-use super::super::rules::{Direction, Rule, pattern_of};
+use super::super::rules::{Direction, Rule, Side};
 use super::super::takes::{Named, Takes};
 use crate::key::{Bindings, Part, Pattern, Segments, Slot};
 
@@ -51,7 +51,7 @@ pub(super) fn looks_like_result(rule: &Rule, key: &str) -> bool {
 /// What the first source that fits captures of a key.
 fn bound(rule: &Rule, key: &str) -> Option<Bindings> {
     let segments = split(key);
-    rule.left.iter().filter_map(pattern_of).find_map(|pattern| {
+    rule.left.iter().filter_map(Side::pattern).find_map(|pattern| {
         let mut bindings = Bindings::new(rule.captures.len());
         pattern.matches(key, &segments, &mut bindings).then(|| {
             rule.bind_rest(&mut bindings);
@@ -63,7 +63,7 @@ fn bound(rule: &Rule, key: &str) -> Option<Bindings> {
 /// What a `**` at the front of a rule's source takes of a key.
 pub(super) fn leading(rule: &Rule, key: &str) -> Option<String> {
     let bindings = bound(rule, key)?;
-    match rule.left.iter().filter_map(pattern_of).next()?.parts().first()? {
+    match rule.left.iter().filter_map(Side::pattern).next()?.parts().first()? {
         Part::Rest(slot) => bindings.text(*slot, key).map(str::to_owned),
         _ => None,
     }

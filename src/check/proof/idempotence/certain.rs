@@ -3,7 +3,7 @@
 
 use crate::check::keys::Keys;
 use crate::check::op::{Call, OpKind};
-use crate::check::rules::pattern_of;
+use crate::check::rules::Side;
 use crate::check::rules::{CaptureKind, Rule};
 use crate::key::{Atom, Part, Pattern, Slot};
 use crate::syntax::ast::Expr;
@@ -42,7 +42,7 @@ pub(super) fn takes_for_certain(rule: &Rule) -> bool {
             _ => true,
         })
     };
-    let sources: Vec<&Pattern> = rule.left.iter().filter_map(pattern_of).collect();
+    let sources: Vec<&Pattern> = rule.left.iter().filter_map(Side::pattern).collect();
     rule.condition.is_none()
         && rule.unless_left.is_empty()
         && rule.unless_right.is_empty()
@@ -52,11 +52,11 @@ pub(super) fn takes_for_certain(rule: &Rule) -> bool {
             CaptureKind::Chars | CaptureKind::Rest => true,
         })
         && sources.iter().all(|pattern| is_certain(pattern))
-        && rule.left.iter().chain(&rule.right).filter_map(pattern_of).all(plain)
+        && rule.left.iter().chain(&rule.right).filter_map(Side::pattern).all(plain)
         // A result that is the key itself is no change; with other names around the captures it
         // can't be.
         && rule.is_rename()
-        && sources.first().is_some_and(|left| rule.right.iter().filter_map(pattern_of).all(|right| literals(left) != literals(right)))
+        && sources.first().is_some_and(|left| rule.right.iter().filter_map(Side::pattern).all(|right| literals(left) != literals(right)))
 }
 
 pub(super) fn literals(pattern: &Pattern) -> Vec<&str> {
@@ -97,7 +97,7 @@ pub(super) fn is_leaf(segment: &str) -> bool {
 
 /// What a rule's sources name.
 pub(super) fn names(rule: &Rule) -> impl Iterator<Item = &Part> {
-    rule.left.iter().filter_map(pattern_of).flat_map(Pattern::parts).filter(|part| match part {
+    rule.left.iter().filter_map(Side::pattern).flat_map(Pattern::parts).filter(|part| match part {
         Part::Literal(_) => true,
         Part::Segment(atoms) => {
             !atoms.iter().any(|atom| matches!(atom, Atom::Chars(_)))

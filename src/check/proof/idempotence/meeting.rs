@@ -9,7 +9,7 @@ use crate::check::proof::automaton::{Automaton, Found, may_overlap, overlaps, se
 use crate::check::proof::effort::Effort;
 use crate::check::proof::trace::backward;
 use crate::check::rules::Rule;
-use crate::check::rules::pattern_of;
+use crate::check::rules::Side;
 use crate::key::{Part, Pattern};
 
 /// How the results of one rule meet the sources of another.
@@ -26,8 +26,8 @@ pub(super) fn meet(lookup: &Lookup<'_>, maker: &Placed<'_>, reader: &Placed<'_>)
     if reader.has_regex() {
         return Meeting::Possible;
     }
-    for image in maker.rule.right.iter().filter_map(pattern_of) {
-        for source in reader.rule.left.iter().filter_map(pattern_of) {
+    for image in maker.rule.right.iter().filter_map(Side::pattern) {
+        for source in reader.rule.left.iter().filter_map(Side::pattern) {
             // A regex of the maker may put dots where its groups stand.
             if maker.has_regex() {
                 return Meeting::Possible;
@@ -48,7 +48,7 @@ pub(super) fn meet(lookup: &Lookup<'_>, maker: &Placed<'_>, reader: &Placed<'_>)
             let later: Vec<&Pattern> = lookup.rules[from..]
                 .iter()
                 .filter(|later| later.certain)
-                .flat_map(|later| later.rule.left.iter().filter_map(pattern_of))
+                .flat_map(|later| later.rule.left.iter().filter_map(Side::pattern))
                 .collect();
             let excluded: Vec<&Pattern> = certain(&reader.rule.unless_left).chain(later).collect();
             let named: Vec<Pattern> =
@@ -112,8 +112,8 @@ pub(super) fn witnesses(
 ) -> Vec<(Twice, bool)> {
     let effort = lookup.effort();
     let mut found = Vec::new();
-    for image in maker.rule.right.iter().filter_map(pattern_of) {
-        for source in reader.rule.left.iter().filter_map(pattern_of) {
+    for image in maker.rule.right.iter().filter_map(Side::pattern) {
+        for source in reader.rule.left.iter().filter_map(Side::pattern) {
             let unless = &reader.rule.unless_left;
             let patterns: Vec<&Pattern> = [image, source]
                 .into_iter()
@@ -151,7 +151,7 @@ pub(super) fn witnesses(
 
 /// Whether a statement that takes keys away, or shortens them, may do so with a result of a rule.
 pub(super) fn may_take(taker: &Taker<'_>, maker: &Rule, effort: &Effort) -> bool {
-    let mut images = maker.right.iter().filter_map(pattern_of);
+    let mut images = maker.right.iter().filter_map(Side::pattern);
     match &taker.kind {
         TakerKind::Drop(keys) => images.any(|image| {
             !keys.keys.iter().all(|one| apart(image, one.without_ranges(), &keys.unless, effort))
@@ -172,8 +172,8 @@ pub(super) fn may_take(taker: &Taker<'_>, maker: &Rule, effort: &Effort) -> bool
                             .any(|part| wrapper.iter().any(|segment| gives(part, segment)))
                 })
             };
-            let same_start = maker.left.iter().filter_map(pattern_of).all(|left| {
-                maker.right.iter().filter_map(pattern_of).all(|right| {
+            let same_start = maker.left.iter().filter_map(Side::pattern).all(|left| {
+                maker.right.iter().filter_map(Side::pattern).all(|right| {
                     match (left.parts().first(), right.parts().first()) {
                         (left, right @ Some(Part::Rest(_))) => left == right,
                         (_, Some(_)) => true,

@@ -20,7 +20,7 @@ mod program;
 use std::fmt;
 
 use crate::check::proof::nearby::Nearby;
-use crate::check::rules::pattern_of;
+use crate::check::rules::Side;
 use crate::check::rules::{Direction, Rules};
 use meeting::*;
 use program::*;
@@ -124,7 +124,7 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
             .rule
             .left
             .iter()
-            .filter_map(pattern_of)
+            .filter_map(Side::pattern)
             .for_each(|source| nearby.add(source, number));
     }
     for maker in &program.rules {
@@ -165,7 +165,7 @@ pub fn idempotence(rules: &Rules) -> Idempotence {
     }
     for (at, text, pattern) in &program.made {
         let read = program.rules.iter().filter(|reader| reader.at <= *at).find(|reader| {
-            let sources = reader.rule.left.iter().filter_map(pattern_of);
+            let sources = reader.rule.left.iter().filter_map(Side::pattern);
             !sources
                 .into_iter()
                 .all(|source| apart(pattern, source, &reader.rule.unless_left, effort))
@@ -188,7 +188,7 @@ fn readers(lookup: &Lookup<'_>, nearby: &Nearby<'_>, maker: &Placed<'_>) -> Vec<
     if lookup.has_regex {
         return (0..end).collect();
     }
-    let images = maker.rule.right.iter().filter_map(pattern_of);
+    let images = maker.rule.right.iter().filter_map(Side::pattern);
     let mut found: Vec<usize> = images
         .flat_map(|image| nearby.of(image, lookup.effort()))
         .filter(|number| *number < end)
