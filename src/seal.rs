@@ -26,9 +26,52 @@ pub(crate) struct Unsealed<T> {
 }
 
 fn sum(object: &Value) -> Result<String, serde_json::Error> {
-    let mut hasher = blake3::Hasher::new();
-    serde_json::to_writer(&mut hasher, object)?;
-    Ok(hasher.finalize().to_hex().to_string())
+    let mut hasher = JsonHasher::default();
+    hasher.add(object)?;
+    Ok(hasher.finish().to_hex().to_string())
+}
+
+/// Hashes values as they are in JSON, and bytes. What is written as JSON comes in pieces of a few
+/// bytes, and is hashed many pieces at a time.
+#[derive(Default)]
+pub(crate) struct JsonHasher {
+    hasher: blake3::Hasher,
+    pieces: Vec<u8>,
+}
+
+/// So many bytes are hashed at once.
+const HASHED: usize = 1 << 16;
+
+impl JsonHasher {
+    /// # Errors
+    /// If the value can't be written as JSON.
+    pub(crate) fn add(&mut self, value: &impl Serialize) -> Result<(), serde_json::Error> {
+        serde_json::to_writer(self, value)
+    }
+
+    pub(crate) fn add_bytes(&mut self, bytes: &[u8]) {
+        self.pieces.extend_from_slice(bytes);
+        if self.pieces.len() >= HASHED {
+            self.hasher.update(&self.pieces);
+            self.pieces.clear();
+        }
+    }
+
+    pub(crate) fn finish(mut self) -> blake3::Hash {
+        self.hasher.update(&self.pieces);
+        self.hasher.finalize()
+    }
+}
+
+impl std::io::Write for JsonHasher {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.add_bytes(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Writes an object with its checksum, as bytes; with line breaks if it is for people too.

@@ -85,7 +85,12 @@ impl fmt::Debug for Key {
 /// Natural order: runs of digits compare by the number they are, so `layers.2` comes before
 /// `layers.10`.
 pub fn natural_order(a: &str, b: &str) -> Ordering {
-    let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
+    let (x, y) = (a.as_bytes(), b.as_bytes());
+    // Most keys begin alike: what is the same in both decides nothing, but for a number that it
+    // ends in the middle of.
+    let same = common_prefix(x, y);
+    let start = x[..same].iter().rposition(|byte| !byte.is_ascii_digit()).map_or(0, |at| at + 1);
+    let (mut x, mut y) = (&x[start..], &y[start..]);
     loop {
         match (x.first(), y.first()) {
             (None, None) => return a.cmp(b),
@@ -104,6 +109,13 @@ pub fn natural_order(a: &str, b: &str) -> Ordering {
             _ => (x, y) = (&x[1..], &y[1..]),
         }
     }
+}
+
+/// How many first bytes are the same.
+fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0);
+    let start = 16 * words.take_while(|(a, b)| a == b).count();
+    start + a[start..].iter().zip(&b[start..]).take_while(|(a, b)| a == b).count()
 }
 
 fn digits(text: &[u8]) -> usize {

@@ -22,13 +22,14 @@ pub(crate) use follow::block_of;
 use follow::{Blocks, ByNode, Quantized, Sizes, follow, grid, quantized};
 use smallvec::SmallVec;
 
+use crate::config::Config;
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::QUANTIZED_BLOCK;
 use crate::key::Key;
-use crate::plan::context::Context;
 use crate::plan::counted;
 use crate::plan::draft::Draft;
 use crate::plan::graph::{Graph, Walks};
+use crate::plan::modules::Pair;
 use crate::plan::node::{Arithmetic, Node, NodeId, Op, RuleId};
 use crate::plan::state::Current;
 use crate::tensor::Shape;
@@ -60,8 +61,8 @@ impl Wrong {
         keys.push(key.to_string());
     }
 
-    fn report(self, draft: &mut Draft) {
-        for ((rule, _), (message, keys)) in self.0 {
+    fn findings(self, draft: &Draft) -> Vec<Diagnostic> {
+        let found = self.0.into_iter().map(|((rule, _), (message, keys))| {
             let mut finding = Diagnostic::error(QUANTIZED_BLOCK, message);
             if let Some(place) = rule.and_then(|rule| draft.places.get(&rule)) {
                 let gives = format!("gives {} so", counted(keys.len(), "key"));
@@ -70,22 +71,26 @@ impl Wrong {
             let finding = finding.keys(keys).hint(
                 "move tensor and scales by one rule, in whole blocks: `{t: weight|weight_scale_inv}`",
             );
-            draft
-                .findings
-                .push(finding.hint("or dequantize first: `via dequant_fp8`, or the whole checkpoint with `--rules dequant`"));
-        }
+            finding.hint("or dequantize first: `via dequant_fp8`, or the whole checkpoint with `--rules dequant`")
+        });
+        found.collect()
     }
 }
 
 /// Refuses what cuts through quantization blocks, or moves them without their scales.
-pub(super) fn check_blocks(context: &Context<'_>, draft: &mut Draft, entries: &[Current]) {
+pub(super) fn check_blocks(
+    config: &Config,
+    draft: &Draft,
+    entries: &[Current],
+    pairs: &[Pair],
+) -> Vec<Diagnostic> {
     let is_source = |id: NodeId| matches!(draft.graph.node(id).op, Op::Source { .. });
     if entries.iter().all(|entry| is_source(entry.node)) {
-        return;
+        return Vec::new();
     }
-    let quantized = quantized(&draft.graph, context.options.config.clone());
+    let quantized = quantized(&draft.graph, pairs, config);
     if quantized.iter().next().is_none() {
-        return;
+        return Vec::new();
     }
     let (blocks, from) = follow(&draft.graph, &quantized);
     let check = Check {
@@ -109,7 +114,7 @@ pub(super) fn check_blocks(context: &Context<'_>, draft: &mut Draft, entries: &[
             check.dequantized_by(entry, &mut wrong);
         }
     }
-    wrong.report(draft);
+    wrong.findings(draft)
 }
 
 struct Check<'a> {
@@ -238,7 +243,7 @@ impl Check<'_> {
         while let (
             Op::Cast | Op::Mul { .. } | Op::Add { .. } | Op::Neg | Op::Exp | Op::Log,
             [input],
-        ) = (&self.graph.node(id).op, self.graph.node(id).inputs.as_slice())
+        ) = (&self.graph.node(id).op, &self.graph.node(id).inputs[..])
         {
             id = *input;
         }
@@ -259,7 +264,7 @@ impl Check<'_> {
     /// Below a node, what is dequantized: the tensor and its scales.
     fn dequantized(&self, node: NodeId) -> Vec<(NodeId, NodeId)> {
         let mut found = Vec::new();
-        self.walk(node, |_, node| match (&node.op, node.inputs.as_slice()) {
+        self.walk(node, |_, node| match (&node.op, &node.inputs[..]) {
             (Op::Binary { with: Arithmetic::Mul }, [x, scales]) => {
                 let weight = self.coded(*x);
                 let is_quantized = self.blocks[weight.0 as usize] != Blocks::None;
@@ -296,7 +301,7 @@ impl Check<'_> {
         let (mut at, mut found) = (id, id);
         for _ in 0..DEPTH {
             let node = self.graph.node(at);
-            match (&node.op, node.inputs.as_slice()) {
+            match (&node.op, &node.inputs[..]) {
                 // Those of two levels are multiplied first.
                 (Op::Cast | Op::Decode { .. } | Op::Narrow { .. } | Op::Reshape, [input])
                 | (Op::Binary { .. }, [input, _]) => at = *input,
@@ -317,7 +322,7 @@ impl Check<'_> {
                 let shape = self.graph.info(of).shape.iter();
                 shape.copied().filter(|size| *size != 1).collect::<Sizes>()
             };
-            id = match (&node.op, node.inputs.as_slice()) {
+            id = match (&node.op, &node.inputs[..]) {
                 (Op::Cast | Op::Decode { .. }, [input]) | (Op::Binary { .. }, [input, _]) => *input,
                 (Op::Reshape, [input]) if real(*input) == real(id) => *input,
                 _ => break,

@@ -15,7 +15,7 @@ use crate::plan::behind::Behind;
 use crate::plan::blocks::check_blocks;
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
-use crate::plan::modules::{check_config, check_modules};
+use crate::plan::modules::{check_config, check_modules, pairs};
 use crate::plan::node::{DropReason, Dropped, Node, NodeId, Plan, Target, Verdict};
 use crate::plan::pass::strip::Stray;
 use crate::plan::state::Current;
@@ -47,6 +47,8 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
+    let stays = |key: &&Key| !draft.state.contains(key) && asks_for(context, key);
+    let kept: Vec<Key> = draft.ties.kept.iter().filter(stays).cloned().collect();
     let mut entries = draft.state.take_all();
     entries.sort_by(|a, b| natural_order(&a.key, &b.key));
     share(context, &mut draft, &mut entries);
@@ -55,11 +57,6 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
         let strays = std::mem::take(&mut draft.strays);
         draft.findings.extend(strays.into_iter().map(Stray::note));
     }
-    let kept = std::mem::take(&mut draft.ties.kept);
-    let kept: Vec<Key> = kept
-        .into_iter()
-        .filter(|key| !draft.state.contains(key) && asks_for(context, key))
-        .collect();
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
@@ -68,41 +65,27 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
-    check_blocks(context, &mut draft, &entries);
+    let pairs = pairs(&draft.graph);
+    let config = &context.options.config;
+    let (cut, left_behind) = beside(
+        draft.graph.nodes.len(),
+        || check_blocks(config, &draft, &entries, &pairs),
+        || check_modules(&draft, &entries, &pairs),
+    );
+    draft.findings.extend(cut);
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
-    check_modules(&mut draft, &entries);
+    left_behind.report(&mut draft);
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
-    check_config(context, &mut draft, &entries);
+    check_config(context, &mut draft, &entries, &pairs);
     let needed = reachable(&draft, &entries);
-    let mut dropped = Vec::new();
-    // Every key of the header became a source when it was loaded.
-    for (key, _) in draft.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
-        match draft.dropped.get(key) {
-            Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
-            None if context.options.wanted.is_some() => {
-                dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted })
-            }
-            None => {
-                let finding = Diagnostic::error(
-                    SHAPE,
-                    "a tensor of the checkpoint would be lost: no target uses it and no rule drops it",
-                );
-                draft.findings.push(
-                    finding
-                        .keys([key.as_str()])
-                        .hint("this is a fault of regraft, please report it"),
-                );
-            }
-        }
-    }
+    let dropped = dropped(context, &mut draft, &needed);
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
-    dropped.sort_by(|a, b| natural_order(&a.key, &b.key));
     let (nodes, numbers) = retain(draft.graph.nodes, &needed);
     let targets = name_ties(entries, &numbers);
     Ok(Plan {
@@ -120,6 +103,18 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
         questions: Vec::new(),
         findings: draft.findings,
     })
+}
+
+/// Nodes from which on it pays to look at them in two threads.
+const MANY: usize = 10_000;
+
+/// Does two things, at the same time if a plan has many nodes.
+fn beside<A: Send, B: Send>(
+    nodes: usize,
+    a: impl FnOnce() -> A + Send,
+    b: impl FnOnce() -> B + Send,
+) -> (A, B) {
+    if nodes < MANY { (a(), b()) } else { rayon::join(a, b) }
 }
 
 /// Whether the part of the target manifest that counts asks for a key; every key is asked for
@@ -342,6 +337,33 @@ fn mismatched(apart: &[Apart<'_>]) -> Option<Diagnostic> {
         finding = finding.hint(format!("and in {} more ways", kinds.len() - KINDS));
     }
     Some(finding)
+}
+
+/// What no target uses, and why.
+fn dropped(context: &Context<'_>, draft: &mut Draft, needed: &[bool]) -> Vec<Dropped> {
+    let mut dropped = Vec::new();
+    // Every key of the header became a source when it was loaded.
+    for (key, _) in draft.graph.sources().filter(|(_, node)| !needed[node.0 as usize]) {
+        match draft.dropped.get(key) {
+            Some(reason) => dropped.push(Dropped { key: key.clone(), reason: reason.clone() }),
+            None if context.options.wanted.is_some() => {
+                dropped.push(Dropped { key: key.clone(), reason: DropReason::NotWanted })
+            }
+            None => {
+                let finding = Diagnostic::error(
+                    SHAPE,
+                    "a tensor of the checkpoint would be lost: no target uses it and no rule drops it",
+                );
+                draft.findings.push(
+                    finding
+                        .keys([key.as_str()])
+                        .hint("this is a fault of regraft, please report it"),
+                );
+            }
+        }
+    }
+    dropped.sort_by(|a, b| natural_order(&a.key, &b.key));
+    dropped
 }
 
 /// The nodes that are needed, and the new number of each.

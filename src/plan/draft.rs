@@ -15,7 +15,7 @@ use crate::plan::pass::strip::Stray;
 use crate::plan::pass::{Before, TieState};
 use crate::plan::state::{Current, State};
 use crate::plan::verdict::Evidence;
-use crate::plan::{Lost, Renamed};
+use crate::plan::{List, Lost, Renamed};
 
 /// A rule of a `rename` or `map`.
 #[derive(Clone, Copy)]
@@ -145,10 +145,16 @@ impl Draft {
 
     /// Puts an entry into the state, or reports that its key is taken.
     pub(super) fn put(&mut self, entry: Current) {
-        let Err(entry) = self.state.insert(entry) else { return };
+        let put = self.state.insert(entry);
+        self.check_name(put);
+    }
+
+    /// Reports an entry whose key is taken.
+    pub(super) fn check_name(&mut self, named: Result<(), Box<Current>>) {
+        let Err(entry) = named else { return };
         let other =
             self.state.get(&entry.key).map(|other| (other.origin.clone(), other.rules.clone()));
-        let (origin, rules) = other.unwrap_or_else(|| (entry.key.clone(), Vec::new()));
+        let (origin, rules) = other.unwrap_or_else(|| (entry.key.clone(), List::new()));
         let by = |rules: &[RuleId]| match rules.last().and_then(|id| self.rules.get(id.0 as usize))
         {
             Some(rule) => format!("by {}:{} {}", rule.file, rule.line, rule.text),

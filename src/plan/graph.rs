@@ -1,9 +1,12 @@
 //! Building the key graph: primitive nodes, with their shapes checked.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 
-use indexmap::IndexMap;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
+use super::list::List;
 use super::node::{Node, NodeId, Op};
 use super::states::States;
 use crate::key::Key;
@@ -32,9 +35,11 @@ pub(super) fn few(count: u64) -> Fit<()> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
-    sources: IndexMap<Key, NodeId, foldhash::fast::RandomState>,
+    /// The sources among them, by key.
+    sources: HashTable<NodeId>,
+    hasher: RandomState,
     /// Casts that there are: one tensor that is cast alike under several keys stays one.
-    casts: HashMap<(NodeId, Dtype), NodeId, foldhash::fast::RandomState>,
+    casts: HashMap<(NodeId, Dtype), NodeId, RandomState>,
     /// What quantized tensors say of themselves.
     pub(super) states: States,
     /// Descriptions whose bytes went into nodes, and that are no input of any.
@@ -63,10 +68,16 @@ impl Graph {
     /// Room for so many more tensors of a checkpoint.
     pub(super) fn reserve(&mut self, sources: usize) {
         self.nodes.reserve(sources);
-        self.sources.reserve(sources);
+        let Self { nodes, hasher, sources: known, .. } = self;
+        known.reserve(sources, |id| hasher.hash_one(source_key(nodes, *id)));
     }
 
-    pub(super) fn push(&mut self, op: Op, inputs: Vec<NodeId>, info: TensorInfo) -> Fit<NodeId> {
+    pub(super) fn push(
+        &mut self,
+        op: Op,
+        inputs: impl Into<List<NodeId>>,
+        info: TensorInfo,
+    ) -> Fit<NodeId> {
         let id = u32::try_from(self.nodes.len())
             .ok()
             .filter(|id| *id < MAX_NODES)
@@ -74,30 +85,36 @@ impl Graph {
         if info.nbytes().is_none() {
             return Err(format!("the result {info} has no whole number of bytes, or too many"));
         }
-        self.nodes.push(Node { op, inputs, info });
+        self.nodes.push(Node { op, inputs: inputs.into(), info });
         Ok(NodeId(id))
     }
 
     pub(super) fn source(&mut self, key: &Key, info: &TensorInfo) -> Fit<NodeId> {
-        if let Some(id) = self.sources.get(key) {
-            return Ok(*id);
+        if let Some(id) = self.find_source(key) {
+            return Ok(id);
         }
-        let id = self.push(Op::Source { key: key.clone() }, Vec::new(), info.clone())?;
-        self.sources.insert(key.clone(), id);
+        let id = self.push(Op::Source { key: key.clone() }, [], info.clone())?;
+        let Self { nodes, hasher, sources, .. } = self;
+        let hash = |id: &NodeId| hasher.hash_one(source_key(nodes, *id));
+        sources.insert_unique(hash(&id), id, hash);
         Ok(id)
     }
 
     /// The tensors of the checkpoint, in its order.
     pub(super) fn sources(&self) -> impl Iterator<Item = (&Key, NodeId)> {
-        self.sources.iter().map(|(key, node)| (key, *node))
+        (0u32..).zip(&self.nodes).filter_map(|(id, node)| match &node.op {
+            Op::Source { key } => Some((key, NodeId(id))),
+            _ => None,
+        })
     }
 
     pub(super) fn find_source(&self, key: &str) -> Option<NodeId> {
-        self.sources.get(key).copied()
+        let is_it = |id: &NodeId| source_key(&self.nodes, *id) == key;
+        self.sources.find(self.hasher.hash_one(key), is_it).copied()
     }
 
     pub(super) fn fill(&mut self, value: f64, info: TensorInfo) -> Fit<NodeId> {
-        self.push(Op::Fill { value }, Vec::new(), info)
+        self.push(Op::Fill { value }, [], info)
     }
 
     pub(super) fn sinusoids(&mut self, info: TensorInfo) -> Fit<NodeId> {
@@ -106,7 +123,7 @@ impl Graph {
             [_, columns]
                 if columns.is_multiple_of(2) && matches!(info.dtype, F16 | BF16 | F32 | F64) =>
             {
-                self.push(Op::Sinusoids, Vec::new(), info)
+                self.push(Op::Sinusoids, [], info)
             }
             _ => Err(format!(
                 "sinusoidal positions are a matrix of floats with an even number of columns, not {info}"
@@ -138,7 +155,7 @@ impl Graph {
         let mut shape = info.shape.to_vec();
         shape[dim] = len;
         let info = TensorInfo::new(info.dtype, shape);
-        self.push(Op::Narrow { dim, start, len }, vec![input], info)
+        self.push(Op::Narrow { dim, start, len }, [input], info)
     }
 
     pub(super) fn permute(&mut self, input: NodeId, dims: &[usize]) -> Fit<NodeId> {
@@ -163,7 +180,7 @@ impl Graph {
         whole_bytes(info, info.shape[moved..].iter().product(), "moving these dimensions")?;
         let shape: Vec<u64> = dims.iter().map(|dim| info.shape[*dim]).collect();
         let info = TensorInfo::new(info.dtype, shape);
-        self.push(Op::Permute { dims: dims.to_vec() }, vec![input], info)
+        self.push(Op::Permute { dims: dims.to_vec() }, [input], info)
     }
 
     pub(super) fn reshape(&mut self, input: NodeId, shape: impl Into<Shape>) -> Fit<NodeId> {
@@ -175,7 +192,7 @@ impl Graph {
             return Err(format!("{info} doesn't have the elements of {shape}"));
         }
         let info = TensorInfo::new(info.dtype, shape);
-        self.push(Op::Reshape, vec![input], info)
+        self.push(Op::Reshape, [input], info)
     }
 
     pub(super) fn concat(&mut self, inputs: Vec<NodeId>, dim: usize) -> Fit<NodeId> {
@@ -247,14 +264,14 @@ impl Graph {
             return Ok(*made);
         }
         let info = TensorInfo::new(to, info.shape.clone());
-        let made = self.push(Op::Cast, vec![input], info)?;
+        let made = self.push(Op::Cast, [input], info)?;
         self.casts.insert((input, to), made);
         Ok(made)
     }
 
     pub(super) fn value_op(&mut self, input: NodeId, op: Op) -> Fit<NodeId> {
         let info = self.numbers(input)?.clone();
-        self.push(op, vec![input], info)
+        self.push(op, [input], info)
     }
 
     /// A tensor that can be computed with.
@@ -266,6 +283,14 @@ impl Graph {
                 Err(format!("arithmetic on {info} is not supported: cast it to a float first"))
             }
         }
+    }
+}
+
+/// The key of a source.
+fn source_key(nodes: &[Node], id: NodeId) -> &str {
+    match nodes.get(id.0 as usize).map(|node| &node.op) {
+        Some(Op::Source { key }) => key,
+        _ => "",
     }
 }
 
@@ -296,7 +321,7 @@ impl Walks {
         }
         self.count += 1;
         self.last.resize(graph.nodes.len(), 0);
-        let mut open: Vec<NodeId> = first.inputs.clone();
+        let mut open: Vec<NodeId> = first.inputs.to_vec();
         while let Some(id) = open.pop() {
             if std::mem::replace(&mut self.last[id.0 as usize], self.count) != self.count
                 && look(id, graph.node(id))

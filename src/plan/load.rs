@@ -7,10 +7,10 @@ use crate::config::TieReason;
 use crate::diagnostic::codes::{LIMIT, TIE_APPLIED, TIE_FLAG, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::key::{Key, Segments};
-use crate::plan::Stage;
 use crate::plan::context::Context;
 use crate::plan::draft::Draft;
 use crate::plan::state::Current;
+use crate::plan::{List, Stage};
 use crate::tensor::MAX_KEY_LEN;
 
 /// The most segments a key may have.
@@ -40,8 +40,9 @@ pub(super) fn load(context: &Context<'_>, draft: &mut Draft) {
                     key: key.clone(),
                     node,
                     origin: key.clone(),
-                    rules: Vec::new(),
+                    rules: List::new(),
                     tied: first.is_some(),
+                    given: false,
                 };
                 // Keys of a header are different from each other.
                 let _ = draft.state.insert(entry);
@@ -103,8 +104,9 @@ pub(super) fn load_aliases(context: &Context<'_>, draft: &mut Draft) {
                 key: Key::from(alias),
                 node,
                 origin: kept.clone(),
-                rules: Vec::new(),
+                rules: List::new(),
                 tied: true,
+                given: false,
             };
             let _ = draft.state.insert(entry);
             made.push(alias);

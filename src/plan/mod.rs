@@ -15,6 +15,7 @@ mod cover;
 mod draft;
 mod exists;
 mod graph;
+mod list;
 mod load;
 mod lower;
 mod miss;
@@ -44,6 +45,7 @@ pub(crate) use blocks::block_of;
 pub use consistent::Inconsistent;
 pub use cover::Coverage;
 pub use exists::Inquiry;
+pub use list::List;
 pub use narrow::{NoSuchBox, TargetBox};
 pub use node::{
     Arithmetic, Code, DropReason, Dropped, Node, NodeId, Op, Plan, Reduction, RuleId, RuleInfo,

@@ -18,7 +18,7 @@ use crate::plan::blocks::rows::{Biased, out_of_order};
 use crate::plan::context::Context;
 use crate::plan::counted;
 use crate::plan::draft::Draft;
-use crate::plan::graph::Walks;
+use crate::plan::graph::{Graph, Walks};
 use crate::plan::node::{NodeId, Op, RuleId};
 use crate::plan::state::Current;
 use crate::tensor::companion::{Role, is_main, module, tensor_of};
@@ -47,17 +47,32 @@ impl Pair {
 /// What stays behind and why: by rule, and how bad it is.
 type Found = BTreeMap<(RuleId, bool), (String, IndexSet<Key>)>;
 
+/// What is left behind, of what belongs to a tensor.
+#[derive(Default)]
+pub(super) struct LeftBehind {
+    /// Of biases that are moved otherwise than their tensors.
+    half_moved: Vec<Diagnostic>,
+    stranded: Vec<Diagnostic>,
+}
+
+impl LeftBehind {
+    pub(super) fn report(self, draft: &mut Draft) {
+        self.half_moved.into_iter().for_each(|finding| draft.report_instance(finding));
+        draft.findings.extend(self.stranded);
+    }
+}
+
 /// Refuses to leave behind what belongs to a quantized tensor, and warns of biases.
-pub(super) fn check_modules(draft: &mut Draft, entries: &[Current]) {
+pub(super) fn check_modules(draft: &Draft, entries: &[Current], pairs: &[Pair]) -> LeftBehind {
     let touched =
         |entry: &Current| entry.rules.iter().any(|rule| draft.rewrites.contains_key(rule));
-    if !entries.iter().any(touched) {
-        return;
+    if pairs.is_empty() || !entries.iter().any(touched) {
+        return LeftBehind::default();
     }
     let uses = uses(draft, entries);
     let mut found = Found::new();
     let mut biased = Vec::new();
-    for pair in pairs(draft) {
+    for pair in pairs {
         let users =
             |node: NodeId| uses[node.0 as usize].iter().map(|at| (*at, &entries[*at as usize]));
         let [tensor, companion] = &pair.keys;
@@ -91,7 +106,7 @@ pub(super) fn check_modules(draft: &mut Draft, entries: &[Current]) {
             let (left, taken) =
                 if tensor_stays { (tensor, companion) } else { (companion, tensor) };
             let Some((rule, there)) =
-                left_behind(draft, &pair, &|| users(stays), &|| users(goes), tensor_stays)
+                left_behind(draft, pair, &|| users(stays), &|| users(goes), tensor_stays)
             else {
                 continue;
             };
@@ -110,23 +125,25 @@ pub(super) fn check_modules(draft: &mut Draft, entries: &[Current]) {
         }
     }
     let half = out_of_order(draft, biased);
-    let findings = half.into_iter().map(|it| half_moved(draft, &it)).collect::<Vec<_>>();
-    for finding in findings {
-        draft.report_instance(finding);
+    let stranded =
+        found.into_iter().map(|((rule, is_error), it)| stranded(draft, rule, is_error, it));
+    LeftBehind {
+        half_moved: half.iter().map(|it| half_moved(draft, it)).collect(),
+        stranded: stranded.collect(),
     }
-    let findings: Vec<Diagnostic> = found
-        .into_iter()
-        .map(|((rule, is_error), it)| stranded(draft, rule, is_error, it))
-        .collect();
-    draft.findings.extend(findings);
 }
 
 /// Notes a config that says of a result how it is quantized, if it isn't any more. The config is
 /// copied as it is.
-pub(super) fn check_config(context: &Context<'_>, draft: &mut Draft, entries: &[Current]) {
+pub(super) fn check_config(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    entries: &[Current],
+    pairs: &[Pair],
+) {
     let Some(said) = context.options.config.value().get("quantization_config") else { return };
     let is_needed = |pair: &Pair| pair.role.is_some_and(Role::is_needed);
-    if !said.is_object() || !pairs(draft).iter().any(is_needed) {
+    if !said.is_object() || !pairs.iter().any(is_needed) {
         return;
     }
     let results: HashSet<&str, foldhash::fast::RandomState> =
@@ -240,24 +257,23 @@ fn uses(draft: &Draft, entries: &[Current]) -> Vec<Uses> {
 }
 
 /// Every tensor of the checkpoint with each that belongs to it.
-pub(super) fn pairs(draft: &Draft) -> Vec<Pair> {
-    let has = |key: &str| draft.graph.find_source(key).is_some();
+pub(super) fn pairs(graph: &Graph) -> Vec<Pair> {
+    let has = |key: &str| graph.find_source(key).is_some();
     let mut pairs = Vec::new();
     // What stands beside a quantized weight belongs to it, whatever it is called.
-    let quantized: HashMap<&str, NodeId, foldhash::fast::RandomState> = draft
-        .graph
+    let quantized: HashMap<&str, NodeId, foldhash::fast::RandomState> = graph
         .sources()
-        .filter(|(key, node)| is_main(key) && is_quantized(draft.graph.info(*node)))
+        .filter(|(key, node)| is_main(key) && is_quantized(graph.info(*node)))
         .map(|(key, node)| (module(key), node))
         .collect();
-    for (key, companion) in draft.graph.sources() {
+    for (key, companion) in graph.sources() {
         let (tensor, role) = match tensor_of(key, &has) {
-            Some((tensor, role)) => (draft.graph.find_source(&tensor), Some(role)),
+            Some((tensor, role)) => (graph.find_source(&tensor), Some(role)),
             None if quantized.is_empty() || is_main(key) => continue,
             None => (quantized.get(module(key)).copied(), None),
         };
         let Some(tensor) = tensor else { continue };
-        if let Op::Source { key: of } = &draft.graph.node(tensor).op {
+        if let Op::Source { key: of } = &graph.node(tensor).op {
             pairs.push(Pair { tensor, companion, keys: [of.clone(), key.clone()], role });
         }
     }

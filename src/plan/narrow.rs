@@ -128,7 +128,7 @@ impl Plan {
     pub(crate) fn of_node(&self, node: NodeId) -> Plan {
         let (graph, numbers) = below(self, std::iter::once(node));
         let node = numbers.get(&node).copied().unwrap_or(node);
-        let target = Target { key: Key::from(""), node, rules: Vec::new(), tied_to: None };
+        let target = Target { key: Key::from(""), node, rules: super::List::new(), tied_to: None };
         Plan { nodes: graph.nodes, targets: vec![target], ..Plan::default() }
     }
 }

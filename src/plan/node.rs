@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::config::TieDecision;
 use crate::diagnostic::Diagnostic;
 use crate::key::Key;
+use crate::plan::List;
 use crate::tensor::TensorInfo;
 
 /// Which node; inputs always have smaller numbers than the node that uses them.
@@ -31,8 +32,8 @@ pub struct Node {
     /// What is done.
     pub op: Op,
     /// To what.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inputs: Vec<NodeId>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub inputs: List<NodeId>,
     /// dtype and shape of the result.
     pub info: TensorInfo,
 }
@@ -209,8 +210,8 @@ pub struct Target {
     /// The tensor.
     pub node: NodeId,
     /// The rules that made it, in the order in which they applied; empty if it passed through.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rules: Vec<RuleId>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub rules: List<RuleId>,
     /// The key of this plan that it is one tensor with, by a tie: this one need not be written to a
     /// file.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,8 +1,12 @@
 //! The state dict as the statements leave it: which keys there are, and which node each is.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use crate::key::Key;
+use crate::plan::List;
 use crate::plan::node::{NodeId, RuleId};
 
 /// A key and its tensor, between two statements.
@@ -13,58 +17,106 @@ pub(super) struct Current {
     /// The key it was in the checkpoint; of the first one, if it was made from several.
     pub(super) origin: Key,
     /// The rules that made it, in order.
-    pub(super) rules: Vec<RuleId>,
+    pub(super) rules: List<RuleId>,
     /// It is one tensor with another entry, by a tie: that one is the source.
     pub(super) tied: bool,
+    /// A rewrite of the stage that runs gave it: that it looks like a result says nothing.
+    pub(super) given: bool,
 }
 
-/// Keys in the order in which they came, found by name.
+/// Keys in the order in which they came, found by name. A key that is renamed keeps its place.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     entries: Vec<Option<Current>>,
-    by_key: HashMap<Key, usize, foldhash::fast::RandomState>,
+    /// The places of the keys that there are.
+    places: HashTable<u32>,
+    hasher: RandomState,
 }
 
 impl State {
     /// The key as it is now, if it is there.
     pub(super) fn get(&self, key: &str) -> Option<&Current> {
-        self.by_key.get(key).and_then(|at| self.at(*at))
+        self.at(self.place(key)?)
     }
 
     pub(super) fn get_mut(&mut self, key: &str) -> Option<&mut Current> {
-        self.by_key.get(key).and_then(|at| self.entries.get_mut(*at)?.as_mut())
+        let at = self.place(key)?;
+        self.entries.get_mut(at)?.as_mut()
     }
 
     pub(super) fn contains(&self, key: &str) -> bool {
-        self.by_key.contains_key(key)
+        self.place(key).is_some()
     }
 
     /// The place of a key's entry.
     pub(super) fn place(&self, key: &str) -> Option<usize> {
-        self.by_key.get(key).copied()
+        let is_it = |at: &u32| self.key(*at) == key;
+        self.places.find(self.hasher.hash_one(key), is_it).map(|at| *at as usize)
+    }
+
+    /// The key at a place that is in the table.
+    fn key(&self, at: u32) -> &str {
+        self.at(at as usize).map_or("", |entry| &entry.key)
     }
 
     /// Room for so many more keys.
     pub(super) fn reserve(&mut self, keys: usize) {
         self.entries.reserve(keys);
-        self.by_key.reserve(keys);
+        let Self { entries, places, hasher } = self;
+        places.reserve(keys, |at| hash_at(entries, hasher, *at));
     }
 
     /// Takes a key out.
     pub(super) fn remove(&mut self, key: &str) -> Option<Current> {
-        self.by_key.remove(key).and_then(|at| self.entries.get_mut(at)?.take())
+        self.take(self.place(key)?)
     }
 
     /// Takes the entry at a place out.
     pub(super) fn take(&mut self, at: usize) -> Option<Current> {
-        let entry = self.entries.get_mut(at)?.take()?;
-        self.by_key.remove(&entry.key);
-        Some(entry)
+        self.forget(at);
+        self.entries.get_mut(at)?.take()
     }
 
-    /// Takes all entries out. Their keys are still known.
+    /// Forgets the key of an entry, which stays at its place until it is [named](Self::name) or
+    /// taken out.
+    pub(super) fn forget(&mut self, at: usize) {
+        let Some(entry) = self.entries.get(at).and_then(Option::as_ref) else { return };
+        let found = self
+            .places
+            .find_entry(self.hasher.hash_one(entry.key.as_str()), |place| *place as usize == at);
+        if let Ok(found) = found {
+            found.remove();
+        }
+    }
+
+    /// Gives an entry whose key was forgotten another one.
+    ///
+    /// # Errors
+    /// The entry, which is taken out, if another one has this key.
+    pub(super) fn name(&mut self, at: usize, key: Key) -> Result<(), Box<Current>> {
+        let is_taken = self.contains(&key);
+        let (Some(slot), Ok(place)) = (self.entries.get_mut(at), u32::try_from(at)) else {
+            return Ok(());
+        };
+        let Some(entry) = slot else { return Ok(()) };
+        entry.key = key;
+        if is_taken {
+            return slot.take().map_or(Ok(()), |entry| Err(Box::new(entry)));
+        }
+        self.know(place);
+        Ok(())
+    }
+
+    /// Puts the place of an entry, whose key no other one has, into the table.
+    fn know(&mut self, at: u32) {
+        let Self { entries, places, hasher } = self;
+        let hash = |at: &u32| hash_at(entries, hasher, *at);
+        places.insert_unique(hash(&at), at, hash);
+    }
+
+    /// Takes all entries out.
     pub(super) fn take_all(&mut self) -> Vec<Current> {
-        std::mem::take(&mut self.entries).into_iter().flatten().collect()
+        std::mem::take(self).entries.into_iter().flatten().collect()
     }
 
     /// Puts an entry in.
@@ -72,11 +124,12 @@ impl State {
     /// # Errors
     /// The entry, if its key is there already.
     pub(super) fn insert(&mut self, entry: Current) -> Result<(), Box<Current>> {
-        if self.by_key.contains_key(&entry.key) {
+        let next = u32::try_from(self.entries.len());
+        let (Ok(next), false) = (next, self.contains(&entry.key)) else {
             return Err(Box::new(entry));
-        }
-        self.by_key.insert(entry.key.clone(), self.entries.len());
+        };
         self.entries.push(Some(entry));
+        self.know(next);
         Ok(())
     }
 
@@ -86,6 +139,11 @@ impl State {
             entry.node = new;
             entry.tied = true;
         }
+    }
+
+    /// A stage begins: nothing was given by a rewrite of it yet.
+    pub(super) fn nothing_given(&mut self) {
+        self.entries.iter_mut().flatten().for_each(|entry| entry.given = false);
     }
 
     /// Every entry with its place.
@@ -101,8 +159,23 @@ impl State {
         self.entries.get(at).and_then(Option::as_ref)
     }
 
+    /// Gives the entry at a place one more rule that made it, in the stage that runs.
+    pub(super) fn made_by(&mut self, at: usize, rule: RuleId) {
+        if let Some(entry) = self.entries.get_mut(at).and_then(Option::as_mut) {
+            entry.rules.push(rule);
+            entry.given = true;
+        }
+    }
+
     /// Whether both have the same keys.
     pub(super) fn same_keys(&self, other: &State) -> bool {
-        self.by_key.len() == other.by_key.len() && self.by_key.keys().all(|key| other.contains(key))
+        self.places.len() == other.places.len()
+            && self.iter().all(|(_, entry)| other.contains(&entry.key))
     }
+}
+
+/// The hash of the key at a place.
+fn hash_at(entries: &[Option<Current>], hasher: &RandomState, at: u32) -> u64 {
+    let entry = entries.get(at as usize).and_then(Option::as_ref);
+    hasher.hash_one(entry.map_or("", |entry| entry.key.as_str()))
 }

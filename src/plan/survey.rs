@@ -73,7 +73,7 @@ impl Survey {
             // A rename has one source.
             first.count += taken.renames.len() as u64;
             for (place, to) in taken.renames.iter().take(EXAMPLES) {
-                first.examples.extend(key(*place).map(|key| (key, vec![to.clone()])));
+                first.examples.extend(key(*place).map(|key| (key, vec![to.to_string()])));
             }
         }
         for (shared, members) in &taken.instances {

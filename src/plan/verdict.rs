@@ -5,7 +5,7 @@
 //! record of these very rules, read the same way, a checkpoint whose keys don't say otherwise was
 //! converted by them, and the stage has nothing to do.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use indexmap::IndexSet;
 
@@ -30,8 +30,6 @@ pub(super) struct Evidence {
     pub(super) matched: usize,
     /// Keys that no rewrite took and that look like a result.
     pub(super) already: IndexSet<Key, foldhash::fast::RandomState>,
-    /// Keys that a rewrite of this stage gave: that they look like results says nothing.
-    pub(super) made: HashSet<Key, foldhash::fast::RandomState>,
     /// Keys that fit a rewrite and keep their name: they are in both layouts.
     pub(super) same: usize,
     /// Those keys, and by which of the rewrites that ran.
@@ -53,9 +51,6 @@ pub(super) struct Evidence {
 impl Evidence {
     /// What is known of a key goes with it where no rule gives it another name.
     pub(super) fn follow(&mut self, before: &Key, after: &Key) {
-        if self.made.contains(before) {
-            self.made.insert(after.clone());
-        }
         if let Some(by) = self.kept.get(before).copied() {
             self.kept.insert(after.clone(), by);
         }
@@ -64,6 +59,7 @@ impl Evidence {
 
 pub(super) fn run_stage(context: &Context<'_>, draft: &mut Draft, stage: &Stage<'_>) {
     draft.evidence = Evidence::default();
+    draft.state.nothing_given();
     draft.of_stage.clear();
     let before = context.repeated.then(|| draft.clone());
     run_statements(context, draft, &Reading::of(stage.rules, stage.direction));

@@ -79,14 +79,11 @@ pub(super) fn content_of(name: &Path, file: Window<'_>) -> Result<Content> {
 
 /// Reads a manifest's text.
 pub(super) fn manifest(text: &str, wrapped: bool) -> Result<Header> {
-    let table = json::manifest(text, wrapped)?;
-    let mut header = Header { metadata: table.metadata, ..Header::default() };
-    header.tensors.reserve(table.rows.len());
-    for (key, (info, _)) in table.rows {
-        whole_bytes(&info).map_err(|error| error.at_key(key.as_str()))?;
-        header.tensors.insert(key, Entry { info, location: None });
+    let table = json::manifest(text, wrapped, |(info, _)| Entry { info, location: None })?;
+    for (key, entry) in &table.rows {
+        whole_bytes(&entry.info).map_err(|error| error.at_key(key.as_str()))?;
     }
-    Ok(header)
+    Ok(Header { tensors: table.rows, metadata: table.metadata, ..Header::default() })
 }
 
 /// The header of files that are one checkpoint, each with its name: safetensors, what `torch.save`

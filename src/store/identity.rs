@@ -1,6 +1,7 @@
 //! [`Identity`]: by what a store is known again, in a later run or another process.
 
 use crate::error::{Error, Result};
+use crate::seal::JsonHasher;
 
 /// What a store is. A run that continues another one, or shares its work with others, goes by it:
 /// shards of another source are never adopted.
@@ -13,11 +14,11 @@ impl Identity {
     /// # Errors
     /// If it can't be written as JSON.
     pub fn of(facts: &impl serde::Serialize) -> Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        serde_json::to_writer(&mut hasher, facts).map_err(|error| {
+        let mut hasher = JsonHasher::default();
+        hasher.add(facts).map_err(|error| {
             Error::corrupt(format!("cannot write an identity as JSON: {error}"))
         })?;
-        Ok(Self(hasher.finalize()))
+        Ok(Self(hasher.finish()))
     }
 
     /// Its 32 bytes.

@@ -43,7 +43,7 @@ pub struct Entry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Every tensor.
-    pub tensors: IndexMap<Key, Entry>,
+    pub tensors: IndexMap<Key, Entry, foldhash::fast::RandomState>,
     /// Names of the files that [`Location::file`] counts, relative to the store; empty for a
     /// manifest.
     pub files: Vec<String>,

@@ -12,10 +12,16 @@
 //! Invariants: no dim of a piece has one step or none; the courses of a piece have as many strides as
 //! it has dims; the pieces of a tensor write each of its elements once.
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::tensor::Shape;
 
 /// More pieces than this are not kept: the node is evaluated into a temporary tensor instead.
 pub(in crate::execute) const MAX_PIECES: usize = 1 << 18;
+
+/// A number for each dim of a piece. Nearly all pieces have one or two, and there is at least a
+/// piece for each tensor.
+pub(in crate::execute) type Steps = SmallVec<[u64; 2]>;
 
 /// An affine map from the steps of a piece to elements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +29,7 @@ pub(in crate::execute) struct Course {
     /// The element of the first step.
     pub(in crate::execute) offset: u64,
     /// How many elements one step of each dim goes.
-    pub(in crate::execute) strides: Vec<u64>,
+    pub(in crate::execute) strides: Steps,
 }
 
 /// Which course of a piece.
@@ -36,18 +42,19 @@ pub(in crate::execute) enum Which {
 /// A box of steps. `T` says what to do with the operands' elements.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::execute) struct Piece<T> {
-    pub(in crate::execute) dims: Vec<u64>,
+    pub(in crate::execute) dims: Steps,
     pub(in crate::execute) target: Course,
-    pub(in crate::execute) operands: Vec<Course>,
+    pub(in crate::execute) operands: SmallVec<[Course; 1]>,
     pub(in crate::execute) value: T,
 }
 
 impl<T: Clone + PartialEq> Piece<T> {
     /// All of a tensor of `numel` elements, in order.
     pub(in crate::execute) fn whole(numel: u64, operands: usize, value: T) -> Self {
-        let (dims, strides) = if numel > 1 { (vec![numel], vec![1]) } else { (vec![], vec![]) };
+        let (dims, strides): (Steps, Steps) =
+            if numel > 1 { (smallvec![numel], smallvec![1]) } else { Default::default() };
         let course = Course { offset: 0, strides };
-        Self { dims, target: course.clone(), operands: vec![course; operands], value }
+        Self { dims, target: course.clone(), operands: smallvec![course; operands], value }
     }
 
     /// How many elements it writes.
@@ -170,7 +177,7 @@ impl<T: Clone + PartialEq> Piece<T> {
             .map(|(a, b)| b.offset.checked_sub(a.offset))
             .collect::<Option<_>>()?;
         let same_but = |longer: &Self, k: usize, shorter: &Self| {
-            let rest = |values: &[u64]| -> Vec<u64> {
+            let rest = |values: &[u64]| -> Steps {
                 values.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, v)| *v).collect()
             };
             rest(&longer.dims) == shorter.dims

@@ -20,11 +20,11 @@ fn all_steps(pieces: &[Piece<()>]) -> Vec<(u64, u64)> {
 }
 
 fn piece(dims: &[u64], target: (u64, &[u64]), operand: (u64, &[u64])) -> Piece<()> {
-    let course = |(offset, strides): (u64, &[u64])| Course { offset, strides: strides.to_vec() };
+    let course = |(offset, strides): (u64, &[u64])| Course { offset, strides: strides.into() };
     Piece {
-        dims: dims.to_vec(),
+        dims: dims.into(),
         target: course(target),
-        operands: vec![course(operand)],
+        operands: smallvec![course(operand)],
         value: (),
     }
 }
@@ -35,7 +35,7 @@ fn an_aligned_run_refines_to_whole_rows_with_head_and_tail() {
     refine(piece(&[25], (3, &[1]), (0, &[1])), Which::Target, &Axes::new(&[4, 10]), &mut out, 100)
         .unwrap();
     let shapes: Vec<_> = out.iter().map(|p| (p.target.offset, p.dims.clone())).collect();
-    assert_eq!(shapes, [(3, vec![7]), (10, vec![10]), (20, vec![8])]);
+    assert_eq!(shapes, [(3, smallvec![7]), (10, smallvec![10]), (20, smallvec![8])]);
     out.clear();
     refine(piece(&[40], (0, &[1]), (0, &[1])), Which::Target, &Axes::new(&[4, 10]), &mut out, 100)
         .unwrap();

@@ -74,7 +74,7 @@ pub(super) fn plan(choices: &mut Choices) -> Random {
         random.plan.targets.push(Target {
             key: format!("t.{i}").into(),
             node,
-            rules: vec![],
+            rules: [].into(),
             tied_to: None,
         });
     }
@@ -84,7 +84,7 @@ pub(super) fn plan(choices: &mut Choices) -> Random {
 
 impl Random {
     fn push(&mut self, op: Op, inputs: &[NodeId], info: TensorInfo) -> NodeId {
-        self.plan.nodes.push(Node { op, inputs: inputs.to_vec(), info });
+        self.plan.nodes.push(Node { op, inputs: inputs.iter().copied().collect(), info });
         NodeId(u32::try_from(self.plan.nodes.len() - 1).unwrap())
     }
 

@@ -199,7 +199,7 @@ fn alias(layout: &Layout, leaves: &InMemory) -> Result<Option<TensorView>> {
         .checked_mul(size)
         .and_then(|bits| bits.checked_add(first.checked_mul(8)?))
         .ok_or_else(outside)?;
-    TensorView::strided(storage.clone(), layout.info.clone(), strides, offset).map(Some)
+    TensorView::strided(storage.clone(), layout.info.clone(), strides.into_vec(), offset).map(Some)
 }
 
 /// The operand's course with one stride for each dimension of the target's shape, if there is one.
@@ -209,7 +209,8 @@ pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Course> {
         // Counted in bytes, and only as one run.
         let run =
             piece.dims.is_empty() || (piece.dims.len() == 1 && piece.operands[0].strides[0] == 1);
-        return run.then(|| Course { offset, strides: layout.info.shape.contiguous_strides() });
+        return run
+            .then(|| Course { offset, strides: layout.info.shape.contiguous_strides().into() });
     }
     let axes = Axes::new(&layout.info.shape);
     let mut refined = Vec::new();
@@ -229,7 +230,7 @@ pub(super) fn affine(layout: &Layout, piece: &Piece<Value>) -> Option<Course> {
         found[dim] = strides[dim].unwrap_or(step);
         step = found[dim].saturating_mul(layout.info.shape[dim]);
     }
-    Some(Course { offset, strides: found })
+    Some(Course { offset, strides: found.into() })
 }
 
 /// Leaves that are mapped or in memory.

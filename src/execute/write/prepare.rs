@@ -1,7 +1,7 @@
 //! The first phase: everything that can be refused is refused, and what each file will hold is laid
 //! out. Nothing is written.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::WriteOptions;
@@ -13,7 +13,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::execute::fuse::compile::{AsStored, Program, compile};
 use crate::execute::fuse::layout::MAX_PIECES;
 use crate::execute::leaves::StoreLeaves;
+use crate::key::Key;
 use crate::plan::Plan;
+use crate::seal::JsonHasher;
 use crate::store::{Identity, Store};
 
 /// What is to be written, and where.
@@ -125,7 +127,7 @@ pub(super) fn sized<'a>(out: &'a Path, options: &WriteOptions<'_>) -> Files<'a> 
 
 /// Two shards could each hold one of two equal keys without either noticing.
 fn each_key_once(plan: &Plan) -> Result<()> {
-    let mut keys = BTreeSet::new();
+    let mut keys: HashSet<&Key, foldhash::fast::RandomState> = HashSet::default();
     match plan.targets.iter().find(|target| !keys.insert(&target.key)) {
         Some(twice) => Err(Error::corrupt("the plan is inconsistent: two targets have one key")
             .at_key(twice.key.as_str())),
@@ -141,24 +143,24 @@ fn work(
     shards: &Shards,
     options: &WriteOptions<'_>,
 ) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = JsonHasher::default();
     let failed = |error: serde_json::Error| {
         Error::corrupt(format!("cannot write the plan as JSON: {error}"))
     };
     for target in &plan.targets {
-        serde_json::to_writer(&mut hasher, &(&target.key, target.node)).map_err(failed)?;
+        hasher.add(&(&target.key, target.node)).map_err(failed)?;
     }
-    serde_json::to_writer(&mut hasher, &plan.nodes).map_err(failed)?;
+    hasher.add(&plan.nodes).map_err(failed)?;
     for shard in &shards.files {
-        hasher.update(shard.name.as_bytes());
-        hasher.update(&shard.header);
+        hasher.add_bytes(shard.name.as_bytes());
+        hasher.add_bytes(&shard.header);
     }
     if let Some(identity) = identity {
-        hasher.update(identity.as_bytes());
+        hasher.add_bytes(identity.as_bytes());
     }
     // Ranks put one output together, so they have to agree on what is in it; a single run may be
     // continued with checksums or without.
     let together = options.rank.map(|rank| (rank.world_size, options.checksums));
-    serde_json::to_writer(&mut hasher, &(&options.side_files, together)).map_err(failed)?;
-    Ok(format!("{{\"regraft\":1,\"work\":\"{}\"}}\n", hasher.finalize().to_hex()))
+    hasher.add(&(&options.side_files, together)).map_err(failed)?;
+    Ok(format!("{{\"regraft\":1,\"work\":\"{}\"}}\n", hasher.finish().to_hex()))
 }

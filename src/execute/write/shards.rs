@@ -8,6 +8,8 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
 use super::copy::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, RankFiles, natural_order, rank_of};
@@ -138,7 +140,7 @@ pub(super) fn lay_out(
         .try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
     let count = groups.len();
     let mut files = Vec::with_capacity(count);
-    let mut map: Vec<(&Key, String)> = Vec::with_capacity(items.len());
+    let mut map: Vec<(&Key, usize)> = Vec::with_capacity(items.len());
     for (name, mut group) in groups {
         group.sort_by_key(|item| std::cmp::Reverse(item.info.dtype.bits()));
         let entries: Vec<(Key, TensorInfo)> =
@@ -163,12 +165,12 @@ pub(super) fn lay_out(
         let data = group
             .iter()
             .try_fold(0u64, |sum, item| Ok::<_, Error>(sum.saturating_add(nbytes(item)?)))?;
-        map.extend(group.iter().map(|item| (item.key, name.clone())));
+        map.extend(group.iter().map(|item| (item.key, files.len())));
         files.push(Shard { name, header, tensors, len: place(data)? });
     }
     // Files of ranks have equal keys, which no index can tell apart.
     let index = match into {
-        Files::Sized { .. } if count > 1 => Some(index(map, total)?),
+        Files::Sized { .. } if count > 1 => Some(index(map, &files, total)?),
         Files::Sized { .. } | Files::Ranks(_) => None,
     };
     Ok(Shards { files, index })
@@ -267,12 +269,34 @@ fn split<'a>(items: &[Written<'a>], limit: u64) -> Result<Vec<Vec<Written<'a>>>>
     Ok(shards)
 }
 
+/// An index, as it is written.
+#[derive(Serialize)]
+struct Index<'a> {
+    metadata: Metadata,
+    weight_map: Map<'a>,
+}
+
+#[derive(Serialize)]
+struct Metadata {
+    total_size: u64,
+}
+
+/// Each key with the number of its file, written as the file's name.
+struct Map<'a> {
+    map: Vec<(&'a Key, usize)>,
+    files: &'a [Shard],
+}
+
+impl Serialize for Map<'_> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        to.collect_map(self.map.iter().map(|(key, file)| (key, &self.files[*file].name)))
+    }
+}
+
 /// The text of an index.
-fn index(mut map: Vec<(&Key, String)>, total: u64) -> Result<String> {
+fn index(mut map: Vec<(&Key, usize)>, files: &[Shard], total: u64) -> Result<String> {
     map.sort_by(|a, b| natural_order(a.0, b.0));
-    let map: serde_json::Map<String, serde_json::Value> =
-        map.into_iter().map(|(key, file)| (key.to_string(), file.into())).collect();
-    let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": map });
+    let index = Index { metadata: Metadata { total_size: total }, weight_map: Map { map, files } };
     let mut text = serde_json::to_string_pretty(&index)
         .map_err(|error| Error::corrupt(format!("cannot write the index: {error}")))?;
     text.push('\n');

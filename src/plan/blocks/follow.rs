@@ -10,10 +10,11 @@ use smallvec::{SmallVec, smallvec};
 use crate::config::Config;
 use crate::plan::Node;
 use crate::plan::graph::Graph;
+use crate::plan::modules::Pair;
 use crate::plan::modules::is_quantized;
 use crate::plan::node::{NodeId, Op};
 use crate::tensor::TensorInfo;
-use crate::tensor::companion::{Role, tensor_of};
+use crate::tensor::companion::Role;
 
 /// Rows and columns of a block where nothing else is said. Source: `weight_block_size` of
 /// DeepSeek-V3's config.json.
@@ -96,17 +97,16 @@ pub(super) fn grid(info: &TensorInfo, block: &[u64]) -> Sizes {
 }
 
 /// The quantized tensors of a checkpoint: those with scales beside them that fit.
-pub(super) fn quantized(graph: &Graph, config: Config) -> ByNode<Quantized> {
+pub(super) fn quantized(graph: &Graph, pairs: &[Pair], config: &Config) -> ByNode<Quantized> {
     let said: Vec<u64> = config
         .value()
         .pointer("/quantization_config/weight_block_size")
         .and_then(|it| it.as_array())
         .map_or_else(Vec::new, |it| it.iter().filter_map(serde_json::Value::as_u64).collect());
     let mut found = ByNode::default();
-    let has = |key: &str| graph.find_source(key).is_some();
-    for (key, scales) in graph.sources() {
-        let Some((tensor, Role::Scale)) = tensor_of(key, &has) else { continue };
-        let Some(weight) = graph.find_source(&tensor) else { continue };
+    for pair in pairs.iter().filter(|pair| pair.role == Some(Role::Scale)) {
+        let Pair { tensor: weight, companion: scales, keys: [tensor, _], .. } = pair;
+        let (weight, scales) = (*weight, *scales);
         let in_blocks = tensor.ends_with("_blocks");
         let (info, of_scales) = (graph.info(weight), graph.info(scales));
         let (shape, sizes) = (&info.shape[..], &of_scales.shape[..]);

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Config;
+use crate::plan::modules::pairs;
 use crate::tensor::{Dtype, TensorInfo};
 
 /// The element of the checkpoint that each element of a node is.
@@ -133,7 +134,7 @@ proptest! {
         let mut graph = Graph::default();
         let weights = [header(&mut graph, "a", rows, columns), header(&mut graph, "b", rows, columns)];
         let config = Config::from_value(serde_json::json!({"quantization_config": {"weight_block_size": [4, 3]}}));
-        let quantized = quantized(&graph, config);
+        let quantized = quantized(&graph, &pairs(&graph), &config);
         prop_assert_eq!(quantized.iter().count(), 2);
         let mut others = weights.to_vec();
         let mut last = weights[0];
@@ -189,7 +190,7 @@ fn chains_of_both_kinds_are_met() {
     let config = Config::from_value(
         serde_json::json!({"quantization_config": {"weight_block_size": [4, 3]}}),
     );
-    let (blocks, _) = follow(&graph, &quantized(&graph, config));
+    let (blocks, _) = follow(&graph, &quantized(&graph, &pairs(&graph), &config));
     let of = |id: NodeId| blocks[id.0 as usize].clone();
     assert_eq!(of(whole), Blocks::Of(smallvec::smallvec![4, 3]));
     assert_eq!(of(within), Blocks::Of(smallvec::smallvec![4, 3]));

@@ -23,7 +23,7 @@ use crate::plan::pass::matching::{Members, own_slots};
 use crate::plan::pass::same::same;
 use crate::plan::pass::select::make;
 use crate::plan::state::Current;
-use crate::plan::{DropReason, NodeId, RuleId};
+use crate::plan::{DropReason, List, NodeId, RuleId};
 use crate::tensor::Shape;
 
 /// Tensors that a joint op treats alike, told apart by captures.
@@ -93,6 +93,7 @@ pub(super) fn instance(
                     origin: origin.clone(),
                     rules: rules.clone(),
                     tied: false,
+                    given: true,
                 }),
                 // Read backwards, what was made goes.
                 Named::Made(_) | Named::Regex(_) => draft.drop_sources(node, &DropReason::Rule(id)),
@@ -480,11 +481,11 @@ impl<'a> Instance<'a> {
 
 /// Where an instance comes from: its first key in the checkpoint, and all rules that made its
 /// sources.
-fn history(draft: &Draft, members: &[Members]) -> (Key, Vec<RuleId>) {
+fn history(draft: &Draft, members: &[Members]) -> (Key, List<RuleId>) {
     let entries =
         || members.iter().flat_map(BTreeMap::values).filter_map(|place| draft.state.at(*place));
     let origin = entries().next().map_or_else(|| Key::from(""), |entry| entry.origin.clone());
-    let mut rules: Vec<RuleId> = Vec::new();
+    let mut rules: List<RuleId> = List::new();
     for entry in entries() {
         for rule in &entry.rules {
             if !rules.contains(rule) {

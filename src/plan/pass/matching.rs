@@ -19,7 +19,7 @@ use crate::plan::draft::Draft;
 #[derive(Default)]
 pub(in crate::plan) struct Taken {
     /// Renames: the place of the entry and its new key.
-    pub(in crate::plan) renames: Vec<(usize, String)>,
+    pub(in crate::plan) renames: Vec<(usize, Key)>,
     /// Maps: by the values of the shared captures.
     pub(in crate::plan) instances:
         IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
@@ -58,7 +58,7 @@ pub(super) fn match_keys(
             let hit = matching.take(place, &entry.key, &looked, environment)?;
             // What an earlier statement gave, or what has one name in both layouts, is no
             // evidence.
-            if !hit.same && !draft.evidence.made.contains(&entry.key) {
+            if !hit.same && !entry.given {
                 let repeated = context.repeated;
                 matching.note_result(hit.rule, repeated, &entry.key, &looked, environment)?;
             }
@@ -196,7 +196,7 @@ impl<'a> Matching<'a> {
         let again = self.inverses[rule]
             .is_some_and(|inverse| grows(looked, &to, inverse, &mut self.bindings));
         self.taken[rule].again += usize::from(again);
-        self.taken[rule].renames.push((place, to));
+        self.taken[rule].renames.push((place, Key::from(to)));
         Ok(())
     }
 

@@ -91,6 +91,8 @@ fn note_taken(draft: &mut Draft, id: RuleId, bound: &BoundRule<'_>, taken: &Take
 /// What a statement does to the state, at once: keys may change places.
 #[derive(Default)]
 struct Change {
+    /// What gets another key, and by which rule.
+    renamed: Vec<(usize, Key, RuleId)>,
     /// Entries that come.
     made: Vec<Current>,
     /// Places of those that leave.
@@ -104,22 +106,19 @@ impl Change {
         draft: &mut Draft,
         bound: &BoundRule<'_>,
         id: RuleId,
-        renames: Vec<(usize, String)>,
+        renames: Vec<(usize, Key)>,
     ) {
-        for (place, key) in renames {
-            let Some(mut entry) = draft.state.at(place).cloned() else { continue };
-            let from = std::mem::replace(&mut entry.key, Key::from(key));
-            if bound.rule.arrow == Arrow::OneWay {
+        for (place, to) in renames {
+            let entry = draft.state.at(place).filter(|_| bound.rule.arrow == Arrow::OneWay);
+            if let Some(from) = entry.map(|entry| entry.key.clone()) {
                 draft.renamed.push(Renamed {
                     file: bound.rule.place.source.name.clone(),
                     rule: bound.rule.text.clone(),
                     from,
-                    to: entry.key.clone(),
+                    to: to.clone(),
                 });
             }
-            entry.rules.push(id);
-            self.made.push(entry);
-            self.gone.push(place);
+            self.renamed.push((place, to, id));
         }
     }
 
@@ -127,8 +126,15 @@ impl Change {
         for place in self.gone {
             draft.state.take(place);
         }
+        for (place, ..) in &self.renamed {
+            draft.state.forget(*place);
+        }
+        for (place, to, rule) in self.renamed {
+            draft.state.made_by(place, rule);
+            let named = draft.state.name(place, to);
+            draft.check_name(named);
+        }
         for entry in self.made {
-            draft.evidence.made.insert(entry.key.clone());
             draft.put(entry);
         }
     }
@@ -175,7 +181,7 @@ fn bear_out(
 
 /// A rename that takes only what looks like its own results, and makes them longer: it was
 /// applied before, as like as not.
-fn taken_again(draft: &mut Draft, bound: &BoundRule<'_>, renames: &[(usize, String)]) {
+fn taken_again(draft: &mut Draft, bound: &BoundRule<'_>, renames: &[(usize, Key)]) {
     let Some((first, (place, to))) = renames.len().checked_sub(1).zip(renames.first()) else {
         return;
     };

@@ -256,7 +256,14 @@ pub(in crate::plan) fn create(
     let node = make(context, draft, made, None, scope, Captures::NONE)?;
     draft.count(rule, 1);
     let key = Key::from(key);
-    draft.put(Current { origin: key.clone(), key, node, rules: vec![rule], tied: false });
+    draft.put(Current {
+        origin: key.clone(),
+        key,
+        node,
+        rules: [rule].into(),
+        tied: false,
+        given: false,
+    });
     Ok(())
 }
 

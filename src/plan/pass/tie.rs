@@ -476,7 +476,7 @@ impl Draft {
     /// Makes `key` one tensor with `of`.
     pub(super) fn alias(&mut self, rule: RuleId, key: &Key, of: &Key, tied: bool) {
         let Some(source) = self.state.get(of) else { return };
-        let mut entry = Current { key: key.clone(), tied, ..source.clone() };
+        let mut entry = Current { key: key.clone(), tied, given: false, ..source.clone() };
         entry.rules.push(rule);
         self.count(rule, 1);
         self.findings.push(

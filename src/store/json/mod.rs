@@ -29,6 +29,11 @@ pub(super) use crate::tensor::{MAX_KEY_LEN, MAX_RANK, METADATA};
 /// How many keys one document may have.
 pub(super) const MAX_KEYS: usize = 10_000_000;
 
+/// An entry of a large header or manifest is hardly shorter, in bytes of text: so many make room
+/// for one. What is too little grows, what is too much is never touched.
+const LEAST_HEADER_ENTRY: usize = 96;
+const LEAST_ENTRY: usize = 64;
+
 /// Something for each key of a document, in its order.
 pub(super) type ByKey<T> = IndexMap<Key, T, foldhash::fast::RandomState>;
 
@@ -36,10 +41,10 @@ pub(super) type ByKey<T> = IndexMap<Key, T, foldhash::fast::RandomState>;
 /// its data section.
 pub(super) type Row = (TensorInfo, [u64; 2]);
 
-/// Key -> dtype and shape, with `__metadata__`.
-#[derive(Debug, Default)]
-pub(super) struct Table {
-    pub(super) rows: ByKey<Row>,
+/// Key -> what is said of it, with `__metadata__`.
+#[derive(Debug)]
+pub(super) struct Table<T = Row> {
+    pub(super) rows: ByKey<T>,
     pub(super) metadata: BTreeMap<String, String>,
 }
 
@@ -68,17 +73,20 @@ pub(super) enum Kind {
 /// The header of a safetensors file.
 pub(super) fn header(text: &str) -> Result<Table> {
     parse(text, "the header", |context, json| {
-        json.deserialize_map(TableVisitor { context, form: Form::Header })
+        let room = text.len() / LEAST_HEADER_ENTRY;
+        json.deserialize_map(TableVisitor { context, form: Form::Header, keep: |row| row, room })
     })
 }
 
 /// A manifest, under `tensors` if wrapped.
-pub(super) fn manifest(text: &str, wrapped: bool) -> Result<Table> {
+pub(super) fn manifest<T>(text: &str, wrapped: bool, keep: fn(Row) -> T) -> Result<Table<T>> {
     parse(text, "the manifest", |context, json| {
+        let room = text.len() / LEAST_ENTRY;
+        let table = TableVisitor { context, form: Form::Manifest, keep, room };
         if wrapped {
-            json.deserialize_map(WrapperVisitor { context })
+            json.deserialize_map(WrapperVisitor(table))
         } else {
-            json.deserialize_map(TableVisitor { context, form: Form::Manifest })
+            json.deserialize_map(table)
         }
     })
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
-use super::{Context, MAX_RANK, METADATA, Row, Skip, Table, put};
+use super::{ByKey, Context, MAX_RANK, METADATA, Row, Skip, Table, put};
 use crate::diagnostic::did_you_mean;
 use crate::error::Error;
 use crate::key::Key;
@@ -22,21 +22,26 @@ pub(super) enum Form {
 }
 
 /// Reads key -> entry.
-pub(super) struct TableVisitor<'c> {
+pub(super) struct TableVisitor<'c, T> {
     pub(super) context: &'c mut Context,
     pub(super) form: Form,
+    /// What is kept of each entry.
+    pub(super) keep: fn(Row) -> T,
+    /// So many keys are expected.
+    pub(super) room: usize,
 }
 
-impl<'de> Visitor<'de> for TableVisitor<'_> {
-    type Value = Table;
+impl<'de, T> Visitor<'de> for TableVisitor<'_, T> {
+    type Value = Table<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of keys")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Table, A::Error> {
-        let Self { context, form } = self;
-        let mut table = Table::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Table<T>, A::Error> {
+        let Self { context, form, keep, room } = self;
+        let mut table = Table { rows: ByKey::default(), metadata: BTreeMap::new() };
+        table.rows.reserve(room);
         let mut has_metadata = false;
         while let Some(key) = map.next_key::<Key>()? {
             if key.as_str() == METADATA {
@@ -50,43 +55,41 @@ impl<'de> Visitor<'de> for TableVisitor<'_> {
             }
             context.enter(&key, table.rows.len())?;
             let row = map.next_value_seed(RowSeed { context, form })?;
-            put(context, &mut table.rows, key, row)?;
+            put(context, &mut table.rows, key, keep(row))?;
         }
         Ok(table)
     }
 }
 
-impl<'de> DeserializeSeed<'de> for TableVisitor<'_> {
-    type Value = Table;
+impl<'de, T> DeserializeSeed<'de> for TableVisitor<'_, T> {
+    type Value = Table<T>;
 
     fn deserialize<D: serde::Deserializer<'de>>(
         self,
         json: D,
-    ) -> std::result::Result<Table, D::Error> {
+    ) -> std::result::Result<Table<T>, D::Error> {
         json.deserialize_map(self)
     }
 }
 
 /// Reads a manifest under `tensors`.
-pub(super) struct WrapperVisitor<'c> {
-    pub(super) context: &'c mut Context,
-}
+pub(super) struct WrapperVisitor<'c, T>(pub(super) TableVisitor<'c, T>);
 
-impl<'de> Visitor<'de> for WrapperVisitor<'_> {
-    type Value = Table;
+impl<'de, T> Visitor<'de> for WrapperVisitor<'_, T> {
+    type Value = Table<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with the field \"tensors\"")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Table, A::Error> {
-        let context = self.context;
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Table<T>, A::Error> {
+        let TableVisitor { context, form, keep, room } = self.0;
         let (mut table, mut metadata) = (None, None);
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
                 "tensors" if table.is_some() => return Err(A::Error::duplicate_field("tensors")),
                 "tensors" => {
-                    let visitor = TableVisitor { context: &mut *context, form: Form::Manifest };
+                    let visitor = TableVisitor { context: &mut *context, form, keep, room };
                     table = Some(map.next_value_seed(visitor)?);
                 }
                 METADATA if metadata.is_some() => return Err(A::Error::duplicate_field(METADATA)),

@@ -28,7 +28,7 @@ struct Build(Plan);
 
 impl Build {
     fn push(&mut self, op: Op, inputs: &[NodeId], info: TensorInfo) -> NodeId {
-        self.0.nodes.push(Node { op, inputs: inputs.to_vec(), info });
+        self.0.nodes.push(Node { op, inputs: inputs.iter().copied().collect(), info });
         NodeId(self.0.nodes.len() as u32 - 1)
     }
 
@@ -104,7 +104,7 @@ impl Build {
     }
 
     fn target(&mut self, key: &str, node: NodeId) {
-        self.0.targets.push(Target { key: key.into(), node, rules: vec![], tied_to: None });
+        self.0.targets.push(Target { key: key.into(), node, rules: [].into(), tied_to: None });
         self.0.targets.sort_by(|a, b| natural_order(&a.key, &b.key));
     }
 

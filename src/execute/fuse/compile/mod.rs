@@ -12,6 +12,8 @@ mod pairs;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::layout::{Axes, Course, Cut, Piece, Which, clip, refine, tidy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::naive::matches_header;
@@ -62,7 +64,7 @@ pub(in crate::execute) struct Leaf {
 /// The value of a piece: its leaves, one for each operand, and what is computed of them.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::execute) struct Value {
-    pub(in crate::execute) leaves: Vec<Leaf>,
+    pub(in crate::execute) leaves: SmallVec<[Leaf; 1]>,
     pub(in crate::execute) expr: Arc<Expr>,
 }
 
@@ -259,7 +261,7 @@ impl Compiler<'_> {
         check(self.plan, id)?;
         let numel = node.info.numel().unwrap_or(0);
         let leaf = || Value {
-            leaves: vec![Leaf { node: id, part: None, dtype: node.info.dtype }],
+            leaves: smallvec![Leaf { node: id, part: None, dtype: node.info.dtype }],
             expr: Arc::new(Expr::Operand(0)),
         };
         if numel == 0 {
@@ -274,7 +276,7 @@ impl Compiler<'_> {
             (Op::Sinusoids, ..) => None,
             (Op::Fill { value }, ..) => {
                 let expr = Arc::new(Expr::Constant(value::fill(*value, node.info.dtype)?));
-                Some(vec![Piece::whole(numel, 0, Value { leaves: vec![], expr })])
+                Some(vec![Piece::whole(numel, 0, Value { leaves: smallvec![], expr })])
             }
             (Op::Reshape, [input], _) => return Ok(input.clone()),
             (Op::Narrow { dim, start, len }, [input], [info]) => {
@@ -336,7 +338,7 @@ impl Compiler<'_> {
         let piece = |(at, part): (usize, &StoredBox)| {
             let part_number = u32::try_from(at).map_err(|_| inconsistent("too many parts"))?;
             let leaf = Leaf { node, part: Some(part_number), dtype: info.dtype };
-            let value = Value { leaves: vec![leaf], expr: Arc::new(Expr::Operand(0)) };
+            let value = Value { leaves: smallvec![leaf], expr: Arc::new(Expr::Operand(0)) };
             if boxes.run().is_some() {
                 return Ok(Piece::whole(info.numel().unwrap_or(0), 1, value));
             }
@@ -350,7 +352,7 @@ impl Compiler<'_> {
             let mut piece = Piece {
                 dims: dims.iter().map(|dim| part.shape[*dim]).collect(),
                 target: course(from, &along),
-                operands: vec![course(0, &part.strides)],
+                operands: smallvec![course(0, &part.strides)],
                 value,
             };
             piece.coalesce();
@@ -458,7 +460,7 @@ impl Compiler<'_> {
 
 fn whole_leaf(node: NodeId, info: &TensorInfo) -> Piece<Value> {
     let value = Value {
-        leaves: vec![Leaf { node, part: None, dtype: info.dtype }],
+        leaves: smallvec![Leaf { node, part: None, dtype: info.dtype }],
         expr: Arc::new(Expr::Operand(0)),
     };
     Piece::whole(info.numel().unwrap_or(0), 1, value)

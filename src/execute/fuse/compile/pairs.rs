@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use super::{Compiler, Expr, Leaf, Value, whole_leaf};
+use smallvec::smallvec;
+
 use crate::execute::fuse::layout::{Axes, Course, Cut, Piece, Which, clip, refine};
 use crate::plan::{Arithmetic, NodeId};
 use crate::tensor::{Dtype, TensorInfo};
@@ -187,8 +189,8 @@ impl Compiler<'_> {
         let mut out = codes.to_vec();
         for piece in &mut out {
             let list_at = piece.value.leaves.len();
-            piece.value.leaves.extend(&leaf);
-            piece.operands.push(Course { offset: 0, strides: vec![0; piece.dims.len()] });
+            piece.value.leaves.extend(leaf.iter().copied());
+            piece.operands.push(Course { offset: 0, strides: smallvec![0; piece.dims.len()] });
             let codes = Box::new(piece.value.expr.as_ref().clone());
             let to = list.1.dtype;
             piece.value.expr = Arc::new(Expr::Lookup { codes, from, list: list_at, to });
@@ -218,8 +220,8 @@ pub(super) fn product(
     Piece {
         dims: dims.iter().map(|dim| info.shape[*dim]).collect(),
         target: course(&along, rank),
-        operands: vec![course(&rows, rank - 1), course(&columns, rank - 2)],
-        value: Value { leaves: vec![leaf(0, a), leaf(1, b)], expr: Arc::new(expr) },
+        operands: smallvec![course(&rows, rank - 1), course(&columns, rank - 2)],
+        value: Value { leaves: smallvec![leaf(0, a), leaf(1, b)], expr: Arc::new(expr) },
     }
 }
 
