@@ -7,14 +7,16 @@ use serde_json::{Value, json};
 
 use super::{is_stack, op_text, rule_line};
 use crate::check::reading::Reading;
-use crate::check::value::{Captures, Environment, Scope, Value as Parameter, unknown_layout};
+use crate::check::value::{
+    Captures, Environment, Scope, Value as Parameter, unknown_facts, unknown_layout,
+};
 use crate::check::{Direction, SideItem};
 use crate::config::Config;
 use crate::diagnostic::plain::one_line;
 use crate::error::Result;
 use crate::execute::{Sharing, sharing};
 use crate::key::{Bindings, Part, Reach, Segments};
-use crate::plan::{DropReason, Hit, Inquiry, NodeId, Op, Plan, Stage, Target, trace};
+use crate::plan::{DropReason, Hit, Inquiry, NodeId, Op, Plan, ShapeFacts, Stage, Target, trace};
 use crate::syntax::ast;
 use crate::tensor::{Header, TensorInfo};
 
@@ -383,11 +385,15 @@ fn follow(subject: &Subject<'_>, key: &str) -> Vec<Hit> {
             tied: Some(subject.config.tie_policy(subject.tied).tied),
             parameters: subject.parameters,
             exists: &unknown_layout,
+            facts: &unknown_facts,
             captures: Captures::NONE,
         };
         let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| {
             layout.has(scope, pattern, captures, &alone)
         };
+        let known = ShapeFacts::of(&stage.rules.scopes, header, &alone);
+        let facts = |scope: &Scope, at: u32| known.get(scope, at);
+        let alone = Environment { facts: &facts, ..alone };
         // A fact about the left layout, which reading backwards only gives.
         let environment = if forward { Environment { exists: &exists, ..alone } } else { alone };
         let traces = trace(stage.rules, stage.direction, &keys, &environment);

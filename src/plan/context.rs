@@ -1,7 +1,7 @@
 //! [`Context`]: everything that a statement may look at and not change.
 
 use crate::check::Identity;
-use crate::check::value::{Captures, Environment, Scope, unknown_layout};
+use crate::check::value::{Captures, Environment, Scope, unknown_facts, unknown_layout};
 use crate::config::TieDecision;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::asked::Asked;
@@ -76,12 +76,14 @@ pub(super) fn with_environment<T>(
         tied: Some(context.decision.tied),
         parameters: &context.options.parameters,
         exists: &unknown_layout,
+        facts: &unknown_facts,
         captures: Captures::NONE,
     };
     let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| {
         layout.has(scope, pattern, captures, &alone)
     };
-    ask(&Environment { exists: &exists, ..alone })
+    let facts = |scope: &Scope, at: u32| draft.facts.get(scope, at);
+    ask(&Environment { exists: &exists, facts: &facts, ..alone })
 }
 
 pub(super) fn truth(

@@ -14,6 +14,7 @@ mod context;
 mod cover;
 mod draft;
 mod exists;
+mod facts;
 mod graph;
 mod load;
 mod lower;
@@ -44,6 +45,7 @@ pub(crate) use blocks::block_of;
 pub use consistent::Inconsistent;
 pub use cover::Coverage;
 pub use exists::Inquiry;
+pub use facts::ShapeFacts;
 pub use narrow::{NoSuchBox, TargetBox};
 pub use node::{
     Arithmetic, Code, DropReason, Dropped, Node, NodeId, Op, Plan, Reduction, RuleId, RuleInfo,

@@ -16,6 +16,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::Key;
 use crate::plan::context::Context;
 use crate::plan::draft::{Draft, Written};
+use crate::plan::facts::ShapeFacts;
 use crate::plan::miss::{miss_of, nearest_misses};
 use crate::plan::pass::lossy::report_left_out;
 use crate::plan::pass::tie::close_ties;
@@ -65,6 +66,7 @@ impl Evidence {
 pub(super) fn run_stage(context: &Context<'_>, draft: &mut Draft, stage: &Stage<'_>) {
     draft.evidence = Evidence::default();
     draft.of_stage.clear();
+    draft.facts = ShapeFacts::default();
     let before = context.repeated.then(|| draft.clone());
     run_statements(context, draft, &Reading::of(stage.rules, stage.direction));
     close_ties(context, draft);
