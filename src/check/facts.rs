@@ -28,15 +28,11 @@ pub enum What {
 }
 
 /// The questions of a `let`; what is wrong with others.
-pub(super) fn questions(
-    scope: &Scope,
-    value: &Expr,
-    found: &mut Vec<Question>,
-) -> Vec<Box<Diagnostic>> {
+pub(super) fn questions(scope: &Scope, value: &Expr, found: &mut Vec<Question>) -> Vec<Diagnostic> {
     let mut failed = Vec::new();
     value.walk(&mut |part| match question(scope, part) {
         Ok(question) => found.extend(question),
-        Err(finding) => failed.push(finding),
+        Err(finding) => failed.push(*finding),
     });
     failed
 }

@@ -400,7 +400,13 @@ impl Environment<'_> {
             }
             BinaryOp::Default => {
                 let value = self.there(scope, left, at)?;
-                value.map_or_else(|| self.eval_at(scope, right, at), Ok)
+                value.map_or_else(
+                    || {
+                        let value = self.eval_at(scope, right, at);
+                        value.map_err(|why| self.neither(scope, [left, right], why))
+                    },
+                    Ok,
+                )
             }
             BinaryOp::In => {
                 let (item, list) =

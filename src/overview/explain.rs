@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 
 use super::{is_stack, op_text, rule_line};
 use crate::check::reading::Reading;
-use crate::check::value::{
-    Captures, Environment, Scope, Value as Parameter, unknown_facts, unknown_layout,
-};
+use crate::check::value::{Captures, Environment, Scope, Value as Parameter, unknown_layout};
 use crate::check::{Direction, SideItem};
 use crate::config::Config;
 use crate::diagnostic::plain::one_line;
@@ -377,23 +375,22 @@ fn follow(subject: &Subject<'_>, key: &str) -> Vec<Hit> {
     let each = |visit: &mut dyn FnMut(&str)| header.tensors.keys().for_each(|key| visit(key));
     let config = subject.config.value();
     let (mut keys, mut hits) = (vec![key.to_owned()], Vec::new());
-    for stage in &subject.stages {
+    for (at, stage) in subject.stages.iter().enumerate() {
         let layout = Inquiry::new(&contains, &each);
         let forward = stage.direction == Direction::Forward;
+        let told = ShapeFacts::of_plan(plan, at);
+        let facts = |scope: &Scope, at: u32| told.get(scope, at);
         let alone = Environment {
             config: (!config.is_null()).then_some(config),
             tied: Some(subject.config.tie_policy(subject.tied).tied),
             parameters: subject.parameters,
             exists: &unknown_layout,
-            facts: &unknown_facts,
+            facts: &facts,
             captures: Captures::NONE,
         };
         let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| {
             layout.has(scope, pattern, captures, &alone)
         };
-        let known = ShapeFacts::of(&stage.rules.scopes, header, &alone);
-        let facts = |scope: &Scope, at: u32| known.get(scope, at);
-        let alone = Environment { facts: &facts, ..alone };
         // A fact about the left layout, which reading backwards only gives.
         let environment = if forward { Environment { exists: &exists, ..alone } } else { alone };
         let traces = trace(stage.rules, stage.direction, &keys, &environment);

@@ -1,7 +1,7 @@
 //! [`Context`]: everything that a statement may look at and not change.
 
 use crate::check::Identity;
-use crate::check::value::{Captures, Environment, Scope, unknown_facts, unknown_layout};
+use crate::check::value::{Captures, Environment, Scope, unknown_layout};
 use crate::config::TieDecision;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::plan::asked::Asked;
@@ -71,19 +71,19 @@ pub(super) fn with_environment<T>(
         |visit: &mut dyn FnMut(&str)| draft.state.iter().for_each(|(_, entry)| visit(&entry.key));
     let layout = Inquiry::new(&contains, &each);
     let config = context.options.config.value();
+    let facts = |scope: &Scope, at: u32| draft.facts.get(scope, at);
     let alone = Environment {
         config: (!config.is_null()).then_some(config),
         tied: Some(context.decision.tied),
         parameters: &context.options.parameters,
         exists: &unknown_layout,
-        facts: &unknown_facts,
+        facts: &facts,
         captures: Captures::NONE,
     };
     let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| {
         layout.has(scope, pattern, captures, &alone)
     };
-    let facts = |scope: &Scope, at: u32| draft.facts.get(scope, at);
-    ask(&Environment { exists: &exists, facts: &facts, ..alone })
+    ask(&Environment { exists: &exists, ..alone })
 }
 
 pub(super) fn truth(

@@ -1,13 +1,16 @@
 //! What `size` and `count` give: keys and shapes of the layout that a rule file reads are gone
 //! through once, for all that its `let`s ask.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use serde::{Deserialize, Serialize};
 
 use crate::check::value::{Environment, Fact, Scope};
 use crate::check::{CaptureKind, Question, What};
 use crate::diagnostic::codes::{NUMBERS_MISSING, UNLIKE_SIZES};
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::{Binding, Bindings, Pattern, PatternSet, Segments, Slot};
+use crate::plan::Plan;
 use crate::plan::bind::value_of;
 use crate::tensor::{Header, Shape};
 
@@ -19,7 +22,20 @@ const NAMED: usize = 5;
 
 /// What is known, by scope, and by where in its text the question begins.
 #[derive(Clone, Debug, Default)]
-pub struct ShapeFacts(HashMap<usize, HashMap<u32, Fact>>);
+pub struct ShapeFacts(BTreeMap<usize, BTreeMap<u32, Fact>>);
+
+/// What shapes told while a plan was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The stage whose rules asked, by its number.
+    pub stage: usize,
+    /// The file of them that asked, by its place in [`Rules::scopes`](crate::check::Rules::scopes).
+    pub scope: usize,
+    /// Where in its text the question begins, in bytes.
+    pub at: u32,
+    /// The length, or the count; none if no key fits.
+    pub value: Option<i64>,
+}
 
 /// A key that fits, and its shape.
 type Fitting = (String, Shape);
@@ -41,6 +57,25 @@ struct Search<'q> {
 }
 
 impl ShapeFacts {
+    /// What was told in a stage, as a plan has it; what couldn't be told is no part of it.
+    pub(super) fn told(&self, stage: usize) -> impl Iterator<Item = Told> {
+        let of = move |(scope, facts): (&usize, &BTreeMap<u32, Fact>)| {
+            let known = facts.iter().filter_map(|(at, fact)| Some((*at, *fact.as_ref().ok()?)));
+            let scope = *scope;
+            known.map(move |(at, value)| Told { stage, scope, at, value }).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of)
+    }
+
+    /// What a plan says was told in a stage.
+    pub fn of_plan(plan: &Plan, stage: usize) -> Self {
+        let mut facts = Self::default();
+        for told in plan.told.iter().filter(|told| told.stage == stage) {
+            facts.0.entry(told.scope).or_default().insert(told.at, Ok(told.value));
+        }
+        facts
+    }
+
     /// What a checkpoint says to scopes that read it as it is.
     pub fn of(scopes: &[Scope], header: &Header, environment: &Environment<'_>) -> Self {
         let mut facts = Self::default();
@@ -65,7 +100,7 @@ impl ShapeFacts {
     /// Answers the questions of a scope. What decides the numbers in their patterns is asked of
     /// the environment, which knows none of these answers.
     pub fn look(&mut self, scope: &Scope, environment: &Environment<'_>, each: &EachShape<'_>) {
-        let (mut facts, mut searches) = (HashMap::new(), Vec::new());
+        let (mut facts, mut searches) = (BTreeMap::new(), Vec::new());
         for question in &scope.questions {
             match Search::new(question, scope, environment) {
                 Ok(search) => searches.push(search),

@@ -45,7 +45,7 @@ pub(crate) use blocks::block_of;
 pub use consistent::Inconsistent;
 pub use cover::Coverage;
 pub use exists::Inquiry;
-pub use facts::ShapeFacts;
+pub use facts::{ShapeFacts, Told};
 pub use narrow::{NoSuchBox, TargetBox};
 pub use node::{
     Arithmetic, Code, DropReason, Dropped, Node, NodeId, Op, Plan, Reduction, RuleId, RuleInfo,

@@ -16,7 +16,6 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::key::Key;
 use crate::plan::context::Context;
 use crate::plan::draft::{Draft, Written};
-use crate::plan::facts::ShapeFacts;
 use crate::plan::miss::{miss_of, nearest_misses};
 use crate::plan::pass::lossy::report_left_out;
 use crate::plan::pass::tie::close_ties;
@@ -66,10 +65,12 @@ impl Evidence {
 pub(super) fn run_stage(context: &Context<'_>, draft: &mut Draft, stage: &Stage<'_>) {
     draft.evidence = Evidence::default();
     draft.of_stage.clear();
-    draft.facts = ShapeFacts::default();
     let before = context.repeated.then(|| draft.clone());
     run_statements(context, draft, &Reading::of(stage.rules, stage.direction));
     close_ties(context, draft);
+    let facts = std::mem::take(&mut draft.facts);
+    draft.told.extend(facts.told(draft.stages));
+    draft.stages += 1;
     if let Some(before) = before.filter(|_| draft.evidence.rewrites > 0 && !draft.evidence.fresh) {
         return applied_before(draft, stage, before);
     }

@@ -247,7 +247,7 @@ impl Checker<'_> {
         let mut found = Vec::new();
         for value in scope.lets.values().filter_map(|(value, _)| value.as_ref()) {
             let failed = facts::questions(scope, value, &mut found);
-            self.findings.extend(failed.into_iter().map(|finding| *finding));
+            self.findings.extend(failed);
         }
         scope.questions = found;
     }

@@ -134,6 +134,33 @@ impl Environment<'_> {
         Ok(value.filter(|value| *value != Value::Null))
     }
 
+    /// Where shapes, after a `??`, don't tell what config fields before it lack, fields are what a
+    /// reader looks for.
+    pub(super) fn neither(
+        &self,
+        scope: &Scope,
+        [left, right]: [&Expr; 2],
+        why: Box<Diagnostic>,
+    ) -> Box<Diagnostic> {
+        let (mut asks_shapes, mut field) = (false, None);
+        right.walk(&mut |part| {
+            asks_shapes |= matches!(part.kind, ExprKind::Size(..) | ExprKind::Count(..));
+        });
+        left.walk(&mut |part| {
+            if let ExprKind::Config(steps) = &part.kind {
+                field = Some((part, steps));
+            }
+        });
+        match field.filter(|_| asks_shapes && why.code == MISSING_CONFIG) {
+            None => why,
+            Some((expr, steps)) => {
+                let mut finding = self.missing_config(scope, expr, steps);
+                finding.hints.push(why.message);
+                finding
+            }
+        }
+    }
+
     pub(super) fn missing_config(
         &self,
         scope: &Scope,
@@ -214,8 +241,8 @@ impl Environment<'_> {
         (!flags.is_empty()).then(|| flags.join(" "))
     }
 
-    /// Whether what an expression asks of config and shapes is there, where it hangs on that: on
-    /// another `let` it may as well.
+    /// Whether what an expression asks of config and shapes is there, if it asks; what other `let`s
+    /// have is taken as there.
     fn is_there(&self, scope: &Scope, expr: &Expr) -> Option<bool> {
         let of = |expr: &Expr| self.is_there(scope, expr);
         let all = |a: Option<bool>, b: Option<bool>| match (a, b) {
@@ -229,16 +256,19 @@ impl Environment<'_> {
             ExprKind::Size(..) | ExprKind::Count(..) => {
                 Some(matches!((self.facts)(scope, expr.span.start), Some(Ok(Some(_)))))
             }
-            ExprKind::Binary(BinaryOp::Default, left, right) => match (of(left), of(right)) {
-                (Some(left), Some(right)) => Some(left || right),
-                (left, right) => left.or(right),
-            },
+            // Another `let` in its place is no value of its own.
+            ExprKind::Binary(BinaryOp::Default, left, right) => {
+                let right = (!matches!(right.kind, ExprKind::Name(_))).then(|| of(right));
+                match (of(left), right.flatten()) {
+                    (Some(left), Some(right)) => Some(left || right),
+                    (left, right) => left.or(right),
+                }
+            }
             ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => of(inner),
             ExprKind::Binary(_, left, right) | ExprKind::Item(left, right) => {
                 all(of(left), of(right))
             }
             ExprKind::List(items) => items.iter().map(of).fold(None, all),
-            ExprKind::Name(_) => None,
             _ => Some(true),
         }
     }
