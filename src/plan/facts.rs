@@ -185,7 +185,7 @@ impl<'q> Search<'q> {
             Found::Size { first: None, .. } => Ok(None),
             Found::Size { dim, first: Some(first), other } => match length(&first.1, dim) {
                 Some(length) if other.is_none() => Ok(i64::try_from(length).ok()),
-                _ => Err(unlike(place, dim, first, other)),
+                _ => Err(unlike(place, dim, &first, other.as_ref())),
             },
             Found::Numbers { held, least, .. } => match missing(&held, least) {
                 Some(numbers) => Err(gap(place, &held, &numbers)),
@@ -217,22 +217,21 @@ fn missing(held: &BTreeSet<u64>, least: u64) -> Option<Vec<u64>> {
     (!found.is_empty()).then_some(found)
 }
 
-fn unlike(place: Place, dim: u64, first: Fitting, other: Option<Fitting>) -> Box<Diagnostic> {
+fn unlike(place: Place, dim: u64, first: &Fitting, other: Option<&Fitting>) -> Box<Diagnostic> {
     let lacks = |(_, shape): &&Fitting| length(shape, dim).is_none();
-    let finding = match [Some(&first), other.as_ref()].into_iter().flatten().find(lacks) {
+    let finding = match [Some(first), other].into_iter().flatten().find(lacks) {
         Some((key, shape)) => {
             let message = format!("`{key}` is {shape}, and has no dimension {dim}");
             Diagnostic::error(UNLIKE_SIZES, message).at(place, "asked of it here")
         }
         None => {
             let of = |(key, shape): &Fitting| format!("`{key}` is {shape}");
-            let both: Vec<String> = [&first].into_iter().chain(&other).map(of).collect();
+            let both: Vec<String> = [first].into_iter().chain(other).map(of).collect();
             let message = format!("dimension {dim} has several lengths: {}", both.join(", "));
             Diagnostic::error(UNLIKE_SIZES, message).at(place, "one is asked for")
         }
     };
-    let keys = [Some(first), other].into_iter().flatten().map(|(key, _)| key);
-    Box::new(finding.keys(keys).hint("write a pattern that only keys of one length fit"))
+    Box::new(finding.hint("write a pattern that only keys of one length fit"))
 }
 
 fn gap(place: Place, held: &BTreeSet<u64>, missing: &[u64]) -> Box<Diagnostic> {

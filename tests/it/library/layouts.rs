@@ -114,9 +114,12 @@ fn towards_hub_and_back() {
     }
 }
 
+/// Values of parameters.
+type Given = [(&'static str, i64)];
+
 /// What neither shapes nor keys tell of a layout, towards `hub` and back; of others that have a
 /// config nothing is asked.
-const ASKED: &[(&str, &[(&str, i64)], &[(&str, i64)])] = &[
+const ASKED: &[(&str, &Given, &Given)] = &[
     ("mixtral_mistral", &[("heads", 2)], &[("heads", 2)]),
     ("gpt2_megatron", &[("heads", 2), ("vocab", 16)], &[]),
     ("siglip_big_vision", &[], &[("vh", 2), ("th", 3)]),
@@ -139,17 +142,17 @@ const ASKED: &[(&str, &[(&str, i64)], &[(&str, i64)])] = &[
 ];
 
 /// Up to which block each stage of Hiera goes.
-const DEPTHS: &[(&str, i64)] = &[("a", 1), ("b", 3), ("c", 5), ("d", 6), ("e", 6)];
+const DEPTHS: &Given = &[("a", 1), ("b", 3), ("c", 5), ("d", 6), ("e", 6)];
 
 /// What a plan without a config gives, which names the flag for all that it can't know, and goes on
 /// with those.
 fn without_config(
     name: &str,
-    asked: &[(&str, i64)],
+    asked: &Given,
     conversion: impl Fn() -> Conversion,
     bytes: bool,
 ) -> Vec<(String, TensorInfo, Vec<u8>)> {
-    let plan = |given: &[(&str, i64)]| {
+    let plan = |given: &Given| {
         let conversion = conversion().config(Config::empty());
         let set = |conversion: Conversion, (name, value): &(&str, i64)| {
             conversion.set(*name, Value::Int(*value))
