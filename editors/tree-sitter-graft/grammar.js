@@ -118,7 +118,7 @@ module.exports = grammar({
 
     _expression: ($) =>
       choice(
-        $.binary, $.unary, $.item, $.paren, $.array, $.exists, $.config, $.name, $.float, $.integer, $.string, $.constant,
+        $.binary, $.unary, $.item, $.paren, $.array, $.exists, $.call, $.config, $.name, $.float, $.integer, $.string, $.constant,
       ),
     binary: ($) => {
       const operators = [
@@ -144,6 +144,8 @@ module.exports = grammar({
     paren: ($) => seq("(", $._expression, ")"),
     array: ($) => seq("[", optional(list($._expression, ",")), "]"),
     exists: ($) => seq("exists", "(", $.pattern, ")"),
+    /** `size` and `count`, which are names elsewhere. */
+    call: ($) => seq(field("name", $.identifier), "(", $.pattern, ",", choice($.integer, $.name), ")"),
     config: ($) => prec.right(10, seq("config", repeat(choice($._field, $._index)))),
     _field: ($) => seq(token.immediate("."), alias(token.immediate(/[A-Za-z0-9_]+/), $.field)),
     constant: () => choice("null", "true", "false", "tied"),

@@ -3,6 +3,7 @@
 
 mod capture;
 mod circle;
+mod facts;
 mod invertible;
 pub mod keys;
 mod lower;
@@ -15,6 +16,7 @@ mod sight;
 pub mod takes;
 pub mod value;
 
+pub use facts::{Question, What};
 pub use keys::Keys;
 pub(crate) use lower::check_proven;
 pub use lower::{Includes, NoIncludes, NotIncluded, check, check_partly};

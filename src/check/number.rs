@@ -82,7 +82,14 @@ impl Calculated {
         self.expr.walk(&mut |part| {
             open |= match &part.kind {
                 ExprKind::Name(name) => self.capture(name).is_none(),
-                kind => matches!(kind, ExprKind::Config(_) | ExprKind::Tied | ExprKind::Exists(_)),
+                kind => matches!(
+                    kind,
+                    ExprKind::Config(_)
+                        | ExprKind::Tied
+                        | ExprKind::Exists(_)
+                        | ExprKind::Size(..)
+                        | ExprKind::Count(..)
+                ),
             };
         });
         open

@@ -173,6 +173,12 @@ impl<'r> Reading<'r> {
         found
     }
 
+    /// A scope, and those of the files that use it, outwards.
+    pub fn users(&self, scope: &'r Scope) -> impl Iterator<Item = &'r Scope> {
+        let scopes = self.scopes;
+        std::iter::successors(Some(scope), move |scope| scopes.get(scope.user?))
+    }
+
     fn collect(&self, found: &mut Vec<Statement<'r>>) {
         let is_strip = |step: &&'r Step| {
             matches!(step.kind, StepKind::StripAnywhere { .. } | StepKind::StripLeading { .. })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value as Json;
 
+use super::Question;
 use super::rules::Capture;
 use crate::diagnostic::codes::{BAD_VALUE, LIMIT, MISSING_PARAMETER, UNDECIDED, UNKNOWN_NAME};
 use crate::diagnostic::{Diagnostic, Place, SourceText, Span, did_you_mean};
@@ -118,6 +119,10 @@ pub struct Scope {
     pub under: Vec<String>,
     /// What keys of the file's left layout are split at, if not at dots.
     pub separator: Option<char>,
+    /// What its `let`s ask of shapes and keys.
+    pub questions: Vec<Question>,
+    /// The scope of the file that uses this one.
+    pub user: Option<usize>,
     /// Whether the file ships with the library: then advice is for who uses it, not for its author.
     pub built_in: bool,
 }
@@ -131,6 +136,8 @@ impl Scope {
             lets: IndexMap::new(),
             under: Vec::new(),
             separator: None,
+            questions: Vec::new(),
+            user: None,
             built_in: false,
         }
     }
@@ -140,6 +147,9 @@ impl Scope {
         Place::new(Arc::clone(&self.source), span)
     }
 }
+
+/// What shapes and keys say where a `let` asks for it; `None` if no key fits.
+pub type Fact = Result<Option<i64>, Box<Diagnostic>>;
 
 /// What expressions are evaluated against.
 #[derive(Clone, Copy)]
@@ -153,6 +163,9 @@ pub struct Environment<'a> {
     /// Whether a key of the left layout matches, in which captures hold what they hold here; `None`
     /// if that can't be known.
     pub exists: &'a dyn Fn(&Scope, &Pattern, Captures<'_>) -> Option<bool>,
+    /// What shapes and keys of the layout that is read say to the question that begins at a place of
+    /// a scope's text; `None` if they aren't known.
+    pub facts: &'a dyn Fn(&Scope, u32) -> Option<Fact>,
     /// The captures in sight.
     pub captures: Captures<'a>,
 }
@@ -179,6 +192,11 @@ pub fn unknown_layout(_: &Scope, _: &Pattern, _: Captures<'_>) -> Option<bool> {
     None
 }
 
+/// Nothing is known of the shapes of the layout that is read.
+pub fn unknown_facts(_: &Scope, _: u32) -> Option<Fact> {
+    None
+}
+
 /// What is there without a config, a parameter, or captures.
 pub(super) fn with_nothing<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
     work(&Environment {
@@ -186,6 +204,7 @@ pub(super) fn with_nothing<T>(work: impl FnOnce(&Environment<'_>) -> T) -> T {
         tied: None,
         parameters: &IndexMap::new(),
         exists: &unknown_layout,
+        facts: &unknown_facts,
         captures: Captures::NONE,
     })
 }
@@ -305,6 +324,10 @@ impl Environment<'_> {
                         .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
                 )),
             },
+            ExprKind::Size(..) | ExprKind::Count(..) => match self.fact(scope, expr)? {
+                Some(value) => Ok(value),
+                None => Err(self.no_fact(scope, expr)),
+            },
             ExprKind::Unary(UnaryOp::Neg, operand) => match self.eval_at(scope, operand, at.deeper())? {
                 Value::Int(value) => value.checked_neg().map(Value::Int).ok_or_else(|| bad(scope, expr, "this overflows".to_owned())),
                 Value::Float(value) => Ok(Value::Float(-value)),
@@ -377,7 +400,13 @@ impl Environment<'_> {
             }
             BinaryOp::Default => {
                 let value = self.there(scope, left, at)?;
-                value.map_or_else(|| self.eval_at(scope, right, at), Ok)
+                value.map_or_else(
+                    || {
+                        let value = self.eval_at(scope, right, at);
+                        value.map_err(|why| self.neither(scope, [left, right], why))
+                    },
+                    Ok,
+                )
             }
             BinaryOp::In => {
                 let (item, list) =

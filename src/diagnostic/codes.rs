@@ -203,4 +203,8 @@ codes! {
     NO_PART = 354;
     /// Names of training code's wrappers stay in keys of which nothing else is known.
     WRAPPED = 355;
+    /// Tensors of which one length is asked for, and that have several, or not that dimension.
+    UNLIKE_SIZES = 356;
+    /// Numbers that are counted, and of which some are not there.
+    NUMBERS_MISSING = 357;
 }

@@ -337,7 +337,7 @@ impl Asked<'_> {
     fn values(&mut self) {
         self.lets();
         self.captures();
-        for word in ["config", "tied", "exists", "not", "null", "true", "false"] {
+        for word in ["config", "tied", "exists", "size", "count", "not", "null", "true", "false"] {
             self.keyword(word);
         }
     }

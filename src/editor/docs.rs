@@ -105,7 +105,7 @@ mod tests {
         for word in ["unless", "where", "alone", "optional"] {
             assert!(clause(word).is_some_and(|text| text.contains(word)), "{word}");
         }
-        for word in ["tied", "exists", "config", "in", "not"] {
+        for word in ["tied", "exists", "size", "count", "config", "in", "not"] {
             assert!(expression(word).is_some_and(|text| text.contains(word)), "{word}");
         }
         assert_eq!(clause("banana"), None);

@@ -1,6 +1,7 @@
 //! [`Facts`]: what is known of a checkpoint that a rule file is written for, and where its text says
 //! which it is.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -8,10 +9,10 @@ use indexmap::IndexMap;
 use super::Document;
 use super::keys::KeyShapes;
 use crate::check::Direction;
-use crate::check::value::{Captures, Environment, Value, unknown_layout};
+use crate::check::value::{Captures, Environment, Scope, Value, unknown_facts, unknown_layout};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics, Span};
-use crate::plan::{Plan, PlanOptions, Stage, Survey, Verdict, plan_surveyed};
+use crate::plan::{Plan, PlanOptions, ShapeFacts, Stage, Survey, Verdict, plan_surveyed};
 use crate::syntax::TokenKind;
 use crate::tensor::Header;
 
@@ -77,13 +78,24 @@ impl Facts {
     pub(super) fn ask<T>(&self, work: impl FnOnce(&Environment<'_>) -> T) -> T {
         let config = self.config.value();
         let known = !self.config.is_empty();
-        work(&Environment {
+        let alone = Environment {
             config: known.then_some(config),
             tied: known.then(|| self.config.tie_policy(None).tied),
             parameters: &self.parameters,
             exists: &unknown_layout,
+            facts: &unknown_facts,
             captures: Captures::NONE,
-        })
+        };
+        let shapes = RefCell::new(ShapeFacts::default());
+        let facts = |scope: &Scope, at: u32| {
+            let header = self.header.as_deref()?;
+            let mut shapes = shapes.borrow_mut();
+            if !shapes.has(scope) {
+                *shapes = ShapeFacts::of(std::slice::from_ref(scope), header, &alone);
+            }
+            shapes.get(scope, at)
+        };
+        work(&Environment { facts: &facts, ..alone })
     }
 
     /// Plans the rules of a document over the checkpoint: left to right, unless only right to left

@@ -79,8 +79,8 @@ impl std::error::Error for NoRename {}
 
 /// Words that an expression reads otherwise.
 const RESERVED: &[&str] = &[
-    "or", "and", "not", "in", "null", "true", "false", "tied", "config", "exists", "over",
-    "optional", "where", "unless", "via", "alone",
+    "or", "and", "not", "in", "null", "true", "false", "tied", "config", "exists", "size", "count",
+    "over", "optional", "where", "unless", "via", "alone",
 ];
 
 /// The names of one rule or statement while they are collected.
@@ -294,7 +294,12 @@ impl Scope<'_> {
                 }
             }
             // Captures of a rule mean in it what they mean there.
-            ExprKind::Exists(pattern) => inner.push(pattern),
+            ExprKind::Exists(pattern) | ExprKind::Size(pattern, _) => inner.push(pattern),
+            ExprKind::Count(pattern, capture) => {
+                inner.push(pattern);
+                let (name, what) = (capture.text.clone(), What::Capture(self.start));
+                self.uses.push(Named { span: capture.span, name, what, gives: false });
+            }
             _ => {}
         });
         for pattern in inner {

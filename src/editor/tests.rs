@@ -104,6 +104,9 @@ fn values_are_those_of_the_pinned_config() {
     assert!(hover("let a = config.he‸ads").contains("`config.heads` = `4`"));
     assert!(hover("let a = config.text_con‸fig.layers * 2").contains("= `2`"));
     assert!(hover("let off‸set").contains("not known here"));
+    assert!(hover("let row‸s = size(\"model.embed_tokens.weight\", 0)").contains("here: `8`"));
+    let text = "let n‸ = count(\"model.layers.{l}.experts.{e}.w1.weight\", l)";
+    assert!(hover(text).contains("here: `4`"), "{}", hover(text));
     let (document, at) = marked("let off‸set");
     let given = facts_with(IndexMap::from([("offset".to_owned(), Value::Int(8))]));
     let shown = document.hover(at, &given, None, &Library::default()).unwrap();

@@ -46,7 +46,7 @@ pub fn classes() -> &'static [TokenClass] {
 const WORDS: &[&str] = &[
     "in", "reversed", "under", "anywhere", "leading", "wanted", "to", "lossy", "from", "if",
     "present", "alias", "require", "absent", "skip", "fallback", "error", "count", "else", "via",
-    "unless", "target", "where", "optional", "alone", "over", "or", "and", "not", "exists",
+    "unless", "target", "where", "optional", "alone", "over", "or", "and", "not", "exists", "size",
     "config", "null", "true", "false", "tied",
 ];
 

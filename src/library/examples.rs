@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
 
-use crate::check::value::{Captures, Environment, unknown_layout};
+use crate::check::value::{Captures, Environment, unknown_facts, unknown_layout};
 use crate::check::{Direction, Example, Rules};
 use crate::diagnostic::Diagnostic;
 use crate::diagnostic::codes::EXAMPLE_FAILED;
@@ -24,6 +24,7 @@ pub fn check_examples(rules: &Rules) -> Vec<Diagnostic> {
         tied: None,
         parameters: &parameters,
         exists: &unknown_layout,
+        facts: &unknown_facts,
         captures: Captures::NONE,
     };
     rules

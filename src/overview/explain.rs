@@ -14,7 +14,7 @@ use crate::diagnostic::plain::one_line;
 use crate::error::Result;
 use crate::execute::{Sharing, sharing};
 use crate::key::{Bindings, Part, Reach, Segments};
-use crate::plan::{DropReason, Hit, Inquiry, NodeId, Op, Plan, Stage, Target, trace};
+use crate::plan::{DropReason, Hit, Inquiry, NodeId, Op, Plan, ShapeFacts, Stage, Target, trace};
 use crate::syntax::ast;
 use crate::tensor::{Header, TensorInfo};
 
@@ -375,14 +375,17 @@ fn follow(subject: &Subject<'_>, key: &str) -> Vec<Hit> {
     let each = |visit: &mut dyn FnMut(&str)| header.tensors.keys().for_each(|key| visit(key));
     let config = subject.config.value();
     let (mut keys, mut hits) = (vec![key.to_owned()], Vec::new());
-    for stage in &subject.stages {
+    for (at, stage) in subject.stages.iter().enumerate() {
         let layout = Inquiry::new(&contains, &each);
         let forward = stage.direction == Direction::Forward;
+        let told = ShapeFacts::of_plan(plan, at);
+        let facts = |scope: &Scope, at: u32| told.get(scope, at);
         let alone = Environment {
             config: (!config.is_null()).then_some(config),
             tied: Some(subject.config.tie_policy(subject.tied).tied),
             parameters: subject.parameters,
             exists: &unknown_layout,
+            facts: &facts,
             captures: Captures::NONE,
         };
         let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| {

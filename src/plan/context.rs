@@ -71,11 +71,13 @@ pub(super) fn with_environment<T>(
         |visit: &mut dyn FnMut(&str)| draft.state.iter().for_each(|(_, entry)| visit(&entry.key));
     let layout = Inquiry::new(&contains, &each);
     let config = context.options.config.value();
+    let facts = |scope: &Scope, at: u32| draft.facts.get(scope, at);
     let alone = Environment {
         config: (!config.is_null()).then_some(config),
         tied: Some(context.decision.tied),
         parameters: &context.options.parameters,
         exists: &unknown_layout,
+        facts: &facts,
         captures: Captures::NONE,
     };
     let exists = |scope: &Scope, pattern: &ast::Pattern, captures: Captures<'_>| {

@@ -101,6 +101,7 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
         kept,
         ties: draft.ties.facts,
         questions: Vec::new(),
+        told: draft.told,
         findings: draft.findings,
     })
 }

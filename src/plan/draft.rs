@@ -9,6 +9,7 @@ use crate::diagnostic::codes::COLLISION;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::key::Key;
 use crate::plan::base::Base;
+use crate::plan::facts::{ShapeFacts, Told};
 use crate::plan::graph::Graph;
 use crate::plan::node::{DropReason, RuleId, RuleInfo, Verdict};
 use crate::plan::pass::strip::Stray;
@@ -78,6 +79,12 @@ pub(super) struct Draft {
     pub(super) before: HashMap<Identity, Before>,
     /// Tensors that can't be read and that no statement dropped, and what each is.
     pub(super) unreadable: Vec<(Key, String)>,
+    /// What shapes say to the `let`s of the stage that runs.
+    pub(super) facts: ShapeFacts,
+    /// What they said in those before.
+    pub(super) told: Vec<Told>,
+    /// How many stages have run.
+    pub(super) stages: usize,
     /// Wrappers that stay because a few keys lack them.
     pub(super) strays: Vec<Stray>,
 }

@@ -14,6 +14,7 @@ mod context;
 mod cover;
 mod draft;
 mod exists;
+mod facts;
 mod graph;
 mod list;
 mod load;
@@ -45,6 +46,7 @@ pub(crate) use blocks::block_of;
 pub use consistent::Inconsistent;
 pub use cover::Coverage;
 pub use exists::Inquiry;
+pub use facts::{ShapeFacts, Told};
 pub use list::List;
 pub use narrow::{NoSuchBox, TargetBox};
 pub use node::{

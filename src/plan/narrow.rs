@@ -89,6 +89,7 @@ impl Plan {
             kept: self.kept.clone(),
             ties: self.ties.clone(),
             questions: self.questions.clone(),
+            told: self.told.clone(),
             findings: self.findings.clone(),
         })
     }

@@ -304,6 +304,9 @@ pub struct Plan {
     /// What bytes would have to tell and nobody did: ties whose tensors were not compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<super::Question>,
+    /// What shapes told the rules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<super::Told>,
     /// What was found while planning: notes and warnings, no errors.
     pub findings: Vec<Diagnostic>,
 }

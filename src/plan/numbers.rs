@@ -18,7 +18,7 @@ use crate::tensor::Shape;
 /// An op of a rule that is bound to a config and a direction.
 pub(super) struct BoundOp<'a> {
     op: Call<Expr>,
-    /// Its numbers, if nothing but the config tells them.
+    /// Its numbers, if config and shapes of the layout tell them.
     known: Option<Call<Number>>,
     /// Whether it asks for the lengths of its tensor.
     asks_lengths: bool,
@@ -31,7 +31,7 @@ impl<'a> BoundOp<'a> {
     /// Binds an op, or the one that undoes it.
     ///
     /// # Errors
-    /// A number that can't be had, or an op that nothing undoes.
+    /// An op that nothing undoes.
     pub(super) fn new(
         used: &'a OpUse<Expr>,
         rule: &Rule,
@@ -57,10 +57,11 @@ impl<'a> BoundOp<'a> {
             }
             Ok::<(), Box<Diagnostic>>(())
         })?;
-        let known = if asks_lengths || asks_captures {
-            None
-        } else {
-            Some(evaluated(&op, scope, environment)?)
+        // One that can't be had is missed where the op is applied: a part of a checkpoint may lack
+        // what tells it, and what needs it.
+        let known = match asks_lengths || asks_captures {
+            true => None,
+            false => evaluated(&op, scope, environment).ok(),
         };
         let two_way = rule.arrow == Arrow::TwoWay;
         Ok(Self { op, known, asks_lengths, two_way, place: &used.place })

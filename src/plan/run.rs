@@ -3,7 +3,7 @@
 use crate::check::reading::{Act, Reading, Statement};
 use crate::diagnostic::Diagnostic;
 use crate::plan::base::{Base, meet_base, restore_base, try_base};
-use crate::plan::context::Context;
+use crate::plan::context::{Context, with_environment};
 use crate::plan::draft::Draft;
 use crate::plan::load::{check_parameters, check_tie_flag, load, load_aliases};
 use crate::plan::ranks::check_ranks;
@@ -52,16 +52,52 @@ pub(super) fn run_statements(context: &Context<'_>, draft: &mut Draft, reading: 
         if draft.failed() {
             return;
         }
-        run_statement(context, draft, &statement);
+        run_statement(context, draft, reading, &statement);
     }
 }
 
-fn run_statement(context: &Context<'_>, draft: &mut Draft, statement: &Statement<'_>) {
+/// Before the first statement of a file that isn't a strip, or of one that it uses: the `let`s of
+/// the file are told what they ask of the layout that it reads.
+fn look(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    reading: &Reading<'_>,
+    statement: &Statement<'_>,
+) {
+    if matches!(
+        statement.act,
+        Act::StripAnywhere { .. } | Act::StripLeading { .. } | Act::Whole { after: false, .. }
+    ) {
+        return;
+    }
+    for scope in reading.users(statement.scope) {
+        if draft.facts.has(scope) {
+            continue;
+        }
+        let mut facts = std::mem::take(&mut draft.facts);
+        with_environment(context, draft, |environment| {
+            facts.look(scope, environment, &|visit| {
+                for (_, entry) in draft.state.iter() {
+                    visit(&entry.key, &draft.graph.info(entry.node).shape);
+                }
+            });
+        });
+        draft.facts = facts;
+    }
+}
+
+fn run_statement(
+    context: &Context<'_>,
+    draft: &mut Draft,
+    reading: &Reading<'_>,
+    statement: &Statement<'_>,
+) {
     let Statement { step, scope, direction, .. } = *statement;
     if !matches!(statement.act, Act::Tie(_) | Act::When { .. }) {
         pass::tie::close_ties(context, draft);
     }
     try_base(context, draft, &statement.act);
+    look(context, draft, reading, statement);
     let result = match &statement.act {
         Act::Rewrite(rewrite) => pass::rewrite::rewrite(context, draft, *rewrite, scope, direction),
         Act::Whole { whole, after } => {

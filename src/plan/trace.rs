@@ -354,7 +354,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::check::value::{Captures, unknown_layout};
+    use crate::check::value::{Captures, unknown_facts, unknown_layout};
     use crate::check::{NoIncludes, check};
     use crate::diagnostic::SourceText;
 
@@ -375,6 +375,7 @@ mod tests {
             tied: None,
             parameters: &parameters,
             exists: &unknown_layout,
+            facts: &unknown_facts,
             captures: Captures::NONE,
         };
         trace(&rules, direction, &[key.to_owned()], &environment)

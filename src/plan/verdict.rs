@@ -64,6 +64,9 @@ pub(super) fn run_stage(context: &Context<'_>, draft: &mut Draft, stage: &Stage<
     let before = context.repeated.then(|| draft.clone());
     run_statements(context, draft, &Reading::of(stage.rules, stage.direction));
     close_ties(context, draft);
+    let facts = std::mem::take(&mut draft.facts);
+    draft.told.extend(facts.told(draft.stages));
+    draft.stages += 1;
     if let Some(before) = before.filter(|_| draft.evidence.rewrites > 0 && !draft.evidence.fresh) {
         return applied_before(draft, stage, before);
     }

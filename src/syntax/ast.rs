@@ -497,6 +497,10 @@ pub enum ExprKind {
     Tied,
     /// `exists("pattern")`
     Exists(Pattern),
+    /// `size("pattern", 0)`: how long a dimension of the tensors is whose keys fit
+    Size(Pattern, u64),
+    /// `count("pattern", l)`: how many values a capture has in keys that fit
+    Count(Pattern, Ident),
     /// `-x`, `not x`
     Unary(UnaryOp, Box<Expr>),
     /// `a + b`, `a ?? b`, `a and b`, …

@@ -373,6 +373,32 @@ fn a_record_turns_back_what_rules_alone_cannot() {
     assert_eq!(world(open("out").prepare()).kind(), ErrorKind::Corrupt);
 }
 
+/// What two processes saved of one tensor is as long as both parts, and files are one checkpoint.
+#[test]
+fn lengths_are_of_whole_tensors_and_counts_of_all_files() {
+    let saved = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dcp/mesh_2/ckpt");
+    let whole = open(&saved, &OpenOptions::default()).unwrap().header().tensors["rows"].clone();
+    let text = "let n = size(\"rows\", 0)\nmap \"rows\" -> \"flat\" via reshape([n, -1])";
+    let planned = Conversion::open(&saved).unwrap().rules([compile(text).unwrap()]).plan();
+    let planned = planned.unwrap();
+    assert_eq!(
+        planned.plan.info(planned.plan.target("flat").unwrap()).shape[0],
+        whole.info.shape[0]
+    );
+
+    let folder = Folder::new();
+    for (file, key) in [("m/a.safetensors", "0.w"), ("m/b.safetensors", "1.w")] {
+        folder.tensors(file, &[(key, 1)]);
+    }
+    let index = r#"{"weight_map": {"0.w": "a.safetensors", "1.w": "b.safetensors"}}"#;
+    folder.text("m/model.safetensors.index.json", index);
+    let text =
+        "let n = count(\"{l}.w\", l)\nmap \"{l: 0..n}.w\" -> \"w\" via stack(l) | reshape([n, -1])";
+    let rules = compile(text).unwrap();
+    let planned = Conversion::open(folder.path("m")).unwrap().rules([rules]).plan().unwrap();
+    assert_eq!(planned.plan.info(planned.plan.target("w").unwrap()).shape[..], [2, 2]);
+}
+
 #[test]
 fn in_place_only_headers_change() {
     let folder = Folder::new();

@@ -108,6 +108,8 @@ const WORDS: &[&str] = &[
     "expect",
     "strip",
     "let",
+    "size(\"a.w\", 0)",
+    "count(\"a.{l}\", l)",
     "when",
     "else",
     "use",

@@ -38,6 +38,7 @@
 (config "config" @variable.builtin)
 (field) @property
 (exists "exists" @function.builtin)
+(call name: (identifier) @function.builtin)
 (op name: (identifier) @function)
 (made name: (identifier) @function)
 

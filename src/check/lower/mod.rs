@@ -13,7 +13,7 @@ use crate::check::op::{self};
 use crate::check::rules::{Example, Identity, Rule, Rules, Shards, Step, StepKind, Whole};
 use crate::check::sight::Sight;
 use crate::check::value::Scope;
-use crate::check::{proof, resolve_alone};
+use crate::check::{facts, proof, resolve_alone};
 use crate::diagnostic::codes::{
     BAD_PATTERN, DUPLICATE, INCLUDE_CYCLE, LIMIT, OUTSIDE, UNKNOWN_RULES,
 };
@@ -119,6 +119,7 @@ fn check_within(parsed: &Parsed, includes: &dyn Includes, effort: proof::Effort)
         includes,
         scopes: Vec::new(),
         open: Vec::new(),
+        users: Vec::new(),
         findings: Vec::new(),
         files: 0,
         effort,
@@ -152,6 +153,8 @@ struct Checker<'a> {
     scopes: Vec<Scope>,
     /// The files that are being read, to find one that includes itself.
     open: Vec<Arc<SourceText>>,
+    /// Their scopes.
+    users: Vec<usize>,
     findings: Vec<Diagnostic>,
     files: usize,
     /// What the proofs of all statements may still cost.
@@ -187,8 +190,11 @@ impl Checker<'_> {
             lets: IndexMap::new(),
             under,
             separator: None,
+            questions: Vec::new(),
+            user: self.users.last().copied(),
             built_in,
         });
+        self.users.push(scope);
         let wholes = self.wholes(scope, &parsed.file.statements);
         self.lets(scope, &parsed.file.statements);
         self.shards_of(scope, &parsed.file.statements);
@@ -210,6 +216,7 @@ impl Checker<'_> {
             self.statement(scope, statement, &mut steps);
         }
         self.open.pop();
+        self.users.pop();
         // Backwards what stands last is read first.
         steps.splice(0..0, wholes.iter().map(|whole| whole(false)));
         steps.extend(wholes.iter().rev().map(|whole| whole(true)));
@@ -231,6 +238,18 @@ impl Checker<'_> {
                 }
             }
         }
+        self.questions(scope);
+    }
+
+    /// What the `let`s of a file ask of shapes and keys.
+    fn questions(&mut self, number: usize) {
+        let Some(scope) = self.scopes.get_mut(number) else { return };
+        let mut found = Vec::new();
+        for value in scope.lets.values().filter_map(|(value, _)| value.as_ref()) {
+            let failed = facts::questions(scope, value, &mut found);
+            self.findings.extend(failed);
+        }
+        scope.questions = found;
     }
 
     /// The statements about a file as a whole, each as a step for one of its ends.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Checker;
 use crate::check::capture::{SideOf, Table};
+use crate::check::facts::misplaced;
 use crate::check::keys::Keys;
 use crate::check::op::{self};
 use crate::check::rules::{Capture, Selection, StepKind, Tie};
@@ -48,6 +49,7 @@ impl Checker<'_> {
 
     pub(super) fn check_names(&mut self, scope: usize, expr: &Expr, sight: Sight<'_>) {
         self.findings.extend(undefined(&self.scopes[scope], expr, sight));
+        self.findings.extend(misplaced(&self.scopes[scope], expr));
     }
 
     /// The patterns that a condition asks for must mean something beside the captures in its sight.

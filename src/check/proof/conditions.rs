@@ -8,7 +8,9 @@
 use indexmap::IndexMap;
 
 use super::super::rules::{CaptureKind, Rule};
-use super::super::value::{Captures, Environment, Scope, Value, names, unknown_layout};
+use super::super::value::{
+    Captures, Environment, Scope, Value, names, unknown_facts, unknown_layout,
+};
 use crate::key::{Atom, Binding, Bindings, Part, Pattern, Segments, Slot};
 use crate::syntax::ast::{BinaryOp, Expr, ExprKind, UnaryOp};
 
@@ -162,6 +164,7 @@ impl<'a> Asked<'a> {
             tied: None,
             parameters: &IndexMap::new(),
             exists: &unknown_layout,
+            facts: &unknown_facts,
             captures: Captures { known: &rule.captures, value: &value },
         };
         let scope = Scope {
@@ -170,6 +173,8 @@ impl<'a> Asked<'a> {
             lets: IndexMap::new(),
             under: Vec::new(),
             separator: None,
+            questions: Vec::new(),
+            user: None,
             built_in: false,
         };
         environment.truth(&scope, condition).ok()

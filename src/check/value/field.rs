@@ -4,9 +4,10 @@ use regex::RegexBuilder;
 use serde_json::Value as Json;
 
 use super::{At, Environment, Scope, Value, bad, describe};
-use crate::diagnostic::codes::{BAD_VALUE, MISSING_CONFIG};
+use crate::diagnostic::codes::{BAD_VALUE, MISSING_CONFIG, UNDECIDED};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind};
+use crate::syntax::print_pattern;
 
 /// Which config may have what another one lacks.
 const OTHER_CONFIG: &str =
@@ -120,6 +121,7 @@ impl Environment<'_> {
                 };
                 if list_there { self.item(scope, (list, index), at.deeper())? } else { None }
             }
+            ExprKind::Size(..) | ExprKind::Count(..) => self.fact(scope, expr)?,
             ExprKind::Paren(inner) => self.there(scope, inner, at.deeper())?,
             ExprKind::Binary(BinaryOp::Default, left, right) => {
                 match self.there(scope, left, at.deeper())? {
@@ -130,6 +132,33 @@ impl Environment<'_> {
             _ => Some(self.eval_at(scope, expr, at)?),
         };
         Ok(value.filter(|value| *value != Value::Null))
+    }
+
+    /// Where shapes, after a `??`, don't tell what config fields before it lack, fields are what a
+    /// reader looks for.
+    pub(super) fn neither(
+        &self,
+        scope: &Scope,
+        [left, right]: [&Expr; 2],
+        why: Box<Diagnostic>,
+    ) -> Box<Diagnostic> {
+        let (mut asks_shapes, mut field) = (false, None);
+        right.walk(&mut |part| {
+            asks_shapes |= matches!(part.kind, ExprKind::Size(..) | ExprKind::Count(..));
+        });
+        left.walk(&mut |part| {
+            if let ExprKind::Config(steps) = &part.kind {
+                field = Some((part, steps));
+            }
+        });
+        match field.filter(|_| asks_shapes && why.code == MISSING_CONFIG) {
+            None => why,
+            Some((expr, steps)) => {
+                let mut finding = self.missing_config(scope, expr, steps);
+                finding.hints.push(why.message);
+                finding
+            }
+        }
     }
 
     pub(super) fn missing_config(
@@ -192,33 +221,89 @@ impl Environment<'_> {
     /// What to do where a config field isn't there: its author writes a default, and who only uses
     /// a file gives the values that it takes from there.
     fn config_advice(&self, scope: &Scope, config: &str) -> String {
-        if !scope.built_in {
-            return match self.config {
-                Some(_) => "give a default with `??`".to_owned(),
-                None => format!("{config}, or a default with `??`"),
-            };
-        }
+        let config = (scope.built_in || self.config.is_none()).then(|| config.to_owned());
+        let default = (!scope.built_in).then(|| "a default with `??`".to_owned());
+        let ways: Vec<String> = [self.flags(scope), config, default]
+            .into_iter()
+            .flatten()
+            .map(|way| way.trim_start_matches("give ").to_owned())
+            .collect();
+        format!("give {}", ways.join(", or "))
+    }
+
+    /// The flags that give the `let`s for which neither config nor shapes have a value.
+    fn flags(&self, scope: &Scope) -> Option<String> {
         let open = scope.lets.iter().filter(|(name, (value, _))| {
             !self.parameters.contains_key(name.as_str())
-                && value.as_ref().is_some_and(|value| self.is_open(value))
+                && value.as_ref().and_then(|value| self.is_there(scope, value)) == Some(false)
         });
-        let set: Vec<String> = open.map(|(name, _)| format!("--set {name}=VALUE")).collect();
-        if set.is_empty() {
-            config.to_owned()
-        } else {
-            format!("give {}, or {}", set.join(" "), config.trim_start_matches("give "))
+        let flags: Vec<String> = open.map(|(name, _)| format!("--set {name}=VALUE")).collect();
+        (!flags.is_empty()).then(|| flags.join(" "))
+    }
+
+    /// Whether what an expression asks of config and shapes is there, if it asks; what other `let`s
+    /// have is taken as there.
+    fn is_there(&self, scope: &Scope, expr: &Expr) -> Option<bool> {
+        let of = |expr: &Expr| self.is_there(scope, expr);
+        let all = |a: Option<bool>, b: Option<bool>| match (a, b) {
+            (Some(a), Some(b)) => Some(a && b),
+            (a, b) => a.or(b),
+        };
+        match &expr.kind {
+            ExprKind::Config(steps) => {
+                Some(self.config(steps).is_some_and(|value| value != Value::Null))
+            }
+            ExprKind::Size(..) | ExprKind::Count(..) => {
+                Some(matches!((self.facts)(scope, expr.span.start), Some(Ok(Some(_)))))
+            }
+            // Another `let` in its place is no value of its own.
+            ExprKind::Binary(BinaryOp::Default, left, right) => {
+                let right = (!matches!(right.kind, ExprKind::Name(_))).then(|| of(right));
+                match (of(left), right.flatten()) {
+                    (Some(left), Some(right)) => Some(left || right),
+                    (left, right) => left.or(right),
+                }
+            }
+            ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => of(inner),
+            ExprKind::Binary(_, left, right) | ExprKind::Item(left, right) => {
+                all(of(left), of(right))
+            }
+            ExprKind::List(items) => items.iter().map(of).fold(None, all),
+            _ => Some(true),
         }
     }
 
-    /// Whether an expression asks the config for fields, and none of them is there.
-    fn is_open(&self, expr: &Expr) -> bool {
-        let (mut asked, mut found) = (false, false);
-        expr.walk(&mut |part| {
-            if let ExprKind::Config(steps) = &part.kind {
-                asked = true;
-                found |= self.config(steps).is_some_and(|value| value != Value::Null);
-            }
-        });
-        asked && !found
+    /// What shapes and keys say to a `size` or `count`; `None` if no key fits.
+    pub(super) fn fact(
+        &self,
+        scope: &Scope,
+        expr: &Expr,
+    ) -> Result<Option<Value>, Box<Diagnostic>> {
+        let Some(fact) = (self.facts)(scope, expr.span.start) else {
+            let message = "what shapes say of the layout that is read isn't known here";
+            let finding = Diagnostic::error(UNDECIDED, message);
+            let finding = finding.at(scope.place(expr.span), "asked here");
+            return Err(Box::new(match self.flags(scope) {
+                Some(flags) => finding.hint(format!("give {flags}")),
+                None => finding,
+            }));
+        };
+        Ok(fact?.map(Value::Int))
+    }
+
+    pub(super) fn no_fact(&self, scope: &Scope, expr: &Expr) -> Box<Diagnostic> {
+        let (what, pattern) = match &expr.kind {
+            ExprKind::Count(pattern, capture) => (format!("how many `{}`", capture.text), pattern),
+            ExprKind::Size(pattern, dim) => (format!("how long dimension {dim}"), pattern),
+            _ => return bad(scope, expr, "this is asked of no key".to_owned()),
+        };
+        let message =
+            format!("no key fits {}, which should tell {what} is", print_pattern(pattern));
+        let finding = Diagnostic::error(MISSING_CONFIG, message);
+        Box::new(
+            finding
+                .at(scope.place(expr.span), "asked here")
+                .hint(self.config_advice(scope, "give one with --config FILE")),
+        )
     }
 }

@@ -7,7 +7,7 @@ use crate::check::Direction;
 use crate::check::reading::Reading;
 use crate::check::value::Scope;
 use crate::diagnostic::Diagnostic;
-use crate::diagnostic::codes::UNDECIDED;
+use crate::diagnostic::codes::{MISSING_CONFIG, MISSING_PARAMETER, UNDECIDED};
 use crate::plan::context::{Context, truth};
 use crate::plan::draft::Draft;
 use crate::plan::pass::tie::close_ties;
@@ -34,7 +34,7 @@ pub(in crate::plan) fn when(
     // `exists` is a fact about the left layout, which reading backwards only gives: each answer
     // is tried, and the one that the result bears out stands.
     let before = draft.clone();
-    let mut borne_out = Vec::new();
+    let (mut borne_out, mut lacking) = (Vec::new(), None);
     for holds in [true, false] {
         run_statements(context, draft, branch(holds));
         close_ties(context, draft);
@@ -42,6 +42,10 @@ pub(in crate::plan) fn when(
         let after = std::mem::replace(draft, before.clone());
         if agrees {
             borne_out.push(after);
+        } else {
+            let lacks =
+                |found: &&Diagnostic| [MISSING_CONFIG, MISSING_PARAMETER].contains(&found.code);
+            lacking = lacking.or_else(|| after.findings.iter().find(lacks).cloned());
         }
     }
     // Where both are, the one whose rules took more keys is meant; the other left what it
@@ -55,14 +59,15 @@ pub(in crate::plan) fn when(
         }
     }
     let Some(chosen) = borne_out.into_iter().next() else {
-        return Err(Box::new(
+        // A value that a block lacks may be all that keeps it from being borne out.
+        return Err(Box::new(lacking.unwrap_or_else(|| {
             Diagnostic::error(
                 UNDECIDED,
                 "reading backwards can't tell whether this condition held",
             )
             .at(scope.place(condition.span), "a fact about the left layout")
-            .hint("replace it by a parameter (`let name`), given with --set, or by a config field"),
-        ));
+            .hint("replace it by a parameter (`let name`), given with --set, or by a config field")
+        })));
     };
     *draft = chosen;
     Ok(())

@@ -8,7 +8,7 @@ use pest::iterators::Pair;
 use super::build::Builder;
 use super::{Rule, span};
 use crate::diagnostic::{Diagnostic, Span, codes};
-use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind, UnaryOp};
+use crate::syntax::ast::{BinaryOp, ConfigStep, Expr, ExprKind, Ident, Pattern, UnaryOp};
 
 /// Operators in one expression beyond which it is refused.
 const MAX_OPERATORS: usize = 256;
@@ -157,6 +157,18 @@ impl Builder<'_, '_> {
                 let pattern = pair.into_inner().find(|part| part.as_rule() == Rule::string)?;
                 ExprKind::Exists(self.pattern(&pattern)?)
             }
+            Rule::size => {
+                let (pattern, dim) = self.asked(pair, Rule::int)?;
+                match dim.as_str().replace('_', "").parse() {
+                    Ok(dim) => ExprKind::Size(pattern, dim),
+                    Err(_) => return self.bad_number(span, "a number that doesn't fit 64 bits"),
+                }
+            }
+            Rule::count => {
+                let (pattern, capture) = self.asked(pair, Rule::name)?;
+                let ident = Ident { text: capture.as_str().to_owned(), span: self.span(&capture) };
+                ExprKind::Count(pattern, ident)
+            }
             Rule::config => ExprKind::Config(self.config(pair)?),
             Rule::literal => match text {
                 "null" => ExprKind::Null,
@@ -166,6 +178,14 @@ impl Builder<'_, '_> {
             _ => ExprKind::Name(text.to_owned()),
         };
         Some(Expr { kind, span })
+    }
+
+    /// The pattern in parentheses, and what is asked of the keys that fit it.
+    fn asked<'i>(&mut self, pair: Pair<'i, Rule>, what: Rule) -> Option<(Pattern, Pair<'i, Rule>)> {
+        let mut parts = pair.into_inner();
+        let pattern = parts.find(|part| part.as_rule() == Rule::string)?;
+        let what = parts.find(|part| part.as_rule() == what)?;
+        Some((self.pattern(&pattern)?, what))
     }
 
     fn config(&mut self, pair: Pair<'_, Rule>) -> Option<Vec<ConfigStep>> {

@@ -258,6 +258,10 @@ fn expression(expr: &Expr, tight: bool) -> String {
         }
         ExprKind::Tied => "tied".to_owned(),
         ExprKind::Exists(pattern) => format!("exists({})", print_pattern(pattern)),
+        ExprKind::Size(pattern, dim) => format!("size({}, {dim})", print_pattern(pattern)),
+        ExprKind::Count(pattern, capture) => {
+            format!("count({}, {})", print_pattern(pattern), capture.text)
+        }
         ExprKind::Unary(UnaryOp::Neg, operand) => {
             let parens = matches!(operand.kind, ExprKind::Binary(..));
             format!("-{}", operand_text(operand, tight, parens))

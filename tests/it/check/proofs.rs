@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use regraft::check::reading::Reading;
-use regraft::check::value::{Captures, Environment, unknown_layout};
+use regraft::check::value::{Captures, Environment, unknown_facts, unknown_layout};
 use regraft::check::{Idempotence, Rule, Rules, SideItem, Twice, idempotence};
 use regraft::key::{Atom, Bindings, Part, Pattern, Segments};
 use regraft::plan::{Hit, PlanOptions, Stage, plan, trace};
@@ -61,6 +61,7 @@ fn followed(rules: &Rules, key: &str) -> Option<(String, Vec<Hit>)> {
         tied: None,
         parameters: &parameters,
         exists: &unknown_layout,
+        facts: &unknown_facts,
         captures: Captures::NONE,
     };
     let traces = trace(rules, Direction::Forward, &[key.to_owned()], &environment);

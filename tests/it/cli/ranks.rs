@@ -187,21 +187,61 @@ fn two_ranks_become_what_the_script_of_transformers_makes_of_them() {
 }
 
 #[test]
-fn the_vocabulary_tells_how_an_embedding_is_parted_and_the_hidden_size_that_it_is_right() {
-    let sandbox = llama(8, true, 2);
-    let ran = sandbox.run(&["plan", "ranks", "--rules", "meta_llama"]);
-    assert_eq!(ran.code, 1);
+fn shapes_tell_how_an_embedding_is_parted_and_how_many_heads_there_are() {
+    for (ranks, kv_heads, by_rows) in [(1, 4, true), (2, 8, true), (2, 8, false), (8, 8, true)] {
+        let sandbox = llama(kv_heads, by_rows, ranks);
+        std::fs::remove_file(sandbox.path("ranks/config.json")).unwrap();
+        let ran = sandbox.run(&["apply", "ranks", "-o", "out", "--rules", "meta_llama"]);
+        assert_eq!(ran.code, 0, "{ranks} ranks: {}", ran.err);
+        assert_eq!(sandbox.tensors("out"), hub(kv_heads), "{ranks} ranks, by rows: {by_rows}");
+    }
+}
+
+#[test]
+fn without_what_tells_the_heads_their_flag_is_named() {
+    let sandbox = llama(4, false, 2);
+    std::fs::remove_file(sandbox.path("ranks/config.json")).unwrap();
+    for rank in 0..2 {
+        let name = format!("ranks/consolidated.{rank:02}.safetensors");
+        sandbox.checkpoint(&name, &meta(&hub(4), 4, false, rank, 2));
+    }
+    let apply = ["apply", "ranks", "-o", "out", "--rules", "meta_llama"];
+    let ran = sandbox.run(&apply);
+    assert_eq!(ran.code, 2);
     assert!(
-        ran.err.contains("RG303") && ran.err.contains("slice(1, ..hidden, hidden)"),
+        ran.err.contains("RG209") && ran.err.contains("give --set heads=VALUE, or"),
         "{}",
         ran.err
     );
-    let config = std::fs::read_to_string(sandbox.path("ranks/config.json")).unwrap();
-    let of_llama_3 = config.replace("\"vocab_size\": 24", "\"vocab_size\": 128256");
-    sandbox.write("ranks/config.json", of_llama_3);
-    let ran = sandbox.run(&["apply", "ranks", "-o", "out", "--rules", "meta_llama"]);
+    let ran = sandbox.run(&[&apply[..], &["--set", &format!("heads={HEADS}")]].concat());
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert_eq!(sandbox.tensors("out"), hub(8));
+    assert_eq!(sandbox.tensors("out"), hub(4));
+}
+
+#[test]
+fn backwards_the_vocabulary_tells_how_to_part_an_embedding() {
+    let sandbox = llama(8, false, 2);
+    let back = ["apply", "hub", "-o", "back", "--rules", "meta_llama", "--reverse", "--force"];
+    let back = [&back[..], &["--set", "ranks=2"]].concat();
+    let config = std::fs::read_to_string(sandbox.path("hub/config.json")).unwrap();
+    let of_llama_3 = config.replace("\"vocab_size\": 24", "\"vocab_size\": 128256");
+    let unsaid = config.replace(", \"vocab_size\": 24", "");
+    for (config, by_rows) in [(config, false), (unsaid, false), (of_llama_3, true)] {
+        sandbox.write("hub/config.json", config);
+        let ran = sandbox.run(&back);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let expected = meta(&hub(8), 8, by_rows, 1, 2);
+        assert_eq!(one(&sandbox, "back/consolidated.01.safetensors", "x"), expected);
+    }
+}
+
+#[test]
+fn columns_that_are_not_as_many_as_the_hidden_size_are_refused() {
+    let sandbox = llama(8, false, 2);
+    let ran = sandbox.run(&["plan", "ranks", "--rules", "meta_llama", "--set", "hidden=24"]);
+    assert_eq!(ran.code, 1);
+    let said = ran.err.contains("RG303") && ran.err.contains("slice(1, ..hidden, hidden)");
+    assert!(said, "{}", ran.err);
 }
 
 #[test]

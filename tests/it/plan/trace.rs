@@ -6,7 +6,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use regraft::check::value::{Captures, Environment, unknown_layout};
+use regraft::check::value::{Captures, Environment, unknown_facts, unknown_layout};
 use regraft::check::{Includes, NotIncluded, check};
 use regraft::config::Config;
 use regraft::diagnostic::{SourceText, render_all};
@@ -82,6 +82,7 @@ fn a_trace_is_what_the_plan_does() {
         tied: None,
         parameters: &parameters,
         exists: &unknown_layout,
+        facts: &unknown_facts,
         captures: Captures::NONE,
     };
     let (mut compared, mut reversed) = (0, 0);
@@ -238,6 +239,7 @@ fn compared(text: &str, other: &str, key: &str, direction: Direction) -> Option<
         tied: None,
         parameters: &parameters,
         exists: &unknown_layout,
+        facts: &unknown_facts,
         captures: Captures::NONE,
     };
     let traces = trace(&rules, direction, &[key.to_owned()], &environment);

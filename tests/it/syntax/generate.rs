@@ -10,6 +10,8 @@ use regraft::syntax::ast::*;
 const RESERVED: &[&str] = &[
     "config",
     "exists",
+    "size",
+    "count",
     "null",
     "true",
     "false",
@@ -93,6 +95,8 @@ fn any_expr() -> BoxedStrategy<Expr> {
         word().prop_map(|name| expr(ExprKind::Name(name))),
         vec(config_step(), 0..3).prop_map(|steps| expr(ExprKind::Config(steps))),
         pattern().prop_map(|pattern| expr(ExprKind::Exists(pattern))),
+        (pattern(), 0..9u64).prop_map(|(pattern, dim)| expr(ExprKind::Size(pattern, dim))),
+        (pattern(), ident()).prop_map(|(pattern, name)| expr(ExprKind::Count(pattern, name))),
     ];
     leaf.prop_recursive(3, 12, 3, |inner| {
         let inner = inner.boxed();
