@@ -179,6 +179,9 @@ fn order(a: &Detection, b: &Detection) -> Ordering {
     let order = order.then_with(|| (a.against > 0).cmp(&(b.against > 0)));
     let order = order.then_with(|| b.score.total_cmp(&a.score));
     let order = order.then_with(|| b.explained.cmp(&a.explained));
+    // Of equals the one whose names are published.
+    let in_memory = |one: &Detection| one.layout == MODEL;
+    let order = order.then_with(|| in_memory(a).cmp(&in_memory(b)));
     // Of files that say the same, those that a person wrote.
     let imported = |one: &Detection| one.rules.contains('/');
     order.then_with(|| imported(a).cmp(&imported(b))).then_with(|| a.rules.cmp(&b.rules))
