@@ -1,11 +1,9 @@
 #!/usr/bin/env python3
 """Which entries of transformers' conversion registry changed between two versions.
 
-    VENV/bin/python scripts/registry_changes.py note FOLDER        # of the installed version, as
-registry-VERSION.json
-    python3 scripts/registry_changes.py compare NEW.json           # with the newest noted here; exit
-code 1 if any did
-    python3 scripts/registry_changes.py compare NEW.json OLD.json
+    VENV/bin/python scripts/registry_changes.py note FOLDER  # writes registry-VERSION.json
+    python3 scripts/registry_changes.py compare NEW.json     # with the newest that is noted here
+    python3 scripts/registry_changes.py compare NEW.json OLD.json  # exit code 1 if any changed
 
 A note has the version, and each entry's rules with their operations as lines of text. What changed
 is to be looked at, rules/transformers/ to be written anew (scripts/import_transformers.py), and the

@@ -36,12 +36,19 @@ const ALWAYS_FIRST: &str = "wrappers";
 
 /// The layout that is published.
 pub const HUB: &str = "hub";
-/// The layout that transformers v5 holds in memory.
+/// The layout that transformers v5 holds in memory: the newest version that rules were written for.
 pub const MODEL: &str = "model";
+/// How layouts begin that an older version holds in memory, where it has other names: `model_5_23`.
+const OLDER_MODEL: &str = "model_";
+
+/// Whether a layout is one that a version of transformers holds in memory.
+pub(crate) fn is_in_memory(layout: &str) -> bool {
+    layout == MODEL || layout.starts_with(OLDER_MODEL)
+}
 
 /// Whether a layout is one that models share, and says nothing of who made a checkpoint.
 pub fn is_shared(layout: &str) -> bool {
-    [HUB, MODEL].contains(&layout)
+    layout == HUB || is_in_memory(layout)
 }
 
 /// Names of the embedded rule files, in order.

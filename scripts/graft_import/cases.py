@@ -413,7 +413,8 @@ VARIANTS = {
 
 def make(cls, kinds, out, borrower=None):
     """Writes the cases of one class, or of a model type that borrows it."""
-    names = {kind: (borrower or cls.__name__) + ("" if kind == "plain" else "_" + kind) for kind in kinds}
+    own = borrower or cls.__name__
+    names = {kind: own + ("" if kind == "plain" else "_" + kind) for kind in kinds}
     lacking = {
         kind: name
         for kind, name in names.items()

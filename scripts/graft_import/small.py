@@ -90,8 +90,10 @@ FITTING = {
     },
     "dory": {  # counted in blocks, of which two are a layer
         "num_hidden_layers": 6,
-        "layer_types": ["sliding_attention", "mlp", "full_attention", "mlp", "full_attention", "mlp"],
-        **{f"n_{part}_layers": 2 for part in ("input", "recurrent", "output")},
+        "layer_types": ["sliding_attention", "mlp", *["full_attention", "mlp"] * 2],
+        "n_input_layers": 2,
+        "n_recurrent_layers": 2,
+        "n_output_layers": 2,
     },
     "inkling2_text": {"unpadded_vocab_size": 61},
     "inkling2_loop_text": {

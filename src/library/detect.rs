@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::recognize::may_be_for;
 use super::unwrapped::{Keys, Wrapper};
 use super::vocabulary::{Explained, Telling, Vocabulary, rank};
-use super::{HUB, MODEL, is_shared, names, rules};
+use super::{HUB, MODEL, is_in_memory, is_shared, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
 use crate::tensor::Header;
@@ -163,7 +163,7 @@ fn score(own: &Explained, layout: &str, leads_to: &str) -> f64 {
 /// publishes as a file that leads from there to another's names.
 fn is_usual(layout: &str, leads_to: &str) -> bool {
     match layout {
-        MODEL => false,
+        _ if is_in_memory(layout) => false,
         HUB => leads_to == MODEL,
         _ => true,
     }
@@ -180,7 +180,7 @@ fn order(a: &Detection, b: &Detection) -> Ordering {
     let order = order.then_with(|| b.score.total_cmp(&a.score));
     let order = order.then_with(|| b.explained.cmp(&a.explained));
     // Of equals the one whose names are published.
-    let in_memory = |one: &Detection| one.layout == MODEL;
+    let in_memory = |one: &Detection| is_in_memory(&one.layout);
     let order = order.then_with(|| in_memory(a).cmp(&in_memory(b)));
     // Of files that say the same, those that a person wrote.
     let imported = |one: &Detection| one.rules.contains('/');

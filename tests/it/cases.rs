@@ -237,7 +237,8 @@ fn ties_are_one_tensor_in_memory() {
                 .map(|(key, said)| (Key::from(key.as_str()), Some(said.info())))
                 .collect(),
         };
-        let made = views(&planned(&case, &source, "hub", &case.layout(), Some(&wanted)), &source).unwrap();
+        let made =
+            views(&planned(&case, &source, "hub", &case.layout(), Some(&wanted)), &source).unwrap();
         for group in &case.ties {
             let views: Vec<&TensorView> =
                 group.iter().filter_map(|key| made.tensors.get(key.as_str())).collect();
