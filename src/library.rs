@@ -324,6 +324,15 @@ pub fn candidates(config: &Config) -> Vec<&'static Rules> {
     config.model_type().map(|model_type| for_any(&[model_type])).unwrap_or_default()
 }
 
+/// The embedded files that read files of ranks which are named as this one is.
+pub(crate) fn for_rank_file(name: &str) -> Vec<&'static str> {
+    let reads = |rules: &&Rules| {
+        rules.shards.as_ref().is_some_and(|shards| shards.files.rank(name).is_some())
+    };
+    let has_shards = |file: &&str| text(file).is_some_and(|text| text.contains("\nshards "));
+    names().filter(has_shards).filter(|file| rules(file).filter(reads).is_some()).collect()
+}
+
 /// Whether an embedded file says that it is for one of these models: a look at its head, and only if
 /// its text has the word at all, before it is checked.
 fn is_for(name: &str, wanted: &[&str]) -> bool {
