@@ -23,12 +23,14 @@ if [ -n "${REGRAFT_SITE:-}" ]; then
     site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "$REGRAFT_SITE" >"$site/regraft-test.pth"
     pip install 'pytest>=7' 'maturin>=1.9,<2' || exit 75
-elif ! cmp -s requirements-test.txt "$venv/requirements-test.txt"; then
+elif ! cat requirements-test.txt requirements-families.txt | cmp -s - "$venv/requirements-test.txt"; then
     # 75 is "try again later": the packages can't be had now, which says nothing about this one.
     pip install -r requirements-test.txt || exit 75
     # Only if there is one for this Python: its tests are skipped otherwise, and say so.
     pip install --no-deps nemo-automodel==0.7.0 || echo "[python] nemo-automodel can't be installed; its tests are skipped"
-    cp requirements-test.txt "$venv/requirements-test.txt"
+    # The same holds for these; without an index that has them all, there are none of them.
+    pip install --no-deps -r requirements-families.txt || echo "[python] publishers' packages can't be installed; tests of equal outputs are skipped"
+    cat requirements-test.txt requirements-families.txt >"$venv/requirements-test.txt"
 fi
 took "environment"
 

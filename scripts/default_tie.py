@@ -16,7 +16,8 @@ import sys
 
 HEADER = """\
 # Whether word embeddings are tied, by model type, when config.json doesn't say. Made by
-# scripts/default_tie.py; don't edit. Facts: the config classes of transformers 5.23.0.
+# scripts/default_tie.py; don't edit. Facts: the config classes of transformers 5.23.0; of
+# types that came with 5.24.0, that.
 #
 #   NAME true|false         the config class has the flag, with this default
 #   NAME text:true|false    only its text config (or thinker config) has it; the value with that

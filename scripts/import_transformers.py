@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write rule files from the conversion registry of an installed transformers.
 
-    python -m venv venv && venv/bin/pip install torch 'transformers==5.23.*' timm scipy
+    python -m venv venv && venv/bin/pip install torch 'transformers==5.24.*' timm scipy
     venv/bin/python scripts/import_transformers.py probe facts.jsonl     # some minutes; goes on
 where it stopped
     venv/bin/python scripts/import_transformers.py write facts.jsonl     # writes

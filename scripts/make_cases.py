@@ -2,7 +2,7 @@
 """Write cases: what an installed transformers makes of a small checkpoint of each model, and what
 it saves of it, tensor by tensor.
 
-    python -m venv venv && venv/bin/pip install torch 'transformers==5.23.*' timm scipy
+    python -m venv venv && venv/bin/pip install torch 'transformers==5.24.*' timm scipy
     venv/bin/python scripts/make_cases.py /tmp/cases                              # every class that
 an Auto class or the registry names
     venv/bin/python scripts/make_cases.py /tmp/cases --only hiera JambaModel      # some model types
@@ -93,7 +93,7 @@ def main():
     # And all that every model needs, once for all processes.
     import transformers.models.llama.modeling_llama
     from graft_import.cases import VARIANTS, again, make
-    from graft_import.probe import classes
+    from graft_import.probe import BORROWED, classes
 
     # a process that was forked may not use the threads of its parent
     torch.set_num_threads(1)
@@ -120,6 +120,10 @@ def main():
                 jobs.append(
                     (name, lambda name=name: make(getattr(transformers, name), kinds, options.out))
                 )
+        for borrower, name in BORROWED.items():
+            if not options.only or borrower in options.only:
+                what = (getattr(transformers, name), kinds, options.out, borrower)
+                jobs.append((borrower, lambda what=what: make(*what)))
     for n, (name, job) in enumerate(jobs):
         if n % parts == part - 1:
             began = time.time()

@@ -1,17 +1,34 @@
 #!/usr/bin/env python3
 """Which entries of transformers' conversion registry changed between two versions.
 
-    VENV/bin/python scripts/registry_changes.py note FILE          # of the installed version
-    python3 scripts/registry_changes.py compare OLD.json NEW.json  # exit code 1 if any did
+    VENV/bin/python scripts/registry_changes.py note FOLDER  # writes registry-VERSION.json
+    python3 scripts/registry_changes.py compare NEW.json     # with the newest that is noted here
+    python3 scripts/registry_changes.py compare NEW.json OLD.json  # exit code 1 if any changed
 
 A note has the version, and each entry's rules with their operations as lines of text. What changed
-is to be looked at, and rules/transformers/ to be written anew (scripts/import_transformers.py), and
-then registry.json beside this file, which is the note of the version that they were written from.
+is to be looked at, rules/transformers/ to be written anew (scripts/import_transformers.py), and the
+note of that version to be laid beside this file. Notes of versions before stay: rules/ serves every
+entry of each of them, and where an entry lost rules, a layout `model_MAJOR_MINOR` has the names in
+which the older version holds the model (tests/it/library/registry.rs).
 """
 
 import argparse
+import glob
 import json
+import os
+import re
 import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def noted():
+    """The notes beside this file, the oldest version first."""
+    notes = []
+    for path in glob.glob(os.path.join(HERE, "registry-*.json")):
+        with open(path) as f:
+            notes.append(json.load(f))
+    return sorted(notes, key=lambda note: [int(n) for n in re.findall(r"\d+", note["version"])])
 
 
 def registry():
@@ -53,20 +70,23 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     steps = args.add_subparsers(dest="step", required=True)
-    steps.add_parser("note").add_argument("file")
+    steps.add_parser("note").add_argument("folder")
     compare = steps.add_parser("compare")
-    compare.add_argument("old")
     compare.add_argument("new")
+    compare.add_argument("old", nargs="?", help="the newest note beside this script, if not given")
     options = args.parse_args()
     if options.step == "note":
-        with open(options.file, "w") as f:
-            f.write(json.dumps(registry(), indent=1) + "\n")
+        made = registry()
+        with open(os.path.join(options.folder, f"registry-{made['version']}.json"), "w") as f:
+            f.write(json.dumps(made, indent=1) + "\n")
         return
-    notes = []
-    for path in (options.old, options.new):
-        with open(path) as f:
-            notes.append(json.load(f))
-    sys.exit(1 if report(*notes) else 0)
+    with open(options.new) as f:
+        new = json.load(f)
+    old = noted()[-1]
+    if options.old:
+        with open(options.old) as f:
+            old = json.load(f)
+    sys.exit(1 if report(old, new) else 0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from graft_import.compose import grouped, merged, tie_statements
 from graft_import.patterns import Group, Pattern, Rule, Use, run
 from graft_import.translate import Inexpressible, convert_patterns, rename
-from registry_changes import changes
+from registry_changes import changes, noted
 
 
 def whole(source, target):
@@ -147,6 +147,22 @@ class Versions(unittest.TestCase):
             changes(old, new), {"new": ["new"], "gone": ["gone"], "changed": ["turned"]}
         )
         self.assertEqual(changes(old, old), {"new": [], "gone": [], "changed": []})
+
+    def test_the_two_versions_that_rules_are_for(self):
+        """What transformers 5.24 itself added: read off its conversion_mapping.py."""
+        old, new = noted()
+        self.assertEqual((old["version"], new["version"]), ("5.23.0", "5.24.0"))
+        inkling = ["inkling2_loop", "inkling2_loop_text"]
+        others = ["lara_mini", "sarvam_mla", "sarvam_moe"]
+        vision = ["hy_v4_vl", "hy_v4_vl_text"]
+        found = changes(old, new)
+        self.assertEqual(
+            found["new"], ["apertus1p5_text", "dory", "exaone", *vision, *inkling, *others]
+        )
+        self.assertEqual(found["gone"], [])
+        self.assertEqual(
+            found["changed"], ["NemotronH_Omni_Reasoning_V3", "inkling2", "inkling2_text"]
+        )
 
 
 if __name__ == "__main__":

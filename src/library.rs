@@ -36,12 +36,19 @@ const ALWAYS_FIRST: &str = "wrappers";
 
 /// The layout that is published.
 pub const HUB: &str = "hub";
-/// The layout that transformers v5 holds in memory.
+/// The layout that transformers v5 holds in memory: the newest version that rules were written for.
 pub const MODEL: &str = "model";
+/// How layouts begin that an older version holds in memory, where it has other names: `model_5_23`.
+const OLDER_MODEL: &str = "model_";
+
+/// Whether a layout is one that a version of transformers holds in memory.
+pub(crate) fn is_in_memory(layout: &str) -> bool {
+    layout == MODEL || layout.starts_with(OLDER_MODEL)
+}
 
 /// Whether a layout is one that models share, and says nothing of who made a checkpoint.
 pub fn is_shared(layout: &str) -> bool {
-    [HUB, MODEL].contains(&layout)
+    layout == HUB || is_in_memory(layout)
 }
 
 /// Names of the embedded rule files, in order.
@@ -315,6 +322,15 @@ pub fn candidates(config: &Config) -> Vec<&'static Rules> {
         }
     }
     config.model_type().map(|model_type| for_any(&[model_type])).unwrap_or_default()
+}
+
+/// The embedded files that read files of ranks which are named as this one is.
+pub(crate) fn for_rank_file(name: &str) -> Vec<&'static str> {
+    let reads = |rules: &&Rules| {
+        rules.shards.as_ref().is_some_and(|shards| shards.files.rank(name).is_some())
+    };
+    let has_shards = |file: &&str| text(file).is_some_and(|text| text.contains("\nshards "));
+    names().filter(has_shards).filter(|file| rules(file).filter(reads).is_some()).collect()
 }
 
 /// Whether an embedded file says that it is for one of these models: a look at its head, and only if

@@ -1,12 +1,8 @@
 r"""A publisher's own model and that of transformers give equal outputs, once regraft has converted
 the weights of one to the other's layout.
 
-Each test needs the publisher's package, and is skipped where it isn't installed; all of them
-together are too large for every run of the tests:
-
-    pip install --no-deps timm open_clip_torch ftfy wcwidth openai-whisper tiktoken more-itertools \
-        segment-anything diffusers litgpt torchvision
-    pip install numba importlib_metadata lightning
+Each test needs the publisher's package (requirements-families.txt, which `sh python/test.sh`
+installs), and is skipped where it isn't installed.
 """
 
 import importlib

@@ -5,9 +5,11 @@ import copy
 import hashlib
 import json
 import os
+import re
 import tempfile
 
 from .headers import dtypes
+from .probe import BORROWED
 from .small import small_config
 
 MASK = (1 << 64) - 1
@@ -158,6 +160,7 @@ def fill(model):
 def case(name, cls, config, checkpoint):
     """The case of one checkpoint; `config` is its config.json."""
     import transformers
+    from transformers import AutoConfig
     from transformers.conversion_mapping import get_model_conversion_mapping
 
     names = dtypes()
@@ -165,13 +168,16 @@ def case(name, cls, config, checkpoint):
         with open(os.path.join(folder, "config.json"), "w") as f:
             json.dump(config, f)
         write(os.path.join(folder, "model.safetensors"), checkpoint)
+        # a class would read the configuration of another model type as its own
+        borrowed = config["model_type"] in BORROWED
+        said = {"config": AutoConfig.from_pretrained(folder)} if borrowed else {}
         try:
-            model, info = cls.from_pretrained(folder, output_loading_info=True)
+            model, info = cls.from_pretrained(folder, output_loading_info=True, **said)
         except AttributeError:  # a class whose own `from_pretrained` can't tell
-            model = cls.from_pretrained(folder)
+            model = cls.from_pretrained(folder, **said)
             info = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": []}
         again = (
-            cls.from_pretrained(folder).state_dict()
+            cls.from_pretrained(folder, **said).state_dict()
             if model._keys_to_ignore_on_load_missing
             else {}
         )
@@ -225,7 +231,7 @@ def case(name, cls, config, checkpoint):
 def store(path, made):
     """Writes a case, whole or not at all."""
     with open(path + ".part", "w") as f:
-        json.dump(made, f, default=str)
+        json.dump(made, f, default=str, separators=(",", ":"))
     os.replace(path + ".part", path)
 
 
@@ -367,8 +373,33 @@ def gamma(_cls, config, said, checkpoint):
     return (said, dict(sorted(changed.items()))) if set(changed) != set(checkpoint) else None
 
 
+def in_blocks(tensors):
+    """The same with attention and feed-forward network of each layer as two blocks."""
+    names = {"self_attn": (0, "mixer"), "mlp": (1, "mixer")}
+    names |= {"lambda_1": (0, "attn_alpha"), "lambda_2": (1, "mlp_alpha")}
+    changed = {}
+    for key, value in tensors.items():
+        found = re.search(rf"layers\.(\d+)\.({'|'.join(names)})(?=\.|$)", key)
+        if found:
+            second, name = names[found[2]]
+            block = f"layers.{2 * int(found[1]) + second}.{name}"
+            key = key[: found.start()] + block + key[found.end() :]
+        changed[key] = value
+    return dict(sorted(changed.items()))
+
+
+def blocks(_cls, config, said, checkpoint):
+    """As blocks are published, which transformers reads and doesn't write."""
+    from transformers import conversion_mapping as cm
+
+    rules = cm.get_checkpoint_conversion_mapping(config.model_type) or []
+    is_read = any(type(rule).__name__ == "LayerPairCollapse" for rule in rules)
+    return (said, in_blocks(checkpoint)) if is_read else None
+
+
 VARIANTS = {
     "plain": plain,
+    "blocks": blocks,
     "tied": tied,
     "untied": untied,
     "prefixed": prefixed,
@@ -380,9 +411,10 @@ VARIANTS = {
 }
 
 
-def make(cls, kinds, out):
-    """Writes the cases of one class."""
-    names = {kind: cls.__name__ + ("" if kind == "plain" else "_" + kind) for kind in kinds}
+def make(cls, kinds, out, borrower=None):
+    """Writes the cases of one class, or of a model type that borrows it."""
+    own = borrower or cls.__name__
+    names = {kind: own + ("" if kind == "plain" else "_" + kind) for kind in kinds}
     lacking = {
         kind: name
         for kind, name in names.items()
@@ -392,7 +424,7 @@ def make(cls, kinds, out):
         return
     failed = []
     for always in ((), ("equal groups",)):  # rules may ask for sizes that building doesn't
-        config = small_config(cls, always=always)
+        config = small_config(cls, always=always, model_type=borrower)
         checkpoint, said = hub_layout(cls, config)
         failed = []
         for kind, name in lacking.items():
@@ -402,7 +434,10 @@ def make(cls, kinds, out):
                     None if os.path.exists(path) else VARIANTS[kind](cls, config, said, checkpoint)
                 )
                 if found:
-                    store(path, case(name, cls, *found))
+                    made = case(name, cls, *found)
+                    if kind == "blocks":  # what is saved has the names that it should have
+                        made["saved"] = in_blocks(made["saved"])
+                    store(path, made)
             except Exception as error:
                 failed.append(f"{kind}: {type(error).__name__}: {error}")
         if not failed:

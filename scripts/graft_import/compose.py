@@ -202,13 +202,9 @@ class Composer:
         """An entry's renames and maps as statements."""
         e = self.entry(name)
         together = self.trace.together.get(e.name, set())
-        renames = grouped(e.renames, together) + e.drops
-        maps = [
-            Group("map", [r for r in rules if not r.via.startswith("rope")]) for _, rules in e.maps
-        ]
-        late = [Group("map", [r for r in rules if r.via.startswith("rope")]) for _, rules in e.maps]
-        rules = merged_maps([r for g in maps for r in g.rules])
-        late = merged_maps([r for g in late for r in g.rules])
+        renames = e.first + grouped(e.renames, together) + e.drops
+        maps = [rule for _, rules in e.maps for rule in rules]
+        rules, late = (merged_maps([r for r in maps if r.late == when]) for when in (False, True))
         out = [Group("map", rules)] if rules else []
         out += [Group("map", late)] if late else []
         return e, renames, out
@@ -289,4 +285,5 @@ def leaf(a, b):
         a.via,
         [u.text for u in a.unless],
         a.optional,
+        a.late,
     )

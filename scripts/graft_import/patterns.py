@@ -173,10 +173,11 @@ class Rule:
     """One rule of a `rename` or `map`: patterns left and right, the ops between, what it leaves
     alone."""
 
-    def __init__(self, left, right, arrow="<->", via="", unless=(), optional=False):
+    def __init__(self, left, right, arrow="<->", via="", unless=(), optional=False, late=False):
         self.left = [Pattern(p) for p in ([left] if isinstance(left, str) else left)]
         self.right = [Pattern(p) for p in ([right] if isinstance(right, str) else right)]
         self.arrow, self.via, self.optional = arrow, via, optional
+        self.late = late  # a map that takes what other maps of its entry made
         self.unless = [Pattern(p) for p in unless]
 
     def _declared(self, patterns):

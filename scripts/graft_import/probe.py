@@ -45,6 +45,13 @@ QWEN4 = {
     "ple_layer_ids": [1, 2],
 }
 
+# Model types whose class is that of another type: its own name in the Auto classes, and only that.
+BORROWED = {
+    "exaone": "LlamaForCausalLM",
+    "sarvam_mla": "DeepseekV3ForCausalLM",
+    "sarvam_moe": "Glm4MoeForCausalLM",
+}
+
 # What a default configuration lacks before its model can be built: model type -> fields, dotted
 # where they lie inside another configuration.
 LACKING = {

@@ -29,6 +29,11 @@ def signature(transforms):
     )
 
 
+def kinds_of(t):
+    """The names of a converter's operations; of a rename there are none."""
+    return tuple(type(o).__name__ for o in getattr(t, "operations", ()))
+
+
 def describe(t):
     """A rule as a person reads it."""
     return f"{' , '.join(t._original_source_patterns)} -> {' , '.join(t._original_target_patterns)}"
@@ -154,10 +159,14 @@ class Entry:
         self.name, self.trace, self.registry = name, trace, registry
         self.lets, self.unsaid, self.notes = [], [], []
         self.renames, self.maps = [], []  # [(index, [Rule])]
-        self.drops = []  # statements after the renames
+        self.first, self.drops = [], []  # statements before and after the renames
         for index, t in enumerate(registry.entries[name]):
             try:
-                if isinstance(t, WeightConverter):
+                if kinds_of(t) == ("Inkling2UnpadVocab",):
+                    self._unpadded(t)
+                elif kinds_of(t)[:1] == ("Inkling2LoopDequantizeExperts",):
+                    self._plain_experts(t, index)
+                elif isinstance(t, WeightConverter):
                     self.maps.append((index, self._map(t, index)))
                 else:
                     self.renames.append((index, self._rename(t, index)))
@@ -304,6 +313,7 @@ class Entry:
             rule.via,
             [u.text for u in rule.unless],
             rule.optional,
+            rule.late,
         )
         moved = (
             [k for k in there if rule.forward(k) is not None],
@@ -337,8 +347,42 @@ class Entry:
             unless=[u.text.replace("{path**}", middle) for u in rule.unless],
         )
 
+    def _unpadded(self, t):
+        """An output head whose published form has more rows than the model's, of zeros when it is
+        written: taken by the published name, which a rename before would have changed."""
+        [target] = (p.replace("\\", "") for p in t._original_target_patterns)
+        for n, (index, _) in enumerate(self.renames):
+            rename = self.registry.entries[self.name][index]
+            [there] = rename._original_target_patterns
+            if target.startswith(there):
+                [source] = rename._original_source_patterns
+                del self.renames[n]
+                break
+        else:
+            raise Inexpressible("no rename before it says how the head is published")
+        for field in ("vocab_size", "unpadded_vocab_size"):
+            self.lets.append(f"let {field} = config.text_config.{field} ?? config.{field}")
+        published = source.replace("\\", "") + target.removeprefix(there)
+        via = "slice(0, ..unpadded_vocab_size, vocab_size)"
+        rule = Rule(f"**.{published}", f"**.{target}", via=via)
+        self.first.append(Group("map", [rule]))
+
+    def _plain_experts(self, t, index):
+        """Experts that may be published quantized: the rule for plain ones."""
+        left, right, keep, _ = convert_patterns(
+            t._original_source_patterns[:1], t._original_target_patterns
+        )
+        rest = tuple(t.operations[1:])
+        via = OPS[kinds_of(t)[1:]](rest, "e") if rest else ""
+        rules = self._checked([Rule(left, right, via=via, unless=keep)], t, index)
+        (self.maps if rest else self.renames).append((index, rules))
+        self.unsaid.append(
+            f"{describe(t)}: plain experts only; quantized ones are refused, since what else "
+            "belongs to them stays behind"
+        )
+
     def _map(self, t, index):
-        kinds = tuple(type(o).__name__ for o in t.operations)
+        kinds = kinds_of(t)
         left, right, keep, captures = convert_patterns(
             t._original_source_patterns, t._original_target_patterns
         )
@@ -376,6 +420,8 @@ class Entry:
                 t,
                 index,
             )
+        if kinds == ("Inkling2LoopMergeMessageQueries",):
+            return self._queries(left, right)
         if kinds == ("Concatenate",) and t.operations[0].num_shards_attribute:
             name = t.operations[0].num_shards_attribute
             self.lets.append(f"let parts = config.text_config.{name} ?? config.{name}")
@@ -389,6 +435,19 @@ class Entry:
             )
         via = OPS[kinds](t.operations, captures[0] if captures else "e")
         return self._checked([Rule(left, right, via=via, unless=keep)], t, index)
+
+    def _queries(self, left, right):
+        """Queries of each layer, two and two, of which the first two become the first and the
+        last of four."""
+        self.lets.append("let hidden = config.text_config.hidden_size ?? config.hidden_size")
+        (outer, inner), (query,) = ([text[:-3] for text in side] for side in (left, right))
+        ends, between = [f"{query}_{end}" for end in ("first", "last")], f"{query}_between"
+        pairs = "reshape([-1, 2, hidden], [-1, hidden])"
+        return [
+            Rule([outer], ends, via=f"{pairs} | split(1)"),
+            Rule([inner], [between], via=pairs),
+            Rule([ends[0], between, ends[1]], [query], via="concat(1, 1, 2, 1)", late=True),
+        ]
 
     def _two_kinds(self, left, right, keep, name):
         """Experts of two kinds in one list, the first half text's, the second vision's, each kind
@@ -417,7 +476,7 @@ class Entry:
         self.lets = [f"let heads = {config}"]
         if len(right) == 1:
             return self._checked(
-                [Rule(left, right, via="rope_halves(heads)", unless=keep)], t, index
+                [Rule(left, right, via="rope_halves(heads)", unless=keep, late=True)], t, index
             )
         [first] = self._checked([Rule(left, right, via="split(0)", unless=keep)], t, index)
         left, right = [p.text for p in first.left], [p.text for p in first.right]
@@ -425,7 +484,7 @@ class Entry:
         for pattern in right:
             if o.permute_layer_names is None or any(n in pattern for n in o.permute_layer_names):
                 between = pattern.replace("_proj", "_proj_pairs")
-                turned.append(Rule([between], [pattern], via="rope_halves(heads)"))
+                turned.append(Rule([between], [pattern], via="rope_halves(heads)", late=True))
                 out.append(between)
             else:
                 out.append(pattern)
@@ -446,7 +505,9 @@ class Entry:
                 [p.text.replace("**.", "**.{part*}", 1) for p in side]
                 for side in (rule.left, rule.right)
             )
-            glued = Rule(left, right, rule.arrow, rule.via, [u.text for u in rule.unless])
+            glued = Rule(
+                left, right, rule.arrow, rule.via, [u.text for u in rule.unless], late=rule.late
+            )
         wrong = None
         for one in filter(None, (rule, glued)):
             bad = next(

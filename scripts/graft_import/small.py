@@ -88,6 +88,20 @@ FITTING = {
             "mrope_section": [1, 1, 2],
         }
     },
+    "dory": {  # counted in blocks, of which two are a layer
+        "num_hidden_layers": 6,
+        "layer_types": ["sliding_attention", "mlp", *["full_attention", "mlp"] * 2],
+        "n_input_layers": 2,
+        "n_recurrent_layers": 2,
+        "n_output_layers": 2,
+    },
+    "inkling2_text": {"unpadded_vocab_size": 61},
+    "inkling2_loop_text": {
+        "unpadded_vocab_size": 61,
+        "n_layers_per_attn_res_block": 1,
+        "loop_layer_index_start": 1,
+        "loop_layer_index_end": 3,
+    },
     "qwen4_exp_text": {"ple_layer_ids": [1], "split_ngram_parts": 4, "eos_token_id": 2},
 }
 WIDTHS = re.compile(
@@ -245,18 +259,21 @@ def tries():
         yield tuple(group for group in GROUPS if group != kept)
 
 
-def small_config(cls, layers=2, seconds=25, always=()):
-    """The smallest configuration found that a class takes; `always` are groups that are spared in
-    any case."""
+def small_config(cls, layers=2, seconds=25, always=(), model_type=None):
+    """The smallest configuration found that a class takes, of its own model type or of another;
+    `always` are groups that are spared in any case."""
+    from transformers import CONFIG_MAPPING
+
+    config_class = CONFIG_MAPPING[model_type] if model_type else cls.config_class
     error = None
     until = time.monotonic() + seconds
-    base = lacking(cls.config_class()).to_dict()
+    base = lacking(config_class()).to_dict()
     best = None
     for number, spared in enumerate(tries()):
         spared = (*spared, *always)
         try:
             said = shrink(base, set(spared), layers)
-            config = cls.config_class.from_dict(
+            config = config_class.from_dict(
                 equal_groups(said) if "equal groups" in spared else said
             )
             size = numel(cls, config)
@@ -269,7 +286,7 @@ def small_config(cls, layers=2, seconds=25, always=()):
             break
     if best is None:
         try:  # not even with its own numbers from a dictionary
-            config = lacking(cls.config_class())
+            config = lacking(config_class())
             best = (numel(cls, config), config)
         except Exception:
             raise error from None

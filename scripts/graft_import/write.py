@@ -33,6 +33,18 @@ def hand_written(rules):
     return out
 
 
+def written_before(folder):
+    """The files that an earlier run wrote: name -> the models that each is for."""
+    out = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if name.endswith(".graft"):
+            with open(os.path.join(folder, name)) as f:
+                lines = MODELS.findall(f.read())
+            models = {one.strip() for line in lines for one in line.split(",")}
+            out[name.removesuffix(".graft")] = models
+    return out
+
+
 def head_sources(rules):
     """The embeddings that rules/tied_lm_head.graft ties an output head to."""
     with open(os.path.join(rules, "tied_lm_head.graft")) as f:
@@ -114,6 +126,7 @@ class Importer:
             if any(k.startswith(f["base_prefix"] + ".") for k in f["model"])
         }
         self.files = OrderedDict()
+        self.before = written_before(os.path.join(rules, "transformers"))
         self.legacy_only = []
 
     # -- which files
@@ -346,7 +359,7 @@ class Importer:
                 for n in [*wish, *(f"{n}_names" for n in wish)]
                 if n.replace("-", "_") not in self.files
             )
-        name = name.replace("-", "_")
+        name = self.kept_name(name.replace("-", "_"), names)
         while name in self.files:
             name += "_names"
         file = self.files[name] = File(name)
@@ -387,6 +400,16 @@ class Importer:
         )
         file.unsaid += unsaid
         return file
+
+    def kept_name(self, name, models):
+        """The name that a file for most of these models had before, if there was one: people name
+        files in commands."""
+        shared = {
+            known: len(of & set(models))
+            for known, of in self.before.items()
+            if of & set(models) and known not in self.files
+        }
+        return max(shared, key=lambda known: (shared[known], known == name), default=name)
 
     # -- checking and writing
 

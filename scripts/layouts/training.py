@@ -473,7 +473,7 @@ def core_to_hub(bridge, file, source):
     return made
 
 
-def core_family(name, bridge, file, rules="llama", of=None, exact=True, told=True, **has):
+def core_family(name, bridge, file, rules="llama", of=None, exact=True, **has):
     """One of the families of the rule files for Megatron Core."""
 
     @family(
@@ -482,7 +482,6 @@ def core_family(name, bridge, file, rules="llama", of=None, exact=True, told=Tru
         layout="megatron_core",
         config={**CONFIG, "model_type": of or name},
         exact=exact,
-        told=told,
     )
     class Core:
         @staticmethod
@@ -501,14 +500,13 @@ core_family("qwen2", "Qwen2Bridge", "qwen.qwen2_bridge", biases=True)
 core_family("qwen3", "Qwen3Bridge", "qwen.qwen3_bridge", norms=True)
 GROUPED, SEQUENTIAL = "linear_fc{fc}.weight{e}", "local_experts.{e}.linear_fc{fc}.weight"
 MOE = {"bridge": "Qwen3MoEBridge", "file": "qwen.qwen3_moe_bridge", "rules": "qwen3_moe"}
-core_family("qwen3_moe", **MOE, told=False, norms=True, experts=GROUPED)
+core_family("qwen3_moe", **MOE, norms=True, experts=GROUPED)
 core_family("qwen3_moe_modules", **MOE, of="qwen3_moe", exact=False, norms=True, experts=SEQUENTIAL)
 core_family(
     "olmoe",
     "OlMoEBridge",
     "olmoe.olmoe_bridge",
     rules="qwen3_moe",
-    told=False,
     norms=True,
     experts=GROUPED,
 )

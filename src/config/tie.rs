@@ -214,7 +214,7 @@ mod tests {
     fn every_line_of_the_table_is_a_row() {
         let lines =
             include_str!("default_tie.txt").lines().filter(|line| !line.starts_with('#')).count();
-        assert_eq!(lines, 800);
+        assert_eq!(lines, 818);
         assert_eq!(rows().count(), lines);
         let names: std::collections::HashSet<_> = rows().map(|(name, _)| name).collect();
         assert_eq!(names.len(), lines, "no name twice");

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::config::{Config, MAX_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::RankFiles;
+use crate::library;
 use crate::plan::{RECORD_FILE, Record};
 use crate::store::{
-    self, Checkpoint, NamedPath, OpenOptions, Store, directory_of, open_named, pinned,
+    self, Checkpoint, EQUAL_KEYS, NamedPath, OpenOptions, Store, directory_of, open_named, pinned,
 };
 use crate::tensor::Header;
 
@@ -64,11 +65,27 @@ impl Given {
         match self {
             Given::Source(source) => Ok(source),
             Given::Paths { paths, options } => {
-                let checkpoint = Arc::new(open_named(&paths, ranks, &options)?);
+                let opened = open_named(&paths, ranks, &options).map_err(naming_rank_rules);
+                let checkpoint = Arc::new(opened?);
                 let paths = paths.into_iter().map(|one| one.path).collect();
                 Ok(Source::files(checkpoint, paths, options.allow_outside))
             }
         }
+    }
+}
+
+/// Names the rule files for what are files of ranks by their names, where these hold equal keys.
+fn naming_rank_rules(error: Error) -> Error {
+    let name = error.file().and_then(Path::file_name).and_then(|name| name.to_str());
+    let name = name.filter(|_| error.advice() == Some(EQUAL_KEYS));
+    let rules = name.map(library::for_rank_file).unwrap_or_default();
+    let named: Vec<String> = rules.iter().map(|name| format!("--rules {name}")).collect();
+    match named.is_empty() {
+        true => error,
+        false => error.hint(format!(
+            "{} reads files that are called so as those of ranks; {EQUAL_KEYS}",
+            named.join(" or ")
+        )),
     }
 }
 

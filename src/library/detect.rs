@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::recognize::may_be_for;
 use super::unwrapped::{Keys, Wrapper};
 use super::vocabulary::{Explained, Telling, Vocabulary, rank};
-use super::{HUB, MODEL, is_shared, names, rules};
+use super::{HUB, MODEL, is_in_memory, is_shared, names, rules};
 use crate::check::Rules;
 use crate::config::Config;
 use crate::tensor::Header;
@@ -71,6 +71,21 @@ pub struct Detection {
 /// Every embedded rule file and layout that explains keys, the best first: those that config.json
 /// asks for, then those that nothing speaks against, by score.
 pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
+    let mut found = weigh(header, config);
+    judge(&mut found);
+    found
+}
+
+/// The rule file of a family whose published names explain keys no worse than the publisher's layout
+/// that they were taken for, if there is one.
+pub(super) fn rival(header: &Header, taken_for: &str) -> Option<String> {
+    let mut found = weigh(header, &Config::empty()).into_iter();
+    let first = found.next().filter(|first| first.rules == taken_for)?;
+    found.find(|other| !other.recognized && is_rival(&first, other)).map(|other| other.rules)
+}
+
+/// [`detect`], but that each is `sure` as if it were alone.
+fn weigh(header: &Header, config: &Config) -> Vec<Detection> {
     let keys = Keys::of(header);
     let asked: Vec<&str> =
         super::candidates(config).into_iter().map(|rules| rules.source.name.as_str()).collect();
@@ -120,7 +135,6 @@ pub fn detect(header: &Header, config: &Config) -> Vec<Detection> {
         }
     }
     found.sort_by(order);
-    judge(&mut found);
     found
 }
 
@@ -163,7 +177,7 @@ fn score(own: &Explained, layout: &str, leads_to: &str) -> f64 {
 /// publishes as a file that leads from there to another's names.
 fn is_usual(layout: &str, leads_to: &str) -> bool {
     match layout {
-        MODEL => false,
+        _ if is_in_memory(layout) => false,
         HUB => leads_to == MODEL,
         _ => true,
     }
@@ -179,6 +193,9 @@ fn order(a: &Detection, b: &Detection) -> Ordering {
     let order = order.then_with(|| (a.against > 0).cmp(&(b.against > 0)));
     let order = order.then_with(|| b.score.total_cmp(&a.score));
     let order = order.then_with(|| b.explained.cmp(&a.explained));
+    // Of equals the one whose names are published.
+    let in_memory = |one: &Detection| is_in_memory(&one.layout);
+    let order = order.then_with(|| in_memory(a).cmp(&in_memory(b)));
     // Of files that say the same, those that a person wrote.
     let imported = |one: &Detection| one.rules.contains('/');
     order.then_with(|| imported(a).cmp(&imported(b))).then_with(|| a.rules.cmp(&b.rules))
@@ -187,19 +204,23 @@ fn order(a: &Detection, b: &Detection) -> Ordering {
 /// Leaves `sure` to the best, if no other explains as many keys by words that tell as much.
 fn judge(found: &mut [Detection]) {
     let Some((first, others)) = found.split_first_mut() else { return };
+    let rivals = others.iter().any(|other| is_rival(first, other));
+    first.sure &= !rivals;
+    for other in others {
+        other.sure = false;
+    }
+}
+
+/// Whether a file that comes later explains as many keys as the first, by words that tell as much.
+fn is_rival(first: &Detection, other: &Detection) -> bool {
     let explains = |one: &Detection| rank(one.named, one.unmet);
-    let is_rival = |other: &Detection| match (first.recognized, other.recognized) {
+    match (first.recognized, other.recognized) {
         (true, true) => explains(other) == explains(first),
         (true, false) => {
             other.sure && explains(other) >= explains(first) && other.score >= first.score
         }
         // What comes later has no better score.
         (false, _) => other.sure && explains(other) >= explains(first),
-    };
-    let rivals = others.iter().any(is_rival);
-    first.sure &= !rivals;
-    for other in others {
-        other.sure = false;
     }
 }
 

@@ -42,7 +42,8 @@ pub struct Recognized {
 /// A config that says what model it is rules out files that aren't for it.
 ///
 /// # Errors
-/// If two files explain it equally well.
+/// If two files explain it equally well; or one does, there is no config and no `from`, and
+/// names that another family publishes explain it as well.
 pub fn recognize(
     header: &Header,
     config: &Config,
@@ -58,6 +59,11 @@ pub fn recognize(
             return Err(Diagnostics(vec![equally(&best)]));
         }
         if let Some(found) = best.pop() {
+            let nothing_said = from.is_none() && prefix.is_empty() && config.is_empty();
+            let rival = nothing_said.then(|| detect::rival(header, found.rules)).flatten();
+            if let Some(rival) = rival {
+                return Err(Diagnostics(vec![as_well(&found, &rival)]));
+            }
             return Ok(Some(Recognized { prefix, ..found }));
         }
         match keys.behind_prefix().filter(|_| prefix.len() < PREFIXES) {
@@ -132,6 +138,16 @@ impl Candidate {
 pub(super) fn may_be_for(rules: &Rules, config: &Config) -> bool {
     let said: Vec<&str> = config.architectures().into_iter().chain(config.model_type()).collect();
     said.is_empty() || rules.models.iter().any(|model| said.contains(&model.as_str()))
+}
+
+fn as_well(found: &Recognized, rival: &str) -> Diagnostic {
+    let Recognized { rules, layout, .. } = found;
+    let message = format!(
+        "the layout `{layout}` of `{rules}` explains these keys, and those that `{rival}` has as `{HUB}` do as well"
+    );
+    Diagnostic::error(NO_WAY, message).hint(format!(
+        "--from {layout} says the one, --rules {rival} the other; so does a --config with the `model_type`"
+    ))
 }
 
 fn equally(best: &[Recognized]) -> Diagnostic {

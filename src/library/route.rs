@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{ALWAYS_FIRST, HUB, Library, MODEL, Recognized, candidates, embedded, rules};
+use super::{
+    ALWAYS_FIRST, HUB, Library, MODEL, Recognized, candidates, embedded, is_in_memory, rules,
+};
 use crate::check::{Direction, Rules, Shards, check};
 use crate::config::Config;
 use crate::diagnostic::codes::{DUPLICATE, NO_WAY, UNKNOWN_LAYOUT};
@@ -87,7 +89,7 @@ impl Route {
         to: Option<&str>,
     ) -> Result<Self, Diagnostics> {
         let candidates = candidates(config);
-        let other = |layout: &str| if layout == MODEL { HUB } else { MODEL };
+        let other = |layout: &str| if is_in_memory(layout) { HUB } else { MODEL };
         let (from, to) = match (from, to) {
             (Some(from), Some(to)) => (from, to),
             (Some(from), None) => (from, other(from)),
@@ -100,7 +102,7 @@ impl Route {
         }
         let tied =
             rules(ALWAYS_LAST).filter(|_| !headless(config)).map(|rules| Arc::new(rules.clone()));
-        let loading = to == MODEL;
+        let loading = is_in_memory(to);
         let tied = tied.map(|rules| {
             (rules, if loading { Direction::Forward } else { Direction::Reverse }, false)
         });
@@ -144,9 +146,9 @@ impl Route {
             .map(|rules| (Arc::new(rules), Direction::Forward, false))
             .collect();
         stages.push((Arc::new(rules_of.clone()), towards, false));
-        if to == MODEL {
+        if is_in_memory(to) {
             let rest = match config.is_empty() {
-                false => Self::by_config(config, Some(HUB), Some(MODEL))?,
+                false => Self::by_config(config, Some(HUB), Some(to))?,
                 true => on_to_model(rules_of)?,
             };
             let again = |name: &str| name == ALWAYS_FIRST;

@@ -362,7 +362,7 @@ impl Checkpoint {
 }
 
 /// What to do about a key that is in two files.
-const EQUAL_KEYS: &str = "files of ranks, which hold equal keys, are told apart by a name before each: rank0=FILE rank1=FILE; or by a `shards` statement of the rules";
+pub(crate) const EQUAL_KEYS: &str = "files of ranks, which hold equal keys, are told apart by a name before each: rank0=FILE rank1=FILE; or by a `shards` statement of the rules";
 
 fn number(count: usize) -> Result<u32> {
     u32::try_from(count).map_err(|_| too_many())

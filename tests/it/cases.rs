@@ -9,7 +9,7 @@ use regraft::Conversion;
 use regraft::config::Config;
 use regraft::execute::{Destination, Views, read_boxes, views};
 use regraft::key::Key;
-use regraft::library::Route;
+use regraft::library::{self, Route};
 use regraft::plan::{Answer, Plan, PlanOptions, Question, TargetBox, plan_asking};
 use regraft::store::tensors_equal;
 use regraft::store::{OpenOptions, StateDict, Store as _, open};
@@ -41,6 +41,7 @@ impl Said {
 
 #[derive(Deserialize)]
 struct Case {
+    transformers: String,
     config: serde_json::Value,
     checkpoint: IndexMap<String, Said>,
     model: IndexMap<String, Said>,
@@ -48,6 +49,21 @@ struct Case {
     saved: IndexMap<String, Said>,
     #[serde(default)]
     ties: Vec<Vec<String>>,
+}
+
+impl Case {
+    /// The layout that its model is in: `model`, or one of its version where that one held the model
+    /// in other names than the newest.
+    fn layout(&self) -> String {
+        let version: Vec<&str> = self.transformers.split('.').take(2).collect();
+        let own = format!("model_{}", version.join("_"));
+        let files = library::candidates(&Config::from_value(self.config.clone()));
+        let has_own = files.iter().filter_map(|rules| rules.layouts.as_ref());
+        match has_own.map(|(_, right)| right).any(|right| *right == own) {
+            true => own,
+            false => library::MODEL.to_owned(),
+        }
+    }
 }
 
 /// Those kept here, and those of another directory if `REGRAFT_CASES` names one.
@@ -198,7 +214,7 @@ fn towards_the_model() {
                 .map(|(key, said)| (Key::from(key.as_str()), Some(said.info())))
                 .collect(),
         };
-        let plan = planned(&case, &source, "hub", "model", Some(&wanted));
+        let plan = planned(&case, &source, "hub", &case.layout(), Some(&wanted));
         same(&name, &plan, &source, &case.model);
     }
 }
@@ -221,7 +237,8 @@ fn ties_are_one_tensor_in_memory() {
                 .map(|(key, said)| (Key::from(key.as_str()), Some(said.info())))
                 .collect(),
         };
-        let made = views(&planned(&case, &source, "hub", "model", Some(&wanted)), &source).unwrap();
+        let made =
+            views(&planned(&case, &source, "hub", &case.layout(), Some(&wanted)), &source).unwrap();
         for group in &case.ties {
             let views: Vec<&TensorView> =
                 group.iter().filter_map(|key| made.tensors.get(key.as_str())).collect();
@@ -252,7 +269,7 @@ fn towards_the_hub() {
             let of = by_hash[&case.model_data[key]];
             (key.clone(), said.info(), data(of, &said.info()))
         }));
-        let plan = planned(&case, &source, "model", "hub", None);
+        let plan = planned(&case, &source, &case.layout(), "hub", None);
         same(&name, &plan, &source, &case.saved);
     }
 }

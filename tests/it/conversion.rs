@@ -498,6 +498,15 @@ fn rules_say_how_files_of_ranks_are_told_apart() {
     assert_eq!(world(other.prepare()).kind(), ErrorKind::Corrupt);
 }
 
+/// Files named as Meta names those of ranks: which rules read them so is said.
+#[test]
+fn rules_for_files_of_ranks_are_named_where_none_are() {
+    let ranks = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/meta_llama/ranks");
+    let error = world(Conversion::open(ranks).unwrap().prepare());
+    let advice = error.advice().unwrap();
+    assert!(advice.contains("--rules meta_llama") && advice.contains("rank0=FILE"), "{advice}");
+}
+
 #[test]
 fn what_a_rank_holds_once_its_own_file_says_and_no_other_has_it_for_it() {
     let folder = Folder::new();

@@ -9,6 +9,7 @@ use regraft::Conversion;
 use regraft::check::value::Value;
 use regraft::config::Config;
 use regraft::conversion::{Choice, Planned};
+use regraft::library::Failure;
 use regraft::store::StateDict;
 use regraft::tensor::{Dtype, Header, TensorInfo};
 use serde::Deserialize;
@@ -289,6 +290,33 @@ fn two_files_that_explain_equally_are_told_apart_by_what_they_miss() {
         let found = choice(name, str::to_owned, none());
         assert!(matches!(&found, Choice::Recognized(one) if one.rules == rules), "{found:?}");
     }
+}
+
+/// InternVL with Qwen 2 has the names that Qianfan-OCR publishes: which it is has to be said.
+#[test]
+fn names_that_another_family_publishes_too_are_nobodys_until_it_is_said() {
+    let prepared = |change: fn(Conversion) -> Conversion| {
+        let (conversion, _) = source("internvl_chat_qwen2");
+        change(conversion.config(Config::empty())).to("hub").prepare()
+    };
+    let Err(Failure::Rules(refused)) = prepared(|conversion| conversion) else {
+        panic!("nothing was said")
+    };
+    let [refused] = &refused.0[..] else { panic!("{refused}") };
+    for name in ["`internvl_chat`", "`transformers/qianfan_ocr`"] {
+        assert!(refused.message.contains(name), "{}", refused.message);
+    }
+    for option in ["--from chat", "--rules transformers/qianfan_ocr"] {
+        assert!(refused.hints[0].contains(option), "{:?}", refused.hints);
+    }
+    let chat = prepared(|conversion| conversion.from("chat")).unwrap();
+    assert!(matches!(chat.choice, Choice::Recognized(found) if found.rules == "internvl_chat"));
+    let chat = prepared(|conversion| {
+        let config = serde_json::json!({"model_type": "internvl_chat"});
+        conversion.config(Config::from_value(config))
+    })
+    .unwrap();
+    assert!(matches!(chat.choice, Choice::Recognized(found) if found.rules == "internvl_chat"));
 }
 
 /// One tensor that many models have says nothing.

@@ -2,6 +2,7 @@
 
 mod detect;
 pub(crate) mod layouts;
+mod registry;
 mod wrappers;
 
 use std::sync::Arc;
