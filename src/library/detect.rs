@@ -123,8 +123,9 @@ fn weigh(header: &Header, config: &Config) -> Vec<Detection> {
                     sure: nearly_all
                         && against == 0
                         && may_be_for(rules, config)
-                        // Families that no rule file speaks of have such names too.
-                        && (is_usual(layout, leads_to) || by_config),
+                        // Families that no rule file speaks of have such names too, and one
+                        // word that tells something may well be theirs.
+                        && (is_usual(layout, leads_to) && own.met.len() > 1 || by_config),
                     named: own.named,
                     unmet: own.unmet,
                     evidence: own.met.clone(),
