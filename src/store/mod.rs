@@ -64,6 +64,7 @@ pub use archive::{ReadAt, Window};
 pub use boxes::{Blob, Boxes, StoredBox};
 #[cfg(feature = "files")]
 pub use checkpoint::Checkpoint;
+#[cfg(feature = "files")]
 pub(crate) use checkpoint::EQUAL_KEYS;
 pub use compare::{Equality, Twins, differing_bytes, same_place, tensors_equal, twins};
 pub use counted::Counted;
