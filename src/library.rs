@@ -40,6 +40,8 @@ pub const HUB: &str = "hub";
 pub const MODEL: &str = "model";
 /// How layouts begin that an older version holds in memory, where it has other names: `model_5_23`.
 const OLDER_MODEL: &str = "model_";
+/// Asks for what the newest version holds, whatever version wrote the config.json.
+const NEWEST_MODEL: &str = "model_5_24";
 
 /// Whether a layout is one that a version of transformers holds in memory.
 pub(crate) fn is_in_memory(layout: &str) -> bool {

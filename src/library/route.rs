@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    ALWAYS_FIRST, HUB, Library, MODEL, Recognized, candidates, embedded, is_in_memory, rules,
+    ALWAYS_FIRST, HUB, Library, MODEL, NEWEST_MODEL, OLDER_MODEL, Recognized, candidates, embedded,
+    is_in_memory, rules,
 };
 use crate::check::{Direction, Rules, Shards, check};
 use crate::config::Config;
@@ -79,7 +80,8 @@ impl Route {
 
     /// The rules that config.json asks for: a class name in `architectures` first, then
     /// `model_type`; from one layout to another (`hub` to `model` if not said), through others
-    /// where need be; between `wrappers` and, unless the class has no output head, `tied_lm_head`.
+    /// where need be; `model` is what the version of transformers that config.json names holds, if
+    /// that has a layout of its own, else what the newest holds; between `wrappers` and, unless the class has no output head, `tied_lm_head`.
     ///
     /// # Errors
     /// A layout that no rule file of this model has.
@@ -96,6 +98,14 @@ impl Route {
             (None, Some(to)) => (other(to), to),
             (None, None) => (HUB, MODEL),
         };
+        let older = older_model(config, &candidates);
+        let leads_between_versions = [from, to].iter().all(|layout| is_in_memory(layout));
+        let meant = |layout| match layout {
+            NEWEST_MODEL => MODEL,
+            MODEL if !leads_between_versions => older.unwrap_or(MODEL),
+            other => other,
+        };
+        let (from, to) = (meant(from), meant(to));
         let mut stages = Vec::new();
         if let Some(wrappers) = rules(ALWAYS_FIRST) {
             stages.push((Arc::new(wrappers.clone()), Direction::Forward, false));
@@ -201,6 +211,19 @@ fn headless(config: &Config) -> bool {
     let classes = config.architectures();
     let ends = |class: &str, with: &[&str]| with.iter().any(|end| class.ends_with(end));
     !classes.is_empty() && classes.iter().all(|class| ends(class, HEADLESS) && !ends(class, HEADS))
+}
+
+/// The layout of the version of transformers that wrote a config.json, if it holds the model in
+/// other names than the newest does.
+fn older_model<'r>(config: &Config, candidates: &[&'r Rules]) -> Option<&'r str> {
+    let version = config.get(&["transformers_version"])?.as_str()?;
+    let mut numbers = version.split('.');
+    let layout = format!("{OLDER_MODEL}{}_{}", numbers.next()?, numbers.next()?);
+    let layouts = candidates.iter().filter_map(|rules| rules.layouts.as_ref());
+    layouts
+        .flat_map(|(left, right)| [left, right])
+        .map(String::as_str)
+        .find(|known| *known == layout)
 }
 
 /// The shortest way from one layout to another. Where no rule file tells `hub` and `model` apart, a

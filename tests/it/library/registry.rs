@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use regraft::Route;
+use regraft::config::Config;
 use regraft::library::{self, HUB, MODEL};
 use serde::Deserialize;
 
@@ -76,4 +78,30 @@ fn names_that_a_newer_version_gave_up_have_a_layout_of_their_own() {
         }
     }
     assert_eq!(apart, ["inkling2", "inkling2_text"]);
+}
+
+/// Which rule file leads from `hub` to `to` for a model of this type that a version wrote.
+fn leads(version: &str, from: &str, to: &str) -> Vec<String> {
+    let config = serde_json::json!({
+        "model_type": "inkling2_text",
+        "architectures": ["Inkling2ForCausalLM"],
+        "transformers_version": version,
+    });
+    let route = Route::by_config(&Config::from_value(config), Some(from), Some(to)).unwrap();
+    let names = route.describe().into_iter().map(|(name, _)| name);
+    names.filter(|name| name.starts_with("inkling2")).collect()
+}
+
+#[test]
+fn a_config_says_which_version_holds_a_model() {
+    const OLD: &str = "inkling2_text_5_23";
+    const NEW: &str = "inkling2_text";
+    assert_eq!(leads("5.23.0", HUB, MODEL), [OLD]);
+    assert_eq!(leads("5.23.0", MODEL, HUB), [OLD]);
+    assert_eq!(leads("5.24.0", HUB, MODEL), [NEW]);
+    assert_eq!(leads("4.57.1", HUB, MODEL), [NEW]);
+    assert_eq!(leads("5.24.0", HUB, "model_5_23"), [OLD]);
+    assert_eq!(leads("5.23.0", HUB, "model_5_24"), [NEW]);
+    assert_eq!(leads("5.23.0", "model_5_23", MODEL), [OLD, NEW]);
+    assert_eq!(leads("5.23.0", MODEL, "model_5_23"), [NEW, OLD]);
 }
