@@ -105,7 +105,12 @@ async def hover(client, opened):
         ("config.num_attention_heads", 9, "num_attention_heads"),
         ('map "', 1, "map"),
     ]:
-        found = await text(what, within)
+        # What the rules take of the checkpoint is known a moment after the text is opened.
+        for _ in range(400):
+            found = await text(what, within)
+            if said in found:
+                break
+            await asyncio.sleep(0.05)
         assert said in found, (what, found)
     print("ok: hover on an op, a pattern, a let, a field of the config and a statement")
 

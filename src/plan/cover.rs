@@ -115,7 +115,8 @@ fn beside<A: Send, B: Send>(
     a: impl FnOnce() -> A + Send,
     b: impl FnOnce() -> B + Send,
 ) -> (A, B) {
-    if nodes < MANY { (a(), b()) } else { rayon::join(a, b) }
+    // Where there are no files there are hardly threads, and a browser would have to load the pool.
+    if nodes < MANY || cfg!(not(feature = "files")) { (a(), b()) } else { rayon::join(a, b) }
 }
 
 /// Whether the part of the target manifest that counts asks for a key; every key is asked for
