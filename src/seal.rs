@@ -50,10 +50,15 @@ impl JsonHasher {
     }
 
     pub(crate) fn add_bytes(&mut self, bytes: &[u8]) {
-        self.pieces.extend_from_slice(bytes);
-        if self.pieces.len() >= HASHED {
+        if self.pieces.len() + bytes.len() > HASHED {
             self.hasher.update(&self.pieces);
             self.pieces.clear();
+        }
+        // What is long by itself, as a header is, isn't kept.
+        if bytes.len() > HASHED {
+            self.hasher.update(bytes);
+        } else {
+            self.pieces.extend_from_slice(bytes);
         }
     }
 

@@ -80,8 +80,9 @@ impl Route {
 
     /// The rules that config.json asks for: a class name in `architectures` first, then
     /// `model_type`; from one layout to another (`hub` to `model` if not said), through others
-    /// where need be; `model` is what the version of transformers that config.json names holds, if
-    /// that has a layout of its own, else what the newest holds; between `wrappers` and, unless the class has no output head, `tied_lm_head`.
+    /// where need be; between `wrappers` and, unless the class has no output head, `tied_lm_head`.
+    /// `model` is what the version of transformers that config.json names holds, if that has a
+    /// layout of its own, else what the newest holds.
     ///
     /// # Errors
     /// A layout that no rule file of this model has.

@@ -65,8 +65,11 @@ pub(super) fn finish(context: &Context<'_>, mut draft: Draft) -> Result<Plan, Di
     if draft.failed() {
         return Err(Diagnostics(draft.findings));
     }
-    let pairs = pairs(&draft.graph);
     let config = &context.options.config;
+    // What no statement has touched is beside what belongs to it; only a config may say otherwise.
+    let is_asked = entries.iter().any(|entry| !entry.rules.is_empty())
+        || config.get(&["quantization_config"]).is_some();
+    let pairs = if is_asked { pairs(&draft.graph) } else { Vec::new() };
     let (cut, left_behind) = beside(
         draft.graph.nodes.len(),
         || check_blocks(config, &draft, &entries, &pairs),

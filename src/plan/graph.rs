@@ -1,14 +1,11 @@
 //! Building the key graph: primitive nodes, with their shapes checked.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher as _;
-
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 use super::list::List;
 use super::node::{Node, NodeId, Op};
 use super::states::States;
+use super::table::Table;
 use crate::key::Key;
 use crate::tensor::{Dtype, Shape, TensorInfo};
 
@@ -36,10 +33,9 @@ pub(super) fn few(count: u64) -> Fit<()> {
 pub(super) struct Graph {
     pub(super) nodes: Vec<Node>,
     /// The sources among them, by key.
-    sources: HashTable<NodeId>,
-    hasher: RandomState,
+    sources: Table,
     /// Casts that there are: one tensor that is cast alike under several keys stays one.
-    casts: HashMap<(NodeId, Dtype), NodeId, RandomState>,
+    casts: HashMap<(NodeId, Dtype), NodeId, foldhash::fast::RandomState>,
     /// What quantized tensors say of themselves.
     pub(super) states: States,
     /// Descriptions whose bytes went into nodes, and that are no input of any.
@@ -68,8 +64,8 @@ impl Graph {
     /// Room for so many more tensors of a checkpoint.
     pub(super) fn reserve(&mut self, sources: usize) {
         self.nodes.reserve(sources);
-        let Self { nodes, hasher, sources: known, .. } = self;
-        known.reserve(sources, |id| hasher.hash_one(source_key(nodes, *id)));
+        let nodes = &self.nodes;
+        self.sources.reserve(sources, |id| source_key(nodes, id));
     }
 
     pub(super) fn push(
@@ -94,9 +90,8 @@ impl Graph {
             return Ok(id);
         }
         let id = self.push(Op::Source { key: key.clone() }, [], info.clone())?;
-        let Self { nodes, hasher, sources, .. } = self;
-        let hash = |id: &NodeId| hasher.hash_one(source_key(nodes, *id));
-        sources.insert_unique(hash(&id), id, hash);
+        let nodes = &self.nodes;
+        self.sources.insert(id.0, |id| source_key(nodes, id));
         Ok(id)
     }
 
@@ -109,8 +104,7 @@ impl Graph {
     }
 
     pub(super) fn find_source(&self, key: &str) -> Option<NodeId> {
-        let is_it = |id: &NodeId| source_key(&self.nodes, *id) == key;
-        self.sources.find(self.hasher.hash_one(key), is_it).copied()
+        self.sources.find(key, |id| source_key(&self.nodes, id)).map(NodeId)
     }
 
     pub(super) fn fill(&mut self, value: f64, info: TensorInfo) -> Fit<NodeId> {
@@ -287,8 +281,8 @@ impl Graph {
 }
 
 /// The key of a source.
-fn source_key(nodes: &[Node], id: NodeId) -> &str {
-    match nodes.get(id.0 as usize).map(|node| &node.op) {
+fn source_key(nodes: &[Node], id: u32) -> &str {
+    match nodes.get(id as usize).map(|node| &node.op) {
         Some(Op::Source { key }) => key,
         _ => "",
     }

@@ -34,6 +34,7 @@ mod sources;
 mod state;
 mod states;
 mod survey;
+mod table;
 mod tied;
 mod trace;
 mod verdict;

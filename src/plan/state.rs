@@ -1,13 +1,9 @@
 //! The state dict as the statements leave it: which keys there are, and which node each is.
 
-use std::hash::BuildHasher as _;
-
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-
 use crate::key::Key;
 use crate::plan::List;
 use crate::plan::node::{NodeId, RuleId};
+use crate::plan::table::Table;
 
 /// A key and its tensor, between two statements.
 #[derive(Clone, Debug)]
@@ -29,8 +25,7 @@ pub(super) struct Current {
 pub(super) struct State {
     entries: Vec<Option<Current>>,
     /// The places of the keys that there are.
-    places: HashTable<u32>,
-    hasher: RandomState,
+    places: Table,
 }
 
 impl State {
@@ -50,20 +45,14 @@ impl State {
 
     /// The place of a key's entry.
     pub(super) fn place(&self, key: &str) -> Option<usize> {
-        let is_it = |at: &u32| self.key(*at) == key;
-        self.places.find(self.hasher.hash_one(key), is_it).map(|at| *at as usize)
-    }
-
-    /// The key at a place that is in the table.
-    fn key(&self, at: u32) -> &str {
-        self.at(at as usize).map_or("", |entry| &entry.key)
+        self.places.find(key, |at| key_at(&self.entries, at)).map(|at| at as usize)
     }
 
     /// Room for so many more keys.
     pub(super) fn reserve(&mut self, keys: usize) {
         self.entries.reserve(keys);
-        let Self { entries, places, hasher } = self;
-        places.reserve(keys, |at| hash_at(entries, hasher, *at));
+        let entries = &self.entries;
+        self.places.reserve(keys, |at| key_at(entries, at));
     }
 
     /// Takes a key out.
@@ -80,26 +69,24 @@ impl State {
     /// Forgets the key of an entry, which stays at its place until it is [named](Self::name) or
     /// taken out.
     pub(super) fn forget(&mut self, at: usize) {
-        let Some(entry) = self.entries.get(at).and_then(Option::as_ref) else { return };
-        let found = self
-            .places
-            .find_entry(self.hasher.hash_one(entry.key.as_str()), |place| *place as usize == at);
-        if let Ok(found) = found {
-            found.remove();
+        if let Ok(at) = u32::try_from(at) {
+            self.places.remove(at, key_at(&self.entries, at));
         }
     }
 
-    /// Gives an entry whose key was forgotten another one.
+    /// Gives an entry whose key was forgotten another one, by a rule of the stage that runs.
     ///
     /// # Errors
     /// The entry, which is taken out, if another one has this key.
-    pub(super) fn name(&mut self, at: usize, key: Key) -> Result<(), Box<Current>> {
+    pub(super) fn name(&mut self, at: usize, key: Key, rule: RuleId) -> Result<(), Box<Current>> {
         let is_taken = self.contains(&key);
         let (Some(slot), Ok(place)) = (self.entries.get_mut(at), u32::try_from(at)) else {
             return Ok(());
         };
         let Some(entry) = slot else { return Ok(()) };
         entry.key = key;
+        entry.rules.push(rule);
+        entry.given = true;
         if is_taken {
             return slot.take().map_or(Ok(()), |entry| Err(Box::new(entry)));
         }
@@ -109,9 +96,8 @@ impl State {
 
     /// Puts the place of an entry, whose key no other one has, into the table.
     fn know(&mut self, at: u32) {
-        let Self { entries, places, hasher } = self;
-        let hash = |at: &u32| hash_at(entries, hasher, *at);
-        places.insert_unique(hash(&at), at, hash);
+        let entries = &self.entries;
+        self.places.insert(at, |at| key_at(entries, at));
     }
 
     /// Takes all entries out.
@@ -159,14 +145,6 @@ impl State {
         self.entries.get(at).and_then(Option::as_ref)
     }
 
-    /// Gives the entry at a place one more rule that made it, in the stage that runs.
-    pub(super) fn made_by(&mut self, at: usize, rule: RuleId) {
-        if let Some(entry) = self.entries.get_mut(at).and_then(Option::as_mut) {
-            entry.rules.push(rule);
-            entry.given = true;
-        }
-    }
-
     /// Whether both have the same keys.
     pub(super) fn same_keys(&self, other: &State) -> bool {
         self.places.len() == other.places.len()
@@ -174,8 +152,7 @@ impl State {
     }
 }
 
-/// The hash of the key at a place.
-fn hash_at(entries: &[Option<Current>], hasher: &RandomState, at: u32) -> u64 {
-    let entry = entries.get(at as usize).and_then(Option::as_ref);
-    hasher.hash_one(entry.map_or("", |entry| entry.key.as_str()))
+/// The key at a place.
+fn key_at(entries: &[Option<Current>], at: u32) -> &str {
+    entries.get(at as usize).and_then(Option::as_ref).map_or("", |entry| &entry.key)
 }

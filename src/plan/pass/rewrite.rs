@@ -130,8 +130,7 @@ impl Change {
             draft.state.forget(*place);
         }
         for (place, to, rule) in self.renamed {
-            draft.state.made_by(place, rule);
-            let named = draft.state.name(place, to);
+            let named = draft.state.name(place, to, rule);
             draft.check_name(named);
         }
         for entry in self.made {
