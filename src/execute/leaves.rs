@@ -1,20 +1,20 @@
 //! [`StoreLeaves`]: what the pieces of a plan are made of, where it lies.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Result;
-use crate::execute::fuse::compile::{Leaf, Program};
+use crate::execute::fuse::compile::{Leaf, Program, SourceBoxes};
 use crate::execute::fuse::gather::{Leaves, outside};
 use crate::key::Key;
 use crate::plan::{NodeId, Op, Plan};
-use crate::store::{Boxes, Range, Store, StoredBox};
+use crate::store::{Range, Store, StoredBox};
 
 /// Leaves in a store, read in stretches; and temporaries, in memory.
 pub(in crate::execute) struct StoreLeaves<'a> {
     pub(in crate::execute) plan: &'a Plan,
     pub(in crate::execute) source: &'a dyn Store,
-    boxes: &'a HashMap<NodeId, Boxes>,
+    boxes: &'a SourceBoxes,
     pub(in crate::execute) temporaries: BTreeMap<NodeId, Vec<u8>>,
     /// Bytes that were read.
     pub(in crate::execute) read: AtomicU64,

@@ -51,6 +51,9 @@ pub fn recognize(
 ) -> Result<Option<Recognized>, Diagnostics> {
     let candidates: Vec<Candidate> =
         names().filter_map(|name| Candidate::of(name, config, from)).collect();
+    if candidates.is_empty() {
+        return Ok(None);
+    }
     let mut keys = Keys::of(header);
     let mut prefix = Vec::new();
     loop {
@@ -101,7 +104,10 @@ struct Candidate {
 
 impl Candidate {
     fn of(name: &'static str, config: &Config, from: Option<&str>) -> Option<Self> {
-        super::text(name).filter(|text| detect::has_another_layout(text))?;
+        // What the text tells already needs no parser.
+        super::text(name).filter(|text| detect::has_another_layout(text)).filter(|text| {
+            of_model(config).is_none_or(|of| of.iter().any(|it| text.contains(it)))
+        })?;
         let rules = rules(name)?;
         let (layout, to) = detect::own_layout(rules)?;
         if to != HUB || from.is_some_and(|from| from != layout) {
@@ -136,8 +142,14 @@ impl Candidate {
 
 /// Whether rules may be for the model of a config: it names no model, or one of theirs.
 pub(super) fn may_be_for(rules: &Rules, config: &Config) -> bool {
+    of_model(config)
+        .is_none_or(|said| rules.models.iter().any(|model| said.contains(&model.as_str())))
+}
+
+/// What a config calls its model; `None` if it names none.
+fn of_model(config: &Config) -> Option<Vec<&str>> {
     let said: Vec<&str> = config.architectures().into_iter().chain(config.model_type()).collect();
-    said.is_empty() || rules.models.iter().any(|model| said.contains(&model.as_str()))
+    (!said.is_empty()).then_some(said)
 }
 
 fn as_well(found: &Recognized, rival: &str) -> Diagnostic {

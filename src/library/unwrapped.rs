@@ -11,6 +11,7 @@ use crate::check::reading::{Act, Reading};
 use crate::check::{Direction, Rules};
 use crate::diagnostic::codes::{FLAT_PARAMETER, NOT_STRIPPED, WRAPPED};
 use crate::diagnostic::{Diagnostic, Severity};
+use crate::key::segments;
 use crate::plan::{PlanOptions, Stage, plan};
 use crate::tensor::Header;
 
@@ -130,13 +131,12 @@ fn unwrapped(header: &Header, files: &[&str]) -> (Vec<String>, Vec<Wrapper>) {
                     )
                     .collect();
                 for key in &mut keys {
-                    let here: IndexSet<&str> =
-                        key.split('.').filter(|segment| single.contains(segment)).collect();
-                    if here.is_empty() {
+                    if !segments(key).any(|segment| single.contains(&segment)) {
                         continue;
                     }
-                    let rest: Vec<&str> =
-                        key.split('.').filter(|segment| !single.contains(segment)).collect();
+                    let is_wrapper = |segment: &&str| single.contains(segment);
+                    let here: IndexSet<&str> = segments(key).filter(is_wrapper).collect();
+                    let rest: Vec<&str> = segments(key).filter(|it| !is_wrapper(it)).collect();
                     if rest.is_empty() {
                         continue;
                     }
@@ -190,9 +190,12 @@ fn kinds(keys: &[String]) -> Kinds {
 
 /// A key with all numbers alike.
 pub(super) fn kind(key: &str) -> String {
-    let segments: Vec<&str> =
-        key.split('.').map(|segment| if is_number(segment) { "0" } else { segment }).collect();
-    segments.join(".")
+    let mut kind = String::with_capacity(key.len());
+    for (at, segment) in segments(key).enumerate() {
+        kind.push_str(if at > 0 { "." } else { "" });
+        kind.push_str(if is_number(segment) { "0" } else { segment });
+    }
+    kind
 }
 
 pub(super) fn is_number(segment: &str) -> bool {

@@ -5,9 +5,10 @@
 use std::hash::Hash;
 
 use crate::diagnostic::plain::one_line;
+use crate::key::segments;
 use indexmap::IndexMap;
 
-use super::related::{self, Member, Progression, SourceKeys, SourceTemplate};
+use super::related::{self, Indices, Member, Progression, SourceKeys, SourceTemplate};
 
 /// Stands for an index in a template; in a key it is written out.
 const PLACE: char = '\0';
@@ -18,7 +19,7 @@ const RANGES: usize = 12;
 /// Keys gathered by their template and by what else must be equal.
 #[derive(Clone, Debug)]
 pub struct Gathered<S> {
-    members: IndexMap<(String, Vec<SourceTemplate>, S), Vec<Member>>,
+    members: IndexMap<(String, Vec<SourceTemplate>, S), Vec<Member>, foldhash::fast::RandomState>,
 }
 
 /// Keys that make one line.
@@ -43,7 +44,7 @@ impl<S: Hash + Eq> Default for Gathered<S> {
 impl<S: Hash + Eq> Gathered<S> {
     /// None yet.
     pub fn new() -> Self {
-        Self { members: IndexMap::new() }
+        Self { members: IndexMap::default() }
     }
 
     /// Adds a key.
@@ -67,7 +68,7 @@ impl<S: Hash + Eq> Gathered<S> {
     pub fn lines(&self) -> Vec<Line<'_, S>> {
         let mut lines = Vec::new();
         for ((template, templates, shared), members) in &self.members {
-            let mut members = members.clone();
+            let mut members: Vec<&Member> = members.iter().collect();
             members.sort_unstable();
             members.dedup();
             for (members, progressions) in related::related(members) {
@@ -124,17 +125,18 @@ fn index(segment: &str) -> Option<u64> {
 }
 
 /// A key's template and its indices.
-pub(super) fn split(key: &str) -> (String, Vec<u64>) {
-    let (mut template, mut indices) = (String::with_capacity(key.len()), Vec::new());
-    for (at, segment) in key.split('.').enumerate() {
+pub(super) fn split(key: &str) -> (String, Indices) {
+    // What would look like another key, or is a place, is written out.
+    let key = one_line(key);
+    let (mut template, mut indices) = (String::with_capacity(key.len()), Indices::new());
+    for (at, segment) in segments(&key).enumerate() {
         template.push_str(if at > 0 { "." } else { "" });
         match index(segment) {
             Some(index) => {
                 indices.push(index);
                 template.push(PLACE);
             }
-            // What would look like another key, or is a place, is written out.
-            None => template.push_str(&one_line(segment)),
+            None => template.push_str(segment),
         }
     }
     (template, indices)

@@ -31,8 +31,13 @@ impl<'p> Maker<'p> {
     /// The sources and ops behind a target.
     pub(super) fn made_as(&mut self, target: &Target) -> (MadeAs, SourceKeys) {
         let plan = self.plan;
+        if let Op::Source { key } = &plan.node(target.node).op {
+            let info = plan.info(target).clone();
+            let sharing = self.sharing.then(|| self.sharing_of(target, &[target.node])).flatten();
+            return (MadeAs { info, ops: Vec::new(), sharing }, SourceKeys::of(key));
+        }
         let nodes = behind(plan, target.node);
-        let stacked: HashSet<NodeId> = nodes
+        let stacked: HashSet<NodeId, foldhash::fast::RandomState> = nodes
             .iter()
             .filter(|id| is_stack(plan, **id))
             .flat_map(|id| plan.node(*id).inputs.iter().copied())
@@ -77,7 +82,8 @@ impl<'p> Maker<'p> {
 
 /// A node and those that it is made of, in order.
 fn behind(plan: &Plan, node: NodeId) -> Vec<NodeId> {
-    let (mut nodes, mut seen, mut next) = (vec![node], HashSet::from([node]), 0);
+    let (mut nodes, mut next) = (vec![node], 0);
+    let mut seen = HashSet::<_, foldhash::fast::RandomState>::from_iter([node]);
     while let Some(id) = nodes.get(next) {
         nodes.extend(plan.node(*id).inputs.iter().filter(|input| seen.insert(**input)));
         next += 1;

@@ -8,13 +8,17 @@
 use std::collections::BTreeSet;
 
 use indexmap::IndexMap;
+use smallvec::SmallVec;
 
 use super::lines::{fill, split};
+
+/// The numbers of a key: few have more than three.
+pub(super) type Indices = SmallVec<[u64; 3]>;
 
 /// The sources of one key, gathered by their template.
 #[derive(Clone, Debug, Default)]
 pub struct SourceKeys {
-    by_template: IndexMap<String, Vec<Vec<u64>>>,
+    by_template: IndexMap<String, Vec<Indices>, foldhash::fast::RandomState>,
 }
 
 impl SourceKeys {
@@ -32,12 +36,16 @@ impl SourceKeys {
     }
 
     /// What lines have in common, and what differs from key to key: the least number at each place.
-    pub(super) fn parted(self) -> (Vec<SourceTemplate>, Vec<u64>) {
-        let mut least = Vec::new();
+    pub(super) fn parted(self) -> (Vec<SourceTemplate>, Indices) {
+        let mut least = Indices::new();
         let kinds = self.by_template.into_iter().map(|(template, keys)| {
             let count = keys.len();
-            let places = keys.first().map_or(0, Vec::len);
+            let places = keys.first().map_or(0, SmallVec::len);
             let above = (0..places).map(|place| {
+                if let [only] = &keys[..] {
+                    least.extend(only.get(place).copied());
+                    return vec![0];
+                }
                 let values: BTreeSet<u64> =
                     keys.iter().filter_map(|key| key.get(place).copied()).collect();
                 let first = values.first().copied().unwrap_or(0);
@@ -71,10 +79,10 @@ pub(super) enum Progression {
 }
 
 /// A key's indices, and the least numbers of its sources.
-pub(super) type Member = (Vec<u64>, Vec<u64>);
+pub(super) type Member = (Indices, Indices);
 
 /// Parts members so that in each part every place of the sources has one progression.
-pub(super) fn related(members: Vec<Member>) -> Vec<(Vec<Member>, Vec<Progression>)> {
+pub(super) fn related(members: Vec<&Member>) -> Vec<(Vec<&Member>, Vec<Progression>)> {
     let places = members.first().map_or(0, |(_, least)| least.len());
     let mut parts = vec![(members, Vec::new())];
     for place in 0..places {
@@ -97,7 +105,7 @@ pub(super) fn related(members: Vec<Member>) -> Vec<(Vec<Member>, Vec<Progression
 }
 
 /// The one progression that holds for all, if there is one.
-fn progression(members: &[Member], place: usize) -> Option<Progression> {
+fn progression(members: &[&Member], place: usize) -> Option<Progression> {
     let least = |member: &Member| member.1.get(place).copied();
     let first = members.first()?;
     let constant = least(first)?;
@@ -124,7 +132,7 @@ fn progression(members: &[Member], place: usize) -> Option<Progression> {
 }
 
 /// Members by how far a number is from one of the key's indices: from that which parts them least.
-fn by_offset(members: Vec<Member>, place: usize) -> Vec<Vec<Member>> {
+fn by_offset(members: Vec<&Member>, place: usize) -> Vec<Vec<&Member>> {
     let indices = members.first().map_or(0, |(indices, _)| indices.len());
     let offset = |member: &Member, index: usize| {
         Some(i128::from(*member.1.get(place)?) - i128::from(*member.0.get(index)?))
@@ -135,9 +143,9 @@ fn by_offset(members: Vec<Member>, place: usize) -> Vec<Vec<Member>> {
     let Some(index) = (0..indices).min_by_key(parts) else {
         return members.into_iter().map(|member| vec![member]).collect();
     };
-    let mut by: IndexMap<Option<i128>, Vec<Member>> = IndexMap::new();
+    let mut by: IndexMap<Option<i128>, Vec<&Member>> = IndexMap::new();
     for member in members {
-        by.entry(offset(&member, index)).or_default().push(member);
+        by.entry(offset(member, index)).or_default().push(member);
     }
     by.into_values().collect()
 }

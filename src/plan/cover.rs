@@ -164,6 +164,9 @@ fn refuse_no_keys(context: &Context<'_>, draft: &mut Draft, entries: &[Current],
 /// What the module that loads holds as one tensor isn't missing where another of its keys is
 /// given.
 fn share(context: &Context<'_>, draft: &mut Draft, entries: &mut Vec<Current>) {
+    if context.options.shared.is_empty() {
+        return;
+    }
     let given: HashMap<&Key, &Current> = entries.iter().map(|entry| (&entry.key, entry)).collect();
     let mut made: Vec<Current> = Vec::new();
     let mut seen: HashSet<&Key> = HashSet::new();

@@ -81,7 +81,9 @@ impl Survey {
             for (takes, members) in takes.iter_mut().zip(members) {
                 takes.count += members.len() as u64;
                 let room = EXAMPLES.saturating_sub(takes.examples.len());
-                for place in members.values().take(room) {
+                let mut members: Vec<_> = members.iter().collect();
+                members.sort();
+                for (_, place) in members.into_iter().take(room) {
                     let targets = targets.get_or_init(|| named(bound, shared));
                     takes.examples.extend(key(*place).map(|key| (key, targets.clone())));
                 }

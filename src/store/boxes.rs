@@ -75,7 +75,7 @@ impl Boxes {
     /// # Errors
     /// As [`Boxes::new`].
     pub fn strided(info: TensorInfo, blob: Blob, offset: u64, strides: Shape) -> Result<Self> {
-        let start: Shape = info.shape.iter().map(|_| 0).collect::<Vec<u64>>().into();
+        let start = Shape::zeros(info.shape.len());
         let shape = info.shape.clone();
         let boxes: SmallVec<[StoredBox; 1]> =
             smallvec![StoredBox { start, shape, blob, offset, strides }];

@@ -6,6 +6,8 @@
 //! a suffix (`gate_up_proj_scale_inv` and `gate_up_proj`), or below it (`x.weight.absmax`). How
 //! many elements one of its numbers is for, the shapes tell.
 
+use crate::key::{leaf, parted};
+
 /// What a companion is for its tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -111,18 +113,18 @@ const DEPTH: usize = 3;
 
 /// The module of a key: everything before its last segment.
 pub fn module(key: &str) -> &str {
-    key.rsplit_once('.').map_or("", |(module, _)| module)
+    parted(key).map_or("", |(module, _)| module)
 }
 
 /// Whether a key is that of its module's main tensor.
 pub fn is_main(key: &str) -> bool {
-    MAINS.contains(&key.rsplit_once('.').map_or(key, |(_, leaf)| leaf))
+    MAINS.contains(&leaf(key))
 }
 
 /// The tensor that a key is a companion of by its name, and as what; `has` says which keys there
 /// are.
 pub fn tensor_of(key: &str, has: &dyn Fn(&str) -> bool) -> Option<(String, Role)> {
-    let (module, leaf) = key.rsplit_once('.').map_or(("", key), |(module, leaf)| (module, leaf));
+    let (module, leaf) = parted(key).unwrap_or(("", key));
     // Nearly every key is that of a main tensor.
     if MAINS.contains(&leaf) {
         return None;
@@ -137,7 +139,7 @@ pub fn tensor_of(key: &str, has: &dyn Fn(&str) -> bool) -> Option<(String, Role)
                 .map_or(Role::State, |(_, role)| *role);
             return Some((above.to_owned(), role));
         }
-        let Some((next, _)) = above.rsplit_once('.') else { break };
+        let Some((next, _)) = parted(above) else { break };
         above = next;
     }
     if let Some((_, role)) = BESIDE.iter().find(|(name, _)| *name == leaf) {
@@ -187,7 +189,7 @@ pub fn side_by_side(a: &str, b: &str) -> Option<impl Iterator<Item = (String, St
 }
 
 fn join(module: &str, leaf: &str) -> String {
-    if module.is_empty() { leaf.to_owned() } else { format!("{module}.{leaf}") }
+    if module.is_empty() { leaf.to_owned() } else { [module, ".", leaf].concat() }
 }
 
 #[cfg(test)]

@@ -19,6 +19,11 @@ impl Shape {
         self.0.iter().try_fold(1u64, |product, size| product.checked_mul(*size))
     }
 
+    /// Where a tensor of so many dimensions begins.
+    pub(crate) fn zeros(rank: usize) -> Self {
+        Self(SmallVec::from_elem(0, rank))
+    }
+
     /// The same with a dimension of one step before the dimension `dim`; `None` if there are fewer
     /// than `dim`.
     pub(crate) fn with_dim(&self, dim: usize) -> Option<Self> {

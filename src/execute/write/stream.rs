@@ -6,9 +6,10 @@
 //! target is put together in a buffer and written at once. No tensor is held whole because of its
 //! size.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
@@ -130,9 +131,9 @@ pub(in crate::execute) struct Pool<'a> {
     pub(in crate::execute) finished: Option<Sender<Arc<OutFile>>>,
 }
 
-/// Where in the source something lies, to be put in order: the file, if it is on a disk, else the
-/// blob; and the first byte.
-type Place<'a> = (Option<&'a Path>, Blob, u64);
+/// Where in the source something lies, to be put in order: the file, if it is on a disk, by the
+/// bytes of its path, else the blob; and the first byte.
+type Place<'a> = (Option<&'a OsStr>, Blob, u64);
 
 /// Jobs that follow each other.
 enum Work<'a> {
@@ -294,11 +295,9 @@ impl<'a> Pool<'a> {
                 .into_iter()
                 .map(|flow| (Some((None, flow.span.blob, flow.span.start)), Work::Flow(flow))),
         );
-        work.extend(
-            join(runs).into_iter().map(|run| {
-                (Some((Some(run.from.path), Blob(0), run.from.offset)), Work::Copy(run))
-            }),
-        );
+        work.extend(join(runs).into_iter().map(|run| {
+            (Some((Some(run.from.path.as_os_str()), Blob(0), run.from.offset)), Work::Copy(run))
+        }));
         work.sort_by_key(|(place, _)| *place);
         let work = work.into_iter().map(|(_, work)| work);
         if is_far { self.together(work, tile) } else { Ok(work.collect()) }
@@ -353,7 +352,8 @@ impl<'a> Pool<'a> {
         };
         let into = lane.offset.saturating_mul(width(leaf.dtype));
         if let Some(extent) = self.leaves.extent(*leaf)? {
-            return Ok(Some((Some(extent.path), Blob(0), extent.offset.saturating_add(into))));
+            let start = extent.offset.saturating_add(into);
+            return Ok(Some((Some(extent.path.as_os_str()), Blob(0), start)));
         }
         let place = self.leaves.place(*leaf);
         Ok(place.map(|(blob, offset)| (None, blob, offset.saturating_add(into))))

@@ -246,10 +246,13 @@ impl<'a> Instance<'a> {
                     make(self.context, draft, source, like, self.scope, captures)?,
                 );
             }
-            for (values, place) in members {
-                let Some(entry) = draft.state.at(*place) else { continue };
-                let node = self.each(draft, entry.node, &side.ops)?;
-                nodes.insert(values.clone(), node);
+            if !members.is_empty() {
+                let mut given = Vec::with_capacity(members.len());
+                for (values, place) in members {
+                    let Some(entry) = draft.state.at(*place) else { continue };
+                    given.push((values.clone(), self.each(draft, entry.node, &side.ops)?));
+                }
+                nodes = BTreeMap::from_iter(given);
             }
             if !nodes.is_empty() {
                 families.push(Family { slots: own_slots(self.bound, at), nodes });
@@ -406,19 +409,20 @@ impl<'a> Instance<'a> {
         };
         let mut slots = family.slots.clone();
         slots.remove(position);
-        let mut groups: BTreeMap<Vec<Binding>, BTreeMap<Binding, NodeId>> = BTreeMap::new();
+        let mut groups: BTreeMap<Vec<Binding>, Vec<(Binding, NodeId)>> = BTreeMap::new();
         for (mut values, node) in family.nodes {
             let value = values.remove(position);
-            groups.entry(values).or_default().insert(value, node);
+            groups.entry(values).or_default().push((value, node));
         }
         let mut nodes = BTreeMap::new();
         for (values, group) in groups {
-            let missing: Vec<(Slot, Binding)> = expected
-                .iter()
-                .filter(|value| !group.contains_key(value))
-                .map(|value| (over, value.clone()))
-                .collect();
-            if !missing.is_empty() || group.len() != expected.len() {
+            let group = BTreeMap::from_iter(group);
+            if !group.keys().eq(expected) {
+                let missing: Vec<(Slot, Binding)> = expected
+                    .iter()
+                    .filter(|value| !group.contains_key(value))
+                    .map(|value| (over, value.clone()))
+                    .collect();
                 let bindings = self.bindings_of(&slots, values);
                 return Err(incomplete(self.bound, &bindings, which, &missing, &self.keys));
             }

@@ -20,9 +20,8 @@ use crate::plan::draft::Draft;
 pub(in crate::plan) struct Taken {
     /// Renames: the place of the entry and its new key.
     pub(in crate::plan) renames: Vec<(usize, Key)>,
-    /// Maps: by the values of the shared captures.
-    pub(in crate::plan) instances:
-        IndexMap<Vec<Binding>, Vec<Members>, foldhash::fast::RandomState>,
+    /// Maps: by the values of the shared captures, what each source took.
+    pub(in crate::plan) instances: IndexMap<Vec<Binding>, Vec<Took>, foldhash::fast::RandomState>,
     /// Keys that fit and stay as they are: in both layouts their name is the same.
     pub(in crate::plan) same: Vec<Key>,
     /// Of the renames, those of keys that look like results of the rule, and would so again.
@@ -37,7 +36,11 @@ pub(super) struct Judged {
     pub(super) held: bool,
 }
 
-/// The entries that one source of an instance took, by the values of its own captures.
+/// The entries that one source of an instance took, with the values of its own captures, in the
+/// order of the keys.
+type Took = Vec<(Vec<Binding>, usize)>;
+
+/// The same by the values.
 pub(in crate::plan) type Members = BTreeMap<Vec<Binding>, usize>;
 
 /// Looks at each key once: which rule takes it, and whether it is a result already.
@@ -104,6 +107,8 @@ struct Matching<'a> {
     results: SideSet,
     /// For each rule that is named at all in its results, its inverse.
     inverses: Vec<Option<&'a BoundRule<'a>>>,
+    /// For each source of each rule, the captures that tell its tensors apart.
+    own: Vec<Vec<Vec<Slot>>>,
     candidates: Vec<u32>,
     bindings: Bindings,
     taken: Vec<Taken>,
@@ -116,6 +121,9 @@ struct Matching<'a> {
 
 impl<'a> Matching<'a> {
     fn new(bound: &'a [BoundRule<'a>], undone: &'a [BoundRule<'a>], scope: &'a Scope) -> Self {
+        let own = |bound: &BoundRule<'_>| {
+            (0..bound.sources.len()).map(|source| own_slots(bound, source)).collect()
+        };
         let mut rest = undone.iter().peekable();
         let inverses = bound
             .iter()
@@ -129,6 +137,7 @@ impl<'a> Matching<'a> {
             sources: SideSet::new(bound),
             results: SideSet::new(undone),
             inverses,
+            own: bound.iter().map(own).collect(),
             candidates: Vec::new(),
             bindings: Bindings::default(),
             taken: bound.iter().map(|_| Taken::default()).collect(),
@@ -202,15 +211,15 @@ impl<'a> Matching<'a> {
 
     fn add_member(&mut self, place: usize, rule: usize, source: usize, key: &str) {
         let bound = &self.bound[rule];
-        let own = own_slots(bound, source);
+        let own = &self.own[rule][source];
         let values = |slots: &[Slot]| -> Vec<Binding> {
             slots.iter().map(|slot| owned(&self.bindings, *slot, key)).collect()
         };
         let members = self.taken[rule]
             .instances
             .entry(values(&bound.shared))
-            .or_insert_with(|| vec![Members::new(); bound.sources.len()]);
-        members[source].insert(values(&own), place);
+            .or_insert_with(|| vec![Vec::new(); bound.sources.len()]);
+        members[source].push((values(own), place));
     }
 
     /// Takes note of a key that no rule took and that is a result already; and, where the stage was

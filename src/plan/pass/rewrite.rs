@@ -13,7 +13,7 @@ use crate::plan::context::{Context, with_environment};
 use crate::plan::draft::{Draft, Rewriter};
 use crate::plan::pass::instance::instance;
 use crate::plan::pass::lossy::leave_one_way;
-use crate::plan::pass::matching::{Judged, Taken, match_keys};
+use crate::plan::pass::matching::{Judged, Members, Taken, match_keys};
 use crate::plan::state::Current;
 use crate::plan::{Renamed, RuleId, counted};
 use crate::syntax::ast::Arrow;
@@ -57,6 +57,9 @@ pub(in crate::plan) fn rewrite(
         }
         change.rename(draft, bound, id, taken.renames);
         for (shared, members) in taken.instances {
+            // All at once: a tree of what is in order already is made without looking for places.
+            let members: Vec<Members> =
+                members.into_iter().map(|members| members.into_iter().collect()).collect();
             let before = change.made.len();
             let made = &mut change.made;
             match instance(context, draft, bound, id, shared, &members, scope, made) {

@@ -7,6 +7,7 @@ use crate::check::Step;
 use crate::check::value::Scope;
 use crate::diagnostic::codes::{FLAT_PARAMETER, NOT_STRIPPED, STRIPPED};
 use crate::diagnostic::{Diagnostic, Place};
+use crate::key::{leaf, segments};
 use crate::plan::behind::pattern;
 use crate::plan::context::Context;
 use crate::plan::counted;
@@ -223,7 +224,7 @@ fn apply_strip(
 
 fn refuse_flat_parameters(draft: &Draft, step: &Step) -> Result<(), Box<Diagnostic>> {
     let is_flat = |key: &str| {
-        let leaf = key.rsplit('.').next().unwrap_or(key);
+        let leaf = leaf(key);
         FLAT.iter().any(|flat| {
             leaf == *flat || leaf.strip_prefix(flat).is_some_and(|rest| rest.starts_with('_'))
         })
@@ -253,9 +254,16 @@ pub(in crate::plan) fn strip_key<'w>(
     scope: &Scope,
     mut found: impl FnMut(&'w [String]),
 ) -> Option<String> {
+    let key = below(key, &scope.under)?;
+    let ends_one =
+        |segment| wrappers.iter().any(|wrapper| wrapper.last().is_some_and(|last| last == segment));
+    // Nearly every key.
+    if !segments(key).any(ends_one) {
+        return None;
+    }
     let mut kept: Vec<&str> = Vec::new();
     let mut changed = false;
-    for segment in below(key, &scope.under)?.split('.') {
+    for segment in segments(key) {
         kept.push(segment);
         for wrapper in wrappers {
             if ends_with(&kept, wrapper) {

@@ -110,15 +110,17 @@ impl Layout {
 
 type Pieces = Arc<Vec<Piece<Value>>>;
 
+/// Of each source that is read, where the store has it.
+pub(in crate::execute) type SourceBoxes = HashMap<NodeId, Boxes, foldhash::fast::RandomState>;
+
 /// The layouts of the targets of a plan.
 pub(in crate::execute) struct Program {
     /// One for each target of the plan; targets of one node share it.
     pub(in crate::execute) layouts: Vec<Arc<Layout>>,
     /// Nodes that have to be evaluated first.
     pub(in crate::execute) temporaries: BTreeSet<NodeId>,
-    /// Of each source that is read, where the store has it: asked once, so that what is read is
-    /// what was compiled for.
-    pub(in crate::execute) boxes: HashMap<NodeId, Boxes>,
+    /// Asked once, so that what is read is what was compiled for.
+    pub(in crate::execute) boxes: SourceBoxes,
 }
 
 impl Program {
@@ -161,8 +163,14 @@ pub(in crate::execute) fn compile(
             }
         }
     }
-    let mut compiler =
-        Compiler { plan, stored, limit, done: vec![None; plan.nodes.len()], boxes: HashMap::new() };
+    let mut compiler = Compiler {
+        plan,
+        stored,
+        limit,
+        done: vec![None; plan.nodes.len()],
+        boxes: SourceBoxes::default(),
+        moved: Arc::new(Expr::Operand(0)),
+    };
     for (id, _) in needed.iter().enumerate().filter(|(_, needed)| **needed) {
         let id = NodeId(u32::try_from(id).map_err(|_| inconsistent("too many nodes"))?);
         let pieces = compiler.node(id)?;
@@ -172,7 +180,7 @@ pub(in crate::execute) fn compile(
     let mut program = Program {
         layouts: Vec::with_capacity(targets.len()),
         temporaries: BTreeSet::new(),
-        boxes: HashMap::new(),
+        boxes: SourceBoxes::default(),
     };
     for target in targets {
         let target = &plan.targets[*target];
@@ -180,8 +188,11 @@ pub(in crate::execute) fn compile(
         let layout = match slot {
             Some(layout) => layout.clone(),
             None => {
+                // No other node is compiled any more, so that the pieces needn't be copied.
                 let pieces = compiler.pieces(target.node)?;
-                let layout = finish(plan.info(target), pieces.to_vec())
+                compiler.done[target.node.0 as usize] = None;
+                let pieces = Arc::try_unwrap(pieces).unwrap_or_else(|shared| shared.to_vec());
+                let layout = finish(plan.info(target), pieces)
                     .map_err(|error| error.at_key(target.key.as_str()))?;
                 slot.insert(Arc::new(layout)).clone()
             }
@@ -245,7 +256,9 @@ struct Compiler<'a> {
     stored: &'a dyn Stored,
     limit: usize,
     done: Vec<Option<Pieces>>,
-    boxes: HashMap<NodeId, Boxes>,
+    boxes: SourceBoxes,
+    /// What moves elements and nothing else, once for all.
+    moved: Arc<Expr>,
 }
 
 impl Compiler<'_> {
@@ -260,9 +273,10 @@ impl Compiler<'_> {
         let node = self.plan.node(id);
         check(self.plan, id)?;
         let numel = node.info.numel().unwrap_or(0);
+        let moved = self.moved.clone();
         let leaf = || Value {
             leaves: smallvec![Leaf { node: id, part: None, dtype: node.info.dtype }],
-            expr: Arc::new(Expr::Operand(0)),
+            expr: moved.clone(),
         };
         if numel == 0 {
             return Ok(Arc::default());
@@ -338,7 +352,7 @@ impl Compiler<'_> {
         let piece = |(at, part): (usize, &StoredBox)| {
             let part_number = u32::try_from(at).map_err(|_| inconsistent("too many parts"))?;
             let leaf = Leaf { node, part: Some(part_number), dtype: info.dtype };
-            let value = Value { leaves: smallvec![leaf], expr: Arc::new(Expr::Operand(0)) };
+            let value = Value { leaves: smallvec![leaf], expr: self.moved.clone() };
             if boxes.run().is_some() {
                 return Ok(Piece::whole(info.numel().unwrap_or(0), 1, value));
             }
