@@ -7,24 +7,26 @@ correspond to those of another.
 
 ``load`` or ``compile`` rules, ``plan`` them against a state dict or a checkpoint, ``apply`` them to
 tensors in memory (what can be a view is one), or ``convert`` files. Nothing here needs torch or
-numpy before tensors are asked for.
+numpy before tensors are asked for, and each part is loaded when it is first used.
 """
 
-from ._errors import (
-    CheckpointError,
-    Diagnostic,
-    OutputExistsError,
-    PlanError,
-    RegraftError,
-    RegraftWarning,
-    RulesError,
-    Span,
-)
-from ._files import Checkpoint, Conversion, convert, open
-from ._plan import Plan, Report, Target
-from ._regraft import __version__
-from ._rules import Rules, apply, compile, library, load, plan
-from ._weights import weights
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._errors import (
+        CheckpointError,
+        Diagnostic,
+        OutputExistsError,
+        PlanError,
+        RegraftError,
+        RegraftWarning,
+        RulesError,
+        Span,
+    )
+    from ._files import Checkpoint, Conversion, convert, open
+    from ._plan import Plan, Report, Target
+    from ._regraft import __version__
+    from ._rules import Rules, apply, compile, library, load, plan
+    from ._weights import weights
 
 __all__ = [
     "Checkpoint",
@@ -51,3 +53,36 @@ __all__ = [
     "plan",
     "weights",
 ]
+
+_PARTS = {
+    "_errors": (
+        "CheckpointError",
+        "Diagnostic",
+        "OutputExistsError",
+        "PlanError",
+        "RegraftError",
+        "RegraftWarning",
+        "RulesError",
+        "Span",
+    ),
+    "_files": ("Checkpoint", "Conversion", "convert", "open"),
+    "_plan": ("Plan", "Report", "Target"),
+    "_regraft": ("__version__",),
+    "_rules": ("Rules", "apply", "compile", "library", "load", "plan"),
+    "_weights": ("weights",),
+}
+_PART_OF = {name: part for part, names in _PARTS.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    part = _PART_OF.get(name)
+    if part is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(f".{part}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

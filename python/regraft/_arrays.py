@@ -133,6 +133,7 @@ class TorchOps:
         self.names = {dtype: name for name, dtype in self.dtypes.items()}
         self.tensor_type = torch.Tensor
         self.plain_types = (torch.Tensor, torch.nn.Parameter)
+        self._strided = torch.strided
         self._bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
     def guard(self) -> Any:
@@ -147,12 +148,19 @@ class TorchOps:
     def info(self, tensor: Any) -> tuple[str, Shape] | None:
         """dtype and shape as a header has them; None for what has no place in one."""
         name = self.names.get(tensor.dtype)
-        if name is None or tensor.layout is not self.torch.strided:
+        if name is None or tensor.layout is not self._strided:
             return None
         if name == "F4":
             shape = tuple(tensor.shape)
             return (name, (*shape[:-1], 2 * shape[-1])) if shape else None
         return name, tensor.shape
+
+    def has_info(self, tensor: Any) -> bool:
+        """Whether it has a place in a header, as ``info`` tells, which takes twice as long."""
+        name = self.names.get(tensor.dtype)
+        if name is None or tensor.layout is not self._strided:
+            return False
+        return name != "F4" or tensor.ndim > 0
 
     def own_shape(self, name: str, shape: Shape) -> Shape:
         """A header's shape as torch counts elements."""
@@ -172,9 +180,12 @@ class TorchOps:
         if count == 0:
             return self.torch.empty(shape, dtype=dtype)
         flat = self.torch.frombuffer(
-            buffer, dtype=self.torch.uint8, count=count, offset=offset
-        ).view(dtype)
-        return flat.view(shape) if strides is None else flat.as_strided(shape, strides)
+            buffer, dtype=dtype, count=count // dtype.itemsize, offset=offset
+        )
+        if strides is not None:
+            return flat.as_strided(shape, strides)
+        # Sizes one by one are read faster than a tuple of them, but none is no view.
+        return flat.view(*shape) if shape else flat.view(())
 
     def place(self, tensor: Any) -> Any:
         """What tensors must share to be put together without a copy of their own; None if only
@@ -207,6 +218,9 @@ class TorchOps:
 
     def narrow(self, tensor: Any, dim: int, start: int, length: int) -> Any:
         return tensor.narrow(dim, start, length)
+
+    def unbind(self, tensor: Any, dim: int) -> Sequence[Any]:
+        return tensor.unbind(dim)
 
     def permute(self, tensor: Any, dims: Sequence[int]) -> Any:
         return tensor.permute(tuple(dims))
@@ -459,6 +473,9 @@ class NumpyOps:
             return None
         return name, array.shape
 
+    def has_info(self, array: Any) -> bool:
+        return self.info(array) is not None
+
     def from_buffer(
         self,
         buffer: Any,
@@ -505,6 +522,11 @@ class NumpyOps:
 
     def narrow(self, array: Any, dim: int, start: int, length: int) -> Any:
         return array[(slice(None),) * dim + (slice(start, start + length),)]
+
+    def unbind(self, array: Any, dim: int) -> Sequence[Any]:
+        moved = self.np.moveaxis(array, dim, 0)
+        # With the dots, an element of one dimension is an array too.
+        return [moved[at, ...] for at in range(len(moved))]
 
     def permute(self, array: Any, dims: Sequence[int]) -> Any:
         return array.transpose(tuple(dims))

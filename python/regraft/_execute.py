@@ -29,6 +29,10 @@ class _Run:
         self.overflowed: dict[int, int] = {}
         """Nodes with elements that were computed from finite ones and are infinite or NaN, and how
         many."""
+        self.kinds: dict[type, Any] = {}
+        """The ops of each type of value."""
+        self.known: set[int] = set()
+        """Sources whose values have a place in a header."""
         self.uses = [0] * len(nodes)
         for number in self.numbers:
             self.uses[number] += 1
@@ -39,14 +43,18 @@ class _Run:
 
     def run(self) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        nodes, source = self.nodes, self.source
-        if self.consumed is None:
-            for key, number in zip(self.keys, self.numbers):
-                node = nodes[number]
-                # Most keys are renamed or stay.
-                result[key] = source[node] if type(node) is str else self.value(number)
-        else:
-            for key, number in zip(self.keys, self.numbers):
+        nodes, source, uses, consumed = self.nodes, self.source, self.uses, self.consumed
+        for key, number in zip(self.keys, self.numbers):
+            node = nodes[number]
+            # Most keys are renamed or stay.
+            if type(node) is not str:
+                result[key] = self.value(number)
+            elif consumed is None:
+                result[key] = source[node]
+            elif uses[number] == 1:
+                uses[number] = 0
+                result[key] = consumed.pop(node)
+            else:
                 result[key] = self.value(number)
         return result
 
@@ -88,7 +96,7 @@ class _Run:
             return ops.fill(arguments[0], dtype, shape, place)
         values = [self.tensor(number) for number in inputs]
         value = values[0]
-        ops = ops_of(value)
+        ops = self.ops_of(value)
         if dtype == "F4" and op not in ("cast", "narrow", "reshape"):
             raise TypeError(f"there is no {op} of F4 in memory: two elements are one of torch's")
         if op == "narrow":
@@ -156,15 +164,22 @@ class _Run:
                     found[key] = count
         return found
 
+    def ops_of(self, value: Any) -> Any:
+        kind = type(value)
+        if kind not in self.kinds:
+            self.kinds[kind] = ops_of(value)
+        return self.kinds[kind]
+
     def tensor(self, number: int) -> Any:
         value = self.value(number)
-        ops = ops_of(value)
+        ops = self.ops_of(value)
         if ops is None:
             raise TypeError(
                 f"{self.named(number)} is {type(value).__name__}, no tensor: rules can rename or "
                 "drop it, and nothing else"
             )
-        if type(self.nodes[number]) is str and ops.info(value) is None:
+        is_source = type(self.nodes[number]) is str and number not in self.known
+        if is_source and not ops.has_info(value):
             kind = f"{value.dtype}, {getattr(value, 'layout', 'strided')}"
             raise TypeError(
                 f"{self.named(number)} is {kind}, which has no place in a header: rules can "
@@ -181,25 +196,47 @@ class _Run:
         place, ops = self.common_place(inputs)
         if place is None or dtype == "F4":
             values = [self.tensor(number) for number in inputs]
-            several = {type(ops_of(value)) for value in values}
+            several = {type(self.ops_of(value)) for value in values}
             if len(several) > 1:
                 raise TypeError("tensors of torch and arrays of numpy can't be put together")
-            return ops_of(values[0]).concat(values, dim)
+            return self.ops_of(values[0]).concat(values, dim)
         out = ops.empty(shape, dtype, place)
         self.fill_parts(node, out, ops)
         return out
 
     def fill_parts(self, node: tuple[Any, ...], out: Any, ops: Any) -> None:
         dim, at = node[2][0], 0
+        if self.is_stack(node):
+            for number, part in zip(node[1], ops.unbind(out, dim)):
+                self.uses[number] -= 1
+                self.put(self.nodes[number][1][0], part, ops)
+            return
         for number in node[1]:
             length = self.shape(number)[dim]
             self.put(number, ops.narrow(out, dim, at, length), ops)
             at += length
 
+    def is_stack(self, node: tuple[Any, ...]) -> bool:
+        """Whether tensors are put together along a new dimension, and are needed for nothing
+        else."""
+        _, inputs, (dim,), _, shape = node
+        one = (*shape[:dim], *shape[dim + 1 :])
+        if len(inputs) != shape[dim]:
+            return False
+        for number in inputs:
+            part = self.nodes[number]
+            if type(part) is str or part[0] != "reshape" or number in self.made:
+                return False
+            if self.uses[number] != 1 or self.shape(part[1][0]) != one:
+                return False
+        return True
+
     def put(self, number: int, out: Any, ops: Any) -> None:
         """Makes a node where it belongs, so that stacks of concatenations need no tensors in
         between."""
         node = self.nodes[number]
+        if number in self.known:
+            return ops.copy(out, ops.detached(self.value(number)))
         if type(node) is tuple and self.uses[number] == 1 and number not in self.made:
             if node[0] == "concat":
                 self.uses[number] -= 1
@@ -217,7 +254,7 @@ class _Run:
 
     def shape(self, number: int) -> tuple[int, ...]:
         node = self.nodes[number]
-        return tuple(self.source[node].shape) if type(node) is str else node[4]
+        return self.source[node].shape if type(node) is str else node[4]
 
     def common_place(self, inputs: tuple[int, ...]) -> tuple[Any, Any]:
         """Where every tensor under these nodes is; None if in several places, or if only its own
@@ -235,10 +272,12 @@ class _Run:
             if value is None:
                 open_.extend(node[1])
                 continue
-            ops = ops_of(value)
-            here = None if ops is None or ops.info(value) is None else ops.place(value)
+            ops = self.ops_of(value)
+            here = None if ops is None or not ops.has_info(value) else ops.place(value)
             if here is None or (place is not None and (here != place or ops is not kind)):
                 return None, None
+            if type(node) is str:
+                self.known.add(number)
             place, kind = here, ops
         return place, kind
 

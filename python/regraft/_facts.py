@@ -11,6 +11,7 @@ from typing import Any
 from . import _regraft
 from ._arrays import ops_of, seen_ops
 from ._errors import Diagnostic, PlanError
+from ._many import many
 from ._modules import shared_names
 from ._optimizer import is_state
 
@@ -35,6 +36,7 @@ def states(state_dict: Mapping[str, Any], keys: list[str]) -> list[tuple[str, by
     return found
 
 
+@many()
 def columns(state_dict: Mapping[str, Any]) -> tuple[list[str], list[str], list[tuple[int, ...]]]:
     """Keys, dtypes and shapes of a state dict."""
     if not isinstance(state_dict, Mapping):

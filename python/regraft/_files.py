@@ -17,6 +17,7 @@ from . import _regraft
 from ._arrays import bits, nbytes, ops_by_name
 from ._errors import CheckpointError
 from ._execute import sources
+from ._many import many
 from ._options import DEFAULTS, ConvertOptions, Options, Unpack, takes
 from ._plan import Plan, warn, warn_of_overflow
 from ._rules import PathLike, RulesLike, _apply, _plan, _told_by
@@ -75,7 +76,8 @@ class Checkpoint(Mapping[str, Any]):
         self._inner = inner
         self._framework = framework
         self._again = again
-        self._keys, dtypes, shapes, places = inner.columns()
+        with many():
+            self._keys, dtypes, shapes, sizes, places = inner.columns()
         self._places = dict(zip(self._keys, places))
         self._maps: dict[int, tuple[mmap.mmap, int]] = {}
         self._read: WeakValueDictionary[Any, _Bytes] = WeakValueDictionary()
@@ -83,9 +85,9 @@ class Checkpoint(Mapping[str, Any]):
         """The dtype of each key, as the safetensors format names it."""
         self.shapes: Mapping[str, tuple[int, ...]] = dict(zip(self._keys, shapes))
         """The shape of each key."""
-        self.nbytes: Mapping[str, int] = {
-            key: nbytes(self.dtypes[key], self.shapes[key]) for key in self._keys
-        }
+        if None in sizes:
+            sizes = [nbytes(dtype, shape) for dtype, shape in zip(dtypes, shapes)]
+        self.nbytes: Mapping[str, int] = dict(zip(self._keys, sizes))
         """The size of each key's tensor in bytes."""
         self.paths: list[str] = [str(path) for path in inner.paths]
         """The files."""
@@ -168,6 +170,24 @@ class Checkpoint(Mapping[str, Any]):
             with memoryview(mapped) as view, view[first : first + count] as part:
                 found = self._keep(own, count, [part])
         return found, 0, count, strides
+
+    @many()
+    def _views(self, keys: Iterable[str]) -> dict[str, Any]:
+        """Those of these tensors that are views of files, all at once."""
+        from_buffer = ops_by_name(self._framework).from_buffer
+        dtypes, shapes, places = self.dtypes, self.shapes, self._places
+        alignments = {dtype: max(bits(dtype) // 8, 1) for dtype in set(dtypes.values())}
+        made = {}
+        for key in keys:
+            place = places[key]
+            if place is None:
+                continue
+            number, offset, count, strides = place
+            mapped, start = self._maps.get(number) or self._mapped(number, key)
+            first, dtype = start + offset, dtypes[key]
+            if count and first % alignments[dtype] == 0 and first + count <= len(mapped):
+                made[key] = from_buffer(mapped, dtype, shapes[key], first, count, strides)
+        return made
 
     def _fetch(self, keys: Sequence[str]) -> dict[str, _Bytes]:
         """The bytes of tensors far away, read at once: what lies close together comes by one
@@ -254,12 +274,12 @@ class Checkpoint(Mapping[str, Any]):
         return _apply(self, rules, options)
 
     def _carry_out(self, plan: Plan) -> dict[str, Any]:
-        if plan._nodes is None:
-            plan._nodes = plan._inner.nodes()
         # Each tensor is asked for when it is needed, and let go of after that: it may have to be
         # read.
         far = not self._inner.is_on_disk
-        given = _AsNeeded(self, sources(plan._nodes, plan._columns()[1]) if far else [])
+        given = _AsNeeded(self, sources(plan._recipe(), plan._columns()[1]) if far else [])
+        if not far and self._inner.has_bytes:
+            given.update(self._views(node for node in plan._recipe() if type(node) is str))
         return plan._carry_out(given, consumed=given)
 
     def _header_columns(self) -> tuple[list[str], list[str], list[tuple[int, ...]]]:

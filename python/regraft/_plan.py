@@ -15,6 +15,7 @@ from ._boxes import read
 from ._errors import Diagnostic, PlanError, RegraftWarning, diagnostics_from_json
 from ._execute import execute
 from ._facts import columns, nested_finding
+from ._many import many
 from ._result import dressed
 
 
@@ -250,16 +251,23 @@ class Plan:
         return made
 
     def _columns(self) -> tuple[list[str], list[int]]:
+        """The keys of the result as a dict has them, and the number of the node that each is."""
         if self._targets is None:
-            self._targets = self._inner.targets()
+            with many():
+                self._targets = self._inner.targets()
         return self._targets
+
+    def _recipe(self) -> list[Any]:
+        """Every node, inputs first."""
+        if self._nodes is None:
+            with many():
+                self._nodes = self._inner.nodes()
+        return self._nodes
 
     def _carry_out(self, source: Any, inplace: bool = False, consumed: Any = None) -> Any:
         """The result; tensors leave ``consumed`` once nothing needs them any more."""
-        if self._nodes is None:
-            self._nodes = self._inner.nodes()
         made, overflowed = execute(
-            self._nodes, self._columns(), source, consumed=source if inplace else consumed
+            self._recipe(), self._columns(), source, consumed=source if inplace else consumed
         )
         result = dressed(made, source, self._moves())
         if inplace:
@@ -274,7 +282,7 @@ class Plan:
     def _moves(self) -> Iterator[tuple[str, str]]:
         """Each key of the result that is one tensor of the checkpoint as it is, and the key that it
         had."""
-        nodes = self._nodes or []
+        nodes = self._recipe()
         for key, number in zip(*self._columns()):
             if type(nodes[number]) is str:
                 yield key, nodes[number]

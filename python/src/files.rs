@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString};
 use rayon::prelude::*;
 use regraft::check::Direction;
 use regraft::config::Config;
@@ -26,7 +26,7 @@ use regraft::store::{Blob, Files as _, NamedPath, OpenOptions, Store as _, open_
 use regraft::tensor::{Entry, Remark};
 
 use crate::errors;
-use crate::header::Header;
+use crate::header::{Header, Shapes};
 use crate::plan::Plan;
 use crate::pool::with_threads;
 use crate::rules::Rules;
@@ -156,15 +156,18 @@ impl Checkpoint {
         Ok(Self { checkpoint: Arc::new(checkpoint), sources, allow_outside })
     }
 
-    /// Columns: keys, names of dtypes, shapes, and places, or `None` for what has to be read.
-    fn columns<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyList>; 4]> {
+    /// Columns: keys, names of dtypes, shapes, sizes in bytes (`None` for what no file has), and
+    /// places (`None` for what has to be read).
+    fn columns<'py>(&self, py: Python<'py>) -> PyResult<[Bound<'py, PyList>; 5]> {
         let header = self.checkpoint.header();
-        let columns = [PyList::empty(py), PyList::empty(py), PyList::empty(py), PyList::empty(py)];
-        let [keys, dtypes, shapes, places] = &columns;
+        let columns = std::array::from_fn(|_| PyList::empty(py));
+        let [keys, dtypes, shapes, sizes, places] = &columns;
+        let mut tuples = Shapes::new(py);
         for (key, entry) in &header.tensors {
             keys.append(key.as_str())?;
             dtypes.append(PyString::intern(py, entry.info.dtype.name()))?;
-            shapes.append(PyTuple::new(py, entry.info.shape.iter())?)?;
+            shapes.append(tuples.tuple(&entry.info.shape)?)?;
+            sizes.append(entry.info.nbytes())?;
             places.append(self.place(key, entry))?;
         }
         Ok(columns)

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple, PyType};
 use regraft::conversion::Goal;
 use regraft::key::Key;
-use regraft::tensor::{Dtype, TensorInfo};
+use regraft::tensor::{Dtype, Shape, TensorInfo};
 
 use crate::errors;
 
@@ -100,6 +100,29 @@ fn to_keys(groups: &[Vec<String>]) -> Vec<Vec<Key>> {
 /// Groups of keys, as texts.
 fn to_texts(groups: &[Vec<Key>]) -> Vec<Vec<String>> {
     groups.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect()
+}
+
+/// Makes tuples of shapes. Tensors that follow each other often have one shape, and share its tuple.
+pub(crate) struct Shapes<'py, 'a> {
+    py: Python<'py>,
+    last: Option<(&'a Shape, Bound<'py, PyTuple>)>,
+}
+
+impl<'py, 'a> Shapes<'py, 'a> {
+    pub(crate) fn new(py: Python<'py>) -> Self {
+        Self { py, last: None }
+    }
+
+    pub(crate) fn tuple(&mut self, shape: &'a Shape) -> PyResult<Bound<'py, PyTuple>> {
+        if let Some((last, tuple)) = &self.last
+            && *last == shape
+        {
+            return Ok(tuple.clone());
+        }
+        let tuple = PyTuple::new(self.py, shape.iter())?;
+        self.last = Some((shape, tuple.clone()));
+        Ok(tuple)
+    }
 }
 
 /// dtype and shape as columns have them.

@@ -50,3 +50,7 @@ mod _regraft {
         tensor_bytes, trust_remote_code, world_size, wrappers,
     };
 }
+
+// Of the engine alone: Python and the frameworks have their own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -22,7 +22,7 @@ use regraft::plan::{
 
 use crate::errors;
 use crate::files::Checkpoint;
-use crate::header::{Config, Header, Wanted, of_columns};
+use crate::header::{Config, Header, Shapes, Wanted, of_columns};
 use crate::pool::with_threads;
 use crate::rules::Rules;
 
@@ -216,6 +216,7 @@ impl Plan {
     /// arguments, dtype, shape).
     fn nodes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
+        let mut shapes = Shapes::new(py);
         for node in &self.planned.plan.nodes {
             if let Op::Source { key } = &node.op {
                 list.append(PyString::new(py, key))?;
@@ -227,7 +228,7 @@ impl Plan {
                 give(argument, &arguments)?;
             }
             let inputs = PyTuple::new(py, node.inputs.iter().map(|input| input.0))?;
-            let shape = PyTuple::new(py, node.info.shape.iter())?;
+            let shape = shapes.tuple(&node.info.shape)?;
             list.append((
                 PyString::intern(py, primitive.name),
                 inputs,
