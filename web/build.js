@@ -21,7 +21,7 @@ execFileSync('cargo', ['build', '--locked', '-p', 'regraft-web', '--profile', 'w
 // them. What its stronger passes do makes the file shorter, and what has to be fetched of it longer.
 const built = path.join(target, 'wasm32-unknown-unknown/web/regraft_web.wasm');
 const small = path.join(target, 'wasm32-unknown-unknown/web/regraft_web.small.wasm');
-const passes = ['-O1', '--duplicate-function-elimination', '--all-features'];
+const passes = ['-O1', '--converge', '--rse', '--vacuum', '--dae-optimizing', '--duplicate-function-elimination', '--all-features'];
 execFileSync(process.execPath, [path.join(here, 'node_modules/binaryen/bin/wasm-opt'), ...passes, built, '-o', small], { stdio: 'inherit' });
 const wasm = fs.readFileSync(small);
 
