@@ -89,8 +89,8 @@ fn walk<const N: usize>(mut order: Vec<Dim>, src: &[u8], dst: &mut [u8]) {
         return;
     };
     // Where the source's unit stride is another dimension than the target's, the two are walked
-    // together in squares.
-    let crossing = if inner.src == 1 {
+    // together in squares; not where elements are repeated, which is one run of the target for each.
+    let crossing = if inner.src <= 1 {
         None
     } else {
         order.iter().position(|dim| dim.src == 1).map(|at| order.remove(at))
@@ -123,6 +123,10 @@ fn walk<const N: usize>(mut order: Vec<Dim>, src: &[u8], dst: &mut [u8]) {
 fn line<const N: usize>(dim: Dim, src: &[u8], dst: &mut [u8]) {
     if dim.src == 1 && dim.dst == 1 {
         dst[..dim.len * N].copy_from_slice(&src[..dim.len * N]);
+        return;
+    }
+    if let (0, 1, Some(element)) = (dim.src, dim.dst, src.first_chunk::<N>()) {
+        dst[..dim.len * N].as_chunks_mut::<N>().0.fill(*element);
         return;
     }
     for i in 0..dim.len {

@@ -23,10 +23,12 @@ pub(in crate::execute) trait Leaves: Sync {
     fn bytes(&self, leaf: Leaf) -> Option<&[u8]>;
 }
 
-/// Carries out pieces, with a buffer that is used again.
+/// Carries out pieces, with buffers that are used again.
 pub(in crate::execute) struct Worker {
     /// The stretch that is read.
     stretch: Vec<u8>,
+    /// The elements of operands that something is computed from.
+    held: Vec<Vec<u8>>,
     /// Largest stretch, in bytes.
     limit: u64,
     /// How the source likes to be read.
@@ -37,7 +39,7 @@ pub(in crate::execute) struct Worker {
 
 impl Worker {
     pub(in crate::execute) fn new(limit: u64, hints: Hints) -> Self {
-        Self { stretch: Vec::new(), limit: limit.max(8), hints, overflowed: 0 }
+        Self { stretch: Vec::new(), held: Vec::new(), limit: limit.max(8), hints, overflowed: 0 }
     }
 
     /// Writes the elements of a piece, of `size` bytes each, to `out`, whose first element is the
@@ -64,20 +66,27 @@ impl Worker {
         let volume = bytes_of(piece.volume(), 1)?;
         let expr = &*piece.value.expr;
         let lists = expr.lists();
+        let read = || piece.value.leaves.iter().zip(&piece.operands).enumerate();
+        let mut held = std::mem::take(&mut self.held);
+        held.resize_with(held.len().max(piece.operands.len()), Vec::new);
+        for (at, (leaf, course)) in read().filter(|(at, _)| !lists.contains(at)) {
+            let buffer = sized(&mut held[at], bytes_of(piece.volume(), width(leaf.dtype))?);
+            self.gather(*leaf, course, &piece.dims, leaves, buffer, &compact)?;
+        }
         let mut operands = Vec::with_capacity(piece.operands.len());
-        for (at, (leaf, course)) in piece.value.leaves.iter().zip(&piece.operands).enumerate() {
-            let width = width(leaf.dtype);
+        for (at, (leaf, course)) in read() {
             let bytes = if lists.contains(&at) {
-                Cow::Borrowed(leaves.bytes(*leaf).ok_or_else(outside)?)
+                leaves.bytes(*leaf).ok_or_else(outside)?
             } else {
-                let mut buffer = vec![0; bytes_of(piece.volume(), width)?];
-                self.gather(*leaf, course, &piece.dims, leaves, &mut buffer, &compact)?;
-                Cow::Owned(buffer)
+                &held[at][..bytes_of(piece.volume(), width(leaf.dtype))?]
             };
-            let (dtype, width) = (leaf.dtype, bytes_of(1, width)?);
+            let (dtype, width) = (leaf.dtype, bytes_of(1, width(leaf.dtype))?);
             operands.push(Operand { bytes, dtype, width, course, dims: &piece.dims });
         }
-        let mut result = Vec::with_capacity(bytes_of(piece.volume(), size)?);
+        // Where the results follow each other, they are put there; else they are walked once more.
+        let size = bytes_of(1, size)?;
+        let mut result = Vec::new();
+        let is_run = is_run(&piece.dims, &compact, strides);
         for start in (0..volume).step_by(BLOCK) {
             let len = BLOCK.min(volume - start);
             let block = evaluate(expr, &operands, start, len)?;
@@ -85,10 +94,19 @@ impl Worker {
                 let counted = overflowed(expr, &operands, start, len, (dtype, &block))?;
                 self.overflowed = self.overflowed.saturating_add(counted);
             }
-            result.extend(block);
+            if is_run {
+                let out = out.get_mut(start * size..(start + len) * size).ok_or_else(outside)?;
+                let block = block.get(..out.len()).filter(|_| block.len() == out.len());
+                out.copy_from_slice(block.ok_or_else(outside)?);
+            } else {
+                result.extend_from_slice(&block);
+            }
         }
-        strided::copy(&piece.dims, bytes_of(1, size)?, &result, &compact, out, strides)
-            .ok_or_else(outside)
+        self.held = held;
+        if is_run {
+            return Ok(());
+        }
+        strided::copy(&piece.dims, size, &result, &compact, out, strides).ok_or_else(outside)
     }
 
     /// How much of a box one read brings.
@@ -339,7 +357,7 @@ fn is_run(dims: &[u64], a: &[u64], b: &[u64]) -> bool {
 
 /// The elements of an operand, or a list as a whole.
 struct Operand<'l> {
-    bytes: Cow<'l, [u8]>,
+    bytes: &'l [u8],
     dtype: Dtype,
     width: usize,
     /// Where it lies, and the box that it is walked in.
@@ -376,35 +394,35 @@ fn evaluate<'l>(
     operands: &'l [Operand<'l>],
     start: usize,
     len: usize,
-) -> Result<Vec<u8>> {
+) -> Result<Cow<'l, [u8]>> {
     let of = |expr: &Expr| evaluate(expr, operands, start, len);
     match expr {
         Expr::Operand(at) => {
             let Operand { bytes, width, .. } = operands.get(*at).ok_or_else(outside)?;
             let bytes = bytes.get(start * width..(start + len) * width);
-            bytes.map(<[u8]>::to_vec).ok_or_else(outside)
+            bytes.map(Cow::Borrowed).ok_or_else(outside)
         }
-        Expr::Constant(element) => Ok(element.repeat(len)),
-        Expr::Step { step, from, to, input } => step.apply(*from, *to, &of(input)?),
+        Expr::Constant(element) => Ok(element.repeat(len).into()),
+        Expr::Step { step, from, to, input } => Ok(step.apply(*from, *to, &of(input)?)?.into()),
         Expr::Binary { with, inputs, from, to } => {
             let (a, b) = (of(&inputs[0])?, of(&inputs[1])?);
-            value::binary(*with, (from[0], &a), (from[1], &b), *to)
+            Ok(value::binary(*with, (from[0], &a), (from[1], &b), *to)?.into())
         }
         Expr::Lookup { codes, from, list, .. } => {
             let Operand { bytes, width, .. } = operands.get(*list).ok_or_else(outside)?;
-            value::lookup((*from, &of(codes)?), bytes, *width)
+            Ok(value::lookup((*from, &of(codes)?), bytes, *width)?.into())
         }
         Expr::Product { factors, count, step, to } => {
             let [a, b] = factors.map(|at| operands.get(at).ok_or_else(outside));
             let (a, b) = (a?, b?);
             let factor = |of: &'l Operand<'l>, step| Factor {
-                bytes: &of.bytes,
+                bytes: of.bytes,
                 offset: of.course.offset,
                 strides: &of.course.strides,
                 step,
             };
             let factors = [factor(a, 1), factor(b, *step)];
-            value::product(*to, &factors, *count, a.dims, (start, len))
+            Ok(value::product(*to, &factors, *count, a.dims, (start, len))?.into())
         }
     }
 }

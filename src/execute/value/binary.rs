@@ -1,5 +1,9 @@
 //! Two tensors, element by element, and elements that are looked up in a list.
 
+use std::ops::{Add, Div, Mul, Sub};
+
+use pulp::Arch;
+
 use super::numbers::{Kind, Numbers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::execute::value::overflow::Block;
@@ -23,27 +27,40 @@ pub(in crate::execute) fn binary(
     check(a.0, b.0, to)?;
     let kind = computed_in(a.0, b.0, to);
     let values = |(dtype, bytes): Block<'_>| Numbers::decode(dtype, bytes)?.converted(kind);
-    let numbers = match (values(a).ok_or_else(cut)?, values(b).ok_or_else(cut)?) {
-        (Numbers::F32(a), Numbers::F32(b)) => Numbers::F32(pairwise(a, &b, |a, b| match with {
-            Arithmetic::Add => a + b,
-            Arithmetic::Sub => a - b,
-            Arithmetic::Mul => a * b,
-            Arithmetic::Div => a / b,
-        })),
-        (Numbers::F64(a), Numbers::F64(b)) => Numbers::F64(pairwise(a, &b, |a, b| match with {
-            Arithmetic::Add => a + b,
-            Arithmetic::Sub => a - b,
-            Arithmetic::Mul => a * b,
-            Arithmetic::Div => a / b,
-        })),
-        _ => return Err(cut()),
+    let numbers = match (values(a).ok_or_else(cut)?, b) {
+        // Scales, nearly always: taken from where they lie.
+        (Numbers::F32(a), (Dtype::F32, b)) => {
+            let (b, rest) = b.as_chunks();
+            let is_whole = rest.is_empty() && a.len() == b.len();
+            let b = is_whole.then_some(b).ok_or_else(cut)?;
+            Numbers::F32(computed(with, a, b.iter().map(|b| f32::from_le_bytes(*b))))
+        }
+        (a, b) => match (a, values(b).ok_or_else(cut)?) {
+            (Numbers::F32(a), Numbers::F32(b)) => Numbers::F32(computed(with, a, b.into_iter())),
+            (Numbers::F64(a), Numbers::F64(b)) => Numbers::F64(computed(with, a, b.into_iter())),
+            _ => return Err(cut()),
+        },
     };
     numbers.converted(to).and_then(|values| values.encode(to)).ok_or_else(cut)
 }
 
-fn pairwise<T: Copy>(mut a: Vec<T>, b: &[T], of: impl Fn(T, T) -> T) -> Vec<T> {
+/// By the instructions that the machine has, found when it runs.
+fn computed<T>(with: Arithmetic, a: Vec<T>, b: impl Iterator<Item = T>) -> Vec<T>
+where
+    T: Copy + Add<Output = T> + Sub<Output = T> + Mul<Output = T> + Div<Output = T>,
+{
+    Arch::new().dispatch(|| match with {
+        Arithmetic::Add => pairwise(a, b, T::add),
+        Arithmetic::Sub => pairwise(a, b, T::sub),
+        Arithmetic::Mul => pairwise(a, b, T::mul),
+        Arithmetic::Div => pairwise(a, b, T::div),
+    })
+}
+
+#[inline]
+fn pairwise<T: Copy>(mut a: Vec<T>, b: impl Iterator<Item = T>, of: impl Fn(T, T) -> T) -> Vec<T> {
     for (a, b) in a.iter_mut().zip(b) {
-        *a = of(*a, *b);
+        *a = of(*a, b);
     }
     a
 }

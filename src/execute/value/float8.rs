@@ -4,6 +4,8 @@
 //! (c10/util/Float8_e4m3fn.h and its neighbours): what is too large becomes NaN in E4M3 (which has
 //! no infinity) and in the FNUZ dtypes (neither), infinity in E5M2.
 
+use std::sync::LazyLock;
+
 /// A format of sign, exponent and mantissa.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Float8 {
@@ -89,6 +91,23 @@ impl Float8 {
             (Kind::Unsigned0, _) => 0x80,
         }
     }
+}
+
+/// The values of all codes of a dtype.
+pub(crate) type Values = LazyLock<[f32; 256]>;
+
+pub(crate) static E4M3_VALUES: Values = LazyLock::new(|| values(|code| E4M3.decode(code)));
+pub(crate) static E5M2_VALUES: Values = LazyLock::new(|| values(|code| E5M2.decode(code)));
+pub(crate) static E4M3FNUZ_VALUES: Values = LazyLock::new(|| values(|code| E4M3FNUZ.decode(code)));
+pub(crate) static E5M2FNUZ_VALUES: Values = LazyLock::new(|| values(|code| E5M2FNUZ.decode(code)));
+pub(crate) static E8M0_VALUES: Values = LazyLock::new(|| values(decode_e8m0));
+
+fn values(of: impl Fn(u8) -> f32) -> [f32; 256] {
+    let mut values = [0.0; 256];
+    for (code, value) in (0..=u8::MAX).zip(&mut values) {
+        *value = of(code);
+    }
+    values
 }
 
 /// An exponent alone, `2^(code - 127)`; 255 is NaN (OCP Microscaling Formats 1.0, 5.4.1).
