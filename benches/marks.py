@@ -193,15 +193,16 @@ class Table:
         reached = reached and (memory is None or held["now"] <= memory)
         asked = [] if mark is None else [f"{mark:g}" if by_peer else f"{mark:g} s"]
         asked += [] if memory is None else [f"{memory} MiB"]
-        best = min(t for t, _ in taken["now"])
+        quick = {name: min(t for t, _ in one) for name, one in taken.items()}
+        best = quick["now"]
         cells = [
             what,
             f"{seconds['now']:.4f} ({best:.4f})"
             if best < 0.1
             else f"{seconds['now']:.2f} ({best:.2f})",
             f"{held['now']:.0f}",
-            f"{peer[0]}: {seconds['peer']:.2f}" if peer else "",
-            f"{ratio:.2f}" if peer else "",
+            f"{peer[0]}: {seconds['peer']:.2f} ({quick['peer']:.2f})" if peer else "",
+            f"{ratio:.2f} ({best / quick['peer']:.2f})" if peer else "",
             f"{', '.join(asked)}: {'met' if reached else '**missed**'}" if asked else "",
             f"{seconds['before']:.3g}, {held['before']:.0f} MiB" if before else "",
         ]
@@ -447,7 +448,7 @@ def main():
         print(
             f"{platform.system()} {platform.release()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
             f"{kind}, {datetime.date.today()}; load {os.getloadavg()[0]:.1f}; "
-            f"{given.runs} rounds; medians (and the quickest)\n"
+            f"{given.runs} rounds; medians (and of the quickest)\n"
         )
         table = Table(given.runs, given.only)
         conversions(table, work, given.bin, given.before, given.mib)
