@@ -166,7 +166,7 @@ class Table:
     def __init__(self, runs, only):
         self.runs = runs
         self.only = only
-        print("| work | seconds | MiB | peer | ratio | mark | before |")
+        print("| work | ratio | mark | seconds | MiB | peer | before |")
         print("|---|---|---|---|---|---|---|", flush=True)
 
     def wants(self, what):
@@ -197,13 +197,13 @@ class Table:
         best = quick["now"]
         cells = [
             what,
+            f"{ratio:.2f} ({best / quick['peer']:.2f})" if peer else "",
+            f"{', '.join(asked)}: {'met' if reached else '**missed**'}" if asked else "",
             f"{seconds['now']:.4f} ({best:.4f})"
             if best < 0.1
             else f"{seconds['now']:.2f} ({best:.2f})",
             f"{held['now']:.0f}",
             f"{peer[0]}: {seconds['peer']:.2f} ({quick['peer']:.2f})" if peer else "",
-            f"{ratio:.2f} ({best / quick['peer']:.2f})" if peer else "",
-            f"{', '.join(asked)}: {'met' if reached else '**missed**'}" if asked else "",
             f"{seconds['before']:.3g}, {held['before']:.0f} MiB" if before else "",
         ]
         print(f"| {' | '.join(cells)} |", flush=True)
