@@ -1,6 +1,6 @@
 #!/bin/sh
-# The marks that conversions have to reach, from one run on one machine: ratios against `cp -r`, against a safetensors + torch script where python has both,
-# peak memory and bytes. Needs a release build; works in $DIR (default: $TMPDIR or /tmp), which should have 12 GiB free.
+# Lanes that move nothing (in place, and blocks that filesystems share), and a safetensors + torch script where python has both. benches/marks.py measures
+# what is copied and computed. Needs a release build; works in $DIR (default: $TMPDIR or /tmp), which should have 12 GiB free.
 #
 # usage: benches/compare.sh [MIB] [RUNS]
 set -eu
@@ -11,14 +11,8 @@ dir=$(mktemp -d "${DIR:-${TMPDIR:-/tmp}}/regraft-compare-XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 regraft=$PWD/target/release/regraft
 cargo build --release --quiet --bin regraft
-cargo build --release --quiet --bench files
 
 echo "== $(uname -srm), $(nproc) cores, $(df --output=fstype "$dir" | tail -1), $(date +%F)"
-echo "== whole conversions, durable before they appear"
-cargo bench --quiet --bench files -- --dir "$dir" --mib "$mib" --runs "$runs"
-echo "== the same, nothing synced on either side"
-cargo bench --quiet --bench files -- --dir "$dir" --mib "$mib" --runs "$runs" --no-sync
-
 # The median of some runs of a command, in milliseconds; $prepare runs before each.
 median() {
     for _ in $(seq "$runs"); do
@@ -50,11 +44,6 @@ for size in 1073741824 1099511627776; do
     done
 done
 prepare=
-
-if [ -n "${MANIFEST:-}" ]; then
-    echo "== plan of $MANIFEST"
-    echo "$(median "$regraft" plan "$MANIFEST" ${MANIFEST_RULES:+--rules "$MANIFEST_RULES"}) ms"
-fi
 
 # Filesystems that share blocks, each in a file of its own.
 if [ "$(id -u)" = 0 ]; then

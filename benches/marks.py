@@ -26,7 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from scale import RENAME, checkpoint, manifest
+from scale import RENAME, checkpoint, manifest, once, write_shards
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "python" / "benchmarks"
@@ -41,27 +41,15 @@ TURN = 'map "{a**}.weight" <-> "{a**}.weight_t" via transpose(0, 1)\n'
 EXPERTS, HIDDEN, SHARDS = 8, 2048, 4
 
 
-def write_shards(directory, shards, data):
-    """safetensors files of (key, dtype, shape, bytes) each, and their index; `data` gives so many
-    bytes of a dtype."""
-    directory.mkdir()
-    where = {}
-    for number, tensors in enumerate(shards):
-        header, end = {}, 0
-        for key, dtype, shape, size in tensors:
-            header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
-            end += size
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        name = f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
-        where.update(dict.fromkeys(header, name))
-        with open(directory / name, "wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for _, dtype, _, left in tensors:
-                while left > 0:
-                    left -= file.write(data(dtype, min(left, 1 << 24)))
-    index = {"metadata": {}, "weight_map": where}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+def filled(data):
+    """Writes tensors of bytes that `data` gives: so many of a dtype."""
+
+    def fill(file, tensors):
+        for _, dtype, _, left in tensors:
+            while left > 0:
+                left -= file.write(data(dtype, min(left, 1 << 24)))
+
+    return fill
 
 
 def mixtral(directory, size):
@@ -80,7 +68,7 @@ def mixtral(directory, size):
                 for key, shape in shapes.items()
             ]
         )
-    write_shards(directory, shards, lambda dtype, size: os.urandom(size))
+    write_shards(directory, shards, filled(lambda dtype, size: os.urandom(size)))
 
 
 def fp8(directory, size):
@@ -107,7 +95,7 @@ def fp8(directory, size):
             )
         return os.urandom(size).translate(finite)
 
-    write_shards(directory, shards, data)
+    write_shards(directory, shards, filled(data))
 
 
 def deepseek(directory):
@@ -138,15 +126,8 @@ def apart(make, *given):
 
 def run(command):
     """Seconds by the wall, and the most memory in MiB."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode not in (0, 1):
-        sys.exit(f"{command} failed with {process.returncode}: {said.decode()}")
-    return seconds, usage.ru_maxrss / 1024
+    seconds, _, memory = once(command)
+    return seconds, memory
 
 
 def timed_inside(command):
@@ -308,12 +289,12 @@ def small_work(table, work, regraft, before):
 
     def both(*how):
         def call(binary):
-            def once():
+            def fresh():
                 shutil.rmtree(out, ignore_errors=True)
                 os.sync()
                 return run([binary, *how])
 
-            return binary and once
+            return binary and fresh
 
         return call(regraft), call(before)
 
@@ -418,7 +399,7 @@ def build(table, work):
         if line.startswith("cargo run ")
     )
 
-    def once():
+    def built():
         clone = work / "clone"
         shutil.rmtree(clone, ignore_errors=True)
         subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
@@ -426,7 +407,7 @@ def build(table, work):
         subprocess.run(command, cwd=clone, shell=True, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start, 0
 
-    table.row("build a clone to README's first result", 35, once)
+    table.row("build a clone to README's first result", 35, built)
 
 
 def main():

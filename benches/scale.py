@@ -43,102 +43,82 @@ def manifest(path, count):
         file.write("}")
 
 
-def sparse(directory, size, files=1):
-    """A hundred tensors of about so many bytes in all, none of which is on the disk."""
+def write_shards(directory, shards, fill):
+    """safetensors files of (key, dtype, shape, bytes) each, and their index; `fill` is given each
+    open file behind its header, and its tensors."""
     directory.mkdir()
-    each, where = size // 100 // 4 * 4, {}
-    for number in range(files):
-        own = [f"model.layers.{at}.weight" for at in range(number, 100, files)]
-        header = {
-            key: {
-                "dtype": "BF16",
-                "shape": [2, each // 4],
-                "data_offsets": [at * each, (at + 1) * each],
-            }
-            for at, key in enumerate(own)
-        }
+    where = {}
+    for number, tensors in enumerate(shards):
+        header, end = {}, 0
+        for key, dtype, shape, size in tensors:
+            header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + size]}
+            end += size
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        name = f"model-{number + 1:05}-of-{files:05}.safetensors"
-        where.update(dict.fromkeys(own, name))
+        name = f"model-{number + 1:05}-of-{len(shards):05}.safetensors"
+        where.update(dict.fromkeys(header, name))
         with open(directory / name, "wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
-            file.truncate(8 + len(text) + len(own) * each)
+            fill(file, tensors)
     index = {"metadata": {}, "weight_map": where}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def sparse(directory, size, files=1):
+    """A hundred tensors of about so many bytes in all, none of which is on the disk."""
+    each = size // 100 // 4 * 4
+    all_of_them = [(f"model.layers.{at}.weight", "BF16", [2, each // 4], each) for at in range(100)]
+
+    def fill(file, tensors):
+        file.truncate(file.tell() + len(tensors) * each)
+
+    write_shards(directory, [all_of_them[own::files] for own in range(files)], fill)
 
 
 def checkpoint(directory, count, size, files=4):
     """Tensors of `size` bytes, a multiple of four, in so many files; the bytes are random for each
     file's first MiB and repeat."""
-    directory.mkdir()
-    names = list(keys(count))
+    tensors = [(key, "BF16", [2, size // 4], size) for key in keys(count)]
     each = -(-count // files)
-    where = {}
-    for number in range(files):
-        own = names[number * each : (number + 1) * each]
-        header = {
-            key: {
-                "dtype": "BF16",
-                "shape": [2, size // 4],
-                "data_offsets": [at * size, (at + 1) * size],
-            }
-            for at, key in enumerate(own)
-        }
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        name = f"model-{number + 1:05}-of-{files:05}.safetensors"
-        where.update(dict.fromkeys(own, name))
-        with open(directory / name, "wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            left, block = len(own) * size, os.urandom(1 << 20)
-            while left > 0:
-                left -= file.write(block[: min(left, len(block))])
-    index = {"metadata": {}, "weight_map": where}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def fill(file, tensors):
+        left, block = len(tensors) * size, os.urandom(1 << 20)
+        while left > 0:
+            left -= file.write(block[: min(left, len(block))])
+
+    write_shards(directory, [tensors[at : at + each] for at in range(0, count, each)], fill)
 
 
-def measured(command, runs, prepare=lambda: None):
-    """Medians of the seconds that a command takes, by the wall and of the processor, and the most
-    memory, in MiB."""
-    wall, busy, memory = [], [], 0
-    for _ in range(runs):
-        prepare()
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def once(*commands):
+    """Seconds that commands take at the same time, by the wall and of the processor, and the most
+    memory of any, in MiB."""
+    busy, memory = 0.0, 0.0
+    start = time.perf_counter()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, **quiet) for command in commands]
+    for process in processes:
+        said = process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
-        wall.append(time.perf_counter() - start)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (0, 1):
-            sys.exit(f"{command} failed with {process.returncode}")
-        busy.append(usage.ru_utime + usage.ru_stime)
+            sys.exit(f"{process.args} failed with {process.returncode}: {said.decode()}")
+        busy += usage.ru_utime + usage.ru_stime
         memory = max(memory, usage.ru_maxrss / 1024)
-    return statistics.median(wall), statistics.median(busy), memory
+    return time.perf_counter() - start, busy, memory
 
 
-def together(commands, runs, prepare):
-    """As `measured`, of several commands at the same time."""
-    wall, busy, memory = [], [], 0
+def measured(commands, runs, prepare=lambda: None):
+    """Medians of what `once` gives, but for the memory, which is the most of any run."""
+    taken = []
     for _ in range(runs):
         prepare()
-        start = time.perf_counter()
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        processes = [subprocess.Popen(one, env=env, **quiet) for one, env in commands]
-        total = 0.0
-        for process in processes:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            if process.returncode not in (0, 1):
-                sys.exit(f"{process.args} failed with {process.returncode}")
-            total += usage.ru_utime + usage.ru_stime
-            memory = max(memory, usage.ru_maxrss / 1024)
-        wall.append(time.perf_counter() - start)
-        busy.append(total)
-    return statistics.median(wall), statistics.median(busy), memory
+        taken.append(once(*commands))
+    wall, busy, memory = zip(*taken)
+    return statistics.median(wall), statistics.median(busy), max(memory)
 
 
 class Series:
-    """One line of a chart: points of how much there was, seconds, and MiB."""
+    """One line of a chart: points of how much there was, and seconds."""
 
     def __init__(self, name):
         self.name = name
@@ -156,7 +136,7 @@ def by_keys(work, regraft, runs, rules):
         source = work / f"{count}.json"
         manifest(source, count)
         command = [regraft, "plan", source, "--rules", rules]
-        series.add(count, f"plan {count:,} keys", measured(command, runs))
+        series.add(count, f"plan {count:,} keys", measured([command], runs))
         source.unlink()
     return [series]
 
@@ -177,7 +157,7 @@ def by_rules(work, regraft, runs):
             rules.write_text(form.format("".join(word + rule for rule in [*others, own])))
             command = [regraft, "plan", source, "--rules", rules]
             what = f"plan 10,000 keys by {count:,} rules, {name}"
-            series.add(count, what, measured(command, runs))
+            series.add(count, what, measured([command], runs))
         found.append(series)
     source.unlink()
     return found
@@ -192,9 +172,9 @@ def by_bytes(work, regraft, runs, rules, clean):
         what = f"{size // 1_000_000:,} MB"
         often = runs if size < 10**10 else 1
         command = [regraft, "apply", source, "--rules", rules, "-o", out, "--no-sync"]
-        ours.add(size, f"rename {what}", measured(command, often, clean))
+        ours.add(size, f"rename {what}", measured([command], often, clean))
         command = ["cp", "-r", "--sparse=never", source, out]
-        theirs.add(size, f"`cp -r` of {what}", measured(command, often, clean))
+        theirs.add(size, f"`cp -r` of {what}", measured([command], often, clean))
         clean()
         shutil.rmtree(source)
     return [ours, theirs]
@@ -206,13 +186,9 @@ def by_ranks(work, regraft, runs, rules, clean):
     sparse(source, 2_000_000_000, files=16)
     command = [regraft, "apply", source, "--rules", rules, "-o", out, "--max-shard-size", "125MB"]
     for ranks in (1, 2, 4, 8):
-        each = [
-            ([*command, "--rank", str(rank), "--world-size", str(ranks)], os.environ)
-            if ranks > 1
-            else (command, os.environ)
-            for rank in range(ranks)
-        ]
-        series.add(ranks, f"rename 2 GB by {ranks} ranks", together(each, runs, clean))
+        shares = [("--rank", str(rank), "--world-size", str(ranks)) for rank in range(ranks)]
+        each = [[*command, *share] for share in shares] if ranks > 1 else [command]
+        series.add(ranks, f"rename 2 GB by {ranks} ranks", measured(each, runs, clean))
     clean()
     shutil.rmtree(source)
     return [series]

@@ -74,17 +74,6 @@ fn packed<const N: usize, T: Copy>(values: &[T], write: impl Fn(T) -> [u8; N]) -
 }
 
 /// Many at once: the machine's own conversion is looked up once for all of them.
-fn halves<H: Copy>(
-    values: &[f32],
-    zero: H,
-    convert: impl Fn(&mut [H], &[f32]),
-    write: impl Fn(H) -> [u8; 2],
-) -> Vec<u8> {
-    let mut halves = vec![zero; values.len()];
-    convert(&mut halves, values);
-    packed(&halves, write)
-}
-
 fn widened<H>(
     bytes: &[u8],
     read: impl Fn([u8; 2]) -> H,
@@ -139,7 +128,9 @@ impl Numbers {
             }
             (Numbers::F32(v), Dtype::F8_E8M0) => v.iter().map(|x| encode_e8m0(*x)).collect(),
             (Numbers::F32(v), Dtype::F16) => {
-                halves(v, f16::ZERO, |to, from| to.convert_from_f32_slice(from), f16::to_le_bytes)
+                let mut halves = vec![f16::ZERO; v.len()];
+                halves.convert_from_f32_slice(v);
+                packed(&halves, f16::to_le_bytes)
             }
             // By the instructions that the machine has, found when it runs.
             (Numbers::F32(v), Dtype::BF16) => {

@@ -233,27 +233,26 @@ impl<'a> Instance<'a> {
         let like = first.and_then(|place| draft.state.at(*place));
         let like = like.map(|entry| draft.graph.info(entry.node).dtype);
         for (at, (side, members)) in self.bound.sources.iter().zip(members).enumerate() {
-            let mut nodes = BTreeMap::new();
-            if let Named::Made(source) = &self.bound.names.sources[at] {
-                let no_lengths = Shape::from(Vec::new());
-                let value = |name: &str| {
-                    let captures = &self.bound.rule.captures;
-                    shown(name, captures, &self.bindings, &no_lengths, self.scope)
-                };
-                let captures = Captures { known: &self.bound.rule.captures, value: &value };
-                nodes.insert(
-                    Vec::new(),
-                    make(self.context, draft, source, like, self.scope, captures)?,
-                );
-            }
-            if !members.is_empty() {
-                let mut given = Vec::with_capacity(members.len());
-                for (values, place) in members {
-                    let Some(entry) = draft.state.at(*place) else { continue };
-                    given.push((values.clone(), self.each(draft, entry.node, &side.ops)?));
+            let nodes = match &self.bound.names.sources[at] {
+                Named::Made(source) => {
+                    let no_lengths = Shape::from(Vec::new());
+                    let value = |name: &str| {
+                        let captures = &self.bound.rule.captures;
+                        shown(name, captures, &self.bindings, &no_lengths, self.scope)
+                    };
+                    let captures = Captures { known: &self.bound.rule.captures, value: &value };
+                    let made = make(self.context, draft, source, like, self.scope, captures)?;
+                    BTreeMap::from([(Vec::new(), made)])
                 }
-                nodes = BTreeMap::from_iter(given);
-            }
+                Named::Pattern(_) | Named::Regex(_) => {
+                    let mut given = Vec::with_capacity(members.len());
+                    for (values, place) in members {
+                        let Some(entry) = draft.state.at(*place) else { continue };
+                        given.push((values.clone(), self.each(draft, entry.node, &side.ops)?));
+                    }
+                    BTreeMap::from_iter(given)
+                }
+            };
             if !nodes.is_empty() {
                 families.push(Family { slots: own_slots(self.bound, at), nodes });
             } else if !side.side.optional {
