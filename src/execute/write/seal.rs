@@ -20,8 +20,8 @@ use crate::execute::fuse::gather::outside;
 
 /// How often it is looked whether so many bytes more of a file have been written that the disk can
 /// have them already.
-const EARLY: Duration = Duration::from_millis(20);
-const MUCH: u64 = 256 << 20;
+const EARLY: Duration = Duration::from_millis(5);
+const MUCH: u64 = 64 << 20;
 
 /// Writes the data of some files, and gives what is known of each, by the number of its shard.
 ///

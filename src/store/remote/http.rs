@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use ureq::http::{Response, Uri, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
 use ureq::{Agent, Body, Proxy};
 
 use super::proxy::Proxies;
+use super::socket::Sockets;
 use crate::error::{Error, ErrorKind};
 
 /// How many redirects are followed.
@@ -30,7 +33,7 @@ const TIMEOUT: &str = "REGRAFT_TIMEOUT";
 const IDLE: usize = 64;
 
 /// Bytes that a connection reads at once.
-const BUFFER: usize = 128 << 10;
+const BUFFER: usize = 256 << 10;
 
 /// What is asked of a server.
 #[derive(Clone, Default)]
@@ -180,7 +183,9 @@ fn agent(proxy: Option<Proxy>) -> Agent {
         .input_buffer_size(BUFFER)
         .output_buffer_size(16 << 10)
         .tls_config(TlsConfig::builder().root_certs(roots).build());
-    config.build().new_agent()
+    let connector =
+        ().chain(ConnectProxyConnector::default()).chain(Sockets).chain(RustlsConnector::default());
+    Agent::with_parts(config.build(), connector, DefaultResolver::default())
 }
 
 /// The authorities that are trusted: those of a file, where the environment names one, as others
