@@ -329,7 +329,7 @@ pub fn candidates(config: &Config) -> Vec<&'static Rules> {
 /// The embedded files that read files of ranks which are named as this one is.
 pub(crate) fn for_rank_file(name: &str) -> Vec<&'static str> {
     let reads = |rules: &&Rules| {
-        rules.shards.as_ref().is_some_and(|shards| shards.files.rank(name).is_some())
+        rules.shards.as_ref().is_some_and(|shards| shards.files.numbers(name).is_some())
     };
     let has_shards = |file: &&str| text(file).is_some_and(|text| text.contains("\nshards "));
     names().filter(has_shards).filter(|file| rules(file).filter(reads).is_some()).collect()

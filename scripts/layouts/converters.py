@@ -48,6 +48,7 @@ def lenient(path, change=None):
     with open(path) as f:
         text = f.read()
     module = types.ModuleType("script")
+    module.__file__ = path
     module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _lenient_import}
     exec(compile(change(text) if change else text, path, "exec"), module.__dict__)
     return module

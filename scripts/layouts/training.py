@@ -26,12 +26,13 @@ CONFIG = {
 }
 
 
-def module(name):
-    """A module of a package on PYTHONPATH, by its file: nothing else of the package runs."""
+def module(name, change=None):
+    """A module of a package on PYTHONPATH, by its file: nothing else of the package runs. `change`
+    is that of `lenient`."""
     path = os.path.join(*name.split(".")) + ".py"
     found = (os.path.join(folder, path) for folder in sys.path)
     path = next(file for file in found if os.path.exists(file))
-    return lenient(path)
+    return lenient(path, change)
 
 
 def standing(modules, name):

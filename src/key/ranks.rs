@@ -2,19 +2,29 @@
 
 use std::fmt;
 
-/// How the files of ranks are named, `consolidated.{r}.pth`: what stands before the number of the
-/// rank, how it is written, and what follows.
+/// How the files of ranks are named, `consolidated.{r}.pth`: the number of the rank, how it is
+/// written, and what stands around it. A name may have more numbers than that,
+/// `layer_{l}-model_{r}-model_states.pt`.
 ///
-/// Such files hold the same keys, so the number stands before each key: `3.norm.weight` is
-/// `norm.weight` of `consolidated.03.pth`. What a file holds its content says, so a name with the
+/// Such files hold the same keys, so the numbers stand before each key, the rank's first:
+/// `3.norm.weight` is `norm.weight` of `consolidated.03.pth`, and `1.4.norm.weight` that of
+/// `layer_04-model_01-model_states.pt`. What a file holds its content says, so a name with the
 /// ending `.safetensors` is as good as the one that is written, which is also how files are named
 /// that are made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RankFiles {
-    before: String,
+    /// The numbers in the order of the name, each with the text before it.
+    numbers: Vec<FileNumber>,
     after: String,
+}
+
+/// A number in the name of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct FileNumber {
+    before: String,
     /// At least so many digits are written.
     digits: usize,
+    is_rank: bool,
 }
 
 /// The ending of files that regraft writes.
@@ -28,50 +38,93 @@ const MOST_DIGITS: usize = 9;
 
 impl RankFiles {
     /// From a name that has `{capture}` once, or `{capture:000}` with as many zeros as the number
-    /// has digits at least.
+    /// has digits at least. Other numbers are written so too, under names of their own.
     ///
     /// # Errors
     /// Why no file can be named so.
     pub fn parse(name: &str, capture: &str) -> Result<Self, NoRankFiles> {
         let numberless = || NoRankFiles::Numberless { capture: capture.to_owned() };
-        let (before, rest) = name.split_once('{').ok_or_else(numberless)?;
-        let (inside, after) = rest.split_once('}').ok_or_else(numberless)?;
-        let (inside, digits) = match inside.split_once(':') {
-            Some((inside, zeros)) => (inside, zeros.trim()),
-            None => (inside, ""),
-        };
-        let unplain = digits.bytes().any(|byte| byte != b'0') || digits.len() > MOST_DIGITS;
-        if inside.trim() != capture || unplain || after.contains(['{', '}']) {
+        let (mut numbers, mut names, mut rest) = (Vec::new(), Vec::new(), name);
+        while let Some((before, inside)) = rest.split_once('{') {
+            let (inside, after) = inside.split_once('}').ok_or_else(numberless)?;
+            let (inside, digits) = match inside.split_once(':') {
+                Some((inside, zeros)) => (inside.trim(), zeros.trim()),
+                None => (inside.trim(), ""),
+            };
+            let is_word = |text: &str| {
+                text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                    && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            };
+            let unplain = digits.bytes().any(|byte| byte != b'0') || digits.len() > MOST_DIGITS;
+            if unplain || before.contains('}') || !is_word(inside) || names.contains(&inside) {
+                return Err(numberless());
+            }
+            names.push(inside);
+            let digits = if digits.is_empty() { DIGITS } else { digits.len() };
+            let before = before.to_owned();
+            numbers.push(FileNumber { before, digits, is_rank: inside == capture });
+            rest = after;
+        }
+        if !names.contains(&capture) || rest.contains('}') {
             return Err(numberless());
         }
-        if name.contains(['/', '\\']) || before.starts_with('.') {
+        if name.contains(['/', '\\']) || name.starts_with('.') {
             return Err(NoRankFiles::Elsewhere);
         }
         let is_digit = |c: char| c.is_ascii_digit();
-        if before.ends_with(is_digit) || after.starts_with(is_digit) {
+        let mut between = numbers.iter().skip(1).map(|number| &number.before);
+        let ends = numbers.iter().any(|number| number.before.ends_with(is_digit));
+        if ends
+            || rest.starts_with(is_digit)
+            || between.any(|text| text.is_empty() || text.starts_with(is_digit))
+        {
             return Err(NoRankFiles::AmongDigits);
         }
-        let digits = if digits.is_empty() { DIGITS } else { digits.len() };
-        Ok(Self { before: before.to_owned(), after: after.to_owned(), digits })
+        Ok(Self { numbers, after: rest.to_owned() })
     }
 
-    /// The number of the rank whose file is named so.
-    pub fn rank(&self, name: &str) -> Option<u64> {
-        let rest = name.strip_prefix(self.before.as_str())?;
-        let end = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, rest) = rest.split_at(end);
-        if rest != self.after && rest.strip_suffix(WRITTEN) != Some(self.stem()) {
-            return None;
+    /// The numbers of the file that is named so, the rank's first.
+    pub fn numbers(&self, name: &str) -> Option<Vec<u64>> {
+        let (mut rest, mut found) = (name, Vec::with_capacity(self.numbers.len()));
+        for number in &self.numbers {
+            rest = rest.strip_prefix(number.before.as_str())?;
+            let end = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (digits, after) = rest.split_at(end);
+            found.insert(if number.is_rank { 0 } else { found.len() }, digits.parse().ok()?);
+            rest = after;
         }
-        number.parse().ok()
+        let is_so = rest == self.after || rest.strip_suffix(WRITTEN) == Some(self.stem());
+        is_so.then_some(found)
     }
 
-    /// The name of a rank's file that is written.
-    pub fn name(&self, rank: u64) -> String {
-        format!("{}{rank:0digits$}{}{WRITTEN}", self.before, self.stem(), digits = self.digits)
+    /// The numbers before a key, and the key that it has in its file; `None` if there are too few.
+    pub fn of<'k>(&self, key: &'k str) -> Option<(Vec<u64>, &'k str)> {
+        let (mut rest, mut found) = (key, Vec::with_capacity(self.numbers.len()));
+        for _ in &self.numbers {
+            let (number, after) = rank_of(rest)?;
+            found.push(number);
+            rest = after;
+        }
+        Some((found, rest))
     }
 
-    /// What follows the number, without the ending of the file.
+    /// The name of a file that is written, of its numbers, the rank's first.
+    pub fn name(&self, numbers: &[u64]) -> String {
+        let (rank, mut others) = (numbers.first(), numbers.iter().skip(1));
+        let mut name = String::new();
+        for FileNumber { before, digits, is_rank } in &self.numbers {
+            let number = if *is_rank { rank } else { others.next() }.copied().unwrap_or_default();
+            name.push_str(&format!("{before}{number:0digits$}"));
+        }
+        name + self.stem() + WRITTEN
+    }
+
+    /// What a key begins with: a zero for each number.
+    pub fn example(&self) -> String {
+        vec!["0"; self.numbers.len()].join(".")
+    }
+
+    /// What follows the numbers, without the ending of the file.
     fn stem(&self) -> &str {
         self.after.rsplit_once('.').map_or("", |(stem, _)| stem)
     }
@@ -81,14 +134,14 @@ impl RankFiles {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoRankFiles {
-    /// The name hasn't the number in it, once and as it is written.
+    /// The name hasn't the number in it, once and as numbers are written.
     Numberless {
         /// The capture that stands for it.
         capture: String,
     },
     /// It names a file of another directory, or a hidden one.
     Elsewhere,
-    /// The number stands beside other digits.
+    /// A number stands beside other digits, or another number.
     AmongDigits,
 }
 
@@ -102,7 +155,7 @@ impl fmt::Display for NoRankFiles {
                 f.write_str("name a file of the directory itself, which doesn't begin with a dot")
             }
             Self::AmongDigits => {
-                f.write_str("part the number from other digits, which can't be told from it")
+                f.write_str("part a number from other digits, which can't be told from it")
             }
         }
     }
@@ -112,7 +165,8 @@ impl std::error::Error for NoRankFiles {}
 
 impl fmt::Display for RankFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{{…}}{}", self.before, self.after)
+        self.numbers.iter().try_for_each(|number| write!(f, "{}{{…}}", number.before))?;
+        f.write_str(&self.after)
     }
 }
 
@@ -144,10 +198,10 @@ mod tests {
             ("consolidated.00.pth.safetensors", None),
             ("consolidated.99999999999999999999.pth", None),
         ] {
-            assert_eq!(meta.rank(name), rank, "{name}");
+            assert_eq!(meta.numbers(name), rank.map(|rank| vec![rank]), "{name}");
         }
-        assert_eq!(meta.name(0), "consolidated.00.safetensors");
-        assert_eq!(meta.name(123), "consolidated.123.safetensors");
+        assert_eq!(meta.name(&[0]), "consolidated.00.safetensors");
+        assert_eq!(meta.name(&[123]), "consolidated.123.safetensors");
         for (text, name) in [
             ("mp_rank_{r}_model_states.pt", "mp_rank_03_model_states.safetensors"),
             ("rank{ r: 0 }.safetensors", "rank3.safetensors"),
@@ -155,9 +209,28 @@ mod tests {
             ("shard-{r}", "shard-03.safetensors"),
         ] {
             let files = RankFiles::parse(text, "r").unwrap();
-            assert_eq!(files.name(3), name);
-            assert_eq!(files.rank(name), Some(3), "{text}");
+            assert_eq!(files.name(&[3]), name);
+            assert_eq!(files.numbers(name), Some(vec![3]), "{text}");
         }
+    }
+
+    #[test]
+    fn a_name_may_have_several_numbers_and_the_ranks_comes_first() {
+        let files = RankFiles::parse("layer_{l}-model_{r:000}-model_states.pt", "r").unwrap();
+        for (name, numbers) in [
+            ("layer_04-model_01-model_states.pt", Some(vec![1, 4])),
+            ("layer_4-model_012-model_states.safetensors", Some(vec![12, 4])),
+            ("layer_04-model_01-optim_states.pt", None),
+            ("layer_04-model_-model_states.pt", None),
+            ("mp_rank_01_model_states.pt", None),
+        ] {
+            assert_eq!(files.numbers(name), numbers, "{name}");
+        }
+        assert_eq!(files.name(&[1, 4]), "layer_04-model_001-model_states.safetensors");
+        assert_eq!(files.of("1.4.norm.weight"), Some((vec![1, 4], "norm.weight")));
+        assert_eq!(files.of("1.norm.weight"), None);
+        assert_eq!(files.to_string(), "layer_{…}-model_{…}-model_states.pt");
+        assert_eq!(files.example(), "0.0");
     }
 
     #[test]
@@ -175,6 +248,13 @@ mod tests {
             ".{r}.pth",
             "a1{r}.pth",
             "{r}1.pth",
+            "{l}{r}.pth",
+            "{l}1{r}.pth",
+            "{l}1x{r}.pth",
+            "{l}-{l}-{r}.pth",
+            "{0}-{r}.pth",
+            "}{r}.pth",
+            "{r}}.pth",
         ] {
             assert!(RankFiles::parse(text, "r").is_err(), "{text}");
         }

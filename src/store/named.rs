@@ -134,7 +134,7 @@ fn left_beside(sources: &[NamedPath], ranks: &RankFiles) -> Vec<Remark> {
         .filter(|source| source.name.is_none() && place::is_file(&source.path).unwrap_or_default())
     {
         let name = source.path.file_name().and_then(OsStr::to_str);
-        if let Some(name) = name.filter(|name| ranks.rank(name).is_some()) {
+        if let Some(name) = name.filter(|name| ranks.numbers(name).is_some()) {
             given.entry(parent(&source.path)).or_default().insert(name.to_owned());
         }
     }
@@ -156,17 +156,17 @@ fn open_ranks(path: &Path, ranks: &RankFiles, options: &OpenOptions) -> Result<C
     if !place::is_directory(path)? {
         let name = path.file_name().and_then(OsStr::to_str);
         let one = open_one(path, options)?;
-        return Ok(match name.and_then(|name| ranks.rank(name)) {
-            Some(rank) => one.under(&rank.to_string()),
+        return Ok(match name.and_then(|name| ranks.numbers(name)) {
+            Some(numbers) => one.under(&before(&numbers)),
             None => one,
         });
     }
     let (files, others) = files_of(path, ranks)?;
     // As with the files of one checkpoint: their headers are read side by side.
-    let files: Vec<(u64, String)> = files.into_iter().collect();
-    let read = files.par_iter().map(|(rank, name)| {
+    let files: Vec<(Vec<u64>, String)> = files.into_iter().collect();
+    let read = files.par_iter().map(|(numbers, name)| {
         check_inside(path, name, options)?;
-        Ok(open_one(&path.join(name), options)?.under(&rank.to_string()))
+        Ok(open_one(&path.join(name), options)?.under(&before(numbers)))
     });
     let read: Vec<Result<Checkpoint>> = read.collect();
     let mut opened: Option<Checkpoint> = None;
@@ -188,20 +188,29 @@ fn open_ranks(path: &Path, ranks: &RankFiles, options: &OpenOptions) -> Result<C
     Ok(checkpoint)
 }
 
-/// The files of ranks in a directory by their number, and what else looks like weights.
-fn files_of(directory: &Path, ranks: &RankFiles) -> Result<(BTreeMap<u64, String>, Vec<String>)> {
-    let (mut found, mut others) = (BTreeMap::<u64, String>::new(), Vec::new());
+/// What stands before the keys of a file with these numbers.
+fn before(numbers: &[u64]) -> String {
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
+}
+
+/// Files by the numbers in their names.
+type ByNumbers = BTreeMap<Vec<u64>, String>;
+
+/// The files of ranks in a directory by their numbers, and what else looks like weights.
+fn files_of(directory: &Path, ranks: &RankFiles) -> Result<(ByNumbers, Vec<String>)> {
+    let (mut found, mut others) = (ByNumbers::new(), Vec::new());
     for name in place::names(directory)? {
-        let Some(rank) = ranks.rank(&name) else {
+        let Some(numbers) = ranks.numbers(&name) else {
             if name.ends_with(".safetensors") && !name.starts_with('.') {
                 others.push(name);
             }
             continue;
         };
-        if let Some(other) = found.insert(rank, name.clone()) {
+        if let Some(other) = found.insert(numbers.clone(), name.clone()) {
             let mut both = [other, name];
             both.sort();
-            let what = format!("rank {rank} is there twice: {} and {}", both[0], both[1]);
+            let which = before(&numbers);
+            let what = format!("rank {which} is there twice: {} and {}", both[0], both[1]);
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .in_file(directory)
                 .hint("move one of them away, or give the files by name"));

@@ -467,6 +467,61 @@ fn several_paths_are_one_checkpoint() {
 }
 
 #[test]
+fn a_file_for_each_rank_and_layer_is_read_and_written() {
+    let folder = Folder::new();
+    for (layer, rank) in [(1, 0), (1, 1), (3, 0), (3, 1)] {
+        let file = format!("m/layer_{layer:02}-model_{rank:02}-model_states.safetensors");
+        folder.tensors(&file, &[("norm", layer), ("w", 10 * layer + rank)]);
+    }
+    // It is of no layer.
+    folder.tensors("m/mp_rank_00_model_states.safetensors", &[("step", 7)]);
+    let text = "shards {r: 0..n} in \"layer_{l}-model_{r}-model_states.pt\"\nlet n\n\
+                map \"{r: 0..n}.{l+1}.norm\" <-> \"h.{l}.norm\" via same(over r)\n\
+                map \"{r: 0..n}.{l+1}.w\" <-> \"h.{l}.w\" via stack(r)";
+    let open = |name: &str| {
+        let conversion = Conversion::open(folder.path(name)).unwrap();
+        conversion.rules([compile(text).unwrap()])
+    };
+    let planned = open("m").plan().unwrap();
+    planned.write(folder.path("out")).unwrap();
+    let out = regraft::store::open(&folder.path("out"), &OpenOptions::default()).unwrap();
+    let keys: Vec<&str> = out.header().tensors.keys().map(Key::as_str).collect();
+    assert_eq!(keys, ["h.0.norm", "h.0.w", "h.2.norm", "h.2.w"]);
+    for (key, expected) in [("h.0.w", [10, 11]), ("h.2.w", [30, 31])] {
+        let mut bytes = [0; 16];
+        out.read_at(&Key::from(key), 0, &mut bytes).unwrap();
+        assert_eq!([bytes[0], bytes[8]], expected, "{key}");
+    }
+
+    let planned = open("out").reverse(true).set("n", Value::Int(2)).plan().unwrap();
+    planned.write(folder.path("back")).unwrap();
+    let mut names: Vec<String> = std::fs::read_dir(folder.path("back"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [(1, 0), (1, 1), (3, 0), (3, 1)].map(|(layer, rank)| format!(
+            "layer_{layer:02}-model_{rank:02}-model_states.safetensors"
+        ))
+    );
+    for name in names {
+        assert_eq!(read(&folder.path("back").join(&name)), read(&folder.path("m").join(&name)));
+    }
+
+    // A layer that lacks a rank is no whole layer.
+    let lost = "m/layer_03-model_01-model_states.safetensors";
+    std::fs::remove_file(folder.path(lost)).unwrap();
+    assert!(open("m").plan().is_err());
+    folder.tensors(lost, &[("norm", 3), ("w", 31)]);
+    // Two files of the same numbers can't both be meant.
+    folder.tensors("m/layer_3-model_1-model_states.safetensors", &[("norm", 3), ("w", 31)]);
+    let error = world(open("m").plan()).to_string();
+    assert!(error.contains("rank 1.3 is there twice"), "{error}");
+}
+
+#[test]
 fn rules_say_how_files_of_ranks_are_told_apart() {
     let folder = Folder::new();
     for (file, byte) in [("m/c.0.safetensors", 1), ("m/c.1.safetensors", 1)] {
@@ -484,7 +539,7 @@ fn rules_say_how_files_of_ranks_are_told_apart() {
     assert_eq!(read(&folder.path("out")), pairs([("norm", 1)]));
 
     let planned = open("out").reverse(true).set("n", Value::Int(3)).plan().unwrap();
-    assert_eq!(planned.rank_files().unwrap().name(2), "c.2.safetensors");
+    assert_eq!(planned.rank_files().unwrap().name(&[2]), "c.2.safetensors");
     let files = planned.lanes(&WriteOptions::default()).unwrap().files;
     let report = planned.write(folder.path("back")).unwrap();
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();

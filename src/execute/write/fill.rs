@@ -138,7 +138,7 @@ fn add_sums(prepared: &Prepared<'_>, begun: &mut Begun) -> Result<()> {
             .tensors
             .iter()
             .map(|(item, start)| {
-                let key = shard.key_for_sums(all[*item].key, prepared.options.rank_files.is_some());
+                let key = shard.key_for_sums(all[*item].key, prepared.options.rank_files.as_ref());
                 (key, *start, all[*item].info.nbytes().unwrap_or(0))
             })
             .collect();

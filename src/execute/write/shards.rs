@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::copy::BLOCK;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Key, RankFiles, natural_order, rank_of};
+use crate::key::{Key, RankFiles, natural_order};
 use crate::plan::Plan;
 use crate::store::{DATA_ALIGNMENT, MAX_HEADER_LEN, safetensors_header};
 use crate::tensor::TensorInfo;
@@ -32,7 +32,7 @@ pub(in crate::execute) enum Files<'a> {
     /// Files of at most so many bytes of tensors, numbered; without a limit, or if one is enough,
     /// one of this name.
     Sized { limit: Option<u64>, name: &'a str },
-    /// A file for each rank, which is the number before its keys.
+    /// A file for each rank, which is the number before its keys, or for each of several numbers.
     Ranks(&'a RankFiles),
 }
 
@@ -43,12 +43,10 @@ impl Files<'_> {
         group: &[Written<'_>],
         metadata: &'m BTreeMap<String, String>,
     ) -> Cow<'m, BTreeMap<String, String>> {
-        let keys: BTreeSet<&str> = match self {
-            Files::Sized { .. } => return Cow::Borrowed(metadata),
-            Files::Ranks(_) => group.iter().map(|item| item.key.as_str()).collect(),
-        };
+        let Files::Ranks(files) = self else { return Cow::Borrowed(metadata) };
+        let keys: BTreeSet<&str> = group.iter().map(|item| item.key.as_str()).collect();
         let own =
-            metadata.iter().filter_map(|(name, value)| match (rank_of(name), rank_of(value)) {
+            metadata.iter().filter_map(|(name, value)| match (files.of(name), files.of(value)) {
                 (Some((rank, alias)), Some((other, kept))) if rank == other => {
                     keys.contains(value.as_str()).then(|| (alias.to_owned(), kept.to_owned()))
                 }
@@ -61,7 +59,9 @@ impl Files<'_> {
     fn key(self, key: &Key) -> Key {
         match self {
             Files::Sized { .. } => key.clone(),
-            Files::Ranks(_) => rank_of(key).map_or_else(|| key.clone(), |(_, key)| Key::from(key)),
+            Files::Ranks(files) => {
+                files.of(key).map_or_else(|| key.clone(), |(_, key)| Key::from(key))
+            }
         }
     }
 }
@@ -92,8 +92,8 @@ pub(super) struct Shard {
 
 impl Shard {
     /// What a tensor's checksum goes by: its key, or, where files have equal keys, that of its file.
-    pub(super) fn key_for_sums(&self, key: &Key, is_of_rank: bool) -> String {
-        match rank_of(key).filter(|_| is_of_rank) {
+    pub(super) fn key_for_sums(&self, key: &Key, ranks: Option<&RankFiles>) -> String {
+        match ranks.and_then(|ranks| ranks.of(key)) {
             Some((_, key)) => key_within(&self.name, key),
             None => key.to_string(),
         }
@@ -199,18 +199,19 @@ fn by_rank<'a>(
     items: &[Written<'a>],
     files: &RankFiles,
 ) -> Result<Vec<(String, Vec<Written<'a>>)>> {
-    let mut ranks: BTreeMap<u64, Vec<Written<'a>>> = BTreeMap::new();
+    let mut ranks: BTreeMap<Vec<u64>, Vec<Written<'a>>> = BTreeMap::new();
     for item in items {
-        let Some((rank, _)) = rank_of(item.key) else {
+        let Some((numbers, _)) = files.of(item.key) else {
             let error = Error::new(ErrorKind::Unsupported, "the key belongs to no rank's file");
             return Err(error.at_key(item.key.as_str()).hint(format!(
-                "files {files} are written, so each key begins with the number of a rank: `0.{}`; rename it so, or drop it",
+                "files {files} are written, so each key begins with the number of a rank: `{}.{}`; rename it so, or drop it",
+                files.example(),
                 item.key
             )));
         };
-        ranks.entry(rank).or_default().push(*item);
+        ranks.entry(numbers).or_default().push(*item);
     }
-    Ok(ranks.into_iter().map(|(rank, group)| (files.name(rank), group)).collect())
+    Ok(ranks.into_iter().map(|(numbers, group)| (files.name(&numbers), group)).collect())
 }
 
 /// Where within a block the data should start, for most bytes to begin where they are asked to;

@@ -4,29 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Ties, WriteOptions};
 use crate::execute::Report;
-use crate::key::rank_of;
+use crate::key::RankFiles;
 use crate::plan::{Plan, Target};
 use crate::store::Store;
 use crate::tensor::Header;
 
 /// Which tied targets are left out.
 #[derive(Clone, Copy)]
-pub(in crate::execute) struct Leave {
+pub(in crate::execute) struct Leave<'a> {
     ties: Ties,
-    /// Whether each rank has a file of its own, from which nothing may be left out for another's
-    /// sake.
-    by_rank: bool,
+    /// How the files of ranks are named, if there are such: nothing may be left out of one for
+    /// another's sake.
+    ranks: Option<&'a RankFiles>,
 }
 
-impl From<&WriteOptions<'_>> for Leave {
-    fn from(options: &WriteOptions<'_>) -> Self {
-        Self { ties: options.ties, by_rank: options.rank_files.is_some() }
+impl<'a> From<&'a WriteOptions<'_>> for Leave<'a> {
+    fn from(options: &'a WriteOptions<'_>) -> Self {
+        Self { ties: options.ties, ranks: options.rank_files.as_ref() }
     }
 }
 
-impl From<Ties> for Leave {
+impl From<Ties> for Leave<'_> {
     fn from(ties: Ties) -> Self {
-        Self { ties, by_rank: false }
+        Self { ties, ranks: None }
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) fn metadata(
     plan: &Plan,
     source: &dyn Store,
     more: &BTreeMap<String, String>,
-    leave: Leave,
+    leave: Leave<'_>,
 ) -> BTreeMap<String, String> {
     let mut metadata = carried(plan, source.header(), more, leave);
     if source.header().metadata.is_empty() {
@@ -50,7 +50,7 @@ pub(in crate::execute) fn carried(
     plan: &Plan,
     header: &Header,
     more: &BTreeMap<String, String>,
-    leave: Leave,
+    leave: Leave<'_>,
 ) -> BTreeMap<String, String> {
     let mut metadata = more.clone();
     metadata.extend(header.metadata.clone());
@@ -73,14 +73,14 @@ pub(in crate::execute) fn carried(
 }
 
 /// The targets that are written, by their place in the plan.
-pub(in crate::execute) fn kept(plan: &Plan, leave: Leave) -> Vec<usize> {
+pub(in crate::execute) fn kept(plan: &Plan, leave: Leave<'_>) -> Vec<usize> {
     (0..plan.targets.len())
         .filter(|at| stands_for(plan, &plan.targets[*at], leave).is_none())
         .collect()
 }
 
 /// A report of the targets that aren't written.
-pub(super) fn report(plan: &Plan, leave: Leave) -> Report {
+pub(super) fn report(plan: &Plan, leave: Leave<'_>) -> Report {
     let mut report = Report::default();
     for target in plan.targets.iter().filter(|target| stands_for(plan, target, leave).is_some()) {
         report.aliased += 1;
@@ -92,10 +92,11 @@ pub(super) fn report(plan: &Plan, leave: Leave) -> Report {
 
 /// What is written in the place of a target, if that is left out: what it is tied to, at the root of
 /// its chain of ties.
-fn stands_for<'p>(plan: &'p Plan, target: &'p Target, leave: Leave) -> Option<&'p Target> {
-    let rank = |target: &Target| rank_of(&target.key).map(|(rank, _)| rank);
+fn stands_for<'p>(plan: &'p Plan, target: &'p Target, leave: Leave<'_>) -> Option<&'p Target> {
     let root = root(plan, target).filter(|_| leave.ties == Ties::Alias)?;
-    (!leave.by_rank || rank(root) == rank(target)).then_some(root)
+    let Some(ranks) = leave.ranks else { return Some(root) };
+    let file = |target: &Target| ranks.of(&target.key).map(|(numbers, _)| numbers);
+    (file(root) == file(target)).then_some(root)
 }
 
 /// What a tied target is one tensor with, at the root of its chain of ties, if that is written.

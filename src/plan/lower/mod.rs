@@ -170,6 +170,7 @@ impl Graph {
                 self.norm(input, dims)?
             }
             OpKind::WeightNorm => self.weight_norm(inputs, op.number("dim")?)?,
+            OpKind::Sum => self.sum(inputs)?,
             OpKind::Mean => self.mean(inputs)?,
             OpKind::AddLowrank => self.add_lowrank(inputs, &Scaled::of(op)?)?,
             OpKind::Cast => self.convert(input, op.dtype("to")?, op.optional_dtype("from"))?,

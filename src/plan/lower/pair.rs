@@ -146,17 +146,23 @@ impl Graph {
         self.pair(Arithmetic::Mul, v, factor)
     }
 
-    /// The sum of tensors, one after the other, over their number.
-    pub(super) fn mean(&mut self, inputs: &[NodeId]) -> Fit<NodeId> {
+    /// The sum of tensors, one after the other.
+    pub(super) fn sum(&mut self, inputs: &[NodeId]) -> Fit<NodeId> {
         let (first, others) = inputs.split_first().ok_or("nothing to join")?;
         let info = self.info(*first).clone();
         let mut sum = *first;
         for other in others {
             if *self.info(*other) != info {
-                return Err(format!("{} is no part of a mean with {info}", self.info(*other)));
+                return Err(format!("{} can't be added to {info}", self.info(*other)));
             }
             sum = self.pair(Arithmetic::Add, sum, *other)?;
         }
+        Ok(sum)
+    }
+
+    /// Their sum over their number.
+    pub(super) fn mean(&mut self, inputs: &[NodeId]) -> Fit<NodeId> {
+        let sum = self.sum(inputs)?;
         #[allow(clippy::cast_precision_loss)]
         let count = inputs.len() as f64;
         self.with_number(Arithmetic::Div, sum, count)

@@ -284,6 +284,13 @@ ops! {
         inverse: Inverse::None("length and direction are one tensor after it: many pairs give the same"),
         docs: ["g, v → 1", "`v * (g / norm(v))`: lengths and directions of PyTorch's weight norm", "none", "float dtypes; `g` with one element for each of dimension `dim`"],
     }
+    Sum = "sum" {
+        parameters: [over("s")],
+        wants: "`over` a capture",
+        flow: Flow::Gather,
+        inverse: Inverse::None("many tensors have one sum, so it can't be undone"),
+        docs: ["all values of `s` → 1", "their sum, one after the other", "none", "a float dtype; equal shapes and dtypes"],
+    }
     Mean = "mean" {
         parameters: [over("s")],
         wants: "`over` a capture",

@@ -1,0 +1,165 @@
+"""Language models in the files of DeepSpeed's pipelines, one for each layer and rank: BLOOM and
+GPT-NeoX. The keys of a file stand below its rank and its layer.
+
+The converter of GPT-NeoX is in gpt-neox: put a checkout of it on PYTHONPATH.
+"""
+
+import json
+import os
+import tempfile
+from types import SimpleNamespace
+
+import torch
+from safetensors.torch import load_file
+
+from . import empty, family, with_bias
+from .converters import script
+from .training import module
+
+WIDTH, HEADS, LAYERS, VOCAB = 8, 2, 2, 10
+
+
+def files(source):
+    """The tensors of each file, by its rank and its layer."""
+    made = {}
+    for key, tensor in source.items():
+        rank, layer, key = key.split(".", 2)
+        made.setdefault((int(rank), int(layer)), {})[key] = tensor
+    return made
+
+
+def ranks(source, count):
+    """The same keys in each rank."""
+    return {f"{r}.{key}": tensor.clone() for r in range(count) for key, tensor in source.items()}
+
+
+def block(attention, count):
+    """The keys of a layer, of which one of so many ranks has its part."""
+    wide = 4 * WIDTH
+    return with_bias(
+        {
+            "input_layernorm": [WIDTH],
+            "post_attention_layernorm": [WIDTH],
+            f"{attention}.query_key_value": [3 * WIDTH // count, WIDTH],
+            f"{attention}.dense": [WIDTH, WIDTH // count],
+            "mlp.dense_h_to_4h": [wide // count, WIDTH],
+            "mlp.dense_4h_to_h": [WIDTH, wide // count],
+        }
+    )
+
+
+def bloom(count):
+    shapes = {"1.word_embeddings.weight": [VOCAB // count, WIDTH]}
+    shapes.update(with_bias({"1.word_embeddings.norm": [WIDTH]}))
+    for i in range(LAYERS):
+        layer = block("self_attention", count)
+        shapes.update({f"{i + 3}.{key}": shape for key, shape in layer.items()})
+    last = LAYERS + 4
+    shapes.update({f"{last}.weight": [WIDTH], f"{last}.bias": [WIDTH]})
+    return ranks(empty(shapes), count)
+
+
+@family("bloom_megatron", layout="ranks", exact=False, told=False)
+class Bloom:
+    @staticmethod
+    def source():
+        return bloom(2)
+
+    @staticmethod
+    def convert(source):
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as out:
+            for (rank, layer), tensors in files(source).items():
+                name = f"layer_{layer:02}-model_{rank:02}-model_states.pt"
+                torch.save(tensors, os.path.join(folder, name))
+            made = script("bloom")
+            made.convert_bloom_checkpoint_to_pytorch(folder, "", out, True, 2)
+            parts = sorted(name for name in os.listdir(out) if name.endswith(".bin"))
+            tensors = {}
+            for part in parts:
+                tensors.update(torch.load(os.path.join(out, part), weights_only=True))
+            return tensors
+
+
+def neox(count):
+    shapes = {"0.word_embeddings.weight": [VOCAB // count, WIDTH]}
+    for i in range(LAYERS):
+        layer = block("attention", count)
+        shapes.update({f"{i + 2}.{key}": shape for key, shape in layer.items()})
+        shapes[f"{i + 2}.attention.rotary_emb.inv_freq"] = [WIDTH // HEADS // 2]
+    shapes.update(with_bias({f"{LAYERS + 3}.norm": [WIDTH]}))
+    shapes[f"{LAYERS + 4}.final_linear.weight"] = [VOCAB // count, WIDTH]
+    return ranks(empty(shapes), count)
+
+
+def convert_neox(source, count, whole):
+    """What gpt-neox's own script makes of the files of so many ranks."""
+    # transformers calls the head otherwise since its version 5, and writes it as before.
+    change = lambda text: text.replace("hf_model.embed_out", "hf_model.lm_head")  # noqa: E731
+    made = module("tools.ckpts.convert_neox_to_hf", change)
+
+    def tokenizer(args):
+        args.padded_vocab_size = VOCAB
+        return SimpleNamespace(pad=1)
+
+    made.build_tokenizer = tokenizer
+    config = {
+        "hidden-size": WIDTH,
+        "num-layers": LAYERS,
+        "num-attention-heads": HEADS,
+        "max-position-embeddings": 16,
+        "model-parallel-size": count,
+        "no-weight-tying": True,
+    }
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as out:
+        held = {}
+        for (rank, layer), tensors in files(source).items():
+            name = f"layer_{layer:02}-model_{rank:02}-model_states.pt"
+            torch.save(tensors, os.path.join(folder, name))
+            below = {f"sequential.{layer}.{key}": tensor for key, tensor in tensors.items()}
+            held.setdefault(rank, {}).update(below)
+        for rank, tensors in held.items():
+            name = f"mp_rank_{rank:02}_model_states.pt"
+            torch.save({"module": tensors}, os.path.join(folder, name))
+        model = made.convert(folder, config, out, sequential=whole, precision="fp32")
+        model.save_pretrained(out)
+        with open(os.path.join(out, "config.json")) as f:
+            assert json.load(f)["model_type"] == "gpt_neox"
+        return load_file(os.path.join(out, "model.safetensors"))
+
+
+@family("gpt_neox_megatron", layout="ranks", exact=False, told=False)
+class NeoX:
+    @staticmethod
+    def source():
+        return neox(2)
+
+    @staticmethod
+    def convert(source):
+        return convert_neox(source, 2, False)
+
+
+@family("gpt_neox_megatron_one", layout="ranks", rules="gpt_neox_megatron", exact=False, told=False)
+class NeoXOne:
+    @staticmethod
+    def source():
+        return neox(1)
+
+    @staticmethod
+    def convert(source):
+        return convert_neox(source, 1, False)
+
+
+@family("gpt_neox_megatron_whole", layout="ranks", exact=False, told=False)
+class NeoXWhole:
+    @staticmethod
+    def source():
+        def below(key):
+            rank, key = key.split(".", 1)
+            return f"{rank}.sequential.{key}"
+
+        return {below(key): tensor for key, tensor in neox(2).items()}
+
+    @staticmethod
+    def convert(source):
+        plain = {key.replace(".sequential", "", 1): tensor for key, tensor in source.items()}
+        return convert_neox(plain, 2, True)
