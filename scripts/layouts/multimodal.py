@@ -1,4 +1,4 @@
-"""Models of images and text: InternVL, Llama 3.2 vision, open_clip."""
+"""Models of images and text: InternVL, Llama 3.2 vision, open_clip, OWL-ViT."""
 
 import json
 from unittest import mock
@@ -267,3 +267,135 @@ class OpenClip:
         names.copy_vison_model_and_projection(hub, made)
         hub.logit_scale = made.logit_scale
         return hub.state_dict()
+
+
+OWL = {"vision_config": {"num_attention_heads": 2}, "text_config": {"num_attention_heads": 3}}
+# An older Python had this name too, which the scripts ask for.
+MAPPING = {"change": lambda text: text.replace("collections.MutableMapping", "dict")}
+
+
+def scenic_norm(name, width):
+    return {f"{name}/scale": [width], f"{name}/bias": [width]}
+
+
+def scenic_dense(name, *shape):
+    return {f"{name}/kernel": list(shape), f"{name}/bias": list(shape[1:])}
+
+
+def scenic_tower(tower, width, heads, norms, layers):
+    out = {}
+    for i in range(layers):
+        block = f"backbone/clip/{tower}/transformer/resblocks.{i}"
+        for norm in norms:
+            out.update(scenic_norm(f"{block}/{norm}", width))
+        for x in ("query", "key", "value"):
+            out.update(scenic_dense(f"{block}/attn/{x}", width, heads, width // heads))
+        out[f"{block}/attn/out/kernel"] = [heads, width // heads, width]
+        out[f"{block}/attn/out/bias"] = [width]
+        out.update(scenic_dense(f"{block}/mlp/c_fc", width, 2 * width))
+        out.update(scenic_dense(f"{block}/mlp/c_proj", 2 * width, width))
+    return out
+
+
+def scenic_detector(norms, heads):
+    """Scenic's flattened parameters of a detector: images are 4 wide with 2 heads, text is 6
+    wide with 3."""
+    clip, out = "backbone/clip", {}
+    out.update(scenic_tower("visual", 4, 2, norms, 2))
+    out.update(scenic_tower("text", 6, 3, norms, 1))
+    for name, width in {"visual/ln_pre": 4, "visual/ln_post": 4, "text/ln_final": 6}.items():
+        out.update(scenic_norm(f"{clip}/{name}", width))
+    out.update(scenic_norm("backbone/merged_class_token", 4))
+    out.update(
+        {
+            f"{clip}/visual/class_embedding": [4],
+            f"{clip}/visual/conv1/kernel": [2, 2, 3, 4],
+            f"{clip}/visual/positional_embedding": [5, 4],
+            f"{clip}/text/token_embedding/embedding": [7, 6],
+            f"{clip}/text/positional_embedding": [4, 6],
+            f"{clip}/text/text_projection/kernel": [6, 6],
+            f"{clip}/logit_scale": [],
+        }
+    )
+    for name, width in {"Dense_0": 6, "logit_shift": 1, "logit_scale": 1}.items():
+        out.update(scenic_dense(f"class_head/{name}", 4, width))
+    for head, width in heads.items():
+        for i in range(3):
+            out.update(scenic_dense(f"{head}/Dense_{i}", 4, width if i == 2 else 4))
+    return out
+
+
+def nested(source):
+    """Flax's tree of arrays, of its flattened names."""
+    out = {}
+    for key, tensor in source.items():
+        *path, last = key.split("/")
+        place = out
+        for name in path:
+            place = place.setdefault(name, {})
+        place[last] = tensor.numpy()
+    return out
+
+
+def owl_config(cls):
+    tower = {"patch_size": 2, "image_size": 4, "num_hidden_layers": 2, "hidden_size": 4}
+    text = {"vocab_size": 7, "max_position_embeddings": 4, "num_hidden_layers": 1, "hidden_size": 6}
+    return cls(
+        projection_dim=6,
+        vision_config={**tower, **OWL["vision_config"], "intermediate_size": 8},
+        text_config={**text, **OWL["text_config"], "intermediate_size": 12},
+    )
+
+
+@family("owlvit_scenic", layout="scenic", config=OWL)
+class OwlVit:
+    @staticmethod
+    def source():
+        projection = {"backbone/clip/visual/proj/kernel": [4, 6]}
+        return empty({**scenic_detector(["ln_1", "ln_2"], {"obj_box_head": 4}), **projection})
+
+    @staticmethod
+    def convert(source):
+        from open_clip import model
+        from transformers import OwlViTConfig, OwlViTForObjectDetection
+
+        vision = model.CLIPVisionCfg(
+            layers=2, width=4, head_width=2, mlp_ratio=2, patch_size=2, image_size=4
+        )
+        text = model.CLIPTextCfg(
+            context_length=4, vocab_size=7, width=6, heads=3, layers=1, mlp_ratio=2
+        )
+        names, config = script("owlvit", **MAPPING), owl_config(OwlViTConfig)
+        hub = OwlViTForObjectDetection(config)
+        hub.save_pretrained = mock.MagicMock()
+        # OpenAI's model, which the script fills on the way, has these names too.
+        names.CLIP = lambda: model.CLIP(6, vision, text)
+        names.OwlViTConfig = lambda: config
+        names.OwlViTForObjectDetection = lambda _: hub
+        for name in ("Repository", "OwlViTImageProcessor", "CLIPTokenizer", "OwlViTProcessor"):
+            setattr(names, name, mock.MagicMock())
+        params = nested(source)
+        _, backbone, attention = names.convert_clip_backbone(params, {})
+        names.convert_owlvit_checkpoint(backbone, params, attention, "nowhere")
+        return hub.state_dict()
+
+
+@family("owlv2_scenic", layout="scenic", config=OWL, rules="owlvit_scenic")
+class Owlv2:
+    @staticmethod
+    def source():
+        return empty(scenic_detector(["ln_0", "ln_1"], {"obj_box_head": 4, "objectness_head": 1}))
+
+    @staticmethod
+    def convert(source):
+        from transformers import Owlv2Config, Owlv2ForObjectDetection
+
+        names, config = script("owlv2", **MAPPING), owl_config(Owlv2Config)
+        names.print = lambda *_: None
+        out = names.flatten_nested_dict(nested(source))
+        for old, new in names.create_rename_keys(config, "owlv2"):
+            names.rename_and_reshape_key(out, old, new, config)
+        loaded = Owlv2ForObjectDetection(config).load_state_dict(out, strict=False)
+        assert loaded.missing_keys == ["owlv2.visual_projection.weight"], loaded
+        assert not loaded.unexpected_keys, loaded
+        return out
