@@ -9,7 +9,8 @@ use crate::key::RankFiles;
 use crate::library;
 use crate::plan::{RECORD_FILE, Record};
 use crate::store::{
-    self, Checkpoint, EQUAL_KEYS, NamedPath, OpenOptions, Store, directory_of, open_named, pinned,
+    self, Checkpoint, EQUAL_KEYS, NamedPath, OpenOptions, SEVERAL_FILES, Store, directory_of,
+    open_named, pinned,
 };
 use crate::tensor::Header;
 
@@ -74,19 +75,26 @@ impl Given {
     }
 }
 
-/// Names the rule files for what are files of ranks by their names, where these hold equal keys.
+/// How many files of a directory are looked at for rules that read them.
+const LOOKED_AT: usize = 64;
+
+/// Names the rule files for what are files of ranks by their names, where these hold equal keys or
+/// nothing says which of them is meant.
 fn naming_rank_rules(error: Error) -> Error {
-    let name = error.file().and_then(Path::file_name).and_then(|name| name.to_str());
-    let name = name.filter(|_| error.advice() == Some(EQUAL_KEYS));
-    let rules = name.map(library::for_rank_file).unwrap_or_default();
+    let (Some(file), Some(advice)) = (error.file(), error.advice()) else { return error };
+    let names: Vec<String> = match advice {
+        EQUAL_KEYS => {
+            file.file_name().and_then(|name| name.to_str()).map(str::to_owned).into_iter().collect()
+        }
+        SEVERAL_FILES => store::names(file).unwrap_or_default(),
+        _ => return error,
+    };
+    let mut readers = names.iter().take(LOOKED_AT).map(|name| library::for_rank_file(name));
+    let Some(rules) = readers.find(|rules| !rules.is_empty()) else { return error };
     let named: Vec<String> = rules.iter().map(|name| format!("--rules {name}")).collect();
-    match named.is_empty() {
-        true => error,
-        false => error.hint(format!(
-            "{} reads files that are called so as those of ranks; {EQUAL_KEYS}",
-            named.join(" or ")
-        )),
-    }
+    let (named, reads) = (named.join(" or "), if rules.len() == 1 { "reads" } else { "read" });
+    let hint = format!("{named} {reads} files that are called so as those of ranks; {advice}");
+    error.hint(hint)
 }
 
 /// What is converted.

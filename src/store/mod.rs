@@ -80,7 +80,9 @@ pub(crate) use open::directory_of;
 #[cfg(feature = "files")]
 pub use open::{OpenOptions, open, open_all};
 #[cfg(feature = "files")]
-pub(crate) use place::{Opened, copy, is_file, open as open_file, read, there};
+pub(crate) use pickled::SEVERAL_FILES;
+#[cfg(feature = "files")]
+pub(crate) use place::{Opened, copy, is_file, names, open as open_file, read, there};
 #[cfg(feature = "files")]
 pub use place::{is_remote, pinned, public};
 #[cfg(feature = "remote")]

@@ -67,6 +67,9 @@ pub(super) fn index<'n>(directory: &Path, names: &'n [String]) -> Result<Option<
     }
 }
 
+/// What to do about a directory of several files.
+pub(crate) const SEVERAL_FILES: &str = "give the file itself; several that belong together can all be given, those of ranks with a name before each (rank0=FILE) or with rules that say `shards`";
+
 /// The files that are the checkpoint; none if there is none.
 ///
 /// # Errors
@@ -96,7 +99,7 @@ pub(super) fn chosen(directory: &Path, names: &[String]) -> Result<Option<Vec<St
                 first.join(", ")
             );
             let error = Error::new(ErrorKind::Unsupported, message).in_file(directory);
-            Err(error.hint("give the file itself; several that belong together can all be given, those of ranks with a name before each (rank0=FILE) or with rules that say `shards`"))
+            Err(error.hint(SEVERAL_FILES))
         }
     }
 }

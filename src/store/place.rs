@@ -239,7 +239,7 @@ pub(crate) fn is_file(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// If it can't be listed.
-pub(super) fn names(directory: &Path) -> Result<Vec<String>> {
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>> {
     if let Some(text) = address(directory) {
         return remote::names(text);
     }

@@ -484,7 +484,7 @@ fn a_file_for_each_rank_and_layer_is_read_and_written() {
     };
     let planned = open("m").plan().unwrap();
     planned.write(folder.path("out")).unwrap();
-    let out = regraft::store::open(&folder.path("out"), &OpenOptions::default()).unwrap();
+    let out = regraft::store::open(folder.path("out"), &OpenOptions::default()).unwrap();
     let keys: Vec<&str> = out.header().tensors.keys().map(Key::as_str).collect();
     assert_eq!(keys, ["h.0.norm", "h.0.w", "h.2.norm", "h.2.w"]);
     for (key, expected) in [("h.0.w", [10, 11]), ("h.2.w", [30, 31])] {

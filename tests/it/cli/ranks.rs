@@ -274,6 +274,30 @@ fn ranks_that_are_missing_or_too_many_are_told() {
 }
 
 #[test]
+fn rules_that_read_such_files_are_named() {
+    let sandbox = Sandbox::new();
+    for (name, expected) in [
+        ("consolidated.{}.pth", "--rules llama4_meta_ranks or --rules meta_llama read files"),
+        (
+            "layer_{}-model_00-model_states.pt",
+            "--rules bloom_megatron or --rules gpt_neox_megatron read files",
+        ),
+        ("mp_rank_{}_model_states.pt", "--rules gpt_neox_megatron_whole reads files"),
+        ("my_{}.pt", "help: give the file itself"),
+    ] {
+        let folder = sandbox.path(&name[..2]);
+        std::fs::create_dir(&folder).unwrap();
+        for number in ["01", "02"] {
+            std::fs::write(folder.join(name.replace("{}", number)), "").unwrap();
+        }
+        let ran = sandbox.run(&["plan", folder.to_str().unwrap()]);
+        assert_eq!(ran.code, 3);
+        assert!(ran.err.contains("2 files that may be the checkpoint"), "{}", ran.err);
+        assert!(ran.err.contains(expected), "{}", ran.err);
+    }
+}
+
+#[test]
 fn what_should_be_the_same_in_all_ranks_and_is_not_stops_the_work() {
     let sandbox = llama(8, false, 2);
     let mut second = one(&sandbox, "ranks/consolidated.01.safetensors", "x");

@@ -124,6 +124,8 @@ const ASKED: &[(&str, &Given, &Given)] = &[
     ("mixtral_mistral", &[("heads", 2)], &[("heads", 2)]),
     ("gpt2_megatron", &[("heads", 2), ("vocab", 16)], &[]),
     ("siglip_big_vision", &[], &[("vh", 2), ("th", 3)]),
+    ("owlvit_scenic", &[], &[("vh", 2), ("th", 3)]),
+    ("owlv2_scenic", &[], &[("vh", 2), ("th", 3)]),
     ("internvl_chat", &[("heads", 4)], &[("heads", 4)]),
     // The norms of this one are shorter than its heads, which no model's are.
     ("mllama_meta", &[("patch", 2), ("heads", 2)], &[]),
