@@ -45,7 +45,9 @@ def models():
             if file.endswith(".graft"):
                 name = os.path.join(folder, file[: -len(".graft")])
                 with open(os.path.join(path, file)) as f:
-                    lines = re.findall(MODELS, f.read(), re.M)
+                    text = f.read()
+                # Files of ranks have to be named.
+                lines = [] if re.search(r"^shards ", text, re.M) else re.findall(MODELS, text, re.M)
                 for model in (one.strip() for line in lines for one in line.split(",")):
                     found.setdefault(model, set()).add(name)
     return found

@@ -21,7 +21,8 @@ use crate::tensor::Header;
 /// Below this share of a file's words, by what they tell, it explains nothing.
 const LEAST: f64 = 0.2;
 
-/// How likely it is that a checkpoint is to be read the other way than [`is_usual`], beside that one.
+/// How likely it is that a checkpoint is to be read the other way than [`is_usual`], beside that
+/// one; and how likely that it has names in memory, beside what else isn't usual.
 const SELDOM: f64 = 0.1;
 
 /// How rule files begin that dequantize: every family may be quantized, so what they speak of tells
@@ -168,7 +169,11 @@ fn score(own: &Explained, layout: &str, leads_to: &str) -> f64 {
         0 => 1.0,
         required => (required - own.unmet) as f64 / required as f64,
     };
-    let usual = if is_usual(layout, leads_to) { 1.0 } else { SELDOM };
+    let usual = match is_usual(layout, leads_to) {
+        true => 1.0,
+        false if is_in_memory(layout) => SELDOM * SELDOM,
+        false => SELDOM,
+    };
     own.weight * (own.share * found).powi(2) * usual
 }
 
