@@ -25,7 +25,7 @@ def package(name):
 def convert(tmp_path):
     """Takes a publisher's model to one of transformers, by its layout as it's recognized."""
 
-    def converted(original, model):
+    def converted(original, model, **options):
         torch.manual_seed(7)
         for parameter in original.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
@@ -34,7 +34,7 @@ def convert(tmp_path):
         save_file(state, tmp_path / "in.safetensors")
         config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
         out = tmp_path / "out.safetensors"
-        regraft.convert(tmp_path / "in.safetensors", out, to="model", config=config)
+        regraft.convert(tmp_path / "in.safetensors", out, to="model", config=config, **options)
         made = load_file(out)
         # What `load_state_dict` says is missing may only be what the model ties or makes itself.
         missing, unexpected = model.load_state_dict(made, strict=False)
@@ -165,6 +165,51 @@ def test_deit(convert):
     config = transformers.DeiTConfig(**VISION, layer_norm_eps=1e-6)
     model = transformers.DeiTForImageClassificationWithTeacher(config).eval()
     convert(original, model)
+    image = torch.randn(2, 3, 16, 16)
+    close(model(image).logits, original(image))
+
+
+def test_swin(convert):
+    swin = package("timm.models.swin_transformer")
+    shared = {"patch_size": 2, "window_size": 4, "embed_dim": 8, "depths": (1, 2, 2)}
+    shared.update(num_heads=(1, 2, 4), mlp_ratio=2.0)
+    original = swin.SwinTransformer(img_size=32, num_classes=5, **shared).eval()
+    config = transformers.SwinConfig(image_size=32, num_labels=5, **shared)
+    model = transformers.SwinForImageClassification(config).eval()
+    convert(original, model)
+    image = torch.randn(2, 3, 32, 32)
+    close(model(image).logits, original(image))
+
+
+def test_convnext(convert):
+    convnext = package("timm.models.convnext")
+    depths, widths = (1, 2, 1, 1), (4, 8, 8, 16)
+    original = convnext.ConvNeXt(depths=depths, dims=widths, num_classes=5).eval()
+    config = transformers.ConvNextConfig(depths=depths, hidden_sizes=widths, num_labels=5)
+    model = transformers.ConvNextForImageClassification(config).eval()
+    convert(original, model)
+    image = torch.randn(2, 3, 64, 64)
+    close(model(image).logits, original(image))
+
+
+@pytest.mark.parametrize("pool", ["avg", "token"])
+def test_beit(convert, pool):
+    beit = package("timm.models.beit")
+    shape = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    positions = {"use_rel_pos_bias": True, "use_abs_pos_emb": pool == "token"}
+    original = beit.Beit(
+        num_classes=5, init_values=0.1, global_pool=pool, **positions, **shape
+    ).eval()
+    config = transformers.BeitConfig(
+        **VISION,
+        layer_norm_eps=1e-6,
+        use_relative_position_bias=True,
+        use_absolute_position_embeddings=pool == "token",
+        use_mean_pooling=pool == "avg",
+    )
+    model = transformers.BeitForImageClassification(config).eval()
+    # Its keys are those of Microsoft's, too.
+    convert(original, model, from_="timm")
     image = torch.randn(2, 3, 16, 16)
     close(model(image).logits, original(image))
 

@@ -1,5 +1,6 @@
 """Vision transformers and convolutions named as timm names them, or nearly so."""
 
+import re
 from types import SimpleNamespace
 
 from . import empty, family, with_bias
@@ -355,3 +356,155 @@ class Eva02Pretrained:
     @staticmethod
     def convert(source):
         return convert_eva02(source, num_classes=0, scale_attn_inner=True)
+
+
+def renamed_by(names, source):
+    """What keys of timm become, each by the first of the regular expressions that it begins with:
+    neither timm nor transformers has a converter for the names that timm has today.
+    """
+    out = {}
+    for key, tensor in source.items():
+        old, new = next(pair for pair in names if re.match(pair[0], key))
+        name = re.sub(old, new, key)
+        if "{x}" in name:
+            for x, part in zip(("query", "key", "value"), tensor.chunk(3)):
+                out[name.format(x=x)] = part
+        else:
+            out[name] = tensor
+    return out
+
+
+@family("swin_timm", layout="timm")
+class SwinOfTimm:
+    @staticmethod
+    def source():
+        from timm.models.swin_transformer import SwinTransformer
+
+        model = SwinTransformer(
+            img_size=16,
+            patch_size=2,
+            window_size=2,
+            embed_dim=2,
+            depths=(1, 2, 1),
+            num_heads=(1, 1, 2),
+            mlp_ratio=2.0,
+            num_classes=3,
+        )
+        return model.state_dict()
+
+    @staticmethod
+    def convert(source):
+        block = r"swin.encoder.layers.\1.blocks.\2"
+        names = [
+            (r"patch_embed\.proj", "swin.embeddings.patch_embeddings.projection"),
+            (r"patch_embed\.norm", "swin.embeddings.norm"),
+            (r"norm\.", "swin.layernorm."),
+            (r"head\.fc", "classifier"),
+            # Here a stage ends with what the next one begins with in timm.
+            (r"layers\.1\.downsample", "swin.encoder.layers.0.downsample"),
+            (r"layers\.2\.downsample", "swin.encoder.layers.1.downsample"),
+        ]
+        for old, new in [
+            ("norm1", "layernorm_before"),
+            ("norm2", "layernorm_after"),
+            (r"attn\.qkv", "attention.self.{x}"),
+            (r"attn\.proj", "attention.output.dense"),
+            (r"attn\.relative", "attention.self.relative"),
+            (r"mlp\.fc1", "intermediate.dense"),
+            (r"mlp\.fc2", "output.dense"),
+        ]:
+            names.append((rf"layers\.(\d+)\.blocks\.(\d+)\.{old}", f"{block}.{new}"))
+        return renamed_by(names, source)
+
+
+@family("convnext_timm", layout="timm")
+class ConvNextOfTimm:
+    @staticmethod
+    def source():
+        from timm.models.convnext import ConvNeXt
+
+        model = ConvNeXt(depths=(1, 2, 1, 1), dims=(2, 3, 3, 4), kernel_sizes=3, num_classes=3)
+        return model.state_dict()
+
+    @staticmethod
+    def convert(source):
+        stage = r"convnext.encoder.stages.\1"
+        names = [
+            (r"stem\.0", "convnext.embeddings.patch_embeddings"),
+            (r"stem\.1", "convnext.embeddings.layernorm"),
+            (r"head\.norm", "convnext.layernorm"),
+            (r"head\.fc", "classifier"),
+            (r"stages\.(\d+)\.downsample", f"{stage}.downsampling_layer"),
+        ]
+        for old, new in [
+            ("gamma", "layer_scale_parameter"),
+            ("conv_dw", "dwconv"),
+            ("norm", "layernorm"),
+            (r"mlp\.fc", "pwconv"),
+        ]:
+            names.append((rf"stages\.(\d+)\.blocks\.(\d+)\.{old}", rf"{stage}.layers.\2.{new}"))
+        return renamed_by(names, source)
+
+
+def beit_of_timm(**given):
+    from timm.models.beit import Beit
+
+    model = Beit(
+        img_size=4,
+        patch_size=2,
+        embed_dim=WIDTH,
+        depth=2,
+        num_heads=2,
+        mlp_ratio=2.0,
+        init_values=0.1,
+        num_classes=3,
+        **given,
+    )
+    return model.state_dict()
+
+
+def beit_to_hub(source):
+    attention = r"beit.encoder.layer.\1.attention.attention"
+    names = [
+        ("cls_token", "beit.embeddings.cls_token"),
+        ("pos_embed", "beit.embeddings.position_embeddings"),
+        (r"patch_embed\.proj", "beit.embeddings.patch_embeddings.projection"),
+        ("rel_pos_bias", "beit.encoder.relative_position_bias"),
+        (r"norm\.", "beit.layernorm."),
+        ("fc_norm", "beit.pooler.layernorm"),
+        ("head", "classifier"),
+        (r"blocks\.(\d+)\.gamma_", r"beit.encoder.layer.\1.lambda_"),
+        (r"blocks\.(\d+)\.norm1", r"beit.encoder.layer.\1.layernorm_before"),
+        (r"blocks\.(\d+)\.norm2", r"beit.encoder.layer.\1.layernorm_after"),
+        (r"blocks\.(\d+)\.attn\.q_bias", f"{attention}.query.bias"),
+        (r"blocks\.(\d+)\.attn\.v_bias", f"{attention}.value.bias"),
+        (r"blocks\.(\d+)\.attn\.qkv", attention + ".{x}"),
+        (r"blocks\.(\d+)\.attn\.relative", f"{attention}.relative_position_bias.relative"),
+        (r"blocks\.(\d+)\.attn\.proj", r"beit.encoder.layer.\1.attention.output.dense"),
+        (r"blocks\.(\d+)\.mlp\.fc1", r"beit.encoder.layer.\1.intermediate.dense"),
+        (r"blocks\.(\d+)\.mlp\.fc2", r"beit.encoder.layer.\1.output.dense"),
+    ]
+    return renamed_by(names, source)
+
+
+# Its keys are those of Microsoft's classifiers.
+@family("beit_timm", layout="timm", told=False)
+class BeitOfTimm:
+    @staticmethod
+    def source():
+        return beit_of_timm(use_abs_pos_emb=False, use_rel_pos_bias=True)
+
+    @staticmethod
+    def convert(source):
+        return beit_to_hub(source)
+
+
+@family("beit_timm_token", layout="timm", told=False, rules="beit_timm")
+class BeitOfTimmByToken:
+    @staticmethod
+    def source():
+        return beit_of_timm(use_shared_rel_pos_bias=True, global_pool="token")
+
+    @staticmethod
+    def convert(source):
+        return beit_to_hub(source)
