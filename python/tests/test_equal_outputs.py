@@ -208,8 +208,7 @@ def test_beit(convert, pool):
         use_mean_pooling=pool == "avg",
     )
     model = transformers.BeitForImageClassification(config).eval()
-    # Its keys are those of Microsoft's, too.
-    convert(original, model, from_="timm")
+    convert(original, model)
     image = torch.randn(2, 3, 16, 16)
     close(model(image).logits, original(image))
 

@@ -487,8 +487,7 @@ def beit_to_hub(source):
     return renamed_by(names, source)
 
 
-# Its keys are those of Microsoft's classifiers.
-@family("beit_timm", layout="timm", told=False)
+@family("beit_timm", layout="unilm", rules="beit_unilm")
 class BeitOfTimm:
     @staticmethod
     def source():
@@ -499,7 +498,7 @@ class BeitOfTimm:
         return beit_to_hub(source)
 
 
-@family("beit_timm_token", layout="timm", told=False, rules="beit_timm")
+@family("beit_timm_token", layout="unilm", rules="beit_unilm")
 class BeitOfTimmByToken:
     @staticmethod
     def source():
