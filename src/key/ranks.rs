@@ -154,9 +154,9 @@ impl fmt::Display for NoRankFiles {
             Self::Elsewhere => {
                 f.write_str("name a file of the directory itself, which doesn't begin with a dot")
             }
-            Self::AmongDigits => {
-                f.write_str("part a number from other digits, which can't be told from it")
-            }
+            Self::AmongDigits => f.write_str(
+                "part numbers from each other and from other digits, or they can't be told apart",
+            ),
         }
     }
 }

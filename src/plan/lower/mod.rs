@@ -164,11 +164,7 @@ impl Graph {
             OpKind::SubBy => self.by(Arithmetic::Sub, inputs)?,
             OpKind::MulBy => self.by(Arithmetic::Mul, inputs)?,
             OpKind::DivBy => self.by(Arithmetic::Div, inputs)?,
-            OpKind::Norm => {
-                let dims = op.numbers("dims")?.iter().map(|dim| self.dim(input, *dim, 0));
-                let dims = dims.collect::<Fit<_>>()?;
-                self.norm(input, dims)?
-            }
+            OpKind::Norm => self.norm_along(input, op.numbers("dims")?)?,
             OpKind::WeightNorm => self.weight_norm(inputs, op.number("dim")?)?,
             OpKind::Sum => self.sum(inputs)?,
             OpKind::Mean => self.mean(inputs)?,

@@ -130,6 +130,12 @@ impl Graph {
         self.reduce(Reduction::Norm, input, dims, self.info(input).dtype)
     }
 
+    /// The same, along dimensions as they are written.
+    pub(super) fn norm_along(&mut self, input: NodeId, dims: &[Number]) -> Fit<NodeId> {
+        let dims = dims.iter().map(|dim| self.dim(input, *dim, 0)).collect::<Fit<_>>()?;
+        self.norm(input, dims)
+    }
+
     /// `v * (g / norm(v))`, with the norm of each step along a dimension.
     pub(super) fn weight_norm(&mut self, inputs: &[NodeId], dim: Number) -> Fit<NodeId> {
         let [g, v] = <[NodeId; 2]>::try_from(inputs)
