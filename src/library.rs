@@ -21,7 +21,7 @@ use crate::tensor::Header;
 
 pub use detect::{Detection, detect};
 pub use examples::check_examples;
-pub use recognize::{Recognized, recognize};
+pub use recognize::{Recognized, recognize, recognize_towards};
 pub use route::Route;
 pub use unwrapped::{Wrapper, wrapped};
 

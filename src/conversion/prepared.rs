@@ -110,9 +110,14 @@ impl Prepared {
                 let route = by_config();
                 let ranks = route.as_ref().ok().map(|route| route.rank_files(Direction::Forward));
                 let source = given.open(ranks.transpose()?.flatten())?;
-                let found = match looks {
-                    true => library::recognize(source.header(), &config, from)?,
-                    false => None,
+                let leads_to =
+                    to.filter(|to| route.is_err() && !reverse && !library::is_shared(to));
+                let found = match leads_to {
+                    Some(to) if from.is_none_or(|from| from == HUB) => {
+                        library::recognize_towards(source.header(), &config, to)?
+                    }
+                    _ if looks => library::recognize(source.header(), &config, from)?,
+                    _ => None,
                 };
                 match found {
                     Some(found) => {

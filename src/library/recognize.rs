@@ -79,6 +79,30 @@ pub fn recognize(
     }
 }
 
+/// The rule file that leads from `hub`, which a checkpoint is in, to a publisher's layout; `None` if
+/// none does that explains the keys.
+///
+/// A config that says what model it is rules out files that aren't for it.
+///
+/// # Errors
+/// If two files explain it equally well.
+pub fn recognize_towards(
+    header: &Header,
+    config: &Config,
+    to: &str,
+) -> Result<Option<Recognized>, Diagnostics> {
+    let candidates = names().filter_map(|name| Candidate::of(name, config, Some(to)));
+    let candidates: Vec<Candidate> = candidates.map(Candidate::read_from_hub).collect();
+    if candidates.is_empty() {
+        return Ok(None);
+    }
+    let mut best = best(&candidates, &Keys::of(header));
+    if best.len() > 1 {
+        return Err(Diagnostics(vec![equally(&best)]));
+    }
+    Ok(best.pop())
+}
+
 /// Those that explain keys best: several only where nothing tells them apart.
 fn best(candidates: &[Candidate], keys: &Keys) -> Vec<Recognized> {
     let explaining: Vec<(&Candidate, Explained)> = candidates
@@ -98,6 +122,7 @@ fn best(candidates: &[Candidate], keys: &Keys) -> Vec<Recognized> {
 struct Candidate {
     name: &'static str,
     rules: &'static Rules,
+    /// The layout that keys may be in.
     layout: &'static str,
     is_left: bool,
 }
@@ -121,6 +146,11 @@ impl Candidate {
             layout,
             is_left,
         })
+    }
+
+    /// The same file, where it's asked whether `hub` explains keys.
+    fn read_from_hub(self) -> Self {
+        Self { layout: HUB, is_left: !self.is_left, ..self }
     }
 
     /// How it explains keys, if it does.
