@@ -1,7 +1,9 @@
-"""Language models in the files of DeepSpeed's pipelines, one for each layer and rank: BLOOM and
-GPT-NeoX. The keys of a file stand below its rank and its layer.
+"""Language models in the files of ranks: BLOOM and GPT-NeoX of DeepSpeed's pipelines, one for each
+layer and rank, and DeepSeek-V3 of its inference code. The keys of a file stand below the numbers in
+its name, the rank first.
 
-The converter of GPT-NeoX is in gpt-neox: put a checkout of it on PYTHONPATH.
+The converters of GPT-NeoX and DeepSeek-V3 are their own: put checkouts of gpt-neox and DeepSeek-V3
+on PYTHONPATH.
 """
 
 import json
@@ -10,7 +12,7 @@ import tempfile
 from types import SimpleNamespace
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from . import empty, family, with_bias
 from .converters import script
@@ -163,3 +165,93 @@ class NeoXWhole:
     def convert(source):
         plain = {key.replace(".sequential", "", 1): tensor for key, tensor in source.items()}
         return convert_neox(plain, 2, True)
+
+
+EXPERTS = 4
+
+
+def deepseek_hub():
+    """A tiny DeepSeek-V3 as it's published, whose last layer predicts several tokens."""
+
+    def quantized(key, rows, columns):
+        return {f"{key}.weight": [rows, columns], f"{key}.weight_scale_inv": [rows // 2, columns // 2]}
+
+    def mlp(key, width):
+        return {
+            **quantized(f"{key}.gate_proj", width, WIDTH),
+            **quantized(f"{key}.up_proj", width, WIDTH),
+            **quantized(f"{key}.down_proj", WIDTH, width),
+        }
+
+    shapes = {"model.embed_tokens.weight": [VOCAB, WIDTH], "model.norm.weight": [WIDTH]}
+    shapes["lm_head.weight"] = [VOCAB, WIDTH]
+    for i in range(LAYERS + 1):
+        layer, attention = f"model.layers.{i}", f"model.layers.{i}.self_attn"
+        norms = ("input", "post_attention", "self_attn.q_a", "self_attn.kv_a")
+        shapes.update({f"{layer}.{norm}_layernorm.weight": [WIDTH] for norm in norms})
+        for x, rows, columns in (
+            ("q_a_proj", 4, WIDTH),
+            ("q_b_proj", 8, 4),
+            ("kv_a_proj_with_mqa", 4, WIDTH),
+            ("kv_b_proj", 8, 4),
+            ("o_proj", WIDTH, 8),
+        ):
+            shapes.update(quantized(f"{attention}.{x}", rows, columns))
+        if i == 0:
+            shapes.update(mlp(f"{layer}.mlp", 12))
+            continue
+        shapes[f"{layer}.mlp.gate.weight"] = [EXPERTS, WIDTH]
+        shapes[f"{layer}.mlp.gate.e_score_correction_bias"] = [EXPERTS]
+        for expert in ("shared_experts", *(f"experts.{e}" for e in range(EXPERTS))):
+            shapes.update(mlp(f"{layer}.mlp.{expert}", 4))
+    shapes[f"model.layers.{LAYERS}.eh_proj.weight"] = [WIDTH, 2 * WIDTH]
+    generator = torch.Generator().manual_seed(len(shapes))
+    return {key: torch.rand(shape, generator=generator) for key, shape in shapes.items()}
+
+
+def deepseek_ranks(count):
+    """What DeepSeek's own script makes of it: the tensors of each rank."""
+    change = lambda text: text.replace("model.layers.61", f"model.layers.{LAYERS}")  # noqa: E731
+    made = module("inference.convert", change)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as out:
+        save_file(deepseek_hub(), os.path.join(folder, "model.safetensors"))
+        made.main(folder, out, EXPERTS, count)
+        name = f"model{{}}-mp{count}.safetensors"
+        return [load_file(os.path.join(out, name.format(rank))) for rank in range(count)]
+
+
+def deepseek_kept():
+    last = f"model.layers.{LAYERS}."
+    return {key: value for key, value in deepseek_hub().items() if not key.startswith(last)}
+
+
+@family("deepseek_v3_inference", layout="inference")
+class DeepSeek:
+    @staticmethod
+    def source():
+        return deepseek_ranks(1)[0]
+
+    @staticmethod
+    def settle(source):
+        # The script leads from the published names: values are those that it was given.
+        return DeepSeek.source()
+
+    @staticmethod
+    def convert(source):
+        return deepseek_kept()
+
+
+@family("deepseek_v3_inference_ranks", layout="ranks", exact=False, told=False)
+class DeepSeekRanks:
+    @staticmethod
+    def source():
+        ranks = enumerate(deepseek_ranks(2))
+        return {f"{rank}.2.{key}": value for rank, held in ranks for key, value in held.items()}
+
+    @staticmethod
+    def settle(source):
+        return DeepSeekRanks.source()
+
+    @staticmethod
+    def convert(source):
+        return deepseek_kept()
