@@ -174,7 +174,8 @@ def deepseek_hub():
     """A tiny DeepSeek-V3 as it's published, whose last layer predicts several tokens."""
 
     def quantized(key, rows, columns):
-        return {f"{key}.weight": [rows, columns], f"{key}.weight_scale_inv": [rows // 2, columns // 2]}
+        scales = [rows // 2, columns // 2]
+        return {f"{key}.weight": [rows, columns], f"{key}.weight_scale_inv": scales}
 
     def mlp(key, width):
         return {
