@@ -25,7 +25,7 @@ def package(name):
 def convert(tmp_path):
     """Takes a publisher's model to one of transformers, by its layout as it's recognized."""
 
-    def converted(original, model, **options):
+    def converted(original, model):
         torch.manual_seed(7)
         for parameter in original.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
@@ -34,7 +34,7 @@ def convert(tmp_path):
         save_file(state, tmp_path / "in.safetensors")
         config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
         out = tmp_path / "out.safetensors"
-        regraft.convert(tmp_path / "in.safetensors", out, to="model", config=config, **options)
+        regraft.convert(tmp_path / "in.safetensors", out, to="model", config=config)
         made = load_file(out)
         # What `load_state_dict` says is missing may only be what the model ties or makes itself.
         missing, unexpected = model.load_state_dict(made, strict=False)
