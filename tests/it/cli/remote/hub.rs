@@ -3,6 +3,7 @@
 //! It serves `<root>/<org>/<name>/<files>` by the paths of the Hugging Face hub. Files of more than
 //! [`SMALL`] bytes are redirected to another server, as the hub does with its storage.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -54,9 +55,18 @@ pub(super) struct Seen {
     pub(super) sent: u64,
 }
 
-/// Decides what goes wrong: the number of an answer that has bytes of a weights file, from 1, and
-/// its path.
-type Breaks = dyn Fn(usize, &str) -> Fault + Send + Sync;
+/// An answer that has bytes of a weights file.
+pub(super) struct Answer<'a> {
+    /// Its number among all such answers, from 1. Which file it is of is up to chance where several
+    /// are asked for at a time.
+    pub(super) number: usize,
+    /// How often bytes of this file up to this one were asked for before: its number of retries.
+    pub(super) retry: usize,
+    pub(super) file: &'a str,
+}
+
+/// Decides what goes wrong.
+type Breaks = dyn Fn(&Answer) -> Fault + Send + Sync;
 
 pub(super) struct Hub {
     pub(super) endpoint: String,
@@ -68,7 +78,8 @@ struct Shared {
     token: Option<String>,
     storage: Mutex<String>,
     breaks: Box<Breaks>,
-    answers: Mutex<usize>,
+    /// How often bytes of a file up to one were asked for.
+    answers: Mutex<BTreeMap<(String, Option<u64>), usize>>,
     log: Mutex<Vec<Seen>>,
 }
 
@@ -80,19 +91,19 @@ struct Asked {
 
 impl Hub {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self::breaking(root, |_, _| Fault::None)
+        Self::breaking(root, |_| Fault::None)
     }
 
     pub(super) fn breaking(
         root: PathBuf,
-        breaks: impl Fn(usize, &str) -> Fault + Send + Sync + 'static,
+        breaks: impl Fn(&Answer) -> Fault + Send + Sync + 'static,
     ) -> Self {
         Self::start(root, None, Box::new(breaks))
     }
 
     /// A hub whose repositories want this token.
     pub(super) fn gated(root: PathBuf, token: &str) -> Self {
-        Self::start(root, Some(token.to_owned()), Box::new(|_, _| Fault::None))
+        Self::start(root, Some(token.to_owned()), Box::new(|_| Fault::None))
     }
 
     fn start(root: PathBuf, token: Option<String>, breaks: Box<Breaks>) -> Self {
@@ -247,8 +258,10 @@ impl Shared {
             Fault::None
         } else {
             let mut answers = self.answers.lock().unwrap();
-            *answers += 1;
-            (self.breaks)(*answers, file)
+            let times = answers.entry((path.to_owned(), asked.range.map(|(_, last)| last)));
+            let retry = *times.and_modify(|times| *times += 1).or_default();
+            let number = answers.values().map(|retries| retries + 1).sum();
+            (self.breaks)(&Answer { number, retry, file })
         };
         self.give(stream, of, &bytes, fault)
     }

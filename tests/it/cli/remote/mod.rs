@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::sandbox::{Ran, Sandbox, Tensors, mixtral, tensor};
-use hub::{COMMIT, Fault, Hub, SIGNATURE};
+use hub::{Answer, COMMIT, Fault, Hub, SIGNATURE};
 
 /// A token that must never be seen.
 const TOKEN: &str = "hf_tOkEnThAtNoBoDySeEs";
@@ -86,7 +86,7 @@ fn files_in(folder: &std::path::Path) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
 }
 
 /// Converts past faults; gives the hub's log.
-fn converts_past(breaks: impl Fn(usize, &str) -> Fault + Send + Sync + 'static) -> Vec<hub::Seen> {
+fn converts_past(breaks: impl Fn(&Answer) -> Fault + Send + Sync + 'static) -> Vec<hub::Seen> {
     let sandbox = sandbox();
     let expected = expected(&sandbox);
     let hub = Hub::breaking(sandbox.path("hub"), breaks);
@@ -97,7 +97,7 @@ fn converts_past(breaks: impl Fn(usize, &str) -> Fault + Send + Sync + 'static) 
 }
 
 /// Doesn't convert; gives what was said. Nothing of an output is there.
-fn fails_by(breaks: impl Fn(usize, &str) -> Fault + Send + Sync + 'static) -> String {
+fn fails_by(breaks: impl Fn(&Answer) -> Fault + Send + Sync + 'static) -> String {
     let sandbox = sandbox();
     let hub = Hub::breaking(sandbox.path("hub"), breaks);
     let made = run(&sandbox, &hub, &["apply", "hf://org/m", "-o", "made/out"]);
@@ -112,7 +112,7 @@ fn fails_by(breaks: impl Fn(usize, &str) -> Fault + Send + Sync + 'static) -> St
 
 #[test]
 fn a_hub_gives_what_a_disk_gives_and_no_byte_twice() {
-    let log = converts_past(|_, _| Fault::None);
+    let log = converts_past(|_| Fault::None);
     let mut seen: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
     for one in log.iter().filter(|one| one.sent > 0) {
         let Some(range) = one.range else { continue };
@@ -272,16 +272,15 @@ fn what_a_stage_does_not_need_is_not_fetched() {
 
 #[test]
 fn what_passes_is_tried_again_and_goes_on_at_the_byte() {
-    let busy = |at: usize, _: &str| match at % 3 {
+    converts_past(|answer| match answer.retry {
         0 => Fault::Status(503, "Retry-After: 0\r\n"),
-        1 if at > 3 => Fault::Status(429, "Retry-After: 0\r\n"),
+        1 => Fault::Status(429, "Retry-After: 0\r\n"),
         _ => Fault::None,
-    };
-    converts_past(busy);
-    let log = converts_past(|at, _| if at % 2 == 0 { Fault::Cut(300) } else { Fault::None });
+    });
+    let log = converts_past(|answer| if answer.retry == 0 { Fault::Cut(300) } else { Fault::None });
     let whole: u64 =
         log.iter().filter(|seen| seen.path.contains(".safetensors")).map(|seen| seen.sent).sum();
-    let without = converts_past(|_, _| Fault::None);
+    let without = converts_past(|_| Fault::None);
     let needed: u64 = without
         .iter()
         .filter(|seen| seen.path.contains(".safetensors"))
@@ -289,13 +288,13 @@ fn what_passes_is_tried_again_and_goes_on_at_the_byte() {
         .sum();
     // Headers begin anew, tensors go on.
     assert!(whole <= needed + 3 * 300, "{whole} {needed}");
-    converts_past(|at, _| if at == 4 { Fault::Garbage } else { Fault::None });
-    converts_past(|at, _| if at == 2 { Fault::Silent(6000) } else { Fault::None });
+    converts_past(|answer| if answer.number == 4 { Fault::Garbage } else { Fault::None });
+    converts_past(|answer| if answer.number == 2 { Fault::Silent(6000) } else { Fault::None });
 }
 
 #[test]
 fn what_stays_is_said_with_what_to_do() {
-    let always = |fault: Fault| move |_: usize, _: &str| fault.clone();
+    let always = |fault: Fault| move |_: &Answer| fault.clone();
     for (fault, said, help) in [
         (Fault::Status(403, ""), "refuses access (403", "HF_TOKEN"),
         (Fault::Status(404, ""), "no such file", "address"),
@@ -320,20 +319,21 @@ fn what_stays_is_said_with_what_to_do() {
         (Fault::OtherTag, "changed while it was read"),
         (Fault::Status(416, ""), "changed while it was read"),
     ] {
-        let text = fails_by(move |at, _| if at > 3 { fault.clone() } else { Fault::None });
+        let text =
+            fails_by(move |answer| if answer.number > 3 { fault.clone() } else { Fault::None });
         assert!(text.contains(said), "{text}");
     }
 }
 
 #[test]
 fn a_server_without_ranges_gives_headers_and_small_files_only() {
-    converts_past(|_, _| Fault::Whole);
+    converts_past(|_| Fault::Whole);
     let sandbox = Sandbox::new();
     sandbox.checkpoint(
         "hub/org/m/model.safetensors",
         &[("a".to_owned(), tensor("a", &[3 << 20]))].into(),
     );
-    let hub = Hub::breaking(sandbox.path("hub"), |_, _| Fault::Whole);
+    let hub = Hub::breaking(sandbox.path("hub"), |_| Fault::Whole);
     let planned = run(&sandbox, &hub, &["plan", "hf://org/m"]);
     assert_eq!(planned.code, 0, "{}", planned.err);
     let made = run(&sandbox, &hub, &["apply", "hf://org/m", "-o", "out"]);
@@ -421,8 +421,8 @@ fn a_run_that_was_killed_goes_on_and_fetches_only_what_it_lacks() {
         sandbox.checkpoint(&format!("hub/org/m/{}", file(at)), &tensors);
     }
     // Of the third file, only the header comes.
-    let hub = Hub::breaking(sandbox.path("hub"), |at, file| {
-        let is_last = file == "model-00003-of-00003.safetensors" && at > 3;
+    let hub = Hub::breaking(sandbox.path("hub"), |answer| {
+        let is_last = answer.file == "model-00003-of-00003.safetensors" && answer.number > 3;
         if is_last { Fault::Silent(60_000) } else { Fault::None }
     });
     let arguments =
@@ -454,13 +454,13 @@ fn a_run_that_was_killed_goes_on_and_fetches_only_what_it_lacks() {
 }
 
 /// Interrupts a conversion as soon as an answer has been made to wait; nothing is left behind.
-fn ends_at_once(waits: impl Fn(usize, &str) -> bool + Send + Sync + 'static) {
+fn ends_at_once(waits: impl Fn(&Answer) -> bool + Send + Sync + 'static) {
     let sandbox = sandbox();
     sandbox.write("hub/org/m/vocabulary.txt", [b'v'; 40_000]);
     let waiting = Arc::new(AtomicBool::new(false));
     let reached = Arc::clone(&waiting);
-    let hub = Hub::breaking(sandbox.path("hub"), move |at, file| {
-        if !waits(at, file) {
+    let hub = Hub::breaking(sandbox.path("hub"), move |answer| {
+        if !waits(answer) {
             return Fault::None;
         }
         reached.store(true, Ordering::Release);
@@ -489,16 +489,16 @@ fn ends_at_once(waits: impl Fn(usize, &str) -> bool + Send + Sync + 'static) {
 
 #[test]
 fn an_interrupt_ends_a_wait_for_tensors_at_once() {
-    ends_at_once(|at, _| at > 3);
+    ends_at_once(|answer| answer.number > 3);
 }
 
 #[test]
 fn an_interrupt_ends_a_wait_for_what_lies_beside_at_once() {
-    ends_at_once(|_, file| file == "vocabulary.txt");
+    ends_at_once(|answer| answer.file == "vocabulary.txt");
     // Its beginning has come, and the rest doesn't.
     let times = AtomicUsize::new(0);
-    ends_at_once(move |_, file| {
-        file == "vocabulary.txt" && times.fetch_add(1, Ordering::Relaxed) == 1
+    ends_at_once(move |answer| {
+        answer.file == "vocabulary.txt" && times.fetch_add(1, Ordering::Relaxed) == 1
     });
 }
 
