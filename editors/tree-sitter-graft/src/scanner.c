@@ -51,9 +51,9 @@ static bool arrow_or_comma(TSLexer *lexer) {
     return lexer->lookahead == '>';
 }
 
-// Whether a rule goes on after a regex.
-static bool rule_goes_on(TSLexer *lexer) {
-    pass_blanks(lexer, true);
+// Whether a rule goes on after a regex. One with a quote may end in a text, as in `b / "q", f("x/#y")`: then no comment is passed.
+static bool rule_goes_on(TSLexer *lexer, bool quoted) {
+    pass_blanks(lexer, !quoted);
     if (lexer->lookahead == '|') return true;
     const char *word = "optional";
     if (lexer->lookahead == (int32_t)*word) {
@@ -61,7 +61,7 @@ static bool rule_goes_on(TSLexer *lexer) {
             if (lexer->lookahead != (int32_t)*word) return false;
             step(lexer);
         }
-        pass_blanks(lexer, true);
+        pass_blanks(lexer, !quoted);
     }
     return arrow_or_comma(lexer);
 }
@@ -70,9 +70,10 @@ static bool rule_goes_on(TSLexer *lexer) {
 // division is refused here and read by the grammar, which has the sign as a token of its own.
 static bool slash(TSLexer *lexer, const bool *valid) {
     step(lexer);
-    bool empty = true;
+    bool empty = true, quoted = false;
     for (; lexer->lookahead != '/'; empty = false) {
         if (lexer->lookahead == '\\') step(lexer);
+        if (lexer->lookahead == '"') quoted = true;
         if (lexer->lookahead == '\n' || lexer->lookahead == '\r' || lexer->eof(lexer)) return false;
         step(lexer);
     }
@@ -80,7 +81,7 @@ static bool slash(TSLexer *lexer, const bool *valid) {
     step(lexer);
     lexer->mark_end(lexer);
     lexer->result_symbol = REGEX;
-    return !valid[DIVIDE] || rule_goes_on(lexer);
+    return !valid[DIVIDE] || rule_goes_on(lexer, quoted);
 }
 
 static bool in_word(int32_t c) { return iswalnum((wint_t)c) || c == '_' || c == '-'; }

@@ -142,7 +142,9 @@ impl<'s> Lexed<'s> {
             ')' | ']' | '}' => (TokenKind::Close, at + 1),
             '/' => match quote_end(text, at, '/') {
                 Some(end)
-                    if end > at + 2 && (self.operand_may_start() || regex_follow(&text[end..])) =>
+                    if end > at + 2
+                        && (self.operand_may_start()
+                            || regex_follow(&text[at..end], &text[end..])) =>
                 {
                     (TokenKind::Regex, end)
                 }
@@ -310,19 +312,26 @@ fn quote_end(text: &str, at: usize, quote: char) -> Option<usize> {
 }
 
 /// Whether what follows a second slash says that the two enclose a regex; the grammar's `divide`
-/// asks the same.
-fn regex_follow(rest: &str) -> bool {
-    let rest = past_comments(rest);
+/// asks the same. Where a quote is between them, the second may stand in a text, and a `#` too: then
+/// no comment is passed over.
+fn regex_follow(regex: &str, rest: &str) -> bool {
+    let past = |rest| if regex.contains('"') { past_blanks(rest) } else { past_comments(rest) };
     let source_ends = |rest: &str| ["->", "<->", ","].iter().any(|sign| rest.starts_with(sign));
+    let rest = past(rest);
     rest.starts_with('|')
         || source_ends(rest)
-        || rest.strip_prefix("optional").is_some_and(|rest| source_ends(past_comments(rest)))
+        || rest.strip_prefix("optional").is_some_and(|rest| source_ends(past(rest)))
+}
+
+/// Text from where the grammar's blanks end.
+fn past_blanks(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t', '\r', '\n', '\u{FEFF}'])
 }
 
 /// Text from the next token on.
 fn past_comments(mut rest: &str) -> &str {
     loop {
-        rest = rest.trim_start();
+        rest = past_blanks(rest);
         match rest.strip_prefix('#') {
             Some(comment) => rest = comment.find('\n').map_or("", |end| &comment[end..]),
             None => return rest,

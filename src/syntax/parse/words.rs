@@ -156,7 +156,7 @@ pub(super) fn name(rule: Rule) -> &'static str {
         Rule::plus => "`+`",
         Rule::minus => "`-`",
         Rule::times => "`*`",
-        Rule::divide => "`/`",
+        Rule::divide | Rule::regex_at_once | Rule::regex_unquoted => "`/`",
         Rule::remainder => "`%`",
         Rule::kw_under => "`under`",
         Rule::kw_anywhere => "`anywhere`",
