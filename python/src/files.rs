@@ -392,6 +392,17 @@ impl Seen {
     }
 }
 
+/// Runs work that a signal may cancel; gives what came of it, or what the signal raised.
+pub(crate) fn cancellable<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&AtomicBool) -> T + Send,
+) -> PyResult<T> {
+    let seen = Seen::default();
+    let (result, stopped) = watched(py, &seen, None, &|| {}, || work(&seen.cancel));
+    let result = result.ok_or_else(|| errors::fault(py, "the engine stopped unexpectedly"))?;
+    stopped.map(|()| result)
+}
+
 /// Runs work in a thread of its own, and meanwhile tells progress and looks for signals, which may
 /// stop it, which `interrupt` tells those who wait for a server. Gives what came of it (`None` if it panicked), and what stopped it.
 fn watched<T: Send>(

@@ -9,6 +9,7 @@ use regraft::execute::{Outline, Parted, SourceBox, Ties, WriteOptions};
 
 use crate::boxes::Asked;
 use crate::errors;
+use crate::files::cancellable;
 use crate::header::Header;
 use crate::memory::{self, Place};
 use crate::plan::Plan;
@@ -121,7 +122,7 @@ impl Output {
     fn finish(&self, py: Python<'_>) -> PyResult<String> {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
         let begun = begun.ok_or_else(|| errors::fault(py, "the output was not begun"))?;
-        errors::report(py, py.detach(|| begun.finish(&self.outline)))
+        errors::report(py, cancellable(py, |cancel| begun.finish(&self.outline, Some(cancel)))?)
     }
 
     /// Removes what was begun.

@@ -1,5 +1,7 @@
 //! Random parts of random sources, in several processes, write what one process that has all does.
 
+use std::sync::atomic::AtomicBool;
+
 use super::random::{Choices, Random};
 use crate::error::ErrorKind;
 use crate::execute::{Outline, SourceBox, WriteOptions};
@@ -79,7 +81,13 @@ pub(super) fn parts_agree(random: &Random, choices: &mut Choices, whole: &[Vec<u
         }
     }
     assert_eq!(written, outline.bytes());
-    begun.finish(&outline).unwrap();
+    if choices.below(8) == 0 {
+        let cancelled = begun.finish(&outline, Some(&AtomicBool::new(true))).unwrap_err();
+        assert_eq!(cancelled.kind(), ErrorKind::Interrupted);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
+        return true;
+    }
+    begun.finish(&outline, None).unwrap();
     let opened = open(&out, &OpenOptions::default()).unwrap();
     for (target, expected) in plan.targets.iter().zip(whole) {
         let mut bytes = vec![0; expected.len()];

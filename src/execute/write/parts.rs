@@ -29,7 +29,7 @@ use crate::execute::fuse::compile::{AsStored, Layout, Leaf, Program, Value, comp
 use crate::execute::fuse::gather::outside;
 use crate::execute::fuse::layout::{MAX_PIECES, Piece};
 use crate::execute::leaves::StoreLeaves;
-use crate::execute::{Report, temporary};
+use crate::execute::{Report, not_cancelled, temporary};
 use crate::key::Key;
 use crate::plan::{Node, NodeId, Op, Plan};
 use crate::tensor::{Header, Shape};
@@ -235,11 +235,12 @@ impl Parted {
         self.staging.aside(name)
     }
 
-    /// Adds what is beside the files, and lets the output appear.
+    /// Adds what is beside the files, and lets the output appear, unless `cancel` is set by then:
+    /// what was begun goes then.
     ///
     /// # Errors
-    /// If something has appeared in its place meanwhile, or the system fails.
-    pub fn finish(self, outline: &Outline) -> Result<Report> {
+    /// If something has appeared in its place meanwhile, it is cancelled, or the system fails.
+    pub fn finish(self, outline: &Outline, cancel: Option<&AtomicBool>) -> Result<Report> {
         let mut report = Report::default();
         if outline.sync {
             for shard in &outline.shards.files {
@@ -252,11 +253,12 @@ impl Parted {
         let names = outline.shards.files.iter().map(|shard| shard.name.as_str());
         if !outline.is_file {
             let names: BTreeSet<&str> = names.clone().collect();
-            copy_side_files(&self.side_files, &names, &self.staging, &mut report, None)?;
+            copy_side_files(&self.side_files, &names, &self.staging, &mut report, cancel)?;
         }
         report.files.splice(0..0, names.map(ToOwned::to_owned));
         report.bytes_written +=
             outline.shards.files.iter().map(|shard| shard.header.len() as u64).sum::<u64>();
+        not_cancelled(cancel)?;
         self.staging.publish()?;
         report.complete = true;
         Ok(report)
