@@ -74,9 +74,7 @@ impl Checkpoint {
         }
         let seen = Seen::default();
         let work = || work(Some(&seen.cancel));
-        let (done, stopped) = watched(py, &seen, None, &|| checkpoint.interrupt(), work);
-        stopped?;
-        done.ok_or_else(|| errors::fault(py, "a reader stopped unexpectedly"))
+        watched(py, &seen, None, &|| checkpoint.interrupt(), work)
     }
 
     /// What a plan would say of the files.
@@ -356,14 +354,7 @@ pub(crate) fn write(
     (output.side_files, output.record) = (side_files, write_record);
     let planned = &plan.planned;
     let write = || with_threads(|| planned.write_with(&out, output));
-    let (result, stopped) = watched(py, &seen, progress.as_ref(), &|| planned.interrupt(), write);
-    let result = result.ok_or_else(|| errors::fault(py, "the engine stopped unexpectedly"))?;
-    match (result, stopped) {
-        // What stopped the run says more than that it was interrupted. What was finished meanwhile
-        // stays.
-        (_, Err(stopped)) => Err(stopped),
-        (done, Ok(())) => errors::report(py, done),
-    }
+    errors::report(py, watched(py, &seen, progress.as_ref(), &|| planned.interrupt(), write)?)
 }
 
 /// How far the engine is, and whether it should stop.
@@ -398,20 +389,19 @@ pub(crate) fn cancellable<T: Send>(
     work: impl FnOnce(&AtomicBool) -> T + Send,
 ) -> PyResult<T> {
     let seen = Seen::default();
-    let (result, stopped) = watched(py, &seen, None, &|| {}, || work(&seen.cancel));
-    let result = result.ok_or_else(|| errors::fault(py, "the engine stopped unexpectedly"))?;
-    stopped.map(|()| result)
+    watched(py, &seen, None, &|| {}, || work(&seen.cancel))
 }
 
 /// Runs work in a thread of its own, and meanwhile tells progress and looks for signals, which may
-/// stop it, which `interrupt` tells those who wait for a server. Gives what came of it (`None` if it panicked), and what stopped it.
+/// stop it, which `interrupt` tells those who wait for a server. Gives what came of it. What stopped
+/// it says more than that it was interrupted; what was finished meanwhile stays.
 fn watched<T: Send>(
     py: Python<'_>,
     seen: &Seen,
     progress: Option<&Bound<'_, PyAny>>,
     interrupt: &dyn Fn(),
     work: impl FnOnce() -> T + Send,
-) -> (Option<T>, PyResult<()>) {
+) -> PyResult<T> {
     let (finished, wait) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let worker = scope.spawn(move || {
@@ -446,6 +436,8 @@ fn watched<T: Send>(
         if stopped.is_ok() {
             stopped = seen.tell(progress, last).map(|_| ());
         }
-        (py.detach(|| worker.join()).ok(), stopped)
+        let done = py.detach(|| worker.join());
+        stopped?;
+        done.map_err(|_| errors::fault(py, "the engine stopped unexpectedly"))
     })
 }
