@@ -77,7 +77,7 @@ pub(super) fn open(directory: &Path, options: &OpenOptions) -> Result<Checkpoint
         boxes.map_err(|error| error.or_at_key(key).in_file(&path))
     };
     let read: Vec<Result<Boxes>> =
-        place::beside(directory, || tensors.par_iter().map(boxes).collect());
+        place::beside(directory, tensors.len(), || tensors.par_iter().map(boxes).collect());
     files.iter().for_each(|(_, file)| file.settle());
     let mut checkpoint = Checkpoint::empty(directory);
     for ((key, _), boxes) in tensors.iter().zip(read) {

@@ -291,13 +291,18 @@ pub(crate) fn copy(path: &Path, to: &mut impl io::Write, interrupts: &Interrupts
 /// Bytes that are copied from afar at once.
 const COPIED: usize = 1 << 20;
 
-/// Runs what opens many files of a directory: of one far away, many at once, since each waits for
-/// an answer.
-pub(super) fn beside<T: Send>(directory: &Path, work: impl FnOnce() -> T + Send) -> T {
+/// Runs what opens so many files or tensors of a directory: of one far away, many at once, since
+/// each waits for an answer.
+pub(super) fn beside<T: Send>(
+    directory: &Path,
+    count: usize,
+    work: impl FnOnce() -> T + Send,
+) -> T {
     if !is_remote(directory) {
         return work();
     }
-    match rayon::ThreadPoolBuilder::new().num_threads(remote::AT_ONCE).build() {
+    let threads = count.clamp(1, remote::AT_ONCE);
+    match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
         Ok(pool) => pool.install(work),
         Err(_) => work(),
     }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use ureq::http::{Response, Uri, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
 use ureq::{Agent, Body, Proxy};
 
 use super::proxy::Proxies;
+use super::resolver::Remembering;
 use super::socket::Sockets;
 use crate::error::{Error, ErrorKind};
 
@@ -185,7 +185,7 @@ fn agent(proxy: Option<Proxy>) -> Agent {
         .tls_config(TlsConfig::builder().root_certs(roots).build());
     let connector =
         ().chain(ConnectProxyConnector::default()).chain(Sockets).chain(RustlsConnector::default());
-    Agent::with_parts(config.build(), connector, DefaultResolver::default())
+    Agent::with_parts(config.build(), connector, Remembering::default())
 }
 
 /// The authorities that are trusted: those of a file, where the environment names one, as others

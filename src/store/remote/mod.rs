@@ -2,8 +2,8 @@
 //!
 //! * `address`: what an address says; `site`: how a file is asked for there, and what a refusal
 //!   means; `hub`, `web`, `bucket`: the kinds of sites
-//! * `http`: requests and redirects; `socket`: connections; `proxy`: by whom they go; `retry`:
-//!   tries and waits
+//! * `http`: requests and redirects; `socket`: connections; `resolver`: where servers are;
+//!   `proxy`: by whom requests go; `retry`: tries and waits
 //! * `object`: a file that is read by ranges; `cache`: headers that were read before
 //! * `listing`: folders
 //!
@@ -19,6 +19,7 @@ mod hub;
 mod listing;
 mod object;
 mod proxy;
+mod resolver;
 mod retry;
 mod site;
 mod socket;
