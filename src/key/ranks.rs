@@ -119,9 +119,15 @@ impl RankFiles {
         name + self.stem() + WRITTEN
     }
 
+    /// What the keys of a file begin with, of its numbers, the rank's first: what
+    /// [`RankFiles::of`] reads.
+    pub fn before(numbers: &[u64]) -> String {
+        numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
+    }
+
     /// What a key begins with: a zero for each number.
     pub fn example(&self) -> String {
-        vec!["0"; self.numbers.len()].join(".")
+        Self::before(&vec![0; self.numbers.len()])
     }
 
     /// What follows the numbers, without the ending of the file.

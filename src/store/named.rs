@@ -157,7 +157,7 @@ fn open_ranks(path: &Path, ranks: &RankFiles, options: &OpenOptions) -> Result<C
         let name = path.file_name().and_then(OsStr::to_str);
         let one = open_one(path, options)?;
         return Ok(match name.and_then(|name| ranks.numbers(name)) {
-            Some(numbers) => one.under(&before(&numbers)),
+            Some(numbers) => one.under(&RankFiles::before(&numbers)),
             None => one,
         });
     }
@@ -166,7 +166,7 @@ fn open_ranks(path: &Path, ranks: &RankFiles, options: &OpenOptions) -> Result<C
     let files: Vec<(Vec<u64>, String)> = files.into_iter().collect();
     let read = files.par_iter().map(|(numbers, name)| {
         check_inside(path, name, options)?;
-        Ok(open_one(&path.join(name), options)?.under(&before(numbers)))
+        Ok(open_one(&path.join(name), options)?.under(&RankFiles::before(numbers)))
     });
     let read: Vec<Result<Checkpoint>> = read.collect();
     let mut opened: Option<Checkpoint> = None;
@@ -188,11 +188,6 @@ fn open_ranks(path: &Path, ranks: &RankFiles, options: &OpenOptions) -> Result<C
     Ok(checkpoint)
 }
 
-/// What stands before the keys of a file with these numbers.
-fn before(numbers: &[u64]) -> String {
-    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(".")
-}
-
 /// Files by the numbers in their names.
 type ByNumbers = BTreeMap<Vec<u64>, String>;
 
@@ -209,7 +204,7 @@ fn files_of(directory: &Path, ranks: &RankFiles) -> Result<(ByNumbers, Vec<Strin
         if let Some(other) = found.insert(numbers.clone(), name.clone()) {
             let mut both = [other, name];
             both.sort();
-            let which = before(&numbers);
+            let which = RankFiles::before(&numbers);
             let what = format!("rank {which} is there twice: {} and {}", both[0], both[1]);
             return Err(Error::new(ErrorKind::Unsupported, what)
                 .in_file(directory)

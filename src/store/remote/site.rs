@@ -134,6 +134,10 @@ pub(super) fn refused(address: &str, refusal: &Refusal) -> Error {
                 error.hint("wait some minutes, and run it again")
             }
         }
+        // It won't do so later either: what stands in for a store may list no folders, say.
+        (501, _) => new(ErrorKind::Io, "the server can't do what it is asked for").hint(
+            "does the address, or the variable that names the endpoint, lead to such a store?",
+        ),
         (500..=599, _) => new(ErrorKind::Unavailable, "the server has failed")
             .hint("run it again later; with --resume, finished files are not fetched again"),
         _ => new(ErrorKind::Io, "the server refuses"),

@@ -82,12 +82,21 @@ fn told(error: io::Error, timeout: NextTimeout) -> Error {
     }
 }
 
-/// What remains of the time for a step; none if it is unbounded.
-fn remaining(timeout: NextTimeout) -> Result<Option<Duration>, Error> {
+/// Tells a socket how long a call may take, unless it knows; without bounds if that is unbounded.
+fn limit(
+    known: &mut Option<Duration>,
+    timeout: NextTimeout,
+    tell: impl FnOnce(Option<Duration>) -> io::Result<()>,
+) -> Result<(), Error> {
     if timeout.after.is_zero() {
         return Err(Error::Timeout(timeout.reason));
     }
-    Ok(timeout.not_zero().map(|time| *time))
+    let time = timeout.not_zero().map(|time| *time);
+    if time != *known {
+        tell(time)?;
+        *known = time;
+    }
+    Ok(())
 }
 
 impl Socket {
@@ -106,11 +115,7 @@ impl Transport for Socket {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let timeout = timeout.for_write();
-        let time = remaining(timeout)?;
-        if time != self.write_for {
-            self.stream.set_write_timeout(time)?;
-            self.write_for = time;
-        }
+        limit(&mut self.write_for, timeout, |time| self.stream.set_write_timeout(time))?;
         let output = self.buffers.output();
         let output = output.get(..amount).unwrap_or(output);
         (&*self.stream).write_all(output).map_err(|error| told(error, timeout))?;
@@ -120,11 +125,7 @@ impl Transport for Socket {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
         let timeout = timeout.for_read();
-        let time = remaining(timeout)?;
-        if time != self.read_for {
-            self.stream.set_read_timeout(time)?;
-            self.read_for = time;
-        }
+        limit(&mut self.read_for, timeout, |time| self.stream.set_read_timeout(time))?;
         let room = self.buffers.input_append_buf();
         let count = loop {
             match (&*self.stream).read(room) {

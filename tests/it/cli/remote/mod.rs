@@ -299,6 +299,7 @@ fn what_stays_is_said_with_what_to_do() {
         (Fault::Status(403, ""), "refuses access (403", "HF_TOKEN"),
         (Fault::Status(404, ""), "no such file", "address"),
         (Fault::Status(500, "Retry-After: 0\r\n"), "has failed (500", "again"),
+        (Fault::Status(501, ""), "can't do what it is asked for (501", "endpoint"),
         (Fault::Status(429, "Retry-After: 0\r\n"), "too often (429", "HF_TOKEN"),
         (Fault::Status(429, "Retry-After: 86400\r\n"), "too often (429", "wait"),
         (Fault::Long, "longer", ""),
