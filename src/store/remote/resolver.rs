@@ -15,7 +15,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 /// How long what was looked up is believed: no longer than a failing request is tried again, so
 /// that a server that moves is found.
-const BELIEVED: Duration = Duration::from_secs(10);
+const BELIEVED: Duration = Duration::from_secs(3);
 
 /// Asks another one, and remembers what it said.
 #[derive(Debug)]
