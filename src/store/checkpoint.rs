@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use indexmap::map::Entry as Slot;
-use rayon::prelude::*;
 
 use super::contents::Contents;
 use super::format::Format;
@@ -183,10 +182,7 @@ impl Checkpoint {
         super::journal::settled(paths.iter().map(PathBuf::as_path))?;
         let mut checkpoint = Self::empty(directory);
         // A header is read in parallel with others: a checkpoint on a network disk has hundreds.
-        let read: Vec<Result<(StoredFile, Contents)>> =
-            place::beside(directory, paths.len(), || {
-                paths.par_iter().map(|path| StoredFile::read(path, options)).collect()
-            });
+        let read = place::beside(directory, &paths, |path| StoredFile::read(path, options));
         let mut slices = dcp::Slices::default();
         for (name, read) in names.into_iter().zip(read) {
             let (file, mut contents) = read?;

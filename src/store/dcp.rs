@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use indexmap::{IndexMap, IndexSet};
-use rayon::prelude::*;
 
 use super::OpenOptions;
 use super::boxes::{Blob, Boxes, StoredBox};
@@ -76,8 +75,7 @@ pub(super) fn open(directory: &Path, options: &OpenOptions) -> Result<Checkpoint
         let boxes = boxes_of(tensor, &numbers, &stored);
         boxes.map_err(|error| error.or_at_key(key).in_file(&path))
     };
-    let read: Vec<Result<Boxes>> =
-        place::beside(directory, tensors.len(), || tensors.par_iter().map(boxes).collect());
+    let read = place::beside(directory, &tensors, boxes);
     files.iter().for_each(|(_, file)| file.settle());
     let mut checkpoint = Checkpoint::empty(directory);
     for ((key, _), boxes) in tensors.iter().zip(read) {

@@ -9,6 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rayon::prelude::*;
+
 use super::NamedPath;
 use super::archive::{ReadAt, Window};
 use super::remote::{self, Interrupts, Kind, Object};
@@ -291,19 +293,20 @@ pub(crate) fn copy(path: &Path, to: &mut impl io::Write, interrupts: &Interrupts
 /// Bytes that are copied from afar at once.
 const COPIED: usize = 1 << 20;
 
-/// Runs what opens so many files or tensors of a directory: of one far away, many at once, since
-/// each waits for an answer.
-pub(super) fn beside<T: Send>(
+/// Opens each of many files or tensors of a directory: of one far away, many at once, since each
+/// waits for an answer.
+pub(super) fn beside<I: Sync, T: Send>(
     directory: &Path,
-    count: usize,
-    work: impl FnOnce() -> T + Send,
-) -> T {
+    items: &[I],
+    open: impl Fn(&I) -> T + Sync + Send,
+) -> Vec<T> {
+    let all = || items.par_iter().map(&open).collect();
     if !is_remote(directory) {
-        return work();
+        return all();
     }
-    let threads = count.clamp(1, remote::AT_ONCE);
+    let threads = items.len().clamp(1, remote::AT_ONCE);
     match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
-        Ok(pool) => pool.install(work),
-        Err(_) => work(),
+        Ok(pool) => pool.install(all),
+        Err(_) => all(),
     }
 }

@@ -51,11 +51,10 @@ impl<R: Resolver> Resolver for Remembering<R> {
             .and_then(|(scheme, authority)| DefaultResolver::host_and_port(scheme, authority));
         let Some(name) = name else { return self.resolver.resolve(uri, config, timeout) };
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known().get(&name).cloned();
-        if let Some((asked, said)) = before
+        if let Some((asked, said)) = known().get(&name)
             && asked.elapsed() < self.believed
         {
-            return Ok(said);
+            return Ok(said.clone());
         }
         // Nobody waits for another one's server.
         let said = self.resolver.resolve(uri, config, timeout)?;

@@ -136,7 +136,7 @@ pub(super) fn refused(address: &str, refusal: &Refusal) -> Error {
         }
         // It won't do so later either: what stands in for a store may list no folders, say.
         (501, _) => new(ErrorKind::Io, "the server can't do what it is asked for").hint(
-            "does the address, or the variable that names the endpoint, lead to such a store?",
+            "is it the server that the address means? Look at the variable that names the endpoint",
         ),
         (500..=599, _) => new(ErrorKind::Unavailable, "the server has failed")
             .hint("run it again later; with --resume, finished files are not fetched again"),
